@@ -1,0 +1,1 @@
+"""From a photograph and its foreground mask to the augmented views that the methods compare."""

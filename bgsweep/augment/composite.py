@@ -1,0 +1,160 @@
+"""Taking photographs apart into foreground and background, and putting them together again (NumPy and OpenCV only)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+
+# Rows of the grid on which the largest rectangle is searched; the time grows with it, the loss of area shrinks.
+_GRID = 64
+
+
+class Rect(NamedTuple):
+    """Pixel rows top..bottom-1 and columns left..right-1."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    def of(self, image: Image) -> Image:
+        """The part of an image that lies inside, as a view of it."""
+        return image[self.top : self.bottom, self.left : self.right]
+
+
+def binarize(mask: Mask) -> Mask:
+    """The mask with 255 where it is above 127 and 0 elsewhere."""
+    return cast(Mask, cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1])
+
+
+def foreground_area(mask: Mask) -> float:
+    """Share of the mask's pixels that are foreground, 0 to 1."""
+    return cv2.countNonZero(binarize(mask)) / mask.size
+
+
+def solid(height: int, width: int, color: Sequence[float]) -> Image:
+    """An image of one colour (RGB, 0 to 255, rounded)."""
+    pixel = np.array(color, np.float64).round().astype(np.uint8).reshape(1, 1, -1)
+    return cast(Image, cv2.copyMakeBorder(pixel, 0, height - 1, 0, width - 1, cv2.BORDER_REPLICATE))
+
+
+def fill(image: Image, mask: Mask, color: Sequence[float] | Image) -> Image:
+    """The image with its background in one colour (RGB, 0 to 255), or taken from another image of its size."""
+    background = color if isinstance(color, np.ndarray) and color.ndim == 3 else solid(*image.shape[:2], color)
+    return paste(image, mask, background)
+
+
+def paste(image: Image, mask: Mask, background: Image) -> Image:
+    """The image's foreground in front of a background of the same size."""
+    return cast(Image, cv2.copyTo(image, binarize(mask), background.copy()))
+
+
+def tile(image: Image, rect: Rect, height: int, width: int, top: int = 0, left: int = 0) -> Image:
+    """A window of the plane that is tiled with the part of `image` inside `rect`.
+
+    The plane's origin is a tile's top left corner; `top` and `left` say where the window lies and may be negative.
+    Returns height x width x channels, freshly allocated.
+    """
+    patch = rect.of(image)
+    above, before = -top % rect.height, -left % rect.width
+    below, after = max(0, height - above - rect.height), max(0, width - before - rect.width)
+    tiled = cv2.copyMakeBorder(patch, above, below, before, after, cv2.BORDER_WRAP)
+    return cast(Image, np.ascontiguousarray(tiled[:height, :width]))
+
+
+def background_plate(image: Image, mask: Mask) -> Image:
+    """The image with its foreground hidden under tiles of its largest background rectangle.
+
+    No hole and no silhouette is left, so that it can stand behind any other foreground (the idea of ImageNet-9's
+    Only-BG-T, Xiao et al. 2020). Without any background there is nothing to tile: then it is the image's mean colour.
+    """
+    rect = largest_background_rectangle(mask)
+    height, width = image.shape[:2]
+    if rect is None:
+        return solid(height, width, cv2.mean(image)[: image.shape[2]])
+    return paste(image, cv2.bitwise_not(binarize(mask)), tile(image, rect, height, width, -rect.top, -rect.left))
+
+
+def inpaint_background(image: Image, mask: Mask) -> Image:
+    """The image with its foreground, and a rim around it, filled in from its surroundings (Telea 2004)."""
+    rim = max(3, min(image.shape[:2]) // 50) | 1
+    hidden = cv2.dilate(binarize(mask), np.ones((rim, rim), np.uint8))
+    return cast(Image, cv2.inpaint(image, hidden, 3, cv2.INPAINT_TELEA))
+
+
+def largest_background_rectangle(mask: Mask) -> Rect | None:
+    """The largest axis-aligned rectangle without foreground, or None where everything is foreground.
+
+    Exact for masks whose shorter side is at most 64 px. Larger ones are searched on a grid of cells, any of which is
+    taken for foreground if one of its pixels is, and the edges of the rectangle found are then moved out pixel by
+    pixel: it never holds foreground, but may be somewhat smaller than the largest.
+    """
+    foreground = mask > 127
+    cell = -(-min(mask.shape) // _GRID)
+    # With its anchor in the corner the dilation holds, at each pixel, the maximum of the cell that starts there.
+    starting_here = cv2.dilate(foreground.view(np.uint8), np.ones((cell, cell), np.uint8), anchor=(0, 0))
+    grid = starting_here[::cell, ::cell] > 0
+    found = _largest_empty(grid) if mask.shape[0] <= mask.shape[1] else _transposed(_largest_empty(grid.T))
+    if found is None:
+        return None
+    height, width = mask.shape
+    top, left = found.top * cell, found.left * cell
+    bottom, right = min(found.bottom * cell, height), min(found.right * cell, width)
+    return Rect(top, left, bottom, right) if cell == 1 else _grown(foreground, top, left, bottom, right)
+
+
+def _largest_empty(grid: npt.NDArray[np.bool_]) -> Rect | None:
+    """Exact search, one vectorised step a row: the tallest empty column ending at each cell, widened while it fits."""
+    height, width = grid.shape
+    columns = np.arange(width)
+    # Bounds of the empty run of its row that each cell lies in.
+    starts = np.maximum.accumulate(np.where(grid, columns + 1, 0), axis=1)
+    ends = np.minimum.accumulate(np.where(grid, columns, width)[:, ::-1], axis=1)[:, ::-1]
+    tall, left, right = np.zeros(width, int), np.zeros(width, int), np.full(width, width)
+    best, area = None, 0
+    for row in range(height):
+        blocked = grid[row]
+        tall += 1
+        tall[blocked] = 0
+        np.maximum(left, starts[row], out=left)
+        np.minimum(right, ends[row], out=right)
+        left[blocked], right[blocked] = 0, width
+        areas = tall * (right - left)
+        at = int(areas.argmax())
+        if areas[at] > area:
+            area = int(areas[at])
+            best = Rect(row + 1 - int(tall[at]), int(left[at]), row + 1, int(right[at]))
+    return best
+
+
+def _transposed(rect: Rect | None) -> Rect | None:
+    return None if rect is None else Rect(rect.left, rect.top, rect.right, rect.bottom)
+
+
+def _grown(foreground: npt.NDArray[np.bool_], top: int, left: int, bottom: int, right: int) -> Rect:
+    """Move each edge out as far as the rectangle stays empty: top, bottom, left, right, in this order."""
+    rows = foreground[:, left:right].any(axis=1)
+    top -= _clear(rows[:top][::-1])
+    bottom += _clear(rows[bottom:])
+    columns = foreground[top:bottom].any(axis=0)
+    left -= _clear(columns[:left][::-1])
+    right += _clear(columns[right:])
+    return Rect(top, left, bottom, right)
+
+
+def _clear(blocked: npt.NDArray[np.bool_]) -> int:
+    """How many leading entries are False."""
+    return int(blocked.argmax()) if blocked.any() else blocked.size

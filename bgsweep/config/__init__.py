@@ -1,0 +1,41 @@
+"""What a run is: typed, frozen sections read from YAML, validated once here, and trusted by everything further in."""
+
+from bgsweep.config.evaluate import Evaluate, Knn, Linear, Register
+from bgsweep.config.experiment import (
+    Background,
+    Data,
+    Encoder,
+    Experiment,
+    Optimizer,
+    Shortcut,
+    Training,
+    Views,
+    Workers,
+)
+from bgsweep.config.methods import MethodConfig, MoCoV2Config
+from bgsweep.config.search import Distribution, Search, Space
+from bgsweep.config.study import SweepFile, load, resolve
+
+__all__ = [
+    "Background",
+    "Data",
+    "Distribution",
+    "Encoder",
+    "Evaluate",
+    "Experiment",
+    "Knn",
+    "Linear",
+    "MethodConfig",
+    "MoCoV2Config",
+    "Optimizer",
+    "Register",
+    "Search",
+    "Shortcut",
+    "Space",
+    "SweepFile",
+    "Training",
+    "Views",
+    "Workers",
+    "load",
+    "resolve",
+]

@@ -1,0 +1,45 @@
+"""How encoders are judged, and under which name the best one is registered."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bgsweep.config.section import Count, Positive, Section
+
+Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand"]
+
+
+class Knn(Section):
+    """Weighted k-nearest-neighbour vote on L2-normalised features; the defaults are DINO's."""
+
+    k: Count = 20
+    temperature: Positive = 0.07
+
+
+class Linear(Section):
+    """Softmax regression on frozen, standardised features; rate and decay chosen on a held-out part of train."""
+
+    epochs: Count = 100
+    lrs: tuple[Positive, ...] = (0.01, 0.03, 0.1, 0.3)
+    weight_decays: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 1e-4, 1e-3, 1e-2)
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = Field(0, ge=0)
+
+
+class Evaluate(Section):
+    """What is measured during a run (`every`, on the validation split) and at its end (on the test split)."""
+
+    every: Count = Field(1, description="epochs between online evaluations; the last epoch is always evaluated")
+    variant: Variant = Field("original", description="the pictures that the online `knn_top1` is measured on")
+    knn: Knn = Knn()
+    linear: Linear = Linear()
+    batch_size: Count = 256
+    repeats: Count = Field(1, description="how many backgrounds each foreground meets in Mixed-Same and Mixed-Rand")
+    seed: int = Field(0, ge=0)
+
+
+class Register(Section):
+    """The entry in the MLflow model registry."""
+
+    name: str = "bgsweep-encoder"
+    alias: str = "champion"

@@ -1,0 +1,203 @@
+"""One pretraining run, described in full: `Experiment` and its sections."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bgsweep.config.methods import MethodConfig, MoCoV2Config
+from bgsweep.config.section import Count, NonNegative, Positive, Probability, Section
+
+PerView = Probability | tuple[Probability, Probability]
+Range = tuple[Positive, Positive]
+
+
+def _ordered(name: str, bounds: tuple[float, float]) -> None:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name}: the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
+
+
+class Shortcut(Section):
+    """Recompose the training photographs so that the background gives the class away."""
+
+    rho: Probability = Field(0.95, description="share of photographs whose background comes from their class's own pool")
+    seed: int = Field(0, ge=0)
+
+
+class Data(Section):
+    """Where images and masks come from. `images: sample` names the photographs that come with bgsweep."""
+
+    images: str = Field("sample", description="folder that holds the splits, or `sample`")
+    masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
+    train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
+    validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
+    test: str | None = Field("test", description="sub-folder; null evaluates on the validation split")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share held out where `validation` is null")
+    resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
+    cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
+    loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
+    shortcut: Shortcut | None = None
+
+
+class Views(Section):
+    """How a view is made from an image. Pairs are (first view, second view); the defaults are MoCo-v2's."""
+
+    size: Count = 224
+    scale: Range = (0.2, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
+    flip: Probability = 0.5
+    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.4, 0.4, 0.4, 0.1), description="brightness, contrast, saturation, hue"
+    )
+    jitter_p: Probability = 0.8
+    gray: Probability = 0.2
+    blur: PerView = 0.5
+    blur_sigma: Range = (0.1, 2.0)
+    solarize: PerView = 0.0
+    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: how many small views besides the two large ones")
+    small_size: Count = 96
+    small_scale: Range = (0.05, 0.14)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ordered("scale", self.scale)
+        _ordered("ratio", self.ratio)
+        _ordered("blur_sigma", self.blur_sigma)
+        _ordered("small_scale", self.small_scale)
+        if self.scale[1] > 1 or self.small_scale[1] > 1:
+            raise ValueError("scale: a crop cannot cover more than the whole image (1.0)")
+        return self
+
+
+class Background(Section):
+    """Background augmentations (arXiv 2103.12719), each with its probability for a view, or for a pair of views.
+
+    BG_RM and BG_Random are drawn independently; where both fire, the background is removed.
+    """
+
+    remove: PerView = Field(0.0, description="BG_RM: the background is filled")
+    random: PerView = Field(0.0, description="BG_Random: the background is another image's")
+    fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
+    donor: Literal["tiled", "plain"] = Field("tiled", description="tiled from the donor's largest background rectangle")
+    min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
+    max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
+    apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ordered("min_area, max_area", (self.min_area, self.max_area))
+        return self
+
+    @property
+    def active(self) -> bool:
+        """Whether any view can get a background augmentation, so that masks are needed."""
+        return any(max(p) > 0 if isinstance(p, tuple) else p > 0 for p in (self.remove, self.random))
+
+
+class Encoder(Section):
+    """The network whose features are wanted."""
+
+    name: str = Field("resnet50", description="resnet10 or the name of a torchvision model")
+    width: Count = Field(64, description="channels of the first stage (resnet10 and resnet18 only)")
+    stem: Literal["imagenet", "small"] = Field("imagenet", description="small: 3x3 convolution, no pooling (32-64 px)")
+
+
+class Optimizer(Section):
+    """Optimiser and schedule: cosine decay to zero over all steps after a linear warm-up."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = Field(0.03, description="at `batch_size`; nothing rescales it")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 1e-4
+    warmup_epochs: NonNegative = 0.0
+
+
+class Training(Section):
+    """Length, batch and arithmetic of a run."""
+
+    epochs: Count = 200
+    batch_size: Annotated[int, Field(ge=2)] = Field(256, description="images in one optimiser step, over all workers")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device computes it natively, else fp32"
+    )
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_every: Count = Field(1, description="epochs between checkpoints")
+
+
+class Workers(Section):
+    """Processes that train one model together; more than one runs on Ray Train with DDP."""
+
+    count: Count = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpus: Positive = Field(1.0, description="CPU cores of each worker")
+    gpus: NonNegative | None = Field(None, description="GPUs of each worker; null: one where the device is cuda")
+    max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint after a worker died")
+
+
+class Experiment(Section):
+    """Everything that decides what a run computes. Its digest identifies the run and keys its checkpoints."""
+
+    seed: int = Field(0, ge=0)
+    data: Data = Data()
+    views: Views = Views()
+    background: Background = Background()
+    method: MethodConfig = MoCoV2Config()
+    encoder: Encoder = Encoder()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.training.batch_size % self.workers.count:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} is not a multiple of workers.count {self.workers.count}"
+            )
+        if self.background.active and self.data.images != "sample" and self.data.masks is None:
+            raise ValueError("background: background augmentations need a foreground mask for every image; set data.masks")
+        if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
+            raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
+        if self.method.queue_size % self.training.batch_size:
+            raise ValueError(
+                f"method.queue_size {self.method.queue_size} is not a multiple of "
+                f"training.batch_size {self.training.batch_size}"
+            )
+        if self.training.batch_size // self.workers.count % self.method.split_bn:
+            raise ValueError(
+                f"method.split_bn {self.method.split_bn} does not divide a worker's batch of "
+                f"{self.training.batch_size // self.workers.count}"
+            )
+        return self
+
+    def canonical(self) -> str:
+        """JSON with sorted keys and every default written out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    def without_background(self) -> dict[str, float]:
+        """Dotted keys and values that switch every background augmentation off."""
+        return {f"background.{name}": 0.0 for name in ("remove", "random")}
+
+    def value(self, key: str) -> Any:
+        """The value under a dotted key."""
+        found: Any = self
+        for part in key.split("."):
+            found = getattr(found, part)
+        return found
+
+    def with_values(self, values: dict[str, Any]) -> "Experiment":
+        """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew."""
+        tree = self.model_dump()
+        for key, value in values.items():
+            *path, leaf = key.split(".")
+            branch = tree
+            for part in path:
+                branch = branch[part]
+            branch[leaf] = value
+        return Experiment.model_validate(tree)

@@ -1,0 +1,53 @@
+"""What a photograph is to bgsweep, and what anything that holds photographs offers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph with its foreground mask, which is decoded only when somebody asks for it.
+
+    Attributes:
+        id: path below the split's folder, with forward slashes; addresses the photograph's random draws.
+        image: RGB, height x width x 3.
+        label: index into the source's classes, or ``UNLABELLED``.
+        load_mask: gives a mask of the image's size, 0 (background) to 255 (foreground); None where there is no mask.
+    """
+
+    id: str
+    image: Image
+    label: int
+    load_mask: Callable[[], Mask] | None = None
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        return self.load_mask() if self.load_mask is not None else None
+
+
+class Source(Protocol):
+    """A numbered set of photographs: a folder, a pack, the embedded sample, or another source recomposed."""
+
+    name: str
+    classes: Sequence[str]
+    ids: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    has_masks: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def digests(self) -> dict[str, str]:
+        """``images`` and, where there are masks, ``masks``: SHA-256 over names and contents, first 16 hex digits."""
+        ...

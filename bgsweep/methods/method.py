@@ -1,0 +1,49 @@
+"""What the training loop asks of a method."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bgsweep.models import ImageEncoder
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a worker's batch looks like to a method: uint8 pictures (B, H, W, 3), the two large views first."""
+
+    images: list[Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scalar loss to step on, and scalars to log; tensors, so that reading them is the loop's decision."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A network that learns from views. `encoder` is what the user wants in the end."""
+
+    encoder: ImageEncoder
+
+    @abstractmethod
+    def forward(self, views: Views) -> Step:
+        """The loss of one batch."""
+
+    def after_step(self, progress: float) -> None:
+        """Bring moving averages and queues up to date, after the optimiser has; ``progress`` is in [0, 1]."""
+
+
+@torch.no_grad()
+def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """target <- momentum * target + (1 - momentum) * online, over parameters; buffers keep their own statistics."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+
+
+def embedding_std(embeddings: Tensor) -> Tensor:
+    """Standard deviation of L2-normalised embeddings (N, D) over the batch, times sqrt(D): 0 collapsed, about 1 spread."""
+    return embeddings.detach().std(dim=0).mean() * embeddings.shape[1] ** 0.5

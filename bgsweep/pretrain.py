@@ -1,0 +1,153 @@
+"""One experiment, trained to its end: in this process for one worker, on Ray Train for several."""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bgsweep.config import SweepFile, resolve
+from bgsweep.errors import UserError
+
+OnEpoch = Callable[[dict[str, Any], Path | None], None]
+"""Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
+
+
+def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+    """Train the file's experiment, going on from the newest checkpoint in ``folder``; give the last checkpoint's folder.
+
+    Raises:
+        UserError: something in the configuration or data that shows only now.
+    """
+    if file.experiment.workers.count == 1:
+        return _train_here(file, folder, on_epoch)
+    return _train_on_ray(file, folder, on_epoch)
+
+
+def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+    from bgsweep.run import CHECKPOINT_FILE, Run
+
+    run = Run(file)
+    if (folder / CHECKPOINT_FILE).exists():
+        run.restore(folder)
+    while not run.finished:
+        metrics = run.step_epoch()
+        due = run.checkpoint_due()
+        if due:
+            run.save(folder)
+        on_epoch(metrics, folder if due else None)
+    return folder
+
+
+def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+    """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
+    from ray.util.queue import Empty, Queue
+
+    reports = Queue(actor_options={"num_cpus": 0})
+    trainer = _trainer(file, folder, reports)
+    outcome: list[Any] = []
+
+    def fit() -> None:
+        try:
+            outcome.append(trainer.fit())
+        except BaseException as error:  # handed to the caller's thread
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    seen = 0
+    while thread.is_alive() or not reports.empty():
+        try:
+            metrics, checkpoint = reports.get(timeout=0.2)
+        except Empty:
+            continue
+        if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint come a second time
+            seen = metrics["epoch"]
+            on_epoch(metrics, Path(checkpoint) if checkpoint else None)
+    reports.shutdown()
+    result = outcome[0]
+    if isinstance(result, BaseException):
+        raise _cause(result) from result
+    return Path(result.checkpoint.path)
+
+
+def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    workers = file.experiment.workers
+    gpus = gpus_of_worker(file)
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"file": file.model_dump(mode="json", by_alias=True)},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent.absolute()),
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_forward_to(reports)],
+        ),
+    )
+
+
+def gpus_of_worker(file: SweepFile) -> float:
+    """GPUs that each worker asks of Ray: what the file says, else one where the cluster has any and cpu isn't asked for."""
+    import ray
+
+    workers = file.experiment.workers
+    if workers.gpus is not None:
+        return workers.gpus
+    return 1.0 if workers.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0 else 0.0
+
+
+def _forward_to(reports: Any) -> Any:
+    from ray.train import UserCallback
+
+    class Forward(UserCallback):
+        """Runs in Ray Train's controller: the first worker's metrics, and where the checkpoint went."""
+
+        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+            reports.put((metrics[0], checkpoint.path if checkpoint else None))
+
+    return Forward()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each of Ray Train's workers does."""
+    import ray.train
+
+    from bgsweep.run import CHECKPOINT_FILE, Run, threads
+
+    file = resolve(config["file"])
+    context = ray.train.get_context()
+    threads(file.experiment.workers.cpus)
+    run = Run(file, context.get_world_rank(), context.get_world_size(), context.get_local_rank())
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as path:
+            run.restore(Path(path))
+    while not run.finished:
+        metrics = run.step_epoch()
+        with tempfile.TemporaryDirectory() as path:
+            checkpoint = None
+            if run.checkpoint_due() and run.rank == 0:
+                run.save(Path(path))
+                checkpoint = ray.train.Checkpoint.from_directory(path)
+            ray.train.report(metrics, checkpoint=checkpoint)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's own error where a worker met one, else a line that says how training ended."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        inner = getattr(failure, "cause", failure)
+        if isinstance(inner, UserError):
+            return inner
+    return error
+
+

@@ -1,0 +1,108 @@
+"""One run as its driver sees it: an experiment trained epoch by epoch, looked at on the way, judged at its end.
+
+Both homes (in-process and Ray Train) and every trial of a sweep go through `Run`, so that they give the same results.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bgsweep.config import Experiment, SweepFile
+from bgsweep.data import Splits, open_splits
+from bgsweep.evaluation import Report, final, online
+from bgsweep.models import ImageEncoder
+from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training.encode import encode_with
+from bgsweep.training.loop import initial_method
+
+CHECKPOINT_FILE = "state.pt"
+
+
+class Run:
+    """An experiment in training on this worker; `step` goes on to the next online evaluation."""
+
+    def __init__(self, file: SweepFile, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+        self.file = file
+        self.experiment = file.experiment
+        self.rank = rank
+        self.splits = open_splits(self.experiment.data)
+        self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
+        self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size)
+
+    @property
+    def epoch(self) -> int:
+        return self.training.epoch
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.experiment.training.epochs
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train one epoch; where an online evaluation is due, the first worker adds its values."""
+        metrics = self.training.step_epoch()
+        due = self.finished or self.epoch % self.file.evaluate.every == 0
+        if due and self.rank == 0:
+            encode = encode_with(self.training.method.encoder, self.placement.device)
+            metrics |= online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+        return {"epoch": self.epoch, **metrics}
+
+    def checkpoint_due(self) -> bool:
+        return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint into a folder, and say where it is."""
+        path = folder / CHECKPOINT_FILE
+        save_checkpoint(path, self.training.state_dict())
+        return path
+
+    def restore(self, folder: Path) -> None:
+        self.training.load_state_dict(load_checkpoint(folder / CHECKPOINT_FILE))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An encoder with the experiment that it came from."""
+
+    experiment: Experiment
+    encoder: ImageEncoder
+    epoch: int
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a checkpoint's encoder, in eval mode on the CPU; ``path`` is the file or its folder."""
+    state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
+    experiment = Experiment.model_validate(state["experiment"])
+    method = initial_method(experiment)
+    method.load_state_dict(state["method"])
+    return Trained(experiment, _still(method.encoder), state["epoch"])
+
+
+def untrained(experiment: Experiment) -> Trained:
+    """The encoder that the experiment starts from."""
+    return Trained(experiment, _still(initial_method(experiment).encoder), 0)
+
+
+def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:
+    """The final evaluation of an encoder, on the split that no search has seen."""
+    device = place(trained.experiment.training, trained.experiment.workers).device
+    encode = encode_with(trained.encoder.to(device), device)
+    splits = splits or open_splits(trained.experiment.data)
+    return final(encode, splits, file.evaluate, trained.experiment.views.size)
+
+
+def threads(cpus: float) -> None:
+    """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What the machine made of the experiment, for the run's record."""
+    parameters = sum(p.numel() for p in run.training.method.encoder.parameters())
+    return {**run.placement.describe(), "encoder_parameters": parameters, "steps_per_epoch": run.training.batches.steps_per_epoch}
+
+
+def _still(encoder: ImageEncoder) -> ImageEncoder:
+    encoder.eval().requires_grad_(False)
+    return encoder

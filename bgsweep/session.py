@@ -1,0 +1,63 @@
+"""Ray for the length of one command: a cluster that is already there, or a quiet one on this machine."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from bgsweep.errors import UserError
+
+# Ray Train answers a report only when its controller polls: at the default of 2 s, that is 2 s an epoch.
+_WORKER_ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+}
+
+
+@contextlib.contextmanager
+def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here, and leave it at the end.
+
+    ``cpus`` and ``gpus`` are what the command needs at the least at one time; a Ray started here has at least so many
+    CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under Tune, whose clean-up asks its State API.
+
+    Raises:
+        UserError: the cluster cannot be reached, or can never give what is needed.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
+    # Tune and Train print pages of progress of their own; ours replaces it.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    common = {"runtime_env": {"env_vars": _WORKER_ENVIRONMENT}, "log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
+                include_dashboard=dashboard,
+                **common,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}") from error
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        _check_room(cpus, gpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_room(cpus: float, gpus: float) -> None:
+    have = ray.cluster_resources()
+    for name, needed in (("CPU", cpus), ("GPU", gpus)):
+        if needed > have.get(name, 0):
+            raise UserError(
+                f"the Ray cluster has {have.get(name, 0):g} {name}s and this needs {needed:g} at once; "
+                "lower workers.count, workers.cpus or workers.gpus, or start more nodes"
+            )

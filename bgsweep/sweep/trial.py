@@ -1,0 +1,58 @@
+"""A trial as Ray Tune drives it: in a warm actor where one device is enough, else as a run on Ray Train."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from bgsweep.config import SweepFile, resolve
+from bgsweep.sweep.proposals import VALUES
+
+
+class InProcessTrial(tune.Trainable):
+    """One trial in one actor; the actor, its imports and its decoded photographs serve the next trial too.
+
+    ``tree`` is the sweep's file as plain data, set by `bind`.
+    """
+
+    tree: dict[str, Any]
+
+    def setup(self, config: dict[str, Any]) -> None:
+        from bgsweep.run import Run, threads
+
+        file = trial_file(self.tree, config[VALUES])
+        threads(file.search.cpus)
+        self.run = Run(file)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next online evaluation; the epochs on the way are in ``history``."""
+        metric, history = self.run.file.search.metric, []
+        while not history or (metric not in history[-1] and not self.run.finished):
+            history.append(self.run.step_epoch())
+        return {**history[-1], "history": history, "done": self.run.finished}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        self.run.save(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.run.restore(Path(checkpoint))
+
+
+def bind(file: SweepFile) -> type[InProcessTrial]:
+    """The trial class with the sweep's file in it, as Ray ships it to actors."""
+    return type("InProcessTrial", (InProcessTrial,), {"tree": dump(file)})
+
+
+def dump(file: SweepFile) -> dict[str, Any]:
+    """A sweep file as plain data, such as `resolve` reads."""
+    return file.model_dump(mode="json", by_alias=True)
+
+
+def trial_file(tree: dict[str, Any], values: dict[str, Any]) -> SweepFile:
+    """The sweep's file with one trial's values in its experiment."""
+    file = resolve(tree)
+    return file.model_copy(update={"experiment": file.experiment.with_values(values)})

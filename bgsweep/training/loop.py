@@ -1,0 +1,173 @@
+"""The one training loop: an experiment that goes forward an epoch at a time and can be put down and taken up again."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from bgsweep.augment.randomness import address
+from bgsweep.augment.views import ViewPipeline
+from bgsweep.config import Experiment
+from bgsweep.data.loader import Batch, Batches
+from bgsweep.data.sample import Source
+from bgsweep.errors import UserError
+from bgsweep.methods import Method, Step, build_method
+from bgsweep.methods.method import Views
+from bgsweep.training.device import Placement
+from bgsweep.training.optimizer import build_optimizer
+from bgsweep.training.schedule import cosine_with_warmup
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Pretraining:
+    """One experiment on one worker; with several workers each makes its own, inside torch's default process group.
+
+    All randomness is addressed (by seed, epoch, photograph, view), so that the epoch's number is the whole position:
+    a run taken up from `state_dict` is bit-identical to one never put down.
+    """
+
+    def __init__(
+        self, experiment: Experiment, source: Source, placement: Placement, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.experiment = experiment
+        self.placement = placement
+        self.rank = rank
+        self.epoch = 0
+        self.method = initial_method(experiment).to(placement.device, memory_format=placement.memory_format)
+        self.model = _distribute(self.method, placement) if world_size > 1 else self.method
+        self.optimizer = build_optimizer(experiment.optimizer, self.method)
+        self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
+        self.batches = Batches(
+            source,
+            ViewPipeline(experiment.views, experiment.background),
+            batch_size=experiment.training.batch_size,
+            seed=experiment.seed,
+            rank=rank,
+            world_size=world_size,
+            workers=experiment.data.loader_workers,
+        )
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train one epoch; give its mean loss and what else is worth a curve.
+
+        Raises:
+            Diverged: the mean loss is not finite.
+        """
+        torch.manual_seed(address(self.experiment.seed, self.epoch, "torch", self.rank))
+        self.model.train()
+        waits = _Waits(self.batches.epoch(self.epoch))
+        totals: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()
+        for index, batch in enumerate(waits):
+            step = self._step(batch, self.epoch * self.batches.steps_per_epoch + index)
+            for name, value in {"loss": step.loss.detach(), **step.metrics}.items():
+                totals[name] = totals.get(name, 0) + value.float()
+            counts.update(batch.counts)
+        self.epoch += 1
+        metrics = self._mean(totals)
+        if not math.isfinite(metrics["loss"]):
+            raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}; a lower optimizer.lr may cure it")
+        images = self.batches.steps_per_epoch * self.experiment.training.batch_size
+        return {
+            **metrics,
+            **_shares(counts),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": images / waits.elapsed,
+            "data_wait": waits.waited / waits.elapsed,
+        }
+
+    def _step(self, batch: Batch, step: int) -> Step:
+        total = self.experiment.training.epochs * self.batches.steps_per_epoch
+        warmup = round(self.experiment.optimizer.warmup_epochs * self.batches.steps_per_epoch)
+        rate = self.experiment.optimizer.lr * cosine_with_warmup(step, total, warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        device = self.placement.device
+        views = Views([view.to(device, non_blocking=True) for view in batch.views], batch.labels.to(device))
+        with self.placement.context():
+            result: Step = self.model(views)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(result.loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step((step + 1) / total)
+        return result
+
+    def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the epoch's steps and over the workers, read from the device once."""
+        stacked = torch.stack(list(totals.values())) / self.batches.steps_per_epoch
+        if self.model is not self.method:
+            dist.all_reduce(stacked)
+            stacked /= dist.get_world_size()
+        return dict(zip(totals, stacked.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: weights, averages, queue, optimiser, position, and the experiment."""
+        return {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "digest": self.experiment.digest,
+            "epoch": self.epoch,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a run where `state_dict` put it down.
+
+        Raises:
+            UserError: the state belongs to another experiment.
+        """
+        if state["digest"] != self.experiment.digest:
+            raise UserError(f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}")
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch = state["epoch"]
+
+
+def initial_method(experiment: Experiment) -> Method:
+    """The experiment's method before its first step; the seed decides the weights, on every worker alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        return build_method(experiment)
+
+
+def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:
+    # The queue is alike on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
+    # MoCo: broadcasting 33 MB of queue at every step would buy nothing.
+    devices = [placement.device] if placement.device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    views = max(1, counts["views"])
+    kept = counts["kept_small"] + counts["kept_large"]
+    shares = {"bg_removed": counts["removed"], "bg_replaced": counts["replaced"], "bg_kept": kept}
+    return {name: count / views for name, count in shares.items()} | {"unreadable": float(counts["unreadable"])}
+
+
+class _Waits:
+    """Passes batches on and measures how long the training waited for them, in seconds."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = batches
+        self.waited = 0.0
+        self.elapsed = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        began = asked = time.perf_counter()
+        for batch in self.batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+        self.elapsed = time.perf_counter() - began
