@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -132,14 +132,18 @@ def _reason(error: ValidationError) -> str:
     problem = error.errors()[0]
     model: Any = SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment
     path: list[str] = []
-    known: dict[str, Any] = _fields(model)
+    known: dict[str, Any] = {}
     for part in problem["loc"]:
+        if get_origin(model) is dict:
+            path.append(str(part))
+            model = get_args(model)[1]
+            continue
         fields = _fields(model)
-        if isinstance(part, str) and fields and part not in fields and problem["type"] != "extra_forbidden":
+        if isinstance(part, str) and part not in fields and problem["type"] != "extra_forbidden":
             continue  # the tag of a union, not a key of the file
         path.append(str(part))
-        known, model = fields, fields.get(str(part), model)
-    place = ".".join(path)
+        known, model = fields, fields.get(str(part))
+    place = ".".join(path).replace("space.parameters.", "space.")
     if problem["type"] == "extra_forbidden":
         return _unknown(place, path[-1], known)
     message = problem["msg"].removeprefix("Value error, ")

@@ -6,13 +6,14 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.pretrain import train
 from bgsweep.sweep.proposals import VALUES
 
 
 class InProcessTrial(tune.Trainable):
     """One trial in one actor; the actor, its imports and its decoded photographs serve the next trial too.
 
-    ``tree`` is the sweep's file as plain data, set by `bind`.
+    ``tree`` is the sweep's file as plain data, set by `trainable`.
     """
 
     tree: dict[str, Any]
@@ -42,9 +43,29 @@ class InProcessTrial(tune.Trainable):
         self.run.restore(Path(checkpoint))
 
 
-def bind(file: SweepFile) -> type[InProcessTrial]:
-    """The trial class with the sweep's file in it, as Ray ships it to actors."""
-    return type("InProcessTrial", (InProcessTrial,), {"tree": dump(file)})
+def trainable(file: SweepFile, folder: Path) -> Any:
+    """What Tune runs for each trial, with the resources that it needs.
+
+    A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
+    """
+    tree = dump(file)
+    if file.experiment.workers.count == 1:
+        bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree})
+        return tune.with_resources(bound, {"CPU": file.search.cpus, "GPU": file.search.gpus})
+
+    def on_ray_train(config: dict[str, Any]) -> None:
+        trial = trial_file(tree, config[VALUES])
+        history: list[dict[str, Any]] = []
+
+        def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+            history.append(metrics)
+            if file.search.metric in metrics:
+                tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
+                history.clear()
+
+        train(trial, folder / "ray_train" / trial.experiment.digest, report)
+
+    return tune.with_resources(on_ray_train, {"CPU": 0.01})
 
 
 def dump(file: SweepFile) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+# Needs Python 3.11 or newer, git and make; everything else goes into .venv.
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: quickstart test lint setup clean
+
+quickstart: setup ## sweep over the photographs that come with bgsweep
+	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
+
+test: lint ## lint, type check and all tests
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(INSTALLED)
+
+# Made anew only when what is to be installed has changed; an interrupted installation is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing bgsweep and what it needs into $(VENV): some minutes and 6 GB, once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,138 @@
+"""The command line: parse, call one function, print. What it calls is imported only then, so that `--help` is quick."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bgsweep import __version__
+from bgsweep.errors import UserError
+
+DEFAULT_STORE = "bgsweep_runs"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0, or 2 with a line `error: …` for what the user can mend."""
+    wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = _parser().parse_args(arguments)
+        result: dict[str, Any] = options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    if wants_json:
+        print(json.dumps(result))
+    else:
+        options.show(result)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bgsweep", description="Pretrain encoders with background augmentations, and search their strength.")
+    parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    pretrain = _command(commands, "pretrain", "train the experiment of one file", _pretrain, "show_pretrain")
+    _file_arguments(pretrain)
+    pretrain.add_argument("--fresh", action="store_true", help="start again even where a checkpoint of this experiment is")
+
+    sweep = _command(commands, "sweep", "search a file's space and register the best encoder", _sweep, "show_sweep")
+    _file_arguments(sweep)
+
+    evaluate = _command(commands, "evaluate", "judge a checkpoint on its test photographs", _evaluate, "show_evaluate")
+    evaluate.add_argument("model", help="a checkpoint file or folder")
+    _file_arguments(evaluate)
+
+    preview = _command(commands, "preview", "write a picture of augmented views", _preview, "show_preview")
+    _file_arguments(preview)
+    preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
+    preview.add_argument("--images", type=int, default=6, help="rows of the picture (default: %(default)s)")
+
+    doctor = _command(commands, "doctor", "say what is here and what is missing for what", _doctor, "show_doctor")
+    doctor.add_argument("file", nargs="?", type=Path, help="also check this file's data, device and tracking")
+    _store_argument(doctor)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+
+    def shown(result: dict[str, Any]) -> None:
+        from bgsweep import show as pages
+
+        print(getattr(pages, show)(result))
+
+    parser.set_defaults(run=run, show=shown)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+    return parser
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="YAML file with an `experiment:`")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. background.remove=0.3 search.trials=8")
+    _store_argument(parser)
+
+
+def _store_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(DEFAULT_STORE),
+        help="folder of checkpoints and, unless MLFLOW_TRACKING_URI is set, of the MLflow store (default: %(default)s)",
+    )
+
+
+def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+    from bgsweep.pretrain import pretrain
+
+    return pretrain(load(options.file, options.overrides), options.store, fresh=options.fresh)
+
+
+def _sweep(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+
+    file = load(options.file, options.overrides)
+    from bgsweep.sweep.sweep import sweep
+
+    return sweep(file, options.store)
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+
+    file = load(options.file, options.overrides)
+    from bgsweep.run import judge, load_trained
+
+    return judge(file, load_trained(Path(options.model))).public()
+
+
+def _preview(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+
+    file = load(options.file, options.overrides)
+    from bgsweep.preview import preview
+
+    return preview(file, options.out, options.images)
+
+
+def _doctor(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.doctor import examine
+
+    return examine(options.file, options.store)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many experiments under Ray Tune."""

@@ -1,0 +1,79 @@
+"""The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+
+from bgsweep.config import SweepFile
+from bgsweep.sweep.journal import Journal, Status, TrialRecord
+from bgsweep.sweep.progress import Progress
+from bgsweep.sweep.proposals import FIXED, VALUES
+from bgsweep.tracking import Tracker
+
+
+class Monitor(Callback):
+    """Turns Tune's events into records.
+
+    A trial that the scheduler stops never runs code of its own again, so that its MLflow run must be closed from here.
+    """
+
+    def __init__(self, file: SweepFile, folder: Path, tracker: Tracker, parent: str, progress: Progress) -> None:
+        self.file = file
+        self.tracker = tracker
+        self.parent = parent
+        self.progress = progress
+        self.records: dict[str, TrialRecord] = {}
+        self.runs: dict[str, str] = {}
+        self.journal = Journal(folder / "journal.jsonl")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.progress.update(self.records.values())
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if trial.trial_id in self.records:
+            return  # a restart after a failure
+        values = trial.config[VALUES]
+        experiment = self.file.experiment.with_values(values)
+        record = TrialRecord(f"t{len(self.records):02d}", values, trial.config[FIXED], experiment.digest)
+        self.records[trial.trial_id] = record
+        tags = {"bgsweep.digest": experiment.digest} | ({"bgsweep.fixed": record.fixed} if record.fixed else {})
+        self.runs[trial.trial_id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+        self.journal.write("started", trial=record.public())
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        record = self.records[trial.trial_id]
+        for metrics in result["history"]:
+            if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
+                self.tracker.log_metrics(self.runs[trial.trial_id], int(metrics["epoch"]), metrics)
+        latest = result["history"][-1]
+        record.epochs = int(latest["epoch"])
+        record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
+        record.seconds = time.time() - record.began
+        record.checkpoint = result.get("checkpoint") or record.checkpoint
+        self.journal.write("result", id=record.id, epoch=record.epochs, metrics=record.metrics)
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        self.records[trial.trial_id].checkpoint = checkpoint.path
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.records[trial.trial_id]
+        record.failures += 1
+        self.progress.note(f"{record.id} died and goes on from its last checkpoint (failure {record.failures})")
+        self.journal.write("recovered", id=record.id, failures=record.failures)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.records[trial.trial_id]
+        self._end(trial, "completed" if record.epochs >= self.file.experiment.training.epochs else "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, "failed")
+
+    def _end(self, trial: Any, status: Status) -> None:
+        record = self.records[trial.trial_id]
+        record.status = status
+        run = self.runs[trial.trial_id]
+        self.tracker.set_tag(run, "bgsweep.status", status)
+        self.tracker.finish(run, "FAILED" if status == "failed" else "FINISHED")
+        self.journal.write("ended", trial=record.public())

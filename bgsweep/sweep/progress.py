@@ -1,0 +1,110 @@
+"""Live progress of a sweep: a table in a terminal, a line now and then in a log."""
+
+import time
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bgsweep.sweep.journal import TrialRecord
+
+LOG_INTERVAL = 30.0
+
+
+class Progress:
+    """Shows the trials on stderr; `update` may be called as often as one likes."""
+
+    def __init__(self, name: str, metric: str, epochs: int, trials: int) -> None:
+        self.name, self.metric, self.epochs, self.trials = name, metric, epochs, trials
+        self.began = time.time()
+        self.console = Console(stderr=True)
+        self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        self._logged = self.began
+        self._seen: dict[str, str] = {}
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def update(self, records: Iterable[TrialRecord]) -> None:
+        records = list(records)
+        if self._live:
+            self._live.update(self._table(records))
+            return
+        for record in records:
+            if self._seen.get(record.id) != record.status:
+                self._seen[record.id] = record.status
+                self.note(f"{record.id} {record.status} {self._outcome(record)}  {shorten(record)}")
+        if time.time() - self._logged >= LOG_INTERVAL:
+            self._logged = time.time()
+            self.note(self._summary(records))
+
+    def _outcome(self, record: TrialRecord) -> str:
+        if self.metric not in record.metrics:
+            return ""
+        return f"epoch {record.epochs}/{self.epochs} {self.metric} {record.metrics[self.metric]:.3f}"
+
+    def _summary(self, records: list[TrialRecord]) -> str:
+        counts = {status: sum(r.status == status for r in records) for status in ("running", "stopped", "completed", "failed")}
+        waiting = max(0, self.trials - len(records))
+        parts = [f"{n} {status}" for status, n in counts.items() if n] + ([f"{waiting} to come"] if waiting else [])
+        scored = [record for record in records if self.metric in record.metrics]
+        best = max(scored, key=lambda record: record.metrics[self.metric], default=None)
+        if best:
+            parts.append(f"best so far {best.id} {best.metrics[self.metric]:.3f}")
+        left = self.seconds_left(records)
+        parts.append(f"{_clock(time.time() - self.began)} gone" + (f", about {_clock(left)} left" if left else ""))
+        return " · ".join(parts)
+
+    def seconds_left(self, records: list[TrialRecord]) -> float | None:
+        """From the epochs done so far per second, taking trials to come to last as long as the ended ones did."""
+        done = sum(record.epochs for record in records)
+        if not done:
+            return None
+        ended = [record.epochs for record in records if record.status != "running"]
+        usual = sum(ended) / len(ended) if ended else self.epochs
+        running = sum(self.epochs - record.epochs for record in records if record.status == "running")
+        to_come = running + usual * max(0, self.trials - len(records))
+        return to_come * (time.time() - self.began) / done
+
+    def _table(self, records: list[TrialRecord]) -> RenderableType:
+        table = Table(title=f"sweep {self.name}", title_justify="left", box=None, pad_edge=False)
+        for column, justify in (("trial", "left"), ("state", "left"), ("epoch", "right"), (self.metric, "right"), ("values", "left")):
+            table.add_column(column, justify=justify, no_wrap=column != "values")  # type: ignore[arg-type]
+        for record in records:
+            score = record.metrics.get(self.metric)
+            table.add_row(
+                record.id,
+                record.status,
+                f"{record.epochs}/{self.epochs}",
+                "" if score is None else f"{score:.3f}",
+                shorten(record),
+            )
+        return Group(table, Text(self._summary(records)))
+
+
+def shorten(record: TrialRecord) -> str:
+    """A trial's values on one line: the last part of each key, and the name of a fixed point."""
+    values = " ".join(f"{key.rpartition('.')[2]}={_number(value)}" for key, value in record.params.items())
+    return f"{values} ({record.fixed})" if record.fixed else values
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,108 @@
+"""A sweep from its first trial to its registered champion."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from bgsweep.config import SweepFile
+from bgsweep.errors import UserError
+from bgsweep.pretrain import gpus_of_worker
+from bgsweep.session import ray_session
+from bgsweep.sweep.finish import crown
+from bgsweep.sweep.journal import TrialRecord
+from bgsweep.sweep.monitor import Monitor
+from bgsweep.sweep.progress import Progress
+from bgsweep.sweep.proposals import Proposals, total_trials
+from bgsweep.sweep.scheduler import build_scheduler
+from bgsweep.sweep.trial import trainable
+from bgsweep.tracking import Tracker, tracking_uri
+
+
+def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
+    """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
+
+    Returns:
+        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values.
+
+    Raises:
+        UserError: the cluster is too small, or no trial finished.
+    """
+    name = f"{file.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = store.absolute() / "sweeps" / name
+    uri = tracking_uri(store)
+    workers = file.experiment.workers
+    several = workers.count > 1
+    need = workers.count * workers.cpus if several else file.search.cpus
+    with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name, store) as tracker:
+        parent = tracker.sweep_run(name, file)
+        with Progress(name, file.search.metric, file.experiment.training.epochs, total_trials(file)) as progress:
+            monitor = Monitor(file, folder, tracker, parent, progress)
+            _tune(file, folder, monitor, _concurrency(file))
+        records = sorted(monitor.records.values(), key=lambda record: record.id)
+        best, baseline = _best(file, records), _baseline(records)
+        progress.note(f"judging {best.id} on photographs that the search has not seen")
+        verdict = crown(file, folder, tracker, parent, best, baseline)
+    return {"sweep": name, "tracking_uri": uri, "trials": [record.public() for record in records], **verdict}
+
+
+def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    tuner = tune.Tuner(
+        trainable(file, folder),
+        tune_config=tune.TuneConfig(
+            search_alg=Proposals(file),
+            scheduler=build_scheduler(file),
+            num_samples=total_trials(file),
+            max_concurrent_trials=concurrent,
+            reuse_actors=file.experiment.workers.count == 1,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            callbacks=[monitor],
+            failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
+            checkpoint_config=_checkpoints(file),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
+    if file.experiment.workers.count > 1:
+        return tune.CheckpointConfig()
+    reports = max(1, file.experiment.training.checkpoint_every // file.evaluate.every)
+    return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
+
+
+def _concurrency(file: SweepFile) -> int:
+    """How many trials the cluster has room for at a time (Tune itself does not know what Ray Train will ask for)."""
+    if file.search.concurrent:
+        return file.search.concurrent
+    have, workers = ray.cluster_resources(), file.experiment.workers
+    if workers.count > 1:
+        cpus, gpus = workers.count * workers.cpus, workers.count * gpus_of_worker(file)
+    else:
+        cpus, gpus = file.search.cpus, file.search.gpus
+    room = int(have.get("CPU", 0) // cpus)
+    return max(1, min(room, int(have.get("GPU", 0) // gpus)) if gpus else room)
+
+
+def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:
+    """The best of the trials that ran to their end: compared with the baseline at equal training."""
+    metric = file.search.metric
+    ended = [record for record in records if record.status == "completed" and metric in record.metrics]
+    if not ended:
+        failed = sum(record.status == "failed" for record in records)
+        raise UserError(f"no trial ran to its end ({failed} of {len(records)} failed): nothing to register")
+    sign = 1 if file.search.mode == "max" else -1
+    return max(ended, key=lambda record: sign * record.metrics[metric])
+
+
+def _baseline(records: list[TrialRecord]) -> TrialRecord | None:
+    return next((record for record in records if record.fixed == "baseline" and record.status == "completed"), None)

@@ -1,0 +1,119 @@
+"""Reading a file: what it says is what one gets, and what is wrong with it is one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from bgsweep.config import Experiment, load, resolve
+from bgsweep.errors import UserError
+
+SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "file.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_file_that_we_ship_is_valid(path: Path) -> None:
+    assert load(path).name == path.stem
+
+
+def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -> None:
+    path = write(tmp_path, "experiment: {seed: 3}\n")
+    file = load(path, ["background.remove=0.3", "search.trials=4", "register.name=mine", "optimizer.lr=1e-2"])
+    assert file.name == "file"
+    assert file.experiment.seed == 3
+    assert file.experiment.background.remove == 0.3
+    assert file.experiment.optimizer.lr == 0.01
+    assert (file.search.trials, file.register_as.name) == (4, "mine")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("background.remvoe=0.5", "experiment.background.remvoe: unknown key; did you mean `remove`?"),
+        ("method.temprature=0.1", "experiment.method.temprature: unknown key; did you mean `temperature`?"),
+        ("search.trails=3", "search.trails: unknown key; did you mean `trials`?"),
+        ("register.nmae=x", "register.nmae: unknown key; did you mean `name`?"),
+        ("sead=1", "experiment.sead: unknown key; did you mean `seed`?"),
+        ("background.remove=1.5", "experiment.background.remove: Input should be less than or equal to 1 (given: 1.5)"),
+        ("background.remove=-1", "experiment.background.remove: Input should be greater than or equal to 0 (given: -1)"),
+        ("training.epochs=many", "experiment.training.epochs: Input should be a valid integer"),
+        ("views.scale=[1, 0.2]", "scale: the lower bound 1.0 is above the upper bound 0.2"),
+        ("method.name=mocov2", "experiment.method.name"),
+        ("optimizer.lr=nan", "experiment.optimizer.lr"),
+        ("space.background.remove={uniform: [0, 1.5]}", "space.background.remove: background.remove: Input should be less"),
+        ("space.background.reove={uniform: [0, 1]}", "space.background.reove: background.reove: unknown key; did you mean"),
+        ("space.background={uniform: [0, 1]}", "space.background: a section"),
+        ("space.optimizer.lr={unifrom: [0, 1]}", "did you mean `uniform`"),
+        ("space.optimizer.lr={uniform: [1, 0.1]}", "the lower bound 1.0 is not below"),
+        ("space.optimizer.lr={uniform: [0.1, 1], choice: [1]}", "exactly one of"),
+        ("space.points=[{optimizer.lr: 1}]", "space.points[0].optimizer.lr: not one of the searched keys"),
+        ("noequals", "an override is written key=value"),
+        ("seed.x=1", "seed"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_file_key_and_cure(tmp_path: Path, override: str, told: str) -> None:
+    path = write(tmp_path, "experiment: {seed: 0}\n")
+    with pytest.raises(UserError) as caught:
+        load(path, [override])
+    message = str(caught.value)
+    assert told in message
+    assert "\n" not in message
+    assert "constrained" not in message, "a tag of pydantic's own shows through"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("experiment: [", "not valid YAML"),
+        ("- 1\n- 2\n", "expected a mapping"),
+        ("experiment: 3\n", "experiment"),
+        ("experiment: {name: !!python/object/apply:os.system ['true']}\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        load(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.yaml: No such file"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_background_augmentation_without_masks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set data\.masks"):
+        resolve({}, ["data.images=/somewhere", "background.remove=0.2"])
+
+
+def test_a_fixed_point_must_lie_in_the_space() -> None:
+    space = {"optimizer.lr": {"loguniform": [0.1, 1.0]}, "points": [{"optimizer.lr": 2.0}]}
+    with pytest.raises(UserError, match=r"space\.points\[0\]\.optimizer\.lr: 2\.0 lies outside"):
+        resolve({"space": space})
+
+
+def test_the_digest_is_of_the_whole_experiment() -> None:
+    plain = Experiment()
+    assert plain.digest == Experiment.model_validate(plain.model_dump()).digest
+    others = [plain.with_values({key: value}) for key, value in (
+        ("background.remove", 0.1), ("background.fill", "black"), ("seed", 1), ("data.resize", 64), ("views.gray", 0.1)
+    )]
+    assert len({plain.digest, *(other.digest for other in others)}) == len(others) + 1
+
+
+def test_dumped_and_read_again_a_file_is_the_same() -> None:
+    file = load(SPACES[0])
+    assert resolve(file.model_dump(mode="json", by_alias=True)) == file
+
+
+def test_switching_the_background_off_leaves_everything_else() -> None:
+    experiment = Experiment().with_values({"background.remove": 0.3, "background.random": 0.2})
+    assert experiment.background.active
+    plain = experiment.with_values(experiment.without_background())
+    assert not plain.background.active
+    assert plain == Experiment()
