@@ -1,5 +1,8 @@
 """One experiment, trained to its end: in this process for one worker, on Ray Train for several."""
 
+import contextlib
+import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -8,9 +11,50 @@ from typing import Any
 
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
+from bgsweep.session import ray_session
+from bgsweep.tracking import Tracker, tracking_uri
 
 OnEpoch = Callable[[dict[str, Any], Path | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
+
+_SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
+
+
+def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any]:
+    """Train the file's experiment under an MLflow run, going on where an earlier call was interrupted.
+
+    Returns:
+        ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
+
+    Raises:
+        UserError: something in the configuration or data, or in what the machine has.
+    """
+    from bgsweep.record import log_inputs
+    from bgsweep.run import load_trained
+
+    experiment = file.experiment
+    folder = store.absolute() / "pretrain" / experiment.digest
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    workers = experiment.workers
+    session = ray_session(workers.count * workers.cpus) if workers.count > 1 else contextlib.nullcontext()
+    with Tracker(tracking_uri(store), file.name) as tracker, session:
+        run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
+        log_inputs(tracker, run, file)
+
+        def on_epoch(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+            tracker.log_metrics(run, int(metrics["epoch"]), metrics)
+            shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
+            print(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}", file=sys.stderr, flush=True)
+
+        checkpoint = train(file, folder, on_epoch)
+    return {
+        "metrics": load_trained(checkpoint).metrics,
+        "checkpoint": str(checkpoint),
+        "run_id": run,
+        "tracking_uri": tracker.address,
+        "digest": experiment.digest,
+    }
 
 
 def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
@@ -25,9 +69,10 @@ def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
 
 
 def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
-    from bgsweep.run import CHECKPOINT_FILE, Run
+    from bgsweep.run import CHECKPOINT_FILE, Run, threads
 
     run = Run(file)
+    threads(file.experiment.workers.cpus)
     if (folder / CHECKPOINT_FILE).exists():
         run.restore(folder)
     while not run.finished:
@@ -121,7 +166,7 @@ def _worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers does."""
     import ray.train
 
-    from bgsweep.run import CHECKPOINT_FILE, Run, threads
+    from bgsweep.run import Run, threads
 
     file = resolve(config["file"])
     context = ray.train.get_context()

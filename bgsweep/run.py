@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from bgsweep.config import Experiment, SweepFile
@@ -29,6 +30,7 @@ class Run:
         self.rank = rank
         self.splits = open_splits(self.experiment.data)
         self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
+        self.metrics: dict[str, float] = {}
         self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size)
 
     @property
@@ -46,7 +48,8 @@ class Run:
         if due and self.rank == 0:
             encode = encode_with(self.training.method.encoder, self.placement.device)
             metrics |= online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
-        return {"epoch": self.epoch, **metrics}
+        self.metrics = {"epoch": self.epoch, **metrics}
+        return self.metrics
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
@@ -54,20 +57,22 @@ class Run:
     def save(self, folder: Path) -> Path:
         """Write a checkpoint into a folder, and say where it is."""
         path = folder / CHECKPOINT_FILE
-        save_checkpoint(path, self.training.state_dict())
+        save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
         return path
 
     def restore(self, folder: Path) -> None:
-        self.training.load_state_dict(load_checkpoint(folder / CHECKPOINT_FILE))
+        state = load_checkpoint(folder / CHECKPOINT_FILE)
+        self.training.load_state_dict(state)
+        self.metrics = state["metrics"]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """An encoder with the experiment that it came from."""
+    """An encoder with the experiment that it came from, and the last values that its training reported."""
 
     experiment: Experiment
     encoder: ImageEncoder
-    epoch: int
+    metrics: dict[str, float]
 
 
 def load_trained(path: Path) -> Trained:
@@ -76,12 +81,12 @@ def load_trained(path: Path) -> Trained:
     experiment = Experiment.model_validate(state["experiment"])
     method = initial_method(experiment)
     method.load_state_dict(state["method"])
-    return Trained(experiment, _still(method.encoder), state["epoch"])
+    return Trained(experiment, _still(method.encoder), state["metrics"])
 
 
 def untrained(experiment: Experiment) -> Trained:
     """The encoder that the experiment starts from."""
-    return Trained(experiment, _still(initial_method(experiment).encoder), 0)
+    return Trained(experiment, _still(initial_method(experiment).encoder), {})
 
 
 def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:
@@ -95,6 +100,7 @@ def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Re
 def threads(cpus: float) -> None:
     """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
     torch.set_num_threads(max(1, int(cpus)))
+    cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What stands behind a foreground: the pixels of BG_RM and BG_Random, made from a few uniform draws (no Albumentations).
+"""What stands behind a foreground: the pixels of BG_RM and BG_Random, made from a few uniform draws.
 
 Draws are kept apart from pixels so that any backdrop can be made again from the numbers in a transform's parameters.
 """
@@ -86,7 +86,7 @@ def replacement(
     """
     pick, share, down, right = draw
     found = donors() if callable(donors) else donors
-    donor = cast(Donor, found if isinstance(found, Mapping) else found[int(pick * len(found))])
+    donor = found if isinstance(found, Mapping) else found[int(pick * len(found))]
     image = donor["image"]
     if mode == "tiled" and (rect := _background_rect(donor)) is not None:
         return tile(image, rect, height, width, int(down * rect.height), int(right * rect.width))

@@ -42,7 +42,7 @@ def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 Scale = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Share], AfterValidator(ordered)]
 
 
-class BackgroundSchema(BaseTransformInitSchema):
+class BackgroundSchema(BaseTransformInitSchema):  # type: ignore[misc]
     """What every background transform accepts."""
 
     min_area: Share
@@ -170,5 +170,5 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
     ) -> Image:
         if applied != "replaced":
             return img
-        backdrop = replacement(donors, self.donor, *img.shape[:2], self.scale, donor_draw)
+        backdrop = replacement(donors, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
         return cast(Image, cv2.copyTo(img, binarize(resolve_mask(foreground)), backdrop))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
+Bits = npt.NDArray[np.bool_]
 
 # Rows of the grid on which the largest rectangle is searched; the time grows with it, the loss of area shrinks.
 _GRID = 64
@@ -53,8 +54,8 @@ def solid(height: int, width: int, color: Sequence[float]) -> Image:
 
 def fill(image: Image, mask: Mask, color: Sequence[float] | Image) -> Image:
     """The image with its background in one colour (RGB, 0 to 255), or taken from another image of its size."""
-    background = color if isinstance(color, np.ndarray) and color.ndim == 3 else solid(*image.shape[:2], color)
-    return paste(image, mask, background)
+    backdrop = color if isinstance(color, np.ndarray) else solid(image.shape[0], image.shape[1], color)
+    return paste(image, mask, backdrop)
 
 
 def paste(image: Image, mask: Mask, background: Image) -> Image:
@@ -85,7 +86,8 @@ def background_plate(image: Image, mask: Mask) -> Image:
     height, width = image.shape[:2]
     if rect is None:
         return solid(height, width, cv2.mean(image)[: image.shape[2]])
-    return paste(image, cv2.bitwise_not(binarize(mask)), tile(image, rect, height, width, -rect.top, -rect.left))
+    background = cast(Mask, cv2.bitwise_not(binarize(mask)))
+    return paste(image, background, tile(image, rect, height, width, -rect.top, -rect.left))
 
 
 def inpaint_background(image: Image, mask: Mask) -> Image:
@@ -116,7 +118,7 @@ def largest_background_rectangle(mask: Mask) -> Rect | None:
     return Rect(top, left, bottom, right) if cell == 1 else _grown(foreground, top, left, bottom, right)
 
 
-def _largest_empty(grid: npt.NDArray[np.bool_]) -> Rect | None:
+def _largest_empty(grid: Bits) -> Rect | None:
     """Exact search, one vectorised step a row: the tallest empty column ending at each cell, widened while it fits."""
     height, width = grid.shape
     columns = np.arange(width)
@@ -144,17 +146,17 @@ def _transposed(rect: Rect | None) -> Rect | None:
     return None if rect is None else Rect(rect.left, rect.top, rect.right, rect.bottom)
 
 
-def _grown(foreground: npt.NDArray[np.bool_], top: int, left: int, bottom: int, right: int) -> Rect:
+def _grown(foreground: Bits, top: int, left: int, bottom: int, right: int) -> Rect:
     """Move each edge out as far as the rectangle stays empty: top, bottom, left, right, in this order."""
-    rows = foreground[:, left:right].any(axis=1)
+    rows: Bits = np.any(foreground[:, left:right], axis=1)
     top -= _clear(rows[:top][::-1])
     bottom += _clear(rows[bottom:])
-    columns = foreground[top:bottom].any(axis=0)
+    columns: Bits = np.any(foreground[top:bottom], axis=0)
     left -= _clear(columns[:left][::-1])
     right += _clear(columns[right:])
     return Rect(top, left, bottom, right)
 
 
-def _clear(blocked: npt.NDArray[np.bool_]) -> int:
+def _clear(blocked: Bits) -> int:
     """How many leading entries are False."""
     return int(blocked.argmax()) if blocked.any() else blocked.size

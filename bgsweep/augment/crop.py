@@ -1,19 +1,16 @@
-"""Crop, background augmentation and resize in one transform, at the price of the crop and resize alone."""
+"""Crop, background augmentation and resize in one transform, at little more than the price of crop and resize."""
 
 import math
 import random
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 import albumentations as A
 import cv2
-import numpy as np
 from pydantic import AfterValidator, Field
-from typing_extensions import Annotated
 
 from bgsweep.augment.backdrop import (
     DonorDraw,
     DonorMode,
-    Donors,
     FillMode,
     LazyMask,
     area_verdict,
@@ -22,14 +19,23 @@ from bgsweep.augment.backdrop import (
     resolve_mask,
 )
 from bgsweep.augment.background import BackgroundSchema, Scale, Share, ordered
-from bgsweep.augment.composite import Image, Mask, Rect, background_plate, binarize, foreground_area
+from bgsweep.augment.composite import Image, Mask, Rect, background_plate, binarize, paste
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area"]
+Side = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 _FLAGS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 _TRIES = 10
+
+
+class Swap(TypedDict):
+    """The image whose foreground BG_Swaps shows; `seed` places its crop."""
+
+    image: Image
+    mask: LazyMask
+    seed: int
 
 
 class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
@@ -38,8 +44,12 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     The crop window is a view of the image; its background is replaced at source resolution with a masked copy, which
     is bit-equal to augmenting the whole image and cropping it afterwards. BG_RM and BG_Random are drawn independently,
     and the background is removed where both were; a crop whose foreground covers less than `min_area` or more than
-    `max_area` of it keeps its background. The number of random draws doesn't depend on the probabilities, so that
-    pipelines that differ only in them see the same crops.
+    `max_area` of it keeps its background. The random draws are the same whatever the probabilities, so that pipelines
+    that differ only in them see the same crops.
+
+    If the inputs hold a `swap` (see `Swap`), the crop shows that image's foreground on its own background instead
+    (BG_Swaps): with the same random state, the same pixels outside both foregrounds. Where the crop keeps its own
+    background, its foreground is covered with tiles of it (`composite.background_plate`).
 
     Args:
         size: height and width of the view.
@@ -51,10 +61,9 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         donor: what BG_Random shows of the other image (`RandomBackground`).
         min_area: smallest share of the crop, 0 to 1.
         max_area: largest share of the crop, 0 to 1.
-        interpolation: `linear` does not antialias (torchvision on PIL images does); `area` does, at three times the
-            cost.
+        interpolation: `linear`, which does not antialias, or `area`, which does when it shrinks, and takes longer.
         mask_key: the input that holds the foreground mask, height x width, or a function that gives it and is called
-            only where a background augmentation was drawn. If it's `mask`, the mask is cropped and resized as well.
+            only where a background augmentation was drawn. The target `mask`, if there is one, is cropped too.
         metadata_key: the input that holds the donors, as for `RandomBackground`.
         p: probability of applying the transform; without it the image keeps its size.
 
@@ -62,7 +71,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     """
 
     class InitSchema(BackgroundSchema):
-        size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+        size: tuple[Side, Side]
         scale: Scale
         ratio: Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
         remove: Share
@@ -101,39 +110,91 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         uniform = self.py_random.random
-        window = draw_window(*params["shape"][:2], self.scale, self.ratio, self.py_random)
+        window = draw_window(*_shape(data["image"]), self.scale, self.ratio, self.py_random)
         removes, replaces = uniform() < self.remove, uniform() < self.random
         fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
         applied: Applied = "none"
         if removes or replaces:
-            mask = window.of(resolve_mask(data[self.mask_key]))
-            verdict = area_verdict(mask, self.min_area, self.max_area)
+            verdict = area_verdict(window.of(resolve_mask(data[self.mask_key])), self.min_area, self.max_area)
             applied = verdict or ("removed" if removes else "replaced")
         return {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        pixels = {"foreground": kwargs.get(self.mask_key), "donors": kwargs.get(self.metadata_key)}
+        names = {"foreground": self.mask_key, "donors": self.metadata_key, "swap": "swap"}
+        pixels = {name: kwargs.get(key) for name, key in names.items()}
         return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
 
-    def apply(self, img: Image, *args: Any, window: Rect, foreground: LazyMask, **params: Any) -> Image:
-        window = Rect(*window)
-        view = window.of(img)
-        backdrop = self._backdrop(view, **params)
-        if backdrop is not None:
-            view = cv2.copyTo(view, binarize(window.of(resolve_mask(foreground))), backdrop)
-        return self._resized(view)
+    def apply(
+        self,
+        img: Image,
+        *args: Any,
+        window: tuple[int, int, int, int],
+        applied: Applied,
+        fill_draw: float,
+        donor_draw: DonorDraw,
+        foreground: LazyMask,
+        swap: Swap | None,
+        **params: Any,
+    ) -> Image:
+        rect = Rect(*window)
+        view: Image = rect.of(img)
+        backdrop: Image | None = None
+        if applied == "removed":
+            backdrop = removal(view, self.fill, fill_draw)
+        elif applied == "replaced":
+            backdrop = replacement(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
+        if swap is not None:
+            view = self._swapped(
+                rect.of(background_plate(img, resolve_mask(foreground))) if backdrop is None else backdrop, swap
+            )
+        elif backdrop is not None:
+            view = cast(Image, cv2.copyTo(view, binarize(rect.of(resolve_mask(foreground))), backdrop))
+        return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
 
-    def apply_to_mask(self, mask: Mask, *args: Any, window: Rect, **params: Any) -> Mask:
+    def apply_to_mask(self, mask: Mask, *args: Any, window: tuple[int, int, int, int], **params: Any) -> Mask:
         return cast(Mask, cv2.resize(Rect(*window).of(mask), self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
-    def _backdrop(
-        self, view: Image, applied: Applied, fill_draw: float, donor_draw: DonorDraw, donors: Donors, **_: Any
-    ) -> Image | None:
-        if applied == "removed":
-            return removal(view, self.fill, fill_draw)
-        if applied == "replaced":
-            return replacement(donors, self.donor, *view.shape[:2], self.scale, donor_draw)
-        return None
+    def _swapped(self, backdrop: Image, swap: Swap) -> Image:
+        """The foreground of another image's crop, brought to the backdrop's size, in front of it.
 
-    def _resized(self, view: Image) -> Image:
-        return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
+        The crop is the first of ten random ones whose foreground is within the area bounds, else the whole image.
+        """
+        height, width = backdrop.shape[:2]
+        image, mask, generator = swap["image"], resolve_mask(swap["mask"]), random.Random(swap["seed"])
+        ratio = (width / height, width / height)
+        for _ in range(_TRIES):
+            rect = draw_window(*_shape(mask), self.scale, ratio, generator)
+            if area_verdict(rect.of(mask), self.min_area, self.max_area) is None:
+                break
+        else:
+            rect = Rect(0, 0, *_shape(mask))
+        crop, outline = (cast(Image, cv2.resize(rect.of(array), (width, height))) for array in (image, mask))
+        return paste(crop, outline, backdrop)
+
+
+def _shape(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def draw_window(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: random.Random
+) -> Rect:
+    """The window of a RandomResizedCrop (Szegedy et al. 2015), drawn as torchvision does.
+
+    Args:
+        height, width: of the image, in pixels.
+        scale: range of the window's share of the image's area, drawn uniformly.
+        ratio: range of its width / height, drawn uniformly on a logarithmic scale.
+        generator: where the draws come from. After ten windows that do not fit, it is the largest central one whose
+            ratio is in the range.
+    """
+    area, logs = height * width, (math.log(ratio[0]), math.log(ratio[1]))
+    for _ in range(_TRIES):
+        target, aspect = area * generator.uniform(*scale), math.exp(generator.uniform(*logs))
+        columns, rows = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < columns <= width and 0 < rows <= height:
+            top, left = int(generator.random() * (height - rows + 1)), int(generator.random() * (width - columns + 1))
+            return Rect(top, left, top + rows, left + columns)
+    rows, columns = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return Rect(top, left, top + rows, left + columns)

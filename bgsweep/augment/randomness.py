@@ -1,4 +1,4 @@
-"""Randomness is addressed, not streamed: every draw has a key that depends on what it is for, not on what came before."""
+"""Randomness is addressed, not streamed: every draw has a key that says what it is for."""
 
 import hashlib
 

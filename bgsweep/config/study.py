@@ -31,6 +31,8 @@ class SweepFile(Section):
             _known_key(key)
             for value in distribution.extremes():
                 self._try(f"space.{key}", {key: value})
+            if self.search.algorithm == "grid" and distribution.options is None:
+                raise ValueError(f"space.{key}: a grid search needs `grid` or `choice`, not a range")
         for index, point in enumerate(self.space.points):
             for key, value in point.items():
                 if key not in self.space.parameters:

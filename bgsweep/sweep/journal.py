@@ -11,12 +11,13 @@ Status = Literal["running", "completed", "stopped", "failed"]
 
 @dataclass
 class TrialRecord:
-    """One trial: what it was asked to do, how far it came, and what it measured last."""
+    """One trial: what it was asked to do, how far it came, what it measured last, and its MLflow run."""
 
     id: str
     params: dict[str, Any]
     fixed: str | None
     digest: str
+    run_id: str
     status: Status = "running"
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)

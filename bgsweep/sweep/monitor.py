@@ -25,8 +25,11 @@ class Monitor(Callback):
         self.parent = parent
         self.progress = progress
         self.records: dict[str, TrialRecord] = {}
-        self.runs: dict[str, str] = {}
         self.journal = Journal(folder / "journal.jsonl")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its callbacks into its own state file; ours live in this process only."""
+        return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.progress.update(self.records.values())
@@ -36,17 +39,18 @@ class Monitor(Callback):
             return  # a restart after a failure
         values = trial.config[VALUES]
         experiment = self.file.experiment.with_values(values)
-        record = TrialRecord(f"t{len(self.records):02d}", values, trial.config[FIXED], experiment.digest)
+        name, fixed = f"t{len(self.records):02d}", trial.config[FIXED]
+        tags = {"bgsweep.fixed": fixed} if fixed else {}
+        run = self.tracker.trial_run(self.parent, name, experiment, tags)
+        record = TrialRecord(name, values, fixed, experiment.digest, run)
         self.records[trial.trial_id] = record
-        tags = {"bgsweep.digest": experiment.digest} | ({"bgsweep.fixed": record.fixed} if record.fixed else {})
-        self.runs[trial.trial_id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
         self.journal.write("started", trial=record.public())
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         record = self.records[trial.trial_id]
         for metrics in result["history"]:
             if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(self.runs[trial.trial_id], int(metrics["epoch"]), metrics)
+                self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
         latest = result["history"][-1]
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
@@ -73,7 +77,6 @@ class Monitor(Callback):
     def _end(self, trial: Any, status: Status) -> None:
         record = self.records[trial.trial_id]
         record.status = status
-        run = self.runs[trial.trial_id]
-        self.tracker.set_tag(run, "bgsweep.status", status)
-        self.tracker.finish(run, "FAILED" if status == "failed" else "FINISHED")
+        self.tracker.set_tag(record.run_id, "bgsweep.status", status)
+        self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
         self.journal.write("ended", trial=record.public())

@@ -1,11 +1,12 @@
-"""Who says what the next trial is: fixed points first, then an Optuna sampler (TPE, random or grid)."""
+"""Who says what the next trial is: fixed points first, then a grid or an Optuna sampler (TPE or random)."""
 
+import itertools
 from typing import Any
 
 import optuna
 from ray.tune.search import Searcher
 
-from bgsweep.config import Distribution, Search, SweepFile
+from bgsweep.config import Distribution, SweepFile
 
 VALUES, FIXED = "values", "fixed"
 
@@ -20,7 +21,7 @@ class Proposals(Searcher):
     def __init__(self, file: SweepFile) -> None:
         super().__init__(metric=file.search.metric, mode=file.search.mode)
         self.file = file
-        self._points = fixed_points(file)
+        self._points = [*fixed_points(file), *_grid(file)]
         self._distributions = {key: _distribution(value) for key, value in file.space.parameters.items()}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         direction = "maximize" if file.search.mode == "max" else "minimize"
@@ -67,34 +68,36 @@ class Proposals(Searcher):
         """See `save`."""
 
 
-def fixed_points(file: SweepFile) -> list[tuple[str, dict[str, Any]]]:
+def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
     """Names and values of the trials that come before any proposal: the baseline, then the file's own points.
 
     A point takes the values that it does not name from the experiment.
     """
     experiment = file.experiment
     defaults = {key: experiment.value(key) for key in file.space.parameters}
-    named = [("baseline", defaults | experiment.without_background())] if file.search.baseline else []
+    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", defaults | experiment.without_background())] if file.search.baseline else []
     return named + [(f"point {index}", defaults | point) for index, point in enumerate(file.space.points, start=1)]
 
 
 def total_trials(file: SweepFile) -> int:
     """How many trials the sweep makes; a grid's own size decides where the grid searches."""
+    if file.search.algorithm == "grid":
+        return len(fixed_points(file)) + len(_grid(file))
+    return file.search.trials
+
+
+def _grid(file: SweepFile) -> list[tuple[None, dict[str, Any]]]:
+    """All combinations of the options, in the file's order, where the grid searches."""
     if file.search.algorithm != "grid":
-        return file.search.trials
-    size = 1
-    for distribution in file.space.parameters.values():
-        size *= len(distribution.options or ())
-    return size + len(fixed_points(file))
+        return []
+    options = [distribution.options or () for distribution in file.space.parameters.values()]
+    return [(None, dict(zip(file.space.parameters, point, strict=True))) for point in itertools.product(*options)]
 
 
 def _sampler(file: SweepFile) -> optuna.samplers.BaseSampler:
     seed = file.search.seed
     if file.search.algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if file.search.algorithm == "grid":
-        grid = {key: list(distribution.options or ()) for key, distribution in file.space.parameters.items()}
-        return optuna.samplers.GridSampler(grid, seed=seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, file.search.trials // 4)))
 
 
@@ -108,5 +111,3 @@ def _distribution(wanted: Distribution) -> optuna.distributions.BaseDistribution
         return optuna.distributions.FloatDistribution(low, high, step=step)
     return optuna.distributions.CategoricalDistribution(list(wanted.options or ()))
 
-
-__all__ = ["FIXED", "VALUES", "Proposals", "Search", "fixed_points", "total_trials"]

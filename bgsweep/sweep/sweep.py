@@ -12,14 +12,14 @@ from bgsweep.config import SweepFile
 from bgsweep.errors import UserError
 from bgsweep.pretrain import gpus_of_worker
 from bgsweep.session import ray_session
-from bgsweep.sweep.finish import crown
+from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials
 from bgsweep.sweep.scheduler import build_scheduler
 from bgsweep.sweep.trial import trainable
-from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking import Tracker, tracking_uri, without_password
 
 
 def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
@@ -37,16 +37,16 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     workers = file.experiment.workers
     several = workers.count > 1
     need = workers.count * workers.cpus if several else file.search.cpus
-    with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name, store) as tracker:
+    with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
         parent = tracker.sweep_run(name, file)
         with Progress(name, file.search.metric, file.experiment.training.epochs, total_trials(file)) as progress:
             monitor = Monitor(file, folder, tracker, parent, progress)
             _tune(file, folder, monitor, _concurrency(file))
         records = sorted(monitor.records.values(), key=lambda record: record.id)
-        best, baseline = _best(file, records), _baseline(records)
-        progress.note(f"judging {best.id} on photographs that the search has not seen")
-        verdict = crown(file, folder, tracker, parent, best, baseline)
-    return {"sweep": name, "tracking_uri": uri, "trials": [record.public() for record in records], **verdict}
+        ending = Ending(name, parent, records, _best(file, records), _baseline(records))
+        progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
+        verdict = crown(file, tracker, ending)
+    return {"sweep": name, "tracking_uri": without_password(uri), "trials": [record.public() for record in records], **verdict}
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:

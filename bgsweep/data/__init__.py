@@ -1,0 +1,19 @@
+"""Where photographs and their foreground masks come from, and how they become batches of views."""
+
+from bgsweep.data.loader import Batch, Batches
+from bgsweep.data.pools import BackgroundPools
+from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample, Source
+from bgsweep.data.splits import Splits, open_splits
+
+__all__ = [
+    "UNLABELLED",
+    "BackgroundPools",
+    "Batch",
+    "Batches",
+    "Image",
+    "Mask",
+    "Sample",
+    "Source",
+    "Splits",
+    "open_splits",
+]

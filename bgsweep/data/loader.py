@@ -1,0 +1,261 @@
+"""From a source to batches of views, the same ones whatever processes make them."""
+
+import logging
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing.context import ForkServerContext
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bgsweep.augment.randomness import address
+from bgsweep.augment.views import ViewPipeline, ViewResult
+from bgsweep.data.decode import UnreadableImage
+from bgsweep.data.sample import Sample, Source
+from bgsweep.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# Donors come from the same block of an epoch's order: most batches hold whole blocks and decode nothing for a donor.
+DONOR_BLOCK = 32
+# So many unreadable photographs in a row are no accident.
+_PATIENCE = 20
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a step.
+
+    Attributes:
+        views: uint8, batch x height x width x RGB; large crops first.
+        labels: int64, as in `Sample`.
+        indices: int64, where in the source each photograph stands.
+        counts: `views`, and how many of them were `removed`, `replaced`, `kept_small`, `kept_large` by the background
+            augmentations, or `none` of these; `unreadable`, photographs that the next readable one stands in for
+            because they, their mask or a donor could not be read.
+    """
+
+    views: list[Tensor]
+    labels: Tensor
+    indices: Tensor
+    counts: dict[str, int]
+
+    def pin_memory(self) -> "Batch":
+        """Called by torch's DataLoader."""
+        views = [view.pin_memory() for view in self.views]
+        return replace(self, views=views, labels=self.labels.pin_memory(), indices=self.indices.pin_memory())
+
+
+def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+    """The order in which an epoch takes up the photographs."""
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def donor_position(key: int, position: int, length: int) -> int:
+    """Which photograph of the order gives its background to the one at `position`: never itself, drawn by the key."""
+    first = max(0, min(position // DONOR_BLOCK * DONOR_BLOCK, length - DONOR_BLOCK))
+    others = min(DONOR_BLOCK, length) - 1
+    drawn = first + key % others
+    return drawn + 1 if drawn >= position else drawn
+
+
+class Batches:
+    """The batches that one worker of a run sees, epoch by epoch.
+
+    What a batch holds depends on the seed, the epoch and the step alone. With several workers each takes a contiguous
+    slice of the same global batch; photographs left over at an epoch's end are dropped.
+
+    Args:
+        source: the photographs.
+        pipeline: makes the views.
+        batch_size: photographs in a step, over all workers; a multiple of `world_size`.
+        seed: of order, crops and colours.
+        rank: which worker this is.
+        world_size: how many there are.
+        workers: processes that make batches ahead, kept over all epochs; 0 makes them here, None fits the machine. Each
+            imports the main script again, which must therefore guard what it runs by ``if __name__ == "__main__"``.
+        pin_memory: put batches where a GPU can fetch them from; costs a CUDA context.
+
+    Raises:
+        UserError: the source does not fill one batch.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: ViewPipeline,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int | None = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.steps_per_epoch = len(source) // batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of {source.name}"
+            )
+        self._workers = default_loader_workers() if workers is None else workers
+        self._places = _Places()
+        self._maker = _Maker(source, pipeline, batch_size // world_size, batch_size, rank, seed)
+        self._loader = DataLoader(
+            self._maker,
+            batch_size=None,
+            sampler=self._places,
+            num_workers=self._workers,
+            worker_init_fn=_single_threaded,
+            # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
+            # server is a clean process that has torch imported once and shares its pages with all workers.
+            multiprocessing_context=_fork_server() if self._workers else None,
+            persistent_workers=self._workers > 0,
+            pin_memory=pin_memory,
+            # Its own generator: the loader draws a seed each epoch, which would move the training's random numbers.
+            generator=torch.Generator(),
+        )
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from a step on.
+
+        Raises:
+            UserError: a mask has another size than its image, or hardly any image can be read.
+        """
+        self._places.now = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
+        for made in self._loader:
+            if isinstance(made, UserError):
+                raise made
+            yield made
+
+
+def default_loader_workers() -> int:
+    """As many processes as this worker has cores to itself besides the one that trains, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # torchrun and Ray Train say in this variable how many workers share the machine.
+    return max(0, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+
+
+class _Places(Sampler[Place]):
+    """Tells the persistent loader which steps of which epoch come next."""
+
+    def __init__(self) -> None:
+        self.now: list[Place] = []
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.now)
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+
+@dataclass
+class _Maker(Dataset[Batch | UserError]):
+    """Makes whole batches by (epoch, step), in this process or, pickled, in another.
+
+    A `UserError` is handed over like a batch: raised in a loader process, it would arrive wrapped in a traceback.
+    """
+
+    source: Source
+    pipeline: ViewPipeline
+    share: int
+    batch_size: int
+    rank: int
+    seed: int
+
+    def __getitem__(self, place: Place) -> Batch | UserError:
+        try:
+            return self._batch(*place)
+        except UserError as error:
+            return error
+
+    def _batch(self, epoch: int, step: int) -> Batch:
+        order = _order(self.seed, epoch, len(self.source))
+        first = step * self.batch_size + self.rank * self.share
+        block = _Block(self, epoch, order)
+        rows = [block.views(position) for position in range(first, first + self.share)]
+        counts = Counter[str](result.applied for row in rows for result in row.views)
+        counts["views"] = sum(len(row.views) for row in rows)
+        counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
+        columns = zip(*(row.views for row in rows), strict=True)
+        return Batch(
+            views=[torch.from_numpy(np.stack([result.image for result in column])) for column in columns],
+            labels=torch.from_numpy(self.source.labels[[row.index for row in rows]]),
+            indices=torch.tensor([row.index for row in rows]),
+            counts=dict(counts),
+        )
+
+
+@dataclass
+class _Row:
+    index: int
+    views: list[ViewResult]
+
+
+class _Block:
+    """Makes the views of one photograph after the other, and keeps what was decoded for the block it is in."""
+
+    def __init__(self, maker: _Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
+        self.maker = maker
+        self.epoch = epoch
+        self.order = order
+        self.samples: dict[int, Sample] = {}
+        self.number = -1
+
+    def views(self, position: int) -> _Row:
+        if position // DONOR_BLOCK != self.number:
+            self.number = position // DONOR_BLOCK
+            self.samples.clear()
+        wanted = int(self.order[position])
+        for further in range(_PATIENCE):
+            index = (wanted + further) % len(self.order)
+            try:
+                views = range(self.maker.pipeline.n_views)
+                return _Row(index, [self._view(index, position, view) for view in views])
+            except UnreadableImage as error:
+                _warn(str(error))
+        raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
+
+    def _view(self, index: int, position: int, view: int) -> ViewResult:
+        sample = self._sample(index)
+        key = address(self.maker.seed, self.epoch, sample.id, view)
+
+        def donor() -> Sample:
+            return self._sample(int(self.order[donor_position(key, position, len(self.order))]))
+
+        return self.maker.pipeline.make(sample, donor, key, view)
+
+    def _sample(self, index: int) -> Sample:
+        if index not in self.samples:
+            self.samples[index] = self.maker.source[index]
+        return self.samples[index]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+    return epoch_order(seed, epoch, length)
+
+
+@lru_cache(maxsize=10_000)
+def _warn(message: str) -> None:
+    """Once for each message and process."""
+    _log.warning("%s; the next image stands in for it", message)
+
+
+def _fork_server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _single_threaded(worker: int) -> None:
+    # torch itself keeps to one thread in a loader process.
+    cv2.setNumThreads(0)

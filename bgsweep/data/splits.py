@@ -1,0 +1,74 @@
+"""From the configuration's `data` section to the sources that a run reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from bgsweep.config import Data
+from bgsweep.data.derived import Cached, hold_out
+from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.folder import Folder
+from bgsweep.data.pools import BackgroundPools
+from bgsweep.data.sample import Source
+from bgsweep.data.shortcut import ClassPools, Recomposed
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A run's photographs. With a shortcut `train` is recomposed; `validation` and `test` never are."""
+
+    train: Source
+    validation: Source
+    test: Source
+    class_pools: ClassPools | None = None
+    _pools: dict[SplitName, BackgroundPools] = field(default_factory=dict, repr=False)
+
+    def pools(self, split: SplitName) -> BackgroundPools | None:
+        """The backgrounds that a shortcut ties to each class, seen in this split; None without a shortcut."""
+        if self.class_pools is None:
+            return None
+        if split == "train":
+            return self.class_pools.train
+        if split not in self._pools:
+            self._pools[split] = self.class_pools.of(getattr(self, split))
+        return self._pools[split]
+
+
+def open_splits(data: Data) -> Splits:
+    """Open what a configuration names; all trials of a process that read the same share one.
+
+    Raises:
+        UserError: one line that names what is missing, and where.
+    """
+    return _open(data.model_copy(update={"loader_workers": None}))
+
+
+@lru_cache(maxsize=4)
+def _open(data: Data) -> Splits:
+    train: Source = _source(data, data.train, None)
+    validation: Source
+    if data.validation is None:
+        train, validation = hold_out(train, data.holdout)
+    else:
+        validation = _source(data, data.validation, train.classes or None)
+    validation = _kept(validation, data)
+    test = validation if data.test is None else _kept(_source(data, data.test, train.classes or None), data)
+    if data.shortcut is None:
+        return Splits(_kept(train, data), validation, test)
+    pools = ClassPools(train, data.shortcut.seed)
+    return Splits(_kept(Recomposed(train, pools.train, data.shortcut), data), validation, test, pools)
+
+
+def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
+    if data.images == "sample":
+        return EmbeddedSample(split, data.resize)
+    masks = None if data.masks is None else Path(data.masks).expanduser()
+    return Folder(Path(data.images).expanduser(), split, masks, data.resize, classes)
+
+
+def _kept(source: Source, data: Data) -> Source:
+    return Cached(source) if data.cache else source

@@ -1,0 +1,8 @@
+"""An encoder in, named values out."""
+
+from bgsweep.evaluation.bench import Bench
+from bgsweep.evaluation.features import Encode, Features, extract
+from bgsweep.evaluation.suite import Report, final, online, variant_sheet
+from bgsweep.evaluation.variants import VARIANTS, VariantSet
+
+__all__ = ["VARIANTS", "Bench", "Encode", "Features", "Report", "VariantSet", "extract", "final", "online", "variant_sheet"]

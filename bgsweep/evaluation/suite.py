@@ -1,0 +1,135 @@
+"""What is measured: evaluators by name, the cheap look during training, and the report at its end.
+
+An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from bgsweep.config import Evaluate
+from bgsweep.data import Image, Splits
+from bgsweep.evaluation.bench import Bench
+from bgsweep.evaluation.features import Encode, accuracy
+from bgsweep.evaluation.knn import knn_predict
+from bgsweep.evaluation.linear import fit_linear
+from bgsweep.evaluation.variants import VARIANTS, VariantSet
+
+Values = Iterator[tuple[str, float]]
+Predict = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Accuracies as shares in [0, 1], and how they were measured.
+
+    `knn_top1` and `linear_top1` are of the pictures that the configuration names (`evaluate.variant`); `backgrounds`
+    (kNN) and `backgrounds_linear` hold every variant and `bg_gap` (BG-Gap = Mixed-Same - Mixed-Rand).
+    """
+
+    knn_top1: float
+    linear_top1: float
+    backgrounds: dict[str, float]
+    backgrounds_linear: dict[str, float]
+    protocol: dict[str, Any]
+
+    def public(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def knn(bench: Bench) -> Values:
+    """`knn_top1` of the configured variant."""
+    found = bench.variant(bench.settings.variant)
+    yield "knn_top1", accuracy(_knn_predictor(bench)(found.values), found.labels)
+
+
+def background_values(bench: Bench, predict: Predict) -> Values:
+    """Accuracy on each background variant, and BG-Gap."""
+    scores = {}
+    for name in VARIANTS:
+        found = bench.variant(name)
+        scores[name] = accuracy(predict(found.values), found.labels)
+        yield name, scores[name]
+    yield "bg_gap", scores["mixed_same"] - scores["mixed_rand"]
+
+
+def online(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> dict[str, float]:
+    """What a training run is looked at by: kNN on the validation split; nothing where there are no classes."""
+    if not splits.train.classes:
+        return {}
+    return dict(knn(Bench(encode, splits, settings, size, "validation")))
+
+
+def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Report:
+    """Everything, on the test split.
+
+    Raises:
+        UserError: the photographs have no classes, or no masks.
+    """
+    bench = Bench(encode, splits, settings, size, "test")
+    head = fit_linear(bench.train(), settings.linear, bench.classes)
+    chosen = bench.variant(settings.variant)
+    return Report(
+        knn_top1=dict(knn(bench))["knn_top1"],
+        linear_top1=accuracy(head.predict(chosen.values), chosen.labels),
+        backgrounds=dict(background_values(bench, _knn_predictor(bench))),
+        backgrounds_linear=dict(background_values(bench, head.predict)),
+        protocol=_protocol(bench) | {"linear_lr": head.lr, "linear_weight_decay": head.weight_decay},
+    )
+
+
+def variant_sheet(variants: VariantSet, rows: int = 4, cell: int = 128) -> Image:
+    """A picture for the eye: one photograph a row, one background variant a column."""
+    step = max(1, len(variants.usable) // rows)
+    margin = np.full((cell, 6, 3), 255, np.uint8)
+    lines = [_heading(cell)]
+    for index in variants.usable[::step][:rows]:
+        cells = [_enlarged(variants.picture(name, index), cell) for name in VARIANTS]
+        lines += [np.hstack([part for one in cells for part in (margin, one)] + [margin])]
+        lines += [np.full((6, lines[1].shape[1], 3), 255, np.uint8)]
+    return np.vstack(lines)
+
+
+def _knn_predictor(bench: Bench) -> Predict:
+    return partial(_knn_of, bench)
+
+
+def _knn_of(bench: Bench, queries: Tensor) -> Tensor:
+    return knn_predict(bench.train(), queries, bench.settings.knn, bench.classes)
+
+
+def _protocol(bench: Bench) -> dict[str, Any]:
+    settings, variants = bench.settings, bench.variants()
+    return {
+        "features": "encoder output, float32, eval mode",
+        "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
+        "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
+        "test": f"{bench.source.name}: {len(variants.usable)} photographs, {variants.left_out} left out "
+        "(no foreground or no background in the centre square)",
+        "variant": settings.variant,
+        "knn": f"k {settings.knn.k}, temperature {settings.knn.temperature:g}, cosine",
+        "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and decay "
+        f"chosen on {settings.linear.holdout:.0%} of train",
+        "mixed_same": "background of the same class, another photograph's",
+        "mixed_rand": "background of a class drawn from all the others",
+        "backgrounds_per_foreground": settings.repeats,
+        "seed": settings.seed,
+    }
+
+
+def _enlarged(picture: Image, cell: int) -> Image:
+    flag = cv2.INTER_NEAREST if picture.shape[0] <= cell else cv2.INTER_AREA
+    return np.asarray(cv2.resize(picture, (cell, cell), interpolation=flag), np.uint8)
+
+
+def _heading(cell: int) -> Image:
+    line = np.full((24, (cell + 6) * len(VARIANTS) + 6, 3), 255, np.uint8)
+    for column, name in enumerate(VARIANTS):
+        place = (column * (cell + 6) + 8, 17)
+        cv2.putText(line, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+    return line

@@ -1,0 +1,134 @@
+"""The background variants of a labelled set with masks, after ImageNet-9 (Xiao et al. 2020), made on the fly.
+
+`original`; `only_fg` (Only-FG: black background); `no_fg` (No-FG: the foreground's shape is black); `only_bg_t`
+(Only-BG-T: the foreground's bounding box is tiled over with background); `mixed_same` (Mixed-Same: the background of
+another photograph of the same class) and `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import overload
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.augment.composite import background_plate, binarize, fill, paste
+from bgsweep.augment.randomness import address
+from bgsweep.config import Evaluate
+from bgsweep.config.evaluate import Variant
+from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
+from bgsweep.data.decode import centre_view, cover
+from bgsweep.evaluation.features import Pictures
+
+VARIANTS: tuple[Variant, ...] = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
+BLACK = (0.0, 0.0, 0.0)
+
+
+class VariantSet:
+    """One source's photographs in all variants, as squares of `size` pixels.
+
+    Photographs whose square holds no foreground or no background at all are in none of the variants; `left_out` counts
+    them. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the
+    photograph, so that the same picture is made every time.
+    """
+
+    def __init__(self, source: Source, pools: BackgroundPools | None, settings: Evaluate, size: int) -> None:
+        self.source = source
+        self.pools = pools or label_pools(source)
+        self.settings = settings
+        self.size = size
+        self.usable = [index for index in range(len(source)) if self._has_both(index)]
+        self.left_out = len(source) - len(self.usable)
+
+    def pictures(self, variant: Variant) -> Pictures:
+        """Batches of the variant's pictures with their labels."""
+        places = [(index, repeat) for index in self.usable for repeat in range(self._repeats(variant))]
+        for first in range(0, len(places), self.settings.batch_size):
+            part = places[first : first + self.settings.batch_size]
+            images = np.stack([self.picture(variant, index, repeat) for index, repeat in part])
+            yield images, self.source.labels[[index for index, _ in part]]
+
+    def count(self, variant: Variant) -> int:
+        """How many pictures the variant has."""
+        return len(self.usable) * self._repeats(variant)
+
+    def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
+        """One photograph in one variant: size x size x 3."""
+        sample = self.source[index]
+        image, mask = centre_view(sample.image, self.size), self._mask(sample)
+        if variant == "original":
+            return image
+        if variant == "only_fg":
+            return fill(image, mask, BLACK)
+        if variant == "no_fg":
+            return fill(image, cv2.bitwise_not(mask), BLACK)
+        if variant == "only_bg_t":
+            return background_plate(image, _bounding_box(mask))
+        plate = self.pools.plates[self._donor(variant, index, sample, repeat)]
+        return paste(image, mask, cover(plate, self.size, self.size))
+
+    def _repeats(self, variant: Variant) -> int:
+        return self.settings.repeats if variant.startswith("mixed") else 1
+
+    def _donor(self, variant: Variant, index: int, sample: Sample, repeat: int) -> int:
+        draw = np.random.default_rng(address(self.settings.seed, repeat, sample.id, VARIANTS.index(variant)))
+        label = sample.label
+        if variant == "mixed_rand":
+            others = [other for other in range(len(self.pools.by_class)) if other != label]
+            label = int(draw.choice(others))
+        members = self.pools.by_class[label]
+        elsewhere = members[members != index]  # plate number i is photograph number i's own background
+        return int(draw.choice(elsewhere if len(elsewhere) else members))
+
+    def _mask(self, sample: Sample) -> Mask:
+        assert sample.mask is not None, "variants are made of sources with masks"
+        return binarize(centre_view(sample.mask, self.size))
+
+    def _has_both(self, index: int) -> bool:
+        return 0 < cv2.countNonZero(self._mask(self.source[index])) < self.size * self.size
+
+
+class _Plates(Sequence[Image]):
+    """The background plates of a source's photographs, each made when it is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._plate = lru_cache(maxsize=4096)(self._make)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        if isinstance(index, slice):
+            return [self._plate(number) for number in range(*index.indices(len(self)))]
+        return self._plate(index)
+
+    def _make(self, index: int) -> Image:
+        sample = self.source[index]
+        assert sample.mask is not None, "variants are made of sources with masks"
+        return background_plate(sample.image, sample.mask)
+
+
+def label_pools(source: Source) -> BackgroundPools:
+    """Every photograph's background speaks for the photograph's own class."""
+    by_class = [np.flatnonzero(source.labels == label) for label in range(len(source.classes))]
+    return BackgroundPools(_Plates(source), by_class)
+
+
+def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+    """A source's photographs as they are, as squares, with their labels."""
+    for first in range(0, len(source), batch_size):
+        part = range(first, min(first + batch_size, len(source)))
+        yield np.stack([centre_view(source[index].image, size) for index in part]), source.labels[part.start : part.stop]
+
+
+def _bounding_box(mask: Mask) -> Mask:
+    left, top, width, height = cv2.boundingRect(mask)
+    box = np.zeros_like(mask)
+    box[top : top + height, left : left + width] = 255
+    return box

@@ -1,0 +1,133 @@
+"""Encoders in the MLflow model registry: a program that needs no bgsweep, and the weights for fine-tuning."""
+
+import copy
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx.experimental import _config
+
+from bgsweep.config import Register
+from bgsweep.tracking import Tracker
+
+
+def log_encoder(
+    tracker: Tracker, run: str, encoder: nn.Module, size: int, description: Mapping[str, Any], step: int = 0
+) -> str:
+    """Log an encoder as an MLflow model of a run; give the model's id.
+
+    The model is a torch.export program without pickle: float32 images (N, 3, H, W) in [0, 1], any N, H and W, to
+    float32 features (N, D). It runs on the CPU wherever it is loaded, since such a program cannot change its device.
+    The weights lie beside it as ``encoder.safetensors``, for fine-tuning on any device, with ``encoder.json``.
+
+    Args:
+        encoder: left as it is; normalisation is its own affair.
+        size: height and width in pixels that it is exported with; any that the network accepts.
+        description: becomes ``encoder.json``: how to build the network again, and what it was trained on.
+        step: epoch of the checkpoint.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    encoder = copy.deepcopy(encoder).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    tracker.flush()
+    client = tracker.client
+    model = client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder")
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, "model")
+            _save_program(encoder, size, folder, run, model.model_id)
+            _save_weights(encoder, description, folder)
+            client.log_model_artifacts(model.model_id, str(folder))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(model.model_id, step)])
+    found: str = model.model_id
+    return found
+
+
+def register(tracker: Tracker, run: str, model: str, entry: Register, tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a logged model the newest version of a registered one and give it the alias.
+
+    Returns:
+        ``name``, ``version`` and ``alias``: what ``models:/NAME@ALIAS`` now stands for.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = tracker.client
+    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
+    mlflow.set_tracking_uri(tracker.address)
+    try:
+        client.create_registered_model(entry.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    texts = {key: str(value) for key, value in tags.items()}
+    version = client.create_model_version(entry.name, f"models:/{model}", run, tags=texts, model_id=model).version
+    client.set_registered_model_alias(entry.name, entry.alias, version)
+    return {"name": entry.name, "version": int(version), "alias": entry.alias}
+
+
+def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: str) -> None:
+    import mlflow.pytorch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    # Two images: torch.export takes a dimension of size one for a constant.
+    example = np.zeros((2, 3, size, size), np.float32)
+    with torch.inference_mode():
+        features = encoder(torch.from_numpy(example)).shape[1]
+    signature = ModelSignature(
+        Schema([TensorSpec(example.dtype, (-1, 3, -1, -1))]), Schema([TensorSpec(example.dtype, (-1, features))])
+    )
+    # Without this option the program refuses images so small that a feature map is one pixel wide; with it, some
+    # networks that are no ResNets (ConvNeXt, ViT) refuse a batch of one, which is worse.
+    for any_size in (True, False):
+        described = Model(run_id=run, model_uuid=model, model_id=model)
+        with _config.patch(backed_size_oblivious=any_size):
+            mlflow.pytorch.save_model(
+                encoder,
+                str(folder),
+                mlflow_model=described,
+                signature=signature,
+                input_example=example,
+                serialization_format="pt2",
+                pip_requirements=_requirements(),
+            )
+        if any_size and not _takes_one_image(folder, size):
+            shutil.rmtree(folder)
+        else:
+            break
+    # Where there is a GPU, MLflow would ask for the program there and then refuse it for being on the CPU.
+    described.flavors["python_function"]["config"]["device"] = "cpu"
+    described.save(str(folder / "MLmodel"))
+
+
+def _requirements() -> list[str]:
+    """Named here, since MLflow finds them out by loading the model, for ten seconds."""
+    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch", "numpy")]
+
+
+def _takes_one_image(folder: Path, size: int) -> bool:
+    program = torch.export.load(folder / "data" / "model.pt2").module()
+    try:
+        program(torch.zeros(1, 3, size, size))
+    except AssertionError:  # one of the program's guards
+        return False
+    return True
+
+
+def _save_weights(encoder: nn.Module, description: Mapping[str, Any], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(encoder.state_dict(), folder / "encoder.safetensors")
+    (folder / "encoder.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

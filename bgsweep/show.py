@@ -1,0 +1,100 @@
+"""Results as text for a person; the same results are what `--json` prints."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
+
+
+def show_sweep(result: dict[str, Any]) -> str:
+    """Trials, champion beside baseline and untrained encoder, and where everything is."""
+    model = result["model"]
+    lines = [
+        _trials(result["trials"]),
+        _comparison(result),
+        f"MLflow store   {result['tracking_uri']}",
+        f"look at it     mlflow ui --backend-store-uri {result['tracking_uri']}",
+        f"registered     {model['name']} version {model['version']}, alias {model['alias']}",
+        f'load it        mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
+    ]
+    if not result["tracking_uri"].startswith("sqlite"):
+        del lines[3]
+    return "\n".join(lines)
+
+
+def show_pretrain(result: dict[str, Any]) -> str:
+    values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+    return f"{values}\ncheckpoint  {result['checkpoint']}\nMLflow run  {result['run_id']} at {result['tracking_uri']}"
+
+
+def show_evaluate(result: dict[str, Any]) -> str:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in (*VARIANTS, "bg_gap"):
+        table.add_column(name, justify="right")
+    for label, key in (("kNN", "backgrounds"), ("linear", "backgrounds_linear")):
+        table.add_row(label, *(_percent(result[key][name]) for name in (*VARIANTS, "bg_gap")))
+    return f"kNN {_percent(result['knn_top1'])} %   linear {_percent(result['linear_top1'])} %\n\n{_text(table)}"
+
+
+def show_preview(result: dict[str, Any]) -> str:
+    shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
+    return f"wrote {result['picture']} ({result['images']} images)\nviews: {shares}"
+
+
+def show_doctor(result: dict[str, Any]) -> str:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in result["checks"]:
+        table.add_row("ok" if check["ok"] else "--", check["name"], check["found"], "" if check["ok"] else check["cure"])
+    return _text(table)
+
+
+def _trials(trials: list[dict[str, Any]]) -> str:
+    table = Table(title="Trials", title_justify="left", box=None, pad_edge=False)
+    keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    for name in ("trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), "kNN %", ""):
+        table.add_column(name, justify="left" if name in ("trial", "state", "") else "right")
+    for trial in trials:
+        values = (trial["params"].get(key, "") for key in keys)
+        table.add_row(
+            trial["id"],
+            trial["status"],
+            str(trial["epochs"]),
+            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
+            _percent(trial["metrics"].get("knn_top1")),
+            trial["fixed"] or "",
+        )
+    return _text(table)
+
+
+def _comparison(result: dict[str, Any]) -> str:
+    names = [name for name in ("best", "baseline", "untrained") if result.get(name)]
+    table = Table(title="On test photographs that the search has not seen, in %", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in names:
+        trial = result[name].get("trial")
+        table.add_column(f"{'champion' if name == 'best' else name}{f' ({trial})' if trial else ''}", justify="right")
+    rows = [("kNN", ("knn_top1",)), ("linear probe", ("linear_top1",))]
+    rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
+    for label, path in rows:
+        table.add_row(label, *(_percent(_at(result[name]["metrics"], path)) for name in names))
+    return _text(table)
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _text(table: Table) -> str:
+    console = Console(width=200, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

@@ -1,0 +1,275 @@
+"""Everything that talks to MLflow's tracking: runs with their parameters, metrics and files, and how each ends."""
+
+import functools
+import json
+import logging
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from bgsweep.config import Experiment, SweepFile
+from bgsweep.errors import UserError
+from bgsweep.tracking.provenance import owner, owner_lives, provenance
+from bgsweep.tracking.writer import Writer, one_line
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
+
+
+def tracking_uri(store: Path) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if address:
+        return address
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
+    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
+
+
+def without_password(address: str) -> str:
+    """A tracking address as it may be shown and logged."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+class Tracker:
+    """Writes one MLflow experiment, from one process; metrics and files are queued and never hold training up.
+
+    A context: at its start the runs of killed drivers are ended; at its end its own open runs are, whatever happened
+    (FINISHED; KILLED after Ctrl-C and for trials left open; FAILED after any other exception), and the queue is
+    written out.
+
+    Args:
+        address: an MLflow tracking URI. With SQLite, files go into the folder ``artifacts`` beside the database.
+        experiment: name of the MLflow experiment, made where it is missing.
+        patience: seconds for which an unreachable server is tried again before writes are given up.
+
+    Raises:
+        UserError: MLflow does not answer at the address.
+    """
+
+    def __init__(self, address: str, experiment: str = "bgsweep", patience: float = 300) -> None:
+        _quiet_mlflow()
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self.address = address
+        try:
+            self.client = MlflowClient(tracking_uri=address)
+            self.experiment_id = _experiment_id(self.client, address, experiment)
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
+                "MLFLOW_TRACKING_URI to keep the runs in a local folder"
+            ) from error
+        self._writer = Writer(without_password(address), patience)
+        self._parents: list[str] = []
+        self._trials: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.reconcile()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status: Status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        for run in list(self._trials):
+            self.finish(run, "KILLED" if kind is None else status)
+        for run in list(self._parents):
+            self.finish(run, status)
+        self.flush(60 if kind is None else 15)
+
+    def sweep_run(self, name: str, file: SweepFile, tags: Mapping[str, str] | None = None) -> str:
+        """Begin the run that a sweep's trials are children of; give its id."""
+        params = {"search": file.search.model_dump(mode="json"), "evaluate": file.evaluate.model_dump(mode="json")}
+        return self._begin_parent(name, file, params, {"bgsweep.kind": "sweep", **(tags or {})})
+
+    def pretrain_run(self, name: str, file: SweepFile, tags: Mapping[str, str] | None = None) -> str:
+        """Begin the run of one experiment that belongs to no sweep; give its id."""
+        digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": file.experiment.digest}
+        return self._begin_parent(name, file, file.experiment.model_dump(mode="json"), {**digest, **(tags or {})})
+
+    def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
+        """Begin a trial's run below its sweep's, or open it again where the sweep has it already; give its id."""
+        own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
+        every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in own.items())
+        known = self._writer.ask(lambda: self._search([self.experiment_id], query))
+        if known:
+            run: str = known[0].info.run_id
+            self._writer.submit(lambda: self.client.update_run(run, status="RUNNING"))
+            self.set_tags(run, every)
+        else:
+            run = self._create(trial, every)
+        self._trials.append(run)
+        resolved = experiment.model_dump(mode="json")
+        self._log_params(run, resolved)
+        self._log_config(run, {"experiment": resolved})
+        return run
+
+    def log_metrics(self, run: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Queue an epoch's values; the epoch is their step."""
+        from mlflow.entities import Metric
+
+        now = _milliseconds()
+        batch = [Metric(name, float(value), now, epoch) for name, value in metrics.items() if name != "epoch"]
+        self._writer.submit(lambda: self.client.log_batch(run, metrics=batch))
+
+    def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Queue tags."""
+        from mlflow.entities import RunTag
+
+        batch = [RunTag(key, str(value)) for key, value in tags.items()]
+        self._writer.submit(lambda: self.client.log_batch(run, tags=batch))
+
+    def set_tag(self, run: str, key: str, value: str) -> None:
+        """Queue one tag."""
+        self.set_tags(run, {key: value})
+
+    def log_dataset(self, run: str, context: str, name: str, digests: Mapping[str, str], count: int) -> None:
+        """Queue what a run read: ``context`` is train, validation or test, ``digests`` are a `Source`'s."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = json.dumps({"photographs": count, **digests})
+        source = json.dumps({"name": name, **digests})
+        dataset = Dataset(name, digests["images"], "local", source, profile=profile)
+        entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+        self._writer.submit(lambda: self.client.log_inputs(run, [entry]))
+
+    def log_json(self, run: str, value: Any, path: str) -> None:
+        """Queue a file of plain values, such as an augmentation policy; ``path`` is relative to the run's files."""
+        self.log_text(run, json.dumps(value, indent=2) + "\n", path)
+
+    def log_text(self, run: str, text: str, path: str) -> None:
+        """Queue a text file; ``path`` is relative to the run's files."""
+        self._log_bytes(run, text.encode(), path)
+
+    def log_image(self, run: str, image: npt.NDArray[np.uint8], path: str) -> None:
+        """Queue a picture, RGB, height x width x 3, as a PNG; ``path`` is relative to the run's files."""
+        import cv2
+
+        self._log_bytes(run, cv2.imencode(".png", image[..., ::-1])[1].tobytes(), path)
+
+    def finish(self, run: str, status: Status) -> None:
+        """Queue a run's end."""
+        ended = _milliseconds()
+        self._writer.submit(lambda: self.client.set_terminated(run, status, end_time=ended))
+        for open_runs in (self._trials, self._parents):
+            if run in open_runs:
+                open_runs.remove(run)
+
+    def flush(self, timeout: float = 60) -> bool:
+        """Wait until everything queued is written; False, with a warning that says what is missing, where it is not."""
+        return self._writer.flush(timeout)
+
+    def reconcile(self) -> list[str]:
+        """End, as KILLED, the runs whose process on this host is gone (after SIGKILL, say); give their ids."""
+        mine = f"attributes.status = 'RUNNING' and tags.`bgsweep.host` = '{socket.gethostname()}'"
+
+        def search() -> list[Any]:
+            return self._search([found.experiment_id for found in self.client.search_experiments()], mine)
+
+        gone = [run.info.run_id for run in self._writer.ask(search) if not owner_lives(run.data.tags)]
+        for run in gone:
+            self.finish(run, "KILLED")
+        return gone
+
+    def _begin_parent(self, name: str, file: SweepFile, params: dict[str, Any], tags: dict[str, str]) -> str:
+        run = self._create(name, {**provenance(), **owner(), **tags})
+        self._parents.append(run)
+        self._log_params(run, params)
+        self._log_config(run, file.model_dump(mode="json", by_alias=True))
+        return run
+
+    def _create(self, name: str, tags: dict[str, str]) -> str:
+        began = _milliseconds()
+        run: str = self._writer.ask(
+            lambda: self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=name)
+        ).info.run_id
+        return run
+
+    def _search(self, experiments: list[str], query: str) -> list[Any]:
+        found: list[Any] = []
+        page: Any = None
+        while page is None or page.token:
+            page = self.client.search_runs(experiments, query, page_token=page.token if page else None)
+            found += page
+        return found
+
+    def _log_params(self, run: str, tree: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _flat(tree).items()]
+        for start in range(0, len(params), _PARAMS_PER_CALL):
+            batch = params[start : start + _PARAMS_PER_CALL]
+            self._writer.submit(functools.partial(self.client.log_batch, run, params=batch))
+
+    def _log_config(self, run: str, tree: dict[str, Any]) -> None:
+        """In the form that ``bgsweep pretrain`` and ``bgsweep sweep`` read."""
+        self.log_text(run, yaml.safe_dump(tree, sort_keys=False), "config.yaml")
+
+    def _log_bytes(self, run: str, content: bytes, path: str) -> None:
+        folder, _, name = path.rpartition("/")
+
+        def write() -> None:
+            with tempfile.TemporaryDirectory() as place:
+                file = Path(place, name)
+                file.write_bytes(content)
+                self.client.log_artifact(run, str(file), folder or None)
+
+        self._writer.submit(write)
+
+
+def _quiet_mlflow() -> None:
+    """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    import mlflow  # noqa: F401  sets its own log level, which is then changed
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _experiment_id(client: Any, address: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        location = Path(address.removeprefix("sqlite:///")).with_name("artifacts").absolute().as_uri()
+        try:
+            client.create_experiment(name, artifact_location=location if address.startswith("sqlite:///") else None)
+        except MlflowException:
+            if client.get_experiment_by_name(name) is None:  # unless another process has just made it
+                raise
+        known = client.get_experiment_by_name(name)
+    found: str = known.experiment_id
+    return found
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys and texts of a nested mapping."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,92 @@
+"""Calls to a server that may be away for a while, made by a thread so that nobody waits for them."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from bgsweep.errors import UserError
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Makes calls one after another in a thread of its own, and repeats a call while the server cannot be reached."""
+
+    def __init__(self, address: str, patience: float) -> None:
+        self._address = address
+        self._patience = patience
+        self._down_since: float | None = None
+        self._lost = 0
+        self._error = ""
+        self._queue: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue()
+        # A daemon: a server that is down must not keep the program from ending.
+        threading.Thread(target=self._work, name="mlflow-writer", daemon=True).start()
+
+    def submit(self, call: Callable[[], T]) -> "Future[T]":
+        future: Future[T] = Future()
+        self._queue.put((call, future))
+        return future
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Make a call whose answer is needed, after all that was queued before it."""
+        try:
+            return self.submit(call).result()
+        except Exception as error:
+            raise UserError(f"MLflow at {self._address} refuses or is gone: {one_line(error)}") from error
+
+    def flush(self, timeout: float) -> bool:
+        with self._queue.all_tasks_done:
+            self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
+            missing = self._lost + self._queue.unfinished_tasks
+        if missing and (self._lost or self._down_since):
+            _log.warning("%d writes to MLflow at %s are missing: %s", missing, self._address, self._error)
+        elif missing:
+            _log.warning("%d writes to MLflow at %s were not made within %g s", missing, self._address, timeout)
+        self._lost = 0
+        return not missing
+
+    def _work(self) -> None:
+        while True:
+            call, future = self._queue.get()
+            try:
+                future.set_result(self._insist(call))
+            except Exception as error:
+                self._lost, self._error = self._lost + 1, one_line(error)
+                future.set_exception(error)
+            self._queue.task_done()
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        pause = 0.1
+        while True:
+            try:
+                answer = call()
+            except Exception as error:
+                if _final(error):
+                    raise
+                self._error = one_line(error)
+                self._down_since = self._down_since or time.monotonic()
+                if time.monotonic() - self._down_since > self._patience:
+                    raise
+            else:
+                self._down_since = None
+                return answer
+            time.sleep(pause)
+            pause = min(2 * pause, 10)
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _final(error: Exception) -> bool:
+    """Whether the call would fail again: the server has understood and refused it, or it was wrong from the start."""
+    status = getattr(error, "get_http_status_code", None)  # an MlflowException
+    if status is None:
+        return not isinstance(error, OSError)
+    return 400 <= status() < 500 and status() not in (408, 429)

@@ -1,0 +1,183 @@
+import io
+import pickle
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+
+from bgsweep.augment import composite
+from bgsweep.augment.background import RandomBackground, RemoveBackground
+from bgsweep.augment.composite import Image
+from bgsweep.data.sample import Sample
+
+TRANSFORMS = [
+    RemoveBackground(fill="noise", min_area=0.1, p=0.9),
+    RandomBackground(donor="plain", scale=(0.3, 0.9), max_area=0.8, metadata_key="others", p=0.4),
+]
+
+
+def inputs(sample: Sample, *donors: Sample) -> dict[str, Any]:
+    return {
+        "image": sample.image,
+        "mask": sample.mask,
+        "donor": [{"image": donor.image, "mask": donor.mask} for donor in donors],
+    }
+
+
+def background_of(image: Image, sample: Sample) -> Image:
+    """The pixels outside the foreground, after checking that those inside are the sample's."""
+    foreground = sample.mask > 127
+    assert np.array_equal(image[foreground], sample.image[foreground])
+    return image[~foreground]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+def test_serialisation_keeps_every_argument(transform: A.BasicTransform) -> None:
+    pipeline = A.Compose([A.RandomResizedCrop((32, 32)), transform])
+    assert A.from_dict(A.to_dict(pipeline)).to_dict() == pipeline.to_dict()
+    for data_format in ("yaml", "json"):
+        buffer = io.StringIO()
+        A.save(pipeline, buffer, data_format=data_format)
+        buffer.seek(0)
+        assert A.load(buffer, data_format=data_format).to_dict() == pipeline.to_dict()
+
+
+def test_a_seed_decides_everything(samples: list[Sample]) -> None:
+    def images(seed: int) -> list[bytes]:
+        pipeline = A.Compose([RemoveBackground(p=0.5), RandomBackground(p=0.5), RemoveBackground("noise", p=0.2)], seed=seed)
+        return [pipeline(**inputs(sample, *samples[:3]))["image"].tobytes() for sample in samples * 2]
+
+    assert images(3) == images(3)
+    assert images(3) != images(4)
+
+
+@pytest.mark.parametrize("transform", [RemoveBackground(p=1), RemoveBackground("noise", p=1), RandomBackground(p=1)], ids=repr)
+@pytest.mark.filterwarnings("ignore:.*could work incorrectly in ReplayMode")
+def test_replay_is_exact_and_its_record_small(samples: list[Sample], transform: A.BasicTransform) -> None:
+    data = inputs(samples[0], *samples[1:4])
+    result = A.ReplayCompose([transform])(**data)
+    again = A.ReplayCompose.replay(result["replay"], **data)
+    assert np.array_equal(again["image"], result["image"])
+    assert len(pickle.dumps(result["replay"])) < 2000
+
+
+def test_removal_fills(samples: list[Sample]) -> None:
+    sample = samples[0]
+    fills: dict[str, list[Image]] = {"random_gray": [], "black": [], "mean": [], "noise": []}
+    for fill, backgrounds in fills.items():
+        pipeline = A.Compose([RemoveBackground(fill, p=1)], seed=0)
+        backgrounds.extend(background_of(pipeline(**inputs(sample))["image"], sample) for _ in range(60))
+    assert not np.any(fills["black"])
+    assert (fills["mean"] == sample.image.mean((0, 1)).round()).all()
+    grays = np.array(fills["random_gray"])
+    assert (grays == grays[:, :1, :1]).all()
+    assert grays.min() < 30 and grays.max() > 225 and 90 < grays[:, 0, 0].mean() < 165
+    noise = np.array(fills["noise"])
+    assert abs(noise.mean() - 127.5) < 1 and abs(noise.std() - 255 / 12**0.5) < 1
+    assert len(np.unique(noise[:, 0], axis=0)) > 50
+
+
+def test_tiled_background_is_a_window_of_the_tiled_plane(samples: list[Sample]) -> None:
+    sample, donor = samples[0], samples[4]
+    rect = composite.largest_background_rectangle(donor.mask)
+    assert rect is not None
+    plane = np.tile(rect.of(donor.image), (8, 8, 1))
+    height, width = sample.image.shape[:2]
+    phases = set()
+    pipeline = A.Compose([RandomBackground(p=1)], seed=1)
+    for _ in range(20):
+        result = pipeline(**inputs(sample, donor))
+        _, _, down, right = pipeline.transforms[0].params["donor_draw"]
+        top, left = int(down * rect.height), int(right * rect.width)
+        window = plane[top : top + height, left : left + width]
+        assert np.array_equal(result["image"], composite.paste(sample.image, sample.mask, window))
+        assert np.array_equal(result["mask"], sample.mask)
+        phases.add((top, left))
+    assert len(phases) > 15
+
+
+def test_plain_background_shows_the_whole_donor(samples: list[Sample]) -> None:
+    sample, donor = samples[0], samples[1]
+    donor = Sample(donor.id, np.resize(donor.image, (*sample.image.shape[:2], 3)), 0)
+    pipeline = A.Compose([RandomBackground("plain", scale=(1.0, 1.0), p=1)])
+    result = pipeline(image=sample.image, mask=sample.mask, donor={"image": donor.image})["image"]
+    assert np.array_equal(result, composite.paste(sample.image, sample.mask, donor.image))
+
+
+def test_plain_windows_lie_within_donors_of_any_shape(samples: list[Sample]) -> None:
+    sample = samples[0]
+    pipeline = A.Compose([RandomBackground("plain", scale=(0.01, 1.0), p=1)], seed=2)
+    for shape in ((3, 400), (400, 3), (1, 1), (90, 91)):
+        ramp = np.linspace(10, 240, shape[0] * shape[1] * 3).astype(np.uint8).reshape(*shape, 3)
+        for _ in range(30):
+            result = pipeline(image=sample.image, mask=sample.mask, donor={"image": ramp})["image"]
+            assert background_of(result, sample).min() >= 10
+
+
+def test_donors_are_drawn_evenly_and_may_come_from_a_function(samples: list[Sample]) -> None:
+    donors = [{"image": np.full((40, 40, 3), level, np.uint8)} for level in (0, 100, 200)]
+    pipeline = A.Compose([RandomBackground("plain", p=1)], seed=0)
+    levels = [
+        background_of(pipeline(image=samples[0].image, mask=samples[0].mask, donor=lambda: donors)["image"], samples[0])[0, 0]
+        for _ in range(90)
+    ]
+    assert all(20 <= levels.count(level) <= 40 for level in (0, 100, 200))
+
+
+def test_a_donor_without_background_is_shown_plain(samples: list[Sample]) -> None:
+    donor = {"image": np.full((50, 50, 3), 77, np.uint8), "mask": np.full((50, 50), 255, np.uint8)}
+    result = A.Compose([RandomBackground(p=1)])(image=samples[0].image, mask=samples[0].mask, donor=donor)["image"]
+    assert (background_of(result, samples[0]) == 77).all()
+
+
+@pytest.mark.parametrize("transform", [RemoveBackground, RandomBackground])
+def test_area_bounds_keep_the_background(samples: list[Sample], transform: type[A.BasicTransform]) -> None:
+    area = composite.foreground_area(samples[0].mask)
+    bounds = {
+        "kept_small": {"min_area": area + 0.01},
+        "kept_large": {"max_area": area - 0.01},
+        "done": {"min_area": area - 0.001, "max_area": area + 0.001},
+    }
+    for outcome, bound in bounds.items():
+        pipeline = A.Compose([transform(p=1, **bound)], seed=0)
+        result = pipeline(**inputs(samples[0], samples[1]))["image"]
+        assert np.array_equal(result, samples[0].image) == (outcome != "done")
+        assert pipeline.transforms[0].params["applied"] in (outcome, "removed", "replaced")
+
+
+def test_works_in_a_usual_pipeline(samples: list[Sample]) -> None:
+    pipeline = A.Compose(
+        [A.RandomResizedCrop((64, 48)), RemoveBackground(p=0.5), RandomBackground(p=0.5), A.ColorJitter(), A.Normalize()],
+        strict=True,
+        seed=0,
+    )
+    for sample in samples:
+        result = pipeline(**inputs(sample, samples[0]))
+        assert result["image"].shape == (64, 48, 3) and result["image"].dtype == np.float32
+        assert result["mask"].shape == (64, 48)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RemoveBackground("grey"),
+        lambda: RemoveBackground(p=1.5),
+        lambda: RemoveBackground(min_area=0.9, max_area=0.1),
+        lambda: RandomBackground("tile"),
+        lambda: RandomBackground(scale=(0.0, 1.0)),
+        lambda: RandomBackground(scale=(0.9, 0.1)),
+    ],
+)
+def test_wrong_arguments_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        make()
+
+
+def test_missing_inputs_are_named(samples: list[Sample]) -> None:
+    with pytest.raises(ValueError, match="mask"):
+        A.Compose([RemoveBackground(p=1)])(image=samples[0].image)
+    with pytest.raises(ValueError, match="donor"):
+        A.Compose([RandomBackground(p=1)])(image=samples[0].image, mask=samples[0].mask)
+    with pytest.raises(ValueError, match="no foreground mask"):
+        A.Compose([RandomBackground(p=1)])(image=samples[0].image, mask=samples[0].mask, donor={"image": samples[1].image})

@@ -1,0 +1,47 @@
+import importlib.util
+import io
+from pathlib import Path
+from types import ModuleType
+
+import PIL.Image
+import pytest
+
+SHARES = {"validation": 13, "test": 12, "train": 3}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "scripts" / "cut_sample.py"
+    spec = importlib.util.spec_from_file_location("cut_sample", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cutting_twice_gives_the_same_bytes(script: ModuleType, shared_data: Path) -> None:
+    def archive() -> bytes:
+        shares = {"validation": 1, "test": 1, "train": 1}
+        packed: bytes = script.pack(sorted(script.cut(shared_data / "clothing10", shares, 64, 88)))
+        return packed
+
+    assert archive() == archive()
+
+
+def test_image_and_mask_shrink_to_one_size(script: ModuleType, shared_data: Path) -> None:
+    members = dict(script.cut(shared_data / "clothing10", {"train": 1}, 64, 88))
+    sizes = {name: PIL.Image.open(io.BytesIO(data)).size for name, data in members.items()}
+    assert len(sizes) == 20
+    for name, size in sizes.items():
+        if name.startswith("images/"):
+            assert size == sizes[name.replace("images/", "masks/").replace(".jpg", ".png")]
+            assert max(size) == 64
+
+
+def test_training_photographs_fill_up_other_splits_and_never_the_reverse(script: ModuleType, shared_data: Path) -> None:
+    chosen = script.divide(shared_data / "clothing10" / "images", "skirt", SHARES)
+    origins = {split: [path.parent.parent.name for path in paths] for split, paths in chosen.items()}
+    assert origins["validation"] == ["validation"] * 12 + ["train"]
+    assert origins["test"] == ["test"] * 12
+    assert origins["train"] == ["train"] * 3
+    assert len({path for paths in chosen.values() for path in paths}) == sum(SHARES.values())

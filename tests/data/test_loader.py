@@ -1,0 +1,203 @@
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from bgsweep.augment.views import ViewPipeline
+from bgsweep.config import Background, Views
+from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.folder import Folder
+from bgsweep.data.loader import (
+    DONOR_BLOCK,
+    Batch,
+    Batches,
+    default_loader_workers,
+    donor_position,
+    epoch_order,
+)
+from bgsweep.data.sample import Source
+from bgsweep.errors import UserError
+
+VIEWS = Views(size=24, small_crops=1, small_size=16)
+BATCH = 48
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> ViewPipeline:
+    return ViewPipeline(VIEWS, Background(remove=0.3, random=0.5))
+
+
+@pytest.fixture(scope="module")
+def sample() -> EmbeddedSample:
+    return EmbeddedSample("validation", 32)
+
+
+def batches(source: Source, pipeline: ViewPipeline, batch_size: int = BATCH, **options: Any) -> Batches:
+    return Batches(source, pipeline, batch_size, seed=5, **options)
+
+
+def assert_equal(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert torch.equal(our.indices, their.indices)
+        assert torch.equal(our.labels, their.labels)
+        assert our.counts == their.counts
+        assert all(torch.equal(a, b) for a, b in zip(our.views, their.views, strict=True))
+
+
+def test_batch_holds_what_it_says(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    epoch = list(batches(sample, pipeline).epoch(0))
+    assert len(epoch) == len(sample) // BATCH
+    for batch in epoch:
+        assert [tuple(view.shape) for view in batch.views] == [(BATCH, 24, 24, 3)] * 2 + [(BATCH, 16, 16, 3)]
+        assert all(view.dtype == torch.uint8 for view in batch.views)
+        assert batch.labels.tolist() == sample.labels[batch.indices.numpy()].tolist()
+        assert batch.labels.dtype == batch.indices.dtype == torch.int64
+        assert batch.counts["views"] == 3 * BATCH
+        assert 0 < batch.counts["removed"] < 2 * BATCH
+        assert 0 < batch.counts["replaced"] < 2 * BATCH
+        assert batch.counts["unreadable"] == 0
+    seen = torch.cat([batch.indices for batch in epoch]).tolist()
+    assert len(set(seen)) == len(seen)
+
+
+def test_epochs_and_seeds_differ(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    reader = batches(sample, pipeline)
+    first, second = next(reader.epoch(0)), next(reader.epoch(1))
+    other = next(Batches(sample, pipeline, BATCH, seed=6).epoch(0))
+    assert not torch.equal(first.indices, second.indices)
+    assert not torch.equal(first.indices, other.indices)
+    assert not torch.equal(first.views[0], first.views[1])
+    assert_equal([first], [next(batches(sample, pipeline).epoch(0))])
+
+
+def test_loader_processes_change_nothing(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    here = batches(sample, pipeline)
+    expected = [list(here.epoch(epoch)) for epoch in (0, 1)]
+    for workers in (1, 2):
+        elsewhere = batches(sample, pipeline, workers=workers)
+        state = torch.get_rng_state()
+        next(elsewhere.epoch(1))  # an epoch put down early leaves nothing behind
+        for epoch in (0, 1):
+            assert_equal(list(elsewhere.epoch(epoch)), expected[epoch])
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_two_ranks_halve_the_batch_of_one(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    whole = list(batches(sample, pipeline).epoch(2))
+    halves = [list(batches(sample, pipeline, rank=rank, world_size=2).epoch(2)) for rank in (0, 1)]
+    for one, left, right in zip(whole, *halves, strict=True):
+        assert torch.equal(one.indices, torch.cat([left.indices, right.indices]))
+        for view, *parts in zip(one.views, left.views, right.views, strict=True):
+            assert torch.equal(view, torch.cat(parts))
+        for name, count in one.counts.items():
+            assert count == left.counts.get(name, 0) + right.counts.get(name, 0)
+
+
+def test_epoch_taken_up_in_its_middle_goes_on_as_if_never_left(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    assert_equal(list(batches(sample, pipeline).epoch(3, 2)), list(batches(sample, pipeline).epoch(3))[2:])
+
+
+def test_views_do_not_depend_on_the_batch_size(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    large = list(batches(sample, pipeline, 96).epoch(0))
+    small = list(batches(sample, pipeline, 32).epoch(0))
+    for view in range(3):
+        joined = torch.cat([batch.views[view] for batch in small])
+        assert torch.equal(torch.cat([batch.views[view] for batch in large]), joined[: 2 * 96])
+
+
+def test_orders_are_permutations_that_differ() -> None:
+    orders = [epoch_order(seed, epoch, 100) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("length", [2, 31, 32, 33, 100])
+def test_donors_are_all_others_of_a_block_alike_often(length: int) -> None:
+    for position in (0, length // 2, length - 1):
+        drawn = [donor_position(key, position, length) for key in range(31 * 30)]
+        values, counts = np.unique(drawn, return_counts=True)
+        assert position not in values
+        assert len(values) == min(DONOR_BLOCK, length) - 1
+        assert values.min() >= 0
+        assert values.max() < length
+        assert values.max() - values.min() < DONOR_BLOCK
+        assert counts.max() - counts.min() <= 1
+
+
+def test_fewer_images_than_a_batch_names_both_numbers(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    with pytest.raises(UserError, match=r"training\.batch_size: one batch of 256 is more than the 200 images"):
+        batches(sample, pipeline, 256)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_next_image_stands_in_for_an_unreadable_one(tree: Path, workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    plain = ViewPipeline(VIEWS, Background())
+    source = Folder(tree / "images", "train", tree / "masks")
+    whole = next(batches(source, plain, 18).epoch(0))
+    truncate(tree / "images/train" / source.ids[4])
+    with caplog.at_level(logging.WARNING):
+        batch = next(batches(source, plain, 18, workers=workers).epoch(0))
+    assert batch.counts["unreadable"] == 1
+    place = whole.indices.tolist().index(4)
+    expected = whole.indices.clone()
+    expected[place] = 5
+    assert torch.equal(batch.indices, expected)
+    assert batch.labels[place] == source.labels[5]
+    assert torch.equal(batch.views[0][place], whole.views[0][whole.indices.tolist().index(5)])
+    if workers == 0:
+        assert source.ids[4] in caplog.text
+
+
+def test_unreadable_mask_costs_the_run_nothing_but_its_image(tree: Path, pipeline: ViewPipeline) -> None:
+    source = Folder(tree / "images", "train", tree / "masks")
+    (tree / "masks/train" / source.ids[7]).with_suffix(".png").write_bytes(b"")
+    always = ViewPipeline(VIEWS, Background(remove=1.0))
+    batch = next(batches(source, always, 18).epoch(0))
+    assert batch.counts["unreadable"] == 1
+    assert 7 not in batch.indices
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_mask_of_another_size_met_in_training_is_one_line(tree: Path, workers: int) -> None:
+    source = Folder(tree / "images", "train", tree / "masks")
+    mask = (tree / "masks/train" / source.ids[7]).with_suffix(".png")
+    PIL.Image.open(mask).resize((30, 40)).save(mask)
+    always = ViewPipeline(VIEWS, Background(remove=1.0))
+    with pytest.raises(UserError, match=r"^\S+\.png: 30x40 pixels, but its image \S+\.jpg has .* size$"):
+        list(batches(source, always, 18, workers=workers).epoch(0))
+
+
+def test_training_on_nothing_but_broken_files_ends(tree: Path, pipeline: ViewPipeline) -> None:
+    source = Folder(tree / "images", "train")
+    for name in source.ids:
+        truncate(tree / "images/train" / name)
+    with pytest.raises(UserError, match=r"images/train: 20 images in a row cannot be read"):
+        next(batches(source, pipeline, 6).epoch(0))
+
+
+def test_set_without_masks_trains_without_background_augmentation(tree: Path) -> None:
+    shutil.rmtree(tree / "masks")
+    source = Folder(tree / "images", "train")
+    counts = next(batches(source, ViewPipeline(VIEWS, Background()), 18).epoch(0)).counts
+    assert counts == {"views": 54, "none": 54, "unreadable": 0}
+
+
+def test_default_leaves_a_core_to_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert default_loader_workers() == 11
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert default_loader_workers() == 2
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3})
+    assert default_loader_workers() == 0
