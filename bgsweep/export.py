@@ -93,7 +93,7 @@ def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: 
     # networks that are no ResNets (ConvNeXt, ViT) refuse a batch of one, which is worse.
     for any_size in (True, False):
         described = Model(run_id=run, model_uuid=model, model_id=model)
-        with _config.patch(backed_size_oblivious=any_size):
+        with _config.patch(backed_size_oblivious=any_size):  # type: ignore[attr-defined]  # made at import
             mlflow.pytorch.save_model(
                 encoder,
                 str(folder),

@@ -12,11 +12,12 @@ from bgsweep.config.experiment import (
     Views,
     Workers,
 )
-from bgsweep.config.methods import MethodConfig, MoCoV2Config
+from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
 from bgsweep.config.study import SweepFile, load, resolve
 
 __all__ = [
+    "BYOLConfig",
     "Background",
     "Data",
     "Distribution",
@@ -32,6 +33,8 @@ __all__ = [
     "Search",
     "Shortcut",
     "Space",
+    "SupervisedConfig",
+    "SwAVConfig",
     "SweepFile",
     "Training",
     "Views",

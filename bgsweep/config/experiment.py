@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.methods import MethodConfig, MoCoV2Config
 from bgsweep.config.section import Count, NonNegative, Positive, Probability, Section
@@ -78,6 +78,7 @@ class Background(Section):
 
     remove: PerView = Field(0.0, description="BG_RM: the background is filled")
     random: PerView = Field(0.0, description="BG_Random: the background is another image's")
+    swap: Probability = Field(0.0, description="BG_Swaps: share of queries that get a negative on their own background")
     fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
     donor: Literal["tiled", "plain"] = Field("tiled", description="tiled from the donor's largest background rectangle")
     min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
@@ -92,7 +93,7 @@ class Background(Section):
     @property
     def active(self) -> bool:
         """Whether any view can get a background augmentation, so that masks are needed."""
-        return any(max(p) > 0 if isinstance(p, tuple) else p > 0 for p in (self.remove, self.random))
+        return any(max(p) > 0 if isinstance(p, tuple) else p > 0 for p in (self.remove, self.random, self.swap))
 
 
 class Encoder(Section):
@@ -106,10 +107,15 @@ class Encoder(Section):
 class Optimizer(Section):
     """Optimiser and schedule: cosine decay to zero over all steps after a linear warm-up."""
 
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: Positive = Field(0.03, description="at `batch_size`; nothing rescales it")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd and lars")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="of adamw"
+    )
     weight_decay: NonNegative = 1e-4
+    decay_all: bool = Field(True, description="false: biases and norms are neither decayed nor scaled by lars")
+    trust: Positive = Field(1e-3, description="trust coefficient of lars")
     warmup_epochs: NonNegative = 0.0
 
 
@@ -118,6 +124,8 @@ class Training(Section):
 
     epochs: Count = 200
     batch_size: Annotated[int, Field(ge=2)] = Field(256, description="images in one optimiser step, over all workers")
+    accumulate: Count = Field(1, description="parts that a worker's batch is computed in, one after the other")
+    sync_bn: bool = Field(False, description="BatchNorm statistics over the batches of all workers")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device computes it natively, else fp32"
     )
@@ -149,6 +157,11 @@ class Experiment(Section):
     training: Training = Training()
     workers: Workers = Workers()
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _default_method(cls, value: Any) -> Any:
+        return {"name": "moco_v2", **value} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.training.batch_size % self.workers.count:
@@ -159,17 +172,26 @@ class Experiment(Section):
             raise ValueError("background: background augmentations need a foreground mask for every image; set data.masks")
         if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
             raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
-        if self.method.queue_size % self.training.batch_size:
-            raise ValueError(
-                f"method.queue_size {self.method.queue_size} is not a multiple of "
-                f"training.batch_size {self.training.batch_size}"
-            )
-        if self.training.batch_size // self.workers.count % self.method.split_bn:
-            raise ValueError(
-                f"method.split_bn {self.method.split_bn} does not divide a worker's batch of "
-                f"{self.training.batch_size // self.workers.count}"
-            )
+        share = self.training.batch_size // self.workers.count
+        if share % self.training.accumulate:
+            raise ValueError(f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}")
+        self._check_method(share // self.training.accumulate)
         return self
+
+    def _check_method(self, part: int) -> None:
+        method = self.method
+        if method.name == "moco_v2":
+            if method.queue_size % self.training.batch_size:
+                raise ValueError(
+                    f"method.queue_size {method.queue_size} is not a multiple of "
+                    f"training.batch_size {self.training.batch_size}"
+                )
+            if part % method.split_bn:
+                raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
+        elif self.background.swap:
+            raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
+        if method.name != "swav" and self.views.small_crops:
+            raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}")
 
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out."""
@@ -182,7 +204,7 @@ class Experiment(Section):
 
     def without_background(self) -> dict[str, float]:
         """Dotted keys and values that switch every background augmentation off."""
-        return {f"background.{name}": 0.0 for name in ("remove", "random")}
+        return {f"background.{name}": 0.0 for name in ("remove", "random", "swap")}
 
     def value(self, key: str) -> Any:
         """The value under a dotted key."""

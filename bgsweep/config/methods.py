@@ -1,6 +1,6 @@
 """Hyperparameters of the self-supervised methods (the methods themselves are in `bgsweep.methods`, one file each)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,4 +20,35 @@ class MoCoV2Config(Section):
     split_bn: Count = Field(1, description="groups a batch is normalised in; stands in for shuffle-BN on one device")
 
 
-MethodConfig = MoCoV2Config
+class BYOLConfig(Section):
+    """BYOL (Grill et al. 2020); the defaults are those of the published 1000-epoch ImageNet recipe."""
+
+    name: Literal["byol"]
+    momentum: Probability = Field(0.996, description="of the target's moving average at the start; rises to 1")
+    hidden_dim: Count = 4096
+    embedding_dim: Count = 256
+
+
+class SwAVConfig(Section):
+    """SwAV (Caron et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
+
+    name: Literal["swav"]
+    temperature: Positive = 0.1
+    prototypes: Count = 3000
+    hidden_dim: Count = 2048
+    embedding_dim: Count = 128
+    epsilon: Positive = Field(0.05, description="of Sinkhorn; lower it if the loss stays at ln(prototypes)")
+    sinkhorn_iterations: Count = 3
+    freeze_prototypes: int = Field(313, ge=0, description="first steps in which the prototypes stay as they are")
+    queue_size: int = Field(0, ge=0, description="earlier embeddings that help small batches, over all workers")
+    queue_start: int = Field(15, ge=0, description="epoch from which the queue is used")
+
+
+class SupervisedConfig(Section):
+    """Cross-entropy on labels with the same views and background augmentations: the paper's comparison."""
+
+    name: Literal["supervised"]
+    label_smoothing: Probability = 0.0
+
+
+MethodConfig = Annotated[MoCoV2Config | BYOLConfig | SwAVConfig | SupervisedConfig, Field(discriminator="name")]

@@ -11,10 +11,21 @@ from bgsweep.models import ImageEncoder
 
 @dataclass(frozen=True)
 class Views:
-    """What a worker's batch looks like to a method: uint8 pictures (B, H, W, 3), the two large views first."""
+    """What a worker's batch looks like to a method.
+
+    Attributes:
+        images: uint8 pictures (B, H, W, 3) for each view, the two large ones first.
+        labels: classes (B,), -1 where there are none.
+        epoch: counted from 0.
+        swaps: BG_Swaps' pictures (S, H, W, 3), each on the background of the first view of one photograph.
+        swapped: which photograph of the batch (S,) each of `swaps` is a negative for.
+    """
 
     images: list[Tensor]
     labels: Tensor
+    epoch: int = 0
+    swaps: Tensor | None = None
+    swapped: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,9 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, views: Views) -> Step:
         """The loss of one batch."""
+
+    def after_backward(self, step: int) -> None:
+        """Change gradients before the optimiser sees them; ``step`` counts from 0."""
 
     def after_step(self, progress: float) -> None:
         """Bring moving averages and queues up to date, after the optimiser has; ``progress`` is in [0, 1]."""

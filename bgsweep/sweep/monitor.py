@@ -9,7 +9,7 @@ from ray.tune import Callback
 from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
-from bgsweep.sweep.proposals import FIXED, VALUES
+from bgsweep.sweep.proposals import FIXED, NUMBER, VALUES
 from bgsweep.tracking import Tracker
 
 
@@ -39,7 +39,7 @@ class Monitor(Callback):
             return  # a restart after a failure
         values = trial.config[VALUES]
         experiment = self.file.experiment.with_values(values)
-        name, fixed = f"t{len(self.records):02d}", trial.config[FIXED]
+        name, fixed = f"t{trial.config[NUMBER]:02d}", trial.config[FIXED]
         tags = {"bgsweep.fixed": fixed} if fixed else {}
         run = self.tracker.trial_run(self.parent, name, experiment, tags)
         record = TrialRecord(name, values, fixed, experiment.digest, run)

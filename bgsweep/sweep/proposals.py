@@ -8,13 +8,13 @@ from ray.tune.search import Searcher
 
 from bgsweep.config import Distribution, SweepFile
 
-VALUES, FIXED = "values", "fixed"
+VALUES, FIXED, NUMBER = "values", "fixed", "number"
 
 
 class Proposals(Searcher):
     """Ray Tune's view of an Optuna study.
 
-    A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None}``. Fixed points are shown to
+    A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n}``. Fixed points are shown to
     Optuna too where they lie inside the space, so that it learns from them.
     """
 
@@ -41,10 +41,10 @@ class Proposals(Searcher):
             ):
                 self._study.enqueue_trial(values)
                 self._asked[trial_id] = self._study.ask(self._distributions)
-            return {VALUES: values, FIXED: name}
+            return {VALUES: values, FIXED: name, NUMBER: index}
         trial = self._study.ask(self._distributions)
         self._asked[trial_id] = trial
-        return {VALUES: dict(trial.params), FIXED: None}
+        return {VALUES: dict(trial.params), FIXED: None, NUMBER: index}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self._asked and self.metric in result:

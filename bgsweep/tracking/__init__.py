@@ -1,6 +1,7 @@
 """Runs in MLflow. Only this room and `bgsweep.export` know MLflow; importing the room does not import it yet."""
 
 from bgsweep.tracking.provenance import provenance
-from bgsweep.tracking.tracker import Tracker, tracking_uri, without_password
+from bgsweep.tracking.tracker import Tracker, tracking_uri
+from bgsweep.tracking.writer import without_password
 
 __all__ = ["Tracker", "provenance", "tracking_uri", "without_password"]

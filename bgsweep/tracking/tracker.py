@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import os
-import re
 import socket
 import tempfile
 import time
@@ -20,7 +19,7 @@ import yaml
 from bgsweep.config import Experiment, SweepFile
 from bgsweep.errors import UserError
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
-from bgsweep.tracking.writer import Writer, one_line
+from bgsweep.tracking.writer import Writer, one_line, without_password
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -39,11 +38,6 @@ def tracking_uri(store: Path) -> str:
     return f"sqlite:///{store.resolve() / 'mlflow.db'}"
 
 
-def without_password(address: str) -> str:
-    """A tracking address as it may be shown and logged."""
-    return re.sub(r"//[^/@]*@", "//", address)
-
-
 class Tracker:
     """Writes one MLflow experiment, from one process; metrics and files are queued and never hold training up.
 
@@ -60,7 +54,7 @@ class Tracker:
         UserError: MLflow does not answer at the address.
     """
 
-    def __init__(self, address: str, experiment: str = "bgsweep", patience: float = 300) -> None:
+    def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = 300) -> None:
         _quiet_mlflow()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -80,8 +81,14 @@ class Writer:
             pause = min(2 * pause, 10)
 
 
+def without_password(text: str) -> str:
+    """A tracking address, or a text with one, as it may be shown and logged."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error as a user may read it."""
+    return without_password(" ".join(str(error).split())) or type(error).__name__
 
 
 def _final(error: Exception) -> bool:

@@ -54,6 +54,7 @@ class Pretraining:
             rank=rank,
             world_size=world_size,
             workers=experiment.data.loader_workers,
+            pin_memory=placement.device.type == "cuda",
         )
 
     def step_epoch(self) -> dict[str, float]:
@@ -91,15 +92,20 @@ class Pretraining:
         rate = self.experiment.optimizer.lr * cosine_with_warmup(step, total, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        device = self.placement.device
-        views = Views([view.to(device, non_blocking=True) for view in batch.views], batch.labels.to(device))
-        with self.placement.context():
-            result: Step = self.model(views)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(result.loss).backward()
+        result = self._backward(batch, step)
+        self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step((step + 1) / total)
+        return result
+
+    def _backward(self, batch: Batch, step: int) -> Step:
+        device = self.placement.device
+        views = Views([view.to(device, non_blocking=True) for view in batch.views], batch.labels.to(device), self.epoch)
+        with self.placement.context():
+            result: Step = self.model(views)
+        self.scaler.scale(result.loss).backward()
         return result
 
     def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:

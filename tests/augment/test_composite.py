@@ -91,10 +91,10 @@ def test_fill_and_paste_follow_the_mask_to_the_pixel(samples: list[Sample]) -> N
     for sample in samples:
         foreground = (sample.mask > 127)[..., None]
         other = sample.image[::-1].copy()
-        color = (12.4, 200, 255)
-        assert np.array_equal(composite.fill(sample.image, sample.mask, color), np.where(foreground, sample.image, (12, 200, 255)))
-        assert np.array_equal(composite.fill(sample.image, sample.mask, other), np.where(foreground, sample.image, other))
-        assert np.array_equal(composite.paste(sample.image, sample.mask, other), np.where(foreground, sample.image, other))
+        colored = composite.fill(sample.image, sample.mask, (12.4, 200, 255))
+        assert np.array_equal(colored, np.where(foreground, sample.image, (12, 200, 255)))
+        for put in (composite.fill, composite.paste):
+            assert np.array_equal(put(sample.image, sample.mask, other), np.where(foreground, sample.image, other))
         assert composite.foreground_area(sample.mask) == pytest.approx(foreground.mean())
         assert np.array_equal(composite.binarize(sample.mask), np.where(foreground[..., 0], 255, 0))
 
@@ -107,7 +107,8 @@ def test_plate_shows_background_only(large: list[Sample]) -> None:
         rect = composite.largest_background_rectangle(sample.mask)
         assert rect is not None
         rows, columns = np.nonzero(foreground)
-        source = sample.image[rect.top + (rows - rect.top) % rect.height, rect.left + (columns - rect.left) % rect.width]
+        row, column = (rows - rect.top) % rect.height, (columns - rect.left) % rect.width
+        source = rect.of(sample.image)[row, column]
         assert np.array_equal(plate[foreground], source)
 
 

@@ -11,6 +11,6 @@ def test_key_is_the_same_everywhere() -> None:
 
 def test_every_coordinate_counts() -> None:
     names = ["a.jpg", "0/a.jpg", "1/a.jpg", "b/a.jpg"]
-    keys = {address(seed, epoch, name, view) for seed, epoch, name, view in product(range(5), range(5), names, (-1, 0, 1))}
+    keys = {address(*coordinates) for coordinates in product(range(5), range(5), names, (-1, 0, 1))}
     assert len(keys) == 5 * 5 * len(names) * 3
     assert all(0 <= key < 2**64 for key in keys)

@@ -43,7 +43,7 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("background.remove=-1", "experiment.background.remove: Input should be greater than or equal to 0 (given: -1)"),
         ("training.epochs=many", "experiment.training.epochs: Input should be a valid integer"),
         ("views.scale=[1, 0.2]", "scale: the lower bound 1.0 is above the upper bound 0.2"),
-        ("method.name=mocov2", "experiment.method.name"),
+        ("method.name=mocov2", "experiment.method: Input tag 'mocov2'"),
         ("optimizer.lr=nan", "experiment.optimizer.lr"),
         ("space.background.remove={uniform: [0, 1.5]}", "space.background.remove: background.remove: Input should be less"),
         ("space.background.reove={uniform: [0, 1]}", "space.background.reove: background.reove: unknown key; did you mean"),

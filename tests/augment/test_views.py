@@ -1,0 +1,223 @@
+import json
+import pickle
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+
+from bgsweep.augment.randomness import address
+from bgsweep.augment.views import ViewPipeline
+from bgsweep.config import Background, Views
+from bgsweep.data.sample import Sample
+
+BYOL = Views(size=48, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2, blur=(1.0, 0.1), solarize=(0.0, 0.2))
+SWAV = Views(size=40, jitter=(0.8, 0.8, 0.8, 0.2), small_crops=3, small_size=24)
+BOTH = Background(remove=0.4, random=0.6)
+PLAIN = Views(size=64, jitter_p=0, gray=0, blur=0)
+
+
+def of(sample: Sample) -> Callable[[], Sample]:
+    return lambda: sample
+
+
+def names(policy: dict[str, Any]) -> list[list[str]]:
+    transforms = [view["transform"]["transforms"] for view in policy["views"]]
+    return [[transform["__class_fullname__"].split(".")[-1] for transform in view] for view in transforms]
+
+
+def test_a_view_depends_on_its_key_alone(samples: list[Sample]) -> None:
+    jobs = [(sample, view, address(0, 1, sample.id, view)) for sample in samples for view in range(2)]
+
+    def made(order: list[int]) -> dict[int, bytes]:
+        pipeline = ViewPipeline(BYOL, BOTH)
+        found = {}
+        for index in order:
+            sample, view, key = jobs[index]
+            found[index] = pipeline.make(sample, of(samples[3]), key, view).image.tobytes()
+        return found
+
+    order = list(range(len(jobs)))
+    first = made(order)
+    assert made(order[::-1]) == first
+    assert made(random.Random(0).sample(order, len(order))) == first
+    assert len(set(first.values())) == len(jobs)
+
+
+def test_a_pickled_pipeline_makes_the_same_views(samples: list[Sample]) -> None:
+    pipeline = ViewPipeline(BYOL, Background(remove=0.4, random=0.6, fill="noise"))
+    copied = pickle.loads(pickle.dumps(pipeline))
+    for epoch, sample in enumerate(samples * 3):
+        views = [each.make(sample, of(samples[0]), epoch, 1) for each in (pipeline, copied)]
+        assert views[0].applied == views[1].applied
+        assert np.array_equal(views[0].image, views[1].image)
+
+
+def test_read_only_images_are_left_alone(samples: list[Sample]) -> None:
+    frozen = []
+    for sample in samples:
+        image = sample.image.copy()
+        image.flags.writeable = False
+        frozen.append(replace(sample, image=image))
+    for background in (BOTH, Background(random=1.0, donor="plain"), Background(remove=1.0, fill="mean")):
+        pipeline = ViewPipeline(BYOL, background)
+        for epoch, (sample, original) in enumerate(zip(frozen, samples, strict=True)):
+            view = pipeline.make(sample, of(frozen[0]), epoch, 1).image
+            assert np.array_equal(view, pipeline.make(original, of(samples[0]), epoch, 1).image)
+            pipeline.make_swap(sample, of(frozen[0]), frozen[1], epoch, epoch + 1)
+            assert np.array_equal(sample.image, original.image)
+
+
+def test_another_process_makes_the_same_bytes(shared_data: Path) -> None:
+    script = """
+import hashlib, sys, cv2
+from bgsweep.augment.randomness import address
+from bgsweep.augment.views import ViewPipeline
+from bgsweep.config import Background, Views
+from bgsweep.data.sample import Sample
+image, mask = cv2.imread(sys.argv[1]), cv2.imread(sys.argv[2], 0)
+sample = Sample("a", image, 0, lambda: mask)
+pipeline = ViewPipeline(Views(size=48), Background(remove=0.5, random=0.5, fill="noise"))
+digest = hashlib.sha256()
+for epoch in range(10):
+    digest.update(pipeline.make(sample, lambda: sample, address(5, epoch, "a", 0), 0).image.tobytes())
+print(digest.hexdigest())
+"""
+    image = next((shared_data / "clothing10" / "images" / "train" / "hat").iterdir())
+    mask = shared_data / "clothing10" / "masks" / "train" / "hat" / f"{image.stem}.png"
+    command = [sys.executable, "-c", script, str(image), str(mask)]
+    environments = [{"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)} for seed in ("1", "2")]
+    runs = [subprocess.run(command, env=env, capture_output=True, text=True, check=True) for env in environments]
+    assert runs[0].stdout == runs[1].stdout
+    assert len(runs[0].stdout.strip()) == 64
+
+
+def test_views_are_compact_uint8_and_own_their_memory(samples: list[Sample]) -> None:
+    for views in (SWAV, PLAIN):
+        pipeline = ViewPipeline(views, BOTH)
+        for view in range(pipeline.n_views):
+            for sample in samples:
+                image = pipeline.make(sample, of(samples[0]), address(0, 0, sample.id, view), view).image
+                size = views.size if view < 2 else views.small_size
+                assert image.shape == (size, size, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
+                assert not np.shares_memory(image, sample.image)
+
+
+def test_recipes() -> None:
+    moco = ViewPipeline(Views(), Background()).policy()
+    photometric = ["HorizontalFlip", "ColorJitter", "ToGray", "GaussianBlur"]
+    assert names(moco) == [["BackgroundResizedCrop", *photometric]] * 2
+    byol = ViewPipeline(BYOL, Background()).policy()
+    assert names(byol)[0] == names(moco)[0] and names(byol)[1] == [*names(moco)[0], "Solarize"]
+    assert names(ViewPipeline(SWAV, Background()).policy()) == names(moco)[:1] * 5
+    crop, flip, jitter, gray, blur = moco["views"][0]["transform"]["transforms"]
+    assert (crop["size"], crop["scale"], crop["ratio"]) == ((224, 224), (0.2, 1.0), (3 / 4, 4 / 3))
+    assert (jitter["brightness"], jitter["hue"]) == ((0.6, 1.4), (-0.1, 0.1))
+    assert [transform["p"] for transform in (flip, jitter, gray, blur)] == [0.5, 0.8, 0.2, 0.5]
+    assert (blur["sigma_limit"], blur["blur_limit"]) == ((0.1, 2.0), (0, 0))
+    blurs = [view["transform"]["transforms"][4]["p"] for view in byol["views"]]
+    assert blurs == [1.0, 0.1] and byol["views"][1]["transform"]["transforms"][5]["p"] == 0.2
+    small = ViewPipeline(SWAV, Background()).policy()["views"][4]["transform"]["transforms"][0]
+    assert (small["size"], small["scale"]) == ((24, 24), (0.05, 0.14))
+
+
+def test_policy_is_plain_data_that_rebuilds_the_pipelines() -> None:
+    policy = ViewPipeline(SWAV, BOTH).policy()
+    for view in json.loads(json.dumps(policy))["views"]:
+        assert json.loads(json.dumps(A.from_dict(view).to_dict())) == view
+
+
+def test_small_crops_are_augmented_only_where_asked_for(samples: list[Sample]) -> None:
+    for apply_to, expected in (("global", {"none"}), ("all", {"removed", "kept_small", "kept_large"})):
+        pipeline = ViewPipeline(SWAV, Background(remove=1.0, apply_to=apply_to))
+        made = [pipeline.make(s, of(s), address(0, epoch, s.id, 3), 3) for s in samples for epoch in range(9)]
+        assert {view.applied for view in made} == expected
+
+
+def test_pairs_are_first_view_and_the_others(samples: list[Sample]) -> None:
+    background = Background(remove=(0.0, 1.0), random=(1.0, 0.0), apply_to="all", min_area=0, max_area=1)
+    pipeline = ViewPipeline(SWAV, background)
+    applied = [pipeline.make(samples[0], of(samples[1]), view, view).applied for view in range(5)]
+    assert applied == ["replaced", "removed", "removed", "removed", "removed"]
+
+
+def test_shares_of_outcomes(samples: list[Sample]) -> None:
+    pipeline = ViewPipeline(
+        Views(size=8, jitter_p=0, gray=0, blur=0), Background(remove=0.2, random=0.5, min_area=0.0, max_area=1.0)
+    )
+    made = [pipeline.make(samples[0], of(samples[1]), address(0, epoch, "x", 0), 0).applied for epoch in range(1500)]
+    shares = {name: count / len(made) for name, count in Counter(made).items()}
+    assert shares == pytest.approx({"removed": 0.2, "replaced": 0.4, "none": 0.4}, abs=0.04)
+
+
+def test_masks_and_donors_are_not_touched_without_need(samples: list[Sample]) -> None:
+    def refuse() -> Any:
+        raise AssertionError("asked for without need")
+
+    maskless = replace(samples[0], load_mask=refuse)
+    assert ViewPipeline(PLAIN, Background()).make(maskless, refuse, 1, 0).applied == "none"
+    removing = ViewPipeline(PLAIN, Background(remove=1.0, random=1.0))
+    assert removing.make(samples[0], refuse, 1, 0).applied == "removed"
+
+
+def test_jitter_of_torchvision_at_equal_factors(samples: list[Sample]) -> None:
+    transforms = pytest.importorskip("torchvision.transforms.v2.functional")
+    torch = pytest.importorskip("torch")
+    pipeline = ViewPipeline(Views(size=64, gray=0, blur=0, flip=0, jitter_p=1), Background())
+    unjittered = ViewPipeline(Views(size=64, gray=0, blur=0, flip=0, jitter_p=0), Background())
+    operations = ["brightness", "contrast", "saturation", "hue"]
+    for epoch, sample in enumerate(samples):
+        view = pipeline.make(sample, of(sample), epoch, 0).image
+        crop = torch.from_numpy(unjittered.make(sample, of(sample), epoch, 0).image).permute(2, 0, 1)
+        params = pipeline._photometric[0].transforms[0].params
+        for index in params["order"]:
+            name = operations[index]
+            crop = getattr(transforms, f"adjust_{name}")(crop, params[name])
+        difference = np.abs(crop.permute(1, 2, 0).numpy().astype(int) - view)
+        assert difference.mean() < 2.5
+
+
+@pytest.mark.parametrize(
+    "background",
+    [Background(), Background(remove=1.0, fill="noise"), Background(random=1.0), Background(random=1.0, donor="plain")],
+    ids=["own", "removed", "tiled", "plain"],
+)
+def test_swap_shows_the_view_s_own_background(samples: list[Sample], background: Background) -> None:
+    pipeline = ViewPipeline(PLAIN, background)
+    shown = 0
+    for index, sample in enumerate(samples * 3):
+        donor, other, key = samples[(index + 1) % 10], samples[(index + 2) % 10], address(0, index, sample.id, 0)
+        view = pipeline.make(sample, of(donor), key, 0).image
+        swap = pipeline.make_swap(sample, of(donor), other, key, key + 1)
+        # Painted black and white, the foregrounds show which pixels of the views they reach.
+        painted = [paint(sample, sample.mask > 127, level) for level in (0, 255)]
+        black, white = (pipeline.make(paintings, of(donor), key, 0).image for paintings in painted)
+        own = (black != white).any(-1)
+        painted = [paint(other, other.mask >= 0, level) for level in (0, 255)]
+        black, white = (pipeline.make_swap(sample, of(donor), paintings, key, key + 1) for paintings in painted)
+        theirs = (black != white).any(-1)
+        assert np.array_equal(swap[~own & ~theirs], view[~own & ~theirs])
+        shown += bool(theirs.mean() > 0.01)
+    assert shown == len(samples) * 3
+
+
+def paint(sample: Sample, where: np.ndarray, level: int) -> Sample:
+    image = sample.image.copy()
+    image[where] = level
+    return replace(sample, image=image)
+
+
+def test_swap_is_addressed(samples: list[Sample]) -> None:
+    pipeline = ViewPipeline(Views(size=32), BOTH)
+    sample, donor, other = samples[:3]
+    first = pipeline.make_swap(sample, of(donor), other, 7, 8)
+    pipeline.make(sample, of(donor), 99, 1)
+    assert np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, 8), first)
+    assert not np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, 9), first)
