@@ -102,7 +102,7 @@ def largest_background_rectangle(mask: Mask) -> Rect | None:
 
     Exact for masks whose shorter side is at most 64 px. Larger ones are searched on a grid of cells, any of which is
     taken for foreground if one of its pixels is, and the edges of the rectangle found are then moved out pixel by
-    pixel: it never holds foreground, but may be somewhat smaller than the largest, and there is none if no cell is free.
+    pixel: it never holds foreground, but may be smaller than the largest, and there is none if no cell is free.
     """
     foreground = mask > 127
     cell = -(-min(mask.shape) // _GRID)

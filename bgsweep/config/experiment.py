@@ -203,8 +203,9 @@ class Experiment(Section):
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
     def without_background(self) -> dict[str, float]:
-        """Dotted keys and values that switch every background augmentation off."""
-        return {f"background.{name}": 0.0 for name in ("remove", "random", "swap")}
+        """Dotted keys and values that switch off the background augmentations that are on."""
+        keys = ("background.remove", "background.random", "background.swap")
+        return {key: 0.0 for key in keys if self.value(key)}
 
     def value(self, key: str) -> Any:
         """The value under a dotted key."""

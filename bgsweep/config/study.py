@@ -135,18 +135,19 @@ def _reason(error: ValidationError) -> str:
     model: Any = SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment
     path: list[str] = []
     known: dict[str, Any] = {}
-    for part in problem["loc"]:
+    unknown = problem["type"] == "extra_forbidden"
+    for depth, part in enumerate(problem["loc"], start=1):
         if get_origin(model) is dict:
             path.append(str(part))
             model = get_args(model)[1]
             continue
         fields = _fields(model)
-        if isinstance(part, str) and part not in fields and problem["type"] != "extra_forbidden":
+        if isinstance(part, str) and part not in fields and not (unknown and depth == len(problem["loc"])):
             continue  # the tag of a union, not a key of the file
         path.append(str(part))
         known, model = fields, fields.get(str(part))
     place = ".".join(path).replace("space.parameters.", "space.")
-    if problem["type"] == "extra_forbidden":
+    if unknown:
         return _unknown(place, path[-1], known)
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
