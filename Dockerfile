@@ -14,19 +14,23 @@ COPY bgsweep bgsweep
 RUN pip install --no-deps --force-reinstall .
 
 FROM python:3.11.14-slim-bookworm
-# Ray's workers find their own address with `ip`; the commit that MLflow records is given at build time.
+# torch.compile calls a C compiler, and KubeRay's probes call wget. A login shell, such as KubeRay starts Ray in, sets a
+# PATH of its own.
+# hadolint ignore=DL3008,SC2016
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends iproute2 \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev wget \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 bgsweep
+    && useradd --create-home --uid 1000 bgsweep \
+    && echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/bgsweep.sh
 COPY --from=build /opt/venv /opt/venv
+# The image holds no checkout: its commit is given with --build-arg GIT_COMMIT=$(git rev-parse HEAD).
 ARG GIT_COMMIT=unknown
 ENV PATH=/opt/venv/bin:$PATH \
     BGSWEEP_GIT_COMMIT=$GIT_COMMIT \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-USER bgsweep
+USER 1000
 WORKDIR /home/bgsweep
-COPY --chown=bgsweep search_spaces search_spaces
+COPY search_spaces search_spaces
 ENTRYPOINT ["bgsweep"]
 CMD ["--help"]

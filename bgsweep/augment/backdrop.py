@@ -29,7 +29,7 @@ class Donor(TypedDict):
 
     image: Image
     mask: NotRequired[LazyMask]
-    rect: NotRequired[Rect | None]
+    rect: NotRequired[Rect | Callable[[], Rect | None] | None]
 
 
 Donors = Donor | Sequence[Donor] | Callable[[], Donor | Sequence[Donor]]
@@ -100,5 +100,6 @@ def replacement(
 
 def _background_rect(donor: Donor) -> Rect | None:
     if "rect" in donor:
-        return donor["rect"]
+        rect = donor["rect"]
+        return rect() if callable(rect) else rect
     return largest_background_rectangle(resolve_mask(donor.get("mask")))

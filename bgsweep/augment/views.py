@@ -8,7 +8,7 @@ import albumentations as A
 import numpy as np
 
 from bgsweep.augment.backdrop import Donor
-from bgsweep.augment.composite import Image, Mask
+from bgsweep.augment.composite import Image, Mask, Rect
 from bgsweep.augment.crop import Applied, BackgroundResizedCrop, Swap
 from bgsweep.config.experiment import Background, PerView, Views
 
@@ -26,6 +26,9 @@ class Picture(Protocol):
 
     @property
     def mask(self) -> Mask | None: ...
+
+    @property
+    def background_rect(self) -> Rect | None: ...
 
 
 class ViewResult(NamedTuple):
@@ -117,7 +120,7 @@ def _philox(key: int) -> Any:
 
 
 def _as_donor(picture: Picture) -> Donor:
-    return {"image": picture.image, "mask": lambda: picture.mask}
+    return {"image": picture.image, "rect": lambda: picture.background_rect}
 
 
 def _for_view(value: PerView, view: int) -> float:

@@ -15,7 +15,7 @@ from bgsweep.errors import UserError
 Size = tuple[int, int]
 
 
-class UnreadableImage(UserError):  # noqa: N818
+class UnreadableImage(UserError):
     """A file that is missing, truncated or no image; training goes on without it."""
 
 

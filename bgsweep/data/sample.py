@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.augment.composite import Rect, largest_background_rectangle
+
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
 
@@ -33,6 +35,11 @@ class Sample:
     @cached_property
     def mask(self) -> Mask | None:
         return self.load_mask() if self.load_mask is not None else None
+
+    @cached_property
+    def background_rect(self) -> Rect | None:
+        """The largest rectangle without foreground, searched once and only if a tiled donor is wanted."""
+        return largest_background_rectangle(self.mask) if self.mask is not None else None
 
 
 class Source(Protocol):

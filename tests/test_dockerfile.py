@@ -1,0 +1,66 @@
+"""The image is not built where the tests run; its Dockerfile is held to a linter's rules instead."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[tuple[str, str]]:
+    """Keyword and arguments of each instruction, continued lines joined, comments left out."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    pairs = (line.split(maxsplit=1) for line in lines.replace("\\\n", " ").splitlines() if line.strip())
+    return [(keyword, " ".join(rest.split())) for keyword, rest in pairs]
+
+
+def arguments(instructions: list[tuple[str, str]], wanted: str) -> list[str]:
+    return [rest for keyword, rest in instructions if keyword == wanted]
+
+
+def test_every_base_is_pinned_to_one_release(instructions: list[tuple[str, str]]) -> None:
+    bases = arguments(instructions, "FROM")
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+( AS \w+)?", base) for base in bases)
+
+
+def test_image_runs_as_an_ordinary_user(instructions: list[tuple[str, str]]) -> None:
+    last_stage = instructions[max(i for i, (keyword, _) in enumerate(instructions) if keyword == "FROM") :]
+    users = arguments(last_stage, "USER")
+    # A number, since Kubernetes' runAsNonRoot cannot look names up.
+    assert len(users) == 1 and int(users[0]) > 0
+    keywords = [keyword for keyword, _ in last_stage]
+    assert "RUN" not in keywords[keywords.index("USER") :]
+
+
+def test_package_lists_are_removed_in_the_layer_that_fetched_them(instructions: list[tuple[str, str]]) -> None:
+    fetching = [run for run in arguments(instructions, "RUN") if "apt-get" in run]
+    assert fetching
+    for run in fetching:
+        assert "apt-get update &&" in run
+        assert "--no-install-recommends" in run
+        assert "rm -rf /var/lib/apt/lists/*" in run
+
+
+def test_files_are_copied_and_commands_need_no_shell(instructions: list[tuple[str, str]]) -> None:
+    assert not arguments(instructions, "ADD")
+    for command in [*arguments(instructions, "ENTRYPOINT"), *arguments(instructions, "CMD")]:
+        assert all(isinstance(word, str) for word in json.loads(command))
+
+
+def test_pip_installs_the_tested_versions(instructions: list[tuple[str, str]]) -> None:
+    installs = [run for run in arguments(instructions, "RUN") if "pip install" in run]
+    assert installs
+    assert all("-c constraints.txt" in run or "--no-deps" in run for run in installs)
+
+
+def test_everything_copied_is_let_through_to_the_builder(instructions: list[tuple[str, str]]) -> None:
+    allowed = set((ROOT / ".dockerignore").read_text(encoding="utf-8").split())
+    for copy in arguments(instructions, "COPY"):
+        sources = [word for word in copy.split()[:-1] if not word.startswith("--")]
+        if "--from=" not in copy:
+            assert {f"!{Path(source).parts[0]}" for source in sources} <= allowed

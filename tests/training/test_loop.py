@@ -1,0 +1,128 @@
+"""The loop: put down and taken up it goes on bit for bit; loader workers change nothing; a broken loss is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bgsweep.config import Experiment, resolve
+from bgsweep.data import open_splits
+from bgsweep.errors import UserError
+from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training.loop import Diverged
+from bgsweep.training.schedule import cosine_with_warmup
+
+TINY = [
+    "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
+    "views={size: 16, blur: 0.5}",
+    "background={remove: 0.3, random: 0.4}",
+    "method={queue_size: 640, hidden_dim: 16, embedding_dim: 8, momentum: 0.9, split_bn: 2}",
+    "encoder={name: resnet10, width: 4, stem: small}",
+    "training={epochs: 3, batch_size: 320}",
+    "workers={device: cpu}",
+]
+
+
+def experiment(*overrides: str) -> Experiment:
+    return resolve({}, [*TINY, *overrides]).experiment
+
+
+def start(*overrides: str) -> Pretraining:
+    torch.set_num_threads(1)
+    wanted = experiment(*overrides)
+    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted.training, wanted.workers))
+
+
+def everything(training: Pretraining) -> dict[str, torch.Tensor]:
+    """All tensors of the state, flat."""
+    found: dict[str, torch.Tensor] = {}
+
+    def collect(prefix: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found[prefix] = value.clone()
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                collect(f"{prefix}.{key}", item)
+
+    collect("", training.state_dict())
+    return found
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), f"{name} differs"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_interrupted_and_continued_is_bit_identical_to_uninterrupted(tmp_path: Path, precision: str) -> None:
+    whole = start(f"training.precision={precision}")
+    losses = [whole.step_epoch()["loss"] for _ in range(3)]
+
+    first = start(f"training.precision={precision}")
+    broken = [first.step_epoch()["loss"]]
+    save_checkpoint(tmp_path / "state.pt", first.state_dict())
+    torch.rand(7)  # whatever else the process drew in between
+    second = start(f"training.precision={precision}")
+    second.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
+    broken += [second.step_epoch()["loss"] for _ in range(2)]
+
+    assert losses == broken
+    same(everything(whole), everything(second))
+
+
+@pytest.mark.slow
+def test_loader_workers_change_nothing() -> None:
+    here, elsewhere = start(), start("data.loader_workers=2")
+    assert here.step_epoch()["loss"] == elsewhere.step_epoch()["loss"]
+    same(
+        {name: value for name, value in everything(here).items() if "experiment" not in name},
+        {name: value for name, value in everything(elsewhere).items() if "experiment" not in name},
+    )
+
+
+def test_the_seed_decides_weights_and_views() -> None:
+    first, again, other = start(), start(), start("seed=1")
+    assert first.step_epoch()["loss"] == again.step_epoch()["loss"] != other.step_epoch()["loss"]
+
+
+def test_shares_of_background_augmentation_are_as_configured() -> None:
+    metrics = start("background={remove: 0.25, random: 0.0}").step_epoch()
+    assert metrics["bg_removed"] + metrics["bg_kept"] == pytest.approx(0.25, abs=0.04)
+    assert metrics["bg_replaced"] == 0
+    assert start("background={remove: 0, random: 0}").step_epoch()["bg_removed"] == 0
+
+
+def test_a_checkpoint_of_another_experiment_is_refused() -> None:
+    other = start("background.remove=0.31").state_dict()
+    with pytest.raises(UserError, match="the checkpoint is of experiment"):
+        start().load_state_dict(other)
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_epoch() -> None:
+    training = start("training.precision=fp32")
+    with torch.no_grad():
+        next(training.method.encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="epoch 1"):
+        training.step_epoch()
+
+
+def test_a_batch_larger_than_the_set_is_told() -> None:
+    with pytest.raises(UserError, match="960"):
+        start("training.batch_size=1280", "method.queue_size=1280")
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    rates = [cosine_with_warmup(step, 100, 10) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[10] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_fp16_without_a_gpu_is_refused() -> None:
+    wanted = experiment("training.precision=fp16")
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        place(wanted.training, wanted.workers)
