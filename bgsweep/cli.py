@@ -40,13 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="bgsweep", description="Pretrain encoders with background augmentations, and search their strength.")
+    parser = _Parser(
+        prog="bgsweep", description="Pretrain encoders with background augmentations, and search their strength."
+    )
     parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     pretrain = _command(commands, "pretrain", "train the experiment of one file", _pretrain, "show_pretrain")
     _file_arguments(pretrain)
-    pretrain.add_argument("--fresh", action="store_true", help="start again even where a checkpoint of this experiment is")
+    pretrain.add_argument(
+        "--fresh", action="store_true", help="start again even where a checkpoint of this experiment is"
+    )
 
     sweep = _command(commands, "sweep", "search a file's space and register the best encoder", _sweep, "show_sweep")
     _file_arguments(sweep)

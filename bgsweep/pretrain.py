@@ -58,7 +58,7 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
 
 
 def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
-    """Train the file's experiment, going on from the newest checkpoint in ``folder``; give the last checkpoint's folder.
+    """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
 
     Raises:
         UserError: something in the configuration or data that shows only now.
@@ -133,7 +133,7 @@ def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent.absolute()),
-            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),  # type: ignore[call-arg]
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[_forward_to(reports)],
         ),
@@ -141,7 +141,7 @@ def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
 
 
 def gpus_of_worker(file: SweepFile) -> float:
-    """GPUs that each worker asks of Ray: what the file says, else one where the cluster has any and cpu isn't asked for."""
+    """GPUs that each worker asks of Ray: the file's number, else one where there are any and cpu isn't wanted."""
     import ray
 
     workers = file.experiment.workers
@@ -194,5 +194,3 @@ def _cause(error: BaseException) -> BaseException:
         if isinstance(inner, UserError):
             return inner
     return error
-
-

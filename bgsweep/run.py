@@ -106,7 +106,11 @@ def threads(cpus: float) -> None:
 def describe(run: Run) -> dict[str, Any]:
     """What the machine made of the experiment, for the run's record."""
     parameters = sum(p.numel() for p in run.training.method.encoder.parameters())
-    return {**run.placement.describe(), "encoder_parameters": parameters, "steps_per_epoch": run.training.batches.steps_per_epoch}
+    return {
+        **run.placement.describe(),
+        "encoder_parameters": parameters,
+        "steps_per_epoch": run.training.batches.steps_per_epoch,
+    }
 
 
 def _still(encoder: ImageEncoder) -> ImageEncoder:

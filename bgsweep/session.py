@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
@@ -19,7 +20,7 @@ _WORKER_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here, and leave it at the end.
+    """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here; leave it at the end.
 
     ``cpus`` and ``gpus`` are what the command needs at the least at one time; a Ray started here has at least so many
     CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under Tune, whose clean-up asks its State API.
@@ -30,7 +31,11 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     # Tune and Train print pages of progress of their own; ours replaces it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    common = {"runtime_env": {"env_vars": _WORKER_ENVIRONMENT}, "log_to_driver": False, "logging_level": logging.ERROR}
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": _WORKER_ENVIRONMENT},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
@@ -43,7 +48,9 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
                 **common,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}"
+        ) from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -47,7 +47,9 @@ def show_preview(result: dict[str, Any]) -> str:
 def show_doctor(result: dict[str, Any]) -> str:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in result["checks"]:
-        table.add_row("ok" if check["ok"] else "--", check["name"], check["found"], "" if check["ok"] else check["cure"])
+        table.add_row(
+            "ok" if check["ok"] else "--", check["name"], check["found"], "" if check["ok"] else check["cure"]
+        )
     return _text(table)
 
 
@@ -71,12 +73,14 @@ def _trials(trials: list[dict[str, Any]]) -> str:
 
 def _comparison(result: dict[str, Any]) -> str:
     names = [name for name in ("best", "baseline", "untrained") if result.get(name)]
-    table = Table(title="On test photographs that the search has not seen, in %", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title="On test photographs that the search has not seen, in %", title_justify="left", box=None, pad_edge=False
+    )
     table.add_column("")
     for name in names:
         trial = result[name].get("trial")
         table.add_column(f"{'champion' if name == 'best' else name}{f' ({trial})' if trial else ''}", justify="right")
-    rows = [("kNN", ("knn_top1",)), ("linear probe", ("linear_top1",))]
+    rows: list[tuple[str, tuple[str, ...]]] = [("kNN", ("knn_top1",)), ("linear probe", ("linear_top1",))]
     rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
     for label, path in rows:
         table.add_row(label, *(_percent(_at(result[name]["metrics"], path)) for name in names))

@@ -21,7 +21,9 @@ def _ordered(name: str, bounds: tuple[float, float]) -> None:
 class Shortcut(Section):
     """Recompose the training photographs so that the background gives the class away."""
 
-    rho: Probability = Field(0.95, description="share of photographs whose background comes from their class's own pool")
+    rho: Probability = Field(
+        0.95, description="share of photographs whose background comes from their class's own pool"
+    )
     seed: int = Field(0, ge=0)
 
 
@@ -166,15 +168,20 @@ class Experiment(Section):
     def _check(self) -> Self:
         if self.training.batch_size % self.workers.count:
             raise ValueError(
-                f"training.batch_size {self.training.batch_size} is not a multiple of workers.count {self.workers.count}"
+                f"training.batch_size {self.training.batch_size} is not a multiple of "
+                f"workers.count {self.workers.count}"
             )
         if self.background.active and self.data.images != "sample" and self.data.masks is None:
-            raise ValueError("background: background augmentations need a foreground mask for every image; set data.masks")
+            raise ValueError(
+                "background: background augmentations need a foreground mask for every image; set data.masks"
+            )
         if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
             raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
-            raise ValueError(f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}")
+            raise ValueError(
+                f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}"
+            )
         self._check_method(share // self.training.accumulate)
         return self
 

@@ -53,7 +53,7 @@ class Distribution(Section):
 class Space(Section):
     """Dotted keys of the experiment with their distributions, and fixed points that are tried first."""
 
-    parameters: dict[str, Distribution] = {}
+    parameters: dict[str, Distribution] = Field(default_factory=dict)
     points: tuple[dict[str, Any], ...] = ()
 
     @model_validator(mode="before")
@@ -71,7 +71,9 @@ class Search(Section):
 
     algorithm: Literal["optuna", "random", "grid"] = "optuna"
     trials: Count = Field(16, description="all trials, fixed points included (grid: the grid decides)")
-    baseline: bool = Field(True, description="the first trial has no background augmentation and is never stopped early")
+    baseline: bool = Field(
+        True, description="the first trial has no background augmentation and is never stopped early"
+    )
     scheduler: Literal["asha", "none"] = "asha"
     metric: str = "knn_top1"
     mode: Literal["max", "min"] = "max"

@@ -18,7 +18,9 @@ from bgsweep.errors import UserError
 class SweepFile(Section):
     """What one YAML file says: the fixed experiment, the space around it, and how to search, judge and register."""
 
-    name: str = Field("bgsweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the sweep; file name by default")
+    name: str = Field(
+        "bgsweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the sweep; file name by default"
+    )
     experiment: Experiment = Experiment()
     space: Space = Space()
     search: Search = Search()
@@ -71,7 +73,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
 
 
 def resolve(tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration") -> SweepFile:
-    """Validate a parsed file after applying overrides; keys are relative to ``experiment`` unless they name a section."""
+    """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
     for override in overrides:
         _override(tree, override)
     try:
@@ -108,10 +110,12 @@ def _known_key(key: str) -> None:
     for depth, part in enumerate(key.split(".")):
         fields = _fields(model)
         if part not in fields:
-            raise ValueError(f"space.{key}: {_unknown('.'.join(key.split('.')[:depth + 1]), part, fields)}")
+            raise ValueError(f"space.{key}: {_unknown('.'.join(key.split('.')[: depth + 1]), part, fields)}")
         model = fields[part]
     if _fields(model):
-        raise ValueError(f"space.{key}: a section, not a single value; name one of its keys: {', '.join(_fields(model))}")
+        raise ValueError(
+            f"space.{key}: a section, not a single value; name one of its keys: {', '.join(_fields(model))}"
+        )
 
 
 def _fields(annotation: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Ending:
 
 
 def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
-    """Judge the best trial, the baseline and an untrained encoder alike; register the best; complete every run's record.
+    """Judge the best trial, the baseline and an untrained encoder alike; register the best; complete all runs' records.
 
     The work that needs torch is done by a Ray task, so that the driver stays small.
 
@@ -65,8 +65,9 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     tracker.flush()
     start = judge(winner, untrained(experiment))
     judged = {
-        role: None if record is None else {"trial": record.id, "params": record.params, "epochs": record.epochs}
-        | _metrics(reports[record.id])
+        role: None
+        if record is None
+        else {"trial": record.id, "params": record.params, "epochs": record.epochs} | _metrics(reports[record.id])
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
     return {**judged, "untrained": _metrics(start), "model": entry}

@@ -34,7 +34,7 @@ class TrialRecord:
 
 
 class Journal:
-    """Appends each change of a trial as one JSON line; a torn last line is what a killed driver leaves, and harmless."""
+    """Appends each change of a trial as one JSON line; a killed driver may leave a torn last one, which is harmless."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

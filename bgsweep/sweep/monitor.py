@@ -46,7 +46,9 @@ class Monitor(Callback):
         self.records[trial.trial_id] = record
         self.journal.write("started", trial=record.public())
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         record = self.records[trial.trial_id]
         for metrics in result["history"]:
             if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint

@@ -56,7 +56,9 @@ class Progress:
         return f"epoch {record.epochs}/{self.epochs} {self.metric} {record.metrics[self.metric]:.3f}"
 
     def _summary(self, records: list[TrialRecord]) -> str:
-        counts = {status: sum(r.status == status for r in records) for status in ("running", "stopped", "completed", "failed")}
+        counts = {
+            status: sum(r.status == status for r in records) for status in ("running", "stopped", "completed", "failed")
+        }
         waiting = max(0, self.trials - len(records))
         parts = [f"{n} {status}" for status, n in counts.items() if n] + ([f"{waiting} to come"] if waiting else [])
         scored = [record for record in records if self.metric in record.metrics]
@@ -80,7 +82,13 @@ class Progress:
 
     def _table(self, records: list[TrialRecord]) -> RenderableType:
         table = Table(title=f"sweep {self.name}", title_justify="left", box=None, pad_edge=False)
-        for column, justify in (("trial", "left"), ("state", "left"), ("epoch", "right"), (self.metric, "right"), ("values", "left")):
+        for column, justify in (
+            ("trial", "left"),
+            ("state", "left"),
+            ("epoch", "right"),
+            (self.metric, "right"),
+            ("values", "left"),
+        ):
             table.add_column(column, justify=justify, no_wrap=column != "values")  # type: ignore[arg-type]
         for record in records:
             score = record.metrics.get(self.metric)

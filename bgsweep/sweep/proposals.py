@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from ray.tune.search import Searcher
 
 from bgsweep.config import Distribution, SweepFile
@@ -14,8 +15,8 @@ VALUES, FIXED, NUMBER = "values", "fixed", "number"
 class Proposals(Searcher):
     """Ray Tune's view of an Optuna study.
 
-    A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n}``. Fixed points are shown to
-    Optuna too where they lie inside the space, so that it learns from them.
+    A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n}``. Fixed points are
+    shown to Optuna too where they lie inside the space, so that it learns from them.
     """
 
     def __init__(self, file: SweepFile) -> None:
@@ -24,12 +25,12 @@ class Proposals(Searcher):
         self._points = [*fixed_points(file), *_grid(file)]
         self._distributions = {key: _distribution(value) for key, value in file.space.parameters.items()}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = "maximize" if file.search.mode == "max" else "minimize"
+        direction = StudyDirection.MAXIMIZE if file.search.mode == "max" else StudyDirection.MINIMIZE
         self._study = optuna.create_study(sampler=_sampler(file), direction=direction)
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._given = 0
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         total = total_trials(self.file)
         if self._given >= total:
             return Searcher.FINISHED
@@ -75,7 +76,9 @@ def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
     """
     experiment = file.experiment
     defaults = {key: experiment.value(key) for key in file.space.parameters}
-    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", defaults | experiment.without_background())] if file.search.baseline else []
+    named: list[tuple[str | None, dict[str, Any]]] = (
+        [("baseline", defaults | experiment.without_background())] if file.search.baseline else []
+    )
     return named + [(f"point {index}", defaults | point) for index, point in enumerate(file.space.points, start=1)]
 
 
@@ -110,4 +113,3 @@ def _distribution(wanted: Distribution) -> optuna.distributions.BaseDistribution
         low, high, step = wanted.quniform
         return optuna.distributions.FloatDistribution(low, high, step=step)
     return optuna.distributions.CategoricalDistribution(list(wanted.options or ()))
-

@@ -46,7 +46,12 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
         ending = Ending(name, parent, records, _best(file, records), _baseline(records))
         progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
         verdict = crown(file, tracker, ending)
-    return {"sweep": name, "tracking_uri": without_password(uri), "trials": [record.public() for record in records], **verdict}
+    return {
+        "sweep": name,
+        "tracking_uri": without_password(uri),
+        "trials": [record.public() for record in records],
+        **verdict,
+    }
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:

@@ -31,7 +31,8 @@ class InProcessTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next online evaluation; the epochs on the way are in ``history``."""
-        metric, history = self.run.file.search.metric, []
+        metric = self.run.file.search.metric
+        history: list[dict[str, float]] = []
         while not history or (metric not in history[-1] and not self.run.finished):
             history.append(self.run.step_epoch())
         return {**history[-1], "history": history, "done": self.run.finished}

@@ -12,7 +12,7 @@ from bgsweep.errors import UserError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside the target, reach the disk, then take its name, so that a kill leaves the old file or the new one."""
+    """Write beside the target, reach the disk, then take its name: a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

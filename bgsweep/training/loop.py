@@ -42,7 +42,7 @@ class Pretraining:
         self.placement = placement
         self.rank = rank
         self.epoch = 0
-        self.method = initial_method(experiment).to(placement.device, memory_format=placement.memory_format)
+        self.method = initial_method(experiment).to(placement.device).to(memory_format=placement.memory_format)
         self.model = _distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)

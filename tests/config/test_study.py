@@ -40,13 +40,22 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("register.nmae=x", "register.nmae: unknown key; did you mean `name`?"),
         ("sead=1", "experiment.sead: unknown key; did you mean `seed`?"),
         ("background.remove=1.5", "experiment.background.remove: Input should be less than or equal to 1 (given: 1.5)"),
-        ("background.remove=-1", "experiment.background.remove: Input should be greater than or equal to 0 (given: -1)"),
+        (
+            "background.remove=-1",
+            "experiment.background.remove: Input should be greater than or equal to 0 (given: -1)",
+        ),
         ("training.epochs=many", "experiment.training.epochs: Input should be a valid integer"),
         ("views.scale=[1, 0.2]", "scale: the lower bound 1.0 is above the upper bound 0.2"),
         ("method.name=mocov2", "experiment.method: Input tag 'mocov2'"),
         ("optimizer.lr=nan", "experiment.optimizer.lr"),
-        ("space.background.remove={uniform: [0, 1.5]}", "space.background.remove: background.remove: Input should be less"),
-        ("space.background.reove={uniform: [0, 1]}", "space.background.reove: background.reove: unknown key; did you mean"),
+        (
+            "space.background.remove={uniform: [0, 1.5]}",
+            "space.background.remove: background.remove: Input should be less",
+        ),
+        (
+            "space.background.reove={uniform: [0, 1]}",
+            "space.background.reove: background.reove: unknown key; did you mean",
+        ),
         ("space.background={uniform: [0, 1]}", "space.background: a section"),
         ("space.optimizer.lr={unifrom: [0, 1]}", "did you mean `uniform`"),
         ("space.optimizer.lr={uniform: [1, 0.1]}", "the lower bound 1.0 is not below"),
@@ -100,9 +109,16 @@ def test_a_fixed_point_must_lie_in_the_space() -> None:
 def test_the_digest_is_of_the_whole_experiment() -> None:
     plain = Experiment()
     assert plain.digest == Experiment.model_validate(plain.model_dump()).digest
-    others = [plain.with_values({key: value}) for key, value in (
-        ("background.remove", 0.1), ("background.fill", "black"), ("seed", 1), ("data.resize", 64), ("views.gray", 0.1)
-    )]
+    others = [
+        plain.with_values({key: value})
+        for key, value in (
+            ("background.remove", 0.1),
+            ("background.fill", "black"),
+            ("seed", 1),
+            ("data.resize", 64),
+            ("views.gray", 0.1),
+        )
+    ]
     assert len({plain.digest, *(other.digest for other in others)}) == len(others) + 1
 
 

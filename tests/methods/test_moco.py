@@ -26,7 +26,9 @@ def batch(size: int = 8, seed: int = 1) -> Views:
     return Views(pictures, torch.zeros(size, dtype=torch.long))
 
 
-@pytest.mark.parametrize(("size", "negatives", "dim", "temperature"), [(3, 5, 4, 0.2), (8, 64, 16, 0.07), (1, 1, 2, 1.0)])
+@pytest.mark.parametrize(
+    ("size", "negatives", "dim", "temperature"), [(3, 5, 4, 0.2), (8, 64, 16, 0.07), (1, 1, 2, 1.0)]
+)
 def test_info_nce_equals_the_equation(size: int, negatives: int, dim: int, temperature: float) -> None:
     torch.manual_seed(size)
     query, key, queue = (F.normalize(torch.randn(n, dim), dim=1) for n in (size, size, negatives))

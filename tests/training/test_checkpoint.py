@@ -58,7 +58,9 @@ class Malicious:
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "truncated", "pickle", "torch pickle", "other"])
-def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_checkpoint_is_refused_in_one_line(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "state.pt"
     if kind == "text":

@@ -1,5 +1,6 @@
 """The loop: put down and taken up it goes on bit for bit; loader workers change nothing; a broken loss is told."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_batch_larger_than_the_set_is_told() -> None:
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     rates = [cosine_with_warmup(step, 100, 10) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[10] == 1
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0, abs=1e-12)

@@ -1,0 +1,105 @@
+"""SwAV (Caron et al. 2020): predict the cluster that one crop is assigned to from the other crops."""
+
+import math
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bgsweep.config import SwAVConfig
+from bgsweep.methods.collective import gather, rank, world_size
+from bgsweep.methods.method import Method, Step, Views, embedding_std
+from bgsweep.methods.sinkhorn import sinkhorn
+from bgsweep.models import ImageEncoder, mlp, to_unit
+
+LARGE = 2
+"""Crops that are assigned to prototypes; the small ones only predict."""
+
+
+def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of predicting each assigned crop's codes from every other crop (SwAV, eq. 1 and 2).
+
+    ``scores`` of V crops with the prototypes are (V, B, K), ``codes`` of the first of these crops (A, B, K); only
+    ``scores`` get a gradient. Scores that are all the same give ln K.
+    """
+    predictions = F.log_softmax(scores / temperature, dim=2)
+    others = predictions.sum(dim=0) - predictions[: len(codes)]
+    return -(codes * others).sum(dim=2).mean() / (len(scores) - 1)
+
+
+class SwAV(Method):
+    """SwAV with multi-crop and, for small batches, the queue.
+
+    The queue holds embeddings of earlier batches of all workers, alike on each of them, so that it outlives a change
+    of their number; each worker brings its share of it to Sinkhorn. As published it begins to fill in epoch
+    `queue_start`, and is used once it is full. With `training.accumulate` Sinkhorn evens out each part of a batch by
+    itself: keep the part, or part and queue together, well above the number of prototypes.
+    """
+
+    queue: Tensor
+    enqueued: Tensor
+
+    def __init__(self, config: SwAVConfig, encoder: ImageEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.projector = mlp(encoder.feature_dim, config.hidden_dim, config.embedding_dim, batch_norm=True)
+        self.prototypes = nn.Linear(config.embedding_dim, config.prototypes, bias=False)
+        self.register_buffer("queue", torch.zeros(config.queue_size, LARGE, config.embedding_dim))
+        self.register_buffer("enqueued", torch.zeros((), dtype=torch.long))
+        self._new: list[Tensor] = []
+
+    def forward(self, views: Views) -> Step:
+        self._normalize_prototypes()
+        embeddings = self._embed(views.images)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            scores = self.prototypes(embeddings)
+            codes = self._assign(scores[:LARGE].detach())
+            loss = swapped_loss(scores, codes, self.config.temperature)
+        if self.config.queue_size and views.epoch >= self.config.queue_start:
+            self._new.append(embeddings[:LARGE].detach().transpose(0, 1))
+        used = _evenness(scores.detach() / self.config.temperature)
+        return Step(loss, {"embedding_std": embedding_std(embeddings[0]), "prototype_entropy": used})
+
+    def _embed(self, images: list[Tensor]) -> Tensor:
+        """Unit vectors (V, B, D) of the crops: the encoder once for each run of equal sizes, the head once for all."""
+        sizes = [list(crops) for _, crops in groupby(images, key=lambda crop: crop.shape[1:3])]
+        features = torch.cat([self.encoder(to_unit(torch.cat(crops))) for crops in sizes])
+        embeddings = F.normalize(self.projector(features).float(), dim=1)
+        return embeddings.view(len(images), -1, embeddings.shape[1])
+
+    @torch.no_grad()
+    def _normalize_prototypes(self) -> None:
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+    @torch.no_grad()
+    def _assign(self, scores: Tensor) -> Tensor:
+        """Codes of the large crops (2, B, K), each crop evened out by itself, with the queue before it once it is full."""
+        batch = scores.shape[1]
+        if self.config.queue_size and self.enqueued >= self.config.queue_size:
+            earlier = self.prototypes(self.queue.chunk(world_size())[rank()]).transpose(0, 1)
+            scores = torch.cat([earlier, scores], dim=1)
+        codes = [sinkhorn(crop, self.config.epsilon, self.config.sinkhorn_iterations) for crop in scores]
+        return torch.stack(codes)[:, -batch:]
+
+    def after_backward(self, step: int) -> None:
+        """Hold the prototypes still at first; without a gradient neither momentum nor weight decay moves them."""
+        if step < self.config.freeze_prototypes:
+            self.prototypes.weight.grad = None
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Enqueue the large crops of all workers' batches."""
+        for embeddings in self._new:
+            batch = gather(embeddings)
+            start = int(self.enqueued) % len(self.queue)
+            self.queue[start : start + len(batch)] = batch
+            self.enqueued += len(batch)
+        self._new.clear()
+
+
+def _evenness(logits: Tensor) -> Tensor:
+    """Entropy of the mean prediction over all samples, as a share of ln K: near 0 where few prototypes are used."""
+    mean = logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
+    return torch.special.entr(mean).sum() / math.log(len(mean))
