@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with a line `error: …` for what the user can mend."""
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
         options = _parser().parse_args(arguments)
         result: dict[str, Any] = options.run(options)

@@ -79,14 +79,14 @@ def load_trained(path: Path) -> Trained:
     """Read a checkpoint's encoder, in eval mode on the CPU; ``path`` is the file or its folder."""
     state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
     experiment = Experiment.model_validate(state["experiment"])
-    method = initial_method(experiment)
+    method = initial_method(experiment, state["classes"])
     method.load_state_dict(state["method"])
     return Trained(experiment, _still(method.encoder), state["metrics"])
 
 
 def untrained(experiment: Experiment) -> Trained:
     """The encoder that the experiment starts from."""
-    return Trained(experiment, _still(initial_method(experiment).encoder), {})
+    return Trained(experiment, _still(initial_method(experiment, classes=1).encoder), {})
 
 
 def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.methods import MethodConfig, MoCoV2Config
+from bgsweep.config.methods import MethodConfig, MoCoV2Config, SwAVConfig
 from bgsweep.config.section import Count, NonNegative, Positive, Probability, Section
 
 PerView = Probability | tuple[Probability, Probability]
@@ -101,7 +101,7 @@ class Background(Section):
 class Encoder(Section):
     """The network whose features are wanted."""
 
-    name: str = Field("resnet50", description="resnet10 or the name of a torchvision model")
+    name: str = Field("resnet50", description="resnet10, vit_s_16, a model of torchvision, or timm:NAME")
     width: Count = Field(64, description="channels of the first stage (resnet10 and resnet18 only)")
     stem: Literal["imagenet", "small"] = Field("imagenet", description="small: 3x3 convolution, no pooling (32-64 px)")
 
@@ -187,12 +187,12 @@ class Experiment(Section):
 
     def _check_method(self, part: int) -> None:
         method = self.method
+        if isinstance(method, MoCoV2Config | SwAVConfig) and method.queue_size % self.training.batch_size:
+            raise ValueError(
+                f"method.queue_size {method.queue_size} is not a multiple of "
+                f"training.batch_size {self.training.batch_size}"
+            )
         if method.name == "moco_v2":
-            if method.queue_size % self.training.batch_size:
-                raise ValueError(
-                    f"method.queue_size {method.queue_size} is not a multiple of "
-                    f"training.batch_size {self.training.batch_size}"
-                )
             if part % method.split_bn:
                 raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
         elif self.background.swap:

@@ -1,18 +1,29 @@
 """Self-supervised methods, one file each: modules, loss over views, and what happens after an optimiser step."""
 
-from bgsweep.config import Experiment, MoCoV2Config
+from bgsweep.config import Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.errors import UserError
 from bgsweep.methods.method import Method, Step
 from bgsweep.methods.moco import MoCoV2
+from bgsweep.methods.supervised import Supervised
+from bgsweep.methods.swav import SwAV
 from bgsweep.models import build_encoder
 
-__all__ = ["Method", "MoCoV2", "Step", "build_method"]
+__all__ = ["Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_method"]
 
 
-def build_method(experiment: Experiment) -> Method:
-    """The experiment's method around its encoder, with fresh weights from torch's global generator."""
-    config, encoder = experiment.method, build_encoder(experiment.encoder)
+def build_method(experiment: Experiment, classes: int) -> Method:
+    """The experiment's method around its encoder, with fresh weights from torch's global generator.
+
+    The encoder's weights are drawn first, so that they are the same for every method; ``classes``, how many there are,
+    matters to the supervised one alone.
+    """
+    config, views = experiment.method, experiment.views
+    encoder = build_encoder(experiment.encoder, [views.size, views.small_size][: 2 if views.small_crops else 1])
     match config:
         case MoCoV2Config():
             return MoCoV2(config, encoder)
+        case SwAVConfig():
+            return SwAV(config, encoder)
+        case SupervisedConfig():
+            return Supervised(config, encoder, classes)
     raise UserError(f"method.name: {config.name} is not built yet")

@@ -75,7 +75,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _assign(self, scores: Tensor) -> Tensor:
-        """Codes of the large crops (2, B, K), each crop evened out by itself, with the queue before it once it is full."""
+        """Codes of the large crops (2, B, K), each evened out by itself, with the queue before it once that is full."""
         batch = scores.shape[1]
         if self.config.queue_size and self.enqueued >= self.config.queue_size:
             earlier = self.prototypes(self.queue.chunk(world_size())[rank()]).transpose(0, 1)
@@ -102,4 +102,5 @@ class SwAV(Method):
 def _evenness(logits: Tensor) -> Tensor:
     """Entropy of the mean prediction over all samples, as a share of ln K: near 0 where few prototypes are used."""
     mean = logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
-    return torch.special.entr(mean).sum() / math.log(len(mean))
+    entropy: Tensor = torch.special.entr(mean).sum()
+    return entropy / math.log(len(mean))

@@ -1,4 +1,10 @@
-"""Encoders by name: torchvision's models without their classifier, a small ResNet-10, and a stem for small images."""
+"""Encoders by name: models of torchvision and timm without their classifier, ViT-S, and ResNets for small images."""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +13,13 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from bgsweep.config import Encoder
 from bgsweep.errors import UserError
+from bgsweep.models.vision_transformer import SHAPES, AnySizeVisionTransformer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_SINGLE_OUTPUT: dict[str, dict[str, Any]] = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
 _NARROW_DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2)}
 
 
@@ -39,32 +49,64 @@ class ImageEncoder(nn.Module):
         return features
 
 
-def build_encoder(config: Encoder) -> ImageEncoder:
+def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncoder:
     """Make the encoder that the configuration names, with fresh weights from torch's global generator.
 
+    Args:
+        sizes: heights (and widths) in pixels of the pictures that it will be trained on. Position embeddings of
+            transformers are made for the first.
+
     Raises:
-        UserError: no such model, or a stem or width that it does not have.
+        UserError: no such model, a stem or width that it does not have, or a size that it cannot take.
     """
     name = config.name
-    if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
-        backbone: nn.Module = _NarrowResNet(_NARROW_DEPTHS[name], config.width)
-    elif name in models.list_models(module=models):
-        backbone = models.get_model(name, weights=None)
-    else:
-        raise UserError(f"encoder.name: no model {name!r}; give resnet10 or a model of torchvision, such as resnet50")
-    if config.width != 64 and name not in _NARROW_DEPTHS:
-        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
-    feature_dim = _drop_classifier(backbone)
+    with _sizes_refused(name, sizes[0]):
+        backbone = _backbone(config, sizes[0])
     if config.stem == "small":
         if not isinstance(backbone, ResNet):
             raise UserError(f"encoder.stem: only ResNets have the small stem, not {name}")
         backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
-    return ImageEncoder(backbone, feature_dim)
+    return ImageEncoder(backbone, max(_feature_dim(backbone, name, size) for size in sizes))
 
 
-class _NarrowResNet(ResNet):
+def _backbone(config: Encoder, size: int) -> nn.Module:
+    """The named network without its classifier; its own errors tell of an image size that it cannot be made for."""
+    name = config.name
+    if config.width != 64 and name not in _NARROW_DEPTHS:
+        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
+    backbone: nn.Module
+    if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
+        backbone = _NarrowResNet(_NARROW_DEPTHS[name], config.width)
+    elif name in SHAPES:
+        backbone = AnySizeVisionTransformer(name, size)
+    elif name in models.list_models(module=models):
+        backbone = models.get_model(name, weights=None, **_SINGLE_OUTPUT.get(name, {}))
+    else:
+        return _timm_backbone(name, size)
+    _drop_classifier(backbone, name)
+    return backbone
+
+
+def _timm_backbone(name: str, size: int) -> nn.Module:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError as error:
+        raise UserError(
+            f"encoder.name: {name!r} is no model of torchvision; for those of timm: pip install 'timm>=1.0,<2'"
+        ) from error
+    if not timm.is_model(name.removeprefix("timm:")):
+        raise UserError(f"encoder.name: no model {name!r} in torchvision or timm; give resnet50, vit_s_16 or timm:NAME")
+    make: Callable[..., nn.Module] = partial(timm.create_model, name.removeprefix("timm:"), num_classes=0)
+    # Only transformers are made for an image size, and not all of those can change it later.
+    for options in ({"img_size": size, "dynamic_img_size": True}, {"img_size": size}):
+        with contextlib.suppress(TypeError):
+            return make(**options)
+    return make()
+
+
+class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet of basic blocks, with `width` channels in its first stage in place of 64."""
 
     def __init__(self, depths: tuple[int, int, int, int], width: int) -> None:
@@ -81,9 +123,32 @@ class _NarrowResNet(ResNet):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _drop_classifier(backbone: nn.Module) -> int:
-    """Replace the last linear layer by nothing, and say how many features reached it."""
-    name, linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear)][-1]
-    parent, _, leaf = name.rpartition(".")
+def _drop_classifier(backbone: nn.Module, name: str) -> None:
+    """Replace the last linear layer by nothing."""
+    linears = [path for path, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise UserError(f"encoder.name: {name} ends in no linear classifier that could be taken off")
+    parent, _, leaf = linears[-1].rpartition(".")
     setattr(backbone.get_submodule(parent), leaf, nn.Identity())
-    return linear.in_features
+
+
+@torch.no_grad()
+def _feature_dim(backbone: nn.Module, name: str, size: int) -> int:
+    """How many features come out, found by looking at a black picture."""
+    backbone.eval()
+    with _sizes_refused(name, size):
+        features = backbone(torch.zeros(1, 3, size, size))
+    backbone.train()
+    if features.ndim != 2:
+        raise UserError(f"encoder.name: {name} gives features of shape {tuple(features.shape[1:])}, not a vector")
+    return int(features.shape[1])
+
+
+@contextlib.contextmanager
+def _sizes_refused(name: str, size: int) -> Iterator[None]:
+    """A network's own complaint about the size of a picture, told in one line."""
+    try:
+        yield
+    except (ValueError, AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"encoder.name: {name} cannot take views of {size} px ({reason}); change views.size") from error

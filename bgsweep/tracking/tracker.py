@@ -230,6 +230,7 @@ class Tracker:
 def _quiet_mlflow() -> None:
     """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     import mlflow  # noqa: F401  sets its own log level, which is then changed

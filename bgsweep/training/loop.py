@@ -15,7 +15,7 @@ from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.data.loader import Batch, Batches
-from bgsweep.data.sample import Source
+from bgsweep.data.sample import UNLABELLED, Source
 from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
 from bgsweep.methods.method import Views
@@ -42,7 +42,9 @@ class Pretraining:
         self.placement = placement
         self.rank = rank
         self.epoch = 0
-        self.method = initial_method(experiment).to(placement.device).to(memory_format=placement.memory_format)
+        self.classes = _classes(experiment, source)
+        method = initial_method(experiment, self.classes)
+        self.method = method.to(placement.device).to(memory_format=placement.memory_format)
         self.model = _distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
@@ -121,6 +123,7 @@ class Pretraining:
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "digest": self.experiment.digest,
+            "classes": self.classes,
             "epoch": self.epoch,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -141,11 +144,22 @@ class Pretraining:
         self.epoch = state["epoch"]
 
 
-def initial_method(experiment: Experiment) -> Method:
+def initial_method(experiment: Experiment, classes: int) -> Method:
     """The experiment's method before its first step; the seed decides the weights, on every worker alike."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
-        return build_method(experiment)
+        return build_method(experiment, classes)
+
+
+def _classes(experiment: Experiment, source: Source) -> int:
+    """How many classes the labels name; supervised learning needs one for every photograph."""
+    unlabelled = int((source.labels == UNLABELLED).sum())
+    if experiment.method.name == "supervised" and unlabelled:
+        raise UserError(
+            f"method.name: supervised needs labels, but {unlabelled} of {len(source)} photographs in {source.name} have "
+            "none; put them into one folder for each class"
+        )
+    return len(source.classes)
 
 
 def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:

@@ -21,7 +21,7 @@ def train(experiment: Experiment, rank: int, world_size: int) -> dict[str, torch
     """A few steps of SGD on this worker's share of fixed batches; the weights, and the losses under `losses`."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    method = build_method(experiment)
+    method = build_method(experiment, classes=3)
     model = DistributedDataParallel(method, broadcast_buffers=False) if world_size > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     losses = []
