@@ -1,0 +1,127 @@
+"""A whole small sweep, from the command line to the registry."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+SPACE = [
+    "space.background.remove={uniform: [0.0, 0.8]}",
+    "space.optimizer.lr={loguniform: [0.01, 0.1]}",
+    "space.points=[{}]",
+    "search.trials=4",
+    "evaluate.variant=mixed_rand",
+    "register.name=tiny",
+]
+
+
+def sweep(folder: Path, *overrides: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *SPACE, *overrides, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "best so far" in done.stderr or "judging" in done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert len(done.stdout.splitlines()) == 1, "something besides the object was printed to stdout"
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, sweep(folder)
+
+
+@pytest.mark.slow
+def test_every_trial_is_accounted_for(finished: tuple[Path, dict[str, Any]]) -> None:
+    trials = finished[1]["trials"]
+    assert [trial["id"] for trial in trials] == ["t00", "t01", "t02", "t03"]
+    assert {trial["status"] for trial in trials} <= {"completed", "stopped"}
+    assert trials[0]["fixed"] == "baseline"
+    assert trials[0]["params"]["background.remove"] == 0
+    assert trials[0]["status"] == "completed" and trials[0]["epochs"] == 3
+    assert trials[1]["params"] == {"background.remove": 0.3, "optimizer.lr": 0.03}
+    assert len({trial["digest"] for trial in trials}) == 4
+    assert all(0 < trial["metrics"]["knn_top1"] < 1 for trial in trials)
+
+
+@pytest.mark.slow
+def test_champion_and_baseline_are_judged_alike(finished: tuple[Path, dict[str, Any]]) -> None:
+    found = finished[1]
+    completed = [trial for trial in found["trials"] if trial["status"] == "completed"]
+    assert found["best"]["trial"] == max(completed, key=lambda trial: trial["metrics"]["knn_top1"])["id"]
+    assert found["baseline"]["trial"] == "t00"
+    assert found["best"]["epochs"] == found["baseline"]["epochs"] == 3
+    for role in ("best", "baseline", "untrained"):
+        metrics = found[role]["metrics"]
+        names = {"original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "bg_gap"}
+        assert set(metrics["backgrounds"]) == names
+        assert 0 <= metrics["knn_top1"] <= 1 and 0 <= metrics["linear_top1"] <= 1
+        assert metrics["knn_top1"] == metrics["backgrounds"]["mixed_rand"]
+
+
+@pytest.mark.slow
+def test_mlflow_has_it_all_and_nothing_runs_on(finished: tuple[Path, dict[str, Any]]) -> None:
+    import mlflow
+
+    _, found = finished
+    client = mlflow.MlflowClient(tracking_uri=found["tracking_uri"])
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1 and len(runs) == 5
+    trial = client.get_run(found["trials"][1]["run_id"])
+    assert trial.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    assert trial.data.params["background.remove"] == "0.3"
+    history = client.get_metric_history(trial.info.run_id, "loss")
+    assert [point.step for point in history] == list(range(1, found["trials"][1]["epochs"] + 1))
+    for run in (trial, parents[0]):
+        files = {item.path for item in client.list_artifacts(run.info.run_id)}
+        assert {"config.yaml", "augmentation.json", "views.png"} <= files, run.info.run_name
+        assert run.inputs.dataset_inputs, "no dataset digest"
+    assert {"version.torch", "python"} <= {key.removeprefix("bgsweep.") for key in parents[0].data.tags}
+    alias = client.get_model_version_by_alias("tiny", "champion")
+    assert int(alias.version) == found["model"]["version"] == 1
+
+
+LOAD = """
+import sys
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "bgsweep":
+            raise ImportError("bgsweep is not installed here")
+sys.meta_path.insert(0, Forbid())
+import mlflow, numpy
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny@champion")
+images = numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], model.predict(images))
+assert model.predict(images[:1, :, :20, :14]).shape == (1, 32)
+"""
+
+
+@pytest.mark.slow
+def test_the_champion_works_without_bgsweep_and_equals_its_checkpoint(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    import numpy as np
+    import torch
+
+    from bgsweep.run import load_trained
+
+    _, found = finished
+    images = np.random.default_rng(0).random((3, 3, 16, 16), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-c", LOAD, found["tracking_uri"], "images.npy", "features.npy"]
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = next(trial for trial in found["trials"] if trial["id"] == found["best"]["trial"])
+    encoder = load_trained(Path(record["checkpoint"])).encoder
+    expected = encoder(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,101 @@
+"""The command line as a user meets it: one line for every mistake, one JSON object for every program."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BGSWEEP = [sys.executable, "-m", "bgsweep.cli"]
+QUICKSTART = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+def bgsweep(*arguments: object, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [*BGSWEEP, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sweep", "nothing.yaml"], "nothing.yaml: No such file"),
+        (["sweeep", TINY], "invalid choice: 'sweeep'"),
+        (["pretrain", TINY, "background.remvoe=0.5"], "did you mean `remove`"),
+        (["pretrain", TINY, "background.remove=1.5"], "less than or equal to 1"),
+        (["pretrain", TINY, "data.images=nowhere"], "nowhere"),
+        (["pretrain", TINY, "training.batch_size=1280", "method.queue_size=1280"], "960"),
+        (["pretrain", TINY, "workers.device=cuda"], "workers.device"),
+        (["pretrain", TINY, "encoder.name=resnet51"], "resnet51"),
+        (["pretrain"], "required: file"),
+        (["evaluate", "nothing.pt", TINY], "nothing.pt: no such checkpoint"),
+        (["preview", TINY, "--out", "/proc/picture.png"], "/proc/picture.png: cannot be written"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:1] + value[2:])) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[object], told: str) -> None:
+    if arguments[:1] == ["pretrain"] and "workers.device=cuda" in arguments and _has_gpu():
+        pytest.skip("this machine has a GPU")
+    done = bgsweep(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_doctor_says_what_is_here(tmp_path: Path) -> None:
+    done = bgsweep("doctor", QUICKSTART, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ok"]
+    found = {check["name"]: check["found"] for check in result["checks"]}
+    assert found["train"] == "960 photographs in 10 classes"
+    assert found["masks"] == "for every photograph"
+
+
+def test_doctor_tells_of_an_unreachable_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result = json.loads(bgsweep("doctor", "--json", folder=tmp_path).stdout)
+    assert not result["ok"]
+    (check,) = [check for check in result["checks"] if check["name"] == "tracking"]
+    assert not check["ok"]
+    assert "MLFLOW_TRACKING_URI" in check["cure"]
+
+
+def test_preview_writes_a_picture(tmp_path: Path) -> None:
+    done = bgsweep("preview", TINY, "--json", "--images", 3, "--out", "sub/views.png", folder=tmp_path)
+    result = json.loads(done.stdout)
+    assert (tmp_path / "sub" / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert result["shares"]["removed"] == pytest.approx(0.3, abs=0.08)
+
+
+def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) -> None:
+    first = json.loads(bgsweep("pretrain", TINY, "--json", folder=tmp_path).stdout.splitlines()[-1])
+    assert {"loss", "knn_top1", "embedding_std", "data_wait"} <= first["metrics"].keys()
+    assert first["metrics"]["epoch"] == 3
+    again = bgsweep("pretrain", TINY, "--json", folder=tmp_path)
+    assert "epoch 1/3" not in again.stderr, "a finished run was trained again"
+    assert json.loads(again.stdout.splitlines()[-1])["metrics"] == first["metrics"]
+
+    done = bgsweep("evaluate", first["checkpoint"], TINY, "--json", folder=tmp_path)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < report["knn_top1"] < 1
+    gap = report["backgrounds"]["mixed_same"] - report["backgrounds"]["mixed_rand"]
+    assert report["backgrounds"]["bg_gap"] == pytest.approx(gap)
+
+
+@pytest.mark.parametrize("module", ["bgsweep", "bgsweep.cli"])
+def test_imports_bring_no_torch_ray_or_mlflow(module: str) -> None:
+    """`import bgsweep` and `--help` are quick because nothing heavy comes with them."""
+    script = f"import sys, {module}; print([m for m in ('torch', 'ray', 'mlflow', 'albumentations') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

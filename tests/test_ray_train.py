@@ -1,0 +1,71 @@
+"""Several workers on Ray Train: a killed one is made good from the checkpoint, and nothing of it shows in the result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+TINY = Path(__file__).with_name("tiny.yaml")
+OVERRIDES = ["workers.count=2", "training.epochs=8"]
+
+
+def pretrain(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bgsweep.cli", "pretrain", str(TINY), *OVERRIDES, "--json"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def training_workers(driver: int) -> list[psutil.Process]:
+    """Ray Train's worker processes below a driver, which Ray names after their class."""
+    children = psutil.Process(driver).children(recursive=True)
+    return [child for child in children if "RayTrainWorker" in " ".join(_command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def result(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
+    out, log = process.communicate(timeout=400)
+    assert process.returncode == 0, log
+    return json.loads(out.splitlines()[-1]), log
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_mid_epoch_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "quiet").mkdir()
+    (tmp_path / "killed").mkdir()
+    undisturbed, _ = result(pretrain(tmp_path / "quiet"))
+
+    process = pretrain(tmp_path / "killed")
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "killed").glob("bgsweep_runs/pretrain/*/checkpoint_*/state.pt")):
+        assert time.monotonic() < deadline and process.poll() is None, "no checkpoint was written"
+        time.sleep(0.05)
+    victims = training_workers(process.pid)
+    assert len(victims) == 2
+    os.kill(victims[1].pid, signal.SIGKILL)
+    disturbed, log = result(process)
+
+    assert disturbed["metrics"]["epoch"] == 8
+    assert [line.split("  ")[0] for line in log.splitlines() if line.startswith("epoch ")] == [
+        f"epoch {epoch}/8" for epoch in range(1, 9)
+    ], "an epoch is missing or told twice"
+    for name in ("loss", "knn_top1", "embedding_std"):
+        assert disturbed["metrics"][name] == undisturbed["metrics"][name]
+    states = [torch.load(Path(run["checkpoint"], "state.pt"), weights_only=True) for run in (undisturbed, disturbed)]
+    for name, value in states[0]["method"].items():
+        assert torch.equal(value, states[1]["method"][name]), f"{name} differs"
+    assert not [child for child in psutil.process_iter() if child.pid in {victim.pid for victim in victims}]
