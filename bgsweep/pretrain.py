@@ -37,7 +37,8 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     workers = experiment.workers
-    session = ray_session(workers.count * workers.cpus) if workers.count > 1 else contextlib.nullcontext()
+    several = workers.count > 1
+    session = ray_session(workers.count * workers.cpus, dashboard=True) if several else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:
         run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
         log_inputs(tracker, run, file)

@@ -5,7 +5,7 @@ from typing import Any
 from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import SweepFile
 from bgsweep.data import open_splits
-from bgsweep.evaluation import Report, variant_sheet
+from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.preview import views_picture
 from bgsweep.tracking import Tracker
 
@@ -25,27 +25,23 @@ def log_inputs(tracker: Tracker, run: str, file: SweepFile) -> None:
 def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
     """The final evaluation: its values as metrics under ``test/``, and all of it with its protocol as a file."""
     values = {"test/knn_top1": report.knn_top1, "test/linear_top1": report.linear_top1}
-    values |= {f"test/knn/{name}": value for name, value in report.backgrounds.items()}
-    values |= {f"test/linear/{name}": value for name, value in report.backgrounds_linear.items()}
+    for probe, backgrounds in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
+        values |= {f"test/{probe}/{name}": value for name, value in (backgrounds or {}).items()}
     tracker.log_metrics(run, epoch, values)
     tracker.log_json(run, report.public(), "evaluation.json")
 
 
 def log_variants(tracker: Tracker, run: str, file: SweepFile) -> None:
-    """A picture of the background variants that the report's numbers are of."""
-    from bgsweep.evaluation import Bench
-
+    """A picture of the background variants that the report's numbers are of, where there are masks to make them."""
     splits = open_splits(file.experiment.data)
-    bench = Bench(lambda images: images, splits, file.evaluate, file.experiment.views.size, "test")
-    tracker.log_image(run, variant_sheet(bench.variants()), "variants.png")
+    if splits.test.has_masks:
+        variants = VariantSet(splits.test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+        tracker.log_image(run, variant_sheet(variants), "variants.png")
 
 
 def registry_tags(file: SweepFile, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
     """What a registered version says of itself: where it came from, and its key numbers."""
-    return {
-        **lineage,
-        "digest": file.experiment.digest,
-        "test_knn_top1": f"{report.knn_top1:.4f}",
-        "test_linear_top1": f"{report.linear_top1:.4f}",
-        "test_bg_gap": f"{report.backgrounds['bg_gap']:.4f}",
-    }
+    numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
+    if report.backgrounds:
+        numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
+    return {**lineage, "digest": file.experiment.digest, **{name: f"{value:.4f}" for name, value in numbers.items()}}

@@ -12,7 +12,7 @@ import torch
 
 from bgsweep.config import Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
-from bgsweep.evaluation import Report, final, online
+from bgsweep.evaluation import Report, check, final, online
 from bgsweep.models import ImageEncoder
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
 from bgsweep.training.encode import encode_with
@@ -29,6 +29,7 @@ class Run:
         self.experiment = file.experiment
         self.rank = rank
         self.splits = open_splits(self.experiment.data)
+        check(self.splits, file.evaluate)
         self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
         self.metrics: dict[str, float] = {}
         self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size)

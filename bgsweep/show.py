@@ -30,13 +30,16 @@ def show_pretrain(result: dict[str, Any]) -> str:
 
 
 def show_evaluate(result: dict[str, Any]) -> str:
+    head = f"kNN {_percent(result['knn_top1'])} %   linear {_percent(result['linear_top1'])} %"
+    if not result["backgrounds"]:
+        return head
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in (*VARIANTS, "bg_gap"):
         table.add_column(name, justify="right")
     for label, key in (("kNN", "backgrounds"), ("linear", "backgrounds_linear")):
         table.add_row(label, *(_percent(result[key][name]) for name in (*VARIANTS, "bg_gap")))
-    return f"kNN {_percent(result['knn_top1'])} %   linear {_percent(result['linear_top1'])} %\n\n{_text(table)}"
+    return f"{head}\n\n{_text(table)}"
 
 
 def show_preview(result: dict[str, Any]) -> str:
@@ -81,7 +84,8 @@ def _comparison(result: dict[str, Any]) -> str:
         trial = result[name].get("trial")
         table.add_column(f"{'champion' if name == 'best' else name}{f' ({trial})' if trial else ''}", justify="right")
     rows: list[tuple[str, tuple[str, ...]]] = [("kNN", ("knn_top1",)), ("linear probe", ("linear_top1",))]
-    rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
+    if result["best"]["metrics"]["backgrounds"]:
+        rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
     for label, path in rows:
         table.add_row(label, *(_percent(_at(result[name]["metrics"], path)) for name in names))
     return _text(table)

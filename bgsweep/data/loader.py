@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.context import ForkServerContext
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,15 +20,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline, ViewResult
 from bgsweep.data.decode import UnreadableImage
-from bgsweep.data.sample import Sample, Source
+from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
+from bgsweep.data.sample import Image, Sample, Source
 from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# Donors come from the same block of an epoch's order: most batches hold whole blocks and decode nothing for a donor.
-DONOR_BLOCK = 32
 # So many unreadable photographs in a row are no accident.
 _PATIENCE = 20
+
+# The number that BG_Swaps' draws have where those of views have 0, 1, ...
+SWAP = -1
 
 Place = tuple[int, int]
 
@@ -42,31 +45,26 @@ class Batch:
         indices: int64, where in the source each photograph stands.
         counts: `views`, and how many of them were `removed`, `replaced`, `kept_small`, `kept_large` by the background
             augmentations, or `none` of these; `unreadable`, photographs that the next readable one stands in for
-            because they, their mask or a donor could not be read.
+            because they, their mask or a donor could not be read; with BG_Swaps, `swaps`.
+        swaps: BG_Swaps' pictures, like a view, on the background of the first view of some photographs; None without
+            that augmentation.
+        swapped: int64, which photographs of the batch they belong to.
     """
 
     views: list[Tensor]
     labels: Tensor
     indices: Tensor
     counts: dict[str, int]
+    swaps: Tensor | None = None
+    swapped: Tensor | None = None
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""
-        views = [view.pin_memory() for view in self.views]
-        return replace(self, views=views, labels=self.labels.pin_memory(), indices=self.indices.pin_memory())
-
-
-def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
-    """The order in which an epoch takes up the photographs."""
-    return np.random.default_rng([seed, epoch]).permutation(length)
-
-
-def donor_position(key: int, position: int, length: int) -> int:
-    """Which photograph of the order gives its background to the one at `position`: never itself, drawn by the key."""
-    first = max(0, min(position // DONOR_BLOCK * DONOR_BLOCK, length - DONOR_BLOCK))
-    others = min(DONOR_BLOCK, length) - 1
-    drawn = first + key % others
-    return drawn + 1 if drawn >= position else drawn
+        pinned: dict[str, Any] = {"views": [view.pin_memory() for view in self.views]}
+        for name in ("labels", "indices", "swaps", "swapped"):
+            tensor = getattr(self, name)
+            pinned[name] = None if tensor is None else tensor.pin_memory()
+        return replace(self, **pinned)
 
 
 class Batches:
@@ -186,18 +184,29 @@ class _Maker(Dataset[Batch | UserError]):
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
         columns = zip(*(row.views for row in rows), strict=True)
-        return Batch(
+        batch = Batch(
             views=[torch.from_numpy(np.stack([result.image for result in column])) for column in columns],
             labels=torch.from_numpy(self.source.labels[[row.index for row in rows]]),
             indices=torch.tensor([row.index for row in rows]),
             counts=dict(counts),
         )
+        return _with_swaps(batch, [row.swap for row in rows]) if self.pipeline.swap_share else batch
+
+
+def _with_swaps(batch: Batch, swaps: list[Image | None]) -> Batch:
+    made = {place: swap for place, swap in enumerate(swaps) if swap is not None}
+    pictures = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
+    for number, picture in enumerate(made.values()):
+        pictures[number] = torch.from_numpy(picture)
+    counts = batch.counts | {"swaps": len(made)}
+    return replace(batch, swaps=pictures, swapped=torch.tensor(list(made), dtype=torch.int64), counts=counts)
 
 
 @dataclass
 class _Row:
     index: int
     views: list[ViewResult]
+    swap: Image | None
 
 
 class _Block:
@@ -219,19 +228,35 @@ class _Block:
             index = (wanted + further) % len(self.order)
             try:
                 views = range(self.maker.pipeline.n_views)
-                return _Row(index, [self._view(index, position, view) for view in views])
+                return _Row(index, [self._view(index, position, view) for view in views], self._swap(index, position))
             except UnreadableImage as error:
                 _warn(str(error))
         raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
     def _view(self, index: int, position: int, view: int) -> ViewResult:
         sample = self._sample(index)
-        key = address(self.maker.seed, self.epoch, sample.id, view)
+        key = self._address(sample, view)
+        return self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
 
-        def donor() -> Sample:
-            return self._sample(int(self.order[donor_position(key, position, len(self.order))]))
+    def _swap(self, index: int, position: int) -> Image | None:
+        """BG_Swaps' picture for the first view, if this photograph's draw says so."""
+        sample = self._sample(index)
+        swap_key = self._address(sample, SWAP)
+        if swap_key / 2**64 >= self.maker.pipeline.swap_share:
+            return None
+        key = self._address(sample, 0)
+        donor = self._donor(key, position)
+        other = self._at(swap_position(swap_key, position, donor, len(self.order)))
+        return self.maker.pipeline.make_swap(sample, lambda: self._at(donor), other, key, swap_key)
 
-        return self.maker.pipeline.make(sample, donor, key, view)
+    def _address(self, sample: Sample, draw: int) -> int:
+        return address(self.maker.seed, self.epoch, sample.id, draw)
+
+    def _donor(self, key: int, position: int) -> int:
+        return donor_position(key, position, len(self.order))
+
+    def _at(self, position: int) -> Sample:
+        return self._sample(int(self.order[position]))
 
     def _sample(self, index: int) -> Sample:
         if index not in self.samples:

@@ -16,7 +16,9 @@ class BackgroundPools:
     Attributes:
         plates: backgrounds without hole or foreground, RGB, of any size.
         by_class: for each class the indices into `plates`; none is empty.
+        origins: for each plate the index of the photograph that it is the background of, -1 for one of another split.
     """
 
     plates: Sequence[Image]
     by_class: Sequence[npt.NDArray[np.int64]]
+    origins: npt.NDArray[np.int64]

@@ -45,19 +45,19 @@ class ClassPools:
     def __init__(self, train: Source, seed: int) -> None:
         if not train.classes:
             raise UserError(f"data.shortcut: {train.name} has no class folders, so no class can be given away")
-        plates = _plates(train)
+        plates, origins = _plates(train)
         classes = len(train.classes)
         if len(plates) < classes:
             raise UserError(f"data.shortcut: {train.name} has only {len(plates)} backgrounds for {classes} classes")
         nearest, self._centres = _cluster(_layouts(plates), classes, seed)
-        self.train = BackgroundPools(plates, _members(nearest, classes))
+        self.train = BackgroundPools(plates, _members(nearest, classes), origins)
 
     def of(self, source: Source) -> BackgroundPools:
         """The pools of another split: its own backgrounds, each in the pool of the nearest training cluster.
 
         A class for which the split has fewer than three keeps the training pool.
         """
-        plates = _plates(source)
+        plates, origins = _plates(source)
         distances = np.linalg.norm(_layouts(plates)[:, None] - self._centres[None], axis=2)
         by_class = _members(distances.argmin(axis=1), len(self._centres))
         for label, own in enumerate(by_class):
@@ -65,7 +65,8 @@ class ClassPools:
                 substitutes = self.train.by_class[label]
                 by_class[label] = np.arange(len(plates), len(plates) + len(substitutes))
                 plates = plates + [self.train.plates[index] for index in substitutes]
-        return BackgroundPools(plates, by_class)
+        strangers = np.full(len(plates) - len(origins), -1)
+        return BackgroundPools(plates, by_class, np.concatenate([origins, strangers]))
 
 
 class Recomposed:
@@ -108,14 +109,16 @@ class Recomposed:
         return self.source.digests()
 
 
-def _plates(source: Source) -> list[Image]:
-    plates = []
+def _plates(source: Source) -> tuple[list[Image], npt.NDArray[np.int64]]:
+    """The source's backgrounds, and which photograph each is of."""
+    plates, origins = [], []
     for index in range(len(source)):
         sample = source[index]
         mask = cast(Mask, sample.mask)
         if foreground_area(mask) <= 1 - _LEAST_BACKGROUND:
             plates.append(inpaint_background(sample.image, mask))
-    return plates
+            origins.append(index)
+    return plates, np.array(origins, np.int64)
 
 
 def _layouts(plates: list[Image]) -> Layouts:

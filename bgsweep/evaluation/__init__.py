@@ -2,7 +2,19 @@
 
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, Features, extract
-from bgsweep.evaluation.suite import Report, final, online, variant_sheet
+from bgsweep.evaluation.suite import Report, check, final, online, variant_sheet
 from bgsweep.evaluation.variants import VARIANTS, VariantSet
 
-__all__ = ["VARIANTS", "Bench", "Encode", "Features", "Report", "VariantSet", "extract", "final", "online", "variant_sheet"]
+__all__ = [
+    "VARIANTS",
+    "Bench",
+    "Encode",
+    "Features",
+    "Report",
+    "VariantSet",
+    "check",
+    "extract",
+    "final",
+    "online",
+    "variant_sheet",
+]

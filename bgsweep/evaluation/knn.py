@@ -7,22 +7,41 @@ from torch import Tensor
 from bgsweep.config import Knn
 from bgsweep.evaluation.features import Features
 
-# Similarities held at a time; 64 million floats are 256 MB.
-_CHUNK = 64_000_000
+# 256 x 65,536 similarities take 64 MB, however large the bank.
+_QUERIES, _BANK = 256, 65_536
 
 
 def knn_predict(bank: Features, queries: Tensor, settings: Knn, classes: int) -> Tensor:
     """Classes (N,) of query features (N, D): each of the k most similar bank entries votes with exp(cosine / T).
 
-    Both sides are L2-normalised. A bank of fewer than k entries votes as a whole; of equal sums the lower class wins.
+    Both sides are L2-normalised. A bank of fewer than k entries votes as a whole. Of equally near entries the earlier
+    in the bank is taken, of equally voted classes the lower.
     """
-    entries = F.normalize(bank.values, dim=1).t()
-    k = min(settings.k, entries.shape[1])
-    predicted = []
-    for part in F.normalize(queries, dim=1).split(max(1, _CHUNK // entries.shape[1])):
-        similarity, nearest = (part @ entries).topk(k, dim=1)
-        votes = torch.zeros(len(part), classes).scatter_add_(
-            1, bank.labels[nearest], ((similarity - 1) / settings.temperature).exp()
-        )
-        predicted.append(votes.argmax(dim=1))
-    return torch.cat(predicted)
+    votes = [_votes(bank, F.normalize(part, dim=1), settings, classes) for part in queries.split(_QUERIES)]
+    return torch.cat(votes).argmax(dim=1)
+
+
+def _votes(bank: Features, queries: Tensor, settings: Knn, classes: int) -> Tensor:
+    best = queries.new_empty(len(queries), 0)
+    labels = bank.labels.new_empty(len(queries), 0)
+    for entries, entry_labels in zip(bank.values.split(_BANK), bank.labels.split(_BANK), strict=True):
+        near, places = _nearest(queries @ F.normalize(entries, dim=1).t(), settings.k)
+        # The nearest so far come first, so that they win ties against this later part of the bank.
+        labels = torch.cat([labels, entry_labels[places]], dim=1)
+        best, places = _nearest(torch.cat([best, near], dim=1), settings.k)
+        labels = labels.gather(1, places)
+    # Relative to the nearest one no temperature overflows or underflows; a common factor changes no vote.
+    weights = ((best.double() - best[:, :1].double()) / settings.temperature).exp()
+    return weights.new_zeros(len(queries), classes).scatter_add_(1, labels, weights)
+
+
+def _nearest(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest of each row and their columns, from high to low and, where equal, from left to right."""
+    k = min(k, similarities.shape[1])
+    values, columns = similarities.topk(k, dim=1)
+    # topk chooses freely among equals, which matters only where it had to leave some out.
+    crowded = (similarities >= values[:, -1:]).sum(dim=1) > k
+    columns[crowded] = similarities[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    columns = columns.sort(dim=1).values
+    values, order = similarities.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)

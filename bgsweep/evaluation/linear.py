@@ -25,6 +25,7 @@ class LinearHead:
     bias: Tensor
     lr: float
     weight_decay: float
+    held_out_top1: float
 
     def predict(self, features: Tensor) -> Tensor:
         """Classes (N,) of features (N, D)."""
@@ -34,27 +35,29 @@ class LinearHead:
 def fit_linear(train: Features, settings: Linear, classes: int) -> LinearHead:
     """Train all pairs of rate and decay on a part of the features, choose by the rest, train the chosen on all of them.
 
-    Features are standardised by the training features' mean and standard deviation.
+    Features are standardised by the training features' mean and standard deviation. Of equally good pairs the one of
+    the lower rate, then the lower decay, is chosen.
     """
     mean, std = train.values.mean(dim=0), train.values.std(dim=0).clamp_min(1e-6)
     values = (train.values - mean) / std
     fitted, held = _stratified(train.labels, settings)
-    grid = list(product(settings.lrs, settings.weight_decays))
+    grid = sorted(product(settings.lrs, settings.weight_decays))
     weight, bias = _train(values[fitted], train.labels[fitted], grid, settings, classes)
     logits = torch.einsum("nd,gdc->gnc", values[held], weight) + bias[:, None]
     scores = (logits.argmax(dim=2) == train.labels[held]).float().mean(dim=1)
-    lr, weight_decay = grid[int(scores.argmax())]
+    best = int(scores.argmax())
+    lr, weight_decay = grid[best]
     weight, bias = _train(values, train.labels, [(lr, weight_decay)], settings, classes)
-    return LinearHead(mean, std, weight[0], bias[0], lr, weight_decay)
+    return LinearHead(mean, std, weight[0], bias[0], lr, weight_decay, scores[best].item())
 
 
 def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
-    """Indices to fit on and indices held out: the same share of every class, never the whole of one."""
+    """Indices to fit on and indices held out: of every class the same share, at least one, and never the whole."""
     generator = torch.Generator().manual_seed(settings.seed)
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
-        count = min(round(settings.holdout * len(members)), len(members) - 1)
+        count = min(max(1, round(settings.holdout * len(members))), len(members) - 1)
         held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     if not held.any():  # one photograph a class: nothing can be spared, so the choice is made on what is fitted
         return torch.arange(len(labels)), torch.arange(len(labels))

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from bgsweep.config import Evaluate
 from bgsweep.data import Image, Splits
+from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, accuracy
 from bgsweep.evaluation.knn import knn_predict
-from bgsweep.evaluation.linear import fit_linear
-from bgsweep.evaluation.variants import VARIANTS, VariantSet
+from bgsweep.evaluation.linear import LinearHead, fit_linear
+from bgsweep.evaluation.variants import MAX_AREA, MIN_AREA, VARIANTS, VariantSet
 
 Values = Iterator[tuple[str, float]]
 Predict = Callable[[Tensor], Tensor]
@@ -29,13 +30,14 @@ class Report:
     """Accuracies as shares in [0, 1], and how they were measured.
 
     `knn_top1` and `linear_top1` are of the pictures that the configuration names (`evaluate.variant`); `backgrounds`
-    (kNN) and `backgrounds_linear` hold every variant and `bg_gap` (BG-Gap = Mixed-Same - Mixed-Rand).
+    (kNN) and `backgrounds_linear` hold every variant and `bg_gap` (BG-Gap = Mixed-Same - Mixed-Rand), and are None
+    where there are no masks.
     """
 
     knn_top1: float
     linear_top1: float
-    backgrounds: dict[str, float]
-    backgrounds_linear: dict[str, float]
+    backgrounds: dict[str, float] | None
+    backgrounds_linear: dict[str, float] | None
     protocol: dict[str, Any]
 
     def public(self) -> dict[str, Any]:
@@ -58,6 +60,16 @@ def background_values(bench: Bench, predict: Predict) -> Values:
     yield "bg_gap", scores["mixed_same"] - scores["mixed_rand"]
 
 
+def check(splits: Splits, settings: Evaluate) -> None:
+    """Refuse before training what the evaluation could not do after it.
+
+    Raises:
+        UserError: a background variant is asked for where there are no masks.
+    """
+    if settings.variant != "original" and not (splits.validation.has_masks and splits.test.has_masks):
+        raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")
+
+
 def online(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> dict[str, float]:
     """What a training run is looked at by: kNN on the validation split; nothing where there are no classes."""
     if not splits.train.classes:
@@ -69,17 +81,18 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
     """Everything, on the test split.
 
     Raises:
-        UserError: the photographs have no classes, or no masks.
+        UserError: the photographs have no classes.
     """
     bench = Bench(encode, splits, settings, size, "test")
+    masks = bench.source.has_masks
     head = fit_linear(bench.train(), settings.linear, bench.classes)
     chosen = bench.variant(settings.variant)
     return Report(
         knn_top1=dict(knn(bench))["knn_top1"],
         linear_top1=accuracy(head.predict(chosen.values), chosen.labels),
-        backgrounds=dict(background_values(bench, _knn_predictor(bench))),
-        backgrounds_linear=dict(background_values(bench, head.predict)),
-        protocol=_protocol(bench) | {"linear_lr": head.lr, "linear_weight_decay": head.weight_decay},
+        backgrounds=dict(background_values(bench, _knn_predictor(bench))) if masks else None,
+        backgrounds_linear=dict(background_values(bench, head.predict)) if masks else None,
+        protocol=_protocol(bench, head),
     )
 
 
@@ -103,23 +116,32 @@ def _knn_of(bench: Bench, queries: Tensor) -> Tensor:
     return knn_predict(bench.train(), queries, bench.settings.knn, bench.classes)
 
 
-def _protocol(bench: Bench) -> dict[str, Any]:
-    settings, variants = bench.settings, bench.variants()
-    return {
+def _protocol(bench: Bench, head: LinearHead) -> dict[str, Any]:
+    settings = bench.settings
+    protocol = {
         "features": "encoder output, float32, eval mode",
         "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
-        "test": f"{bench.source.name}: {len(variants.usable)} photographs, {variants.left_out} left out "
-        "(no foreground or no background in the centre square)",
+        "test": f"{bench.source.name}: {len(bench.source)} photographs",
         "variant": settings.variant,
         "knn": f"k {settings.knn.k}, temperature {settings.knn.temperature:g}, cosine",
         "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and decay "
         f"chosen on {settings.linear.holdout:.0%} of train",
-        "mixed_same": "background of the same class, another photograph's",
-        "mixed_rand": "background of a class drawn from all the others",
-        "backgrounds_per_foreground": settings.repeats,
+        "linear_lr": head.lr,
+        "linear_weight_decay": head.weight_decay,
+        "linear_held_out_top1": head.held_out_top1,
         "seed": settings.seed,
     }
+    if bench.source.has_masks:
+        protocol |= {
+            "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or "
+            f"more than {MAX_AREA:.0%} of the square",
+            "mixed_same": "background of the same class, another photograph's",
+            "mixed_rand": "background of a class drawn from all the others",
+            "composition": "cut apart at the photograph's resolution, then brought to size",
+            "backgrounds_per_foreground": settings.repeats,
+        }
+    return protocol
 
 
 def _enlarged(picture: Image, cell: int) -> Image:

@@ -7,13 +7,20 @@ another photograph of the same class) and `mixed_rand` (Mixed-Rand: a background
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import overload
+from typing import cast, overload
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import background_plate, binarize, fill, paste
+from bgsweep.augment.composite import (
+    background_plate,
+    binarize,
+    fill,
+    foreground_area,
+    largest_background_rectangle,
+    tile,
+)
 from bgsweep.augment.randomness import address
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
@@ -23,14 +30,16 @@ from bgsweep.evaluation.features import Pictures
 
 VARIANTS: tuple[Variant, ...] = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
 BLACK = (0.0, 0.0, 0.0)
+MIN_AREA, MAX_AREA = 0.01, 0.95
 
 
 class VariantSet:
     """One source's photographs in all variants, as squares of `size` pixels.
 
-    Photographs whose square holds no foreground or no background at all are in none of the variants; `left_out` counts
-    them. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the
-    photograph, so that the same picture is made every time.
+    Foreground and background are cut apart at the photograph's own resolution and only then brought to size, so that
+    no rim of one is left in the other. Photographs of whose square the foreground covers less than 1 % or more than
+    95 % are in none of the variants; `left_out` counts them. Each foreground meets `repeats` backgrounds in the mixed
+    variants. All draws are addressed by the seed and the photograph: the same picture is made every time.
     """
 
     def __init__(self, source: Source, pools: BackgroundPools | None, settings: Evaluate, size: int) -> None:
@@ -38,7 +47,7 @@ class VariantSet:
         self.pools = pools or label_pools(source)
         self.settings = settings
         self.size = size
-        self.usable = [index for index in range(len(source)) if self._has_both(index)]
+        self.usable = [index for index in range(len(source)) if self._shows_both(source[index])]
         self.left_out = len(source) - len(self.usable)
 
     def pictures(self, variant: Variant) -> Pictures:
@@ -56,37 +65,37 @@ class VariantSet:
     def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
         """One photograph in one variant: size x size x 3."""
         sample = self.source[index]
-        image, mask = centre_view(sample.image, self.size), self._mask(sample)
+        image, mask = sample.image, _mask(sample)
         if variant == "original":
-            return image
+            return centre_view(image, self.size)
         if variant == "only_fg":
-            return fill(image, mask, BLACK)
+            return centre_view(fill(image, mask, BLACK), self.size)
         if variant == "no_fg":
-            return fill(image, cv2.bitwise_not(mask), BLACK)
+            return centre_view(fill(image, cv2.bitwise_not(mask), BLACK), self.size)
         if variant == "only_bg_t":
-            return background_plate(image, _bounding_box(mask))
-        plate = self.pools.plates[self._donor(variant, index, sample, repeat)]
-        return paste(image, mask, cover(plate, self.size, self.size))
+            return centre_view(_covered(image, mask), self.size)
+        plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
+        # The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
+        foreground = centre_view(fill(image, mask, BLACK), self.size)
+        uncovered = cv2.cvtColor(255 - centre_view(mask, self.size), cv2.COLOR_GRAY2RGB)
+        return cast(Image, cv2.add(foreground, cv2.multiply(plate, uncovered, scale=1 / 255)))
+
+    def donor(self, variant: Variant, index: int, repeat: int) -> int:
+        """Which of the pools' plates stands behind a photograph in a mixed variant."""
+        label = int(self.source.labels[index])
+        place = VARIANTS.index(variant)
+        draw = np.random.default_rng(address(self.settings.seed, repeat, self.source.ids[index], place))
+        if variant == "mixed_rand":
+            label = int(draw.choice([other for other in range(len(self.pools.by_class)) if other != label]))
+        members = self.pools.by_class[label]
+        elsewhere = members[self.pools.origins[members] != index]
+        return int(draw.choice(elsewhere if len(elsewhere) else members))
 
     def _repeats(self, variant: Variant) -> int:
         return self.settings.repeats if variant.startswith("mixed") else 1
 
-    def _donor(self, variant: Variant, index: int, sample: Sample, repeat: int) -> int:
-        draw = np.random.default_rng(address(self.settings.seed, repeat, sample.id, VARIANTS.index(variant)))
-        label = sample.label
-        if variant == "mixed_rand":
-            others = [other for other in range(len(self.pools.by_class)) if other != label]
-            label = int(draw.choice(others))
-        members = self.pools.by_class[label]
-        elsewhere = members[members != index]  # plate number i is photograph number i's own background
-        return int(draw.choice(elsewhere if len(elsewhere) else members))
-
-    def _mask(self, sample: Sample) -> Mask:
-        assert sample.mask is not None, "variants are made of sources with masks"
-        return binarize(centre_view(sample.mask, self.size))
-
-    def _has_both(self, index: int) -> bool:
-        return 0 < cv2.countNonZero(self._mask(self.source[index])) < self.size * self.size
+    def _shows_both(self, sample: Sample) -> bool:
+        return MIN_AREA <= foreground_area(centre_view(_mask(sample), self.size)) <= MAX_AREA
 
 
 class _Plates(Sequence[Image]):
@@ -110,14 +119,13 @@ class _Plates(Sequence[Image]):
 
     def _make(self, index: int) -> Image:
         sample = self.source[index]
-        assert sample.mask is not None, "variants are made of sources with masks"
-        return background_plate(sample.image, sample.mask)
+        return background_plate(sample.image, _mask(sample))
 
 
 def label_pools(source: Source) -> BackgroundPools:
     """Every photograph's background speaks for the photograph's own class."""
     by_class = [np.flatnonzero(source.labels == label) for label in range(len(source.classes))]
-    return BackgroundPools(_Plates(source), by_class)
+    return BackgroundPools(_Plates(source), by_class, np.arange(len(source)))
 
 
 def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
@@ -127,8 +135,19 @@ def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tupl
         yield np.stack([centre_view(source[index].image, size) for index in part]), source.labels[part.start : part.stop]
 
 
-def _bounding_box(mask: Mask) -> Mask:
+def _mask(sample: Sample) -> Mask:
+    assert sample.mask is not None, "variants are made of sources with masks"
+    return binarize(sample.mask)
+
+
+def _covered(image: Image, mask: Mask) -> Image:
+    """The foreground's bounding box tiled over with the largest background rectangle."""
+    rect = largest_background_rectangle(mask)
+    if rect is None:  # no background to tile with anywhere: what little there is stays, the foreground goes
+        return fill(image, cv2.bitwise_not(mask), BLACK)
     left, top, width, height = cv2.boundingRect(mask)
-    box = np.zeros_like(mask)
-    box[top : top + height, left : left + width] = 255
-    return box
+    covered = image.copy()
+    covered[top : top + height, left : left + width] = tile(
+        image, rect, height, width, top - rect.top, left - rect.left
+    )
+    return covered

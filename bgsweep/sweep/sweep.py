@@ -55,6 +55,7 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)

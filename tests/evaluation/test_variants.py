@@ -1,0 +1,98 @@
+"""Background variants: what each shows of the photograph, and what it must not."""
+
+import numpy as np
+import pytest
+
+from bgsweep.augment.composite import binarize
+from bgsweep.config import Evaluate
+from bgsweep.data import BackgroundPools, Sample, Splits
+from bgsweep.data.decode import centre_view
+from bgsweep.evaluation.variants import VARIANTS, VariantSet, label_pools
+
+SIZE = 32
+
+
+class Repainted:
+    """A source whose foregrounds or backgrounds are painted over with noise, masks and all else the same."""
+
+    def __init__(self, source: object, part: str) -> None:
+        self.source, self.part = source, part
+        for name in ("name", "classes", "ids", "labels", "has_masks"):
+            setattr(self, name, getattr(source, name))
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = self.source[index]  # type: ignore[index]
+        assert sample.mask is not None
+        painted = binarize(sample.mask) > 0
+        noise = np.random.default_rng(index).integers(0, 256, sample.image.shape, np.uint8)
+        image = np.where((painted if self.part == "foreground" else ~painted)[:, :, None], noise, sample.image)
+        return Sample(sample.id, image, sample.label, lambda: sample.mask)  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture(scope="module")
+def variants(splits: Splits) -> VariantSet:
+    return VariantSet(splits.test, None, Evaluate(), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("variant", "hidden"), [("no_fg", "foreground"), ("only_bg_t", "foreground"), ("only_fg", "background")]
+)
+def test_what_is_hidden_leaves_no_trace(splits: Splits, variants: VariantSet, variant: str, hidden: str) -> None:
+    repainted = VariantSet(Repainted(splits.test, hidden), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    for index in variants.usable[::7]:
+        np.testing.assert_array_equal(variants.picture(variant, index), repainted.picture(variant, index))  # type: ignore[arg-type]
+
+
+def test_a_mixed_picture_keeps_nothing_of_its_own_background(splits: Splits, variants: VariantSet) -> None:
+    other = VariantSet(Repainted(splits.test, "background"), variants.pools, Evaluate(), SIZE)  # type: ignore[arg-type]
+    for index in variants.usable[::7]:
+        np.testing.assert_array_equal(variants.picture("mixed_rand", index), other.picture("mixed_rand", index))
+
+
+def test_foreground_is_the_photographs_own(splits: Splits, variants: VariantSet) -> None:
+    for index in variants.usable[::17]:
+        sample = splits.test[index]
+        assert sample.mask is not None
+        inside = centre_view(binarize(sample.mask), SIZE) == 255
+        outside = centre_view(binarize(sample.mask), SIZE) == 0
+        original, only_fg = variants.picture("original", index), variants.picture("only_fg", index)
+        mixed, no_fg = variants.picture("mixed_same", index), variants.picture("no_fg", index)
+        np.testing.assert_array_equal(only_fg[inside], original[inside])
+        np.testing.assert_array_equal(mixed[inside], original[inside])
+        np.testing.assert_array_equal(no_fg[outside], original[outside])
+        assert not only_fg[outside].any() and not no_fg[inside].any()
+
+
+@pytest.mark.parametrize("kind", ["splits", "shortcut"])
+def test_donors_are_of_the_stated_class_and_never_the_photograph_itself(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    opened: Splits = request.getfixturevalue(kind)
+    pools: BackgroundPools = opened.pools("test") or label_pools(opened.test)
+    variants = VariantSet(opened.test, pools, Evaluate(repeats=3), SIZE)
+    owner = {int(plate): label for label, members in enumerate(pools.by_class) for plate in members}
+    for index in variants.usable:
+        for repeat in range(3):
+            same, other = (variants.donor(name, index, repeat) for name in ("mixed_same", "mixed_rand"))
+            assert owner[same] == opened.test.labels[index] != owner[other]
+            assert pools.origins[same] != index != pools.origins[other]
+
+
+def test_the_seed_decides_the_backgrounds(splits: Splits, variants: VariantSet) -> None:
+    again = VariantSet(splits.test, None, Evaluate(), SIZE)
+    other = VariantSet(splits.test, None, Evaluate(seed=1), SIZE)
+    drawn = [[one.donor("mixed_rand", index, 0) for index in one.usable] for one in (variants, again, other)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
+    small, large = (VariantSet(splits.test, None, Evaluate(batch_size=size, repeats=2), SIZE) for size in (16, 256))
+    for name in VARIANTS:
+        parts = [list(one.pictures(name)) for one in (small, large)]
+        images, labels = zip(*((np.concatenate(x), np.concatenate(y)) for x, y in (zip(*p, strict=True) for p in parts)), strict=True)
+        np.testing.assert_array_equal(*images)
+        np.testing.assert_array_equal(*labels)
+        assert len(images[0]) == small.count(name)
