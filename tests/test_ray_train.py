@@ -1,4 +1,4 @@
-"""Several workers on Ray Train: a killed one is made good from the checkpoint, and nothing of it shows in the result."""
+"""Several workers on Ray Train: one that is killed is made good from the checkpoint, and leaves no trace."""
 
 import json
 import os

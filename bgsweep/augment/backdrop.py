@@ -14,22 +14,24 @@ from bgsweep.augment.composite import (
     Mask,
     Rect,
     foreground_area,
+    inpaint_background,
     largest_background_rectangle,
     solid,
     tile,
 )
 
 FillMode = Literal["random_gray", "black", "mean", "noise"]
-DonorMode = Literal["tiled", "plain"]
+DonorMode = Literal["tiled", "inpainted", "plain"]
 LazyMask = Mask | Callable[[], Mask | None] | None
 
 
 class Donor(TypedDict):
-    """The image that gives its background; `tiled` needs its mask or, computed in advance, its background rectangle."""
+    """The image that gives its background; `tiled` and `inpainted` need its mask, or what was computed from it."""
 
     image: Image
     mask: NotRequired[LazyMask]
     rect: NotRequired[Rect | Callable[[], Rect | None] | None]
+    plate: NotRequired[Callable[[], Image]]
 
 
 Donors = Donor | Sequence[Donor] | Callable[[], Donor | Sequence[Donor]]
@@ -80,7 +82,9 @@ def replacement(
         donors: one donor, or several from which one is drawn.
         mode: `tiled` shows the plane tiled with the donor's largest background-only rectangle, at its own resolution
             and a random phase; a donor without any background is shown plain. `plain` shows the donor as it is, its
-            own foreground included: a random window of the view's shape, brought to the view's size.
+            own foreground included: a random window of the view's shape, brought to the view's size. `inpainted` does
+            the same with the donor's foreground painted over from its surroundings (dear where that is not kept:
+            milliseconds for a large photograph).
         scale: range of that window's share of the largest one that fits.
         draw: which donor, which share, how far down, how far right; each uniform in [0, 1).
     """
@@ -90,6 +94,8 @@ def replacement(
     image = donor["image"]
     if mode == "tiled" and (rect := _background_rect(donor)) is not None:
         return tile(image, rect, height, width, int(down * rect.height), int(right * rect.width))
+    if mode == "inpainted":
+        image = donor["plate"]() if "plate" in donor else inpaint_background(image, resolve_mask(donor.get("mask")))
     zoom = min(image.shape[0] / height, image.shape[1] / width)
     zoom *= (scale[0] + share * (scale[1] - scale[0])) ** 0.5
     rows, columns = max(1, round(height * zoom)), max(1, round(width * zoom))

@@ -94,7 +94,11 @@ def inpaint_background(image: Image, mask: Mask) -> Image:
     """The image with its foreground, and a rim around it, filled in from its surroundings (Telea 2004)."""
     rim = max(3, min(image.shape[:2]) // 50) | 1
     hidden = cv2.dilate(binarize(mask), np.ones((rim, rim), np.uint8))
-    return cast(Image, cv2.inpaint(image, hidden, 3, cv2.INPAINT_TELEA))
+    # OpenCV leaves the outermost pixels as they are and, near them, looks at what it should not: with a border, and the
+    # foreground gone beforehand, nothing of it can stay.
+    gone = paste(solid(*image.shape[:2], cv2.mean(image, cv2.bitwise_not(hidden))[: image.shape[2]]), hidden, image)
+    padded, unknown = (cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for picture in (gone, hidden))
+    return cast(Image, np.ascontiguousarray(cv2.inpaint(padded, unknown, 3, cv2.INPAINT_TELEA)[1:-1, 1:-1]))
 
 
 def largest_background_rectangle(mask: Mask) -> Rect | None:

@@ -30,6 +30,9 @@ class Picture(Protocol):
     @property
     def background_rect(self) -> Rect | None: ...
 
+    @property
+    def plate(self) -> Image: ...
+
 
 class ViewResult(NamedTuple):
     """One view and what was done to its background.
@@ -55,6 +58,7 @@ class ViewPipeline:
 
     def __init__(self, views: Views, background: Background):
         self.n_views = LARGE_VIEWS + views.small_crops
+        self.swap_share = background.swap
         # All transforms draw from these two, which are cheap to set to a key: 6 us, where Albumentations' own
         # `set_random_seed` builds two generators for each transform.
         self._uniform, self._bits = random.Random(), np.random.Philox(0)
@@ -120,7 +124,7 @@ def _philox(key: int) -> Any:
 
 
 def _as_donor(picture: Picture) -> Donor:
-    return {"image": picture.image, "rect": lambda: picture.background_rect}
+    return {"image": picture.image, "rect": lambda: picture.background_rect, "plate": lambda: picture.plate}
 
 
 def _for_view(value: PerView, view: int) -> float:

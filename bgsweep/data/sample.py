@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import Rect, largest_background_rectangle
+from bgsweep.augment.composite import Rect, inpaint_background, largest_background_rectangle
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -40,6 +40,11 @@ class Sample:
     def background_rect(self) -> Rect | None:
         """The largest rectangle without foreground, searched once and only if a tiled donor is wanted."""
         return largest_background_rectangle(self.mask) if self.mask is not None else None
+
+    @cached_property
+    def plate(self) -> Image:
+        """The image with its foreground painted over from its surroundings, made only if somebody asks for it."""
+        return self.image if self.mask is None else inpaint_background(self.image, self.mask)
 
 
 class Source(Protocol):

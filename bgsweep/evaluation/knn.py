@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification (Wu et al. 2018): how well features cluster by class, with no training."""
+"""Weighted k-nearest-neighbour classification (Wu et al. 2018): how well features cluster by class, untrained."""
 
 import torch
 import torch.nn.functional as F

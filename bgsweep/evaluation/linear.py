@@ -67,7 +67,7 @@ def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
 def _train(
     values: Tensor, labels: Tensor, grid: list[tuple[float, float]], settings: Linear, classes: int
 ) -> tuple[Tensor, Tensor]:
-    """SGD with momentum and a cosine schedule from zero weights, for every pair of the grid at once: (G, D, C), (G, C)."""
+    """SGD with momentum and a cosine schedule from zero, for every pair of the grid at once: (G, D, C), (G, C)."""
     generator = torch.Generator().manual_seed(settings.seed)
     rates = torch.tensor([lr for lr, _ in grid]).view(-1, 1, 1)
     decays = torch.tensor([decay for _, decay in grid]).view(-1, 1, 1)

@@ -125,8 +125,8 @@ def _protocol(bench: Bench, head: LinearHead) -> dict[str, Any]:
         "test": f"{bench.source.name}: {len(bench.source)} photographs",
         "variant": settings.variant,
         "knn": f"k {settings.knn.k}, temperature {settings.knn.temperature:g}, cosine",
-        "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and decay "
-        f"chosen on {settings.linear.holdout:.0%} of train",
+        "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and "
+        f"decay chosen on {settings.linear.holdout:.0%} of train",
         "linear_lr": head.lr,
         "linear_weight_decay": head.weight_decay,
         "linear_held_out_top1": head.held_out_top1,

@@ -132,7 +132,8 @@ def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tupl
     """A source's photographs as they are, as squares, with their labels."""
     for first in range(0, len(source), batch_size):
         part = range(first, min(first + batch_size, len(source)))
-        yield np.stack([centre_view(source[index].image, size) for index in part]), source.labels[part.start : part.stop]
+        images = np.stack([centre_view(source[index].image, size) for index in part])
+        yield images, source.labels[part.start : part.stop]
 
 
 def _mask(sample: Sample) -> Mask:

@@ -6,7 +6,7 @@ import albumentations as A
 import numpy as np
 import pytest
 
-from bgsweep.augment import composite
+from bgsweep.augment import backdrop, composite
 from bgsweep.augment.background import RandomBackground, RemoveBackground
 from bgsweep.augment.composite import Image
 from bgsweep.data.sample import Sample
@@ -106,6 +106,18 @@ def test_plain_background_shows_the_whole_donor(samples: list[Sample]) -> None:
     pipeline = A.Compose([RandomBackground("plain", scale=(1.0, 1.0), p=1)])
     result = pipeline(image=sample.image, mask=sample.mask, donor={"image": donor.image})["image"]
     assert np.array_equal(result, composite.paste(sample.image, sample.mask, donor.image))
+
+
+def test_an_inpainted_background_shows_nothing_of_the_donors_foreground(samples: list[Sample]) -> None:
+    def shown(sample: Sample, donor: backdrop.Donor) -> Image:
+        pipeline = A.Compose([RandomBackground("inpainted", max_area=1, p=1)], seed=0)
+        return pipeline(image=sample.image, mask=sample.mask, donor=donor)["image"]
+
+    for sample, donor in zip(samples, [*samples[1:], samples[0]], strict=True):
+        noise = np.random.default_rng(0).integers(0, 256, donor.image.shape, np.uint8)
+        repainted = np.where(donor.mask[..., None] > 127, noise, donor.image)
+        seen = [shown(sample, {"image": image, "mask": donor.mask}) for image in (donor.image, repainted)]
+        assert np.array_equal(*seen)
 
 
 def test_plain_windows_lie_within_donors_of_any_shape(samples: list[Sample]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bgsweep.augment import backdrop, composite
-from bgsweep.augment.composite import Image, Rect
+from bgsweep.augment.composite import Image, Rect, inpaint_background
 from bgsweep.augment.crop import BackgroundResizedCrop, draw_window
 from bgsweep.data.sample import Sample
 
@@ -53,7 +53,14 @@ def test_tiling_equals_augmenting_the_whole_image(large: list[Sample], interpola
 
 
 @pytest.mark.parametrize(
-    "mode", [{"remove": 1, "fill": "mean"}, {"remove": 1, "fill": "noise"}, {"random": 1, "donor": "plain"}], ids=str
+    "mode",
+    [
+        {"remove": 1, "fill": "mean"},
+        {"remove": 1, "fill": "noise"},
+        {"random": 1, "donor": "plain"},
+        {"random": 1, "donor": "inpainted"},
+    ],
+    ids=str,
 )
 def test_window_modes_equal_augmenting_the_crop(large: list[Sample], mode: dict[str, Any]) -> None:
     crop = BackgroundResizedCrop((64, 64), min_area=0, max_area=1, **mode)
@@ -65,7 +72,8 @@ def test_window_modes_equal_augmenting_the_crop(large: list[Sample], mode: dict[
         if "remove" in mode:
             behind = backdrop.removal(view, mode["fill"], params["fill_draw"])
         else:
-            donors: backdrop.Donor = {"image": donor.image}
+            painted = mode["donor"] == "inpainted"
+            donors: backdrop.Donor = {"image": inpaint_background(donor.image, donor.mask) if painted else donor.image}
             behind = backdrop.replacement(donors, "plain", *view.shape[:2], (0.2, 1), params["donor_draw"])
         expected = np.where((mask > 127)[..., None], view, behind)
         assert np.array_equal(result, cv2.resize(expected, (64, 64)))

@@ -91,8 +91,11 @@ def test_the_seed_decides_the_backgrounds(splits: Splits, variants: VariantSet) 
 def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
     small, large = (VariantSet(splits.test, None, Evaluate(batch_size=size, repeats=2), SIZE) for size in (16, 256))
     for name in VARIANTS:
-        parts = [list(one.pictures(name)) for one in (small, large)]
-        images, labels = zip(*((np.concatenate(x), np.concatenate(y)) for x, y in (zip(*p, strict=True) for p in parts)), strict=True)
+        images, labels = [], []
+        for one in (small, large):
+            batches = list(one.pictures(name))
+            images.append(np.concatenate([batch for batch, _ in batches]))
+            labels.append(np.concatenate([batch for _, batch in batches]))
         np.testing.assert_array_equal(*images)
         np.testing.assert_array_equal(*labels)
         assert len(images[0]) == small.count(name)
