@@ -96,7 +96,8 @@ def inpaint_background(image: Image, mask: Mask) -> Image:
     hidden = cv2.dilate(binarize(mask), np.ones((rim, rim), np.uint8))
     # OpenCV leaves the outermost pixels as they are and, near them, looks at what it should not: with a border, and the
     # foreground gone beforehand, nothing of it can stay.
-    gone = paste(solid(*image.shape[:2], cv2.mean(image, cv2.bitwise_not(hidden))[: image.shape[2]]), hidden, image)
+    known = cast(Mask, cv2.bitwise_not(hidden))
+    gone = fill(image, known, cv2.mean(image, known)[: image.shape[2]])
     padded, unknown = (cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for picture in (gone, hidden))
     return cast(Image, np.ascontiguousarray(cv2.inpaint(padded, unknown, 3, cv2.INPAINT_TELEA)[1:-1, 1:-1]))
 

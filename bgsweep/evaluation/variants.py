@@ -71,7 +71,7 @@ class VariantSet:
         if variant == "only_fg":
             return centre_view(fill(image, mask, BLACK), self.size)
         if variant == "no_fg":
-            return centre_view(fill(image, cv2.bitwise_not(mask), BLACK), self.size)
+            return centre_view(fill(image, 255 - mask, BLACK), self.size)
         if variant == "only_bg_t":
             return centre_view(_covered(image, mask), self.size)
         plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
@@ -145,7 +145,7 @@ def _covered(image: Image, mask: Mask) -> Image:
     """The foreground's bounding box tiled over with the largest background rectangle."""
     rect = largest_background_rectangle(mask)
     if rect is None:  # no background to tile with anywhere: what little there is stays, the foreground goes
-        return fill(image, cv2.bitwise_not(mask), BLACK)
+        return fill(image, 255 - mask, BLACK)
     left, top, width, height = cv2.boundingRect(mask)
     covered = image.copy()
     covered[top : top + height, left : left + width] = tile(
