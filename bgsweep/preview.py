@@ -11,7 +11,8 @@ from bgsweep.augment.picture import preview as preview_sheet
 from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import SweepFile
 from bgsweep.data import Image, Splits, open_splits
-from bgsweep.data.loader import Batches, epoch_order
+from bgsweep.data.loader import Batches
+from bgsweep.data.order import epoch_order
 from bgsweep.errors import UserError
 
 COUNTED_IMAGES = 256

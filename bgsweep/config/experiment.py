@@ -82,7 +82,11 @@ class Background(Section):
     random: PerView = Field(0.0, description="BG_Random: the background is another image's")
     swap: Probability = Field(0.0, description="BG_Swaps: share of queries that get a negative on their own background")
     fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
-    donor: Literal["tiled", "plain"] = Field("tiled", description="tiled from the donor's largest background rectangle")
+    donor: Literal["tiled", "inpainted", "plain"] = Field(
+        "tiled",
+        description="tiled: from the donor's largest background rectangle; inpainted: the donor with its foreground "
+        "painted over; plain: the donor as it is",
+    )
     min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
     max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
     apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
@@ -195,6 +199,8 @@ class Experiment(Section):
         if method.name == "moco_v2":
             if part % method.split_bn:
                 raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
+            if self.training.sync_bn:
+                raise ValueError("training.sync_bn: moco_v2 hides a key's company from its query; use method.split_bn")
         elif self.background.swap:
             raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
         if method.name != "swav" and self.views.small_crops:

@@ -34,7 +34,7 @@ class SwAVConfig(Section):
 
     name: Literal["swav"]
     temperature: Positive = 0.1
-    prototypes: Count = 3000
+    prototypes: Annotated[int, Field(ge=2)] = 3000
     hidden_dim: Count = 2048
     embedding_dim: Count = 128
     epsilon: Positive = Field(0.05, description="of Sinkhorn; lower it if the loss stays at ln(prototypes)")

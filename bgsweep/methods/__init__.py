@@ -1,14 +1,14 @@
 """Self-supervised methods, one file each: modules, loss over views, and what happens after an optimiser step."""
 
-from bgsweep.config import Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
-from bgsweep.errors import UserError
+from bgsweep.config import BYOLConfig, Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
+from bgsweep.methods.byol import BYOL
 from bgsweep.methods.method import Method, Step
 from bgsweep.methods.moco import MoCoV2
 from bgsweep.methods.supervised import Supervised
 from bgsweep.methods.swav import SwAV
 from bgsweep.models import build_encoder
 
-__all__ = ["Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_method"]
+__all__ = ["BYOL", "Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_method"]
 
 
 def build_method(experiment: Experiment, classes: int) -> Method:
@@ -22,8 +22,9 @@ def build_method(experiment: Experiment, classes: int) -> Method:
     match config:
         case MoCoV2Config():
             return MoCoV2(config, encoder)
+        case BYOLConfig():
+            return BYOL(config, encoder)
         case SwAVConfig():
             return SwAV(config, encoder)
         case SupervisedConfig():
             return Supervised(config, encoder, classes)
-    raise UserError(f"method.name: {config.name} is not built yet")

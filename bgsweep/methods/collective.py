@@ -1,5 +1,7 @@
 """Collectives that also work where there is only one process."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,10 +16,16 @@ def rank() -> int:
 
 
 @torch.no_grad()
-def gather(tensor: Tensor) -> Tensor:
-    """Concatenate the workers' tensors (n, ...) in the order of their ranks: (world * n, ...), without gradient."""
+def gather(tensor: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+    """Concatenate the workers' tensors (n, ...) in the order of their ranks: (world * n, ...), without gradient.
+
+    ``lengths`` are those of each worker's tensor where they may differ.
+    """
     if world_size() == 1:
         return tensor.detach()
+    if lengths is not None:
+        padding = tensor.new_empty(max(lengths) - len(tensor), *tensor.shape[1:])
+        tensor = torch.cat([tensor, padding])
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths or [len(tensor)] * len(parts), strict=True)])

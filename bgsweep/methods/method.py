@@ -1,6 +1,8 @@
 """What the training loop asks of a method."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +29,19 @@ class Views:
     swaps: Tensor | None = None
     swapped: Tensor | None = None
 
+    def parts(self, count: int) -> Iterator["Views"]:
+        """The batch in so many parts: photographs 0, count, 2 count, ..., then 1, count + 1, ...
+
+        So dealt, the n-th parts of several workers' batches are together the n-th part of one worker's whole batch.
+        """
+        for part in range(count):
+            mine = slice(part, None, count)
+            swaps, swapped = self.swaps, self.swapped
+            if swaps is not None and swapped is not None:
+                here = swapped % count == part
+                swaps, swapped = swaps[here], swapped[here] // count
+            yield Views([images[mine] for images in self.images], self.labels[mine], self.epoch, swaps, swapped)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -49,7 +64,10 @@ class Method(nn.Module, ABC):
         """Change gradients before the optimiser sees them; ``step`` counts from 0."""
 
     def after_step(self, progress: float) -> None:
-        """Bring moving averages and queues up to date, after the optimiser has; ``progress`` is in [0, 1]."""
+        """Bring moving averages and queues up to date, after the optimiser has.
+
+        ``progress`` is the share of the run's steps that came before this one, in [0, 1).
+        """
 
 
 @torch.no_grad()
@@ -59,5 +77,5 @@ def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
 
 
 def embedding_std(embeddings: Tensor) -> Tensor:
-    """Standard deviation of L2-normalised embeddings (N, D) over the batch, times sqrt(D): 0 collapsed, about 1 spread."""
-    return embeddings.detach().std(dim=0).mean() * embeddings.shape[1] ** 0.5
+    """Standard deviation of L2-normalised embeddings (N, D) over the batch, times sqrt(D): 0 collapsed, 1 spread."""
+    return embeddings.detach().std(dim=0).mean() * math.sqrt(embeddings.shape[1])

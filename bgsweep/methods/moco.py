@@ -12,14 +12,16 @@ from bgsweep.methods.method import Method, Step, Views, ema_update, embedding_st
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 
-def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of picking each query's key among the queue (MoCo, eq. 1).
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float, extra: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of picking each query's key among the queue (MoCo, eq. 1) and negatives of its own.
 
     ``query`` and ``key`` are (N, D), ``queue`` is (K, D), all L2-normalised; only ``query`` gets a gradient.
+    ``extra`` is (N, E), each query's similarities to its own negatives, -inf where it has none.
     Lies between ln(1 + K exp(-2/T)) and ln(1 + K exp(2/T)), and near ln(1 + K) at the start.
     """
     positive = (query * key).sum(dim=1, keepdim=True)
-    logits = torch.cat([positive, query @ queue.t()], dim=1) / temperature
+    columns = [positive, query @ queue.t(), *([] if extra is None else [extra])]
+    logits = torch.cat(columns, dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
 
 
@@ -30,6 +32,10 @@ class MoCoV2(Method):
     different groups: there are ``workers x split_bn`` groups, queries fill them in batch order, keys are dealt out
     one by one (batches come shuffled, so a fixed deal is a random one). On several workers this is shuffle-BN, on one
     it is split-BN; two workers with one group each compute what one worker with two groups does.
+
+    BG_Swaps' pictures (arXiv 2103.12719) are dealt out into the keys' groups and go through the key network with them:
+    in groups of their own, their statistics would tell them from keys. Each is a negative of one query and is never
+    enqueued. They show the first view's background: in a symmetric loss, only the half that queries with it has them.
     """
 
     queue: Tensor
@@ -51,28 +57,40 @@ class MoCoV2(Method):
 
     def forward(self, views: Views) -> Step:
         first, second = views.images[:2]
-        loss, queries = self._contrast(first, second)
+        loss, queries = self._contrast(first, second, views.swaps, views.swapped)
         if self.config.symmetric:
             loss = loss + self._contrast(second, first)[0]
         return Step(loss, {"embedding_std": embedding_std(queries)})
 
-    def _contrast(self, query_images: Tensor, key_images: Tensor) -> tuple[Tensor, Tensor]:
+    def _contrast(
+        self, query_images: Tensor, key_images: Tensor, swaps: Tensor | None = None, swapped: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         groups = to_unit(query_images).chunk(self.config.split_bn)
         queries = F.normalize(torch.cat([self.query_network(group) for group in groups]).float(), dim=1)
-        keys = self._keys(key_images)
+        keys, swap_keys = self._keys(key_images, swaps)
         self._new_keys.append(keys)
         own = keys.chunk(world_size())[rank()]
         with torch.autocast(queries.device.type, enabled=False):
-            return info_nce(queries, own, self.queue, self.config.temperature), queries
+            extra = None if swapped is None else _own_similarities(queries, swap_keys, swapped)
+            return info_nce(queries, own, self.queue, self.config.temperature, extra), queries
 
     @torch.no_grad()
-    def _keys(self, images: Tensor) -> Tensor:
-        """Keys (N, D) of the whole batch over all workers, in its order."""
+    def _keys(self, images: Tensor, swaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Keys (N, D) of the whole batch over all workers, in its order, and those of this worker's swaps (S, D)."""
         everything = gather(images)
-        dealt = torch.arange(len(everything)).view(-1, world_size() * self.config.split_bn).t().reshape(-1)
-        mine = to_unit(everything[dealt.chunk(world_size())[rank()].to(images.device)])
-        keys = torch.cat([self.key_network(group) for group in mine.chunk(self.config.split_bn)])
-        return gather(F.normalize(keys.float(), dim=1))[dealt.argsort().to(images.device)]
+        size, counts = len(everything), [0] * world_size()
+        if swaps is not None:
+            counts = gather(torch.tensor([len(swaps)], device=images.device)).tolist()
+        if swaps is not None and any(counts):
+            everything = torch.cat([everything, gather(swaps, counts)])
+        split = self.config.split_bn
+        step = world_size() * split
+        groups = [torch.arange(first, len(everything), step) for first in range(step)]
+        shares = [groups[worker * split : (worker + 1) * split] for worker in range(world_size())]
+        mine = [to_unit(everything[group.to(images.device)]) for group in shares[rank()]]
+        keys = F.normalize(torch.cat([self.key_network(pictures) for pictures in mine]).float(), dim=1)
+        keys = gather(keys, [sum(map(len, share)) for share in shares])[torch.cat(groups).argsort().to(images.device)]
+        return keys[:size], keys[size:].split(counts)[rank()]
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -83,3 +101,10 @@ class MoCoV2(Method):
             self.queue[start : start + len(keys)] = keys
             self.cursor.fill_((start + len(keys)) % len(self.queue))
         self._new_keys.clear()
+
+
+def _own_similarities(queries: Tensor, negatives: Tensor, owners: Tensor) -> Tensor:
+    """Similarities (N, 1) of queries (N, D) to the negatives (S, D) that belong to them, -inf where none does."""
+    column = queries.new_full((len(queries), 1), -torch.inf)
+    column[owners, 0] = (queries[owners] * negatives).sum(dim=1)
+    return column

@@ -151,4 +151,6 @@ def _sizes_refused(name: str, size: int) -> Iterator[None]:
         yield
     except (ValueError, AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"encoder.name: {name} cannot take views of {size} px ({reason}); change views.size") from error
+        raise UserError(
+            f"encoder.name: {name} cannot take views of {size} px ({reason}); change the size of the views"
+        ) from error

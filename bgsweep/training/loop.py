@@ -1,5 +1,7 @@
 """The one training loop: an experiment that goes forward an epoch at a time and can be put down and taken up again."""
 
+import contextlib
+import logging
 import math
 import time
 from collections import Counter
@@ -12,16 +14,19 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from bgsweep.augment.randomness import address
-from bgsweep.augment.views import ViewPipeline
-from bgsweep.config import Experiment
+from bgsweep.augment.views import LARGE_VIEWS, ViewPipeline
+from bgsweep.config import Experiment, Training
 from bgsweep.data.loader import Batch, Batches
 from bgsweep.data.sample import UNLABELLED, Source
 from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
 from bgsweep.methods.method import Views
+from bgsweep.models import ImageEncoder, convert_sync_bn
 from bgsweep.training.device import Placement
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
+
+_log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
@@ -43,8 +48,7 @@ class Pretraining:
         self.rank = rank
         self.epoch = 0
         self.classes = _classes(experiment, source)
-        method = initial_method(experiment, self.classes)
-        self.method = method.to(placement.device).to(memory_format=placement.memory_format)
+        self.method = _placed(initial_method(experiment, self.classes), experiment.training, placement, world_size)
         self.model = _distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
@@ -58,6 +62,8 @@ class Pretraining:
             workers=experiment.data.loader_workers,
             pin_memory=placement.device.type == "cuda",
         )
+        if rank == 0:
+            _log_scaling_rule(experiment)
 
     def step_epoch(self) -> dict[str, float]:
         """Train one epoch; give its mean loss and what else is worth a curve.
@@ -71,9 +77,8 @@ class Pretraining:
         totals: dict[str, Tensor] = {}
         counts: Counter[str] = Counter()
         for index, batch in enumerate(waits):
-            step = self._step(batch, self.epoch * self.batches.steps_per_epoch + index)
-            for name, value in {"loss": step.loss.detach(), **step.metrics}.items():
-                totals[name] = totals.get(name, 0) + value.float()
+            for name, value in self._step(batch, self.epoch * self.batches.steps_per_epoch + index).items():
+                totals[name] = totals.get(name, 0) + value
             counts.update(batch.counts)
         self.epoch += 1
         metrics = self._mean(totals)
@@ -82,33 +87,56 @@ class Pretraining:
         images = self.batches.steps_per_epoch * self.experiment.training.batch_size
         return {
             **metrics,
-            **_shares(counts),
+            **_shares(counts, LARGE_VIEWS + self.experiment.views.small_crops),
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": images / waits.elapsed,
             "data_wait": waits.waited / waits.elapsed,
         }
 
-    def _step(self, batch: Batch, step: int) -> Step:
+    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One optimiser step; its loss and metrics."""
         total = self.experiment.training.epochs * self.batches.steps_per_epoch
         warmup = round(self.experiment.optimizer.warmup_epochs * self.batches.steps_per_epoch)
         rate = self.experiment.optimizer.lr * cosine_with_warmup(step, total, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        result = self._backward(batch, step)
+        metrics = self._backward(batch)
         self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.method.after_step((step + 1) / total)
-        return result
+        self.method.after_step(step / total)
+        return metrics
 
-    def _backward(self, batch: Batch, step: int) -> Step:
-        device = self.placement.device
-        views = Views([view.to(device, non_blocking=True) for view in batch.views], batch.labels.to(device), self.epoch)
-        with self.placement.context():
-            result: Step = self.model(views)
-        self.scaler.scale(result.loss).backward()
-        return result
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the batch's parts, which the workers average once, after the last part."""
+        parts = self.experiment.training.accumulate
+        means: dict[str, Tensor] = {}
+        for number, views in enumerate(self._views(batch).parts(parts), start=1):
+            with self._unaveraged() if number < parts else contextlib.nullcontext():
+                with self.placement.context():
+                    result: Step = self.model(views)
+                self.scaler.scale(result.loss / parts).backward()
+            for name, value in {"loss": result.loss.detach(), **result.metrics}.items():
+                means[name] = means.get(name, 0) + value.float() / parts
+        return means
+
+    def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
+        """In it gradients stay with the worker."""
+        model = self.model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _views(self, batch: Batch) -> Views:
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(self.placement.device, non_blocking=True)
+
+        return Views(
+            [there(view) for view in batch.views],
+            there(batch.labels),
+            self.epoch,
+            None if batch.swaps is None else there(batch.swaps),
+            None if batch.swapped is None else there(batch.swapped),
+        )
 
     def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
         """Means over the epoch's steps and over the workers, read from the device once."""
@@ -119,7 +147,7 @@ class Pretraining:
         return dict(zip(totals, stacked.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on: weights, averages, queue, optimiser, position, and the experiment."""
+        """All that the rest of the run depends on: weights, averages, queue, optimiser, position, the experiment."""
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "digest": self.experiment.digest,
@@ -156,10 +184,27 @@ def _classes(experiment: Experiment, source: Source) -> int:
     unlabelled = int((source.labels == UNLABELLED).sum())
     if experiment.method.name == "supervised" and unlabelled:
         raise UserError(
-            f"method.name: supervised needs labels, but {unlabelled} of {len(source)} photographs in {source.name} have "
-            "none; put them into one folder for each class"
+            f"method.name: supervised needs labels, but {unlabelled} of {len(source)} photographs in {source.name} "
+            "have none; put them into one folder for each class"
         )
     return len(source.classes)
+
+
+def _placed(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
+    """The method on its device, with synchronised BatchNorm and compiled encoders where these are wanted."""
+    if training.sync_bn and world_size > 1:
+        convert_sync_bn(method, placement.device)
+    method.to(placement.device).to(memory_format=placement.memory_format)
+    if training.compile:
+        for module in method.modules():
+            if isinstance(module, ImageEncoder):
+                module.compile()
+    return method
+
+
+def _log_scaling_rule(experiment: Experiment) -> None:
+    rate, size = experiment.optimizer.lr, experiment.training.batch_size
+    _log.info("lr %g at batch size %d: by the linear scaling rule that is %g at 256", rate, size, rate * 256 / size)
 
 
 def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:
@@ -169,11 +214,15 @@ def _distribute(method: Method, placement: Placement) -> DistributedDataParallel
     return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
 
 
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    views = max(1, counts["views"])
-    kept = counts["kept_small"] + counts["kept_large"]
-    shares = {"bg_removed": counts["removed"], "bg_replaced": counts["replaced"], "bg_kept": kept}
-    return {name: count / views for name, count in shares.items()} | {"unreadable": float(counts["unreadable"])}
+def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
+    """Shares of all views and, of BG_Swaps, of all photographs; how many photographs could not be read."""
+    shares = {
+        "bg_removed": counts["removed"],
+        "bg_replaced": counts["replaced"],
+        "bg_kept": counts["kept_small"] + counts["kept_large"],
+        "bg_swapped": counts["swaps"] * n_views,
+    }
+    return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
 
 
 class _Waits:

@@ -1,6 +1,7 @@
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,9 @@ from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import Background, Views
 from bgsweep.data.embedded import EmbeddedSample
 from bgsweep.data.folder import Folder
-from bgsweep.data.loader import (
-    DONOR_BLOCK,
-    Batch,
-    Batches,
-    default_loader_workers,
-    donor_position,
-    epoch_order,
-)
-from bgsweep.data.sample import Source
+from bgsweep.data.loader import Batch, Batches, default_loader_workers
+from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
+from bgsweep.data.sample import Sample, Source
 from bgsweep.errors import UserError
 
 VIEWS = Views(size=24, small_crops=1, small_size=16)
@@ -201,3 +196,82 @@ def test_default_leaves_a_core_to_the_training(monkeypatch: pytest.MonkeyPatch) 
     assert default_loader_workers() == 2
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3})
     assert default_loader_workers() == 0
+
+
+SWAPS = {"remove": 0.3, "random": 0.5}
+
+
+@pytest.mark.parametrize("length", [2, 3, 31, 33, 100])
+def test_swaps_are_all_others_but_the_donor_alike_often(length: int) -> None:
+    for position, donor in ((0, 1), (length - 1, length - 2)):
+        drawn = [swap_position(key, position, donor, length) for key in range(30 * 29)]
+        values, counts = np.unique(drawn, return_counts=True)
+        assert position not in values
+        assert (donor in values) is (length == 2)
+        assert len(values) == max(1, min(DONOR_BLOCK, length) - 2)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_swaps_come_for_their_share_and_change_nothing_else(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
+    plain = list(batches(sample, pipeline).epoch(0))
+    assert all(batch.swaps is None and batch.swapped is None for batch in plain)
+    swapping = list(batches(sample, ViewPipeline(VIEWS, Background(**SWAPS, swap=0.4))).epoch(0))
+    for ours, theirs in zip(plain, swapping, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours.views, theirs.views, strict=True))
+        assert theirs.swaps is not None and theirs.swapped is not None
+        assert theirs.swaps.shape == (len(theirs.swapped), 24, 24, 3)
+        assert theirs.swaps.dtype == torch.uint8
+        assert theirs.swapped.tolist() == sorted(set(theirs.swapped.tolist()))
+        assert theirs.counts == {**ours.counts, "swaps": len(theirs.swapped)}
+    share = sum(batch.counts["swaps"] for batch in swapping) / (len(swapping) * BATCH)
+    assert share == pytest.approx(0.4, abs=0.1)
+    rare = list(batches(sample, ViewPipeline(VIEWS, Background(**SWAPS, swap=1e-9))).epoch(0))
+    assert all(batch.swaps is not None and batch.swaps.shape == (0, 24, 24, 3) for batch in rare)
+
+
+def test_swaps_depend_neither_on_processes_nor_on_ranks(sample: EmbeddedSample) -> None:
+    pipeline = ViewPipeline(VIEWS, Background(**SWAPS, swap=0.5))
+    whole = list(batches(sample, pipeline).epoch(1))
+    elsewhere = list(batches(sample, pipeline, workers=2).epoch(1))
+    halves = [list(batches(sample, pipeline, rank=rank, world_size=2).epoch(1)) for rank in (0, 1)]
+    assert_equal(elsewhere, whole)
+    for one, other, left, right in zip(whole, elsewhere, *halves, strict=True):
+        assert torch.equal(one.swaps, other.swaps)
+        assert torch.equal(one.swapped, other.swapped)
+        assert torch.equal(one.swaps, torch.cat([left.swaps, right.swaps]))
+        assert torch.equal(one.swapped, torch.cat([left.swapped, right.swapped + BATCH // 2]))
+
+
+class Painted:
+    """The embedded photographs with their foregrounds in one colour, and nothing else changed."""
+
+    def __init__(self, sample: EmbeddedSample, value: int) -> None:
+        self.sample, self.value = sample, value
+        self.name, self.ids, self.labels = sample.name, sample.ids, sample.labels
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __getitem__(self, index: int) -> Sample:
+        found = self.sample[index]
+        assert found.mask is not None
+        image = found.image.copy()
+        image[found.mask > 0] = self.value
+        return replace(found, image=image)
+
+
+@pytest.mark.parametrize("background", [{}, {"remove": 1.0}, {"random": 1.0}, {"random": 1.0, "donor": "plain"}])
+def test_swap_stands_on_its_query_s_background(sample: EmbeddedSample, background: dict[str, Any]) -> None:
+    """Where neither view nor swap changes with the foregrounds' colour, both show background: the same one."""
+    views = Views(size=24, scale=(0.5, 1), jitter=(0, 0, 0, 0), gray=0, blur=0)
+    pipeline = ViewPipeline(views, Background(**background, swap=0.5))
+    black, white = (next(batches(Painted(sample, value), pipeline).epoch(0)) for value in (0, 255))
+    (black_query, black_swap), (white_query, white_swap) = (
+        (batch.views[0][batch.swapped], batch.swaps) for batch in (black, white)
+    )
+    outside = (black_query == white_query).all(dim=-1) & (black_swap == white_swap).all(dim=-1)
+    assert outside.float().mean() > 0.05
+    assert torch.equal(black_swap[outside], black_query[outside])
+    foreground = (black_swap != white_swap).any(dim=-1).flatten(1)
+    assert (foreground.any(dim=1)).float().mean() > 0.9
+    assert not torch.equal(foreground, (black_query != white_query).any(dim=-1).flatten(1))

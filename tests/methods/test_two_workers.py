@@ -1,68 +1,90 @@
 """Two gloo workers with half the batch each do what one worker does with the whole batch."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.nn.parallel import DistributedDataParallel
 
 from bgsweep.config import Experiment, resolve
-from bgsweep.methods import build_method
-from bgsweep.methods.method import Views
+from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.training import Pretraining, place
 
-SMALL = ["encoder.name=resnet10", "encoder.width=8", "encoder.stem=small", "training.batch_size=8"]
-MOCO = ["method.queue_size=32", "method.hidden_dim=16", "method.embedding_dim=8", "method.momentum=0.9"]
-STEPS = 3
+SMALL = [
+    "encoder={name: resnet10, width: 8, stem: small}",
+    "views={size: 16}",
+    "training={epochs: 3, batch_size: 8, precision: fp32}",
+    "optimizer={lr: 0.02}",
+    "data={loader_workers: 0}",
+    "workers={device: cpu}",
+]
+MOCO = ["method={queue_size: 32, hidden_dim: 16, embedding_dim: 8, momentum: 0.9}"]
+SWAPS = ["background={random: 0.5, swap: 0.6}"]
+BYOL = ["method={name: byol, hidden_dim: 16, embedding_dim: 8, momentum: 0.9}", "optimizer={name: lars, trust: 0.1}"]
+SWAV = [
+    # At SwAV's own temperature, 0.1, so small a network is so steep that rounding shows after three steps.
+    "method={name: swav, temperature: 0.5, prototypes: 12, hidden_dim: 16, embedding_dim: 8, freeze_prototypes: 1}",
+    "views={size: 16, small_crops: 2, small_size: 8}",
+]
+QUEUE = ["method.queue_size=16", "method.queue_start=0"]
+SYNC = ["training.sync_bn=true"]
+PARTS = ["training.accumulate=2"]
+CASES = {  # what both have, what two workers have besides, and what one has
+    "moco_v2": (MOCO, [], ["method.split_bn=2"]),
+    "moco_v2 symmetric": ([*MOCO, *SWAPS, "method.symmetric=true"], ["method.split_bn=2"], ["method.split_bn=4"]),
+    "moco_v2 in parts": ([*MOCO, *SWAPS, *PARTS], [], ["method.split_bn=2"]),
+    "byol": (BYOL, SYNC, []),
+    "byol in parts": ([*BYOL, *PARTS], SYNC, []),
+    "swav": (SWAV, SYNC, []),
+    "swav with queue": ([*SWAV, *QUEUE], SYNC, []),
+    "supervised": (["method={name: supervised}"], SYNC, []),
+}
+
+
+class Pictures(EmbeddedSample):
+    """Eight photographs, so that an epoch is one step."""
+
+    def __init__(self) -> None:
+        super().__init__("train", 24)
+        chosen = range(0, len(self), 120)
+        self._images, self._masks = [self._images[i] for i in chosen], [self._masks[i] for i in chosen]
+        self.ids, self.labels = [self.ids[i] for i in chosen], self.labels[chosen]
 
 
 def train(experiment: Experiment, rank: int, world_size: int) -> dict[str, torch.Tensor]:
-    """A few steps of SGD on this worker's share of fixed batches; the weights, and the losses under `losses`."""
-    torch.manual_seed(0)
+    """Three steps on this worker's share of the same batches; the weights, and the losses under `losses`."""
     torch.set_num_threads(1)
-    method = build_method(experiment, classes=3)
-    model = DistributedDataParallel(method, broadcast_buffers=False) if world_size > 1 else method
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-    losses = []
-    for step in range(STEPS):
-        generator = torch.Generator().manual_seed(step)
-        pictures = [torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8, generator=generator) for _ in range(2)]
-        labels = torch.arange(8) % 3
-        views = Views([picture.chunk(world_size)[rank] for picture in pictures], labels.chunk(world_size)[rank])
-        loss = model(views).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        method.after_step(step / STEPS)
-        losses.append(loss.detach())
-    return {**method.state_dict(), "losses": torch.stack(losses)}
+    placement = place(experiment.training, experiment.workers)
+    training = Pretraining(experiment, Pictures(), placement, rank, world_size)
+    losses = [training.step_epoch()["loss"] for _ in range(experiment.training.epochs)]
+    return {**training.method.state_dict(), "losses": torch.tensor(losses)}
 
 
-def work(rank: int, experiment: Experiment, folder: Path) -> None:
+def work(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    torch.save(train(experiment, rank, 2), folder / f"{rank}.pt")
+    for name, (shared, together, _) in CASES.items():
+        torch.save(train(resolve({}, [*SMALL, *shared, *together]).experiment, rank, 2), folder / f"{name} {rank}.pt")
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each of the two workers came to in each case."""
+    folder = tmp_path_factory.mktemp("pairs")
+    mp.spawn(work, args=(folder,), nprocs=2)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("together", "alone"),
-    [
-        ([*MOCO], [*MOCO, "method.split_bn=2"]),
-        ([*MOCO, "method.split_bn=2", "method.symmetric=true"], [*MOCO, "method.split_bn=4", "method.symmetric=true"]),
-    ],
-    ids=["moco_v2", "moco_v2 symmetric"],
-)
-def test_same_losses_and_same_weights(tmp_path: Path, together: list[str], alone: list[str]) -> None:
-    pair = resolve({}, [*SMALL, *together]).experiment
-    mp.spawn(work, args=(pair, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    one = train(resolve({}, [*SMALL, *alone]).experiment, 0, 1)
-    torch.testing.assert_close((first["losses"] + second["losses"]) / 2, one["losses"], rtol=1e-4, atol=1e-5)
-    for name, value in one.items():
-        if "running_" in name or name in ("losses", "num_batches_tracked"):
-            continue  # each worker's BatchNorm keeps its own running statistics
-        if "num_batches" not in name:
-            torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4, msg=name)
-            torch.testing.assert_close(first[name], second[name], msg=f"the workers differ in {name}")
+@pytest.mark.parametrize("name", CASES)
+def test_same_losses_and_same_weights(pairs: Path, name: str) -> None:
+    first, second = (torch.load(pairs / f"{name} {rank}.pt", weights_only=True) for rank in (0, 1))
+    shared, together, alone = CASES[name]
+    one = train(resolve({}, [*SMALL, *shared, *alone]).experiment, 0, 1)
+    for key, value in one.items():
+        # Without synchronisation each worker's BatchNorm keeps its own statistics, of as many batches as it had groups.
+        if together == SYNC or not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(first[key], value, rtol=1e-3, atol=1e-4, msg=partial("{}: {}".format, key))
+            assert torch.equal(first[key], second[key]), f"the workers differ in {key}"

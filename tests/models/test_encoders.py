@@ -1,7 +1,11 @@
 """Encoders: what they take and give, and what happens to a name that is none."""
 
+import sys
+
 import pytest
 import torch
+from torch import nn
+from torchvision.models import VisionTransformer
 
 from bgsweep.config import Encoder
 from bgsweep.errors import UserError
@@ -14,7 +18,12 @@ from bgsweep.models import build_encoder, to_unit
         (Encoder(name="resnet10", width=16, stem="small"), 128),
         (Encoder(name="resnet18"), 512),
         (Encoder(name="resnet18", width=32), 256),
+        (Encoder(name="resnet34"), 512),
+        (Encoder(name="resnet50"), 2048),
+        (Encoder(name="wide_resnet50_2"), 2048),
         (Encoder(name="mobilenet_v3_small"), 1024),
+        (Encoder(name="vit_s_16"), 384),
+        (Encoder(name="googlenet"), 1024),
     ],
 )
 def test_features_have_the_stated_size_at_any_image_size(config: Encoder, dim: int) -> None:
@@ -41,10 +50,75 @@ def test_to_unit_turns_pictures_into_channels_last_floats() -> None:
     ("config", "told"),
     [
         (Encoder(name="resnet51"), "resnet51"),
-        (Encoder(name="vgg11", stem="small"), "stem"),
+        (Encoder(name="mobilenet_v3_small", stem="small"), "stem"),
         (Encoder(name="resnet50", width=32), "width"),
+        (Encoder(name="squeezenet1_1"), "no linear classifier"),
+        (Encoder(name="maxvit_t"), "maxvit_t cannot take views of 32 px"),
+        (Encoder(name="vit_h_14"), "vit_h_14 cannot take views of 32 px"),
     ],
 )
 def test_impossible_encoders_are_named(config: Encoder, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        build_encoder(config)
+    with pytest.raises(UserError, match=told) as refused:
+        build_encoder(config, [32])
+    assert "\n" not in str(refused.value)
+
+
+def test_every_size_of_the_views_is_tried() -> None:
+    with pytest.raises(UserError, match="alexnet cannot take views of 32 px"):
+        build_encoder(Encoder(name="alexnet"), [64, 32])
+
+
+def test_vision_transformer_is_torchvisions_at_its_own_size() -> None:
+    torch.manual_seed(0)
+    ours = build_encoder(Encoder(name="vit_s_16"), [64]).backbone
+    theirs = VisionTransformer(64, 16, 12, 6, 384, 1536)
+    theirs.heads.head = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    for training in (True, False):
+        expected = theirs.train(training)(images)
+        assert torch.equal(ours.train(training)(images), expected)
+    assert sum(p.numel() for p in ours.parameters()) == pytest.approx(21.4e6, rel=0.02)
+
+
+def test_vision_transformer_interpolates_positions_to_other_sizes() -> None:
+    vit = build_encoder(Encoder(name="vit_s_16"), [64, 32]).backbone
+    with torch.no_grad():
+        # A ramp over the rows stays a ramp over twice as many, away from the borders.
+        vit.encoder.pos_embedding[:, 1:] = torch.arange(4.0).repeat_interleave(4).view(1, 16, 1)
+        found = vit._positions(8, 4)[0, 1:, 0].view(8, 4)
+    torch.testing.assert_close(found[2:6, 0], torch.arange(4) * 0.5 + 0.75, rtol=0.1, atol=0.05)
+    assert torch.equal(vit._positions(8, 4)[:, :1], vit.encoder.pos_embedding[:, :1])
+    vit(torch.rand(2, 3, 32, 48))[:, 0].sum().backward()
+    assert vit.encoder.pos_embedding.grad.any()
+
+
+def test_one_exported_vision_transformer_takes_all_sizes() -> None:
+    encoder = build_encoder(Encoder(name="vit_s_16"), [48]).eval()
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(encoder, (torch.rand(2, 3, 48, 48),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    for shape in ((2, 48, 48), (5, 64, 32)):
+        images = torch.rand(shape[0], 3, *shape[1:])
+        torch.testing.assert_close(program.module()(images), encoder(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("timm:vit_tiny_patch16_224", 192), ("mobilenetv3_small_050", 1024), ("timm:swin_tiny_patch4_window7_224", 768)],
+)
+def test_models_of_timm_by_name_at_the_sizes_of_the_views(name: str, dim: int) -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    encoder = build_encoder(Encoder(name=name), [64, 32]).eval()
+    assert encoder.feature_dim == dim
+    for size in (64, 32):
+        assert encoder(torch.rand(2, 3, size, size)).shape == (2, dim)
+
+
+def test_without_timm_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="pip install 'timm"):
+        build_encoder(Encoder(name="timm:resnet18"))
+
+
+def test_torchvisions_own_names_come_before_timms() -> None:
+    assert type(build_encoder(Encoder(name="resnet18"), [32]).backbone).__module__.startswith("torchvision.")

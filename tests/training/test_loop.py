@@ -1,6 +1,7 @@
 """The loop: put down and taken up it goes on bit for bit; loader workers change nothing; a broken loss is told."""
 
 import itertools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,24 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> Non
         assert torch.equal(value, second[name]), f"{name} differs"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_interrupted_and_continued_is_bit_identical_to_uninterrupted(tmp_path: Path, precision: str) -> None:
-    whole = start(f"training.precision={precision}")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.precision=fp32"],
+        ["training.precision=bf16"],
+        ["training.accumulate=2", "background.swap=0.5", "optimizer={name: adamw, lr: 0.001}"],
+    ],
+    ids=["fp32", "bf16", "parts, swaps and adamw"],
+)
+def test_interrupted_and_continued_is_bit_identical_to_uninterrupted(tmp_path: Path, changes: list[str]) -> None:
+    whole = start(*changes)
     losses = [whole.step_epoch()["loss"] for _ in range(3)]
 
-    first = start(f"training.precision={precision}")
+    first = start(*changes)
     broken = [first.step_epoch()["loss"]]
     save_checkpoint(tmp_path / "state.pt", first.state_dict())
     torch.rand(7)  # whatever else the process drew in between
-    second = start(f"training.precision={precision}")
+    second = start(*changes)
     second.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
     broken += [second.step_epoch()["loss"] for _ in range(2)]
 
@@ -93,6 +102,45 @@ def test_shares_of_background_augmentation_are_as_configured() -> None:
     assert metrics["bg_removed"] + metrics["bg_kept"] == pytest.approx(0.25, abs=0.04)
     assert metrics["bg_replaced"] == 0
     assert start("background={remove: 0, random: 0}").step_epoch()["bg_removed"] == 0
+
+
+def test_share_of_swaps_is_as_configured() -> None:
+    assert start("background.swap=0.3").step_epoch()["bg_swapped"] == pytest.approx(0.3, abs=0.05)
+    assert start().step_epoch()["bg_swapped"] == 0
+
+
+@pytest.mark.parametrize("swap", [0.0, 0.5])
+def test_gradients_of_parts_are_those_of_the_whole_batch(swap: float) -> None:
+    """In eval mode, since BatchNorm's statistics would be those of the parts."""
+    found = []
+    for parts in (1, 4):
+        training = start(f"training.accumulate={parts}", "training.precision=fp32", f"background.swap={swap}")
+        training.method.eval()
+        metrics = training._backward(next(iter(training.batches.epoch(0))))
+        gradients = [parameter.grad for parameter in training.method.parameters() if parameter.grad is not None]
+        training.method.after_step(0.0)
+        queue = training.method.state_dict()["queue"][:320]
+        found.append([metrics["loss"], queue[queue[:, 0].argsort()], *gradients])
+    assert len(found[0]) > 20
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_compile_is_a_switch_on_the_encoders() -> None:
+    """Compiling itself waits for the first batch."""
+
+    def compiled(training: Pretraining) -> set[str]:
+        modules = training.method.named_modules()
+        return {name for name, module in modules if module._compiled_call_impl is not None}
+
+    assert compiled(start()) == set()
+    assert compiled(start("training.compile=true")) == {"encoder", "key_network.0"}
+
+
+def test_the_linear_scaling_rule_is_written_out(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="bgsweep"):
+        start("optimizer.lr=0.1", "training.batch_size=320")
+    assert "lr 0.1 at batch size 320: by the linear scaling rule that is 0.08 at 256" in caplog.text
 
 
 def test_a_checkpoint_of_another_experiment_is_refused() -> None:

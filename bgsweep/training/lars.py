@@ -1,0 +1,58 @@
+"""LARS (You et al. 2017) in the form that BYOL was published with."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose steps are as long, for each parameter tensor, as a share of the tensor itself.
+
+    For a tensor p with gradient g: ``g += weight_decay p; g *= trust |p| / |g|; m = momentum m + g; p -= lr m``, where
+    a norm of zero leaves g as it is. The rate is outside the momentum, so that a change of it acts at once.
+
+    Args:
+        params: tensors, or groups with values of their own for what follows.
+        lr: learning rate.
+        momentum: in [0, 1).
+        weight_decay: not negative.
+        trust: the share; None takes the gradient's own length, as BYOL does for biases and norms.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float | None = 1e-3,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closures
+        for group in self.param_groups:
+            learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if learning:
+                self._update(learning, [parameter.grad for parameter in learning], group)
+
+    def _update(self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
+        if group["weight_decay"]:
+            updates = list(torch._foreach_add(updates, parameters, alpha=group["weight_decay"]))
+        if group["trust"] is not None:
+            updates = list(torch._foreach_mul(updates, _ratios(parameters, updates, group["trust"])))
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, updates)
+        torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
+
+
+def _ratios(parameters: list[Tensor], updates: list[Tensor], trust: float) -> list[Tensor]:
+    """trust |p| / |g| for each tensor, 1 where a norm is zero; stays on the device."""
+    weight, update = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))
+    return list(torch.where((weight > 0) & (update > 0), trust * weight / update, 1.0))
