@@ -48,6 +48,7 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("views.scale=[1, 0.2]", "scale: the lower bound 1.0 is above the upper bound 0.2"),
         ("method.name=mocov2", "experiment.method: Input tag 'mocov2'"),
         ("optimizer.lr=nan", "experiment.optimizer.lr"),
+        ("training.sync_bn=true", "training.sync_bn: moco_v2 hides a key's company from its query"),
         (
             "space.background.remove={uniform: [0, 1.5]}",
             "space.background.remove: background.remove: Input should be less",
