@@ -1,10 +1,10 @@
 """From the configuration's `data` section to the sources that a run reads."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bgsweep.config import Data
 from bgsweep.data.derived import Cached, hold_out
@@ -19,12 +19,16 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Splits:
-    """A run's photographs. With a shortcut `train` is recomposed; `validation` and `test` never are."""
+    """A run's photographs. With a shortcut `train` is recomposed; `validation` and `test` never are.
+
+    `kept` is for what others make of the photographs and want again, such as pictures to evaluate on.
+    """
 
     train: Source
     validation: Source
     test: Source
     class_pools: ClassPools | None = None
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _pools: dict[SplitName, BackgroundPools] = field(default_factory=dict, repr=False)
 
     def pools(self, split: SplitName) -> BackgroundPools | None:

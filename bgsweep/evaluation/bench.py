@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
@@ -14,7 +13,6 @@ from bgsweep.evaluation.variants import VariantSet, centre_pictures
 SplitName = Literal["validation", "test"]
 # Pictures of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
-_KEPT: WeakKeyDictionary[Source, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 class Bench:
@@ -40,15 +38,15 @@ class Bench:
         return len(self.splits.train.classes)
 
     def train(self) -> Features:
-        return self._once("train", self.splits.train, len(self.splits.train), lambda: self._centres(self.splits.train))
+        return self._once("train", len(self.splits.train), lambda: self._centres(self.splits.train))
 
     def variant(self, name: Variant) -> Features:
         """Features of the split's photographs in one background variant."""
         if name == "original" and not self.source.has_masks:
-            return self._once(name, self.source, len(self.source), lambda: self._centres(self.source))
+            return self._once((self.split, "plain"), len(self.source), lambda: self._centres(self.source))
         variants = self.variants()
-        key = (name, self.settings.repeats, self.settings.seed)
-        return self._once(key, self.source, variants.count(name), lambda: variants.pictures(name))
+        key = (self.split, name, self.settings.repeats, self.settings.seed)
+        return self._once(key, variants.count(name), lambda: variants.pictures(name))
 
     def variants(self) -> VariantSet:
         """The split in all background variants.
@@ -62,23 +60,21 @@ class Bench:
         def make() -> VariantSet:
             return VariantSet(self.source, self.splits.pools(self.split), self.settings, self.size)
 
-        made: VariantSet = _kept(self.source, (self.settings, self.size), make)
+        made: VariantSet = self._kept((self.split, self.settings, self.size), make)
         return made
 
     def _centres(self, source: Source) -> Pictures:
         return centre_pictures(source, self.size, self.settings.batch_size)
 
-    def _once(self, key: Hashable, source: Source, count: int, pictures: Callable[[], Pictures]) -> Features:
+    def _once(self, key: Hashable, count: int, pictures: Callable[[], Pictures]) -> Features:
         if key not in self._features:
             small = count * self.size * self.size * 3 <= _KEPT_BYTES
-            batches = _kept(source, (key, self.size), lambda: list(pictures())) if small else pictures()
+            batches = self._kept((key, self.size), lambda: list(pictures())) if small else pictures()
             self._features[key] = extract(self.encode, batches)
         return self._features[key]
 
-
-def _kept(source: Source, key: Hashable, make: Callable[[], Any]) -> Any:
-    """What was made of a source under this key, made now if it is the first time in this process."""
-    shelf = _KEPT.setdefault(source, {})
-    if key not in shelf:
-        shelf[key] = make()
-    return shelf[key]
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of these splits under this key, made now if it is the first time in this process."""
+        if key not in self.splits.kept:
+            self.splits.kept[key] = make()
+        return self.splits.kept[key]

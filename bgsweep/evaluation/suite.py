@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from bgsweep.config import Evaluate
-from bgsweep.data import Image, Splits
+from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, accuracy
@@ -31,7 +31,7 @@ class Report:
 
     `knn_top1` and `linear_top1` are of the pictures that the configuration names (`evaluate.variant`); `backgrounds`
     (kNN) and `backgrounds_linear` hold every variant and `bg_gap` (BG-Gap = Mixed-Same - Mixed-Rand), and are None
-    where there are no masks.
+    where there are no masks or only one class.
     """
 
     knn_top1: float
@@ -64,8 +64,14 @@ def check(splits: Splits, settings: Evaluate) -> None:
     """Refuse before training what the evaluation could not do after it.
 
     Raises:
-        UserError: a background variant is asked for where there are no masks.
+        UserError: a background variant is asked for where there are no masks; a split has no class folders although
+            the training photographs have; backgrounds of another class are asked for where there is only one.
     """
+    for split in (splits.validation, splits.test):
+        if splits.train.classes and UNLABELLED in split.labels:
+            raise UserError(f"{split.name}: put its photographs into class folders, as {splits.train.name} has them")
+        if settings.variant == "mixed_rand" and len(np.unique(split.labels)) < 2:
+            raise UserError(f"evaluate.variant: {split.name} has one class, and mixed_rand needs another's backgrounds")
     if settings.variant != "original" and not (splits.validation.has_masks and splits.test.has_masks):
         raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")
 
@@ -84,7 +90,7 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
         UserError: the photographs have no classes.
     """
     bench = Bench(encode, splits, settings, size, "test")
-    masks = bench.source.has_masks
+    masks = bench.source.has_masks and len(np.unique(bench.source.labels)) > 1
     head = fit_linear(bench.train(), settings.linear, bench.classes)
     chosen = bench.variant(settings.variant)
     return Report(

@@ -5,8 +5,10 @@
 another photograph of the same class) and `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others).
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import cast, overload
 
 import cv2
@@ -14,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.augment.composite import (
-    background_plate,
     binarize,
     fill,
     foreground_area,
@@ -25,8 +26,11 @@ from bgsweep.augment.randomness import address
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
 from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
-from bgsweep.data.decode import centre_view, cover
+from bgsweep.data.decode import UnreadableImage, centre_view, cover
+from bgsweep.errors import UserError
 from bgsweep.evaluation.features import Pictures
+
+_log = logging.getLogger(__name__)
 
 VARIANTS: tuple[Variant, ...] = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
 BLACK = (0.0, 0.0, 0.0)
@@ -37,18 +41,28 @@ class VariantSet:
     """One source's photographs in all variants, as squares of `size` pixels.
 
     Foreground and background are cut apart at the photograph's own resolution and only then brought to size, so that
-    no rim of one is left in the other. Photographs of whose square the foreground covers less than 1 % or more than
-    95 % are in none of the variants; `left_out` counts them. Each foreground meets `repeats` backgrounds in the mixed
-    variants. All draws are addressed by the seed and the photograph: the same picture is made every time.
+    no rim of one is left in the other. Photographs that cannot be read, and those of whose square the foreground covers
+    less than 1 % or more than 95 %, are in none of the variants; `left_out` counts the latter. Each foreground meets
+    `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the photograph: the same
+    picture is made every time.
+
+    Raises:
+        UserError: no photograph is left.
     """
 
     def __init__(self, source: Source, pools: BackgroundPools | None, settings: Evaluate, size: int) -> None:
         self.source = source
-        self.pools = pools or label_pools(source)
         self.settings = settings
         self.size = size
-        self.usable = [index for index in range(len(source)) if self._shows_both(source[index])]
-        self.left_out = len(source) - len(self.usable)
+        readable = {index: self._shows_both(sample) for index, sample in read_all(source)}
+        self.usable = [index for index, shows_both in readable.items() if shows_both]
+        self.left_out = len(readable) - len(self.usable)
+        if not self.usable:
+            raise UserError(
+                f"{source.name}: no photograph has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
+                "check the masks (white is foreground)"
+            )
+        self.pools = pools or label_pools(source, list(readable), size)
 
     def pictures(self, variant: Variant) -> Pictures:
         """Batches of the variant's pictures with their labels."""
@@ -86,7 +100,8 @@ class VariantSet:
         place = VARIANTS.index(variant)
         draw = np.random.default_rng(address(self.settings.seed, repeat, self.source.ids[index], place))
         if variant == "mixed_rand":
-            label = int(draw.choice([other for other in range(len(self.pools.by_class)) if other != label]))
+            others = [other for other, members in enumerate(self.pools.by_class) if other != label and len(members)]
+            label = int(draw.choice(others))
         members = self.pools.by_class[label]
         elsewhere = members[self.pools.origins[members] != index]
         return int(draw.choice(elsewhere if len(elsewhere) else members))
@@ -99,11 +114,12 @@ class VariantSet:
 
 
 class _Plates(Sequence[Image]):
-    """The background plates of a source's photographs, each made when it is asked for."""
+    """The backgrounds of a source's photographs as squares of `size` pixels, each made when it is asked for."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, size: int) -> None:
         self.source = source
-        self._plate = lru_cache(maxsize=4096)(self._make)
+        self.size = size
+        self._plate = lru_cache(maxsize=1024)(self._make)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -119,21 +135,37 @@ class _Plates(Sequence[Image]):
 
     def _make(self, index: int) -> Image:
         sample = self.source[index]
-        return background_plate(sample.image, _mask(sample))
+        return cover(_covered(sample.image, _mask(sample)), self.size, self.size)
 
 
-def label_pools(source: Source) -> BackgroundPools:
-    """Every photograph's background speaks for the photograph's own class."""
-    by_class = [np.flatnonzero(source.labels == label) for label in range(len(source.classes))]
-    return BackgroundPools(_Plates(source), by_class, np.arange(len(source)))
+def label_pools(source: Source, readable: Sequence[int], size: int) -> BackgroundPools:
+    """Every readable photograph's background (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
+    labels = {index: int(source.labels[index]) for index in readable}
+    by_class = [
+        np.array([index for index, label in labels.items() if label == wanted], np.int64)
+        for wanted in range(len(source.classes))
+    ]
+    return BackgroundPools(_Plates(source, size), by_class, np.arange(len(source)))
 
 
 def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
-    """A source's photographs as they are, as squares, with their labels."""
-    for first in range(0, len(source), batch_size):
-        part = range(first, min(first + batch_size, len(source)))
-        images = np.stack([centre_view(source[index].image, size) for index in part])
-        yield images, source.labels[part.start : part.stop]
+    """A source's readable photographs as they are, as squares, with their labels."""
+    centred = ((centre_view(sample.image, size), sample.label) for _, sample in read_all(source))
+    while part := list(islice(centred, batch_size)):
+        images, labels = zip(*part, strict=True)
+        yield np.stack(images), np.array(labels, np.int64)
+
+
+def read_all(source: Source) -> Iterator[tuple[int, Sample]]:
+    """The photographs that can be read, mask included; the others are warned of."""
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+            _ = sample.mask
+        except UnreadableImage as error:
+            _log.warning("%s; it is left out of the evaluation", error)
+        else:
+            yield index, sample
 
 
 def _mask(sample: Sample) -> Mask:

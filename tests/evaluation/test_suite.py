@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from bgsweep.config import Data, Evaluate
-from bgsweep.data import Splits, open_splits
+from bgsweep.data import UNLABELLED, Splits, open_splits
+from bgsweep.data.derived import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation import check, final, online, variant_sheet
 from bgsweep.evaluation.bench import Bench
@@ -92,6 +94,17 @@ def test_photographs_without_classes_give_nothing_to_measure(splits: Splits) -> 
     assert online(colours, nameless, Evaluate(), SIZE) == {}
     with pytest.raises(UserError, match="class folders"):
         final(colours, nameless, Evaluate(), SIZE)
+
+
+def test_what_a_split_lacks_is_said_before_training(splits: Splits) -> None:
+    one_class = Subset(splits.test, np.flatnonzero(splits.test.labels == 0), "trousers")
+    with pytest.raises(UserError, match=r"evaluate\.variant: trousers has one class"):
+        check(Splits(splits.train, splits.validation, one_class), Evaluate(variant="mixed_rand"))
+    assert final(colours, Splits(splits.train, splits.validation, one_class), Evaluate(), SIZE).backgrounds is None
+    nameless = Subset(splits.test, np.arange(len(splits.test)), "loose photographs")
+    nameless.labels = np.full(len(nameless), UNLABELLED)
+    with pytest.raises(UserError, match="loose photographs: put its photographs into class folders"):
+        check(Splits(splits.train, nameless, splits.test), Evaluate())
 
 
 def test_a_constant_encoder_is_at_chance(splits: Splits) -> None:

@@ -6,7 +6,9 @@ import pytest
 from bgsweep.augment.composite import binarize
 from bgsweep.config import Evaluate
 from bgsweep.data import BackgroundPools, Sample, Splits
-from bgsweep.data.decode import centre_view
+from bgsweep.data.decode import UnreadableImage, centre_view
+from bgsweep.data.derived import Subset
+from bgsweep.errors import UserError
 from bgsweep.evaluation.variants import VARIANTS, VariantSet, label_pools
 
 SIZE = 32
@@ -71,7 +73,7 @@ def test_donors_are_of_the_stated_class_and_never_the_photograph_itself(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     opened: Splits = request.getfixturevalue(kind)
-    pools: BackgroundPools = opened.pools("test") or label_pools(opened.test)
+    pools: BackgroundPools = opened.pools("test") or label_pools(opened.test, range(len(opened.test)), SIZE)
     variants = VariantSet(opened.test, pools, Evaluate(repeats=3), SIZE)
     owner = {int(plate): label for label, members in enumerate(pools.by_class) for plate in members}
     for index in variants.usable:
@@ -99,3 +101,47 @@ def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
         np.testing.assert_array_equal(*images)
         np.testing.assert_array_equal(*labels)
         assert len(images[0]) == small.count(name)
+
+
+def test_a_donor_photographs_foreground_leaves_no_trace_in_its_plate(splits: Splits) -> None:
+    readable = range(len(splits.test))
+    plates = label_pools(splits.test, readable, SIZE).plates
+    repainted = label_pools(Repainted(splits.test, "foreground"), readable, SIZE).plates  # type: ignore[arg-type]
+    for index in readable[::7]:
+        np.testing.assert_array_equal(plates[index], repainted[index])
+
+
+class Spoilt(Repainted):
+    """A source of which every fifth photograph cannot be read, and whose masks may be empty."""
+
+    def __init__(self, source: object, empty: bool = False) -> None:
+        super().__init__(source, "")
+        self.empty = empty
+
+    def __getitem__(self, index: int) -> Sample:
+        if index % 5 == 0:
+            raise UnreadableImage(f"{index}.jpg: cannot be read")
+        sample: Sample = self.source[index]  # type: ignore[index]
+        assert sample.mask is not None
+        mask = np.zeros_like(sample.mask) if self.empty else sample.mask
+        return Sample(sample.id, sample.image, sample.label, lambda: mask)
+
+
+def test_unreadable_photographs_are_left_out_and_named(splits: Splits, caplog: pytest.LogCaptureFixture) -> None:
+    variants = VariantSet(Spoilt(splits.test), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    assert variants.usable and all(index % 5 for index in variants.usable)
+    donors = {variants.donor("mixed_rand", index, 0) for index in variants.usable}
+    assert all(donor % 5 for donor in donors)
+    assert "5.jpg: cannot be read; it is left out of the evaluation" in caplog.text
+
+
+def test_empty_masks_are_one_clear_error(splits: Splits) -> None:
+    with pytest.raises(UserError, match="no photograph has a foreground of 1% to 95%"):
+        VariantSet(Spoilt(splits.test, empty=True), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+
+
+def test_a_class_without_photographs_is_never_drawn_from(splits: Splits) -> None:
+    present = np.flatnonzero(splits.test.labels != 3)
+    part = Subset(splits.test, present, "nine classes")
+    variants = VariantSet(part, None, Evaluate(), SIZE)
+    assert all(variants.picture("mixed_rand", index).any() for index in variants.usable[::9])
