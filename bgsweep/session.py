@@ -47,7 +47,7 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
                 include_dashboard=dashboard,
                 **common,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
         raise UserError(
             f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}"
         ) from error

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
@@ -51,7 +52,10 @@ def show_doctor(result: dict[str, Any]) -> str:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in result["checks"]:
         table.add_row(
-            "ok" if check["ok"] else "--", check["name"], check["found"], "" if check["ok"] else check["cure"]
+            "ok" if check["ok"] else "--",
+            check["name"],
+            escape(check["found"]),
+            "" if check["ok"] else escape(check["cure"]),
         )
     return _text(table)
 

@@ -23,6 +23,7 @@ class TrialRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     failures: int = 0
+    error: str | None = None
     seconds: float = 0.0
     began: float = field(default_factory=time.time)
 

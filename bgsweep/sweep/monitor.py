@@ -66,14 +66,21 @@ class Monitor(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.records[trial.trial_id]
         record.failures += 1
-        self.progress.note(f"{record.id} died and goes on from its last checkpoint (failure {record.failures})")
-        self.journal.write("recovered", id=record.id, failures=record.failures)
+        record.error = _reason(trial)
+        self.progress.note(
+            f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
+        )
+        self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.records[trial.trial_id]
         self._end(trial, "completed" if record.epochs >= self.file.experiment.training.epochs else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self.records[trial.trial_id]
+        record.error = _reason(trial)
+        self.tracker.set_tag(record.run_id, "bgsweep.error", record.error)
+        self.progress.note(f"{record.id} failed for good: {record.error}")
         self._end(trial, "failed")
 
     def _end(self, trial: Any, status: Status) -> None:
@@ -82,3 +89,10 @@ class Monitor(Callback):
         self.tracker.set_tag(record.run_id, "bgsweep.status", status)
         self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
         self.journal.write("ended", trial=record.public())
+
+
+def _reason(trial: Any) -> str:
+    """The last line of the traceback that a trial left, without the exception's module."""
+    lines = [line.strip() for line in str(trial.get_error() or "no reason is known").splitlines() if line.strip()]
+    name, colon, message = lines[-1].partition(": ")
+    return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

@@ -105,8 +105,9 @@ def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:
     metric = file.search.metric
     ended = [record for record in records if record.status == "completed" and metric in record.metrics]
     if not ended:
-        failed = sum(record.status == "failed" for record in records)
-        raise UserError(f"no trial ran to its end ({failed} of {len(records)} failed): nothing to register")
+        failed = [record for record in records if record.status == "failed"]
+        reason = f"; the last one: {failed[-1].error}" if failed else ""
+        raise UserError(f"no trial ran to its end, {len(failed)} of {len(records)} failed{reason}")
     sign = 1 if file.search.mode == "max" else -1
     return max(ended, key=lambda record: sign * record.metrics[metric])
 
