@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -125,3 +127,46 @@ def test_the_champion_works_without_bgsweep_and_equals_its_checkpoint(
     encoder = load_trained(Path(record["checkpoint"])).encoder
     expected = encoder(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, stop: signal.Signals) -> None:
+    import mlflow
+
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *SPACE, "training.epochs=5000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    began = next(line for line in process.stderr if "t01 running" in line)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert began and family
+    process.send_signal(stop)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert log.splitlines()[-1] == "error: interrupted" and "Traceback" not in log
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/bgsweep_runs/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3 and {run.info.status for run in runs} == {"KILLED"}
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
+    values = ["optimizer.lr=1e30", "space.optimizer.lr={loguniform: [1.0e+29, 1.0e+30]}", "search.max_failures=0"]
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *SPACE, *values, "search.trials=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: no trial ran to its end, 2 of 2 failed; the last one: Diverged: the loss is ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_run_on_ray_train(tmp_path: Path) -> None:
+    found = sweep(tmp_path, "workers.count=2", "search.trials=2")
+    assert [trial["status"] for trial in found["trials"]] == ["completed", "completed"]
+    assert [trial["epochs"] for trial in found["trials"]] == [3, 3]
+    assert all(Path(trial["checkpoint"]).is_dir() for trial in found["trials"])
+    assert found["baseline"]["trial"] == "t00" and found["model"]["alias"] == "champion"
