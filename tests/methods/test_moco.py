@@ -2,6 +2,7 @@
 
 import math
 
+import lightly.loss
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,16 @@ def test_info_nce_equals_the_equation(size: int, negatives: int, dim: int, tempe
         others = sum(math.exp(float(query[i] @ queue[j]) / temperature) for j in range(negatives))
         expected -= math.log(positive / (positive + others)) / size
     assert info_nce(query, key, queue, temperature).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "negatives", "dim", "temperature"), [(4, 9, 6, 0.2), (16, 64, 32, 0.07)])
+def test_info_nce_equals_lightlys(size: int, negatives: int, dim: int, temperature: float) -> None:
+    torch.manual_seed(size)
+    query, key, queue = (F.normalize(torch.randn(n, dim), dim=1) for n in (size, size, negatives))
+    theirs = lightly.loss.NTXentLoss(temperature=temperature, memory_bank_size=(negatives, dim))
+    theirs.memory_bank.bank = queue.clone()
+    expected = theirs(query, key)
+    assert info_nce(query, key, queue, temperature).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("having", [[], [1], [0, 2, 3]])
