@@ -24,7 +24,7 @@ def bgsweep(*arguments: object, folder: Path, timeout: float = 300) -> subproces
         (["sweeep", TINY], "invalid choice: 'sweeep'"),
         (["pretrain", TINY, "background.remvoe=0.5"], "did you mean `remove`"),
         (["pretrain", TINY, "background.remove=1.5"], "less than or equal to 1"),
-        (["pretrain", TINY, "data.images=nowhere"], "nowhere"),
+        (["pretrain", TINY, "data.images=nowhere", "data.masks=nowhere"], "data.images: no folder nowhere"),
         (["pretrain", TINY, "training.batch_size=1280", "method.queue_size=1280"], "960"),
         (["pretrain", TINY, "workers.device=cuda"], "workers.device"),
         (["pretrain", TINY, "encoder.name=resnet51"], "resnet51"),
