@@ -29,6 +29,8 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     Raises:
         UserError: something in the configuration or data, or in what the machine has.
     """
+    from bgsweep.data import open_splits
+    from bgsweep.evaluation import check
     from bgsweep.record import log_inputs
     from bgsweep.run import load_trained
 
@@ -38,6 +40,7 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
         shutil.rmtree(folder, ignore_errors=True)
     workers = experiment.workers
     several = workers.count > 1
+    check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
     session = ray_session(workers.count * workers.cpus, dashboard=True) if several else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:
         run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)

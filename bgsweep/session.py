@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +39,7 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
         "logging_level": logging.ERROR,
     }
     address = os.environ.get("RAY_ADDRESS")
+    main, on_stop = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, **common)
@@ -51,8 +54,11 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
         raise UserError(
             f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}"
         ) from error
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+    if main:  # Ray has put a handler of its own there, which ends the process without a word
+        signal.signal(signal.SIGTERM, on_stop)
+    for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep tells of failed trials itself, in a line each
     try:
         _check_room(cpus, gpus)
         yield

@@ -9,7 +9,7 @@ from ray.tune import Callback
 from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
-from bgsweep.sweep.proposals import FIXED, NUMBER, VALUES
+from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
 
 
@@ -39,7 +39,7 @@ class Monitor(Callback):
             return  # a restart after a failure
         values = trial.config[VALUES]
         experiment = self.file.experiment.with_values(values)
-        name, fixed = f"t{trial.config[NUMBER]:02d}", trial.config[FIXED]
+        name, fixed = trial_name(trial), trial.config[FIXED]
         tags = {"bgsweep.fixed": fixed} if fixed else {}
         run = self.tracker.trial_run(self.parent, name, experiment, tags)
         record = TrialRecord(name, values, fixed, experiment.digest, run)
@@ -92,7 +92,15 @@ class Monitor(Callback):
 
 
 def _reason(trial: Any) -> str:
-    """The last line of the traceback that a trial left, without the exception's module."""
-    lines = [line.strip() for line in str(trial.get_error() or "no reason is known").splitlines() if line.strip()]
-    name, colon, message = lines[-1].partition(": ")
+    """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
+
+    Read from Tune's text file: unpickling the exception could bring torch into the driver.
+    """
+    path = trial.error_file
+    text = Path(path).read_text(encoding="utf-8") if path else "no reason is known"
+    lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
+    if not lines:
+        return text.strip()
+    line = lines[-1] if "ray::" in lines[0] else lines[0]  # a traceback, else a story of how the actor died
+    name, colon, message = line.partition(": ")
     return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

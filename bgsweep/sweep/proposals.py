@@ -82,6 +82,11 @@ def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
     return named + [(f"point {index}", defaults | point) for index, point in enumerate(file.space.points, start=1)]
 
 
+def trial_name(trial: Any) -> str:
+    """What a trial of Tune's is called in tables, folders and MLflow: t00, t01, ..."""
+    return f"t{trial.config[NUMBER]:02d}"
+
+
 def total_trials(file: SweepFile) -> int:
     """How many trials the sweep makes; a grid's own size decides where the grid searches."""
     if file.search.algorithm == "grid":

@@ -16,9 +16,9 @@ from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.progress import Progress
-from bgsweep.sweep.proposals import Proposals, total_trials
+from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
-from bgsweep.sweep.trial import trainable
+from bgsweep.sweep.trial import WAITING_CPUS, dump, set_up, trainable
 from bgsweep.tracking import Tracker, tracking_uri, without_password
 
 
@@ -36,8 +36,9 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     uri = tracking_uri(store)
     workers = file.experiment.workers
     several = workers.count > 1
-    need = workers.count * workers.cpus if several else file.search.cpus
+    need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
     with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
+        _refuse_early(file)
         parent = tracker.sweep_run(name, file)
         with Progress(name, file.search.metric, file.experiment.training.epochs, total_trials(file)) as progress:
             monitor = Monitor(file, folder, tracker, parent, progress)
@@ -54,6 +55,20 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     }
 
 
+def _refuse_early(file: SweepFile) -> None:
+    """Set one trial up before all of them fail, each several times, of the same mistake.
+
+    Raises:
+        UserError: the trial's own.
+    """
+    gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus, max_retries=0)(set_up)
+    try:
+        ray.get(task.remote(dump(file)))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, UserError) else error from error
+
+
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
@@ -67,6 +82,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> N
             num_samples=total_trials(file),
             max_concurrent_trials=concurrent,
             reuse_actors=file.experiment.workers.count == 1,
+            trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -93,7 +109,7 @@ def _concurrency(file: SweepFile) -> int:
         return file.search.concurrent
     have, workers = ray.cluster_resources(), file.experiment.workers
     if workers.count > 1:
-        cpus, gpus = workers.count * workers.cpus, workers.count * gpus_of_worker(file)
+        cpus, gpus = workers.count * workers.cpus + WAITING_CPUS, workers.count * gpus_of_worker(file)
     else:
         cpus, gpus = file.search.cpus, file.search.gpus
     room = int(have.get("CPU", 0) // cpus)

@@ -9,6 +9,9 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.pretrain import train
 from bgsweep.sweep.proposals import VALUES
 
+# What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
+WAITING_CPUS = 0.01
+
 
 class InProcessTrial(tune.Trainable):
     """One trial in one actor; the actor, its imports and its decoded photographs serve the next trial too.
@@ -66,7 +69,14 @@ def trainable(file: SweepFile, folder: Path) -> Any:
 
         train(trial, folder / "ray_train" / trial.experiment.digest, report)
 
-    return tune.with_resources(on_ray_train, {"CPU": 0.01})
+    return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
+
+
+def set_up(tree: dict[str, Any]) -> None:
+    """Build the experiment without training it; raises `UserError` for what every trial would meet at once."""
+    from bgsweep.run import Run
+
+    Run(resolve(tree))
 
 
 def dump(file: SweepFile) -> dict[str, Any]:

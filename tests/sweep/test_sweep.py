@@ -134,12 +134,23 @@ def test_the_champion_works_without_bgsweep_and_equals_its_checkpoint(
 def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, stop: signal.Signals) -> None:
     import mlflow
 
-    command = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *SPACE, "training.epochs=5000"]
+    command = [
+        sys.executable,
+        "-m",
+        "bgsweep.cli",
+        "sweep",
+        str(TINY),
+        *SPACE,
+        "training.epochs=5000",
+        "search.scheduler=none",
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
-    began = next(line for line in process.stderr if "t01 running" in line)
+    begun: set[str] = set()
+    while len(begun) < 2:
+        begun |= {line.split()[0] for line in [process.stderr.readline()] if line.split()[1:2] == ["running"]}
     family = psutil.Process(process.pid).children(recursive=True)
-    assert began and family
+    assert family
     process.send_signal(stop)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -164,8 +175,18 @@ def test_a_sweep_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_mistake_that_every_trial_would_meet_is_told_before_the_first(tmp_path: Path) -> None:
+    wrong = ["data.images=nowhere", "data.masks=nowhere"]
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *SPACE, *wrong]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: data.images: no folder nowhere")
+    assert "Traceback" not in done.stderr and "running" not in done.stderr
+
+
+@pytest.mark.slow
 def test_trials_of_two_workers_run_on_ray_train(tmp_path: Path) -> None:
-    found = sweep(tmp_path, "workers.count=2", "search.trials=2")
+    found = sweep(tmp_path, "workers.count=2", "search.trials=2", "search.scheduler=none")
     assert [trial["status"] for trial in found["trials"]] == ["completed", "completed"]
     assert [trial["epochs"] for trial in found["trials"]] == [3, 3]
     assert all(Path(trial["checkpoint"]).is_dir() for trial in found["trials"])
