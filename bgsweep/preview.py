@@ -13,6 +13,7 @@ from bgsweep.config import SweepFile
 from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
 from bgsweep.data.order import epoch_order
+from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
 
 COUNTED_IMAGES = 256
@@ -40,8 +41,9 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
 def views_picture(file: SweepFile, splits: Splits, images: int) -> Image:
     """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
     experiment = file.experiment
-    order = epoch_order(experiment.seed, 0, len(splits.train))[:images]
-    return preview_sheet(_pipeline(file), [splits.train[int(index)] for index in order], experiment.seed)
+    order = epoch_order(experiment.seed, 0, len(splits.train))
+    shown = islice(readable(splits.train, (int(index) for index in order)), images)
+    return preview_sheet(_pipeline(file), [sample for _, sample in shown], experiment.seed)
 
 
 def _shares(file: SweepFile, splits: Splits) -> dict[str, float]:

@@ -87,6 +87,30 @@ def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) ->
     assert report["backgrounds"]["bg_gap"] == pytest.approx(gap)
 
 
+def test_damaged_photographs_are_counted_and_training_goes_on(tmp_path: Path) -> None:
+    import cv2
+
+    from bgsweep.data.embedded import EmbeddedSample
+
+    sample = EmbeddedSample("test")
+    for index in range(0, 200, 5):
+        photograph, split = sample[index], "test" if index % 20 == 0 else "train"
+        for kind, pixels in (("images", photograph.image), ("masks", photograph.mask)):
+            path = tmp_path / kind / split / sample.classes[photograph.label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels)
+    damaged = sorted((tmp_path / "images").rglob("*.png"))[::9]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:500])
+    data = ["data.images=images", "data.masks=masks", "data.validation=null", "data.holdout=0.3", "training.epochs=1"]
+    size = ["training.batch_size=16", "method.queue_size=16", "evaluate.variant=mixed_rand"]
+    done = bgsweep("pretrain", TINY, *data, *size, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    assert metrics["unreadable"] > 0 and 0 <= metrics["knn_top1"] <= 1
+    assert "cannot be read" in done.stderr and "the next image stands in for it" in done.stderr
+
+
 @pytest.mark.parametrize("module", ["bgsweep", "bgsweep.cli"])
 def test_imports_bring_no_torch_ray_or_mlflow(module: str) -> None:
     """`import bgsweep` and `--help` are quick because nothing heavy comes with them."""

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from bgsweep.augment.composite import foreground_area, inpaint_background, paste
 from bgsweep.augment.randomness import address
 from bgsweep.config import Shortcut
-from bgsweep.data.decode import UnreadableImage, cover
+from bgsweep.data.decode import cover
 from bgsweep.data.pools import BackgroundPools
+from bgsweep.data.readable import readable
 from bgsweep.data.sample import Image, Mask, Sample, Source
 from bgsweep.errors import UserError
 
@@ -112,12 +113,8 @@ class Recomposed:
 def _plates(source: Source) -> tuple[list[Image], npt.NDArray[np.int64]]:
     """The source's backgrounds, and which photograph each is of."""
     plates, origins = [], []
-    for index in range(len(source)):
-        try:
-            sample = source[index]
-            mask = cast(Mask, sample.mask)
-        except UnreadableImage:  # whoever wants to see the photograph itself says so
-            continue
+    for index, sample in readable(source):
+        mask = cast(Mask, sample.mask)
         if foreground_area(mask) <= 1 - _LEAST_BACKGROUND:
             plates.append(inpaint_background(sample.image, mask))
             origins.append(index)

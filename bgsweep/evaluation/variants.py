@@ -5,7 +5,6 @@
 another photograph of the same class) and `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others).
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -26,11 +25,10 @@ from bgsweep.augment.randomness import address
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
 from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
-from bgsweep.data.decode import UnreadableImage, centre_view, cover
+from bgsweep.data.decode import centre_view, cover
+from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
 from bgsweep.evaluation.features import Pictures
-
-_log = logging.getLogger(__name__)
 
 VARIANTS: tuple[Variant, ...] = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
 BLACK = (0.0, 0.0, 0.0)
@@ -54,15 +52,15 @@ class VariantSet:
         self.source = source
         self.settings = settings
         self.size = size
-        readable = {index: self._shows_both(sample) for index, sample in read_all(source)}
-        self.usable = [index for index, shows_both in readable.items() if shows_both]
-        self.left_out = len(readable) - len(self.usable)
+        shown = {index: self._shows_both(sample) for index, sample in readable(source)}
+        self.usable = [index for index, shows_both in shown.items() if shows_both]
+        self.left_out = len(shown) - len(self.usable)
         if not self.usable:
             raise UserError(
                 f"{source.name}: no photograph has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
                 "check the masks (white is foreground)"
             )
-        self.pools = pools or label_pools(source, list(readable), size)
+        self.pools = pools or label_pools(source, list(shown), size)
 
     def pictures(self, variant: Variant) -> Pictures:
         """Batches of the variant's pictures with their labels."""
@@ -138,9 +136,9 @@ class _Plates(Sequence[Image]):
         return cover(_covered(sample.image, _mask(sample)), self.size, self.size)
 
 
-def label_pools(source: Source, readable: Sequence[int], size: int) -> BackgroundPools:
-    """Every readable photograph's background (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
-    labels = {index: int(source.labels[index]) for index in readable}
+def label_pools(source: Source, indices: Sequence[int], size: int) -> BackgroundPools:
+    """The background of each photograph named (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
+    labels = {index: int(source.labels[index]) for index in indices}
     by_class = [
         np.array([index for index, label in labels.items() if label == wanted], np.int64)
         for wanted in range(len(source.classes))
@@ -150,22 +148,10 @@ def label_pools(source: Source, readable: Sequence[int], size: int) -> Backgroun
 
 def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable photographs as they are, as squares, with their labels."""
-    centred = ((centre_view(sample.image, size), sample.label) for _, sample in read_all(source))
+    centred = ((centre_view(sample.image, size), sample.label) for _, sample in readable(source))
     while part := list(islice(centred, batch_size)):
         images, labels = zip(*part, strict=True)
         yield np.stack(images), np.array(labels, np.int64)
-
-
-def read_all(source: Source) -> Iterator[tuple[int, Sample]]:
-    """The photographs that can be read, mask included; the others are warned of."""
-    for index in range(len(source)):
-        try:
-            sample = source[index]
-            _ = sample.mask
-        except UnreadableImage as error:
-            _log.warning("%s; it is left out of the evaluation", error)
-        else:
-            yield index, sample
 
 
 def _mask(sample: Sample) -> Mask:

@@ -132,7 +132,7 @@ def test_unreadable_photographs_are_left_out_and_named(splits: Splits, caplog: p
     assert variants.usable and all(index % 5 for index in variants.usable)
     donors = {variants.donor("mixed_rand", index, 0) for index in variants.usable}
     assert all(donor % 5 for donor in donors)
-    assert "5.jpg: cannot be read; it is left out of the evaluation" in caplog.text
+    assert "5.jpg: cannot be read; it is left out" in caplog.text
 
 
 def test_empty_masks_are_one_clear_error(splits: Splits) -> None:
