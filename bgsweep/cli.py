@@ -55,7 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sweep = _command(commands, "sweep", "search a file's space and register the best encoder", _sweep, "show_sweep")
-    _file_arguments(sweep)
+    _file_arguments(sweep, optional=True)
+    sweep.add_argument("--resume", metavar="NAME", help="go on with a sweep whose driver died, instead of a file")
+
+    status = _command(commands, "status", "show the sweeps of a store, or the trials of one", _status, "show_status")
+    status.add_argument("name", nargs="?", help="a sweep's name; all sweeps where it is left out")
+    _store_argument(status)
+
+    stop = _command(commands, "stop", "end a running sweep; what has come to its end is judged", _stop, "show_stop")
+    stop.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
+    _store_argument(stop)
 
     evaluate = _command(commands, "evaluate", "judge a checkpoint on its test photographs", _evaluate, "show_evaluate")
     evaluate.add_argument("model", help="a checkpoint file or folder")
@@ -85,8 +94,8 @@ def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show:
     return parser
 
 
-def _file_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="YAML file with an `experiment:`")
+def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    parser.add_argument("file", type=Path, nargs="?" if optional else None, help="YAML file with an `experiment:`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. background.remove=0.3 search.trials=8")
     _store_argument(parser)
 
@@ -108,12 +117,30 @@ def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sweep(options: argparse.Namespace) -> dict[str, Any]:
+    if (options.file is None) == (options.resume is None):
+        raise UserError("sweep: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
+    if options.resume is not None:
+        from bgsweep.sweep.sweep import resume
+
+        return resume(options.resume, options.store)
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)
     from bgsweep.sweep.sweep import sweep
 
     return sweep(file, options.store)
+
+
+def _status(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.sweep.watch import status
+
+    return status(options.name, options.store)
+
+
+def _stop(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.sweep.watch import stop
+
+    return stop(options.name, options.store)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

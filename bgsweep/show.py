@@ -25,6 +25,22 @@ def show_sweep(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_status(result: dict[str, Any]) -> str:
+    """A line for each sweep; where there is only one, its trials too."""
+    lines = []
+    for sweep in result["sweeps"]:
+        states = [trial["status"] for trial in sweep["trials"]]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        lines.append(f"{sweep['sweep']}  {sweep['state']}  {counts or 'no trial yet'}")
+    if len(lines) == 1:
+        lines.append(_trials(result["sweeps"][0]["trials"]))
+    return "\n".join(lines) or "no sweep in this store"
+
+
+def show_stop(result: dict[str, Any]) -> str:
+    return f"{result['sweep']} ends its trials; `bgsweep status {result['sweep']}` shows how far it is"
+
+
 def show_pretrain(result: dict[str, Any]) -> str:
     values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
     return f"{values}\ncheckpoint  {result['checkpoint']}\nMLflow run  {result['run_id']} at {result['tracking_uri']}"

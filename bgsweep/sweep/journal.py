@@ -1,12 +1,24 @@
-"""What a sweep knows of its trials, kept in memory and, line by line, in a file that outlives the driver."""
+"""What a sweep leaves on disk, so that it outlives its driver: what it is, what happened, and that it is alive."""
 
+import difflib
 import json
+import socket
+import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from bgsweep.errors import UserError
+from bgsweep.tracking.provenance import owner_lives
 
 Status = Literal["running", "completed", "stopped", "failed"]
+Event = dict[str, Any]
+
+_MANIFEST, _JOURNAL, _PULSE, _STOP = "sweep.json", "journal.jsonl", "pulse", "stop"
+_BEAT, _DEAD_AFTER = 5.0, 60.0  # seconds
 
 
 @dataclass
@@ -37,9 +49,17 @@ class TrialRecord:
 class Journal:
     """Appends each change of a trial as one JSON line; a killed driver may leave a torn last one, which is harmless."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _JOURNAL
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles the searcher, which holds this, into its own state file; nothing reads that."""
+        return type(None), ()
 
     def write(self, event: str, **values: Any) -> None:
         self._file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
@@ -47,3 +67,111 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Pulse:
+    """A context in which a file in the sweep's folder is touched every few seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _PULSE
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._path.touch()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT):
+            self._path.touch()
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Say, whole or not at all, what the sweep in a folder is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{_MANIFEST}"
+    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    draft.replace(folder / _MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the sweep in a folder is; None where there is none."""
+    path = folder / _MANIFEST
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
+
+
+def read_journal(folder: Path) -> list[Event]:
+    """All that happened in a sweep, in order; torn lines are left out."""
+    path = folder / _JOURNAL
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
+    """The trials' records, by id, as the events left them."""
+    names = {each.name for each in fields(TrialRecord)}
+    records: dict[str, TrialRecord] = {}
+    for event in events:
+        if event["event"] in ("started", "ended"):
+            trial = event["trial"]
+            records[trial["id"]] = TrialRecord(**{key: value for key, value in trial.items() if key in names})
+        elif event["event"] == "result":
+            record = records[event["id"]]
+            record.epochs, record.metrics, record.seconds = event["epoch"], event["metrics"], event["seconds"]
+            record.checkpoint = event["checkpoint"] or record.checkpoint
+        elif event["event"] == "checkpoint":
+            records[event["id"]].checkpoint = event["path"]
+        elif event["event"] == "recovered":
+            records[event["id"]].failures = event["failures"]
+    return records
+
+
+def alive(folder: Path) -> bool:
+    """Whether a driver looks after the sweep in a folder, on this machine or on another that shares the folder."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return False
+    if manifest["owner"]["bgsweep.host"] == socket.gethostname():
+        return owner_lives(manifest["owner"])
+    pulse = folder / _PULSE
+    return pulse.exists() and time.time() - pulse.stat().st_mtime < _DEAD_AFTER
+
+
+def stop_file(folder: Path) -> Path:
+    """The file whose being there asks the driver to end the sweep."""
+    return folder / _STOP
+
+
+def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:
+    """A sweep's folder and what it says of itself.
+
+    Raises:
+        UserError: the store has no such sweep.
+    """
+    folder = store.absolute() / "sweeps" / name
+    manifest = read_manifest(folder)
+    if manifest is None:
+        known = sweep_names(store)
+        near = difflib.get_close_matches(name, known, n=1)
+        told = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known[:5])}" if known else "it has none"
+        raise UserError(f"{store}: no sweep {name}; {told}")
+    return folder, manifest
+
+
+def sweep_names(store: Path) -> list[str]:
+    """All sweeps of a store, the latest first."""
+    return [path.parent.name for path in sorted((store / "sweeps").glob("*/sweep.json"), reverse=True)]

@@ -19,13 +19,22 @@ class Monitor(Callback):
     A trial that the scheduler stops never runs code of its own again, so that its MLflow run must be closed from here.
     """
 
-    def __init__(self, file: SweepFile, folder: Path, tracker: Tracker, parent: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        file: SweepFile,
+        journal: Journal,
+        tracker: Tracker,
+        parent: str,
+        progress: Progress,
+        records: dict[str, TrialRecord],
+    ) -> None:
         self.file = file
+        self.journal = journal
         self.tracker = tracker
         self.parent = parent
         self.progress = progress
-        self.records: dict[str, TrialRecord] = {}
-        self.journal = Journal(folder / "journal.jsonl")
+        self.records = records
+        self._begun: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
@@ -35,36 +44,51 @@ class Monitor(Callback):
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.trial_id in self.records:
+        name, known = trial_name(trial), self.records.get(trial_name(trial))
+        if known is not None and name in self._begun:
             return  # a restart after a failure
-        values = trial.config[VALUES]
+        self._begun.add(name)
+        values, fixed = trial.config[VALUES], trial.config[FIXED]
         experiment = self.file.experiment.with_values(values)
-        name, fixed = trial_name(trial), trial.config[FIXED]
         tags = {"bgsweep.fixed": fixed} if fixed else {}
         run = self.tracker.trial_run(self.parent, name, experiment, tags)
+        if known is not None:  # the sweep itself was resumed
+            known.began = time.time() - known.seconds
+            return
         record = TrialRecord(name, values, fixed, experiment.digest, run)
-        self.records[trial.trial_id] = record
+        self.records[name] = record
         self.journal.write("started", trial=record.public())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self.records[trial.trial_id]
+        record = self.records[trial_name(trial)]
         for metrics in result["history"]:
             if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
                 self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
+        record.checkpoint = result.get("checkpoint") or record.checkpoint
         latest = result["history"][-1]
+        if latest["epoch"] <= record.epochs:
+            return
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
-        record.checkpoint = result.get("checkpoint") or record.checkpoint
-        self.journal.write("result", id=record.id, epoch=record.epochs, metrics=record.metrics)
+        self.journal.write(
+            "result",
+            id=record.id,
+            epoch=record.epochs,
+            metrics=record.metrics,
+            seconds=record.seconds,
+            checkpoint=record.checkpoint,
+        )
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self.records[trial.trial_id].checkpoint = checkpoint.path
+        record = self.records[trial_name(trial)]
+        record.checkpoint = checkpoint.path
+        self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial.trial_id]
+        record = self.records[trial_name(trial)]
         record.failures += 1
         record.error = _reason(trial)
         self.progress.note(
@@ -73,18 +97,18 @@ class Monitor(Callback):
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial.trial_id]
+        record = self.records[trial_name(trial)]
         self._end(trial, "completed" if record.epochs >= self.file.experiment.training.epochs else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial.trial_id]
+        record = self.records[trial_name(trial)]
         record.error = _reason(trial)
         self.tracker.set_tag(record.run_id, "bgsweep.error", record.error)
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self._end(trial, "failed")
 
     def _end(self, trial: Any, status: Status) -> None:
-        record = self.records[trial.trial_id]
+        record = self.records[trial_name(trial)]
         record.status = status
         self.tracker.set_tag(record.run_id, "bgsweep.status", status)
         self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")

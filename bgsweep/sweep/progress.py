@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import TrialRecord
 
 LOG_INTERVAL = 30.0
@@ -16,8 +17,10 @@ LOG_INTERVAL = 30.0
 class Progress:
     """Shows the trials on stderr; `update` may be called as often as one likes."""
 
-    def __init__(self, name: str, metric: str, epochs: int, trials: int) -> None:
-        self.name, self.metric, self.epochs, self.trials = name, metric, epochs, trials
+    def __init__(self, name: str, file: SweepFile, trials: int) -> None:
+        self.name, self.metric, self.trials = name, file.search.metric, trials
+        self.epochs = file.experiment.training.epochs
+        self.sign = 1 if file.search.mode == "max" else -1
         self.began = time.time()
         self.console = Console(stderr=True)
         self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
@@ -62,7 +65,7 @@ class Progress:
         waiting = max(0, self.trials - len(records))
         parts = [f"{n} {status}" for status, n in counts.items() if n] + ([f"{waiting} to come"] if waiting else [])
         scored = [record for record in records if self.metric in record.metrics]
-        best = max(scored, key=lambda record: record.metrics[self.metric], default=None)
+        best = max(scored, key=lambda record: self.sign * record.metrics[self.metric], default=None)
         if best:
             parts.append(f"best so far {best.id} {best.metrics[self.metric]:.3f}")
         left = self.seconds_left(records)

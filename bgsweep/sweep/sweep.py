@@ -1,5 +1,7 @@
 """A sweep from its first trial to its registered champion."""
 
+import hashlib
+import json
 import os
 import time
 from pathlib import Path
@@ -8,18 +10,31 @@ from typing import Any
 import ray
 from ray import tune
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
 from bgsweep.pretrain import gpus_of_worker
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
-from bgsweep.sweep.journal import TrialRecord
+from bgsweep.sweep.journal import (
+    Event,
+    Journal,
+    Pulse,
+    TrialRecord,
+    alive,
+    find_sweep,
+    fold,
+    read_journal,
+    stop_file,
+    sweep_names,
+    write_manifest,
+)
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
 from bgsweep.sweep.trial import WAITING_CPUS, dump, set_up, trainable
 from bgsweep.tracking import Tracker, tracking_uri, without_password
+from bgsweep.tracking.provenance import owner
 
 
 def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
@@ -29,30 +44,64 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
         ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values.
 
     Raises:
-        UserError: the cluster is too small, or no trial finished.
+        UserError: the cluster is too small, the same sweep is running, no trial finished.
     """
     name = f"{file.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = store.absolute() / "sweeps" / name
-    uri = tracking_uri(store)
+    _refuse_twin(file, store)
+    return _conduct(file, store.absolute() / "sweeps" / name, tracking_uri(store), None)
+
+
+def resume(name: str, store: Path) -> dict[str, Any]:
+    """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
+    folder, manifest = find_sweep(name, store)
+    if alive(folder):
+        raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
+    if manifest.get("result"):
+        raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
+    stop_file(folder).unlink(missing_ok=True)
+    return _conduct(resolve(manifest["file"]), folder, tracking_uri(store), manifest["parent"])
+
+
+def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dict[str, Any]:
+    """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now)."""
     workers = file.experiment.workers
     several = workers.count > 1
     need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
+    past = read_journal(folder)
     with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
         _refuse_early(file)
-        parent = tracker.sweep_run(name, file)
-        with Progress(name, file.search.metric, file.experiment.training.epochs, total_trials(file)) as progress:
-            monitor = Monitor(file, folder, tracker, parent, progress)
-            _tune(file, folder, monitor, _concurrency(file))
-        records = sorted(monitor.records.values(), key=lambda record: record.id)
-        ending = Ending(name, parent, records, _best(file, records), _baseline(records))
-        progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
-        verdict = crown(file, tracker, ending)
-    return {
-        "sweep": name,
-        "tracking_uri": without_password(uri),
-        "trials": [record.public() for record in records],
-        **verdict,
-    }
+        parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
+        manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
+        write_manifest(folder, manifest)
+        with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
+            monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
+            _tune(file, folder, monitor, past)
+            records = sorted(monitor.records.values(), key=lambda record: record.id)
+            ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
+            progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
+            verdict = crown(file, tracker, ending)
+        result = {
+            "sweep": folder.name,
+            "tracking_uri": without_password(uri),
+            "trials": [record.public() for record in records],
+            **verdict,
+        }
+        write_manifest(folder, manifest | {"result": result})
+    return result
+
+
+def _digest(file: SweepFile) -> str:
+    return hashlib.sha256(json.dumps(dump(file), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _refuse_twin(file: SweepFile, store: Path) -> None:
+    for name in sweep_names(store):
+        folder, manifest = find_sweep(name, store)
+        if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder):
+            raise UserError(
+                f"{name}: the very same sweep is running; follow it with `bgsweep status {name}`, end it with "
+                f"`bgsweep stop {name}`, or change search.seed for another one"
+            )
 
 
 def _refuse_early(file: SweepFile) -> None:
@@ -69,7 +118,24 @@ def _refuse_early(file: SweepFile) -> None:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 
 
-def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> None:
+class _StopFile(tune.Stopper):
+    """Ends the search once somebody has put the stop file into the sweep's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.path.exists()
+
+
+def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
+    ended = sum(record.status != "running" for record in monitor.records.values())
+    if ended == total_trials(file):
+        return
+    concurrent = _concurrency(file)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -77,9 +143,9 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> N
     tuner = tune.Tuner(
         trainable(file, folder),
         tune_config=tune.TuneConfig(
-            search_alg=Proposals(file),
-            scheduler=build_scheduler(file),
-            num_samples=total_trials(file),
+            search_alg=Proposals(file, past, monitor.journal),
+            scheduler=build_scheduler(file, past),
+            num_samples=total_trials(file) - ended,
             max_concurrent_trials=concurrent,
             reuse_actors=file.experiment.workers.count == 1,
             trial_dirname_creator=trial_name,
@@ -88,6 +154,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, concurrent: int) -> N
             name="tune",
             storage_path=str(folder),
             callbacks=[monitor],
+            stop=_StopFile(stop_file(folder)),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,

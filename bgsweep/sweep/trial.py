@@ -7,7 +7,7 @@ from ray import tune
 
 from bgsweep.config import SweepFile, resolve
 from bgsweep.pretrain import train
-from bgsweep.sweep.proposals import VALUES
+from bgsweep.sweep.proposals import CHECKPOINT, VALUES
 
 # What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
 WAITING_CPUS = 0.01
@@ -27,6 +27,8 @@ class InProcessTrial(tune.Trainable):
         file = trial_file(self.tree, config[VALUES])
         threads(file.search.cpus)
         self.run = Run(file)
+        if config[CHECKPOINT]:
+            self.run.restore(Path(config[CHECKPOINT]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -36,6 +38,8 @@ class InProcessTrial(tune.Trainable):
         """Train to the next online evaluation; the epochs on the way are in ``history``."""
         metric = self.run.file.search.metric
         history: list[dict[str, float]] = []
+        if self.run.finished:  # a resumed trial whose driver died between its last checkpoint and its end
+            history.append(self.run.metrics)
         while not history or (metric not in history[-1] and not self.run.finished):
             history.append(self.run.step_epoch())
         return {**history[-1], "history": history, "done": self.run.finished}

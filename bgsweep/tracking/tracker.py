@@ -91,6 +91,13 @@ class Tracker:
         params = {"search": file.search.model_dump(mode="json"), "evaluate": file.evaluate.model_dump(mode="json")}
         return self._begin_parent(name, file, params, {"bgsweep.kind": "sweep", **(tags or {})})
 
+    def reopen(self, run: str) -> str:
+        """Go on with a sweep's run whose driver died; give its id."""
+        self._writer.ask(lambda: self.client.update_run(run, status="RUNNING"))
+        self.set_tags(run, owner())
+        self._parents.append(run)
+        return run
+
     def pretrain_run(self, name: str, file: SweepFile, tags: Mapping[str, str] | None = None) -> str:
         """Begin the run of one experiment that belongs to no sweep; give its id."""
         digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": file.experiment.digest}
