@@ -36,7 +36,7 @@ def judge(mask: Mask) -> Verdict:
     if area == 0:
         return Verdict(5, "empty")
     if area > HUGE:
-        return Verdict(3 + area, f"full {100 * area:.0f} %")
+        return Verdict(2 + area, f"full {100 * area:.0f} %")
     if area < TINY:
         return Verdict(4 - area, f"tiny {100 * area:.1f} %")
     small = shrunk(mask, _JUDGED_SIDE)

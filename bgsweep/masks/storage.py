@@ -46,8 +46,8 @@ def open_tree(place: str) -> Tree:
     Raises:
         UserError: the URI cannot be used.
     """
-    if "://" not in place or place.startswith("file://"):
-        return LocalTree(Path(place.removeprefix("file://")).expanduser())
+    if "://" not in place:
+        return LocalTree(Path(place).expanduser())
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
