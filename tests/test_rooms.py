@@ -78,7 +78,7 @@ def test_nobody_imports_back(room: str) -> None:
         ("bgsweep.tracking", "torch ray mlflow cv2"),
         ("bgsweep.cli", "torch ray mlflow cv2"),
         ("bgsweep.session", "torch mlflow"),
-        ("bgsweep.masking", "ray mlflow onnxruntime"),
+        ("bgsweep.masking", "torch ray mlflow onnxruntime"),
         ("bgsweep.sweep.sweep", "torch mlflow"),
     ],
 )
