@@ -149,7 +149,7 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
 
     images, out, method, weights = arguments
     with ray_session(cpus=workers):
-        share = min(1.0, ray.cluster_resources().get("GPU", 0) / workers) if method == "u2net" else 0
+        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if method == "u2net" else 0
         # A process that dies (memory, a node that goes) is started again, and its group is made again.
         options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 3, "max_task_retries": 3}
         held = None if weights is None else [ray.put(weights)]
@@ -164,6 +164,11 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
             for job in islice(waiting, 1):
                 running[actor.run.remote(job)] = actor
             yield _result(ray.get, done)
+
+
+def gpu_share(gpus: int, workers: int) -> float:
+    """Which part of a GPU each worker takes, so that all have a place at the same time."""
+    return 1 / -(-workers // gpus) if gpus else 0.0
 
 
 def _result(get: Any, reference: Any) -> list[Outcome]:

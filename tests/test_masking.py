@@ -18,7 +18,7 @@ import pytest
 from bgsweep.data.decode import decode_image
 from bgsweep.data.folder import Folder
 from bgsweep.errors import UserError
-from bgsweep.masking import _Actor, _result, make_masks
+from bgsweep.masking import _Actor, _result, gpu_share, make_masks
 from tests.masks.conftest import Extract, photographs, small_disk
 from tests.masks.onnx_network import one_channel
 
@@ -139,6 +139,14 @@ def test_an_actor_hands_errors_over_as_they_are(photographs: Extract, tmp_path: 
     handed = pickle.loads(pickle.dumps(_Actor(str(images), str(out), "rbd", None).run(("make", names))))
     with pytest.raises(UserError, match=r"blocked/train/.*\.png: cannot be written: "):
         _result(lambda reference: reference, handed)
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (1, 3), (8, 10), (8, 8), (4, 2), (3, 7)])
+def test_all_workers_find_a_place_on_the_gpus(gpus: int, workers: int) -> None:
+    share = gpu_share(gpus, workers)
+    assert 0 < share <= 1
+    assert int(1 / share + 1e-9) * gpus >= workers
+    assert gpu_share(0, workers) == 0
 
 
 def _odd_files(folder: Path) -> None:
