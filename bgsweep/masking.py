@@ -86,7 +86,10 @@ def _weights(method: MethodName, named: str | None) -> bytes | None:
 
 
 def _check_apart(images: str, out: str) -> None:
-    inner, outer = (os.path.realpath(place) if "://" not in place else place.rstrip("/") for place in (out, images))
+    bare = (
+        place.partition("?")[0].rstrip("/") if "://" in place else os.path.realpath(place) for place in (out, images)
+    )
+    inner, outer = bare
     if inner == outer or inner.startswith(outer + "/"):
         raise UserError(f"--out {out}: lies in {images}, where masks would be taken for images; name another folder")
 

@@ -232,6 +232,11 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
 }
 
 
+def test_masks_inside_images_are_refused_in_object_stores_too() -> None:
+    with pytest.raises(UserError, match=r"--out s3://bucket/images/masks.*: lies in s3://bucket/images"):
+        make_masks("s3://bucket/images?region=x", "s3://bucket/images/masks?region=x")
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_line(photographs: Extract, tmp_path: Path, case: str) -> None:
     spoil, options, message = BAD[case]
