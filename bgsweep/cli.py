@@ -75,10 +75,39 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
     preview.add_argument("--images", type=int, default=6, help="rows of the picture (default: %(default)s)")
 
+    masks = commands.add_parser("masks", help="make foreground masks, score them, look at them")
+    _mask_commands(masks.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser))
+
     doctor = _command(commands, "doctor", "say what is here and what is missing for what", _doctor, "show_doctor")
     doctor.add_argument("file", nargs="?", type=Path, help="also check this file's data, device and tracking")
     _store_argument(doctor)
     return parser
+
+
+def _mask_commands(commands: Any) -> None:
+    make = _command(commands, "make", "make a foreground mask for every image", _masks_make, "show_masks_make")
+    make.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+    make.add_argument("--out", required=True, help="folder or URI of the masks, which mirror the images")
+    make.add_argument("--method", choices=("rbd", "u2net"), help="default: u2net where --weights are named, else rbd")
+    make.add_argument("--weights", help="ONNX file of u2net, or u2netp (its default) or u2net: fetched once")
+    make.add_argument("--workers", type=_count, help="processes, one core each (default: all cores of this machine)")
+
+    score = _command(commands, "score", "compare masks with the truth", _masks_score, "show_masks_score")
+    score.add_argument("masks", help="folder or URI of masks")
+    score.add_argument("truth", help="folder or URI of true masks of the same names")
+    score.add_argument("--table", type=Path, metavar="CSV", help="also write each image's values into this file")
+
+    show = _command(commands, "show", "write a contact sheet, strangest masks first", _masks_show, "show_masks_show")
+    show.add_argument("images", help="folder or URI of images")
+    show.add_argument("masks", help="folder or URI of their masks")
+    show.add_argument("--out", type=Path, default=Path("masks.png"), help="PNG to write (default: %(default)s)")
+    show.add_argument("--images", dest="shown", type=_count, default=48, help="how many (default: %(default)s)")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show: str) -> argparse.ArgumentParser:
@@ -159,6 +188,31 @@ def _preview(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.preview import preview
 
     return preview(file, options.out, options.images)
+
+
+def _masks_make(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.masking import make_masks
+
+    return make_masks(options.images, options.out, options.method, options.weights, options.workers)
+
+
+def _masks_score(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.masks.score import score_trees
+    from bgsweep.masks.storage import open_tree, write_file
+
+    result, table = score_trees(open_tree(options.masks), open_tree(options.truth))
+    if options.table:
+        write_file(options.table, table.encode())
+    return result
+
+
+def _masks_show(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.masks.sheet import contact_sheet, encode_sheet
+    from bgsweep.masks.storage import open_tree, write_file
+
+    sheet, result = contact_sheet(open_tree(options.images), open_tree(options.masks), options.shown)
+    write_file(options.out, encode_sheet(sheet))
+    return {"picture": str(options.out), **result}
 
 
 def _doctor(options: argparse.Namespace) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def examine(path: Path | None, store: Path) -> dict[str, Any]:
         ``ok`` (nothing that the file needs is missing) and ``checks``: ``name``, ``ok``, ``found``, ``cure``.
     """
     file = load(path) if path else None
-    checks: list[Check] = [_device(file), _cores(), _room(store), _tracking(store), _ray(), _timm()]
+    checks: list[Check] = [_device(file), _cores(), _room(store), _tracking(store), _ray(), _timm(), _onnx()]
     if file is not None:
         checks += _data(file)
     names = ("name", "ok", "found", "cure")
@@ -94,6 +94,11 @@ def _timm() -> Check:
     return "timm", found, "installed" if found else "not installed", "for timm's encoders: pip install 'bgsweep[timm]'"
 
 
+def _onnx() -> Check:
+    found = importlib.util.find_spec("onnxruntime") is not None
+    return "onnxruntime", found, "installed" if found else "not installed", "for masks by U2-Net: 'bgsweep[masks]'"
+
+
 def _data(file: SweepFile) -> Iterator[Check]:
     from bgsweep.data import open_splits
 
@@ -106,7 +111,7 @@ def _data(file: SweepFile) -> Iterator[Check]:
         yield name, True, _count(getattr(splits, name)), ""
     masks = splits.train.has_masks
     needed = file.experiment.background.active or file.experiment.data.shortcut is not None
-    cure = "background augmentations need a foreground mask for each image: set data.masks"
+    cure = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
     yield "masks", masks or not needed, "for every photograph" if masks else "none", cure
 
 

@@ -76,6 +76,35 @@ def show_doctor(result: dict[str, Any]) -> str:
     return _text(table)
 
 
+def show_masks_make(result: dict[str, Any]) -> str:
+    """Counts, odd foregrounds, and all images without a mask, by name."""
+    shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
+    lines = [
+        f"{result['masks']} masks by {result['method']} in {result['out']}, {result['made']} of them made now"
+        + (f" ({result['images_per_second']:.1f} images/s)" if result["made"] else ""),
+        f"foregrounds: {shares}",
+    ]
+    if result["passed_over"]:
+        lines.append(f"passed over: {result['passed_over']} files that are no images by their names")
+    if result["unreadable"]:
+        lines.append(f"without mask: {len(result['unreadable'])} images; replace or remove them before training")
+        lines += [f"  {item['image']}: {item['reason']}" for item in result["unreadable"]]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def show_masks_score(result: dict[str, Any]) -> str:
+    values = "  ".join(f"{name} {result[name]:.3f}" for name in ("max_f_beta", "mean_f_beta", "mae", "iou"))
+    lines = [f"{values}  ({result['images']} images)"]
+    lines += [f"not scored: {result[name]} {name.replace('_', ' ')}" for name in ("without_truth", "without_mask")]
+    lines += ["lowest IoU:", *(f"  {item['iou']:.3f}  {item['mask']}" for item in result["worst"])]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def show_masks_show(result: dict[str, Any]) -> str:
+    looked_at = f"the {result['shown']} strangest of {result['looked_at']} masks looked at"
+    return f"wrote {result['picture']} ({looked_at}; {result['without_mask']} images have no mask)"
+
+
 def _trials(trials: list[dict[str, Any]]) -> str:
     table = Table(title="Trials", title_justify="left", box=None, pad_edge=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))

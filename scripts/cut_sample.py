@@ -2,6 +2,10 @@
 
     python scripts/cut_sample.py CLOTHING10 bgsweep/data/sample
 
+CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make from the photographs alone:
+
+    bgsweep masks make CLOTHING10/images --out CLOTHING10/masks --method u2net
+
 The same input and the same Pillow give the same bytes. All ten classes get equal shares: 96 training, 20 validation
 and 20 test photographs, as many as the smallest class (skirt) has. Where the set's own validation or test split is too
 small, training photographs fill it up; none is ever moved the other way.

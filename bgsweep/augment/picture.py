@@ -75,7 +75,7 @@ def _views(pipeline: ViewPipeline, sample: Picture, donor: Picture, seed: int, e
 def _cell(image: Image) -> Image:
     """The image with its longer side brought to the cell's."""
     zoom = CELL / max(image.shape[:2])
-    size = (round(image.shape[1] * zoom), round(image.shape[0] * zoom))
+    size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
     return cast(Image, cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST_EXACT))
 
 

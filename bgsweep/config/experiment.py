@@ -27,6 +27,27 @@ class Shortcut(Section):
     seed: int = Field(0, ge=0)
 
 
+class MaskNoise(Section):
+    """Spoil the training photographs' masks on purpose, to see how good masks must be. Pixels are those of `resize`."""
+
+    drop: Probability = Field(0.0, description="share of photographs whose mask is lost: they keep their background")
+    other: Probability = Field(0.0, description="share of photographs that get another photograph's mask, scaled")
+    box: Probability = Field(0.0, description="share of photographs whose mask becomes its bounding box")
+    grow: int = Field(0, ge=-1000, le=1000, description="pixels that all masks are dilated by; negative: eroded")
+    blur: NonNegative = Field(0.0, description="sigma in pixels of a Gaussian over all masks: rounds their outlines")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.drop + self.other + self.box > 1:
+            raise ValueError("drop, other and box are shares of the same photographs: their sum is above 1")
+        return self
+
+    @property
+    def active(self) -> bool:
+        return any((self.drop, self.other, self.box, self.grow, self.blur))
+
+
 class Data(Section):
     """Where images and masks come from. `images: sample` names the photographs that come with bgsweep."""
 
@@ -40,6 +61,7 @@ class Data(Section):
     cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
     loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
     shortcut: Shortcut | None = None
+    mask_noise: MaskNoise = MaskNoise()
 
 
 class Views(Section):
@@ -181,6 +203,8 @@ class Experiment(Section):
             )
         if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
             raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
+        if self.data.mask_noise.active and self.data.images != "sample" and self.data.masks is None:
+            raise ValueError("data.mask_noise: there are no masks to spoil; set data.masks")
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
             raise ValueError(

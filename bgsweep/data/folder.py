@@ -167,7 +167,7 @@ def _check_masks(folder: Path, names: Sequence[str]) -> None:
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
-            "each image needs a PNG of the same name"
+            "each image needs a PNG of the same name: see `bgsweep masks make`"
         )
 
 

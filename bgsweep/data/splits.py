@@ -10,6 +10,7 @@ from bgsweep.config import Data
 from bgsweep.data.derived import Cached, hold_out
 from bgsweep.data.embedded import EmbeddedSample
 from bgsweep.data.folder import Folder
+from bgsweep.data.mask_noise import NoisyMasks
 from bgsweep.data.pools import BackgroundPools
 from bgsweep.data.sample import Source
 from bgsweep.data.shortcut import ClassPools, Recomposed
@@ -19,7 +20,9 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Splits:
-    """A run's photographs. With a shortcut `train` is recomposed; `validation` and `test` never are.
+    """A run's photographs. With a shortcut `train` is recomposed, with mask noise its masks are spoilt.
+
+    `validation` and `test` never are, nor are the masks that the shortcut's pools are made with.
 
     `kept` is for what others make of the photographs and want again, such as pictures to evaluate on.
     """
@@ -62,9 +65,10 @@ def _open(data: Data) -> Splits:
     validation = _kept(validation, data)
     test = validation if data.test is None else _kept(_source(data, data.test, train.classes or None), data)
     if data.shortcut is None:
-        return Splits(_kept(train, data), validation, test)
+        return Splits(_kept(_spoilt(train, data), data), validation, test)
     pools = ClassPools(train, data.shortcut.seed)
-    return Splits(_kept(Recomposed(train, pools.train, data.shortcut), data), validation, test, pools)
+    recomposed = Recomposed(train, pools.train, data.shortcut)
+    return Splits(_kept(_spoilt(recomposed, data), data), validation, test, pools)
 
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
@@ -72,6 +76,10 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
         return EmbeddedSample(split, data.resize)
     masks = None if data.masks is None else Path(data.masks).expanduser()
     return Folder(Path(data.images).expanduser(), split, masks, data.resize, classes)
+
+
+def _spoilt(source: Source, data: Data) -> Source:
+    return NoisyMasks(source, data.mask_noise) if data.mask_noise.active else source
 
 
 def _kept(source: Source, data: Data) -> Source:

@@ -1,10 +1,13 @@
 import importlib.util
 import io
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import PIL.Image
 import pytest
+
+from bgsweep.masking import make_masks
 
 SHARES = {"validation": 13, "test": 12, "train": 3}
 
@@ -45,3 +48,20 @@ def test_training_photographs_fill_up_other_splits_and_never_the_reverse(script:
     assert origins["test"] == ["test"] * 12
     assert origins["train"] == ["train"] * 3
     assert len({path for paths in chosen.values() for path in paths}) == sum(SHARES.values())
+
+
+def test_the_sample_can_be_cut_with_masks_made_by_bgsweep(
+    script: ModuleType, shared_data: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    for path in (shared_data / "clothing10/images/train").iterdir():
+        copy = images / "train" / path.name / "photograph.jpg"
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(min(path.iterdir()), copy)
+    make_masks(str(images), str(tmp_path / "masks"), workers=1)
+    members = dict(script.cut(tmp_path, {"train": 1}, 64, 88))
+    assert len(members) == 20
+    for name in members:
+        if name.startswith("images/"):
+            mask = PIL.Image.open(io.BytesIO(members[name.replace("images/", "masks/").replace(".jpg", ".png")]))
+            assert mask.size == PIL.Image.open(io.BytesIO(members[name])).size

@@ -1,0 +1,127 @@
+"""Which masks a tree of photographs needs, which of them are there, and what is said of the finished tree."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bgsweep.data.decode import UnreadableImage
+from bgsweep.data.folder import SUFFIXES
+from bgsweep.errors import UserError
+from bgsweep.masks.storage import FileStat, Tree
+from bgsweep.masks.worker import Outcome, mask_name
+
+MANIFEST = "masks.json"
+# Photographs are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.
+GROUP = 16
+TINY, HUGE = 0.01, 0.95
+"""Foregrounds below and above which training leaves a view its background, by default."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        images: names of the photographs, sorted.
+        passed_over: how many other files lie among them.
+        missing: groups of photographs of which at least one needs a new mask.
+        present: groups whose masks are all there.
+        listing: digest over the names and sizes of all photographs and of their masks.
+    """
+
+    images: Sequence[str]
+    passed_over: int
+    missing: Sequence[Sequence[str]]
+    present: Sequence[Sequence[str]]
+    listing: str
+
+
+def make_plan(images: Tree, masks: Tree) -> Plan:
+    """Compare two trees. A mask older than its photograph counts as missing.
+
+    Raises:
+        UserError: no photographs, or two that would share a mask.
+    """
+    photographs = images.files()
+    names = [name for name in photographs if name.lower().endswith(SUFFIXES)]
+    if not names:
+        raise UserError(f"{images.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    _check_stems(images.place, names)
+    found = masks.files()
+
+    def fresh(name: str) -> bool:
+        mask = found.get(mask_name(name))
+        return mask is not None and mask.size > 0 and mask.changed >= photographs[name].changed
+
+    groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
+    missing = [group for group in groups if not all(map(fresh, group))]
+    present = [group for group in groups if all(map(fresh, group))]
+    return Plan(names, len(photographs) - len(names), missing, present, listing(names, photographs, found))
+
+
+def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping[str, FileStat]) -> str:
+    """A digest that tells in seconds whether a finished tree and its photographs are as they were."""
+    total = hashlib.sha256()
+    for name in names:
+        mask = masks.get(mask_name(name))
+        total.update(f"{name}\0{images[name].size}\0{mask.size if mask else -1}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def read_manifest(masks: Tree) -> dict[str, Any] | None:
+    """What a tree of masks says of itself; None where it says nothing."""
+    try:
+        manifest = json.loads(masks.read(MANIFEST))
+    except UnreadableImage:
+        return None
+    except ValueError as error:
+        raise UserError(f"{masks.place}/{MANIFEST}: damaged; remove it together with the masks") from error
+    return manifest if isinstance(manifest, dict) else None
+
+
+def write_manifest(masks: Tree, manifest: dict[str, Any]) -> None:
+    masks.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    """Refuse to mix the masks of two methods, and to write over masks of unknown origin."""
+    if manifest is None:
+        if any(name.endswith(".png") for name in masks.files()):
+            raise UserError(f"{masks.place}: holds PNG files that bgsweep has not made; name another folder by --out")
+        return
+    for key, value in settings.items():
+        if manifest.get(key) != value:
+            raise UserError(
+                f"{masks.place}: holds masks made with {key} {manifest.get(key)}, not {value}; "
+                "name another folder by --out, or remove this one"
+            )
+
+
+def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """What the manifest says of a finished tree: counts, shares of odd foregrounds, digest, unreadable photographs."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.image)
+    made = [outcome for outcome in ordered if outcome.reason is None]
+    lines = "".join(f"{mask_name(outcome.image)}\0{outcome.sha256}\n" for outcome in made)
+    count = max(1, len(made))
+    return {
+        "images": len(plan.images),
+        "masks": len(made),
+        "passed_over": plan.passed_over,
+        "unreadable": [{"image": o.image, "reason": o.reason} for o in ordered if o.reason is not None],
+        "shares": {
+            "empty": sum(outcome.area == 0 for outcome in made) / count,
+            "tiny": sum(0 < outcome.area < TINY for outcome in made) / count,
+            "huge": sum(outcome.area > HUGE for outcome in made) / count,
+        },
+        "digest": hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+
+
+def _check_stems(place: str, names: Iterable[str]) -> None:
+    owners: dict[str, str] = {}
+    for name in names:
+        other = owners.setdefault(mask_name(name), name)
+        if other != name:
+            raise UserError(f"{place}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")

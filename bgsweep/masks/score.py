@@ -1,0 +1,121 @@
+"""How good masks are against the truth, by the measures of salient object detection."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.augment.composite import Mask, binarize
+from bgsweep.data.decode import UnreadableImage
+from bgsweep.errors import UserError
+from bgsweep.masks.storage import Tree
+
+BETA_SQUARED = 0.3
+_WORST = 10
+
+Curve = npt.NDArray[np.float64]
+
+
+class Score(NamedTuple):
+    """One mask against its truth.
+
+    Attributes:
+        f_beta: at the thresholds 0..255, the foreground being where the mask is at least the threshold.
+        mae: mean absolute difference, 0 to 1.
+        iou: intersection over union of both at 128; 1 where both are empty.
+    """
+
+    f_beta: Curve
+    mae: float
+    iou: float
+
+
+def score(mask: Mask, truth: Mask, beta_squared: float = BETA_SQUARED) -> Score:
+    """Compare a soft mask with the truth, of which what lies above 127 is foreground.
+
+    Where both the truth and the thresholded mask are empty, F is 1.
+    """
+    wanted = truth > 127
+    true_positives = _at_least(mask[wanted])
+    predicted = _at_least(mask.ravel())
+    below = beta_squared * np.count_nonzero(wanted) + predicted
+    f_beta = np.divide((1 + beta_squared) * true_positives, below, out=np.ones(256), where=below > 0)
+    found = binarize(mask) > 0
+    union = np.count_nonzero(found | wanted)
+    iou = np.count_nonzero(found & wanted) / union if union else 1.0
+    mae = float(np.abs(mask / 255 - wanted).mean())
+    return Score(f_beta, mae, iou)
+
+
+def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
+    """Compare all masks that have a truth of the same name (PNG).
+
+    Returns:
+        ``max_f_beta`` and ``mean_f_beta`` (of the curve that is the mean over images), ``mae``, ``iou``, ``images``,
+        ``without_truth``, ``without_mask``, ``worst`` (names and IoU); and a CSV table with a line for each image.
+
+    Raises:
+        UserError: no mask has a truth, a file is damaged, or two are of different size.
+    """
+    predicted, true = (_pngs(tree) for tree in (masks, truth))
+    names = sorted(predicted & true)
+    if not names:
+        raise UserError(
+            f"{masks.place}: none of its {len(predicted)} masks has a PNG of the same name in {truth.place}"
+        )
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["mask", "max_f_beta", "mean_f_beta", "mae", "iou"])
+    curve = np.zeros(256)
+    absolute, overlaps = [], []
+    for name, one in _scores(masks, truth, names):
+        curve += one.f_beta
+        absolute.append(one.mae)
+        overlaps.append(one.iou)
+        writer.writerow([name, *(f"{value:.6f}" for value in (one.f_beta.max(), one.f_beta.mean(), one.mae, one.iou))])
+    curve /= len(names)
+    worst = np.argsort(overlaps, kind="stable")[:_WORST]
+    return {
+        "max_f_beta": float(curve.max()),
+        "mean_f_beta": float(curve.mean()),
+        "mae": float(np.mean(absolute)),
+        "iou": float(np.mean(overlaps)),
+        "images": len(names),
+        "without_truth": len(predicted - true),
+        "without_mask": len(true - predicted),
+        "worst": [{"mask": names[index], "iou": float(overlaps[index])} for index in worst],
+    }, table.getvalue()
+
+
+def read_mask(tree: Tree, name: str) -> Mask:
+    """Raises UnreadableImage where the file is damaged."""
+    data = tree.read(name)
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if mask is None:
+        raise UnreadableImage(f"{tree.place}/{name}: damaged or not an image; make this mask again")
+    return mask.astype(np.uint8)
+
+
+def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, Score]]:
+    for name in names:
+        mask, wanted = read_mask(masks, name), read_mask(truth, name)
+        if mask.shape != wanted.shape:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (mask.shape, wanted.shape))
+            raise UserError(f"{name}: the mask in {masks.place} and the one in {truth.place} differ in size: {sizes}")
+        yield name, score(mask, wanted)
+
+
+def _pngs(tree: Tree) -> set[str]:
+    found = {name for name in tree.files() if name.lower().endswith(".png")}
+    if not found:
+        raise UserError(f"{tree.place}: no such folder, or no masks (PNG) in it")
+    return found
+
+
+def _at_least(levels: Mask) -> npt.NDArray[np.int64]:
+    """How many pixels are at or above each of the 256 levels."""
+    return np.bincount(levels, minlength=256)[::-1].cumsum()[::-1]

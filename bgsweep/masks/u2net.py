@@ -1,0 +1,96 @@
+"""Saliency by U2-Net (Qin et al. 2020) on ONNX Runtime."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.augment.composite import Image, Mask
+from bgsweep.errors import UserError
+
+Floats = npt.NDArray[np.float32]
+
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_BATCH = 16
+_SIDE = 320
+
+
+class Prepared(NamedTuple):
+    """A network's input, 3 x side x side, and its photograph's height and width."""
+
+    pixels: Floats
+    size: tuple[int, int]
+
+
+class U2Net:
+    """U2-Net, U2-Net-P or a network of the same interface: N x 3 x H x W in, probabilities N x 1 x H x W out.
+
+    The map of each photograph is stretched to 0..1, as the authors do, unless its maximum is below 0.5: then the
+    network has seen no object, and stretching would make one up.
+
+    Args:
+        weights: content of an ONNX file; with a free batch dimension it runs 16 photographs at a time.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or this is no such network.
+    """
+
+    def __init__(self, weights: bytes) -> None:
+        self._session = _session(weights)
+        entry = self._session.get_inputs()[0]
+        shape = entry.shape
+        if len(shape) != 4 or shape[1] != 3:
+            raise UserError(f"--weights: the network takes {shape}, not photographs N x 3 x H x W")
+        self._names = [self._session.get_outputs()[0].name], entry.name
+        height, width = (length if isinstance(length, int) else _SIDE for length in shape[2:])
+        self._size = width, height
+        self._batch = shape[0] if isinstance(shape[0], int) else _BATCH
+        self.parameters: dict[str, Any] = {"input": [height, width], "stretched_from": 0.5}
+
+    def prepare(self, image: Image) -> Prepared:
+        pixels = cv2.resize(image, self._size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        pixels = (pixels / max(float(pixels.max()), 1.0) - _MEAN) / _STD
+        return Prepared(np.ascontiguousarray(pixels.transpose(2, 0, 1)), (image.shape[0], image.shape[1]))
+
+    def masks(self, prepared: Sequence[Prepared]) -> Iterator[Mask]:
+        for first in range(0, len(prepared), self._batch):
+            part = prepared[first : first + self._batch]
+            for item, found in zip(part, self._run(np.stack([item.pixels for item in part])), strict=False):
+                yield self._mask(found[0], item.size)
+
+    def _run(self, batch: Floats) -> Floats:
+        """Always full batches: what a photograph gives must not depend on how many others come with it."""
+        missing = self._batch - len(batch)
+        full = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
+        outputs, entry = self._names
+        return cast(Floats, self._session.run(outputs, {entry: full})[0])
+
+    def _mask(self, found: Floats, size: tuple[int, int]) -> Mask:
+        low, high = float(found.min()), float(found.max())
+        if high >= self.parameters["stretched_from"] and high > low:
+            found = (found - low) / (high - low)
+        scaled = cv2.resize(found, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def _session(weights: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            "--method u2net needs ONNX Runtime: pip install 'bgsweep[masks]', on GPUs onnxruntime-gpu; "
+            "or use --method rbd"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # one worker a core makes more masks than many threads do
+    options.log_severity_level = 3
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    try:
+        return onnxruntime.InferenceSession(weights, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own exceptions have no common parent
+        reason = " ".join(str(error).split())
+        raise UserError(f"--weights: not a network that ONNX Runtime can load ({reason})") from error
