@@ -234,11 +234,10 @@ def _kernel(steps: int, reach: int) -> npt.NDArray[np.float32]:
 
 def _turned(turns: float) -> Matrix:
     """Rotation about the grey axis of RGB; by a third of a turn it exchanges the channels, as a shift in HSV does."""
-    angle = 2 * np.pi * turns
-    diagonal, side = (1 + 2 * np.cos(angle)) / 3, (1 - np.cos(angle)) / 3
-    skew = np.sin(angle) / 3**0.5
-    first = [diagonal, side - skew, side + skew]
-    return np.array([np.roll(first, shift) for shift in range(3)])
+    angle = 2 * math.pi * turns
+    diagonal, side, skew = (1 + 2 * math.cos(angle)) / 3, (1 - math.cos(angle)) / 3, math.sin(angle) / 3**0.5
+    before, after = side - skew, side + skew
+    return np.array([[diagonal, before, after], [after, diagonal, before], [before, after, diagonal]])
 
 
 @lru_cache(maxsize=1024)

@@ -62,6 +62,7 @@ class ViewPipeline:
     def __init__(self, views: Views, background: Background):
         self.n_views = LARGE_VIEWS + views.small_crops
         self.swap_share = background.swap
+        self.takes_donors = bool(background.swap) or any(_for_view(background.random, view) for view in range(2))
         self.on_device = views.photometric == "device"
         # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
         # `set_random_seed` builds two for each transform. None of them draws from NumPy's.

@@ -223,7 +223,7 @@ class _Row:
 
 
 class _Block:
-    """Makes the views of one photograph after the other, and keeps what was decoded for the block it is in."""
+    """Makes the views of one photograph after the other, and keeps what was decoded for donors in the same block."""
 
     def __init__(self, maker: _Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
         self.maker = maker
@@ -233,7 +233,7 @@ class _Block:
         self.number = -1
 
     def views(self, position: int) -> _Row:
-        if position // DONOR_BLOCK != self.number:
+        if position // DONOR_BLOCK != self.number or not self.maker.pipeline.takes_donors:
             self.number = position // DONOR_BLOCK
             self.samples.clear()
         wanted = int(self.order[position])
