@@ -18,7 +18,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,20 @@ def ours(method: str, folder: Folder, background: bool, *overrides: str) -> Pass
     return run
 
 
-def batched(paths: list[Path], views_of: Callable[[Path], list[Any]], stack: Callable[[list[Any]], Any]) -> Pass:
-    """Views of one file after the other, put together to batches."""
+def batched(paths: list[Path], views_of: Callable[[Path], list[Any]], sizes: Sequence[int] = ()) -> Pass:
+    """Views of one file after the other, put together to batches: arrays into arrays of these sizes, else tensors."""
 
     def run(epoch: int) -> None:
         for first in range(0, len(paths), BATCH):
-            rows = [views_of(path) for path in paths[first : first + BATCH]]
-            for column in zip(*rows, strict=True):
-                stack(list(column))
+            files = paths[first : first + BATCH]
+            if not sizes:
+                for column in zip(*map(views_of, files), strict=True):
+                    torch.stack(column)
+                continue
+            batch = [np.empty((BATCH, size, size, 3), np.uint8) for size in sizes]
+            for number, path in enumerate(files):
+                for view, picture in zip(batch, views_of(path), strict=True):
+                    view[number] = picture
 
     return run
 
@@ -80,7 +86,7 @@ def lightly(name: str, paths: list[Path]) -> Pass:
         with PIL.Image.open(path) as file:
             return list(transform(file.convert("RGB")))
 
-    return batched(paths, views_of, torch.stack)
+    return batched(paths, views_of)
 
 
 def stock(paths: list[Path]) -> Pass:
@@ -101,7 +107,7 @@ def stock(paths: list[Path]) -> Pass:
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
         return [view(image=image)["image"] for _ in range(2)]
 
-    return batched(paths, views_of, np.stack)
+    return batched(paths, views_of, (224, 224))
 
 
 def floor(paths: list[Path]) -> Pass:
@@ -125,7 +131,7 @@ def floor(paths: list[Path]) -> Pass:
         image = simplejpeg.decode_jpeg(path.read_bytes(), fastdct=True, fastupsample=True)
         return [view(image), view(image)]
 
-    return batched(paths, views_of, np.stack)
+    return batched(paths, views_of, (224, 224))
 
 
 def contestants(folder: Folder, paths: list[Path]) -> dict[str, Pass]:

@@ -29,6 +29,7 @@ HUE_LEVELS = 256
 ROW = 11
 # Sigma in steps finer than anyone can see, so that a few hundred kernels serve all views.
 _SIGMA_STEP = 1 / 128
+_UNSEEN = np.zeros(4)
 
 
 class Photometry(NamedTuple):
@@ -161,8 +162,8 @@ class _Canvas:
         if self.may_clip:
             self._settle()
         matrix = np.eye(3, 4) if self.pending is None else self.pending
-        mean = [*cv2.mean(self.picture)[:3], 1.0] if operation == CONTRAST else [0.0] * 4
-        self.pending = changed(matrix, operation, factor, np.array(mean))
+        mean = np.array([*cv2.mean(self.picture)[:3], 1.0]) if operation == CONTRAST else _UNSEEN
+        self.pending = changed(matrix, operation, factor, mean)
         self.may_clip = self.clips and factor > 1
 
     def turn(self, hue: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
 
 import albumentations as A
+import cv2
 import numpy as np
 
 from bgsweep.augment.backdrop import Donor
@@ -60,18 +61,20 @@ class ViewPipeline:
     """
 
     def __init__(self, views: Views, background: Background):
-        self.n_views = LARGE_VIEWS + views.small_crops
+        self.sizes = [views.size] * LARGE_VIEWS + [views.small_size] * views.small_crops
+        self.n_views = len(self.sizes)
         self.swap_share = background.swap
         self.takes_donors = bool(background.swap) or any(_for_view(background.random, view) for view in range(2))
         self.on_device = views.photometric == "device"
         # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
         # `set_random_seed` builds two for each transform. None of them draws from NumPy's.
         self._uniform = random.Random()
-        self._geometric = [_geometric(views, background, view) for view in range(self.n_views)]
+        self._flip = A.HorizontalFlip(p=views.flip)
+        self._crops = [_crop(views, background, view) for view in range(self.n_views)]
         self._photometric = [_photometric(views, view) for view in range(self.n_views)]
-        for transforms in (*self._geometric, *([photometric] for photometric in self._photometric)):
-            for transform in transforms:
-                transform.set_random_state(np.random.default_rng(0), self._uniform)
+        transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
+        for transform in transforms:
+            transform.set_random_state(np.random.default_rng(0), self._uniform)
 
     def make(self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int) -> ViewResult:
         """One view of a sample.
@@ -83,8 +86,7 @@ class ViewPipeline:
             view: 0 and 1 are the large views.
         """
         self._uniform.seed(address_key)
-        cropped = self._cropped(sample, donor, view)
-        return self._finished(cropped, self._geometric[view][0].params["applied"], view)
+        return self._finished(*self._cropped(sample, donor, view), view)
 
     def make_swap(
         self,
@@ -102,21 +104,28 @@ class ViewPipeline:
         """
         swap = Swap(image=other.image, mask=lambda: other.mask, seed=swap_key)
         self._uniform.seed(address_key)
-        cropped = self._cropped(sample, donor, view, swap=swap)
+        cropped, _ = self._cropped(sample, donor, view, swap)
         self._uniform.seed(swap_key)
         return self._finished(cropped, "none", view)
 
     def policy(self) -> dict[str, Any]:
         """What is done to each view, as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
-        pairs = zip(self._geometric, self._photometric, strict=True)
-        return {"views": [A.Compose([*first, second]).to_dict() for first, second in pairs]}
+        pairs = zip(self._crops, self._photometric, strict=True)
+        return {"views": [A.Compose([crop, self._flip, colors]).to_dict() for crop, colors in pairs]}
 
-    def _cropped(self, sample: Picture, donor: Callable[[], Picture], view: int, **more: Any) -> Image:
-        # Called one by one, not through `Compose`, whose checks of its inputs take as long as the flip does.
-        data = {"image": sample.image, "foreground": lambda: sample.mask, "donor": lambda: _as_donor(donor()), **more}
-        for transform in self._geometric[view]:
-            data = transform(**data)
-        return cast(Image, data["image"])
+    def _cropped(
+        self, sample: Picture, donor: Callable[[], Picture], view: int, swap: Swap | None = None
+    ) -> tuple[Image, Applied]:
+        # What Albumentations does with its transforms, without its checks of their inputs, which take as long as the
+        # flip does. A test holds both equal.
+        crop, image = self._crops[view], sample.image
+        foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
+        data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors}
+        params = crop.get_params_dependent_on_data({}, data)
+        cropped = crop.apply(image, **params, foreground=foreground, donors=donors, swap=swap)
+        if self._uniform.random() < self._flip.p:
+            cropped = cast(Image, cv2.flip(cropped, 1))
+        return cropped, params["applied"]
 
     def _finished(self, cropped: Image, applied: Applied, view: int) -> ViewResult:
         transform = self._photometric[view]
@@ -135,11 +144,11 @@ def _for_view(value: PerView, view: int) -> float:
     return value[min(view, 1)] if isinstance(value, tuple) else value
 
 
-def _geometric(views: Views, background: Background, view: int) -> list[A.BasicTransform]:
+def _crop(views: Views, background: Background, view: int) -> BackgroundResizedCrop:
     small = view >= LARGE_VIEWS
     size = views.small_size if small else views.size
     augmented = not small or background.apply_to == "all"
-    crop = BackgroundResizedCrop(
+    return BackgroundResizedCrop(
         size=(size, size),
         scale=views.small_scale if small else views.scale,
         ratio=views.ratio,
@@ -152,7 +161,6 @@ def _geometric(views: Views, background: Background, view: int) -> list[A.BasicT
         interpolation=views.interpolation,
         mask_key="foreground",
     )
-    return [crop, *([A.HorizontalFlip(p=views.flip)] if views.flip else [])]
 
 
 def _photometric(views: Views, view: int) -> Photometric:

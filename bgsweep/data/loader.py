@@ -23,7 +23,7 @@ from bgsweep.augment.views import ViewPipeline, ViewResult
 from bgsweep.data.decode import UnreadableImage
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
-from bgsweep.data.sample import Sample, Source
+from bgsweep.data.sample import Image, Sample, Source
 from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -184,13 +184,14 @@ class _Maker(Dataset[Batch | UserError]):
         order = _order(self.seed, epoch, len(self.source))
         first = step * self.batch_size + self.rank * self.share
         block = _Block(self, epoch, order)
-        rows = [block.views(position) for position in range(first, first + self.share)]
+        pictures = [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes]
+        rows = [block.views(first + number, [view[number] for view in pictures]) for number in range(self.share)]
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
         columns = list(zip(*(row.views for row in rows), strict=True))
         batch = Batch(
-            views=[torch.from_numpy(np.stack([result.image for result in column])) for column in columns],
+            views=[torch.from_numpy(view) for view in pictures],
             labels=torch.from_numpy(self.source.labels[[row.index for row in rows]]),
             indices=torch.tensor([row.index for row in rows]),
             counts=dict(counts),
@@ -232,7 +233,8 @@ class _Block:
         self.samples: dict[int, Sample] = {}
         self.number = -1
 
-    def views(self, position: int) -> _Row:
+    def views(self, position: int, places: list[Image]) -> _Row:
+        """The views of the photograph at a position, each written into its place in the batch while it is in cache."""
         if position // DONOR_BLOCK != self.number or not self.maker.pipeline.takes_donors:
             self.number = position // DONOR_BLOCK
             self.samples.clear()
@@ -240,16 +242,18 @@ class _Block:
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
             try:
-                views = range(self.maker.pipeline.n_views)
-                return _Row(index, [self._view(index, position, view) for view in views], self._swap(index, position))
+                views = [self._view(index, position, view, place) for view, place in enumerate(places)]
+                return _Row(index, views, self._swap(index, position))
             except UnreadableImage as error:
                 _warn(str(error))
         raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
-    def _view(self, index: int, position: int, view: int) -> ViewResult:
+    def _view(self, index: int, position: int, view: int, place: Image) -> ViewResult:
         sample = self._sample(index)
         key = self._address(sample, view)
-        return self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
+        made = self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
+        place[:] = made.image
+        return made._replace(image=place)
 
     def _swap(self, index: int, position: int) -> ViewResult | None:
         """BG_Swaps' picture for the first view, if this photograph's draw says so."""

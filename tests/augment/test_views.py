@@ -155,6 +155,21 @@ def test_policy_is_plain_data_that_rebuilds_the_pipelines() -> None:
         assert json.loads(json.dumps(A.from_dict(view).to_dict())) == view
 
 
+def test_views_are_what_albumentations_makes_of_the_policy(samples: list[Sample]) -> None:
+    """The pipeline calls its transforms' own methods; the policy, run by Albumentations, gives the same bytes."""
+    for views in (BYOL, SWAV.model_copy(update={"interpolation": "area"})):
+        pipeline = ViewPipeline(views, BOTH)
+        for view, policy in enumerate(pipeline.policy()["views"]):
+            compose = A.from_dict(policy)
+            for key, sample in enumerate(samples):
+                compose.set_random_state(np.random.default_rng(0), random.Random(key))
+                donor = {"image": samples[0].image, "mask": samples[0].mask}
+                data = {"image": sample.image, "foreground": sample.mask, "donor": donor}
+                for transform in compose.transforms:  # `Compose` itself draws once before them
+                    data = transform(**data)
+                assert np.array_equal(pipeline.make(sample, of(samples[0]), key, view).image, data["image"])
+
+
 def test_small_crops_are_augmented_only_where_asked_for(samples: list[Sample]) -> None:
     for apply_to, expected in (("global", {"none"}), ("all", {"removed", "kept_small", "kept_large"})):
         pipeline = ViewPipeline(SWAV, Background(remove=1.0, apply_to=apply_to))
