@@ -58,4 +58,5 @@ def _shares(file: SweepFile, splits: Splits) -> dict[str, float]:
 
 
 def _pipeline(file: SweepFile) -> ViewPipeline:
-    return ViewPipeline(file.experiment.views, file.experiment.background)
+    views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
+    return ViewPipeline(views, file.experiment.background)

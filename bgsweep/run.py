@@ -12,6 +12,7 @@ import torch
 
 from bgsweep.config import Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
+from bgsweep.data.memory import keep_freed_memory
 from bgsweep.evaluation import Report, check, final, online
 from bgsweep.models import ImageEncoder
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
@@ -102,6 +103,7 @@ def threads(cpus: float) -> None:
     """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
     torch.set_num_threads(max(1, int(cpus)))
     cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
+    keep_freed_memory()
 
 
 def describe(run: Run) -> dict[str, Any]:

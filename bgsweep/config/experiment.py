@@ -79,6 +79,15 @@ class Views(Section):
     blur: PerView = 0.5
     blur_sigma: Range = (0.1, 2.0)
     solarize: PerView = 0.0
+    interpolation: Literal["linear", "area"] = Field(
+        "linear", description="of the crop's resize; area antialiases where it shrinks, linear does not"
+    )
+    color: Literal["exact", "fast"] = Field(
+        "exact", description="exact: torchvision's colour operations; fast: one matrix in their place, hue approximate"
+    )
+    photometric: Literal["cpu", "device"] = Field(
+        "cpu", description="where jitter, grey, blur and solarise are computed"
+    )
     small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: how many small views besides the two large ones")
     small_size: Count = 96
     small_scale: Range = (0.05, 0.14)

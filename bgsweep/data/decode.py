@@ -79,7 +79,7 @@ def cover(image: Image, height: int, width: int) -> Image:
 
 def _decode_jpeg(data: bytes, resize: int | None) -> tuple[Image, Size] | None:
     """The fast way; None for what it does not do right: other formats and colour spaces, rotation, damage."""
-    if not data.startswith(b"\xff\xd8") or (b"Exif\0\0" in data[:65536] and _orientation(data) > 1):
+    if not data.startswith(b"\xff\xd8") or (_has_exif(data) and _orientation(data) > 1):
         return None
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
@@ -92,6 +92,16 @@ def _decode_jpeg(data: bytes, resize: int | None) -> tuple[Image, Size] | None:
     except ValueError:
         return None
     return image, (height, width)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether one of the segments before a JPEG's pixels is an EXIF block; a search would read half the file."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
 
 
 def _orientation(data: bytes) -> int:

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.context import ForkServerContext
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bgsweep.augment.photometric import ROW
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline, ViewResult
 from bgsweep.data.decode import UnreadableImage
+from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
 from bgsweep.data.sample import Image, Sample, Source
 from bgsweep.errors import UserError
@@ -49,6 +51,8 @@ class Batch:
         swaps: BG_Swaps' pictures, like a view, on the background of the first view of some photographs; None without
             that augmentation.
         swapped: int64, which photographs of the batch they belong to.
+        photometry: with `views.photometric: device`, what is to be done to the colours of each view and, behind those,
+            of the swaps: `Photometry.row` of each (batch x 11). None where it has been done.
     """
 
     views: list[Tensor]
@@ -57,6 +61,7 @@ class Batch:
     counts: dict[str, int]
     swaps: Tensor | None = None
     swapped: Tensor | None = None
+    photometry: list[Tensor] | None = None
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""
@@ -112,7 +117,7 @@ class Batches:
             batch_size=None,
             sampler=self._places,
             num_workers=self._workers,
-            worker_init_fn=_single_threaded,
+            worker_init_fn=_begin,
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
@@ -179,38 +184,47 @@ class _Maker(Dataset[Batch | UserError]):
         order = _order(self.seed, epoch, len(self.source))
         first = step * self.batch_size + self.rank * self.share
         block = _Block(self, epoch, order)
-        rows = [block.views(position) for position in range(first, first + self.share)]
+        pictures = [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes]
+        rows = [block.views(first + number, [view[number] for view in pictures]) for number in range(self.share)]
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
-        columns = zip(*(row.views for row in rows), strict=True)
+        columns = list(zip(*(row.views for row in rows), strict=True))
         batch = Batch(
-            views=[torch.from_numpy(np.stack([result.image for result in column])) for column in columns],
+            views=[torch.from_numpy(view) for view in pictures],
             labels=torch.from_numpy(self.source.labels[[row.index for row in rows]]),
             indices=torch.tensor([row.index for row in rows]),
             counts=dict(counts),
+            photometry=[_drawn(column) for column in columns] if self.pipeline.on_device else None,
         )
         return _with_swaps(batch, [row.swap for row in rows]) if self.pipeline.swap_share else batch
 
 
-def _with_swaps(batch: Batch, swaps: list[Image | None]) -> Batch:
+def _with_swaps(batch: Batch, swaps: list[ViewResult | None]) -> Batch:
     made = {place: swap for place, swap in enumerate(swaps) if swap is not None}
     pictures = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
-    for number, picture in enumerate(made.values()):
-        pictures[number] = torch.from_numpy(picture)
+    for number, swap in enumerate(made.values()):
+        pictures[number] = torch.from_numpy(swap.image)
     counts = batch.counts | {"swaps": len(made)}
-    return replace(batch, swaps=pictures, swapped=torch.tensor(list(made), dtype=torch.int64), counts=counts)
+    drawn = None if batch.photometry is None else [*batch.photometry, _drawn(made.values())]
+    swapped = torch.tensor(list(made), dtype=torch.int64)
+    return replace(batch, swaps=pictures, swapped=swapped, counts=counts, photometry=drawn)
+
+
+def _drawn(views: Iterable[ViewResult]) -> Tensor:
+    rows = [view.photometry.row() for view in views if view.photometry is not None]
+    return torch.tensor(rows, dtype=torch.float32).view(-1, ROW)
 
 
 @dataclass
 class _Row:
     index: int
     views: list[ViewResult]
-    swap: Image | None
+    swap: ViewResult | None
 
 
 class _Block:
-    """Makes the views of one photograph after the other, and keeps what was decoded for the block it is in."""
+    """Makes the views of one photograph after the other, and keeps what was decoded for donors in the same block."""
 
     def __init__(self, maker: _Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
         self.maker = maker
@@ -219,26 +233,29 @@ class _Block:
         self.samples: dict[int, Sample] = {}
         self.number = -1
 
-    def views(self, position: int) -> _Row:
-        if position // DONOR_BLOCK != self.number:
+    def views(self, position: int, places: list[Image]) -> _Row:
+        """The views of the photograph at a position, each written into its place in the batch while it is in cache."""
+        if position // DONOR_BLOCK != self.number or not self.maker.pipeline.takes_donors:
             self.number = position // DONOR_BLOCK
             self.samples.clear()
         wanted = int(self.order[position])
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
             try:
-                views = range(self.maker.pipeline.n_views)
-                return _Row(index, [self._view(index, position, view) for view in views], self._swap(index, position))
+                views = [self._view(index, position, view, place) for view, place in enumerate(places)]
+                return _Row(index, views, self._swap(index, position))
             except UnreadableImage as error:
                 _warn(str(error))
         raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
-    def _view(self, index: int, position: int, view: int) -> ViewResult:
+    def _view(self, index: int, position: int, view: int, place: Image) -> ViewResult:
         sample = self._sample(index)
         key = self._address(sample, view)
-        return self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
+        made = self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
+        place[:] = made.image
+        return made._replace(image=place)
 
-    def _swap(self, index: int, position: int) -> Image | None:
+    def _swap(self, index: int, position: int) -> ViewResult | None:
         """BG_Swaps' picture for the first view, if this photograph's draw says so."""
         sample = self._sample(index)
         swap_key = self._address(sample, SWAP)
@@ -281,6 +298,7 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def _single_threaded(worker: int) -> None:
+def _begin(worker: int) -> None:
     # torch itself keeps to one thread in a loader process.
     cv2.setNumThreads(0)
+    keep_freed_memory()

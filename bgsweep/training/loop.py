@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from bgsweep.augment.batched import render
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment, Training
@@ -130,11 +131,15 @@ class Pretraining:
         def there(tensor: Tensor) -> Tensor:
             return tensor.to(self.placement.device, non_blocking=True)
 
+        pictures = [there(view) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
+        if batch.photometry is not None:
+            color = self.experiment.views.color
+            pictures = [render(view, rows, color) for view, rows in zip(pictures, batch.photometry, strict=True)]
         return Views(
-            [there(view) for view in batch.views],
+            pictures[: len(batch.views)],
             there(batch.labels),
             self.epoch,
-            None if batch.swaps is None else there(batch.swaps),
+            None if batch.swaps is None else pictures[-1],
             None if batch.swapped is None else there(batch.swapped),
         )
 

@@ -1,0 +1,227 @@
+"""From files to batches of views on one core: bgsweep's pipeline beside lightly's, stock Albumentations and the floor.
+
+    python benchmarks/pipeline.py [--images DIR --masks DIR] [--photographs 64] [--rounds 9] [--record] [--json]
+
+Everything runs in one process and thread, in turn, round after round, and is measured in CPU time; ratios are medians
+of those within a round, so that other load on the machine moves both sides. `exact` and `fast` are the two values of
+`views.color`; `bg` is BG_RM at 0.2 and tiled BG_Random at 0.2, with the decoding of masks and the search of donors'
+rectangles; the others are without background augmentation. The floor is the fastest known call for each step (decode,
+crop and resize, colour, blur, flip), at MoCo-v2's probabilities, bare and without any of a pipeline's duties.
+
+The keys of `--json` are ratios of throughput, except `background_cost`: time with over time without `bg` (exact).
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import simplejpeg
+import torch
+from common import markdown, record
+from photographs import make_photographs
+
+from bgsweep.augment.crop import draw_window
+from bgsweep.augment.views import ViewPipeline
+from bgsweep.config import load
+from bgsweep.data.folder import Folder
+from bgsweep.data.loader import Batches
+from bgsweep.run import threads
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+BATCH = 32
+Pass = Callable[[int], None]
+"""Makes all batches of an epoch, whose number it is given."""
+
+
+def ours(method: str, folder: Folder, background: bool, *overrides: str) -> Pass:
+    """bgsweep itself, from the files to uint8 batches, by the published recipe of a method."""
+    strength = 0.2 if background else 0.0
+    values = [f"background.remove={strength}", f"background.random={strength}", *overrides]
+    experiment = load(SPACES / f"{method}_imagenet.yaml", values).experiment
+    pipeline = ViewPipeline(experiment.views, experiment.background)
+    batches = Batches(folder, pipeline, BATCH, seed=0)
+
+    def run(epoch: int) -> None:
+        for _ in batches.epoch(epoch):
+            pass
+
+    return run
+
+
+def batched(paths: list[Path], views_of: Callable[[Path], list[Any]], sizes: Sequence[int] = ()) -> Pass:
+    """Views of one file after the other, put together to batches: arrays into arrays of these sizes, else tensors."""
+
+    def run(epoch: int) -> None:
+        for first in range(0, len(paths), BATCH):
+            files = paths[first : first + BATCH]
+            if not sizes:
+                for column in zip(*map(views_of, files), strict=True):
+                    torch.stack(column)
+                continue
+            batch = [np.empty((BATCH, size, size, 3), np.uint8) for size in sizes]
+            for number, path in enumerate(files):
+                for view, picture in zip(batch, views_of(path), strict=True):
+                    view[number] = picture
+
+    return run
+
+
+def lightly(name: str, paths: list[Path]) -> Pass:
+    """lightly's transform of a method on Pillow's images, as its own datasets give them."""
+    from lightly import transforms
+
+    transform = getattr(transforms, name)()
+
+    def views_of(path: Path) -> list[Any]:
+        with PIL.Image.open(path) as file:
+            return list(transform(file.convert("RGB")))
+
+    return batched(paths, views_of)
+
+
+def stock(paths: list[Path]) -> Pass:
+    """OpenCV and Albumentations as they come, with MoCo-v2's probabilities, to uint8."""
+    import albumentations as A
+
+    view = A.Compose(
+        [
+            A.RandomResizedCrop((224, 224), scale=(0.2, 1.0)),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=0.5),
+        ]
+    )
+
+    def views_of(path: Path) -> list[Any]:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        return [view(image=image)["image"] for _ in range(2)]
+
+    return batched(paths, views_of, (224, 224))
+
+
+def floor(paths: list[Path]) -> Pass:
+    """The fastest known calls: see the head of this file. Its colours are approximate, of one fused matrix."""
+    generator = random.Random(0)
+    kernels = [cv2.getGaussianKernel(2 * -(-2 * s // 10) + 1, s / 10, cv2.CV_32F) for s in range(1, 21)]
+    matrix = np.array([[0.9, 0.1, 0.05, 3], [0.05, 0.9, 0.1, 3], [0.1, 0.05, 0.9, 3]], np.float32)
+
+    def view(image: Any) -> Any:
+        uniform = generator.random
+        window = draw_window(image.shape[0], image.shape[1], (0.2, 1.0), (3 / 4, 4 / 3), generator)
+        picture = cv2.resize(window.of(image), (224, 224), interpolation=cv2.INTER_LINEAR)
+        if uniform() < 0.84:  # jitter or grey
+            picture = cv2.transform(picture, matrix)
+        if uniform() < 0.5:
+            kernel = kernels[int(uniform() * len(kernels))]
+            picture = cv2.sepFilter2D(picture, -1, kernel, kernel)
+        return cv2.flip(picture, 1) if uniform() < 0.5 else picture
+
+    def views_of(path: Path) -> list[Any]:
+        image = simplejpeg.decode_jpeg(path.read_bytes(), fastdct=True, fastupsample=True)
+        return [view(image), view(image)]
+
+    return batched(paths, views_of, (224, 224))
+
+
+def contestants(folder: Folder, paths: list[Path]) -> dict[str, Pass]:
+    return {
+        "lightly MoCoV2Transform": lightly("MoCoV2Transform", paths),
+        "OpenCV and stock Albumentations": stock(paths),
+        "moco_v2, exact": ours("moco_v2", folder, False),
+        "moco_v2, exact, bg": ours("moco_v2", folder, True),
+        "moco_v2, fast": ours("moco_v2", folder, False, "views.color=fast"),
+        "moco_v2, fast, bg": ours("moco_v2", folder, True, "views.color=fast"),
+        "floor": floor(paths),
+        "moco_v2, photometric part on the device, bg": ours("moco_v2", folder, True, "views.photometric=device"),
+        "lightly BYOLTransform": lightly("BYOLTransform", paths),
+        "byol, exact, bg": ours("byol", folder, True),
+        "lightly SwaVTransform": lightly("SwaVTransform", paths),
+        "swav, exact, bg": ours("swav", folder, True),
+    }
+
+
+def measure(passes: dict[str, Pass], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each contestant's epochs, interleaved, after an epoch to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for number in range(rounds + 1):
+        for name, run in passes.items():
+            began = time.process_time()
+            run(number)
+            if number:
+                seconds[name].append(time.process_time() - began)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, quick: str) -> float:
+    pairs = zip(seconds[slow], seconds[quick], strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
+def summary(seconds: dict[str, list[float]]) -> dict[str, float]:
+    moco, byol, swav = (f"lightly {name}Transform" for name in ("MoCoV2", "BYOL", "SwaV"))
+    found = {
+        "moco_v2_vs_lightly": ratio(seconds, moco, "moco_v2, exact, bg"),
+        "moco_v2_fast_vs_lightly": ratio(seconds, moco, "moco_v2, fast, bg"),
+        "byol_vs_lightly": ratio(seconds, byol, "byol, exact, bg"),
+        "swav_vs_lightly": ratio(seconds, swav, "swav, exact, bg"),
+        "background_cost": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact"),
+        "share_of_floor": ratio(seconds, "floor", "moco_v2, fast, bg"),
+        "device_photometric_vs_lightly": ratio(seconds, moco, "moco_v2, photometric part on the device, bg"),
+    }
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def table(seconds: dict[str, list[float]], photographs: int) -> str:
+    rows = []
+    for name, values in seconds.items():
+        each = statistics.median(values) / photographs
+        times = ratio(seconds, "lightly MoCoV2Transform", name)
+        rows.append([name, f"{1e3 * each:.2f}", f"{1 / each:.0f}", f"{times:.2f}"])
+    return markdown(["pipeline", "ms a photograph", "photographs/s", "times lightly's MoCo-v2"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: made from the embedded sample")
+    parser.add_argument("--masks", type=Path, help="a folder of PNGs that mirrors it")
+    parser.add_argument("--photographs", type=int, default=64, help="how many to make (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options = parser.parse_args()
+    if (options.images is None) != (options.masks is None):
+        parser.error("--images and --masks go together")
+    threads(1)
+    with tempfile.TemporaryDirectory() as made:
+        images, masks = options.images, options.masks
+        if images is None:
+            images, masks = make_photographs(Path(made), options.photographs)
+        folder = Folder(images, ".", masks)
+        paths = [images / name for name in folder.ids][: len(folder) // BATCH * BATCH]
+        size = statistics.mean(path.stat().st_size for path in paths)
+        seconds = measure(contestants(folder, paths), options.rounds)
+    load_average = os.getloadavg()[1]
+    text = table(seconds, len(paths))
+    found = summary(seconds)
+    notes = f"{len(paths)} photographs of {size / 1e3:.0f} KB, {options.rounds} rounds, load {load_average:.1f}"
+    body = f"{text}\n\n{notes}\n\n`{json.dumps(found)}`"
+    print(body)
+    if options.record:
+        record("Input pipeline, one core", f"python benchmarks/pipeline.py --rounds {options.rounds}", body)
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""How this process gets the memory of photographs and batches."""
+
+import ctypes
+from functools import cache
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 256 << 20
+_MMAP_FROM = 32 << 20  # the most that glibc accepts
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory, up to 256 MiB of it, for the next photograph instead of giving it back.
+
+    Photographs of half a megabyte come and go; given back each time, the kernel zeroes fresh pages for each of them,
+    which takes a fifth of the time of decoding. Without glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
