@@ -57,9 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     sweep = _command(commands, "sweep", "search a file's space and register the best encoder", _sweep, "show_sweep")
     _file_arguments(sweep)
 
-    evaluate = _command(commands, "evaluate", "judge a checkpoint on its test photographs", _evaluate, "show_evaluate")
-    evaluate.add_argument("model", help="a checkpoint file or folder")
-    _file_arguments(evaluate)
+    evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
+    evaluate.add_argument("model", help=_MODEL)
+    evaluate.add_argument("file", type=Path, nargs="?", help="without --suite: YAML file with an `experiment:`")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="without --suite: as in pretrain")
+    evaluate.add_argument("--suite", help="quick, paper, or evaluators by name, with commas between them")
+    evaluate.add_argument("--data", type=Path, help="YAML file of a suite: photographs, published sets, settings")
+    _store_argument(evaluate)
 
     preview = _command(commands, "preview", "write a picture of augmented views", _preview, "show_preview")
     _file_arguments(preview)
@@ -70,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("file", nargs="?", type=Path, help="also check this file's data, device and tracking")
     _store_argument(doctor)
     return parser
+
+
+_MODEL = (
+    "a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, or weights of MoCo, BYOL, SwAV, "
+    "DINO, lightly and others with their network: resnet50=FILE, timm:NAME=FILE"
+)
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show: str) -> argparse.ArgumentParser:
@@ -117,6 +127,16 @@ def _sweep(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    if options.suite or options.data:
+        if options.file:
+            raise UserError(
+                f"{options.file}: with --suite the photographs are named in a file of their own, --data FILE"
+            )
+        from bgsweep.assess import assess
+
+        return assess(options.model, options.suite or "quick", options.data, options.store)
+    if options.file is None:
+        raise UserError("evaluate: name a --suite, or the YAML file of the checkpoint's experiment")
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)

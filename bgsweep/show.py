@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
+VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next")
 
 
 def show_sweep(result: dict[str, Any]) -> str:
@@ -31,6 +31,8 @@ def show_pretrain(result: dict[str, Any]) -> str:
 
 
 def show_evaluate(result: dict[str, Any]) -> str:
+    if "results" in result:
+        return _suite(result)
     head = f"kNN {_percent(result['knn_top1'])} %   linear {_percent(result['linear_top1'])} %"
     if not result["backgrounds"]:
         return head
@@ -41,6 +43,23 @@ def show_evaluate(result: dict[str, Any]) -> str:
     for label, key in (("kNN", "backgrounds"), ("linear", "backgrounds_linear")):
         table.add_row(label, *(_percent(result[key][name]) for name in (*VARIANTS, "bg_gap")))
     return f"{head}\n\n{_text(table)}"
+
+
+def _suite(result: dict[str, Any]) -> str:
+    """A row a value, in percent, and below the table what each evaluator says of its protocol."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("evaluator", "value"):
+        table.add_column(name)
+    table.add_column("%", justify="right")
+    for evaluator, found in result["results"].items():
+        for number, (name, value) in enumerate(found["values"].items()):
+            table.add_row("" if number else evaluator, name, _percent(value))
+    notes = [
+        f"{evaluator}: " + "; ".join(f"{key} {value}" for key, value in found["protocol"].items())
+        for evaluator, found in result["results"].items()
+    ]
+    origin = ", ".join(f"{key} {value}" for key, value in result["origin"].items())
+    return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes])
 
 
 def show_preview(result: dict[str, Any]) -> str:

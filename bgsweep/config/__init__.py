@@ -14,9 +14,11 @@ from bgsweep.config.experiment import (
 )
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
-from bgsweep.config.study import SweepFile, load, resolve
+from bgsweep.config.study import SweepFile, load, load_suite, resolve
+from bgsweep.config.suite import Attacks, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
+    "Attacks",
     "BYOLConfig",
     "Background",
     "Data",
@@ -24,15 +26,19 @@ __all__ = [
     "Encoder",
     "Evaluate",
     "Experiment",
+    "FewLabels",
     "Knn",
     "Linear",
     "MethodConfig",
     "MoCoV2Config",
     "Optimizer",
+    "Pictures",
     "Register",
     "Search",
+    "Sets",
     "Shortcut",
     "Space",
+    "SuiteFile",
     "SupervisedConfig",
     "SwAVConfig",
     "SweepFile",
@@ -40,5 +46,6 @@ __all__ = [
     "Views",
     "Workers",
     "load",
+    "load_suite",
     "resolve",
 ]

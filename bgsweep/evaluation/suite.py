@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from bgsweep.config import Evaluate
+from bgsweep.config import Evaluate, Knn, Linear
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
@@ -124,30 +124,48 @@ def _knn_of(bench: Bench, queries: Tensor) -> Tensor:
 
 def _protocol(bench: Bench, head: LinearHead) -> dict[str, Any]:
     settings = bench.settings
-    protocol = {
+    words = {"variant": settings.variant, "knn": knn_words(settings.knn), "seed": settings.seed}
+    words |= square_words(bench) | linear_words(head, settings.linear)
+    return words | (variant_words(bench) if bench.source.has_masks else {})
+
+
+def square_words(bench: Bench) -> dict[str, Any]:
+    """The protocol in words: which photographs, and how they are seen."""
+    return {
         "features": "encoder output, float32, eval mode",
         "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
         "test": f"{bench.source.name}: {len(bench.source)} photographs",
-        "variant": settings.variant,
-        "knn": f"k {settings.knn.k}, temperature {settings.knn.temperature:g}, cosine",
-        "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and "
-        f"decay chosen on {settings.linear.holdout:.0%} of train",
+    }
+
+
+def knn_words(settings: Knn) -> str:
+    """The protocol of kNN in words."""
+    return f"k {settings.k}, temperature {settings.temperature:g}, cosine"
+
+
+def linear_words(head: LinearHead, settings: Linear) -> dict[str, Any]:
+    """The protocol of the linear probe in words, with what it chose."""
+    return {
+        "linear": f"softmax regression, {settings.epochs} epochs of SGD on standardised features; rate and decay "
+        f"chosen on {settings.holdout:.0%} of train",
         "linear_lr": head.lr,
         "linear_weight_decay": head.weight_decay,
         "linear_held_out_top1": head.held_out_top1,
-        "seed": settings.seed,
     }
-    if bench.source.has_masks:
-        protocol |= {
-            "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or "
-            f"more than {MAX_AREA:.0%} of the square",
-            "mixed_same": "background of the same class, another photograph's",
-            "mixed_rand": "background of a class drawn from all the others",
-            "composition": "cut apart at the photograph's resolution, then brought to size",
-            "backgrounds_per_foreground": settings.repeats,
-        }
-    return protocol
+
+
+def variant_words(bench: Bench) -> dict[str, Any]:
+    """The protocol of background variants in words."""
+    return {
+        "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or more "
+        f"than {MAX_AREA:.0%} of the square",
+        "mixed_same": "background of the same class, another photograph's",
+        "mixed_rand": "background of a class drawn from all the others",
+        "mixed_next": "background of the next class in order",
+        "composition": "cut apart at the photograph's resolution, then brought to size",
+        "backgrounds_per_foreground": bench.settings.repeats,
+    }
 
 
 def _enlarged(picture: Image, cell: int) -> Image:

@@ -1,0 +1,115 @@
+"""`bgsweep evaluate --suite` on every kind of model, and what it says of mistakes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+from bgsweep.cli import main
+from bgsweep.config import load
+from bgsweep.export import log_encoder, register
+from bgsweep.run import Run
+from bgsweep.tracking import Tracker, tracking_uri
+
+TINY = Path(__file__).with_name("tiny.yaml")
+SUITE = """
+data: {images: sample, resize: 40, cache: true}
+size: 32
+evaluate: {linear: {epochs: 5}}
+device: cpu
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, the same encoder in an MLflow registry, weights of torchvision, a suite's file."""
+    folder = tmp_path_factory.mktemp("assess")
+    file = load(TINY)
+    run = Run(file)
+    run.save(folder / "checkpoint")
+    with Tracker(tracking_uri(folder / "store")) as tracker:
+        parent = tracker.pretrain_run("one", file)
+        description = file.experiment.model_dump(mode="json")
+        model = log_encoder(tracker, parent, run.training.method.encoder, file.experiment.views.size, description)
+        register(tracker, parent, model, file.register_as, {})
+    torch.manual_seed(0)
+    torch.save({f"module.{key}": value for key, value in models.resnet18().state_dict().items()}, folder / "r18.pth")
+    (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    return folder
+
+
+def evaluate(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code = main(["evaluate", *arguments, "--store", str(place / "store"), "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and "Traceback" not in err
+    return err
+
+
+def test_a_checkpoint_and_its_registered_model_have_the_same_numbers(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = evaluate(place, capsys, str(place / "checkpoint"), "--suite", "knn,linear")
+    registered = evaluate(place, capsys, "models:/bgsweep-encoder@champion", "--suite", "knn,linear")
+    assert registered["results"] == checkpoint["results"]
+    assert checkpoint["origin"]["method"] == "moco_v2"
+    found = checkpoint["results"]
+    assert found["knn"]["protocol"]["knn"] == "k 20, temperature 0.07, cosine"
+    assert found["linear"]["protocol"]["linear_lr"] > 0
+    assert found["knn"]["values"].keys() == {"knn_top1"}
+
+
+def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "knn_lightly,knn_dino,backgrounds"
+    result = evaluate(
+        place, capsys, f"resnet18={place / 'r18.pth'}", "--suite", names, "--data", str(place / "suite.yaml")
+    )
+    found = result["results"]
+    assert [found[name]["protocol"]["knn"] for name in ("knn_lightly", "knn_dino")] == [
+        "k 200, temperature 0.1, cosine",
+        "k 20, temperature 0.07, cosine",
+    ]
+    values = found["backgrounds"]["values"]
+    assert values["knn/bg_gap"] == pytest.approx(values["knn/mixed_same"] - values["knn/mixed_rand"])
+    assert values["knn/original"] == found["knn_dino"]["values"]["knn_top1"]
+    assert len(values) == 18
+
+
+def test_the_table_names_every_value(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(place / "checkpoint"), "--suite", "knn"]) == 0
+    out, err = capsys.readouterr()
+    assert "knn_top1" in out and "temperature 0.07" in out
+    assert "knn (1 of 1)" in err
+
+
+def test_mistakes_are_told_before_anything_runs(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = str(place / "suite.yaml")
+    assert "no evaluator 'knnn'; there are: quick, paper" in mistake(capsys, "evaluate", "x", "--suite", "knnn")
+    assert "x: no such checkpoint; give a checkpoint" in mistake(capsys, "evaluate", "x", "--suite", "knn")
+    assert "name a --suite" in mistake(capsys, "evaluate", "x")
+    told = mistake(capsys, "evaluate", str(place / "r18.pth"), "--suite", "knn", "--data", suite)
+    assert f"named with their network: resnet50={place / 'r18.pth'}" in told
+    weights = f"resnet18={place / 'r18.pth'}"
+    assert "--data: name a YAML file" in mistake(capsys, "evaluate", weights, "--suite", "knn")
+    other = tmp_path / "other.yaml"
+    other.write_text("data: {images: sample, maks: x}", encoding="utf-8")
+    told = mistake(capsys, "evaluate", weights, "--suite", "knn", "--data", str(other))
+    assert "data.maks: unknown key; did you mean `masks`?" in told
+    other.write_text("sets: {imagenet: x}", encoding="utf-8")
+    assert "sets.imagenet: unknown key" in mistake(capsys, "evaluate", weights, "--suite", "knn", "--data", str(other))
+    other.write_text("size: 32", encoding="utf-8")
+    assert "knn: data: no labelled photographs" in mistake(capsys, "evaluate", weights, "--data", str(other))
+    told = mistake(capsys, "evaluate", "models:/none@champion", "--suite", "knn", "--store", str(place / "store"))
+    assert "models:/none@champion: MLflow at" in told
