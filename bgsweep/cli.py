@@ -65,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, help="YAML file of a suite: photographs, published sets, settings")
     _store_argument(evaluate)
 
+    backgrounds = commands.add_parser("backgrounds", help="background variants of a set of photographs")
+    actions = backgrounds.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    make = _command(actions, "make", "write a set's eight variants as ImageNet-9 is released", _make, "show_make")
+    make.add_argument("images", type=Path, help="folder of class folders")
+    make.add_argument("masks", type=Path, help="folder that mirrors it, a PNG for each photograph")
+    make.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
+    make.add_argument("--size", type=int, default=224, help="side of the pictures in pixels (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="decides which backgrounds meet (default: %(default)s)")
+
     preview = _command(commands, "preview", "write a picture of augmented views", _preview, "show_preview")
     _file_arguments(preview)
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
@@ -143,6 +152,21 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.run import judge, load_trained
 
     return judge(file, load_trained(Path(options.model))).public()
+
+
+def _make(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import Evaluate
+    from bgsweep.data.folder import Folder
+    from bgsweep.evaluation import VariantSet, variant_sheet
+    from bgsweep.evaluation.release import write_release
+
+    if options.size < 8 or options.seed < 0:
+        raise UserError("--size and --seed: at least 8 pixels, and a seed that is not negative")
+    source = Folder(options.images, ".", options.masks)
+    variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
+    if len(set(source.labels.tolist())) < 2:
+        raise UserError(f"{options.images}: one class, and Mixed-Rand needs another's backgrounds; give class folders")
+    return write_release(variants, options.out, variant_sheet(variants), lambda line: print(line, file=sys.stderr))
 
 
 def _preview(options: argparse.Namespace) -> dict[str, Any]:

@@ -62,6 +62,14 @@ def _suite(result: dict[str, Any]) -> str:
     return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes])
 
 
+def show_make(result: dict[str, Any]) -> str:
+    return (
+        f"wrote {result['out']}: {result['pictures_per_variant']} pictures in each of eight variants, "
+        f"{len(result['classes'])} classes; {result['left_out']} photographs left out\n"
+        f"look at {result['out']}/variants.png"
+    )
+
+
 def show_preview(result: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
     return f"wrote {result['picture']} ({result['images']} images)\nviews: {shares}"

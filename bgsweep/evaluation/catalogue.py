@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation import probes
+from bgsweep.evaluation import imagenet9, probes
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
 
@@ -13,6 +13,7 @@ Evaluator = Callable[[Examination], Prepared]
 
 EVALUATORS: dict[str, Evaluator] = {
     **probes.EVALUATORS,
+    **imagenet9.EVALUATORS,
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),

@@ -12,7 +12,7 @@ from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Features
 from bgsweep.evaluation.imagenet_classes import wnids
 from bgsweep.evaluation.linear import LinearHead, fit_linear
-from bgsweep.evaluation.listing import Listing, squares
+from bgsweep.evaluation.listing import Listing, See, squares
 from bgsweep.evaluation.subject import Head, Subject
 
 
@@ -72,12 +72,13 @@ class Examination:
             return self.subject.head, "the model's own"
         return self.linear.logits, f"linear probe on {self.bench.splits.train.name}"
 
-    def logits(self, listing: Listing, keep: bool = False) -> Tensor:
+    def logits(self, listing: Listing, see: See | None = None, keep: bool = False) -> Tensor:
         """Logits (N, 1000) of listed pictures; kept for the next evaluator only where that is said."""
         if listing.name in self._kept:
             return self._kept[listing.name]
         head, _ = self.classifier
-        batches = listing.batches(squares(self.file.pictures), self.file.evaluate.batch_size, self.file.threads)
+        see = see or squares(self.file.pictures)
+        batches = listing.batches(see, self.file.evaluate.batch_size, self.file.threads)
         with torch.no_grad():
             parts = [head(self.subject.encode(torch.from_numpy(images))) for images in batches]
         logits = torch.cat(parts)

@@ -35,7 +35,17 @@ class Listing:
             for first in range(0, len(self.paths), batch_size):
                 following = self.paths[first + batch_size : first + 2 * batch_size]
                 ready, waiting = waiting, [pool.submit(see, path) for path in following]
-                yield np.stack([picture.result() for picture in ready])
+                pictures = [picture.result() for picture in ready]
+                self._check_sizes(pictures, first)
+                yield np.stack(pictures)
+
+    def _check_sizes(self, pictures: Sequence[Image], first: int) -> None:
+        for place, picture in enumerate(pictures, start=first):
+            if picture.shape != pictures[0].shape:
+                raise UserError(
+                    f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other pictures of the set "
+                    f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes pictures as they are"
+                )
 
 
 def squares(settings: Pictures, border: int = 0) -> See:

@@ -5,10 +5,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from bgsweep.config import Knn
+from bgsweep.data import Image
 from bgsweep.errors import UserError
+from bgsweep.evaluation.challenge import Opened, robust
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.features import Features
 from bgsweep.evaluation.knn import knn_predict
@@ -70,6 +74,36 @@ def backgrounds(exam: Examination) -> Prepared:
     return Prepared(measure, protocol)
 
 
+def challenge(exam: Examination) -> Prepared:
+    """The backgrounds challenge on the user's photographs: each foreground before every Only-BG-T of the set.
+
+    `challenge` is the share of foregrounds that the linear probe classifies rightly before all of them.
+    """
+    bench = exam.bench
+    if not bench.source.has_masks:
+        raise UserError(f"{bench.source.name}: the challenge needs foreground masks; set data.masks")
+
+    def classify(pictures: Image) -> npt.NDArray[np.int64]:
+        predicted = exam.linear.predict(exam.subject.encode(torch.from_numpy(pictures)))
+        return np.asarray(predicted.numpy(), np.int64)
+
+    def measure() -> Yields:
+        variants = bench.variants()
+        usable = variants.usable
+        backgrounds = Opened(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
+        labels = bench.source.labels[usable]
+        held = robust(
+            lambda number: variants.cutout(usable[number]), labels, backgrounds, classify, bench.settings.batch_size
+        )
+        yield share("challenge", held)
+
+    def protocol() -> dict[str, Any]:
+        tried = {"backgrounds_for_each": len(bench.variants().usable)}
+        return sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear) | tried
+
+    return Prepared(measure, protocol)
+
+
 def variant_values(exam: Examination, probe: str, predict: Predict) -> Yields:
     """Accuracy on each variant, and BG-Gap."""
     found = {}
@@ -100,4 +134,5 @@ EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
     **{name: partial(knn, settings=settings) for name, settings in KNN_SETTINGS.items()},
     "linear": linear,
     "backgrounds": backgrounds,
+    "challenge": challenge,
 }

@@ -103,10 +103,22 @@ class VariantSet:
         if variant == "only_bg_b":
             return centre_view(_boxed(image, mask), self.size)
         plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
-        # The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
-        foreground = centre_view(fill(image, mask, BLACK), self.size)
-        uncovered = cv2.cvtColor(255 - centre_view(mask, self.size), cv2.COLOR_GRAY2RGB)
-        return cast(Image, cv2.add(foreground, cv2.multiply(plate, uncovered, scale=1 / 255)))
+        foreground, uncovered = self.cutout(index)
+        shown = cv2.multiply(plate, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        return cast(Image, cv2.add(foreground, shown))
+
+    def cutout(self, index: int) -> tuple[Image, Mask]:
+        """A photograph's foreground on black, and how much of another background shows at each pixel, 0 to 255.
+
+        The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
+        """
+        sample = self.source[index]
+        mask = _mask(sample)
+        return centre_view(fill(sample.image, mask, BLACK), self.size), 255 - centre_view(mask, self.size)
+
+    def shape(self, index: int) -> Mask:
+        """The square's foreground mask, 0 to 255."""
+        return centre_view(_mask(self.source[index]), self.size)
 
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
         """Which of the pools' plates stands behind a photograph in a mixed variant."""
