@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation import imagenet9, probes
+from bgsweep.evaluation import few_labels, imagenet9, linear_protocols, probes
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
 
@@ -13,6 +13,8 @@ Evaluator = Callable[[Examination], Prepared]
 
 EVALUATORS: dict[str, Evaluator] = {
     **probes.EVALUATORS,
+    **linear_protocols.EVALUATORS,
+    **few_labels.EVALUATORS,
     **imagenet9.EVALUATORS,
 }
 SUITES: dict[str, tuple[str, ...]] = {

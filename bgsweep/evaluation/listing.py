@@ -53,16 +53,20 @@ def squares(settings: Pictures, border: int = 0) -> See:
 
     Orientation tags are passed over, as in the published evaluations. `border` pixels are cut off first on each side.
     """
-    mode = InterpolationMode(settings.interpolation)
 
     def see(path: Path) -> Image:
         image = read_rgb(path)
         if border:
             image = image.crop((border, border, image.width - border, image.height - border))
-        shorter = transform.resize(image, [settings.resize], mode)
-        return np.array(transform.center_crop(shorter, [settings.crop]))
+        return square(image, settings)
 
     return see
+
+
+def square(image: PIL.Image.Image, settings: Pictures) -> Image:
+    """A picture's central square: crop x crop x 3."""
+    shorter = transform.resize(image, [settings.resize], InterpolationMode(settings.interpolation))
+    return np.array(transform.center_crop(shorter, [settings.crop]))
 
 
 def as_it_is(path: Path) -> Image:

@@ -172,7 +172,7 @@ def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
 def test_a_real_classifier_on_variants_of_real_photographs(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Shirts and shoes are found among ImageNet's classes with or without their background, which alone gives nothing."""
+    """Shirts and shoes are found among 1000 classes with or without their background, which alone gives nothing."""
     from .efficientnet import write_weights
 
     weights = write_weights(tmp_path / "weights.pth")
