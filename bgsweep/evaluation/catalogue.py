@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation import few_labels, imagenet9, linear_protocols, probes
+from bgsweep.evaluation import corruptions, few_labels, imagenet9, linear_protocols, probes, shape_bias, shifts
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
 
@@ -16,6 +16,9 @@ EVALUATORS: dict[str, Evaluator] = {
     **linear_protocols.EVALUATORS,
     **few_labels.EVALUATORS,
     **imagenet9.EVALUATORS,
+    **shifts.EVALUATORS,
+    **corruptions.EVALUATORS,
+    **shape_bias.EVALUATORS,
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),
