@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation import corruptions, few_labels, imagenet9, linear_protocols, probes, shape_bias, shifts
+from bgsweep.evaluation import attacks, corruptions, few_labels, imagenet9, linear_protocols, probes, shape_bias, shifts
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
 
@@ -19,6 +19,7 @@ EVALUATORS: dict[str, Evaluator] = {
     **shifts.EVALUATORS,
     **corruptions.EVALUATORS,
     **shape_bias.EVALUATORS,
+    **attacks.EVALUATORS,
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),

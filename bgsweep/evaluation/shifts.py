@@ -27,17 +27,27 @@ BORDER = 2  # pixels of red that mark ObjectNet's pictures as test data
 def validation(exam: Examination) -> Prepared:
     """Top-1 and top-5 on ImageNet's validation set, which must lie in a folder a wnid."""
     exam.check_classifier()
+    listing = labelled_validation(exam)
+
+    def measure() -> Yields:
+        yield from _top("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
+
+    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+
+
+def labelled_validation(exam: Examination) -> Listing:
+    """ImageNet's validation set with its labels.
+
+    Raises:
+        UserError: it is missing, or not in class folders.
+    """
     listing = _validation(place_of(exam.file.sets, "imagenet_val"))
     if (listing.labels < 0).any():
         raise UserError(
             f"sets.imagenet_val: {exam.file.sets.imagenet_val} has its pictures in one folder; sort them into a folder "
             "a wnid, so that their classes are known"
         )
-
-    def measure() -> Yields:
-        yield from _top("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
-
-    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+    return listing
 
 
 def real(exam: Examination) -> Prepared:
