@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bgsweep.data import open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.interval import paired
 from bgsweep.evaluation.subject import Subject
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.pretrained import load_pretrained
@@ -51,6 +52,51 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
     """
     origin, results = measure(model, names_of(suite), None if data is None else load_suite(data), store)
     return {"model": model, "origin": origin, "results": {one.evaluator: public(one) for one in results}}
+
+
+def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+    """Run a suite on several models and compare each with the first, picture by picture.
+
+    Returns:
+        ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
+        and for each model but the first the difference with its 95 % interval and whether that leaves zero out.
+
+    Raises:
+        UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
+    """
+    if len(models) < 2:
+        raise UserError("compare: name at least two models")
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    if file is None:
+        # Each model's own photographs would be no common ground.
+        file = _completed(None, load_model(models[0], 224, store))
+    measured = [measure(model, names, file, store) for model in models]
+    (_, first), *others = measured
+    return {
+        "models": [{"model": model, "origin": origin} for model, (origin, _) in zip(models, measured, strict=True)],
+        "rows": _rows(first, [results for _, results in others], file),
+        "bootstrap": f"{file.bootstrap} paired resamplings of the pictures, 95 % percentile intervals",
+        "protocols": {one.evaluator: one.protocol for one in first},
+    }
+
+
+def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> list[dict[str, Any]]:
+    rows = []
+    for place, result in enumerate(first):
+        for number, value in enumerate(result.values):
+            rest = [results[place].values[number] for results in others]
+            if any(len(one.hits) != len(value.hits) for one in rest):
+                raise UserError(f"{result.evaluator}: the models were measured on different pictures; give --data")
+            differences = [paired(value, one, file.bootstrap, file.evaluate.seed) for one in rest]
+            rows.append(
+                {
+                    "evaluator": result.evaluator,
+                    "name": value.name,
+                    "values": [value.value, *(one.value for one in rest)],
+                    "differences": [asdict(one) | {"significant": one.significant} for one in differences],
+                }
+            )
+    return rows
 
 
 def measure(

@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, help="YAML file of a suite: photographs, published sets, settings")
     _store_argument(evaluate)
 
+    compare = _command(commands, "compare", "judge encoders side by side, picture by picture", _compare, "show_compare")
+    compare.add_argument("models", nargs="+", metavar="model", help=_MODEL)
+    compare.add_argument("--suite", default="quick", help="as of evaluate (default: %(default)s)")
+    compare.add_argument("--data", type=Path, help="as of evaluate; else the photographs of the first model's training")
+    _store_argument(compare)
+
     backgrounds = commands.add_parser("backgrounds", help="background variants of a set of photographs")
     actions = backgrounds.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
     make = _command(actions, "make", "write a set's eight variants as ImageNet-9 is released", _make, "show_make")
@@ -152,6 +158,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.run import judge, load_trained
 
     return judge(file, load_trained(Path(options.model))).public()
+
+
+def _compare(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.assess import compare
+
+    return compare(options.models, options.suite, options.data, options.store)
 
 
 def _make(options: argparse.Namespace) -> dict[str, Any]:

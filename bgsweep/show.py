@@ -8,6 +8,8 @@ from rich.table import Table
 
 VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next")
 
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 
 def show_sweep(result: dict[str, Any]) -> str:
     """Trials, champion beside baseline and untrained encoder, and where everything is."""
@@ -60,6 +62,32 @@ def _suite(result: dict[str, Any]) -> str:
     ]
     origin = ", ".join(f"{key} {value}" for key, value in result["origin"].items())
     return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes])
+
+
+def show_compare(result: dict[str, Any]) -> str:
+    """A row a value; behind every model but the first its difference with the interval, a star where it is sure."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("evaluator", "value"):
+        table.add_column(name)
+    for letter in _LETTERS[: len(result["models"])]:
+        table.add_column(f"{letter} %", justify="right")
+        if letter != "A":
+            table.add_column(f"{letter} - A", justify="right")
+            table.add_column("95 % interval")
+    before = None
+    for row in result["rows"]:
+        cells = [_percent(row["values"][0])]
+        for value, found in zip(row["values"][1:], row["differences"], strict=True):
+            interval = f"[{100 * found['lower']:+.1f}, {100 * found['upper']:+.1f}]"
+            cells += [
+                _percent(value),
+                f"{100 * found['value']:+.1f}",
+                interval + (" *" if found["significant"] else ""),
+            ]
+        table.add_row("" if row["evaluator"] == before else row["evaluator"], row["name"], *map(escape, cells))
+        before = row["evaluator"]
+    names = [f"{letter}  {one['model']}" for letter, one in zip(_LETTERS, result["models"], strict=False)]
+    return "\n".join([*names, "", _text(table), f"* zero lies outside the interval; {result['bootstrap']}"])
 
 
 def show_make(result: dict[str, Any]) -> str:

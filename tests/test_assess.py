@@ -113,3 +113,33 @@ def test_mistakes_are_told_before_anything_runs(
     assert "knn: data: no labelled photographs" in mistake(capsys, "evaluate", weights, "--data", str(other))
     told = mistake(capsys, "evaluate", "models:/none@champion", "--suite", "knn", "--store", str(place / "store"))
     assert "models:/none@champion: MLflow at" in told
+
+
+def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, checkpoint = f"resnet18={place / 'r18.pth'}", str(place / "checkpoint")
+    command = [
+        "compare",
+        checkpoint,
+        weights,
+        checkpoint,
+        "--suite",
+        "knn,backgrounds",
+        "--store",
+        str(place / "store"),
+    ]
+    data = ["--data", str(place / "suite.yaml")]
+    assert main([*command, *data, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    alone = [evaluate(place, capsys, one, "--suite", "knn", *data) for one in (checkpoint, weights)]
+    (row,) = [row for row in result["rows"] if row["name"] == "knn_top1"]
+    values = [one["results"]["knn"]["values"]["knn_top1"] for one in alone]
+    assert row["values"] == [*values, values[0]]
+    different, same = row["differences"]
+    assert different["value"] == pytest.approx(values[1] - values[0])
+    assert different["lower"] < different["value"] < different["upper"]
+    assert (same["value"], same["significant"]) == (0, False)
+    gap = next(row for row in result["rows"] if row["name"] == "linear/bg_gap")
+    assert gap["differences"][0]["lower"] <= gap["differences"][0]["value"] <= gap["differences"][0]["upper"]
+    assert main([*command[:3], "--suite", "knn", *data]) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    assert "at least two" in mistake(capsys, "compare", checkpoint)
