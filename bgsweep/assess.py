@@ -16,10 +16,11 @@ from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.interval import paired
 from bgsweep.evaluation.subject import Subject
+from bgsweep.evaluation.suite import variant_sheet
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.run import load_trained
-from bgsweep.tracking import tracking_uri
+from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.training.encode import encode_with
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
@@ -33,6 +34,8 @@ class Loaded:
     head: nn.Linear | None
     origin: dict[str, Any]
     experiment: Experiment | None = None
+    model_id: str | None = None
+    """Of MLflow, where it is a logged model."""
 
 
 def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
@@ -45,13 +48,20 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
         store: folder of the local MLflow store.
 
     Returns:
-        ``model``, ``origin`` and ``results``: for each evaluator its ``values`` and its ``protocol``.
+        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and its ``protocol``), and the MLflow run
+        that holds all of it.
 
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.
     """
-    origin, results = measure(model, names_of(suite), None if data is None else load_suite(data), store)
-    return {"model": model, "origin": origin, "results": {one.evaluator: public(one) for one in results}}
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    loaded, file = prepare(model, file, store)
+    with Tracker(tracking_uri(store)) as tracker:  # that MLflow does not answer is said before an hour's evaluation
+        exam, results = measure(loaded, names, file)
+        found = {one.evaluator: public(one) for one in results}
+        run = _log(tracker, model, loaded, exam, results, found)
+    where = {"run_id": run, "tracking_uri": tracker.address}
+    return {"model": model, "origin": loaded.origin, "results": found, **where}
 
 
 def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
@@ -67,14 +77,13 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     if len(models) < 2:
         raise UserError("compare: name at least two models")
     names, file = names_of(suite), None if data is None else load_suite(data)
-    if file is None:
-        # Each model's own photographs would be no common ground.
-        file = _completed(None, load_model(models[0], 224, store))
-    measured = [measure(model, names, file, store) for model in models]
-    (_, first), *others = measured
+    # Each model's own photographs would be no common ground: those of the first are taken.
+    loaded, file = prepare(models[0], file, store)
+    found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
+    first, *others = (measure(one, names, file)[1] for one in found)
     return {
-        "models": [{"model": model, "origin": origin} for model, (origin, _) in zip(models, measured, strict=True)],
-        "rows": _rows(first, [results for _, results in others], file),
+        "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
+        "rows": _rows(first, others, file),
         "bootstrap": f"{file.bootstrap} paired resamplings of the pictures, 95 % percentile intervals",
         "protocols": {one.evaluator: one.protocol for one in first},
     }
@@ -99,17 +108,38 @@ def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> l
     return rows
 
 
-def measure(
-    model: str, names: Sequence[str], file: SuiteFile | None, store: Path
-) -> tuple[dict[str, Any], list[Result]]:
-    """Load a model and measure it; its origin, and what each evaluator found."""
-    wanted = file.pictures.crop if file else 224
-    loaded = load_model(model, wanted, store)
-    file = _completed(file, loaded)
-    subject = subject_of(loaded, file.device)
+def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
+    """Load a model, and complete the suite's file with what the model's own experiment says of photographs."""
+    loaded = load_model(model, file.pictures.crop if file else 224, store)
+    return loaded, _completed(file, loaded)
+
+
+def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:
+    """Run evaluators on a model."""
     splits = None if file.data is None else open_splits(file.data)
-    results = examine(Examination(subject, file, splits), names, lambda line: print(line, file=sys.stderr, flush=True))
-    return loaded.origin, results
+    exam = Examination(subject_of(loaded, file.device), file, splits)
+    return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _log(
+    tracker: Tracker, model: str, loaded: Loaded, exam: Examination, results: list[Result], found: dict[str, Any]
+) -> str:
+    """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
+    run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
+    dataset = None
+    if exam.splits is not None:
+        source = exam.splits.test
+        digests = source.digests()
+        tracker.log_dataset(run, "test", source.name, digests, len(source))
+        dataset = (source.name, digests["images"])
+    values = {f"{one.evaluator}/{value.name}": value.value for one in results for value in one.values}
+    tracker.log_metrics(run, 0, values, loaded.model_id, dataset)
+    tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
+    if "backgrounds" in found:
+        measured = found["backgrounds"]["values"]
+        accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
+        tracker.log_image(run, variant_sheet(exam.bench.variants(), accuracy=accuracy), "variants.png")
+    return run
 
 
 def public(result: Result) -> dict[str, Any]:
@@ -153,12 +183,12 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
 def _from_mlflow(uri: str, address: str) -> Loaded:
     from bgsweep.export import fetch_encoder
 
-    weights, description = fetch_encoder(uri, address)
+    weights, description, model_id = fetch_encoder(uri, address)
     experiment = Experiment.model_validate(description)
     encoder = build_encoder(experiment.encoder, [experiment.views.size])
     encoder.load_state_dict(weights)
     encoder.eval().requires_grad_(False)
-    return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment)
+    return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment, model_id)
 
 
 def _origin(experiment: Experiment) -> dict[str, Any]:

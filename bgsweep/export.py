@@ -79,8 +79,8 @@ def register(tracker: Tracker, run: str, model: str, entry: Register, tags: Mapp
     return {"name": entry.name, "version": int(version), "alias": entry.alias}
 
 
-def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and description of a logged or registered encoder, e.g. ``models:/NAME@ALIAS`` or ``runs:/ID/encoder``.
+def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """Weights, description and model id of a logged or registered encoder, e.g. ``models:/NAME@ALIAS``.
 
     Args:
         address: MLflow tracking URI.
@@ -91,6 +91,7 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
     import mlflow
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
     from safetensors.torch import load_file
 
     mlflow.set_tracking_uri(address)
@@ -105,7 +106,7 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
         if not (folder / "encoder.safetensors").exists():
             raise UserError(f"{uri}: a model without encoder.safetensors; only encoders that bgsweep logged are read")
         description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        return load_file(folder / "encoder.safetensors"), description
+        return load_file(folder / "encoder.safetensors"), description, Model.load(str(folder)).model_id
 
 
 def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: str) -> None:

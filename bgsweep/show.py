@@ -61,7 +61,8 @@ def _suite(result: dict[str, Any]) -> str:
         for evaluator, found in result["results"].items()
     ]
     origin = ", ".join(f"{key} {value}" for key, value in result["origin"].items())
-    return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes])
+    where = f"MLflow run  {result['run_id']} at {result['tracking_uri']}"
+    return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes, "", where])
 
 
 def show_compare(result: dict[str, Any]) -> str:

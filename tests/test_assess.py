@@ -63,6 +63,14 @@ def test_a_checkpoint_and_its_registered_model_have_the_same_numbers(
     registered = evaluate(place, capsys, "models:/bgsweep-encoder@champion", "--suite", "knn,linear")
     assert registered["results"] == checkpoint["results"]
     assert checkpoint["origin"]["method"] == "moco_v2"
+    with Tracker(registered["tracking_uri"]) as tracker:
+        run = tracker.client.get_run(registered["run_id"])
+        version = tracker.client.get_model_version_by_alias("bgsweep-encoder", "champion")
+        logged = {one.key: one for one in tracker.client.get_logged_model(version.source.rpartition("/")[2]).metrics}
+        files = {one.path for one in tracker.client.list_artifacts(registered["run_id"])}
+    assert run.data.metrics["knn/knn_top1"] == registered["results"]["knn"]["values"]["knn_top1"]
+    assert logged["knn/knn_top1"].dataset_name == "sample/test" and logged["knn/knn_top1"].dataset_digest
+    assert run.data.tags["bgsweep.kind"] == "evaluation" and "evaluation.json" in files
     found = checkpoint["results"]
     assert found["knn"]["protocol"]["knn"] == "k 20, temperature 0.07, cosine"
     assert found["linear"]["protocol"]["linear_lr"] > 0
@@ -79,6 +87,8 @@ def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureF
         "k 200, temperature 0.1, cosine",
         "k 20, temperature 0.07, cosine",
     ]
+    with Tracker(result["tracking_uri"]) as tracker:
+        assert "variants.png" in {one.path for one in tracker.client.list_artifacts(result["run_id"])}
     values = found["backgrounds"]["values"]
     assert values["knn/bg_gap"] == pytest.approx(values["knn/mixed_same"] - values["knn/mixed_rand"])
     assert values["knn/original"] == found["knn_dino"]["values"]["knn_top1"]
@@ -86,7 +96,7 @@ def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureF
 
 
 def test_the_table_names_every_value(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(place / "checkpoint"), "--suite", "knn"]) == 0
+    assert main(["evaluate", str(place / "checkpoint"), "--suite", "knn", "--store", str(place / "store")]) == 0
     out, err = capsys.readouterr()
     assert "knn_top1" in out and "temperature 0.07" in out
     assert "knn (1 of 1)" in err

@@ -8,6 +8,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation import attacks, corruptions, few_labels, imagenet9, linear_protocols, probes, shape_bias, shifts
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
+from bgsweep.evaluation.subject import Measured
 
 Evaluator = Callable[[Examination], Prepared]
 
@@ -32,7 +33,7 @@ class Result:
     """One evaluator's values, in their order, and the protocol that they were measured by."""
 
     evaluator: str
-    values: tuple[Any, ...]
+    values: tuple[Measured, ...]
     protocol: dict[str, Any]
 
 

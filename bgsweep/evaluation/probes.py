@@ -56,7 +56,9 @@ def backgrounds(exam: Examination) -> Prepared:
     """
     bench = exam.bench
     if not bench.source.has_masks:
-        raise UserError(f"{bench.source.name}: background variants need foreground masks; set data.masks")
+        raise UserError(
+            f"{bench.source.name}: background variants need foreground masks; set data.masks, or name other evaluators"
+        )
     if len(np.unique(bench.source.labels)) < 2:
         raise UserError(f"{bench.source.name}: it has one class, and mixed_rand needs another's backgrounds")
 

@@ -3,7 +3,7 @@
 An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -102,11 +102,13 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
     )
 
 
-def variant_sheet(variants: VariantSet, rows: int = 4, cell: int = 128) -> Image:
-    """A picture for the eye: one photograph a row, one background variant a column."""
+def variant_sheet(
+    variants: VariantSet, rows: int = 4, cell: int = 128, accuracy: Mapping[str, float] | None = None
+) -> Image:
+    """A picture for the eye: one photograph a row, one background variant a column, its accuracy above it if given."""
     step = max(1, len(variants.usable) // rows)
     margin = np.full((cell, 6, 3), 255, np.uint8)
-    lines = [_heading(cell)]
+    lines = [_heading(cell, accuracy or {})]
     for index in variants.usable[::step][:rows]:
         cells = [_enlarged(variants.picture(name, index), cell) for name in VARIANTS]
         lines += [np.hstack([part for one in cells for part in (margin, one)] + [margin])]
@@ -173,9 +175,10 @@ def _enlarged(picture: Image, cell: int) -> Image:
     return np.asarray(cv2.resize(picture, (cell, cell), interpolation=flag), np.uint8)
 
 
-def _heading(cell: int) -> Image:
+def _heading(cell: int, accuracy: Mapping[str, float]) -> Image:
     line = np.full((24, (cell + 6) * len(VARIANTS) + 6, 3), 255, np.uint8)
     for column, name in enumerate(VARIANTS):
         place = (column * (cell + 6) + 8, 17)
-        cv2.putText(line, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+        text = f"{name} {100 * accuracy[name]:.0f}%" if name in accuracy else name
+        cv2.putText(line, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
     return line
