@@ -197,7 +197,11 @@ def _origin(experiment: Experiment) -> dict[str, Any]:
 
 def _completed(file: SuiteFile | None, loaded: Loaded) -> SuiteFile:
     """The suite's file; what it does not say of photographs is as in the model's own experiment."""
-    if file is not None and (file.data is not None or loaded.experiment is None):
+    if file is not None and file.data is not None:
+        # Only train and test are read here; nothing is to be held out of train for a validation that nobody asks for.
+        data = file.data.model_copy(update={"validation": file.data.test or file.data.validation})
+        return file.model_copy(update={"data": data})
+    if file is not None and loaded.experiment is None:
         return file
     if loaded.experiment is None:
         raise UserError("--data: name a YAML file that says which photographs to evaluate on")

@@ -102,6 +102,24 @@ def test_the_table_names_every_value(place: Path, capsys: pytest.CaptureFixture[
     assert "knn (1 of 1)" in err
 
 
+def test_all_of_train_is_used_and_no_validation_read(
+    place: Path, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("train", 8), ("test", 4)):
+        for name in ("hat", "shoes"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for path in sorted((shared_data / "clothing10" / "images" / split / name).iterdir())[:count]:
+                (tmp_path / split / name / path.name).symlink_to(path)
+    (tmp_path / "suite.yaml").write_text(f"data: {{images: {tmp_path}}}\nsize: 32\ndevice: cpu\n", encoding="utf-8")
+    data = ["--data", str(tmp_path / "suite.yaml")]
+    result = evaluate(place, capsys, str(place / "checkpoint"), "--suite", "knn", *data)
+    assert "16 photographs" in result["results"]["knn"]["protocol"]["train"]
+    told = mistake(capsys, "evaluate", f"resnet18={place / 'r18.pth'}", "--suite", "paper", *data)
+    lines = told.splitlines()
+    assert len(lines) >= 12 and all(": " in line for line in lines)
+    assert any(line.startswith("objectnet: sets.objectnet is not set; download objectnet-1.0.zip") for line in lines)
+
+
 def test_mistakes_are_told_before_anything_runs(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
