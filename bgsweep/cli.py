@@ -66,9 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
     _store_argument(stop)
 
-    evaluate = _command(commands, "evaluate", "judge a checkpoint on its test photographs", _evaluate, "show_evaluate")
-    evaluate.add_argument("model", help="a checkpoint file or folder")
-    _file_arguments(evaluate)
+    evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
+    evaluate.add_argument("model", help=_MODEL)
+    evaluate.add_argument("file", type=Path, nargs="?", help="without --suite: YAML file with an `experiment:`")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="without --suite: as in pretrain")
+    evaluate.add_argument("--suite", help="quick, paper, or evaluators by name, with commas between them")
+    evaluate.add_argument("--data", type=Path, help="YAML file of a suite: photographs, published sets, settings")
+    _store_argument(evaluate)
+
+    compare = _command(commands, "compare", "judge encoders side by side, picture by picture", _compare, "show_compare")
+    compare.add_argument("models", nargs="+", metavar="model", help=_MODEL)
+    compare.add_argument("--suite", default="quick", help="as of evaluate (default: %(default)s)")
+    compare.add_argument("--data", type=Path, help="as of evaluate; else the photographs of the first model's training")
+    _store_argument(compare)
+
+    backgrounds = commands.add_parser("backgrounds", help="background variants of a set of photographs")
+    actions = backgrounds.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    make = _command(actions, "make", "write a set's eight variants as ImageNet-9 is released", _make, "show_make")
+    make.add_argument("images", type=Path, help="folder of class folders")
+    make.add_argument("masks", type=Path, help="folder that mirrors it, a PNG for each photograph")
+    make.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
+    make.add_argument("--size", type=int, default=224, help="side of the pictures in pixels (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="decides which backgrounds meet (default: %(default)s)")
 
     preview = _command(commands, "preview", "write a picture of augmented views", _preview, "show_preview")
     _file_arguments(preview)
@@ -82,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("file", nargs="?", type=Path, help="also check this file's data, device and tracking")
     _store_argument(doctor)
     return parser
+
+
+_MODEL = (
+    "a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, or weights of MoCo, BYOL, SwAV, "
+    "DINO, lightly and others with their network: resnet50=FILE, timm:NAME=FILE"
+)
 
 
 def _mask_commands(commands: Any) -> None:
@@ -173,12 +198,43 @@ def _stop(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    if options.suite or options.data:
+        if options.file:
+            raise UserError(
+                f"{options.file}: with --suite the photographs are named in a file of their own, --data FILE"
+            )
+        from bgsweep.assess import assess
+
+        return assess(options.model, options.suite or "quick", options.data, options.store)
+    if options.file is None:
+        raise UserError("evaluate: name a --suite, or the YAML file of the checkpoint's experiment")
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)
     from bgsweep.run import judge, load_trained
 
     return judge(file, load_trained(Path(options.model))).public()
+
+
+def _compare(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.assess import compare
+
+    return compare(options.models, options.suite, options.data, options.store)
+
+
+def _make(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import Evaluate
+    from bgsweep.data.folder import Folder
+    from bgsweep.evaluation import VariantSet, variant_sheet
+    from bgsweep.evaluation.release import write_release
+
+    if options.size < 8 or options.seed < 0:
+        raise UserError("--size and --seed: at least 8 pixels, and a seed that is not negative")
+    source = Folder(options.images, ".", options.masks)
+    variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
+    if len(set(source.labels.tolist())) < 2:
+        raise UserError(f"{options.images}: one class, and Mixed-Rand needs another's backgrounds; give class folders")
+    return write_release(variants, options.out, variant_sheet(variants), lambda line: print(line, file=sys.stderr))
 
 
 def _preview(options: argparse.Namespace) -> dict[str, Any]:

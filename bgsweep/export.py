@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental import _config
 
 from bgsweep.config import Register
+from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.writer import one_line, without_password
 
 
 def log_encoder(
@@ -75,6 +77,36 @@ def register(tracker: Tracker, run: str, model: str, entry: Register, tags: Mapp
     version = client.create_model_version(entry.name, f"models:/{model}", run, tags=texts, model_id=model).version
     client.set_registered_model_alias(entry.name, entry.alias, version)
     return {"name": entry.name, "version": int(version), "alias": entry.alias}
+
+
+def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """Weights, description and model id of a logged or registered encoder, e.g. ``models:/NAME@ALIAS``.
+
+    Args:
+        address: MLflow tracking URI.
+
+    Raises:
+        UserError: MLflow has no such model, or it is not one of bgsweep's.
+    """
+    import mlflow
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+    from safetensors.torch import load_file
+
+    mlflow.set_tracking_uri(address)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=place, tracking_uri=address))
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"{uri}: MLflow at {without_password(address)} does not give it ({one_line(error)}); check the name, "
+                "or set MLFLOW_TRACKING_URI"
+            ) from error
+        if not (folder / "encoder.safetensors").exists():
+            raise UserError(f"{uri}: a model without encoder.safetensors; only encoders that bgsweep logged are read")
+        description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        return load_file(folder / "encoder.safetensors"), description, Model.load(str(folder)).model_id
 
 
 def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: str) -> None:

@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
+VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next")
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def show_sweep(result: dict[str, Any]) -> str:
@@ -47,6 +49,8 @@ def show_pretrain(result: dict[str, Any]) -> str:
 
 
 def show_evaluate(result: dict[str, Any]) -> str:
+    if "results" in result:
+        return _suite(result)
     head = f"kNN {_percent(result['knn_top1'])} %   linear {_percent(result['linear_top1'])} %"
     if not result["backgrounds"]:
         return head
@@ -57,6 +61,58 @@ def show_evaluate(result: dict[str, Any]) -> str:
     for label, key in (("kNN", "backgrounds"), ("linear", "backgrounds_linear")):
         table.add_row(label, *(_percent(result[key][name]) for name in (*VARIANTS, "bg_gap")))
     return f"{head}\n\n{_text(table)}"
+
+
+def _suite(result: dict[str, Any]) -> str:
+    """A row a value, in percent, and below the table what each evaluator says of its protocol."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("evaluator", "value"):
+        table.add_column(name)
+    table.add_column("%", justify="right")
+    for evaluator, found in result["results"].items():
+        for number, (name, value) in enumerate(found["values"].items()):
+            table.add_row("" if number else evaluator, name, _percent(value))
+    notes = [
+        f"{evaluator}: " + "; ".join(f"{key} {value}" for key, value in found["protocol"].items())
+        for evaluator, found in result["results"].items()
+    ]
+    origin = ", ".join(f"{key} {value}" for key, value in result["origin"].items())
+    where = f"MLflow run  {result['run_id']} at {result['tracking_uri']}"
+    return "\n".join([f"{result['model']} ({origin})", "", _text(table), *notes, "", where])
+
+
+def show_compare(result: dict[str, Any]) -> str:
+    """A row a value; behind every model but the first its difference with the interval, a star where it is sure."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("evaluator", "value"):
+        table.add_column(name)
+    for letter in _LETTERS[: len(result["models"])]:
+        table.add_column(f"{letter} %", justify="right")
+        if letter != "A":
+            table.add_column(f"{letter} - A", justify="right")
+            table.add_column("95 % interval")
+    before = None
+    for row in result["rows"]:
+        cells = [_percent(row["values"][0])]
+        for value, found in zip(row["values"][1:], row["differences"], strict=True):
+            interval = f"[{100 * found['lower']:+.1f}, {100 * found['upper']:+.1f}]"
+            cells += [
+                _percent(value),
+                f"{100 * found['value']:+.1f}",
+                interval + (" *" if found["significant"] else ""),
+            ]
+        table.add_row("" if row["evaluator"] == before else row["evaluator"], row["name"], *map(escape, cells))
+        before = row["evaluator"]
+    names = [f"{letter}  {one['model']}" for letter, one in zip(_LETTERS, result["models"], strict=False)]
+    return "\n".join([*names, "", _text(table), f"* zero lies outside the interval; {result['bootstrap']}"])
+
+
+def show_make(result: dict[str, Any]) -> str:
+    return (
+        f"wrote {result['out']}: {result['pictures_per_variant']} pictures in each of eight variants, "
+        f"{len(result['classes'])} classes; {result['left_out']} photographs left out\n"
+        f"look at {result['out']}/variants.png"
+    )
 
 
 def show_preview(result: dict[str, Any]) -> str:

@@ -15,9 +15,11 @@ from bgsweep.config.experiment import (
 )
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
-from bgsweep.config.study import SweepFile, load, resolve
+from bgsweep.config.study import SweepFile, load, load_suite, resolve
+from bgsweep.config.suite import Attacks, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
+    "Attacks",
     "BYOLConfig",
     "Background",
     "Data",
@@ -25,16 +27,20 @@ __all__ = [
     "Encoder",
     "Evaluate",
     "Experiment",
+    "FewLabels",
     "Knn",
     "Linear",
     "MaskNoise",
     "MethodConfig",
     "MoCoV2Config",
     "Optimizer",
+    "Pictures",
     "Register",
     "Search",
+    "Sets",
     "Shortcut",
     "Space",
+    "SuiteFile",
     "SupervisedConfig",
     "SwAVConfig",
     "SweepFile",
@@ -42,5 +48,6 @@ __all__ = [
     "Views",
     "Workers",
     "load",
+    "load_suite",
     "resolve",
 ]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from bgsweep.config.section import Count, Positive, Section
 
-Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand"]
+Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
 
 
 class Knn(Section):

@@ -12,6 +12,7 @@ from bgsweep.config.evaluate import Evaluate, Register
 from bgsweep.config.experiment import Experiment
 from bgsweep.config.search import Search, Space
 from bgsweep.config.section import Section
+from bgsweep.config.suite import SuiteFile
 from bgsweep.errors import UserError
 
 
@@ -58,18 +59,33 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         UserError: one line with the file, the key's full path, the range or the nearest valid name.
     """
     path = Path(path)
+    tree = _mapping(path, "experiment")
+    tree.setdefault("name", path.stem)
+    return resolve(tree, overrides, str(path))
+
+
+def load_suite(path: Path) -> SuiteFile:
+    """Read and validate the YAML file of an evaluation suite.
+
+    Raises:
+        UserError: as `load`.
+    """
+    try:
+        return SuiteFile.model_validate(_mapping(path, "data"))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_reason(error, SuiteFile)}") from error
+
+
+def _mapping(path: Path, section: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping with `experiment:` at its top, found {type(tree).__name__}")
-    tree.setdefault("name", path.stem)
-    return resolve(tree, overrides, str(path))
+    if tree is not None and not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping with `{section}:` at its top, found {type(tree).__name__}")
+    return tree or {}
 
 
 def resolve(tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration") -> SweepFile:
@@ -133,10 +149,10 @@ def _unknown(path: str, name: str, known: Iterable[str]) -> str:
     return f"{path}: unknown key" + (f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(known)}")
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(error: ValidationError, root: Any = None) -> str:
     """The first problem, as one line: full path of the key, what is wrong, what would be right."""
     problem = error.errors()[0]
-    model: Any = SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment
+    model = root or (SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment)
     path: list[str] = []
     known: dict[str, Any] = {}
     unknown = problem["type"] == "extra_forbidden"

@@ -27,9 +27,13 @@ class LinearHead:
     weight_decay: float
     held_out_top1: float
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Of every class (N, C), from features (N, D)."""
+        return (features - self.mean) / self.std @ self.weight + self.bias
+
     def predict(self, features: Tensor) -> Tensor:
         """Classes (N,) of features (N, D)."""
-        return ((features - self.mean) / self.std @ self.weight + self.bias).argmax(dim=1)
+        return self.logits(features).argmax(dim=1)
 
 
 def fit_linear(train: Features, settings: Linear, classes: int) -> LinearHead:

@@ -3,7 +3,7 @@
 An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from bgsweep.config import Evaluate
+from bgsweep.config import Evaluate, Knn, Linear
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
@@ -102,11 +102,13 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
     )
 
 
-def variant_sheet(variants: VariantSet, rows: int = 4, cell: int = 128) -> Image:
-    """A picture for the eye: one photograph a row, one background variant a column."""
+def variant_sheet(
+    variants: VariantSet, rows: int = 4, cell: int = 128, accuracy: Mapping[str, float] | None = None
+) -> Image:
+    """A picture for the eye: one photograph a row, one background variant a column, its accuracy above it if given."""
     step = max(1, len(variants.usable) // rows)
     margin = np.full((cell, 6, 3), 255, np.uint8)
-    lines = [_heading(cell)]
+    lines = [_heading(cell, accuracy or {})]
     for index in variants.usable[::step][:rows]:
         cells = [_enlarged(variants.picture(name, index), cell) for name in VARIANTS]
         lines += [np.hstack([part for one in cells for part in (margin, one)] + [margin])]
@@ -124,30 +126,48 @@ def _knn_of(bench: Bench, queries: Tensor) -> Tensor:
 
 def _protocol(bench: Bench, head: LinearHead) -> dict[str, Any]:
     settings = bench.settings
-    protocol = {
+    words = {"variant": settings.variant, "knn": knn_words(settings.knn), "seed": settings.seed}
+    words |= square_words(bench) | linear_words(head, settings.linear)
+    return words | (variant_words(bench) if bench.source.has_masks else {})
+
+
+def square_words(bench: Bench) -> dict[str, Any]:
+    """The protocol in words: which photographs, and how they are seen."""
+    return {
         "features": "encoder output, float32, eval mode",
         "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
         "test": f"{bench.source.name}: {len(bench.source)} photographs",
-        "variant": settings.variant,
-        "knn": f"k {settings.knn.k}, temperature {settings.knn.temperature:g}, cosine",
-        "linear": f"softmax regression, {settings.linear.epochs} epochs of SGD on standardised features; rate and "
-        f"decay chosen on {settings.linear.holdout:.0%} of train",
+    }
+
+
+def knn_words(settings: Knn) -> str:
+    """The protocol of kNN in words."""
+    return f"k {settings.k}, temperature {settings.temperature:g}, cosine"
+
+
+def linear_words(head: LinearHead, settings: Linear) -> dict[str, Any]:
+    """The protocol of the linear probe in words, with what it chose."""
+    return {
+        "linear": f"softmax regression, {settings.epochs} epochs of SGD on standardised features; rate and decay "
+        f"chosen on {settings.holdout:.0%} of train",
         "linear_lr": head.lr,
         "linear_weight_decay": head.weight_decay,
         "linear_held_out_top1": head.held_out_top1,
-        "seed": settings.seed,
     }
-    if bench.source.has_masks:
-        protocol |= {
-            "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or "
-            f"more than {MAX_AREA:.0%} of the square",
-            "mixed_same": "background of the same class, another photograph's",
-            "mixed_rand": "background of a class drawn from all the others",
-            "composition": "cut apart at the photograph's resolution, then brought to size",
-            "backgrounds_per_foreground": settings.repeats,
-        }
-    return protocol
+
+
+def variant_words(bench: Bench) -> dict[str, Any]:
+    """The protocol of background variants in words."""
+    return {
+        "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or more "
+        f"than {MAX_AREA:.0%} of the square",
+        "mixed_same": "background of the same class, another photograph's",
+        "mixed_rand": "background of a class drawn from all the others",
+        "mixed_next": "background of the next class in order",
+        "composition": "cut apart at the photograph's resolution, then brought to size",
+        "backgrounds_per_foreground": bench.settings.repeats,
+    }
 
 
 def _enlarged(picture: Image, cell: int) -> Image:
@@ -155,9 +175,10 @@ def _enlarged(picture: Image, cell: int) -> Image:
     return np.asarray(cv2.resize(picture, (cell, cell), interpolation=flag), np.uint8)
 
 
-def _heading(cell: int) -> Image:
+def _heading(cell: int, accuracy: Mapping[str, float]) -> Image:
     line = np.full((24, (cell + 6) * len(VARIANTS) + 6, 3), 255, np.uint8)
     for column, name in enumerate(VARIANTS):
         place = (column * (cell + 6) + 8, 17)
-        cv2.putText(line, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+        text = f"{name} {100 * accuracy[name]:.0f}%" if name in accuracy else name
+        cv2.putText(line, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
     return line

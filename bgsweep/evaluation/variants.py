@@ -2,7 +2,9 @@
 
 `original`; `only_fg` (Only-FG: black background); `no_fg` (No-FG: the foreground's shape is black); `only_bg_t`
 (Only-BG-T: the foreground's bounding box is tiled over with background); `mixed_same` (Mixed-Same: the background of
-another photograph of the same class) and `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others).
+another photograph of the same class), `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others),
+`only_bg_b` (Only-BG-B: the foreground's bounding box is black) and `mixed_next` (Mixed-Next: a background of the next
+class, in the order of the classes; after the last comes the first).
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +32,17 @@ from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
 from bgsweep.evaluation.features import Pictures
 
-VARIANTS: tuple[Variant, ...] = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand")
+# A variant's place here addresses its draws, so that new ones come last.
+VARIANTS: tuple[Variant, ...] = (
+    "original",
+    "only_fg",
+    "no_fg",
+    "only_bg_t",
+    "mixed_same",
+    "mixed_rand",
+    "only_bg_b",
+    "mixed_next",
+)
 BLACK = (0.0, 0.0, 0.0)
 MIN_AREA, MAX_AREA = 0.01, 0.95
 
@@ -86,11 +98,25 @@ class VariantSet:
             return centre_view(fill(image, 255 - mask, BLACK), self.size)
         if variant == "only_bg_t":
             return centre_view(_covered(image, mask), self.size)
+        if variant == "only_bg_b":
+            return centre_view(_boxed(image, mask), self.size)
         plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
-        # The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
-        foreground = centre_view(fill(image, mask, BLACK), self.size)
-        uncovered = cv2.cvtColor(255 - centre_view(mask, self.size), cv2.COLOR_GRAY2RGB)
-        return cast(Image, cv2.add(foreground, cv2.multiply(plate, uncovered, scale=1 / 255)))
+        foreground, uncovered = self.cutout(index)
+        shown = cv2.multiply(plate, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        return cast(Image, cv2.add(foreground, shown))
+
+    def cutout(self, index: int) -> tuple[Image, Mask]:
+        """A photograph's foreground on black, and how much of another background shows at each pixel, 0 to 255.
+
+        The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
+        """
+        sample = self.source[index]
+        mask = _mask(sample)
+        return centre_view(fill(sample.image, mask, BLACK), self.size), 255 - centre_view(mask, self.size)
+
+    def shape(self, index: int) -> Mask:
+        """The square's foreground mask, 0 to 255."""
+        return centre_view(_mask(self.source[index]), self.size)
 
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
         """Which of the pools' plates stands behind a photograph in a mixed variant."""
@@ -100,6 +126,10 @@ class VariantSet:
         if variant == "mixed_rand":
             others = [other for other, members in enumerate(self.pools.by_class) if other != label and len(members)]
             label = int(draw.choice(others))
+        elif variant == "mixed_next":
+            count = len(self.pools.by_class)
+            later = ((label + step) % count for step in range(1, count + 1))
+            label = next(other for other in later if len(self.pools.by_class[other]))
         members = self.pools.by_class[label]
         elsewhere = members[self.pools.origins[members] != index]
         return int(draw.choice(elsewhere if len(elsewhere) else members))
@@ -157,6 +187,14 @@ def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tupl
 def _mask(sample: Sample) -> Mask:
     assert sample.mask is not None, "variants are made of sources with masks"
     return binarize(sample.mask)
+
+
+def _boxed(image: Image, mask: Mask) -> Image:
+    """The foreground's bounding box in black."""
+    left, top, width, height = cv2.boundingRect(mask)
+    boxed = image.copy()
+    boxed[top : top + height, left : left + width] = 0
+    return boxed
 
 
 def _covered(image: Image, mask: Mask) -> Image:

@@ -37,12 +37,18 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, feature_dim: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.feature_dim = feature_dim
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.backbone((images - self.mean) / self.std)
@@ -68,28 +74,39 @@ def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncode
         backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
-    return ImageEncoder(backbone, max(_feature_dim(backbone, name, size) for size in sizes))
+    return ImageEncoder(backbone, max(feature_dim(backbone, name, size) for size in sizes))
 
 
 def _backbone(config: Encoder, size: int) -> nn.Module:
     """The named network without its classifier; its own errors tell of an image size that it cannot be made for."""
-    name = config.name
-    if config.width != 64 and name not in _NARROW_DEPTHS:
-        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
-    backbone: nn.Module
-    if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
-        backbone = _NarrowResNet(_NARROW_DEPTHS[name], config.width)
-    elif name in SHAPES:
-        backbone = AnySizeVisionTransformer(name, size)
-    elif name in models.list_models(module=models):
-        backbone = models.get_model(name, weights=None, **_SINGLE_OUTPUT.get(name, {}))
-    else:
-        return _timm_backbone(name, size)
-    _drop_classifier(backbone, name)
+    backbone = own_or_torchvision(config, size)
+    if backbone is None:
+        return _timm_backbone(config.name, size)
+    take_off(backbone, last_linear(backbone, config.name))
     return backbone
 
 
-def _timm_backbone(name: str, size: int) -> nn.Module:
+def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
+    """The named network with its classifier of 1000 classes; None where neither bgsweep nor torchvision has it."""
+    name = config.name
+    if config.width != 64 and name not in _NARROW_DEPTHS:
+        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
+    if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
+        return _NarrowResNet(_NARROW_DEPTHS[name], config.width)
+    if name in SHAPES:
+        return AnySizeVisionTransformer(name, size)
+    if name in models.list_models(module=models):
+        network: nn.Module = models.get_model(name, weights=None, **_SINGLE_OUTPUT.get(name, {}))
+        return network
+    return None
+
+
+def timm_library(name: str) -> Any:
+    """timm, if it is installed and has a model of this name.
+
+    Raises:
+        UserError: it is not, or has not.
+    """
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError as error:
@@ -98,7 +115,12 @@ def _timm_backbone(name: str, size: int) -> nn.Module:
         ) from error
     if not timm.is_model(name.removeprefix("timm:")):
         raise UserError(f"encoder.name: no model {name!r} in torchvision or timm; give resnet50, vit_s_16 or timm:NAME")
-    make: Callable[..., nn.Module] = partial(timm.create_model, name.removeprefix("timm:"), num_classes=0)
+    return timm
+
+
+def _timm_backbone(name: str, size: int) -> nn.Module:
+    create = timm_library(name).create_model
+    make: Callable[..., nn.Module] = partial(create, name.removeprefix("timm:"), num_classes=0)
     # Only transformers are made for an image size, and not all of those can change it later.
     for options in ({"img_size": size, "dynamic_img_size": True}, {"img_size": size}):
         with contextlib.suppress(TypeError):
@@ -123,17 +145,28 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _drop_classifier(backbone: nn.Module, name: str) -> None:
-    """Replace the last linear layer by nothing."""
-    linears = [path for path, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+def last_linear(network: nn.Module, name: str) -> str:
+    """Path of the network's last linear layer, its classifier.
+
+    Raises:
+        UserError: there is none.
+    """
+    linears: list[str] = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise UserError(f"encoder.name: {name} ends in no linear classifier that could be taken off")
-    parent, _, leaf = linears[-1].rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, nn.Identity())
+    return linears[-1]
+
+
+def take_off(network: nn.Module, path: str) -> nn.Module:
+    """Replace the layer at a path by nothing; give the layer."""
+    layer = network.get_submodule(path)
+    parent, _, leaf = path.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Identity())
+    return layer
 
 
 @torch.no_grad()
-def _feature_dim(backbone: nn.Module, name: str, size: int) -> int:
+def feature_dim(backbone: nn.Module, name: str, size: int) -> int:
     """How many features come out, found by looking at a black picture."""
     backbone.eval()
     with _sizes_refused(name, size):

@@ -103,6 +103,13 @@ class Tracker:
         digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": file.experiment.digest}
         return self._begin_parent(name, file, file.experiment.model_dump(mode="json"), {**digest, **(tags or {})})
 
+    def evaluation_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
+        """Begin the run of an encoder's evaluation; give its id."""
+        run = self._create(name, {**provenance(), **owner(), "bgsweep.kind": "evaluation", **(tags or {})})
+        self._parents.append(run)
+        self._log_params(run, params)
+        return run
+
     def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
         """Begin a trial's run below its sweep's, or open it again where the sweep has it already; give its id."""
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
@@ -121,12 +128,29 @@ class Tracker:
         self._log_config(run, {"experiment": resolved})
         return run
 
-    def log_metrics(self, run: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Queue an epoch's values; the epoch is their step."""
+    def log_metrics(
+        self,
+        run: str,
+        epoch: int,
+        metrics: Mapping[str, float],
+        model: str | None = None,
+        dataset: tuple[str, str] | None = None,
+    ) -> None:
+        """Queue an epoch's values; the epoch is their step.
+
+        Args:
+            model: id of the logged model that they are of.
+            dataset: name and digest, as in `log_dataset`, of what they were measured on.
+        """
         from mlflow.entities import Metric
 
         now = _milliseconds()
-        batch = [Metric(name, float(value), now, epoch) for name, value in metrics.items() if name != "epoch"]
+        name_of_set, digest = dataset or (None, None)
+        batch = [
+            Metric(name, float(value), now, epoch, model_id=model, dataset_name=name_of_set, dataset_digest=digest)
+            for name, value in metrics.items()
+            if name != "epoch"
+        ]
         self._writer.submit(lambda: self.client.log_batch(run, metrics=batch))
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:

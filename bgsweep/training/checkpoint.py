@@ -39,5 +39,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint that can be read safely; it is damaged or holds code") from error
     if not isinstance(state, dict) or "experiment" not in state:
-        raise UserError(f"{path}: not a checkpoint of bgsweep")
+        raise UserError(
+            f"{path}: not a checkpoint of bgsweep; weights of another program are named with their network: "
+            f"resnet50={path}"
+        )
     return state

@@ -115,4 +115,4 @@ def test_a_constant_encoder_is_at_chance(splits: Splits) -> None:
 def test_the_sheet_has_a_column_for_each_variant() -> None:
     splits = open_splits(Data(images="sample", resize=64))
     sheet = variant_sheet(VariantSet(splits.test, None, Evaluate(), 64), rows=2, cell=100)
-    assert sheet.shape == (24 + 2 * 106, 6 + 6 * 106, 3)
+    assert sheet.shape == (24 + 2 * 106, 6 + 8 * 106, 3)

@@ -40,7 +40,8 @@ def variants(splits: Splits) -> VariantSet:
 
 
 @pytest.mark.parametrize(
-    ("variant", "hidden"), [("no_fg", "foreground"), ("only_bg_t", "foreground"), ("only_fg", "background")]
+    ("variant", "hidden"),
+    [("no_fg", "foreground"), ("only_bg_t", "foreground"), ("only_bg_b", "foreground"), ("only_fg", "background")],
 )
 def test_what_is_hidden_leaves_no_trace(splits: Splits, variants: VariantSet, variant: str, hidden: str) -> None:
     repainted = VariantSet(Repainted(splits.test, hidden), None, Evaluate(), SIZE)  # type: ignore[arg-type]
@@ -81,6 +82,8 @@ def test_donors_are_of_the_stated_class_and_never_the_photograph_itself(
             same, other = (variants.donor(name, index, repeat) for name in ("mixed_same", "mixed_rand"))
             assert owner[same] == opened.test.labels[index] != owner[other]
             assert pools.origins[same] != index != pools.origins[other]
+            following = variants.donor("mixed_next", index, repeat)
+            assert owner[following] == (opened.test.labels[index] + 1) % len(opened.test.classes)
 
 
 def test_the_seed_decides_the_backgrounds(splits: Splits, variants: VariantSet) -> None:

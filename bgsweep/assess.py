@@ -1,0 +1,209 @@
+"""From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bgsweep.config import Experiment, SuiteFile, load_suite
+from bgsweep.data import open_splits
+from bgsweep.errors import UserError
+from bgsweep.evaluation.catalogue import Result, examine, names_of
+from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.subject import Subject
+from bgsweep.evaluation.suite import variant_sheet
+from bgsweep.models import ImageEncoder, build_encoder
+from bgsweep.models.pretrained import load_pretrained
+from bgsweep.run import load_trained
+from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.training.encode import encode_with
+
+_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An encoder, its own classifier of ImageNet's classes, its origin, and the experiment that it came from."""
+
+    encoder: ImageEncoder
+    head: nn.Linear | None
+    origin: dict[str, Any]
+    experiment: Experiment | None = None
+    model_id: str | None = None
+    """Of MLflow, where it is a logged model."""
+
+
+def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+    """Run a suite on a model.
+
+    Args:
+        model: a bgsweep checkpoint, an MLflow model URI, or what `load_pretrained` takes.
+        suite: `quick`, `paper`, or names of evaluators with commas.
+        data: a suite's YAML file; None takes the photographs that the model was trained on.
+        store: folder of the local MLflow store.
+
+    Returns:
+        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and its ``protocol``), and the MLflow run
+        that holds all of it.
+
+    Raises:
+        UserError: the model cannot be loaded, or a set that the suite needs is missing.
+    """
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    loaded, file = prepare(model, file, store)
+    with Tracker(tracking_uri(store)) as tracker:  # that MLflow does not answer is said before an hour's evaluation
+        exam, results = measure(loaded, names, file)
+        found = {one.evaluator: public(one) for one in results}
+        run = _log(tracker, model, loaded, exam, results, found)
+    where = {"run_id": run, "tracking_uri": tracker.address}
+    return {"model": model, "origin": loaded.origin, "results": found, **where}
+
+
+def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+    """Run a suite on several models and compare each with the first, picture by picture.
+
+    Returns:
+        ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
+        and for each model but the first the difference with its 95 % interval and whether that leaves zero out.
+
+    Raises:
+        UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
+    """
+    if len(models) < 2:
+        raise UserError("compare: name at least two models")
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    # Each model's own photographs would be no common ground: those of the first are taken.
+    loaded, file = prepare(models[0], file, store)
+    found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
+    first, *others = (measure(one, names, file)[1] for one in found)
+    return {
+        "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
+        "rows": _rows(first, others, file),
+        "bootstrap": f"{file.bootstrap} paired resamplings of the pictures, 95 % percentile intervals",
+        "protocols": {one.evaluator: one.protocol for one in first},
+    }
+
+
+def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> list[dict[str, Any]]:
+    rows = []
+    for place, result in enumerate(first):
+        for number, value in enumerate(result.values):
+            rest = [results[place].values[number] for results in others]
+            if any(len(one.hits) != len(value.hits) for one in rest):
+                raise UserError(f"{result.evaluator}: the models were measured on different pictures; give --data")
+            differences = [paired(value, one, file.bootstrap, file.evaluate.seed) for one in rest]
+            rows.append(
+                {
+                    "evaluator": result.evaluator,
+                    "name": value.name,
+                    "values": [value.value, *(one.value for one in rest)],
+                    "differences": [asdict(one) | {"significant": one.significant} for one in differences],
+                }
+            )
+    return rows
+
+
+def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
+    """Load a model, and complete the suite's file with what the model's own experiment says of photographs."""
+    loaded = load_model(model, file.pictures.crop if file else 224, store)
+    return loaded, _completed(file, loaded)
+
+
+def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:
+    """Run evaluators on a model."""
+    splits = None if file.data is None else open_splits(file.data)
+    exam = Examination(subject_of(loaded, file.device), file, splits)
+    return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _log(
+    tracker: Tracker, model: str, loaded: Loaded, exam: Examination, results: list[Result], found: dict[str, Any]
+) -> str:
+    """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
+    run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
+    dataset = None
+    if exam.splits is not None:
+        source = exam.splits.test
+        digests = source.digests()
+        tracker.log_dataset(run, "test", source.name, digests, len(source))
+        dataset = (source.name, digests["images"])
+    values = {f"{one.evaluator}/{value.name}": value.value for one in results for value in one.values}
+    tracker.log_metrics(run, 0, values, loaded.model_id, dataset)
+    tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
+    if "backgrounds" in found:
+        measured = found["backgrounds"]["values"]
+        accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
+        tracker.log_image(run, variant_sheet(exam.bench.variants(), accuracy=accuracy), "variants.png")
+    return run
+
+
+def public(result: Result) -> dict[str, Any]:
+    """A result as JSON."""
+    return {"values": {one.name: one.value for one in result.values}, "protocol": result.protocol}
+
+
+def load_model(model: str, size: int, store: Path) -> Loaded:
+    """Load what a model's name stands for, in eval mode on the CPU.
+
+    Raises:
+        UserError: there is no such model, or its weights do not fit.
+    """
+    if model.startswith(_MLFLOW):
+        return _from_mlflow(model, tracking_uri(store))
+    if Path(model).exists():
+        trained = load_trained(Path(model))
+        return Loaded(trained.encoder, None, {"weights": model, **_origin(trained.experiment)}, trained.experiment)
+    if "=" not in model and not model.startswith(("torchvision:", "timm:")):
+        raise UserError(
+            f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "
+            "timm:NAME, or weights with their network (resnet50=FILE)"
+        )
+    found = load_pretrained(model, size)
+    return Loaded(found.encoder, found.head, {"network": model.partition("=")[0], "weights": found.weights})
+
+
+def subject_of(loaded: Loaded, device: str) -> Subject:
+    """The encoder on its device, as evaluators take it.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
+    place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+    encoder = loaded.encoder.to(place)
+    return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
+
+
+def _from_mlflow(uri: str, address: str) -> Loaded:
+    from bgsweep.export import fetch_encoder
+
+    weights, description, model_id = fetch_encoder(uri, address)
+    experiment = Experiment.model_validate(description)
+    encoder = build_encoder(experiment.encoder, [experiment.views.size])
+    encoder.load_state_dict(weights)
+    encoder.eval().requires_grad_(False)
+    return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment, model_id)
+
+
+def _origin(experiment: Experiment) -> dict[str, Any]:
+    return {"network": experiment.encoder.name, "method": experiment.method.name, "digest": experiment.digest}
+
+
+def _completed(file: SuiteFile | None, loaded: Loaded) -> SuiteFile:
+    """The suite's file; what it does not say of photographs is as in the model's own experiment."""
+    if file is not None and file.data is not None:
+        # Only train and test are read here; nothing is to be held out of train for a validation that nobody asks for.
+        data = file.data.model_copy(update={"validation": file.data.test or file.data.validation})
+        return file.model_copy(update={"data": data})
+    if file is not None and loaded.experiment is None:
+        return file
+    if loaded.experiment is None:
+        raise UserError("--data: name a YAML file that says which photographs to evaluate on")
+    own = {"data": loaded.experiment.data, "size": loaded.experiment.views.size}
+    return (file or SuiteFile()).model_copy(update=own)

@@ -1,0 +1,183 @@
+"""The linear evaluations of MoCo, SwAV and BYOL to the letter: new crops of every photograph in every epoch.
+
+They cost as many passes through the encoder as they have epochs; `linear` costs one.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transform
+
+from bgsweep.augment.crop import draw_window
+from bgsweep.augment.randomness import address
+from bgsweep.data import Image, Source
+from bgsweep.data.decode import UnreadableImage
+from bgsweep.data.readable import readable
+from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.features import extract
+from bgsweep.evaluation.listing import square
+from bgsweep.evaluation.prepared import Prepared
+from bgsweep.evaluation.probes import top1
+from bgsweep.evaluation.subject import Yields
+
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published linear evaluation: SGD with momentum 0.9 on random resized crops and flips; the last epoch counts.
+
+    Attributes:
+        lr: at this batch size.
+        schedule: `steps` divides the rate by 10 after 60 % and 80 % of the epochs; `epoch_cosine` and `step_cosine`
+            go down to zero, by the epoch or by the step.
+        weights: standard deviation of the initial weights (normal); None takes 1 / sqrt(features), cut at two of them.
+    """
+
+    source: str
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    nesterov: bool
+    schedule: Literal["steps", "epoch_cosine", "step_cosine"]
+    weights: float | None
+
+    def rate(self, epoch: int, progress: float) -> float:
+        """The learning rate in an epoch, and at a share of all steps."""
+        if self.schedule == "steps":
+            passed = sum(epoch >= round(share * self.epochs) for share in (0.6, 0.8))
+            return self.lr * 0.1**passed
+        done = epoch / self.epochs if self.schedule == "epoch_cosine" else progress
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+PROTOCOLS = {
+    "linear_moco": Protocol("MoCo's main_lincls.py", 100, 256, 30.0, 0.0, False, "steps", 0.01),
+    "linear_swav": Protocol("SwAV's eval_linear.py", 100, 256, 0.3, 1e-6, False, "epoch_cosine", 0.01),
+    "linear_byol": Protocol("BYOL's linear evaluation", 80, 1024, 0.8, 0.0, True, "step_cosine", None),
+}
+
+
+def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
+    """A published linear evaluation of the user's photographs: `NAME_top1` and `NAME_top5` on the test split."""
+    bench = exam.bench
+
+    def measure() -> Yields:
+        layer = fit(exam, protocol)
+        test = extract(exam.subject.encode, _centred(bench.source, exam))
+        with torch.no_grad():
+            yield from top1(name, layer, test)
+
+    def words() -> dict[str, Any]:
+        pictures = exam.file.pictures
+        return {
+            **asdict(protocol),
+            "momentum": 0.9,
+            "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, random resized crops of "
+            f"{pictures.crop} px and flips",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, shorter side {pictures.resize} px "
+            f"({pictures.interpolation}), centre square {pictures.crop} px",
+            "features": "encoder output, float32, eval mode",
+            "seed": exam.file.evaluate.seed,
+        }
+
+    return Prepared(measure, words)
+
+
+def fit(exam: Examination, protocol: Protocol) -> nn.Linear:
+    """Train the linear layer; crops, flips and order are addressed by the seed, the epoch and the photograph."""
+    bench, seed = exam.bench, exam.file.evaluate.seed
+    layer: nn.Linear | None = None
+    steps = protocol.epochs * math.ceil(len(bench.splits.train) / protocol.batch_size)
+    step = 0
+    for epoch in range(protocol.epochs):
+        for features, labels in _epoch(exam, protocol, epoch):
+            if layer is None:
+                layer = _layer(features.shape[1], bench.classes, protocol.weights, seed)
+                optimizer = torch.optim.SGD(
+                    layer.parameters(),
+                    lr=protocol.lr,
+                    momentum=0.9,
+                    weight_decay=protocol.weight_decay,
+                    nesterov=protocol.nesterov,
+                )
+            optimizer.param_groups[0]["lr"] = protocol.rate(epoch, step / steps)
+            optimizer.zero_grad()
+            F.cross_entropy(layer(features), labels).backward()
+            optimizer.step()
+            step += 1
+    assert layer is not None, "a split has at least two photographs"
+    return layer
+
+
+def _layer(features: int, classes: int, deviation: float | None, seed: int) -> nn.Linear:
+    layer = nn.Linear(features, classes)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.zeros_(layer.bias)
+    if deviation is None:
+        scale = features**-0.5
+        nn.init.trunc_normal_(layer.weight, 0.0, scale, -2 * scale, 2 * scale, generator=generator)
+    else:
+        nn.init.normal_(layer.weight, 0.0, deviation, generator=generator)
+    return layer
+
+
+def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and labels of the training photographs' crops, in batches; unreadable photographs are passed over."""
+    source, seed = exam.bench.splits.train, exam.file.evaluate.seed
+    order = np.random.default_rng([seed, epoch]).permutation(len(source))
+    crop = partial(_crop, source, exam.file.pictures.crop, seed, epoch)
+    with ThreadPoolExecutor(exam.file.threads) as pool:
+        for first in range(0, len(order), protocol.batch_size):
+            part = order[first : first + protocol.batch_size]
+            made = [(view, source.labels[index]) for view, index in zip(pool.map(crop, part), part, strict=True)]
+            views = [(view, label) for view, label in made if view is not None]
+            if views:
+                images, labels = zip(*views, strict=True)
+                # Encoders give tensors of inference mode, which no gradient may pass.
+                features = exam.subject.encode(torch.from_numpy(np.stack(images))).clone()
+                yield features, torch.tensor(np.array(labels, np.int64))
+
+
+def _crop(source: Source, size: int, seed: int, epoch: int, index: int) -> Image | None:
+    try:
+        sample = source[int(index)]
+    except UnreadableImage:
+        return None
+    draws = random.Random(address(seed, epoch, sample.id, 0))
+    height, width = sample.image.shape[:2]
+    top, left, bottom, right = draw_window(height, width, SCALE, RATIO, draws)
+    picture = PIL.Image.fromarray(sample.image)
+    mode = InterpolationMode.BILINEAR
+    view = transform.resized_crop(picture, top, left, bottom - top, right - left, [size, size], mode)
+    return np.array(transform.hflip(view) if draws.random() < 0.5 else view)
+
+
+def _centred(source: Source, exam: Examination) -> Iterator[tuple[Image, Any]]:
+    batch: list[Image] = []
+    labels: list[int] = []
+    for _, sample in readable(source):
+        batch.append(square(PIL.Image.fromarray(sample.image), exam.file.pictures))
+        labels.append(sample.label)
+        if len(batch) == exam.file.evaluate.batch_size:
+            yield np.stack(batch), np.array(labels, np.int64)
+            batch, labels = [], []
+    if batch:
+        yield np.stack(batch), np.array(labels, np.int64)
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    name: partial(published, name=name, protocol=protocol) for name, protocol in PROTOCOLS.items()
+}

@@ -1,0 +1,80 @@
+"""What published sets are, so that a missing one can be asked for in one line."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from bgsweep.config import Sets
+from bgsweep.errors import UserError
+
+
+class Download(NamedTuple):
+    """What to fetch, where it is, about how large, and how it looks unpacked."""
+
+    what: str
+    where: str
+    size: str
+    tree: str
+
+
+DOWNLOADS = {
+    "imagenet_val": Download(
+        "the ILSVRC2012 validation images", "image-net.org", "6.3 GB", "FOLDER/[n01440764/]ILSVRC2012_val_00000293.JPEG"
+    ),
+    "real": Download("real.json", "github.com/google-research/reassessed-imagenet", "2 MB", "a file"),
+    "imagenet9": Download(
+        "backgrounds_challenge_data.tar.gz",
+        "github.com/MadryLab/backgrounds_challenge/releases",
+        "about 1 GB",
+        "FOLDER/original/val/00_dog/*.JPEG, seven more variants, and FOLDER/fg_mask/val/00_dog/*.npy",
+    ),
+    "in_to_in9": Download("in_to_in9.json", "github.com/MadryLab/backgrounds_challenge", "14 kB", "a file"),
+    "imagenet_a": Download(
+        "imagenet-a.tar", "github.com/hendrycks/natural-adv-examples", "0.7 GB", "FOLDER/n01498041/*.jpg, 200 folders"
+    ),
+    "imagenet_r": Download(
+        "imagenet-r.tar", "github.com/hendrycks/imagenet-r", "2.2 GB", "FOLDER/n01443537/*.jpg, 200 folders"
+    ),
+    "imagenet_v2": Download(
+        "imagenetv2-matched-frequency.tar.gz",
+        "github.com/modestyachts/ImageNetV2",
+        "1.3 GB",
+        "FOLDER/0/*.jpeg, 1000 folders",
+    ),
+    "imagenet_sketch": Download(
+        "ImageNet-Sketch.zip", "github.com/HaohanWang/ImageNet-Sketch", "about 7 GB", "FOLDER/n01440764/*, 1000 folders"
+    ),
+    "imagenet_c": Download(
+        "blur.tar, digital.tar, noise.tar and weather.tar",
+        "zenodo.org/records/2235448",
+        "about 50 GB",
+        "FOLDER/gaussian_noise/1/n01440764/*.JPEG, 15 corruptions of 5 severities",
+    ),
+    "objectnet": Download(
+        "objectnet-1.0.zip", "objectnet.dev", "about 190 GB", "FOLDER/images/air_freshener/*.png and FOLDER/mappings/*"
+    ),
+    "cue_conflict": Download(
+        "stimuli/style-transfer-preprocessed-512",
+        "github.com/rgeirhos/texture-vs-shape",
+        "about 100 MB",
+        "FOLDER/cat/cat1-boat1.png, 16 folders",
+    ),
+}
+
+
+def place_of(sets: Sets, key: str) -> Path:
+    """Where a set lies.
+
+    Raises:
+        UserError: the file names no such place, or nothing is there: what to download, its size and its tree.
+    """
+    given = getattr(sets, key)
+    found = DOWNLOADS[key]
+    told = f"download {found.what} ({found.size}) from {found.where}; expected: {found.tree}"
+    if given is None:
+        raise UserError(f"sets.{key} is not set; {told}")
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise UserError(f"sets.{key}: there is no {path}; {told}")
+    if path.is_dir() == (found.tree == "a file"):
+        raise UserError(f"sets.{key}: {path} is {'a folder' if path.is_dir() else 'a file'}; {told}")
+    return path

@@ -1,0 +1,140 @@
+"""Probes of the user's labelled photographs: kNN, linear, and both on every background variant."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bgsweep.config import Knn
+from bgsweep.data import Image
+from bgsweep.errors import UserError
+from bgsweep.evaluation.challenge import Opened, robust
+from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.features import Features
+from bgsweep.evaluation.knn import knn_predict
+from bgsweep.evaluation.prepared import Prepared
+from bgsweep.evaluation.subject import Yields, share
+from bgsweep.evaluation.suite import knn_words, linear_words, square_words, variant_words
+from bgsweep.evaluation.variants import VARIANTS
+
+# InstDisc's, which lightly's benchmarks use; DINO's.
+KNN_SETTINGS = {"knn_lightly": Knn(k=200, temperature=0.1), "knn_dino": Knn(k=20, temperature=0.07)}
+
+Predict = Callable[[Tensor], Tensor]
+
+
+def knn(exam: Examination, settings: Knn | None = None) -> Prepared:
+    """Weighted kNN with the file's k and temperature, or with those of a named protocol."""
+    bench = exam.bench
+    chosen = settings or bench.settings.knn
+
+    def measure() -> Yields:
+        predicted = knn_predict(bench.train(), exam.test.values, chosen, bench.classes)
+        yield share("knn_top1", predicted == exam.test.labels)
+
+    return Prepared(measure, lambda: sets(exam) | {"knn": knn_words(chosen)})
+
+
+def linear(exam: Examination) -> Prepared:
+    """The linear probe on cached features, its rate and decay chosen on a part held out of train."""
+
+    def measure() -> Yields:
+        yield from top1("linear", exam.linear.logits, exam.test)
+
+    _ = exam.bench
+    return Prepared(measure, lambda: sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear))
+
+
+def backgrounds(exam: Examination) -> Prepared:
+    """All eight background variants made on the fly, by kNN and by linear probe, with BG-Gap.
+
+    BG-Gap = Mixed-Same - Mixed-Rand (Xiao et al. 2020).
+    """
+    bench = exam.bench
+    if not bench.source.has_masks:
+        raise UserError(
+            f"{bench.source.name}: background variants need foreground masks; set data.masks, or name other evaluators"
+        )
+    if len(np.unique(bench.source.labels)) < 2:
+        raise UserError(f"{bench.source.name}: it has one class, and mixed_rand needs another's backgrounds")
+
+    def measure() -> Yields:
+        def nearest(features: Tensor) -> Tensor:
+            return knn_predict(bench.train(), features, bench.settings.knn, bench.classes)
+
+        for probe, predict in (("knn", nearest), ("linear", exam.linear.predict)):
+            yield from variant_values(exam, probe, predict)
+
+    def protocol() -> dict[str, Any]:
+        probes = {"knn": knn_words(bench.settings.knn)} | linear_words(exam.linear, exam.file.evaluate.linear)
+        return sets(exam) | probes | variant_words(bench)
+
+    return Prepared(measure, protocol)
+
+
+def challenge(exam: Examination) -> Prepared:
+    """The backgrounds challenge on the user's photographs: each foreground before every Only-BG-T of the set.
+
+    `challenge` is the share of foregrounds that the linear probe classifies rightly before all of them.
+    """
+    bench = exam.bench
+    if not bench.source.has_masks:
+        raise UserError(f"{bench.source.name}: the challenge needs foreground masks; set data.masks")
+
+    def classify(pictures: Image) -> npt.NDArray[np.int64]:
+        predicted = exam.linear.predict(exam.subject.encode(torch.from_numpy(pictures)))
+        return np.asarray(predicted.numpy(), np.int64)
+
+    def measure() -> Yields:
+        variants = bench.variants()
+        usable = variants.usable
+        backgrounds = Opened(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
+        labels = bench.source.labels[usable]
+        held = robust(
+            lambda number: variants.cutout(usable[number]), labels, backgrounds, classify, bench.settings.batch_size
+        )
+        yield share("challenge", held)
+
+    def protocol() -> dict[str, Any]:
+        tried = {"backgrounds_for_each": len(bench.variants().usable)}
+        return sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear) | tried
+
+    return Prepared(measure, protocol)
+
+
+def variant_values(exam: Examination, probe: str, predict: Predict) -> Yields:
+    """Accuracy on each variant, and BG-Gap."""
+    found = {}
+    for name in VARIANTS:
+        features = exam.bench.variant(name)
+        found[name] = share(f"{probe}/{name}", predict(features.values) == features.labels)
+        yield found[name]
+    yield found["mixed_same"].minus(found["mixed_rand"], f"{probe}/bg_gap")
+
+
+def top1(name: str, head: Callable[[Tensor], Tensor], features: Features) -> Yields:
+    """`NAME_top1` and, where there are more than five classes, `NAME_top5`."""
+    logits = head(features.values)
+    yield share(f"{name}_top1", logits.argmax(dim=1) == features.labels)
+    if logits.shape[1] > 5:
+        best = logits.topk(5, dim=1).indices
+        yield share(f"{name}_top5", (best == features.labels[:, None]).any(dim=1))
+
+
+def sets(exam: Examination) -> dict[str, Any]:
+    """Which photographs were used, and how they were seen."""
+    counted = {"pictures": len(exam.test.labels), "seed": exam.file.evaluate.seed}
+    return square_words(exam.bench) | counted
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    "knn": knn,
+    **{name: partial(knn, settings=settings) for name, settings in KNN_SETTINGS.items()},
+    "linear": linear,
+    "backgrounds": backgrounds,
+    "challenge": challenge,
+}

@@ -1,0 +1,65 @@
+"""Who is judged, and what comes of it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bgsweep.evaluation.features import Encode
+
+Head = Callable[[Tensor], Tensor]
+"""From features (N, D) to logits (N, C), both float32 on the CPU; differentiable."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder under evaluation, in eval mode, its weights frozen.
+
+    Attributes:
+        encode: features of uint8 pictures.
+        network: the same encoder, differentiable: pictures (N, 3, H, W) in [0, 1] to features, both on `device`.
+        head: its own classifier of ImageNet's 1000 classes, if it came with one.
+        origin: which network and weights it is, for the record.
+    """
+
+    encode: Encode
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    head: Head | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A named value with the pictures that it is made of: the sum of `hits` over the sum of `counted`.
+
+    For an accuracy the hits are 1 where the prediction is right, and all count 1. Two encoders' values of the same name
+    are of the same pictures in the same order, so that they can be compared picture by picture.
+    """
+
+    name: str
+    hits: npt.NDArray[np.float64]
+    counted: npt.NDArray[np.float64]
+
+    @property
+    def value(self) -> float:
+        """NaN where nothing counts."""
+        total = float(self.counted.sum())
+        return float(self.hits.sum()) / total if total else float("nan")
+
+    def minus(self, other: "Measured", name: str) -> "Measured":
+        """The difference of two accuracies over equally many pictures."""
+        return Measured(name, self.hits - other.hits, self.counted)
+
+
+Yields = Iterator[Measured]
+
+
+def share(name: str, hits: Tensor | npt.NDArray[Any]) -> Measured:
+    """A measured share of pictures, from a truth value for each."""
+    values = np.asarray(hits, np.float64)
+    return Measured(name, values, np.ones(len(values)))

@@ -1,0 +1,221 @@
+"""Encoders that others have trained: published weights of torchvision and timm, and files of MoCo, BYOL, SwAV, DINO."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.resnet import ResNet
+
+from bgsweep.config import Encoder
+from bgsweep.errors import UserError
+from bgsweep.models.encoders import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageEncoder,
+    feature_dim,
+    last_linear,
+    own_or_torchvision,
+    take_off,
+    timm_library,
+)
+
+IMAGENET_CLASSES = 1000
+# Of two networks in one file these are the ones that the methods' authors do not evaluate.
+_PASSED_OVER = ("encoder_k", "target", "momentum", "student")
+# The children of a torchvision ResNet as lightly's examples number them, in an nn.Sequential.
+_NUMBERED = {"conv1.": "0.", "bn1.": "1.", "layer1.": "4.", "layer2.": "5.", "layer3.": "6.", "layer4.": "7."}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder in eval mode on the CPU, its classifier of ImageNet's 1000 classes if it has one, and their origin."""
+
+    encoder: ImageEncoder
+    head: nn.Linear | None
+    weights: str
+
+
+def load_pretrained(text: str, size: int = 224) -> Pretrained:
+    """Load what ``NETWORK=FILE`` or ``NETWORK`` names.
+
+    ``NETWORK`` is ``torchvision:NAME``, ``timm:NAME`` or a bare name as in `Encoder.name`; without a file its published
+    weights are downloaded (torchvision's IMAGENET1K_V1, timm's default). A file may be a state dict or a training
+    checkpoint (PyTorch or safetensors) of torchvision, timm, MoCo, SwAV, DINO, lightly or a PyTorch version of BYOL.
+
+    Args:
+        size: height and width in pixels of the pictures to come.
+
+    Raises:
+        UserError: no such network or file, no network connection, or a file whose weights are not the network's.
+    """
+    network, _, file = text.partition("=")
+    name = network.removeprefix("torchvision:")
+    module, classifier, statistics = _timm(name, not file) if name.startswith("timm:") else _own(name, size, not file)
+    origin = f"published weights of {network}"
+    if file:
+        prefix = fill_from(module, classifier, read_tensors(Path(file)), file)
+        origin = f"{file} ({prefix}*)" if prefix else file
+    module.eval().requires_grad_(False)
+    head = None
+    if classifier is not None:
+        layer = take_off(module, classifier)
+        head = layer if isinstance(layer, nn.Linear) and _is_classifier(layer) else None
+    encoder = ImageEncoder(module, feature_dim(module, name, size), *statistics)
+    return Pretrained(encoder.eval().requires_grad_(False), head, origin)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file under their dotted paths, e.g. ``state_dict.module.encoder_q.conv1.weight``.
+
+    Raises:
+        UserError: the file is missing, damaged, or would run code when read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        # DINO's checkpoints hold their command line beside the weights; a Namespace runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            tree = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file of weights") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # safetensors has an error of its own, torch several
+        code = isinstance(error, pickle.UnpicklingError)
+        raise UserError(
+            f"{path}: not weights that can be read safely; it {'holds code' if code else 'is damaged'}; "
+            "save the state dict alone with torch.save or safetensors"
+        ) from error
+    return _flat(tree)
+
+
+def fill_from(network: nn.Module, classifier: str | None, state: Mapping[str, Tensor], name: str) -> str:
+    """Fill a network with the tensors that bear its names, behind whatever prefix; give that prefix.
+
+    Where a file holds several networks, a method's query, online or teacher network is taken. The classifier is filled
+    only if the file has one of the same shape; otherwise its weights become NaN, so that nobody takes it for one.
+
+    Args:
+        network: with its classifier at the path `classifier`.
+        state: tensors by name.
+        name: what errors call the file.
+
+    Raises:
+        UserError: no prefix has all of the network's weights in the right shapes.
+    """
+    wanted = network.state_dict()
+    own = {key for key in wanted if classifier is None or not key.startswith(f"{classifier}.")}
+    prefix, names = _best(state, sorted(own, key=list(wanted).index), isinstance(network, ResNet), name)
+    for key in own:
+        source = state.get(prefix + names.get(key, key))
+        if source is None:
+            continue  # a counter of batches, which converted checkpoints leave out
+        if source.shape != wanted[key].shape:
+            raise UserError(
+                f"{name}: {prefix}{names.get(key, key)} has shape {tuple(source.shape)}, the network's {key} "
+                f"{tuple(wanted[key].shape)}; name the network that these weights are of"
+            )
+        wanted[key] = source
+    for key in wanted.keys() - own:
+        source = state.get(prefix + key)
+        fits = source is not None and source.shape == wanted[key].shape
+        wanted[key] = source if fits and source is not None else torch.full_like(wanted[key], torch.nan)
+    network.load_state_dict(wanted)
+    return prefix
+
+
+def _best(state: Mapping[str, Tensor], keys: list[str], resnet: bool, name: str) -> tuple[str, dict[str, str]]:
+    """The prefix, and where it numbers a ResNet's children the names there, that miss nothing."""
+    namings: list[dict[str, str]] = [{}]
+    if resnet:
+        namings.append({key: _numbered(key) for key in keys})
+    found: list[tuple[int, bool, int, str, int, str]] = []
+    for place, names in enumerate(namings):
+        anchor = names.get(keys[0], keys[0])
+        for prefix in sorted(key.removesuffix(anchor) for key in state if key.endswith(anchor)):
+            if prefix and not prefix.endswith("."):
+                continue
+            missing = [key for key in keys if prefix + names.get(key, key) not in state]
+            missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+            passed_over = any(word in prefix for word in _PASSED_OVER)
+            found.append((len(missing), passed_over, len(prefix), prefix, place, missing[0] if missing else ""))
+    if not found:
+        some = ", ".join(list(state)[:3]) or "no tensors"
+        raise UserError(f"{name}: none of its weights is called {keys[0]}, as the network's are; it has {some}, ...")
+    missed, _, _, prefix, place, first = min(found)
+    if missed:
+        raise UserError(
+            f"{name}: {missed} of the network's {len(keys)} weights are missing, the first is {prefix}{first}; "
+            "name the network that these weights are of"
+        )
+    return prefix, namings[place]
+
+
+def _numbered(key: str) -> str:
+    return next((number + key.removeprefix(child) for child, number in _NUMBERED.items() if key.startswith(child)), key)
+
+
+def _own(name: str, size: int, published: bool) -> tuple[nn.Module, str | None, tuple[Any, ...]]:
+    network = own_or_torchvision(Encoder(name=name), size)
+    if network is None:
+        raise UserError(f"{name}: no such model in torchvision; for one of timm write timm:{name}")
+    if published:
+        if name not in models.list_models(module=models):
+            raise UserError(f"{name}: has no published weights; name a file of weights: {name}=FILE")
+        network = _downloaded(lambda: models.get_model(name, weights="IMAGENET1K_V1"), name)
+    return network, last_linear(network, name), (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _timm(name: str, published: bool) -> tuple[nn.Module, str | None, tuple[Any, ...]]:
+    """timm's model with its classifier, and the means and deviations that it was trained with."""
+    timm = timm_library(name)
+
+    def make(**options: Any) -> nn.Module:
+        model: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=published, **options)
+        return model
+
+    def any_size() -> nn.Module:
+        try:
+            return make(dynamic_img_size=True)
+        except TypeError:  # only transformers know this option
+            return make()
+
+    network: Any = _downloaded(any_size, name) if published else any_size()
+    layer = network.get_classifier()
+    path = next((path for path, module in network.named_modules() if module is layer), None)
+    config = network.pretrained_cfg
+    return network, path if isinstance(layer, nn.Linear) else None, (config["mean"], config["std"])
+
+
+def _downloaded(make: Any, name: str) -> nn.Module:
+    try:
+        network: nn.Module = make()
+    except Exception as error:  # each hub has its own errors where there is no connection
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{name}: its published weights cannot be downloaded ({reason}); name a file of weights: {name}=FILE"
+        ) from error
+    return network
+
+
+def _is_classifier(layer: nn.Linear) -> bool:
+    return layer.out_features == IMAGENET_CLASSES and not bool(layer.weight.isnan().any())
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Tensor]:
+    if isinstance(tree, Tensor):
+        return {path: tree}
+    if not isinstance(tree, Mapping):
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}.{key}" if path else str(key))
+    return found

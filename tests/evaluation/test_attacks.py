@@ -1,0 +1,118 @@
+"""Attacks: inside their ball, as strong as plain gradient steps can be, and the stronger the larger ball and budget."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bgsweep.config import Attacks, Evaluate, SuiteFile
+from bgsweep.data import Splits
+from bgsweep.evaluation.attacks import STEP, fgsm, pgd
+from bgsweep.evaluation.catalogue import examine
+from bgsweep.evaluation.examination import Examination
+
+from .subjects import subject
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A small convolutional network with BatchNorm, fitted to blobs so that its gradients mean something."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for step in range(100):
+        pictures, labels = blobs(64, step)
+        optimizer.zero_grad()
+        F.cross_entropy(net(pictures), labels).backward()
+        optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+def blobs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noise with one quarter a little brighter, which is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    pictures = torch.rand(count, 3, 16, 16, generator=generator) * 0.8
+    for picture, label in zip(pictures, labels.tolist(), strict=True):
+        picture[:, 8 * (label // 2) :, 8 * (label % 2) :][:, :8, :8] += 0.12
+    return pictures.clamp(0, 1), labels
+
+
+def loss(network: nn.Module, pictures: Tensor, labels: Tensor) -> float:
+    return F.cross_entropy(network(pictures), labels).item()
+
+
+def test_pgd_equals_the_plain_loop_for_pictures_it_does_not_defeat(network: nn.Module) -> None:
+    pictures, labels = blobs(40, 1000)
+    noise = torch.rand(pictures.shape, generator=torch.Generator().manual_seed(0))
+    eps, steps = 2 / 255, 5
+    found = pgd(network, pictures, labels, eps, steps, noise)
+    for index in range(len(labels)):
+        picture, label = pictures[index : index + 1], labels[index : index + 1]
+        moved = (picture + eps * (2 * noise[index : index + 1] - 1)).clamp(0, 1)
+        beaten = False
+        for _ in range(steps):
+            beaten |= bool(network(moved).argmax() != label)
+            moved = moved.clone().requires_grad_()
+            F.cross_entropy(network(moved), label).backward()
+            assert moved.grad is not None
+            stepped = moved.detach() + STEP * eps / steps * moved.grad.sign()
+            moved = torch.min(torch.max(stepped, picture - eps), picture + eps).clamp(0, 1)
+        beaten |= bool(network(moved).argmax() != label)
+        assert bool(found.defeated[index]) == beaten
+        if not beaten:
+            torch.testing.assert_close(found.pictures[index], moved[0], atol=1e-6, rtol=0)
+
+
+def test_attacked_pictures_stay_in_the_ball_and_in_range(network: nn.Module) -> None:
+    pictures, labels = blobs(64, 1001)
+    noise = torch.rand(pictures.shape)
+    for eps in (0.5 / 255, 8 / 255):
+        for found in (fgsm(network, pictures, labels, eps), pgd(network, pictures, labels, eps, 7, noise)):
+            assert (found.pictures - pictures).abs().max() <= eps + 1e-6
+            assert found.pictures.min() >= 0 and found.pictures.max() <= 1
+            assert torch.equal(found.defeated, network(found.pictures).argmax(dim=1) != labels)
+
+
+def test_gradients_are_not_masked(network: nn.Module) -> None:
+    """The loss rises with the radius, PGD's with its steps, and FGSM's is never above PGD's."""
+    pictures, labels = blobs(64, 1002)
+    noise = torch.full(pictures.shape, 0.5)
+
+    def attacked(eps: float, steps: int) -> float:
+        moved = pictures  # unlike in `pgd` all of them go all the way
+        for _ in range(steps):
+            images = moved.clone().requires_grad_()
+            gradient = torch.autograd.grad(F.cross_entropy(network(images), labels, reduction="sum"), images)[0]
+            moved = (moved + STEP * eps / steps * gradient.sign()).clamp(0, 1)
+            moved = torch.min(torch.max(moved, pictures - eps), pictures + eps)
+        return loss(network, moved, labels)
+
+    by_eps = [loss(network, fgsm(network, pictures, labels, eps / 255).pictures, labels) for eps in (0, 1, 2, 4, 8)]
+    assert by_eps == sorted(by_eps) and by_eps[-1] > by_eps[0] + 0.2
+    assert attacked(8 / 255, 20) >= attacked(8 / 255, 3) * 0.99
+    defeats = [int(pgd(network, pictures, labels, eps / 255, 20, noise).defeated.sum()) for eps in (0.5, 2, 8, 32)]
+    assert defeats == sorted(defeats) and defeats[-1] > 60
+    weaker = int(fgsm(network, pictures, labels, 8 / 255).defeated.sum())
+    assert weaker <= defeats[2]
+
+
+def test_batches_and_restarts(splits: Splits) -> None:
+    found = {}
+    for batch_size, restarts in ((16, 1), (256, 1), (256, 3)):
+        settings = Attacks(eps=(1, 4), steps=5, restarts=restarts, images=60)
+        file = SuiteFile(size=32, evaluate=Evaluate(batch_size=batch_size), attacks=settings)
+        (result,) = examine(Examination(subject(), file, splits), ["attacks"])
+        found[batch_size, restarts] = {one.name: one.hits for one in result.values}
+        assert result.protocol["pictures"] == "60 of sample/test"
+    one, other = found[16, 1], found[256, 1]
+    assert list(one) == ["clean_top1", "fgsm_1_top1", "pgd_1_top1", "fgsm_4_top1", "pgd_4_top1"]
+    for name in one:
+        assert (one[name] == other[name]).mean() > 0.98, name
+        assert (found[256, 3][name] <= other[name]).all(), f"{name}: more restarts made it stand"
+    values = {name: hits.mean() for name, hits in other.items()}
+    assert values["clean_top1"] > values["pgd_1_top1"] >= values["pgd_4_top1"]
+    assert values["pgd_4_top1"] <= values["fgsm_4_top1"]

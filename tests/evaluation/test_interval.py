@@ -1,0 +1,52 @@
+"""The paired bootstrap against the normal approximation, a slow loop, and cases whose answer is known."""
+
+import numpy as np
+import pytest
+
+from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.subject import Measured, share
+
+
+def test_the_interval_is_that_of_the_normal_approximation() -> None:
+    draws = np.random.default_rng(0)
+    first, second = draws.random(2000) < 0.6, draws.random(2000) < 0.65
+    found = paired(share("a", first), share("a", second), 4000)
+    change = second.astype(float) - first
+    half = 1.96 * change.std() / np.sqrt(len(change))
+    assert found.value == pytest.approx(change.mean())
+    assert found.lower == pytest.approx(change.mean() - half, abs=0.1 * half)
+    assert found.upper == pytest.approx(change.mean() + half, abs=0.1 * half)
+
+
+def test_pairing_makes_a_small_difference_sure() -> None:
+    draws = np.random.default_rng(1)
+    first = draws.random(1000) < 0.5
+    second = first.copy()
+    second[np.flatnonzero(~first)[:12]] = True  # twelve pictures more, and no other changed
+    assert paired(share("a", first), share("a", second), 2000).significant
+    unpaired = draws.permutation(second)
+    assert not paired(share("a", first), share("a", unpaired), 2000).significant
+
+
+def test_the_same_model_differs_in_nothing() -> None:
+    same = share("a", np.random.default_rng(2).random(100) < 0.3)
+    found = paired(same, same, 200)
+    assert (found.value, found.lower, found.upper, found.significant) == (0, 0, 0, False)
+
+
+def test_ratios_are_taken_anew_in_every_resampling() -> None:
+    draws = np.random.default_rng(3)
+    hits, counted = [], []
+    for chance in (0.3, 0.6):
+        counts = (draws.random(400) < 0.5).astype(float)
+        hits.append(counts * (draws.random(400) < chance))
+        counted.append(counts)
+    first, second = (Measured("shape_bias", hits[n], counted[n]) for n in (0, 1))
+    found = paired(first, second, 4000, seed=7)
+    generator, values = np.random.default_rng(8), []
+    for _ in range(4000):
+        rows = generator.integers(0, 400, 400)
+        one, other = (sum(hits[n][rows]) / sum(counted[n][rows]) for n in (0, 1))
+        values.append(other - one)
+    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
+    assert found.significant
