@@ -1,5 +1,6 @@
 """The view pipelines of MoCo-v2, BYOL and SwAV, built from the configuration, with addressed randomness."""
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
@@ -111,7 +112,9 @@ class ViewPipeline:
     def policy(self) -> dict[str, Any]:
         """What is done to each view, as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
         pairs = zip(self._crops, self._photometric, strict=True)
-        return {"views": [A.Compose([crop, self._flip, colors]).to_dict() for crop, colors in pairs]}
+        # Of copies: `Compose` gives its transforms generators of its own.
+        copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
+        return {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
 
     def _cropped(
         self, sample: Picture, donor: Callable[[], Picture], view: int, swap: Swap | None = None

@@ -61,7 +61,7 @@ def test_champion_and_baseline_are_judged_alike(finished: tuple[Path, dict[str, 
     for role in ("best", "baseline", "untrained"):
         metrics = found[role]["metrics"]
         names = {"original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "bg_gap"}
-        assert set(metrics["backgrounds"]) == names
+        assert names <= set(metrics["backgrounds"])
         assert 0 <= metrics["knn_top1"] <= 1 and 0 <= metrics["linear_top1"] <= 1
         assert metrics["knn_top1"] == metrics["backgrounds"]["mixed_rand"]
 
