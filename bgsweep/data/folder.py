@@ -13,6 +13,7 @@ import numpy.typing as npt
 from bgsweep.data.decode import Size, UnreadableImage, decode_image, decode_mask
 from bgsweep.data.digest import digest
 from bgsweep.data.names import Names
+from bgsweep.data.outlines import Outlines
 from bgsweep.data.sample import UNLABELLED, Mask, Sample
 from bgsweep.errors import UserError
 
@@ -51,6 +52,7 @@ class Folder:
         self.name = f"{images.absolute().name}/{split}"
         self.resize = resize
         self.has_masks = masks is not None
+        self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
         names = _scan(self._images, SUFFIXES)
         _check_count(self._images, names)
@@ -71,8 +73,12 @@ class Folder:
         name = self.ids[index]
         path = f"{self._images}/{name}"
         image, size = decode_image(_read(path), path, self.resize)
-        load_mask = partial(self._load_mask, name, size) if self.has_masks else None
-        return Sample(name, image, int(self.labels[index]), load_mask)
+        label = int(self.labels[index])
+        if not self.has_masks:
+            return Sample(name, image, label)
+        decode = partial(self._load_mask, name, size)
+        kept = self._outlines
+        return Sample(name, image, label, partial(kept.mask, index, decode), partial(kept.rect, index, decode))
 
     def digests(self) -> dict[str, str]:
         """As `Source` says; of more than 20,000 files the sizes stand for the contents."""
