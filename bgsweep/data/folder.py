@@ -35,6 +35,7 @@ class Folder:
         masks: folder that mirrors `images`.
         resize: shorter side in pixels that photographs and masks are brought to.
         classes: names that labels index into; by default those of the split's folders.
+        fast_jpeg: as in `decode_image`.
 
     Raises:
         UserError: no such folder, fewer than two photographs, a photograph without mask, masks of another size or coded
@@ -48,9 +49,10 @@ class Folder:
         masks: Path | None = None,
         resize: int | None = None,
         classes: Sequence[str] | None = None,
+        fast_jpeg: bool = False,
     ) -> None:
         self.name = f"{images.absolute().name}/{split}"
-        self.resize = resize
+        self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
         self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
@@ -72,7 +74,7 @@ class Folder:
         """Raises UnreadableImage where the photograph cannot be decoded."""
         name = self.ids[index]
         path = f"{self._images}/{name}"
-        image, size = decode_image(_read(path), path, self.resize)
+        image, size = decode_image(_read(path), path, self.resize, self._fast)
         label = int(self.labels[index])
         if not self.has_masks:
             return Sample(name, image, label)
