@@ -58,6 +58,7 @@ class Data(Section):
     test: str | None = Field("test", description="sub-folder; null evaluates on the validation split")
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share held out where `validation` is null")
     resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
+    fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
     cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
     loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
     shortcut: Shortcut | None = None

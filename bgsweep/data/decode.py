@@ -19,13 +19,14 @@ class UnreadableImage(UserError):
     """A file that is missing, truncated or no image; training goes on without it."""
 
 
-def decode_image(data: bytes, name: str, resize: int | None = None) -> tuple[Image, Size]:
+def decode_image(data: bytes, name: str, resize: int | None = None, fast: bool = False) -> tuple[Image, Size]:
     """Decode a photograph of any format that Pillow knows.
 
     Args:
         data: the encoded file; an EXIF orientation is applied, transparency dropped, 16 bits cut to 8.
         name: what errors call the file.
         resize: shorter side in pixels that the photograph is brought to.
+        fast: decode JPEGs with a cheaper DCT and chroma upsampling, a grey level off on average.
 
     Returns:
         RGB, height x width x 3, and the photograph's height and width before resizing.
@@ -33,7 +34,7 @@ def decode_image(data: bytes, name: str, resize: int | None = None) -> tuple[Ima
     Raises:
         UnreadableImage: the file is truncated, damaged or no image.
     """
-    image, size = _decode_jpeg(data, resize) or _decode_any(data, name)
+    image, size = _decode_jpeg(data, resize, fast) or _decode_any(data, name)
     return (image if resize is None else _scaled(image, _shorter_side(size, resize))), size
 
 
@@ -77,7 +78,7 @@ def cover(image: Image, height: int, width: int) -> Image:
     return _centre_crop(_scaled(image, size), height, width)
 
 
-def _decode_jpeg(data: bytes, resize: int | None) -> tuple[Image, Size] | None:
+def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Size] | None:
     """The fast way; None for what it does not do right: other formats and colour spaces, rotation, damage."""
     if not data.startswith(b"\xff\xd8") or (_has_exif(data) and _orientation(data) > 1):
         return None
@@ -88,7 +89,7 @@ def _decode_jpeg(data: bytes, resize: int | None) -> tuple[Image, Size] | None:
         # Large photographs are decoded at half their size or less, but never below four times the size wanted: sides
         # are rounded up to whole pixels, which moves the picture's edge by up to one of them.
         least = 4 * resize if resize is not None and min(height, width) >= 8 * resize else 0
-        image = simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least, min_factor=2 if least else 1)
+        image = simplejpeg.decode_jpeg(data, "RGB", fast, fast, least, least, 2 if least else 1)
     except ValueError:
         return None
     return image, (height, width)

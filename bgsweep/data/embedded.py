@@ -21,6 +21,7 @@ class EmbeddedSample:
     Args:
         split: train (96 photographs a class), validation or test (20 each).
         resize: shorter side in pixels; the files have 48 to 106, most of them 80.
+        fast_jpeg: as in `decode_image`.
 
     Raises:
         UserError: there is no such split.
@@ -28,7 +29,7 @@ class EmbeddedSample:
 
     has_masks = True
 
-    def __init__(self, split: str, resize: int | None = None) -> None:
+    def __init__(self, split: str, resize: int | None = None, fast_jpeg: bool = False) -> None:
         with zipfile.ZipFile(ARCHIVE) as archive:
             prefix = f"images/{split}/"
             names = sorted(name for name in archive.namelist() if name.startswith(prefix))
@@ -37,7 +38,7 @@ class EmbeddedSample:
             self._images = [archive.read(name) for name in names]
             self._masks = [archive.read(f"masks{name[6:-4]}.png") for name in names]
         self.name = f"sample/{split}"
-        self.resize = resize
+        self.resize, self._fast = resize, fast_jpeg
         self.ids: Sequence[str] = [name.removeprefix(prefix) for name in names]
         folders = [name.partition("/")[0] for name in self.ids]
         self.classes: Sequence[str] = sorted(set(folders))
@@ -48,7 +49,7 @@ class EmbeddedSample:
 
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
-        image, size = decode_image(self._images[index], name, self.resize)
+        image, size = decode_image(self._images[index], name, self.resize, self._fast)
         return Sample(name, image, int(self.labels[index]), partial(self._load_mask, index, size))
 
     def digests(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from bgsweep.data.decode import Size, UnreadableImage, decode_image, decode_mask
 from bgsweep.data.digest import digest
 from bgsweep.data.names import Names
+from bgsweep.data.outlines import Outlines
 from bgsweep.data.sample import UNLABELLED, Mask, Sample
 from bgsweep.errors import UserError
 
@@ -34,6 +35,7 @@ class Folder:
         masks: folder that mirrors `images`.
         resize: shorter side in pixels that photographs and masks are brought to.
         classes: names that labels index into; by default those of the split's folders.
+        fast_jpeg: as in `decode_image`.
 
     Raises:
         UserError: no such folder, fewer than two photographs, a photograph without mask, masks of another size or coded
@@ -47,10 +49,12 @@ class Folder:
         masks: Path | None = None,
         resize: int | None = None,
         classes: Sequence[str] | None = None,
+        fast_jpeg: bool = False,
     ) -> None:
         self.name = f"{images.absolute().name}/{split}"
-        self.resize = resize
+        self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
+        self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
         names = _scan(self._images, SUFFIXES)
         _check_count(self._images, names)
@@ -70,9 +74,13 @@ class Folder:
         """Raises UnreadableImage where the photograph cannot be decoded."""
         name = self.ids[index]
         path = f"{self._images}/{name}"
-        image, size = decode_image(_read(path), path, self.resize)
-        load_mask = partial(self._load_mask, name, size) if self.has_masks else None
-        return Sample(name, image, int(self.labels[index]), load_mask)
+        image, size = decode_image(_read(path), path, self.resize, self._fast)
+        label = int(self.labels[index])
+        if not self.has_masks:
+            return Sample(name, image, label)
+        decode = partial(self._load_mask, name, size)
+        kept = self._outlines
+        return Sample(name, image, label, partial(kept.mask, index, decode), partial(kept.rect, index, decode))
 
     def digests(self) -> dict[str, str]:
         """As `Source` says; of more than 20,000 files the sizes stand for the contents."""

@@ -25,12 +25,14 @@ class Sample:
         image: RGB, height x width x 3.
         label: index into the source's classes, or ``UNLABELLED``.
         load_mask: gives a mask of the image's size, 0 (background) to 255 (foreground); None where there is no mask.
+        load_rect: gives the mask's largest background rectangle, where that is known at less than its search costs.
     """
 
     id: str
     image: Image
     label: int
     load_mask: Callable[[], Mask] | None = None
+    load_rect: Callable[[], Rect | None] | None = None
 
     @cached_property
     def mask(self) -> Mask | None:
@@ -39,6 +41,8 @@ class Sample:
     @cached_property
     def background_rect(self) -> Rect | None:
         """The largest rectangle without foreground, searched once and only if a tiled donor is wanted."""
+        if self.load_rect is not None:
+            return self.load_rect()
         return largest_background_rectangle(self.mask) if self.mask is not None else None
 
     @cached_property

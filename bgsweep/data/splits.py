@@ -73,9 +73,9 @@ def _open(data: Data) -> Splits:
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
     if data.images == "sample":
-        return EmbeddedSample(split, data.resize)
+        return EmbeddedSample(split, data.resize, data.fast_jpeg)
     masks = None if data.masks is None else Path(data.masks).expanduser()
-    return Folder(Path(data.images).expanduser(), split, masks, data.resize, classes)
+    return Folder(Path(data.images).expanduser(), split, masks, data.resize, classes, data.fast_jpeg)
 
 
 def _spoilt(source: Source, data: Data) -> Source:

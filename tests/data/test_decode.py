@@ -53,6 +53,22 @@ def test_cmyk_jpeg_keeps_its_colours(pixels: Image) -> None:
     assert np.abs(image.astype(int) - pixels).mean() < 6
 
 
+def test_fast_decoding_is_a_grey_level_off(photograph: bytes, pixels: Image) -> None:
+    image, size = decode_image(photograph, "x", fast=True)
+    assert size == pixels.shape[:2]
+    assert 0 < np.abs(image.astype(int) - pixels).mean() < 2
+
+
+def test_exif_is_found_behind_other_segments(pixels: Image) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    plain = encoded(PIL.Image.fromarray(pixels), "JPEG", exif=exif)
+    comment = b"\xff\xfe" + (60_000).to_bytes(2, "big") + bytes(59_998)
+    assert plain[2:4] == b"\xff\xe0" or plain[2:4] == b"\xff\xe1"
+    image, _ = decode_image(plain[:2] + 2 * comment + plain[2:], "x")
+    assert np.abs(image.astype(int) - pixels[::-1, ::-1]).mean() < 8
+
+
 @pytest.mark.parametrize(("kind", "tolerance"), [("JPEG", 8), ("PNG", 0)])
 def test_exif_orientation_is_applied(pixels: Image, kind: str, tolerance: int) -> None:
     exif = PIL.Image.Exif()

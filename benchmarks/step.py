@@ -1,0 +1,179 @@
+"""What the training loop costs beside its arithmetic: bgsweep's step against a bare PyTorch loop of the same networks.
+
+    python benchmarks/step.py [--encoder resnet18] [--size 64] [--batch 64] [--rounds 9] [--record] [--json]
+
+Both take the same uint8 batches of noise, precision, memory format and fused SGD; the bare loops are each method's
+algorithm written down plainly, without metrics, schedule or checks. Their steps alternate in one process; a method's
+ratio is the median over the rounds of bgsweep's time over the bare loop's (CPU time, or wall time with a GPU).
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import markdown, record
+from torch import Tensor, nn
+
+from bgsweep.config import Experiment, resolve
+from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.loader import Batch
+from bgsweep.run import threads
+from bgsweep.training import Pretraining, place
+
+METHODS = {
+    "moco_v2": {"name": "moco_v2", "queue_size": 4096},
+    "byol": {"name": "byol", "hidden_dim": 1024},
+    "swav": {"name": "swav", "prototypes": 300},
+    "supervised": {"name": "supervised"},
+}
+Loss = Callable[[Any, list[Tensor], Tensor], Tensor]
+
+
+def moco_v2(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
+    query = F.normalize(method.projector(method.encoder(views[0])).float(), dim=1)
+    with torch.no_grad():
+        key = F.normalize(method.key_network(views[1]).float(), dim=1)
+    with torch.autocast(query.device.type, enabled=False):
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ method.queue.t()], dim=1)
+        loss = F.cross_entropy(logits / method.config.temperature, torch.zeros_like(labels))
+    method.queue[: len(key)] = key
+    return loss
+
+
+def byol(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
+    predictions = [method.predictor(method.projector(method.encoder(view))) for view in views]
+    with torch.no_grad():
+        targets = [method.target_network(view).float() for view in views]
+    pairs = zip(predictions, reversed(targets), strict=True)
+    return sum((2 - 2 * F.cosine_similarity(one.float(), other).mean() for one, other in pairs), torch.zeros(()))
+
+
+def swav(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        method.prototypes.weight.copy_(F.normalize(method.prototypes.weight, dim=1))
+    embeddings = F.normalize(method.projector(method.encoder(torch.cat(views))).float(), dim=1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        scores = method.prototypes(embeddings).chunk(2)
+        logs = [F.log_softmax(score / method.config.temperature, dim=1) for score in scores]
+        losses = [-(_codes(score.detach()) * log).sum(1).mean() for score, log in zip(scores, logs[::-1], strict=True)]
+    return (losses[0] + losses[1]) / 2
+
+
+def supervised(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
+    logits = method.classifier(method.encoder(torch.cat(views))).float()
+    return F.cross_entropy(logits, labels.repeat(2), label_smoothing=method.config.label_smoothing)
+
+
+def _codes(scores: Tensor) -> Tensor:
+    codes = (scores / 0.05).exp().t()
+    for _ in range(3):
+        codes /= codes.sum(1, keepdim=True)
+        codes /= codes.sum(0, keepdim=True)
+    return codes.t()
+
+
+BARE: dict[str, Loss] = {"moco_v2": moco_v2, "byol": byol, "swav": swav, "supervised": supervised}
+
+
+def bare_loop(training: Pretraining) -> Callable[[Batch], None]:
+    """A plain loop over a copy of the networks."""
+    method, placement = copy.deepcopy(training.method), training.placement
+    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learning, 0.03, 0.9, weight_decay=1e-4, fused=True)
+    name = training.experiment.method.name
+    slow: nn.Module | None = getattr(method, "key_network", getattr(method, "target_network", None))
+    quick = getattr(method, "query_network", getattr(method, "online_network", None))
+
+    def step(batch: Batch) -> None:
+        views = [view.to(placement.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255 for view in batch.views]
+        optimizer.zero_grad()
+        with placement.context():
+            loss = BARE[name](method, views, batch.labels.to(placement.device, non_blocking=True))
+        loss.backward()
+        optimizer.step()
+        if slow is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(slow.parameters()), list(quick.parameters()), 0.001)
+
+    return step
+
+
+def measure(name: str, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """Seconds of bgsweep's steps and of the bare loop's."""
+    training = Pretraining(_experiment(name, options), EmbeddedSample("train"), _placement(options))
+    training.model.train()
+    views = [torch.randint(0, 256, (options.batch, options.size, options.size, 3), dtype=torch.uint8) for _ in range(2)]
+    batch = Batch(views, torch.randint(0, 10, (options.batch,)), torch.arange(options.batch), {})
+    loops = [lambda: training._step(batch, 1), lambda: bare(batch)]
+    bare = bare_loop(training)
+    times: list[tuple[float, float]] = []
+    for number in range(options.rounds + 2):
+        seconds = [_seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
+        times.append((seconds[0], seconds[1]) if number % 2 else (seconds[1], seconds[0]))
+    return times[2:]
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda else time.process_time
+    began = clock()
+    step()
+    if cuda:
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+def _experiment(name: str, options: argparse.Namespace) -> Experiment:
+    tree = {
+        "experiment": {
+            "views": {"size": options.size},
+            "method": METHODS[name],
+            "encoder": {"name": options.encoder},
+            "training": {"batch_size": options.batch, "compile": options.compile},
+            "data": {"loader_workers": 0},
+        }
+    }
+    return resolve(tree).experiment
+
+
+def _placement(options: argparse.Namespace) -> Any:
+    experiment = _experiment("moco_v2", options)
+    return place(experiment.training, experiment.workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="both loops with a compiled encoder")
+    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options = parser.parse_args()
+    threads(1)
+    rows, ratios = [], {}
+    for name in METHODS:
+        times = measure(name, options)
+        ours, bare = (1e3 * statistics.median(each) for each in zip(*times, strict=True))
+        ratios[name] = round(statistics.median(one / other for one, other in times), 4)
+        rows.append([name, f"{ours:.0f}", f"{bare:.0f}", f"{ratios[name]:.3f}"])
+    shape = f"{options.encoder}, {options.size} px, batch {options.batch}, {_placement(options).describe()}"
+    body = markdown(["method", "bgsweep, ms a step", "bare, ms a step", "ratio"], rows)
+    body += f"\n\n{shape}, one thread, {options.rounds} rounds, load {os.getloadavg()[1]:.1f}"
+    print(body)
+    if options.record:
+        record("Training step against a bare loop", "python benchmarks/step.py", body)
+    if options.json:
+        print(json.dumps(ratios))
+
+
+if __name__ == "__main__":
+    main()
