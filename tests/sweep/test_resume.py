@@ -1,0 +1,109 @@
+"""A sweep whose driver dies or is told to stop, seen from other shells."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+SWEEP = [
+    str(TINY),
+    "space.background.remove={uniform: [0.0, 0.8]}",
+    "space.points=[{}]",
+    "search.concurrent=1",
+    "evaluate.variant=mixed_rand",
+    "register.name=tiny",
+]
+SPEED = ("images_per_second", "data_wait")
+
+
+def bgsweep(folder: Path, *arguments: str) -> tuple[int, Any, str]:
+    command = [sys.executable, "-m", "bgsweep.cli", *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+def begin(folder: Path, until: str, *overrides: str) -> subprocess.Popen[str]:
+    """A sweep's driver, once it has told of something."""
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", *SWEEP, *overrides]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    log = ""
+    while until not in log:
+        line = process.stderr.readline()
+        assert line, log
+        log += line
+    return process
+
+
+def outcome(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What two sweeps that did the same must have in common."""
+    kept = ("id", "params", "fixed", "digest", "status", "epochs")
+    return [
+        {key: trial[key] for key in kept}
+        | {"metrics": {name: value for name, value in trial["metrics"].items() if name not in SPEED}}
+        for trial in found["trials"]
+    ]
+
+
+@pytest.mark.slow
+def test_a_sweep_resumed_after_its_driver_was_killed_equals_one_never_disturbed(tmp_path: Path) -> None:
+    import mlflow
+
+    settings = ["training.epochs=6", "search.trials=4", "search.grace_epochs=2"]
+    (tmp_path / "quiet").mkdir()
+    (tmp_path / "killed").mkdir()
+    code, undisturbed, log = bgsweep(tmp_path / "quiet", "sweep", *SWEEP, *settings)
+    assert code == 0, log
+
+    process = begin(tmp_path / "killed", "t01 running", *settings)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    (name,) = [folder.name for folder in (tmp_path / "killed/bgsweep_runs/sweeps").iterdir()]
+    _, seen, _ = bgsweep(tmp_path / "killed", "status", name)
+    assert seen["sweeps"][0]["state"] == "dead"
+    code, resumed, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name)
+    assert code == 0, log
+    assert outcome(resumed) == outcome(undisturbed)
+    assert resumed["best"]["metrics"] == undisturbed["best"]["metrics"]
+
+    client = mlflow.MlflowClient(tracking_uri=resumed["tracking_uri"])
+    (experiment,) = [found for found in client.search_experiments() if found.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 5 and {run.info.status for run in runs} == {"FINISHED"}
+    history = client.get_metric_history(resumed["trials"][1]["run_id"], "loss")
+    assert sorted({point.step for point in history}) == list(range(1, resumed["trials"][1]["epochs"] + 1))
+
+    code, _, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name)
+    assert code == 2 and "has come to its end" in log
+    code, _, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name + "0")
+    assert code == 2 and f"did you mean {name}?" in log
+
+
+@pytest.mark.slow
+def test_a_running_sweep_is_seen_not_started_twice_and_ended_from_outside(tmp_path: Path) -> None:
+    settings = ["training.epochs=3", "search.trials=200", "search.scheduler=none"]
+    process = begin(tmp_path, "t01 running", *settings)
+    try:
+        _, seen, _ = bgsweep(tmp_path, "status")
+        (sweep,) = seen["sweeps"]
+        assert sweep["state"] == "running" and sweep["trials"][0]["status"] == "completed"
+        code, _, log = bgsweep(tmp_path, "sweep", *SWEEP, *settings)
+        assert code == 2 and f"error: {sweep['sweep']}: the very same sweep is running" in log
+        code, _, log = bgsweep(tmp_path, "stop", sweep["sweep"])
+        assert code == 0, log
+        assert process.stderr is not None
+        rest = process.stderr.read()
+        assert process.wait(timeout=120) == 0, rest
+    finally:
+        process.kill()
+    _, seen, _ = bgsweep(tmp_path, "status", sweep["sweep"])
+    assert seen["sweeps"][0]["state"] == "ended"
+    assert {trial["status"] for trial in seen["sweeps"][0]["trials"]} <= {"completed", "stopped"}
+    code, _, log = bgsweep(tmp_path, "stop", sweep["sweep"])
+    assert code == 2 and "is not running (ended)" in log
