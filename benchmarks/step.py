@@ -41,7 +41,7 @@ def moco_v2(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
     with torch.no_grad():
         key = F.normalize(method.key_network(views[1]).float(), dim=1)
     with torch.autocast(query.device.type, enabled=False):
-        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ method.queue.t()], dim=1)
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ method.queue.clone().t()], dim=1)
         loss = F.cross_entropy(logits / method.config.temperature, torch.zeros_like(labels))
     method.queue[: len(key)] = key
     return loss

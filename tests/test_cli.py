@@ -17,6 +17,16 @@ def bgsweep(*arguments: object, folder: Path, timeout: float = 300) -> subproces
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def test_help_brings_in_nothing_that_takes_time() -> None:
+    look = (
+        "import contextlib, os, sys; from bgsweep.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(open(os.devnull, 'w')): main(['--help'])\n"
+        "print(*set(sys.modules) & set('torch ray mlflow cv2 numpy pydantic yaml rich albumentations'.split()))"
+    )
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

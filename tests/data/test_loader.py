@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 
+from bgsweep.augment.batched import render
 from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import Background, Views
 from bgsweep.data.embedded import EmbeddedSample
@@ -44,6 +45,8 @@ def assert_equal(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
         assert torch.equal(our.labels, their.labels)
         assert our.counts == their.counts
         assert all(torch.equal(a, b) for a, b in zip(our.views, their.views, strict=True))
+        drawn = zip(our.photometry or [], their.photometry or [], strict=True)
+        assert all(torch.equal(a, b) for a, b in drawn)
 
 
 def test_batch_holds_what_it_says(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
@@ -82,6 +85,21 @@ def test_loader_processes_change_nothing(sample: EmbeddedSample, pipeline: ViewP
         for epoch in (0, 1):
             assert_equal(list(elsewhere.epoch(epoch)), expected[epoch])
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_draws_for_the_device_come_with_their_views(sample: EmbeddedSample) -> None:
+    background = Background(**SWAPS, swap=0.5)
+    drawing = ViewPipeline(VIEWS.model_copy(update={"photometric": "device"}), background)
+    plain = ViewPipeline(VIEWS, background)
+    here = list(batches(sample, drawing).epoch(1))
+    assert_equal(here, list(batches(sample, drawing, workers=2).epoch(1)))
+    for batch, expected in zip(here, batches(sample, plain).epoch(1), strict=True):
+        assert batch.photometry is not None and expected.photometry is None
+        assert batch.swaps is not None and expected.swaps is not None
+        made = zip([*batch.views, batch.swaps], batch.photometry, [*expected.views, expected.swaps], strict=True)
+        for views, rows, finished in made:
+            assert len(rows) == len(views)
+            assert (render(views, rows, "exact").float() - finished.float()).abs().mean() < 0.5
 
 
 def test_two_ranks_halve_the_batch_of_one(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
