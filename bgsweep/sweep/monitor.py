@@ -97,19 +97,25 @@ class Monitor(Callback):
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        self._end(trial, "completed" if record.epochs >= self.file.experiment.training.epochs else "stopped")
+        self._end(self.records[trial_name(trial)])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.records[trial_name(trial)]
         record.error = _reason(trial)
         self.tracker.set_tag(record.run_id, "bgsweep.error", record.error)
         self.progress.note(f"{record.id} failed for good: {record.error}")
-        self._end(trial, "failed")
+        self._end(record, "failed")
 
-    def _end(self, trial: Any, status: Status) -> None:
-        record = self.records[trial_name(trial)]
-        record.status = status
+    def close(self) -> None:
+        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs."""
+        for record in self.records.values():
+            if record.status == "running":
+                self._end(record)
+        self.progress.update(self.records.values())
+
+    def _end(self, record: TrialRecord, status: Status | None = None) -> None:
+        whole = record.epochs >= self.file.experiment.training.epochs
+        record.status = status = status or ("completed" if whole else "stopped")
         self.tracker.set_tag(record.run_id, "bgsweep.status", status)
         self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
         self.journal.write("ended", trial=record.public())

@@ -76,6 +76,7 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
         with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
             _tune(file, folder, monitor, past)
+            monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
