@@ -69,9 +69,9 @@ def test_learns_the_embedded_sample_and_knows_its_classes() -> None:
         experiment, open_splits(experiment.data).train, place(experiment.training, experiment.workers)
     )
     assert training.state_dict()["classes"] == 10
-    curve = [training.step_epoch() for _ in range(4)]
+    curve = [training.step_epoch() for _ in range(8)]
     assert curve[-1]["loss"] < curve[0]["loss"] < 3
-    assert curve[-1]["train_top1"] > 0.2
+    assert curve[-1]["train_top1"] > 0.2  # chance is 0.1
 
 
 @dataclass
