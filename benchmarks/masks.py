@@ -7,15 +7,13 @@ CLOTHING10 holds images/train and masks/train. One process on one core, through 
 the packages' imports in them.
 """
 
-import argparse
-import json
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from common import markdown, record
+from common import markdown, parser_of, report
 
 COLUMNS = (
     "method",
@@ -64,12 +62,10 @@ def row(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("clothing10", type=Path)
     parser.add_argument("--weights", default="u2netp", help="of U2-Net-P; fetched if no file is named")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     truth = options.clothing10 / "masks" / "train"
     with tempfile.TemporaryDirectory() as folder:
@@ -79,13 +75,9 @@ def main() -> None:
             run("rbd", None, images, truth, Path(folder, "rbd")),
             run("u2net (U2-Net-P)", options.weights, images, truth, Path(folder, "u2net")),
         ]
-    table = markdown(COLUMNS, [row(result) for result in results])
-    print(table)
-    if options.record:
-        title = f"Masks of {count} photographs of clothing10's training set, against those that come with it"
-        record(title, f"python benchmarks/masks.py CLOTHING10 --every {options.every}", table)
-    if options.json:
-        print(json.dumps(results))
+    title = f"Masks of {count} photographs of clothing10's training set, against those that come with it"
+    command = f"python benchmarks/masks.py CLOTHING10 --every {options.every}"
+    report(options, title, command, markdown(COLUMNS, [row(result) for result in results]), results)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ Accuracies are kNN's and the linear probe's on the test photographs, with shuffl
 are; seeds move the weights, the order and the views.
 """
 
-import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -16,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import markdown, record
+from common import markdown, parser_of, report
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 METHODS = ("moco_v2", "byol", "swav", "supervised")
@@ -87,24 +85,18 @@ def row(method: str, runs: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     jobs = [(method, seed) for method in options.methods for seed in range(options.seeds)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         runs = pool.map(one, jobs, chunksize=1)
     rows = [row(method, [run for run in runs if run["method"] == method]) for method in options.methods]
-    table = markdown(COLUMNS, rows)
-    print(table)
-    if options.record:
-        title = f"Methods on the embedded sample, {options.seeds} seeds each, in %"
-        record(title, f"python benchmarks/methods.py --processes {options.processes}", table)
-    if options.json:
-        print(json.dumps(runs))
+    title = f"Methods on the embedded sample, {options.seeds} seeds each, in %"
+    command = f"python benchmarks/methods.py --processes {options.processes}"
+    report(options, title, command, markdown(COLUMNS, rows), runs)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ The keys of `--json` are ratios of throughput with `bg`, lightly's pipelines wit
 with like: fast without `bg`. `background_cost` is time with over time without `bg` (exact).
 """
 
-import argparse
 import copy
 import json
 import os
@@ -31,7 +30,7 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 import torch
-from common import markdown, record
+from common import markdown, parser_of, report
 from photographs import make_photographs
 
 from bgsweep.augment.crop import draw_window
@@ -206,13 +205,11 @@ def table(seconds: dict[str, list[float]], photographs: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: made from the embedded sample")
     parser.add_argument("--masks", type=Path, help="a folder of PNGs that mirrors it")
     parser.add_argument("--photographs", type=int, default=64, help="how many to make (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     if (options.images is None) != (options.masks is None):
         parser.error("--images and --masks go together")
@@ -231,11 +228,8 @@ def main() -> None:
     found = summary(seconds)
     notes = f"{len(paths)} photographs of {size / 1e3:.0f} KB, {options.rounds} rounds, load {load_average:.1f}"
     body = f"{text}\n\n{notes}\n\n`{json.dumps(found)}`"
-    print(body)
-    if options.record:
-        record("Input pipeline, one core", f"python benchmarks/pipeline.py --rounds {options.rounds}", body)
-    if options.json:
-        print(json.dumps(found))
+    command = f"python benchmarks/pipeline.py --rounds {options.rounds}"
+    report(options, "Input pipeline, one core", command, body, found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ ratio is the median over the rounds of bgsweep's time over the bare loop's (CPU 
 
 import argparse
 import copy
-import json
 import os
 import statistics
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import markdown, record
+from common import markdown, parser_of, report
 from torch import Tensor, nn
 
 from bgsweep.config import Experiment, resolve
@@ -149,14 +148,12 @@ def _placement(options: argparse.Namespace) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="both loops with a compiled encoder")
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     threads(1)
     rows, ratios = [], {}
@@ -168,11 +165,7 @@ def main() -> None:
     shape = f"{options.encoder}, {options.size} px, batch {options.batch}, {_placement(options).describe()}"
     body = markdown(["method", "bgsweep, ms a step", "bare, ms a step", "ratio"], rows)
     body += f"\n\n{shape}, one thread, {options.rounds} rounds, load {os.getloadavg()[1]:.1f}"
-    print(body)
-    if options.record:
-        record("Training step against a bare loop", "python benchmarks/step.py", body)
-    if options.json:
-        print(json.dumps(ratios))
+    report(options, "Training step against a bare loop", "python benchmarks/step.py", body, ratios)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from bgsweep.config import SweepFile, load
+from bgsweep.data.cores import usable_cores
 from bgsweep.data.sample import Source
 from bgsweep.errors import UserError
 
@@ -47,7 +48,7 @@ def _device(file: SweepFile | None) -> Check:
 
 
 def _cores() -> Check:
-    return "cores", True, f"{len(os.sched_getaffinity(0))} for this process", ""
+    return "cores", True, f"{usable_cores()} for this process", ""
 
 
 def _room(store: Path) -> Check:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError
 from bgsweep.masks.methods import MethodName, build_method, weights_digest
 from bgsweep.masks.plan import check_target, make_plan, read_manifest, summary, write_manifest
@@ -62,7 +63,7 @@ def make_masks(
     write_manifest(target, {**settings, "complete": False})
     jobs: list[Job] = [("make", group) for group in plan.missing] + [("inspect", group) for group in plan.present]
     wanted = sum(map(len, plan.missing))
-    count = workers or (_cores() if wanted >= _WORTH_RAY else 1)
+    count = workers or (usable_cores() if wanted >= _WORTH_RAY else 1)
     began = time.perf_counter()
     outcomes = _all_outcomes((images, out, name, content), jobs, count, len(plan.images))
     seconds = time.perf_counter() - began
@@ -92,10 +93,6 @@ def _check_apart(images: str, out: str) -> None:
     inner, outer = bare
     if inner == outer or inner.startswith(outer + "/"):
         raise UserError(f"--out {out}: lies in {images}, where masks would be taken for images; name another folder")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 WorkerArguments = tuple[str, str, MethodName, bytes | None]

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-VARIANTS = ("original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next")
+from bgsweep.config.evaluate import VARIANTS
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

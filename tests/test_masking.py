@@ -81,16 +81,21 @@ def test_what_is_missing_damaged_or_older_than_its_image_is_made_again(photograp
     assert len(kept) == 70 - 16 - 16 - 16 - 6, "groups of 16 that are whole are left alone"
 
 
+def kill_after(count: int, images: Path, out: Path, workers: int) -> None:
+    """Make masks in another process until so many are there, and kill it."""
+    command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", str(workers)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(times(out)) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+
+
 def test_killed_half_way_and_continued_gives_the_same_bytes(photographs: Extract, tmp_path: Path) -> None:
     images = photographs(160)
     make(images, tmp_path / "whole")
     out = tmp_path / "killed"
-    command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", "1"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(times(out)) < 60 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    kill_after(60, images, out, workers=1)
     before = times(out)
     assert 60 <= len(before) < 160
     assert not json.loads((out / "masks.json").read_text())["complete"]
@@ -106,12 +111,7 @@ def test_ray_actors_give_the_same_bytes_also_when_killed(photographs: Extract, t
     images = photographs(160)
     make(images, tmp_path / "one")
     out = tmp_path / "killed"
-    command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(times(out)) < 50 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    kill_after(50, images, out, workers=2)
     assert 50 <= len(times(out)) < 160
     time.sleep(3)  # actors that outlive their driver for a moment finish what they have begun
     make(images, out, workers=2)

@@ -1,12 +1,14 @@
 """How encoders are judged, and under which name the best one is registered."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from bgsweep.config.section import Count, Positive, Section
 
 Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
+# A variant's place here addresses its draws, so that new ones come last.
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 class Knn(Section):

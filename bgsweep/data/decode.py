@@ -48,10 +48,7 @@ def decode_mask(data: bytes, name: str, image_size: Size, image_name: str, resiz
         UnreadableImage: the file is truncated, damaged or no image.
         UserError: the mask has another size than the photograph.
     """
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if decoded is None:
-        raise UnreadableImage(f"{name}: damaged or not an image; make this mask again")
-    mask = cast(Mask, decoded)
+    mask = read_gray(data, name)
     size = mask.shape[0], mask.shape[1]
     if size != image_size:
         raise UserError(
@@ -59,6 +56,14 @@ def decode_mask(data: bytes, name: str, image_size: Size, image_name: str, resiz
             "a mask must have its image's size"
         )
     return mask if resize is None else _scaled(mask, _shorter_side(size, resize))
+
+
+def read_gray(data: bytes, name: str) -> Mask:
+    """Decode a mask as it is; raises UnreadableImage where the file is damaged or no image."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if decoded is None:
+        raise UnreadableImage(f"{name}: damaged or not an image; make this mask again")
+    return cast(Mask, decoded)
 
 
 def centre_view(image: Image, size: int) -> Image:

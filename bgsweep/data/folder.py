@@ -90,11 +90,11 @@ class Folder:
     def _digests(self) -> dict[str, str]:
         digests = {"images": _digest(self._images, self.ids)}
         if self.has_masks:
-            digests["masks"] = _digest(self._masks, [_mask_name(name) for name in self.ids])
+            digests["masks"] = _digest(self._masks, [mask_name(name) for name in self.ids])
         return digests
 
     def _load_mask(self, name: str, image_size: Size) -> Mask:
-        path = f"{self._masks}/{_mask_name(name)}"
+        path = f"{self._masks}/{mask_name(name)}"
         return decode_mask(_read(path), path, image_size, f"{self._images}/{name}", self.resize)
 
     def _probe(self) -> None:
@@ -105,7 +105,7 @@ class Folder:
             except UnreadableImage:
                 continue
             if mask is not None and mask.max() == 1:
-                path = f"{self._masks}/{_mask_name(self.ids[index])}"
+                path = f"{self._masks}/{mask_name(self.ids[index])}"
                 raise UserError(f"{path}: its foreground is 1; masks go from 0 (background) to 255 (foreground)")
 
 
@@ -165,13 +165,14 @@ def _labels(folder: Path, own: Sequence[str], classes: Sequence[str]) -> npt.NDA
     return np.array([numbers[name] for name in own], np.int64)
 
 
-def _mask_name(name: str) -> str:
-    return name.rpartition(".")[0] + ".png"
+def mask_name(image: str) -> str:
+    """Where the mask of a photograph is, below the masks' root."""
+    return image.rpartition(".")[0] + ".png"
 
 
 def _check_masks(folder: Path, names: Sequence[str]) -> None:
     masks = set(_scan(folder, (".png",)))
-    missing = [mask for name in names if (mask := _mask_name(name)) not in masks]
+    missing = [mask for name in names if (mask := mask_name(name)) not in masks]
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "

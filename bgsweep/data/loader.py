@@ -1,6 +1,5 @@
 """From a source to batches of views, the same ones whatever processes make them."""
 
-import logging
 import multiprocessing
 import os
 from collections import Counter
@@ -20,13 +19,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bgsweep.augment.photometric import ROW
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline, ViewResult
+from bgsweep.data.cores import usable_cores
 from bgsweep.data.decode import UnreadableImage
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
+from bgsweep.data.readable import warn_once
 from bgsweep.data.sample import Image, Sample, Source
 from bgsweep.errors import UserError
-
-_log = logging.getLogger(__name__)
 
 # So many unreadable photographs in a row are no accident.
 _PATIENCE = 20
@@ -142,9 +141,8 @@ class Batches:
 
 def default_loader_workers() -> int:
     """As many processes as this worker has cores to itself besides the one that trains, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # torchrun and Ray Train say in this variable how many workers share the machine.
-    return max(0, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 class _Places(Sampler[Place]):
@@ -245,7 +243,7 @@ class _Block:
                 views = [self._view(index, position, view, place) for view, place in enumerate(places)]
                 return _Row(index, views, self._swap(index, position))
             except UnreadableImage as error:
-                _warn(str(error))
+                warn_once(f"{error}; the next image stands in for it")
         raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
     def _view(self, index: int, position: int, view: int, place: Image) -> ViewResult:
@@ -284,12 +282,6 @@ class _Block:
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
     return epoch_order(seed, epoch, length)
-
-
-@lru_cache(maxsize=10_000)
-def _warn(message: str) -> None:
-    """Once for each message and process."""
-    _log.warning("%s; the next image stands in for it", message)
 
 
 def _fork_server() -> ForkServerContext:

@@ -20,11 +20,12 @@ def readable(source: Source, indices: Iterable[int] | None = None) -> Iterator[t
             sample = source[index]
             _ = sample.mask
         except UnreadableImage as error:
-            _warn(str(error))
+            warn_once(f"{error}; it is left out")
         else:
             yield index, sample
 
 
 @lru_cache(maxsize=10_000)
-def _warn(message: str) -> None:
-    _log.warning("%s; it is left out", message)
+def warn_once(message: str) -> None:
+    """Log a warning, once for each message and process."""
+    _log.warning("%s", message)

@@ -3,10 +3,9 @@
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, Features, extract
 from bgsweep.evaluation.suite import Report, check, final, online, variant_sheet
-from bgsweep.evaluation.variants import VARIANTS, VariantSet
+from bgsweep.evaluation.variants import VariantSet
 
 __all__ = [
-    "VARIANTS",
     "Bench",
     "Encode",
     "Features",

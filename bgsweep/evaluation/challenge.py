@@ -1,13 +1,12 @@
 """The backgrounds challenge (Xiao et al. 2020): a foreground counts only if no background changes its class."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from bgsweep.data import Image, Mask
+from bgsweep.evaluation.on_demand import MadeOnDemand
 
 Cutout = tuple[Image, Mask]
 """A foreground on black, and how much of the background shows at each pixel, 0 to 255."""
@@ -59,21 +58,6 @@ def composites(fronts: Image, shows: Mask, behind: Image) -> Image:
     return pictures
 
 
-class Opened(Sequence[Image]):
-    """Pictures that are made when they are asked for, as many of them kept as fit half a gigabyte."""
-
-    def __init__(self, count: int, make: Callable[[int], Image]) -> None:
-        self.total = count
-        self._picture = lru_cache(maxsize=max(1, _KEPT_BYTES // max(1, make(0).nbytes)) if count else 1)(make)
-
-    def __len__(self) -> int:
-        return self.total
-
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Image]: ...
-    def __getitem__(self, index: int | slice) -> Image | list[Image]:
-        if isinstance(index, slice):
-            return [self._picture(number) for number in range(*index.indices(self.total))]
-        return self._picture(index)
+def kept_backgrounds(count: int, make: Callable[[int], Image]) -> MadeOnDemand:
+    """Backgrounds that are made when they are asked for, as many of them kept as fit half a gigabyte."""
+    return MadeOnDemand(count, make, max(1, _KEPT_BYTES // max(1, make(0).nbytes)) if count else 1)

@@ -15,7 +15,7 @@ import torch
 
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.challenge import Cutout, Opened, robust
+from bgsweep.evaluation.challenge import Cutout, kept_backgrounds, robust
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.listing import Listing, as_it_is, in_folders
 from bgsweep.evaluation.needs import place_of
@@ -66,7 +66,7 @@ def challenge(exam: Examination) -> Prepared:
         return predicted
 
     def measure() -> Yields:
-        backgrounds = Opened(len(behind.paths), lambda number: as_it_is(behind.paths[number]))
+        backgrounds = kept_backgrounds(len(behind.paths), lambda number: as_it_is(behind.paths[number]))
         yield share("challenge", robust(cutout, fronts.labels, backgrounds, classify, exam.file.evaluate.batch_size))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}

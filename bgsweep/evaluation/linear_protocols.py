@@ -23,13 +23,13 @@ from bgsweep.augment.crop import draw_window
 from bgsweep.augment.randomness import address
 from bgsweep.data import Image, Source
 from bgsweep.data.decode import UnreadableImage
-from bgsweep.data.readable import readable
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.features import extract
-from bgsweep.evaluation.listing import square
+from bgsweep.evaluation.listing import preprocessing_words, square
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.probes import top1
 from bgsweep.evaluation.subject import Yields
+from bgsweep.evaluation.variants import pictures_of
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -76,7 +76,11 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
 
     def measure() -> Yields:
         layer = fit(exam, protocol)
-        test = extract(exam.subject.encode, _centred(bench.source, exam))
+        pictures = exam.file.pictures
+        seen = pictures_of(
+            bench.source, lambda image: square(PIL.Image.fromarray(image), pictures), exam.file.evaluate.batch_size
+        )
+        test = extract(exam.subject.encode, seen)
         with torch.no_grad():
             yield from top1(name, layer, test)
 
@@ -87,8 +91,7 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
             "momentum": 0.9,
             "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, random resized crops of "
             f"{pictures.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, shorter side {pictures.resize} px "
-            f"({pictures.interpolation}), centre square {pictures.crop} px",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(pictures)}",
             "features": "encoder output, float32, eval mode",
             "seed": exam.file.evaluate.seed,
         }
@@ -163,19 +166,6 @@ def _crop(source: Source, size: int, seed: int, epoch: int, index: int) -> Image
     mode = InterpolationMode.BILINEAR
     view = transform.resized_crop(picture, top, left, bottom - top, right - left, [size, size], mode)
     return np.array(transform.hflip(view) if draws.random() < 0.5 else view)
-
-
-def _centred(source: Source, exam: Examination) -> Iterator[tuple[Image, Any]]:
-    batch: list[Image] = []
-    labels: list[int] = []
-    for _, sample in readable(source):
-        batch.append(square(PIL.Image.fromarray(sample.image), exam.file.pictures))
-        labels.append(sample.label)
-        if len(batch) == exam.file.evaluate.batch_size:
-            yield np.stack(batch), np.array(labels, np.int64)
-            batch, labels = [], []
-    if batch:
-        yield np.stack(batch), np.array(labels, np.int64)
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {

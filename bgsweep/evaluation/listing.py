@@ -69,6 +69,11 @@ def square(image: PIL.Image.Image, settings: Pictures) -> Image:
     return np.array(transform.center_crop(shorter, [settings.crop]))
 
 
+def preprocessing_words(settings: Pictures) -> str:
+    """What `square` does, in words."""
+    return f"shorter side {settings.resize} px ({settings.interpolation}), centre square {settings.crop} px"
+
+
 def as_it_is(path: Path) -> Image:
     """The picture without resizing or cropping."""
     return np.array(read_rgb(path))

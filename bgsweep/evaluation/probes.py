@@ -1,6 +1,7 @@
 """Probes of the user's labelled photographs: kNN, linear, and both on every background variant."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,19 +13,16 @@ from torch import Tensor
 from bgsweep.config import Knn
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.challenge import Opened, robust
+from bgsweep.evaluation.challenge import kept_backgrounds, robust
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.features import Features
 from bgsweep.evaluation.knn import knn_predict
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Yields, share
-from bgsweep.evaluation.suite import knn_words, linear_words, square_words, variant_words
-from bgsweep.evaluation.variants import VARIANTS
+from bgsweep.evaluation.subject import Yields, share, tops
+from bgsweep.evaluation.suite import knn_words, linear_words, measured_variants, square_words, variant_words
 
 # InstDisc's, which lightly's benchmarks use; DINO's.
 KNN_SETTINGS = {"knn_lightly": Knn(k=200, temperature=0.1), "knn_dino": Knn(k=20, temperature=0.07)}
-
-Predict = Callable[[Tensor], Tensor]
 
 
 def knn(exam: Examination, settings: Knn | None = None) -> Prepared:
@@ -67,7 +65,8 @@ def backgrounds(exam: Examination) -> Prepared:
             return knn_predict(bench.train(), features, bench.settings.knn, bench.classes)
 
         for probe, predict in (("knn", nearest), ("linear", exam.linear.predict)):
-            yield from variant_values(exam, probe, predict)
+            for one in measured_variants(bench, predict):
+                yield replace(one, name=f"{probe}/{one.name}")
 
     def protocol() -> dict[str, Any]:
         probes = {"knn": knn_words(bench.settings.knn)} | linear_words(exam.linear, exam.file.evaluate.linear)
@@ -92,7 +91,7 @@ def challenge(exam: Examination) -> Prepared:
     def measure() -> Yields:
         variants = bench.variants()
         usable = variants.usable
-        backgrounds = Opened(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
+        backgrounds = kept_backgrounds(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
         labels = bench.source.labels[usable]
         held = robust(
             lambda number: variants.cutout(usable[number]), labels, backgrounds, classify, bench.settings.batch_size
@@ -106,23 +105,9 @@ def challenge(exam: Examination) -> Prepared:
     return Prepared(measure, protocol)
 
 
-def variant_values(exam: Examination, probe: str, predict: Predict) -> Yields:
-    """Accuracy on each variant, and BG-Gap."""
-    found = {}
-    for name in VARIANTS:
-        features = exam.bench.variant(name)
-        found[name] = share(f"{probe}/{name}", predict(features.values) == features.labels)
-        yield found[name]
-    yield found["mixed_same"].minus(found["mixed_rand"], f"{probe}/bg_gap")
-
-
 def top1(name: str, head: Callable[[Tensor], Tensor], features: Features) -> Yields:
     """`NAME_top1` and, where there are more than five classes, `NAME_top5`."""
-    logits = head(features.values)
-    yield share(f"{name}_top1", logits.argmax(dim=1) == features.labels)
-    if logits.shape[1] > 5:
-        best = logits.topk(5, dim=1).indices
-        yield share(f"{name}_top5", (best == features.labels[:, None]).any(dim=1))
+    yield from tops(name, head(features.values), features.labels)
 
 
 def sets(exam: Examination) -> dict[str, Any]:

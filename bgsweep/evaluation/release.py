@@ -10,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import UNLABELLED, Image
 from bgsweep.errors import UserError
 from bgsweep.evaluation.imagenet9 import MASKS, RELEASED
-from bgsweep.evaluation.variants import VARIANTS, VariantSet
+from bgsweep.evaluation.variants import VariantSet
 
 MANIFEST = "backgrounds.json"
 

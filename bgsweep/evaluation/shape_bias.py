@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bgsweep.errors import UserError
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import Listing, pictures_in
+from bgsweep.evaluation.listing import Listing, pictures_in, preprocessing_words
 from bgsweep.evaluation.needs import DOWNLOADS, place_of
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Measured, Yields
@@ -72,10 +72,8 @@ def shape_bias(exam: Examination) -> Prepared:
         yield Measured("texture_match", by_texture, conflict)
 
     def protocol() -> dict[str, Any]:
-        pictures = exam.file.pictures
         return {
-            "preprocessing": f"shorter side {pictures.resize} px ({pictures.interpolation}), centre square "
-            f"{pictures.crop} px",
+            "preprocessing": preprocessing_words(exam.file.pictures),
             "classifier": exam.classifier[1],
             "prediction": "the category of the highest mean probability over its ImageNet classes, of 16",
             "stimuli": len(listing.paths),

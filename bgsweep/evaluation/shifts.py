@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bgsweep.errors import UserError
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.imagenet_classes import label_of
-from bgsweep.evaluation.listing import Listing, class_folders, in_folders, pictures_in, squares
+from bgsweep.evaluation.listing import Listing, class_folders, in_folders, pictures_in, preprocessing_words, squares
 from bgsweep.evaluation.needs import DOWNLOADS, place_of
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Measured, Yields, share
+from bgsweep.evaluation.subject import Measured, Yields, share, tops
 
 VALIDATION_IMAGES = 50_000
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})$")
@@ -30,7 +29,7 @@ def validation(exam: Examination) -> Prepared:
     listing = labelled_validation(exam)
 
     def measure() -> Yields:
-        yield from _top("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
+        yield from tops("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
 
     return _prepared(exam, measure, listing, "arg-max over 1000 classes")
 
@@ -104,7 +103,7 @@ def thousand(exam: Examination, key: str) -> Prepared:
     listing = in_folders(key, folders, labels)
 
     def measure() -> Yields:
-        yield from _top(key, exam.logits(listing), torch.from_numpy(listing.labels))
+        yield from tops(key, exam.logits(listing), torch.from_numpy(listing.labels))
 
     return _prepared(exam, measure, listing, "arg-max over 1000 classes")
 
@@ -204,11 +203,6 @@ def _numbers(folders: Sequence[Path]) -> list[int]:
     return [int(folder.name) for folder in folders]
 
 
-def _top(name: str, logits: Tensor, labels: Tensor) -> Yields:
-    yield share(f"{name}_top1", logits.argmax(dim=1) == labels)
-    yield share(f"{name}_top5", (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1))
-
-
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -220,10 +214,8 @@ def _json(path: Path) -> Any:
 
 def _prepared(exam: Examination, measure: Callable[[], Yields], listing: Listing, how: str) -> Prepared:
     def protocol() -> dict[str, Any]:
-        pictures = exam.file.pictures
         return {
-            "preprocessing": f"shorter side {pictures.resize} px ({pictures.interpolation}), centre square "
-            f"{pictures.crop} px, orientation tags passed over",
+            "preprocessing": f"{preprocessing_words(exam.file.pictures)}, orientation tags passed over",
             "classifier": exam.classifier[1],
             "prediction": how,
             "pictures": len(listing.paths),

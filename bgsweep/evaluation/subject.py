@@ -63,3 +63,10 @@ def share(name: str, hits: Tensor | npt.NDArray[Any]) -> Measured:
     """A measured share of pictures, from a truth value for each."""
     values = np.asarray(hits, np.float64)
     return Measured(name, values, np.ones(len(values)))
+
+
+def tops(name: str, logits: Tensor, labels: Tensor) -> Yields:
+    """`NAME_top1` and, where there are more than five classes, `NAME_top5`."""
+    yield share(f"{name}_top1", logits.argmax(dim=1) == labels)
+    if logits.shape[1] > 5:
+        yield share(f"{name}_top5", (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1))

@@ -13,13 +13,15 @@ import numpy as np
 from torch import Tensor
 
 from bgsweep.config import Evaluate, Knn, Linear
+from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, accuracy
 from bgsweep.evaluation.knn import knn_predict
 from bgsweep.evaluation.linear import LinearHead, fit_linear
-from bgsweep.evaluation.variants import MAX_AREA, MIN_AREA, VARIANTS, VariantSet
+from bgsweep.evaluation.subject import Yields, share
+from bgsweep.evaluation.variants import MAX_AREA, MIN_AREA, VariantSet
 
 Values = Iterator[tuple[str, float]]
 Predict = Callable[[Tensor], Tensor]
@@ -52,12 +54,18 @@ def knn(bench: Bench) -> Values:
 
 def background_values(bench: Bench, predict: Predict) -> Values:
     """Accuracy on each background variant, and BG-Gap."""
-    scores = {}
+    for one in measured_variants(bench, predict):
+        yield one.name, one.value
+
+
+def measured_variants(bench: Bench, predict: Predict) -> Yields:
+    """The same with the pictures that it is made of."""
+    found = {}
     for name in VARIANTS:
-        found = bench.variant(name)
-        scores[name] = accuracy(predict(found.values), found.labels)
-        yield name, scores[name]
-    yield "bg_gap", scores["mixed_same"] - scores["mixed_rand"]
+        features = bench.variant(name)
+        found[name] = share(name, predict(features.values) == features.labels)
+        yield found[name]
+    yield found["mixed_same"].minus(found["mixed_rand"], "bg_gap")
 
 
 def check(splits: Splits, settings: Evaluate) -> None:

@@ -7,10 +7,9 @@ another photograph of the same class), `mixed_rand` (Mixed-Rand: a background of
 class, in the order of the classes; after the last comes the first).
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import cast, overload
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,24 +24,15 @@ from bgsweep.augment.composite import (
 )
 from bgsweep.augment.randomness import address
 from bgsweep.config import Evaluate
-from bgsweep.config.evaluate import Variant
+from bgsweep.config.evaluate import VARIANTS, Variant
 from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
 from bgsweep.data.decode import centre_view, cover
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
 from bgsweep.evaluation.features import Pictures
+from bgsweep.evaluation.on_demand import MadeOnDemand
 
-# A variant's place here addresses its draws, so that new ones come last.
-VARIANTS: tuple[Variant, ...] = (
-    "original",
-    "only_fg",
-    "no_fg",
-    "only_bg_t",
-    "mixed_same",
-    "mixed_rand",
-    "only_bg_b",
-    "mixed_next",
-)
+_KEPT_PLATES = 1024
 BLACK = (0.0, 0.0, 0.0)
 MIN_AREA, MAX_AREA = 0.01, 0.95
 
@@ -141,31 +131,6 @@ class VariantSet:
         return MIN_AREA <= foreground_area(centre_view(_mask(sample), self.size)) <= MAX_AREA
 
 
-class _Plates(Sequence[Image]):
-    """The backgrounds of a source's photographs as squares of `size` pixels, each made when it is asked for."""
-
-    def __init__(self, source: Source, size: int) -> None:
-        self.source = source
-        self.size = size
-        self._plate = lru_cache(maxsize=1024)(self._make)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Image]: ...
-    def __getitem__(self, index: int | slice) -> Image | list[Image]:
-        if isinstance(index, slice):
-            return [self._plate(number) for number in range(*index.indices(len(self)))]
-        return self._plate(index)
-
-    def _make(self, index: int) -> Image:
-        sample = self.source[index]
-        return cover(_covered(sample.image, _mask(sample)), self.size, self.size)
-
-
 def label_pools(source: Source, indices: Sequence[int], size: int) -> BackgroundPools:
     """The background of each photograph named (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
     labels = {index: int(source.labels[index]) for index in indices}
@@ -173,13 +138,25 @@ def label_pools(source: Source, indices: Sequence[int], size: int) -> Background
         np.array([index for index, label in labels.items() if label == wanted], np.int64)
         for wanted in range(len(source.classes))
     ]
-    return BackgroundPools(_Plates(source, size), by_class, np.arange(len(source)))
+
+    def plate(index: int) -> Image:
+        sample = source[index]
+        return cover(_covered(sample.image, _mask(sample)), size, size)
+
+    return BackgroundPools(MadeOnDemand(len(source), plate, _KEPT_PLATES), by_class, np.arange(len(source)))
 
 
 def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable photographs as they are, as squares, with their labels."""
-    centred = ((centre_view(sample.image, size), sample.label) for _, sample in readable(source))
-    while part := list(islice(centred, batch_size)):
+    return pictures_of(source, lambda image: centre_view(image, size), batch_size)
+
+
+def pictures_of(
+    source: Source, see: Callable[[Image], Image], batch_size: int
+) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+    """A source's readable photographs, as pictures of one size that ``see`` makes of them, with their labels."""
+    seen = ((see(sample.image), sample.label) for _, sample in readable(source))
+    while part := list(islice(seen, batch_size)):
         images, labels = zip(*part, strict=True)
         yield np.stack(images), np.array(labels, np.int64)
 

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bgsweep.config import Background
 from bgsweep.data.decode import UnreadableImage
-from bgsweep.data.folder import SUFFIXES
+from bgsweep.data.folder import SUFFIXES, mask_name
 from bgsweep.errors import UserError
 from bgsweep.masks.storage import FileStat, Tree
-from bgsweep.masks.worker import Outcome, mask_name
+from bgsweep.masks.worker import Outcome
 
 MANIFEST = "masks.json"
 # Photographs are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.
 GROUP = 16
-TINY, HUGE = 0.01, 0.95
+TINY, HUGE = Background().min_area, Background().max_area
 """Foregrounds below and above which training leaves a view its background, by default."""
 
 

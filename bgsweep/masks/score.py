@@ -5,12 +5,11 @@ import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from bgsweep.augment.composite import Mask, binarize
-from bgsweep.data.decode import UnreadableImage
+from bgsweep.data.decode import read_gray
 from bgsweep.errors import UserError
 from bgsweep.masks.storage import Tree
 
@@ -93,11 +92,7 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
 
 def read_mask(tree: Tree, name: str) -> Mask:
     """Raises UnreadableImage where the file is damaged."""
-    data = tree.read(name)
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if mask is None:
-        raise UnreadableImage(f"{tree.place}/{name}: damaged or not an image; make this mask again")
-    return mask.astype(np.uint8)
+    return read_gray(tree.read(name), f"{tree.place}/{name}")
 
 
 def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, Score]]:

@@ -9,13 +9,12 @@ import numpy as np
 from bgsweep.augment.composite import Image, Mask, binarize, foreground_area
 from bgsweep.augment.picture import outlined, view_grid
 from bgsweep.data.decode import UnreadableImage, decode_image
-from bgsweep.data.folder import SUFFIXES
+from bgsweep.data.folder import SUFFIXES, mask_name
 from bgsweep.errors import UserError
 from bgsweep.masks.plan import HUGE, TINY
 from bgsweep.masks.rbd import shrunk
 from bgsweep.masks.score import read_mask
 from bgsweep.masks.storage import Tree
-from bgsweep.masks.worker import mask_name
 
 _COLUMNS = 8
 # Masks are judged at this longer side, so that speckles count alike in small and large photographs.

@@ -9,7 +9,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bgsweep.augment.composite import Mask, foreground_area
-from bgsweep.data.decode import UnreadableImage, decode_image
+from bgsweep.data.decode import UnreadableImage, decode_image, read_gray
+from bgsweep.data.folder import mask_name
 from bgsweep.masks.methods import MaskMethod
 from bgsweep.masks.storage import Tree
 
@@ -28,11 +29,6 @@ class Outcome(NamedTuple):
     area: float
     sha256: str
     reason: str | None = None
-
-
-def mask_name(image: str) -> str:
-    """Where the mask of a photograph is, below the masks' root."""
-    return image.rpartition(".")[0] + ".png"
 
 
 class Worker:
@@ -63,10 +59,11 @@ class Worker:
         outcomes: list[Outcome] = []
         for name in names:
             data = self._masks.read(mask_name(name))
-            mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-            if mask is None:
+            try:
+                mask = read_gray(data, name)
+            except UnreadableImage:
                 return self.make(names)
-            outcomes.append(_outcome(name, mask.astype(np.uint8), data))
+            outcomes.append(_outcome(name, mask, data))
         return outcomes
 
     def _prepared(self, names: Sequence[str], readable: list[str], outcomes: list[Outcome]) -> Iterator[Any]:

@@ -65,9 +65,6 @@ class Journal:
         self._file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        self._file.close()
-
 
 class Pulse:
     """A context in which a file in the sweep's folder is touched every few seconds."""
@@ -140,11 +137,8 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
     return records
 
 
-def alive(folder: Path) -> bool:
+def alive(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether a driver looks after the sweep in a folder, on this machine or on another that shares the folder."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return False
     if manifest["owner"]["bgsweep.host"] == socket.gethostname():
         return owner_lives(manifest["owner"])
     pulse = folder / _PULSE

@@ -44,14 +44,15 @@ class Monitor(Callback):
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name, known = trial_name(trial), self.records.get(trial_name(trial))
-        if known is not None and name in self._begun:
+        name = trial_name(trial)
+        if name in self._begun:
             return  # a restart after a failure
         self._begun.add(name)
         values, fixed = trial.config[VALUES], trial.config[FIXED]
         experiment = self.file.experiment.with_values(values)
         tags = {"bgsweep.fixed": fixed} if fixed else {}
         run = self.tracker.trial_run(self.parent, name, experiment, tags)
+        known = self.records.get(name)
         if known is not None:  # the sweep itself was resumed
             known.began = time.time() - known.seconds
             return

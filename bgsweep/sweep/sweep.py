@@ -54,7 +54,7 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
 def resume(name: str, store: Path) -> dict[str, Any]:
     """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
     folder, manifest = find_sweep(name, store)
-    if alive(folder):
+    if alive(folder, manifest):
         raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
     if manifest.get("result"):
         raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
@@ -98,7 +98,7 @@ def _digest(file: SweepFile) -> str:
 def _refuse_twin(file: SweepFile, store: Path) -> None:
     for name in sweep_names(store):
         folder, manifest = find_sweep(name, store)
-        if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder):
+        if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder, manifest):
             raise UserError(
                 f"{name}: the very same sweep is running; follow it with `bgsweep status {name}`, end it with "
                 f"`bgsweep stop {name}`, or change search.seed for another one"

@@ -47,4 +47,4 @@ def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def _state(folder: Path, manifest: dict[str, Any]) -> State:
     if manifest.get("result"):
         return "ended"
-    return "running" if alive(folder) else "dead"
+    return "running" if alive(folder, manifest) else "dead"

@@ -1,0 +1,8 @@
+"""How many processes' worth of work this process may do."""
+
+import os
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

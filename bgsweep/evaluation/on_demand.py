@@ -1,0 +1,27 @@
+"""Pictures that are made when somebody asks for them."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import overload
+
+from bgsweep.data import Image
+
+
+class MadeOnDemand(Sequence[Image]):
+    """So many pictures, each made by its number; the ``kept`` last used ones are made only once."""
+
+    def __init__(self, count: int, make: Callable[[int], Image], kept: int) -> None:
+        self._count = count
+        self._picture = lru_cache(maxsize=kept)(make)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        if isinstance(index, slice):
+            return [self._picture(number) for number in range(*index.indices(self._count))]
+        return self._picture(index)
