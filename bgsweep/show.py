@@ -174,9 +174,13 @@ def _trials(trials: list[dict[str, Any]]) -> str:
             str(trial["epochs"]),
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
             _percent(trial["metrics"].get("knn_top1")),
-            trial["fixed"] or "",
+            escape(", ".join(filter(None, (trial["fixed"], _failures(trial))))),
         )
     return _text(table)
+
+
+def _failures(trial: dict[str, Any]) -> str:
+    return f"failures: {trial['failures']}, {trial['error']}" if trial["failures"] else ""
 
 
 def _comparison(result: dict[str, Any]) -> str:
