@@ -1,5 +1,6 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ class Hangs:
     """
 
     def __init__(self, minutes: float | None) -> None:
-        self._minutes = minutes
+        self._minutes = math.inf if minutes is None else minutes
         self._moved: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
 
@@ -152,7 +153,7 @@ class Hangs:
         self._moved[name] = time.monotonic()
 
     def end(self, trials: list[Any]) -> None:
-        for trial in trials if self._minutes is not None else ():
+        for trial in trials:
             if trial.status != Trial.RUNNING or (name := trial_name(trial)) in self._reasons:
                 continue
             if time.monotonic() - self._moved[name] > 60 * self._minutes:
