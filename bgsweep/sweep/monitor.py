@@ -37,7 +37,7 @@ class Monitor(Callback):
         self.parent = parent
         self.progress = progress
         self.records = records
-        self._begun: set[str] = set()
+        self._runs: dict[str, str] = {}
         self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -58,7 +58,7 @@ class Monitor(Callback):
         self._hangs.moved(record.id)
         for metrics in result["history"]:
             if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
+                self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
         latest = result["history"][-1]
         if latest["epoch"] <= record.epochs:
@@ -66,9 +66,11 @@ class Monitor(Callback):
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
+        record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id], wait=False)
         self.journal.write(
             "result",
             id=record.id,
+            run_id=record.run_id,
             epoch=record.epochs,
             metrics=record.metrics,
             seconds=record.seconds,
@@ -98,10 +100,18 @@ class Monitor(Callback):
         self._end(record, "failed")
 
     def close(self) -> None:
-        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs."""
+        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
+
+        Afterwards every record has its run's id; what MLflow was away for is waited for.
+        """
         for record in self.records.values():
             if record.status == "running":
                 self._end(record)
+            if not record.run_id:
+                if record.id not in self._runs:  # ended before the sweep was resumed, while MLflow was away
+                    self._open(record)
+                    self._finish(record)
+                record.run_id = self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
 
     def _record(self, trial: Any) -> TrialRecord:
@@ -110,19 +120,23 @@ class Monitor(Callback):
         That may be a failure: its actor's node can die before the trial has started.
         """
         name = trial_name(trial)
-        if name in self._begun:
+        if name in self._runs:
             return self.records[name]
-        self._begun.add(name)
         values, fixed = trial.config[VALUES], trial.config[FIXED]
-        experiment = self.file.experiment.with_values(values)
-        run = self.tracker.trial_run(self.parent, name, experiment, {"bgsweep.fixed": fixed} if fixed else {})
         known = self.records.get(name)
-        if known is not None:  # the sweep itself was resumed
+        if known is None:
+            digest = self.file.experiment.with_values(values).digest
+            self.records[name] = TrialRecord(name, values, fixed, digest, "")
+            self.journal.write("started", trial=self.records[name].public())
+        else:  # the sweep itself was resumed
             known.began = time.time() - known.seconds
-            return known
-        record = self.records[name] = TrialRecord(name, values, fixed, experiment.digest, run)
-        self.journal.write("started", trial=record.public())
-        return record
+        self._open(self.records[name])
+        return self.records[name]
+
+    def _open(self, record: TrialRecord) -> None:
+        experiment = self.file.experiment.with_values(record.params)
+        tags = {"bgsweep.fixed": record.fixed} if record.fixed else {}
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:
         record.failures += 1
@@ -131,10 +145,14 @@ class Monitor(Callback):
 
     def _end(self, record: TrialRecord, status: Status | None = None) -> None:
         whole = record.epochs >= self.file.experiment.training.epochs
-        record.status = status = status or ("completed" if whole else "stopped")
-        self.tracker.set_tag(record.run_id, "bgsweep.status", status)
-        self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
+        record.status = status or ("completed" if whole else "stopped")
+        record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
+        self._finish(record)
         self.journal.write("ended", trial=record.public())
+
+    def _finish(self, record: TrialRecord) -> None:
+        self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
+        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
 
 
 class Hangs:
