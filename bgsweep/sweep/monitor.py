@@ -1,6 +1,9 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
+import errno
 import math
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from bgsweep.sweep.journal import Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
+
+_RESERVE = 64 * 2**20  # bytes
 
 
 class Monitor(Callback):
@@ -38,6 +43,7 @@ class Monitor(Callback):
         self.progress = progress
         self.records = records
         self._runs: dict[str, str] = {}
+        self.disk = Disk(journal.folder)
         self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,6 +51,7 @@ class Monitor(Callback):
         return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.disk.look()
         self._hangs.end(trials)
         self.progress.update(self.records.values())
 
@@ -96,6 +103,8 @@ class Monitor(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._failed(record, trial)
+        if self.disk.full:  # the sweep is resumed with this trial
+            return
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self._end(record, "failed")
 
@@ -141,7 +150,9 @@ class Monitor(Callback):
     def _failed(self, record: TrialRecord, trial: Any) -> None:
         record.failures += 1
         record.error = self._hangs.reason(record.id) or _reason(trial)
-        self.tracker.set_tags(record.run_id, {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error})
+        self.disk.learn(record.error)
+        told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
+        self.tracker.set_tags(self._runs[record.id], told)
 
     def _end(self, record: TrialRecord, status: Status | None = None) -> None:
         whole = record.epochs >= self.file.experiment.training.epochs
@@ -153,6 +164,28 @@ class Monitor(Callback):
     def _finish(self, record: TrialRecord) -> None:
         self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
         self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
+
+
+class Disk:
+    """Tells that a sweep's folder is full, early enough for its last words to be written.
+
+    Attributes:
+        full: why, in a line; empty while there is room.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.full = ""
+
+    def look(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < _RESERVE:
+            self.full = f"{self._folder}: {free / 2**20:.0f} MiB are free, too little to go on"
+
+    def learn(self, error: str) -> None:
+        """From a trial's failure: its checkpoint may need more than what is left for others."""
+        if any(os.strerror(code) in error for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+            self.full = f"{self._folder}: {error}"
 
 
 class Hangs:
@@ -196,6 +229,7 @@ def _reason(trial: Any) -> str:
     lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
     if not lines:
         return text.strip()
-    line = lines[-1] if "ray::" in lines[0] else lines[0]  # a traceback, else a story of how the actor died
-    name, colon, message = line.partition(": ")
+    if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
+        return lines[-1].partition(" Some common causes")[0]
+    name, colon, message = lines[-1].partition(": ")
     return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

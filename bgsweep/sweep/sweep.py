@@ -30,7 +30,7 @@ from bgsweep.sweep.journal import (
     sweep_names,
     write_manifest,
 )
-from bgsweep.sweep.monitor import Monitor
+from bgsweep.sweep.monitor import Disk, Monitor
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
@@ -77,6 +77,10 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
         with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
             _tune(file, folder, monitor, past)
+            if monitor.disk.full:
+                raise UserError(
+                    f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
+                )
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
@@ -113,24 +117,25 @@ def _refuse_early(file: SweepFile) -> None:
         UserError: the trial's own.
     """
     gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus, max_retries=0)(set_up)
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up)
     try:
         ray.get(task.remote(dump(file)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 
 
-class _StopFile(tune.Stopper):
-    """Ends the search once somebody has put the stop file into the sweep's folder."""
+class _Stop(tune.Stopper):
+    """Ends the search once somebody has put the stop file into the sweep's folder, or the disk is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
+        self.disk = disk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.path.exists()
+        return bool(self.disk.full) or self.path.exists()
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
@@ -156,7 +161,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
             name="tune",
             storage_path=str(folder),
             callbacks=[monitor],
-            stop=_StopFile(stop_file(folder)),
+            stop=_Stop(stop_file(folder), monitor.disk),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,

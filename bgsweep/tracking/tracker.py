@@ -142,7 +142,9 @@ class Tracker:
         begun = self._begun.get(run)
         if begun is None:
             return run
-        return self._writer.ask(begun.result) if wait or begun.done() else ""
+        if wait:
+            return self._writer.ask(begun.result)
+        return begun.result() if begun.done() and not begun.exception() else ""
 
     def log_metrics(
         self,
