@@ -17,6 +17,7 @@ from bgsweep.errors import UserError
 from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
+from bgsweep.sweep.guards import Disk
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -30,7 +31,7 @@ from bgsweep.sweep.journal import (
     sweep_names,
     write_manifest,
 )
-from bgsweep.sweep.monitor import Disk, Monitor
+from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
