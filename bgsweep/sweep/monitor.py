@@ -1,13 +1,14 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
 from bgsweep.config import SweepFile
-from bgsweep.sweep.journal import Journal, Status, TrialRecord
+from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
@@ -64,13 +65,14 @@ class Monitor(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         record = self.records[trial_name(trial)]
-        for metrics in result["history"]:
-            if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
+        # A restarted trial repeats the epochs since its checkpoint.
+        fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
+        for metrics in fresh:
+            self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
-        latest = result["history"][-1]
-        if latest["epoch"] <= record.epochs:
+        if not fresh:
             return
+        latest = fresh[-1]
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
@@ -79,6 +81,7 @@ class Monitor(Callback):
             id=record.id,
             epoch=record.epochs,
             metrics=record.metrics,
+            history=fresh,
             seconds=record.seconds,
             checkpoint=record.checkpoint,
         )
@@ -98,28 +101,45 @@ class Monitor(Callback):
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(self.records[trial_name(trial)])
+        self.end(trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.records[trial_name(trial)]
         record.error = _reason(trial)
-        self.tracker.set_tag(record.run_id, "bgsweep.error", record.error)
         self.progress.note(f"{record.id} failed for good: {record.error}")
-        self._end(record, "failed")
+        self.end(record.id, "failed")
+
+    def catch_up(self, past: Iterable[Event]) -> None:
+        """Tell MLflow what it had not yet been told when the sweep's last driver died."""
+        logged = {record.id: self.tracker.last_epoch(record.run_id) for record in self.records.values()}
+        for event in past:
+            if event["event"] == "result":
+                for metrics in event["history"]:
+                    if metrics["epoch"] > logged[event["id"]]:
+                        self.tracker.log_metrics(self.records[event["id"]].run_id, int(metrics["epoch"]), metrics)
+        for record in self.records.values():
+            if record.status != "running":
+                self._close_run(record)
 
     def close(self) -> None:
         """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs."""
         for record in self.records.values():
             if record.status == "running":
-                self._end(record)
+                self.end(record.id)
         self.progress.update(self.records.values())
 
-    def _end(self, record: TrialRecord, status: Status | None = None) -> None:
+    def end(self, name: str, status: Status | None = None) -> Event:
+        """Close a trial's record and run; give what the journal says of it."""
+        record = self.records[name]
         whole = record.epochs >= self.file.experiment.training.epochs
-        record.status = status = status or ("completed" if whole else "stopped")
-        self.tracker.set_tag(record.run_id, "bgsweep.status", status)
-        self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
-        self.journal.write("ended", trial=record.public())
+        record.status = status or ("completed" if whole else "stopped")
+        self._close_run(record)
+        return self.journal.write("ended", trial=record.public())
+
+    def _close_run(self, record: TrialRecord) -> None:
+        error = {"bgsweep.error": record.error} if record.error and record.status == "failed" else {}
+        self.tracker.set_tags(record.run_id, {"bgsweep.status": record.status, **error})
+        self.tracker.finish(record.run_id, "FAILED" if record.status == "failed" else "FINISHED")
 
 
 def _reason(trial: Any) -> str:
