@@ -84,3 +84,7 @@ class Search(Section):
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    hang_minutes: Positive | None = Field(
+        120,
+        description="a trial without an online evaluation for so long is taken to hang, and has failed; null: never",
+    )

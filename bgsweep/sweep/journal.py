@@ -135,7 +135,7 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
         elif event["event"] == "checkpoint":
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
-            records[event["id"]].failures = event["failures"]
+            records[event["id"]].failures, records[event["id"]].error = event["failures"], event["error"]
     return records
 
 

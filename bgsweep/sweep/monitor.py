@@ -1,11 +1,14 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
@@ -36,35 +39,24 @@ class Monitor(Callback):
         self.progress = progress
         self.records = records
         self._begun: set[str] = set()
+        self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
         return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._hangs.end(trials)
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name = trial_name(trial)
-        if name in self._begun:
-            return  # a restart after a failure
-        self._begun.add(name)
-        values, fixed = trial.config[VALUES], trial.config[FIXED]
-        experiment = self.file.experiment.with_values(values)
-        tags = {"bgsweep.fixed": fixed} if fixed else {}
-        run = self.tracker.trial_run(self.parent, name, experiment, tags)
-        known = self.records.get(name)
-        if known is not None:  # the sweep itself was resumed
-            known.began = time.time() - known.seconds
-            return
-        record = TrialRecord(name, values, fixed, experiment.digest, run)
-        self.records[name] = record
-        self.journal.write("started", trial=record.public())
+        self._hangs.moved(self._record(trial).id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
+        self._hangs.moved(record.id)
         # A restarted trial repeats the epochs since its checkpoint.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         for metrics in fresh:
@@ -87,25 +79,24 @@ class Monitor(Callback):
         )
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
         record.checkpoint = checkpoint.path
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.failures += 1
-        record.error = _reason(trial)
+        record = self._record(trial)
+        self._failed(record, trial)
         self.progress.note(
             f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
         )
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.end(trial_name(trial))
+        self.end(self._record(trial).id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.error = _reason(trial)
+        record = self._record(trial)
+        self._failed(record, trial)
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self.end(record.id, "failed")
 
@@ -128,6 +119,31 @@ class Monitor(Callback):
                 self.end(record.id)
         self.progress.update(self.records.values())
 
+    def _record(self, trial: Any) -> TrialRecord:
+        """A trial's record and MLflow run, begun now where Tune speaks of the trial for the first time.
+
+        That may be a failure: its actor's node can die before the trial has started.
+        """
+        name = trial_name(trial)
+        if name in self._begun:
+            return self.records[name]
+        self._begun.add(name)
+        values, fixed = trial.config[VALUES], trial.config[FIXED]
+        experiment = self.file.experiment.with_values(values)
+        run = self.tracker.trial_run(self.parent, name, experiment, {"bgsweep.fixed": fixed} if fixed else {})
+        known = self.records.get(name)
+        if known is not None:  # the sweep itself was resumed
+            known.began = time.time() - known.seconds
+            return known
+        record = self.records[name] = TrialRecord(name, values, fixed, experiment.digest, run)
+        self.journal.write("started", trial=record.public())
+        return record
+
+    def _failed(self, record: TrialRecord, trial: Any) -> None:
+        record.failures += 1
+        record.error = self._hangs.reason(record.id) or _reason(trial)
+        self.tracker.set_tags(record.run_id, {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error})
+
     def end(self, name: str, status: Status | None = None) -> Event:
         """Close a trial's record and run; give what the journal says of it."""
         record = self.records[name]
@@ -137,9 +153,39 @@ class Monitor(Callback):
         return self.journal.write("ended", trial=record.public())
 
     def _close_run(self, record: TrialRecord) -> None:
-        error = {"bgsweep.error": record.error} if record.error and record.status == "failed" else {}
-        self.tracker.set_tags(record.run_id, {"bgsweep.status": record.status, **error})
+        self.tracker.set_tag(record.run_id, "bgsweep.status", record.status)
         self.tracker.finish(record.run_id, "FAILED" if record.status == "failed" else "FINISHED")
+
+
+class Hangs:
+    """Ends the actors of trials that have not moved for too long, as if they had died; Tune then does as it would.
+
+    Args:
+        minutes: time without a result after which a trial hangs; None: none ever does.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._minutes = math.inf if minutes is None else minutes
+        self._moved: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+
+    def moved(self, name: str) -> None:
+        self._moved[name] = time.monotonic()
+
+    def end(self, trials: list[Any]) -> None:
+        for trial in trials:
+            if trial.status != Trial.RUNNING or (name := trial_name(trial)) in self._reasons:
+                continue
+            if time.monotonic() - self._moved[name] > 60 * self._minutes:
+                self._reasons[name] = (
+                    f"hangs: no result for {self._minutes:g} minutes; if that is too short for evaluate.every epochs, "
+                    "raise search.hang_minutes"
+                )
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def reason(self, name: str) -> str | None:
+        """Why a trial that has just failed did, where it was ended here."""
+        return self._reasons.pop(name, None)
 
 
 def _reason(trial: Any) -> str:

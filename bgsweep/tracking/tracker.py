@@ -1,5 +1,6 @@
 """Everything that talks to MLflow's tracking: runs with their parameters, metrics and files, and how each ends."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -7,10 +8,10 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from bgsweep.tracking.provenance import owner, owner_lives, provenance
 from bgsweep.tracking.writer import Writer, one_line, without_password
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+T = TypeVar("T")
 
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
 
@@ -55,19 +57,9 @@ class Tracker:
     """
 
     def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = 300) -> None:
-        _quiet_mlflow()
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
         self.address = address
-        try:
-            self.client = MlflowClient(tracking_uri=address)
+        with mlflow_client(address) as self.client:
             self.experiment_id = _experiment_id(self.client, address, experiment)
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
-                "MLFLOW_TRACKING_URI to keep the runs in a local folder"
-            ) from error
         self._writer = Writer(without_password(address), patience)
         self._parents: list[str] = []
         self._trials: list[str] = []
@@ -193,6 +185,14 @@ class Tracker:
 
         self._log_bytes(run, cv2.imencode(".png", image[..., ::-1])[1].tobytes(), path)
 
+    def ask(self, call: Callable[[], T]) -> T:
+        """Make a call whose answer is needed, after all that was queued before it, and again while MLflow is away.
+
+        Raises:
+            UserError: MLflow refuses, or is away for too long.
+        """
+        return self._writer.ask(call)
+
     def finish(self, run: str, status: Status) -> None:
         """Queue a run's end."""
         ended = _milliseconds()
@@ -261,6 +261,22 @@ class Tracker:
                 self.client.log_artifact(run, str(file), folder or None)
 
         self._writer.submit(write)
+
+
+@contextlib.contextmanager
+def mlflow_client(address: str) -> Iterator[Any]:
+    """MLflow's client at a tracking URI; raises `UserError` for what MLflow refuses within, or where it is gone."""
+    _quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield MlflowClient(tracking_uri=address)
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
+            "MLFLOW_TRACKING_URI to keep the runs in a local folder"
+        ) from error
 
 
 def _quiet_mlflow() -> None:
