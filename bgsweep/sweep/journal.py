@@ -62,9 +62,11 @@ class Journal:
         """Tune pickles the searcher, which holds this, into its own state file; nothing reads that."""
         return type(None), ()
 
-    def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
+    def write(self, event: str, **values: Any) -> Event:
+        written = {"time": time.time(), "event": event, **values}
+        self._file.write(json.dumps(written) + "\n")
         self._file.flush()
+        return written
 
 
 class Pulse:

@@ -1,6 +1,7 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from ray.tune import Callback
 
 from bgsweep.config import SweepFile
 from bgsweep.sweep.guards import Disk, Hangs
-from bgsweep.sweep.journal import Journal, Status, TrialRecord
+from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
@@ -56,13 +57,14 @@ class Monitor(Callback):
     ) -> None:
         record = self._record(trial)
         self._hangs.moved(record.id)
-        for metrics in result["history"]:
-            if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
+        # A restarted trial repeats the epochs since its checkpoint.
+        fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
+        for metrics in fresh:
+            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
-        latest = result["history"][-1]
-        if latest["epoch"] <= record.epochs:
+        if not fresh:
             return
+        latest = fresh[-1]
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
@@ -73,6 +75,7 @@ class Monitor(Callback):
             run_id=record.run_id,
             epoch=record.epochs,
             metrics=record.metrics,
+            history=fresh,
             seconds=record.seconds,
             checkpoint=record.checkpoint,
         )
@@ -91,7 +94,7 @@ class Monitor(Callback):
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(self._record(trial))
+        self.end(self._record(trial).id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -99,7 +102,24 @@ class Monitor(Callback):
         if self.disk.full:  # the sweep is resumed with this trial
             return
         self.progress.note(f"{record.id} failed for good: {record.error}")
-        self._end(record, "failed")
+        self.end(record.id, "failed")
+
+    def catch_up(self, past: Iterable[Event]) -> None:
+        """Take up the records of a sweep whose driver died, and tell MLflow what it had not been told by then."""
+        for record in self.records.values():
+            record.began = time.time() - record.seconds
+            if record.run_id and record.status != "running":
+                self._runs[record.id] = record.run_id
+            else:
+                self._open(record)
+        logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
+        for event in past:
+            for metrics in event["history"] if event["event"] == "result" else ():
+                if metrics["epoch"] > logged[event["id"]]:
+                    self.tracker.log_metrics(self._runs[event["id"]], int(metrics["epoch"]), metrics)
+        for record in self.records.values():
+            if record.status != "running":
+                self._close_run(record)
 
     def close(self) -> None:
         """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
@@ -108,12 +128,8 @@ class Monitor(Callback):
         """
         for record in self.records.values():
             if record.status == "running":
-                self._end(record)
-            if not record.run_id:
-                if record.id not in self._runs:  # ended before the sweep was resumed, while MLflow was away
-                    self._open(record)
-                    self._finish(record)
-                record.run_id = self.tracker.run_id(self._runs[record.id])
+                self.end(record.id)
+            record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
 
     def _record(self, trial: Any) -> TrialRecord:
@@ -125,15 +141,11 @@ class Monitor(Callback):
         if name in self._runs:
             return self.records[name]
         values, fixed = trial.config[VALUES], trial.config[FIXED]
-        known = self.records.get(name)
-        if known is None:
-            digest = self.file.experiment.with_values(values).digest
-            self.records[name] = TrialRecord(name, values, fixed, digest, "")
-            self.journal.write("started", trial=self.records[name].public())
-        else:  # the sweep itself was resumed
-            known.began = time.time() - known.seconds
-        self._open(self.records[name])
-        return self.records[name]
+        digest = self.file.experiment.with_values(values).digest
+        record = self.records[name] = TrialRecord(name, values, fixed, digest, "")
+        self._open(record)
+        self.journal.write("started", trial=record.public())
+        return record
 
     def _open(self, record: TrialRecord) -> None:
         experiment = self.file.experiment.with_values(record.params)
@@ -147,14 +159,16 @@ class Monitor(Callback):
         told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
         self.tracker.set_tags(self._runs[record.id], told)
 
-    def _end(self, record: TrialRecord, status: Status | None = None) -> None:
+    def end(self, name: str, status: Status | None = None) -> Event:
+        """Close a trial's record and run; give what the journal says of it."""
+        record = self.records[name]
         whole = record.epochs >= self.file.experiment.training.epochs
         record.status = status or ("completed" if whole else "stopped")
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
-        self._finish(record)
-        self.journal.write("ended", trial=record.public())
+        self._close_run(record)
+        return self.journal.write("ended", trial=record.public())
 
-    def _finish(self, record: TrialRecord) -> None:
+    def _close_run(self, record: TrialRecord) -> None:
         self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
         self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
 

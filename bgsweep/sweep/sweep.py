@@ -77,6 +77,7 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
         write_manifest(folder, manifest)
         with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
+            monitor.catch_up(past)
             _tune(file, folder, monitor, past)
             if monitor.disk.full:
                 raise UserError(
@@ -140,6 +141,8 @@ class _Stop(tune.Stopper):
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
+    scheduler, doomed = build_scheduler(file, past)
+    past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
@@ -152,7 +155,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         trainable(file, folder),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(file, past, monitor.journal),
-            scheduler=build_scheduler(file, past),
+            scheduler=scheduler,
             num_samples=total_trials(file) - ended,
             max_concurrent_trials=concurrent,
             reuse_actors=file.experiment.workers.count == 1,

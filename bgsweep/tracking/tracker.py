@@ -156,6 +156,11 @@ class Tracker:
         ]
         self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
 
+    def last_epoch(self, run: str) -> int:
+        """The last epoch whose values a run has; 0 where it has none."""
+        metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
+        return max((point.step for point in metric), default=0)
+
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Queue tags."""
         from mlflow.entities import RunTag
