@@ -154,7 +154,7 @@ class Monitor(Callback):
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:
         record.failures += 1
-        record.error = self._hangs.reason(record.id) or _reason(trial)
+        record.error = self._hangs.reason(record.id) or reason_of(trial)
         self.disk.learn(record.error)
         told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
         self.tracker.set_tags(self._runs[record.id], told)
@@ -173,7 +173,7 @@ class Monitor(Callback):
         self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
 
 
-def _reason(trial: Any) -> str:
+def reason_of(trial: Any) -> str:
     """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
 
     Read from Tune's text file: unpickling the exception could bring torch into the driver.
