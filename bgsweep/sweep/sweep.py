@@ -162,7 +162,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=_place(folder),
             storage_path=str(folder),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),
@@ -172,6 +172,11 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         ),
     )
     tuner.fit()
+
+
+def _place(folder: Path) -> str:
+    """A name for this driver's trials and checkpoints: a checkpoint that it goes on from must not be written over."""
+    return f"tune-{len(list(folder.glob('tune-*')))}"
 
 
 def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
