@@ -10,6 +10,7 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
 from bgsweep.tracking import Tracker, provenance
+from bgsweep.tracking.tracker import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
         ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, and ``model``
         (``name``, ``version``, ``alias``, ``reason``): plain values.
     """
-    tracker.flush()
+    tracker.flush(PATIENCE)
     task = ray.remote(num_cpus=file.search.cpus, num_gpus=file.search.gpus)(_crown)
     verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
     return verdict
