@@ -1,5 +1,6 @@
 """Results as text for a person; the same results are what `--json` prints."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ def show_sweep(result: dict[str, Any]) -> str:
     """Trials, champion beside baseline and untrained encoder, and where everything is."""
     model = result["model"]
     lines = [
-        _trials(result["trials"]),
+        _trials(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
         _comparison(result),
         f"MLflow store   {result['tracking_uri']}",
         f"look at it     mlflow ui --backend-store-uri {result['tracking_uri']}",
@@ -161,10 +162,13 @@ def show_masks_show(result: dict[str, Any]) -> str:
     return f"wrote {result['picture']} ({looked_at}; {result['without_mask']} images have no mask)"
 
 
-def _trials(trials: list[dict[str, Any]]) -> str:
+def _trials(trials: list[dict[str, Any]], front: Sequence[str] = ()) -> str:
     table = Table(title="Trials", title_justify="left", box=None, pad_edge=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
-    for name in ("trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), "kNN %", ""):
+    scores = {"knn_top1": "kNN %"} | (
+        {"bg_gap": "gap %"} if any("bg_gap" in each["metrics"] for each in trials) else {}
+    )
+    for name in ("trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), *scores.values(), ""):
         table.add_column(name, justify="left" if name in ("trial", "state", "") else "right")
     for trial in trials:
         values = (trial["params"].get(key, "") for key in keys)
@@ -173,10 +177,16 @@ def _trials(trials: list[dict[str, Any]]) -> str:
             trial["status"],
             str(trial["epochs"]),
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
-            _percent(trial["metrics"].get("knn_top1")),
-            trial["fixed"] or "",
+            *(_mean(trial["metrics"], name) for name in scores),
+            ", ".join(filter(None, [trial["fixed"], "on the front" if trial["id"] in front else ""])),
         )
     return _text(table)
+
+
+def _mean(metrics: dict[str, float], name: str) -> str:
+    """A value in percent, with its standard error where it is a mean over seeds."""
+    error = metrics.get(f"{name}_se")
+    return _percent(metrics.get(name)) + ("" if error is None else f" ± {_percent(error)}")
 
 
 def _comparison(result: dict[str, Any]) -> str:
@@ -193,6 +203,11 @@ def _comparison(result: dict[str, Any]) -> str:
         rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
     for label, path in rows:
         table.add_row(label, *(_percent(_at(result[name]["metrics"], path)) for name in names))
+    for name, label in (("knn_top1", "kNN"), ("linear_top1", "linear probe"), ("bg_gap", "kNN bg_gap")):
+        over = [result[role].get("seeds", {}).get(name) for role in names]
+        if any(over):
+            cells = (f"{_percent(each['mean'])} ± {_percent(each['se'])}" if each else "" for each in over)
+            table.add_row(f"{label}, mean of seeds", *cells)
     return _text(table)
 
 

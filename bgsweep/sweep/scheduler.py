@@ -64,8 +64,8 @@ def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialSchedul
         return FIFOScheduler()
     scheduler = SparingASHA(
         time_attr="epoch",
-        metric=search.metric,
-        mode=search.mode,
+        metric=search.metrics[0],
+        mode=str(search.mode),
         max_t=file.experiment.training.epochs,
         grace_period=min(search.grace_epochs, file.experiment.training.epochs),
         reduction_factor=search.reduction,

@@ -15,6 +15,7 @@ from bgsweep.errors import UserError
 from bgsweep.pretrain import gpus_of_worker
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
+from bgsweep.sweep.front import best_of, pareto
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -41,7 +42,8 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
 
     Returns:
-        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values.
+        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values. With
+        several metrics also ``pareto``: each ``trial`` of the front with its ``values``.
 
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
@@ -78,7 +80,8 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
             _tune(file, folder, monitor, past)
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
-            ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
+            front = pareto(records, file.search.signs)
+            ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
             verdict = crown(file, tracker, ending)
         result = {
@@ -87,6 +90,11 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
             "trials": [record.public() for record in records],
             **verdict,
         }
+        if len(file.search.metrics) > 1:
+            result["pareto"] = [
+                {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
+                for each in front
+            ]
         write_manifest(folder, manifest | {"result": result})
     return result
 
@@ -184,16 +192,13 @@ def _concurrency(file: SweepFile) -> int:
     return max(1, min(room, int(have.get("GPU", 0) // gpus)) if gpus else room)
 
 
-def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:
+def _best(file: SweepFile, records: list[TrialRecord], front: list[TrialRecord]) -> TrialRecord:
     """The best of the trials that ran to their end: compared with the baseline at equal training."""
-    metric = file.search.metric
-    ended = [record for record in records if record.status == "completed" and metric in record.metrics]
-    if not ended:
+    if not front:
         failed = [record for record in records if record.status == "failed"]
         reason = f"; the last one: {failed[-1].error}" if failed else ""
         raise UserError(f"no trial ran to its end, {len(failed)} of {len(records)} failed{reason}")
-    sign = 1 if file.search.mode == "max" else -1
-    return max(ended, key=lambda record: sign * record.metrics[metric])
+    return best_of(front, file.search.signs)
 
 
 def _baseline(records: list[TrialRecord]) -> TrialRecord | None:
