@@ -66,9 +66,10 @@ class Run:
         save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
         return path
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        """Go on from a checkpoint; a ``foreign`` one may be of an experiment with other settings."""
         state = load_checkpoint(folder / CHECKPOINT_FILE)
-        self.training.load_state_dict(state)
+        (self.training.adopt if foreign else self.training.load_state_dict)(state)
         self.metrics = state["metrics"]
 
 
@@ -119,9 +120,9 @@ class SeededRun:
             run.save(below)
         return folder / CHECKPOINT_FILE
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, foreign: bool = False) -> None:
         for run, below in self._places(folder):
-            run.restore(below)
+            run.restore(below, foreign)
         self.metrics = self._averaged()
 
     def _places(self, folder: Path) -> list[tuple[Run, Path]]:

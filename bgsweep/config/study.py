@@ -148,6 +148,8 @@ class SweepFile(Section):
                 "search.scheduler: pbt passes trained weights on between trials of one worker each; set "
                 "workers.count: 1"
             )
+        if search.concurrent is not None:
+            raise ValueError("search.concurrent: pbt trains as many trials at once as there is room for; leave it out")
         if search.perturb_epochs % every:
             raise ValueError(
                 f"search.perturb_epochs: {search.perturb_epochs} is not a multiple of evaluate.every {every}"

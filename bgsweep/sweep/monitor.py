@@ -8,7 +8,7 @@ from ray.tune import Callback
 
 from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import Journal, Status, TrialRecord
-from bgsweep.sweep.progress import Progress
+from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
 
@@ -87,6 +87,20 @@ class Monitor(Callback):
         record = self.records[trial_name(trial)]
         record.checkpoint = checkpoint.path
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
+
+    def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:
+        """What trials of a population have taken over from one another at a generation's end."""
+        for exchange in exchanges:
+            exchange["digest"] = self.file.experiment.with_values(exchange["values"]).digest
+        self.journal.write("generation", epoch=epoch, exchanges=exchanges)
+        for exchange in exchanges:
+            record = self.records[exchange["id"]]
+            record.take_over(epoch, exchange)
+            lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
+            tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
+            self.tracker.set_tags(record.run_id, tags)
+            self.tracker.log_json(record.run_id, record.lineage, "lineage.json")
+            self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self.records[trial_name(trial)]

@@ -125,6 +125,9 @@ class Proposals(Searcher):
                 self._report(event["id"], {"epoch": event["epoch"], **event["metrics"]})
             elif event["event"] == "checkpoint":
                 running[event["id"]][CHECKPOINT] = event["path"]
+            elif event["event"] == "generation":
+                for exchange in event["exchanges"]:
+                    running[exchange["id"]] |= {VALUES: exchange["values"], CHECKPOINT: exchange["checkpoint"]}
             elif event["event"] == "ended":
                 trial = event["trial"]
                 result = {"epoch": trial["epochs"], **trial["metrics"]}

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
@@ -30,6 +31,7 @@ from bgsweep.sweep.journal import (
     write_manifest,
 )
 from bgsweep.sweep.monitor import Monitor
+from bgsweep.sweep.population import Population
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
@@ -153,9 +155,11 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         trainable(file, folder),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(file, past, monitor.journal),
-            scheduler=build_scheduler(file, past),
+            scheduler=_scheduler(file, folder, monitor, past, total_trials(file) - ended),
             num_samples=total_trials(file) - ended,
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=None
+            if file.search.scheduler == "pbt"
+            else concurrent,  # or those that wait would count
             reuse_actors=file.experiment.workers.count == 1,
             trial_dirname_creator=trial_name,
         ),
@@ -170,6 +174,12 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         ),
     )
     tuner.fit()
+
+
+def _scheduler(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], trials: int) -> TrialScheduler:
+    if file.search.scheduler == "pbt":
+        return Population(file, folder / "taken_over", trials, monitor.exchanged, past)
+    return build_scheduler(file, past)
 
 
 def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:

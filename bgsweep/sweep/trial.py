@@ -27,8 +27,12 @@ class InProcessTrial(tune.Trainable):
         file = trial_file(self.tree, config[VALUES])
         threads(file.search.cpus)
         self.run = start(file, file.search.seeds)
+        self.foreign = file.search.scheduler == "pbt"
+        self.stands = False
         if config[CHECKPOINT]:
-            self.run.restore(Path(config[CHECKPOINT]))
+            self.run.restore(Path(config[CHECKPOINT]), self.foreign)
+            # A resumed trial of a population says where it is: it may have come to its generation's end.
+            self.stands = self.foreign
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -38,8 +42,9 @@ class InProcessTrial(tune.Trainable):
         """Train to the next online evaluation; the epochs on the way are in ``history``."""
         metrics = self.run.file.search.metrics
         history: list[dict[str, float]] = []
-        if self.run.finished:  # a resumed trial whose driver died between its last checkpoint and its end
-            history.append(self.run.metrics)
+        if self.run.finished or self.stands:  # finished: its driver died between its last checkpoint and its end
+            self.stands = False
+            return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
         while not history or not (self.run.finished or all(name in history[-1] for name in metrics)):
             history.append(self.run.step_epoch())
         return {**history[-1], "history": history, "done": self.run.finished}
@@ -48,7 +53,8 @@ class InProcessTrial(tune.Trainable):
         self.run.save(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        self.run.restore(Path(checkpoint))
+        self.run.restore(Path(checkpoint), self.foreign)
+        self.stands = False
 
 
 def trainable(file: SweepFile, folder: Path) -> Any:
