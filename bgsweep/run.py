@@ -52,10 +52,14 @@ class Run:
         metrics = self.training.step_epoch()
         due = self.finished or self.epoch % self.file.evaluate.every == 0
         if due and self.rank == 0:
-            encode = encode_with(self.training.method.encoder, self.placement.device)
-            metrics |= online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+            metrics |= self.evaluate()
         self.metrics = {"epoch": self.epoch, **metrics}
         return self.metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Look at the encoder as it is, on the validation split."""
+        encode = encode_with(self.training.method.encoder, self.placement.device)
+        return online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0

@@ -40,6 +40,33 @@ def show_status(result: dict[str, Any]) -> str:
     return "\n".join(lines) or "no sweep in this store"
 
 
+def show_plan(result: dict[str, Any]) -> str:
+    """What was measured or given, and a line for each setting."""
+    cost, rows = result["cost"], result["settings"]
+    table = Table(title="Expected", title_justify="left", box=None, pad_edge=False)
+    for name in ("", "wall time", "from", "to", "GPU-hours", "price", "in use %", "epochs", "whole trials"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        table.add_row(
+            row["setting"],
+            *(_duration(row[name]) for name in ("hours", "hours_low", "hours_high")),
+            f"{row['gpu_hours']:.3g}",
+            "" if row["price"] is None else f"{row['price']:.2f}",
+            f"{100 * row['utilisation']:.0f}",
+            f"{row['epochs']:.0f}",
+            f"{row['whole_trials']:.1f}",
+        )
+    each = f"{cost['epoch']:.3g} s an epoch"
+    if cost["evaluation"]:
+        each += f", {cost['evaluation']:.2g} s an evaluation"
+    return f"{result['trials']} trials, {result['at_once']} at once, {each}\n{_text(table)}"
+
+
+def _duration(hours: float) -> str:
+    minutes = hours * 60
+    return f"{minutes * 60:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
 def show_stop(result: dict[str, Any]) -> str:
     return f"{result['sweep']} ends its trials; `bgsweep status {result['sweep']}` shows how far it is"
 
