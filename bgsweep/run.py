@@ -19,7 +19,7 @@ from bgsweep.evaluation import Report, check, final, online
 from bgsweep.models import ImageEncoder
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
 from bgsweep.training.encode import encode_with
-from bgsweep.training.loop import initial_method
+from bgsweep.training.loop import Diverged, initial_method
 
 CHECKPOINT_FILE = "state.pt"
 
@@ -52,7 +52,11 @@ class Run:
         metrics = self.training.step_epoch()
         due = self.finished or self.epoch % self.file.evaluate.every == 0
         if due and self.rank == 0:
-            metrics |= self.evaluate()
+            found = self.evaluate()
+            for name, value in found.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} is {value} in epoch {self.epoch}")
+            metrics |= found
         self.metrics = {"epoch": self.epoch, **metrics}
         return self.metrics
 

@@ -31,9 +31,17 @@ class Search(Section):
         1, description="each trial trains so many times, from experiment.seed on, and counts by its mean"
     )
     concurrent: Count | None = Field(None, description="trials at once; null: as many as the cluster has room for")
+    wait_minutes: NonNegative | None = Field(
+        None,
+        description="how long to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else not at all",
+    )
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    hang_minutes: Positive | None = Field(
+        120,
+        description="a trial without an online evaluation for so long is taken to hang, and has failed; null: never",
+    )
 
     @field_validator("algorithm", mode="before")
     @classmethod

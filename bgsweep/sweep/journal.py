@@ -136,10 +136,11 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
             record = records[event["id"]]
             record.epochs, record.metrics, record.seconds = event["epoch"], event["metrics"], event["seconds"]
             record.checkpoint = event["checkpoint"] or record.checkpoint
+            record.run_id = event["run_id"] or record.run_id
         elif event["event"] == "checkpoint":
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
-            records[event["id"]].failures = event["failures"]
+            records[event["id"]].failures, records[event["id"]].error = event["failures"], event["error"]
         elif event["event"] == "generation":
             for exchange in event["exchanges"]:
                 records[exchange["id"]].take_over(event["epoch"], exchange)

@@ -1,10 +1,13 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from bgsweep.config import SweepFile
 from bgsweep.sweep.journal import Journal, Status, TrialRecord
@@ -34,39 +37,28 @@ class Monitor(Callback):
         self.parent = parent
         self.progress = progress
         self.records = records
-        self._begun: set[str] = set()
+        self._runs: dict[str, str] = {}
+        self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
         return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._hangs.end(trials)
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name = trial_name(trial)
-        if name in self._begun:
-            return  # a restart after a failure
-        self._begun.add(name)
-        values, fixed = trial.config[VALUES], trial.config[FIXED]
-        experiment = self.file.experiment.with_values(values)
-        tags = {"bgsweep.fixed": fixed} if fixed else {}
-        run = self.tracker.trial_run(self.parent, name, experiment, tags)
-        known = self.records.get(name)
-        if known is not None:  # the sweep itself was resumed
-            known.began = time.time() - known.seconds
-            return
-        record = TrialRecord(name, values, fixed, experiment.digest, run)
-        self.records[name] = record
-        self.journal.write("started", trial=record.public())
+        self._hangs.moved(self._record(trial).id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
+        self._hangs.moved(record.id)
         for metrics in result["history"]:
             if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
+                self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
         latest = result["history"][-1]
         if latest["epoch"] <= record.epochs:
@@ -74,9 +66,11 @@ class Monitor(Callback):
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
+        record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id], wait=False)
         self.journal.write(
             "result",
             id=record.id,
+            run_id=record.run_id,
             epoch=record.epochs,
             metrics=record.metrics,
             seconds=record.seconds,
@@ -84,7 +78,7 @@ class Monitor(Callback):
         )
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
         record.checkpoint = checkpoint.path
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
@@ -103,37 +97,107 @@ class Monitor(Callback):
             self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.failures += 1
-        record.error = _reason(trial)
+        record = self._record(trial)
+        self._failed(record, trial)
         self.progress.note(
             f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
         )
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(self.records[trial_name(trial)])
+        self._end(self._record(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.error = _reason(trial)
-        self.tracker.set_tag(record.run_id, "bgsweep.error", record.error)
+        record = self._record(trial)
+        self._failed(record, trial)
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self._end(record, "failed")
 
     def close(self) -> None:
-        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs."""
+        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
+
+        Afterwards every record has its run's id; what MLflow was away for is waited for.
+        """
         for record in self.records.values():
             if record.status == "running":
                 self._end(record)
+            if not record.run_id:
+                if record.id not in self._runs:  # ended before the sweep was resumed, while MLflow was away
+                    self._open(record)
+                    self._finish(record)
+                record.run_id = self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
+
+    def _record(self, trial: Any) -> TrialRecord:
+        """A trial's record and MLflow run, begun now where Tune speaks of the trial for the first time.
+
+        That may be a failure: its actor's node can die before the trial has started.
+        """
+        name = trial_name(trial)
+        if name in self._runs:
+            return self.records[name]
+        values, fixed = trial.config[VALUES], trial.config[FIXED]
+        known = self.records.get(name)
+        if known is None:
+            digest = self.file.experiment.with_values(values).digest
+            self.records[name] = TrialRecord(name, values, fixed, digest, "")
+            self.journal.write("started", trial=self.records[name].public())
+        else:  # the sweep itself was resumed
+            known.began = time.time() - known.seconds
+        self._open(self.records[name])
+        return self.records[name]
+
+    def _open(self, record: TrialRecord) -> None:
+        experiment = self.file.experiment.with_values(record.params)
+        tags = {"bgsweep.fixed": record.fixed} if record.fixed else {}
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+
+    def _failed(self, record: TrialRecord, trial: Any) -> None:
+        record.failures += 1
+        record.error = self._hangs.reason(record.id) or _reason(trial)
+        self.tracker.set_tags(record.run_id, {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error})
 
     def _end(self, record: TrialRecord, status: Status | None = None) -> None:
         whole = record.epochs >= self.file.experiment.training.epochs
-        record.status = status = status or ("completed" if whole else "stopped")
-        self.tracker.set_tag(record.run_id, "bgsweep.status", status)
-        self.tracker.finish(record.run_id, "FAILED" if status == "failed" else "FINISHED")
+        record.status = status or ("completed" if whole else "stopped")
+        record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
+        self._finish(record)
         self.journal.write("ended", trial=record.public())
+
+    def _finish(self, record: TrialRecord) -> None:
+        self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
+        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
+
+
+class Hangs:
+    """Ends the actors of trials that have not moved for too long, as if they had died; Tune then does as it would.
+
+    Args:
+        minutes: time without a result after which a trial hangs; None: none ever does.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._minutes = math.inf if minutes is None else minutes
+        self._moved: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+
+    def moved(self, name: str) -> None:
+        self._moved[name] = time.monotonic()
+
+    def end(self, trials: list[Any]) -> None:
+        for trial in trials:
+            if trial.status != Trial.RUNNING or (name := trial_name(trial)) in self._reasons:
+                continue
+            if time.monotonic() - self._moved[name] > 60 * self._minutes:
+                self._reasons[name] = (
+                    f"hangs: no result for {self._minutes:g} minutes; if that is too short for evaluate.every epochs, "
+                    "raise search.hang_minutes"
+                )
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def reason(self, name: str) -> str | None:
+        """Why a trial that has just failed did, where it was ended here."""
+        return self._reasons.pop(name, None)
 
 
 def _reason(trial: Any) -> str:
