@@ -59,7 +59,7 @@ def show_plan(result: dict[str, Any]) -> str:
         table.add_row(
             row["setting"],
             *(_duration(row[name]) for name in ("hours", "hours_low", "hours_high")),
-            f"{row['gpu_hours']:.3g}",
+            f"{row['gpu_hours']:.0f}" if row["gpu_hours"] >= 100 else f"{row['gpu_hours']:.3g}",
             "" if row["price"] is None else f"{row['price']:.2f}",
             f"{100 * row['utilisation']:.0f}",
             f"{row['epochs']:.0f}",

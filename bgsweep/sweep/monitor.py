@@ -92,8 +92,8 @@ class Monitor(Callback):
             record.take_over(epoch, exchange)
             lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
             tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
-            self.tracker.set_tags(record.run_id, tags)
-            self.tracker.log_json(record.run_id, record.lineage, "lineage.json")
+            self.tracker.set_tags(self._runs[record.id], tags)
+            self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
             self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
