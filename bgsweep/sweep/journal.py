@@ -42,8 +42,9 @@ class TrialRecord:
 
     def take_over(self, epoch: int, exchange: dict[str, Any]) -> None:
         """Note what it goes on with from a generation's end on: another trial's weights, and its own new values."""
+        step = {"epoch": epoch, "donor": exchange["donor"], "before": self.params, "params": exchange["values"]}
+        self.lineage.append(step)
         self.params, self.digest, self.checkpoint = exchange["values"], exchange["digest"], exchange["checkpoint"]
-        self.lineage.append({"epoch": epoch, "donor": exchange["donor"], "params": self.params})
 
     def public(self) -> dict[str, Any]:
         """The form in which ``--json`` and the journal show it."""

@@ -148,8 +148,12 @@ class Monitor(Callback):
         return self.records[name]
 
     def _open(self, record: TrialRecord) -> None:
-        experiment = self.file.experiment.with_values(record.params)
-        tags = {"bgsweep.fixed": record.fixed} if record.fixed else {}
+        # MLflow's parameters cannot change: they are what the trial began with.
+        experiment = self.file.experiment.with_values(record.lineage[0]["before"] if record.lineage else record.params)
+        seeds = range(experiment.seed, experiment.seed + self.file.search.seeds)
+        tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
+        if record.fixed:
+            tags["bgsweep.fixed"] = record.fixed
         self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:

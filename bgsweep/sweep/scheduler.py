@@ -84,7 +84,8 @@ def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialSchedul
     """
     search, epochs = file.search, file.experiment.training.epochs
     grace = min(search.grace_epochs, epochs)
-    shared: dict[str, Any] = {"time_attr": "epoch", "metric": search.metrics[0], "mode": search.mode}
+    metric, sign = next(iter(search.signs.items()))
+    shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
     scheduler: SparingASHA | SparingMedian
     if search.scheduler == "asha":
         scheduler = SparingASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
