@@ -142,6 +142,14 @@ class Space(Section):
                 if distribution.applies(values):
                     yield key, index, distribution
 
+    def conditions(self, distribution: Distribution) -> dict[str, Any]:
+        """Values of other keys for which a distribution applies."""
+        values: dict[str, Any] = {}
+        for key, wanted in distribution.when.items():
+            origin = next(each for each in self.parameters[key] if wanted[0] in (each.options or ()))
+            values |= {**self.conditions(origin), key: wanted[0]}
+        return values
+
     def distributions(self) -> Iterator[Distribution]:
         """Those of all keys."""
         for each in self.parameters.values():

@@ -56,7 +56,7 @@ class SweepFile(Section):
             if self.search.algorithm == "grid" and distribution.options is None:
                 raise ValueError(f"space.{key}: a grid search needs `grid` or `choice`, not a range")
             for value in distribution.extremes():
-                self._check_everywhere(key, {**self._conditions(distribution), key: value})
+                self._check_everywhere(key, {**self.space.conditions(distribution), key: value})
 
     def _check_everywhere(self, key: str, given: dict[str, Any]) -> None:
         """Try a key's value beside every value of the keys that decide about others."""
@@ -89,14 +89,6 @@ class SweepFile(Section):
         if without:
             cure = f"; add `when: {{method.name: {having[0]}}}`" if having else ""
             raise ValueError(f"space.{key}: {without[0]} has no such key{cure}")
-
-    def _conditions(self, distribution: Distribution) -> dict[str, Any]:
-        """Values of other keys for which a distribution applies."""
-        values: dict[str, Any] = {}
-        for key, wanted in distribution.when.items():
-            origin = next(each for each in self.space.parameters[key] if wanted[0] in (each.options or ()))
-            values |= {**self._conditions(origin), key: wanted[0]}
-        return values
 
     def _check_point(self, place: str, point: dict[str, Any]) -> None:
         for key in point:

@@ -33,6 +33,7 @@ class Population(FIFOScheduler):
     Args:
         folder: where copies of the donors' checkpoints are kept until the next generation.
         size: how many trials there will be.
+        at_once: how many trials there is room for.
         tell: called with a generation's epoch and exchanges before any trial goes on.
         past: what happened in the sweep before its driver died.
     """
@@ -42,11 +43,12 @@ class Population(FIFOScheduler):
         file: SweepFile,
         folder: Path,
         size: int,
+        at_once: int,
         tell: Callable[[int, list[Exchange]], None],
         past: Iterable[Event] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.file, self.folder, self.size, self.tell = file, folder, size, tell
+        self.file, self.folder, self.size, self.at_once, self.tell = file, folder, size, at_once, tell
         self._end = file.search.perturb_epochs  # of the present generation
         self._scores: dict[tuple[str, int], float] = {}
         for event in past:
@@ -70,9 +72,10 @@ class Population(FIFOScheduler):
         living = [trial for trial in trials if not trial.is_finished()]
         if living and len(trials) == self.size and all(self._waits(trial) for trial in living):
             self._exchange(living)
-        for trial in living:
-            if trial.status == Trial.PENDING or (trial.status == Trial.PAUSED and not self._waits(trial)):
-                return trial
+        begun = sum(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in living)
+        if begun < self.at_once:
+            ready = (trial for trial in living if trial.status == Trial.PAUSED and not self._waits(trial))
+            return next(ready, None)
         return None
 
     def _waits(self, trial: Trial) -> bool:

@@ -156,7 +156,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         trainable(file, folder),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(file, past, monitor.journal),
-            scheduler=_scheduler(file, folder, monitor, past, total_trials(file) - ended),
+            scheduler=_scheduler(file, folder, monitor, past, concurrent),
             num_samples=total_trials(file) - ended,
             # A population's trials are all there at once: those that wait for the others would count.
             max_concurrent_trials=None if file.search.scheduler == "pbt" else concurrent,
@@ -176,9 +176,10 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
     tuner.fit()
 
 
-def _scheduler(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], trials: int) -> TrialScheduler:
+def _scheduler(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], concurrent: int) -> TrialScheduler:
     if file.search.scheduler == "pbt":
-        return Population(file, folder / "taken_over", trials, monitor.exchanged, past)
+        size = total_trials(file) - sum(record.status != "running" for record in monitor.records.values())
+        return Population(file, folder / "taken_over", size, concurrent, monitor.exchanged, past)
     return build_scheduler(file, past)
 
 

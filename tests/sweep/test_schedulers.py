@@ -76,7 +76,7 @@ class Member:
 
 def population(folder: Path, told: list[tuple[int, list[Exchange]]], size: int) -> Population:
     file = make(9, scheduler="pbt", perturb_epochs=3)
-    return Population(file, folder / "copies", size, lambda epoch, found: told.append((epoch, found)))
+    return Population(file, folder / "copies", size, 8, lambda epoch, found: told.append((epoch, found)))
 
 
 def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Path) -> None:
