@@ -29,6 +29,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing bgsweep and what it needs into $(VENV): some minutes and 6 GB, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Corruptions to compare ours with; what it asks for would put another OpenCV over ours, and it runs without.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug
 	@touch $(INSTALLED)
 
 clean:

@@ -17,13 +17,14 @@ from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, Super
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.study import SweepFile, load, load_suite, resolve
-from bgsweep.config.suite import Attacks, FewLabels, Pictures, Sets, SuiteFile
+from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
     "METRICS",
     "Attacks",
     "BYOLConfig",
     "Background",
+    "Corruptions",
     "Data",
     "Distribution",
     "Encoder",

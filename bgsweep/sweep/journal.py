@@ -58,6 +58,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         path = folder / _JOURNAL
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
@@ -68,9 +69,11 @@ class Journal:
         """Tune pickles the searcher, which holds this, into its own state file; nothing reads that."""
         return type(None), ()
 
-    def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
+    def write(self, event: str, **values: Any) -> Event:
+        written = {"time": time.time(), "event": event, **values}
+        self._file.write(json.dumps(written) + "\n")
         self._file.flush()
+        return written
 
 
 class Pulse:

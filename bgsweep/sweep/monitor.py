@@ -1,16 +1,15 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
-import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.tune import Callback
-from ray.tune.experiment import Trial
 
 from bgsweep.config import SweepFile
-from bgsweep.sweep.journal import Journal, Status, TrialRecord
+from bgsweep.sweep.guards import Disk, Hangs
+from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
@@ -38,6 +37,7 @@ class Monitor(Callback):
         self.progress = progress
         self.records = records
         self._runs: dict[str, str] = {}
+        self.disk = Disk(journal.folder)
         self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,6 +45,7 @@ class Monitor(Callback):
         return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.disk.look()
         self._hangs.end(trials)
         self.progress.update(self.records.values())
 
@@ -56,13 +57,14 @@ class Monitor(Callback):
     ) -> None:
         record = self._record(trial)
         self._hangs.moved(record.id)
-        for metrics in result["history"]:
-            if metrics["epoch"] > record.epochs:  # a restarted trial repeats the epochs since its checkpoint
-                self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
+        # A restarted trial repeats the epochs since its checkpoint.
+        fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
+        for metrics in fresh:
+            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
-        latest = result["history"][-1]
-        if latest["epoch"] <= record.epochs:
+        if not fresh:
             return
+        latest = fresh[-1]
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
@@ -73,6 +75,7 @@ class Monitor(Callback):
             run_id=record.run_id,
             epoch=record.epochs,
             metrics=record.metrics,
+            history=fresh,
             seconds=record.seconds,
             checkpoint=record.checkpoint,
         )
@@ -90,10 +93,7 @@ class Monitor(Callback):
         for exchange in exchanges:
             record = self.records[exchange["id"]]
             record.take_over(epoch, exchange)
-            lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
-            tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
-            self.tracker.set_tags(self._runs[record.id], tags)
-            self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
+            self._tell_lineage(record)
             self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -105,13 +105,32 @@ class Monitor(Callback):
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(self._record(trial))
+        self.end(self._record(trial).id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._failed(record, trial)
+        if self.disk.full:  # the sweep is resumed with this trial
+            return
         self.progress.note(f"{record.id} failed for good: {record.error}")
-        self._end(record, "failed")
+        self.end(record.id, "failed")
+
+    def catch_up(self, past: Iterable[Event]) -> None:
+        """Take up the records of a sweep whose driver died, and tell MLflow what it had not been told by then."""
+        for record in self.records.values():
+            record.began = time.time() - record.seconds
+            if record.run_id and record.status != "running":
+                self._runs[record.id] = record.run_id
+            else:
+                self._open(record)
+        logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
+        for event in past:
+            for metrics in event["history"] if event["event"] == "result" else ():
+                if metrics["epoch"] > logged[event["id"]]:
+                    self.tracker.log_metrics(self._runs[event["id"]], int(metrics["epoch"]), metrics)
+        for record in self.records.values():
+            if record.status != "running":
+                self._close_run(record)
 
     def close(self) -> None:
         """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
@@ -120,12 +139,8 @@ class Monitor(Callback):
         """
         for record in self.records.values():
             if record.status == "running":
-                self._end(record)
-            if not record.run_id:
-                if record.id not in self._runs:  # ended before the sweep was resumed, while MLflow was away
-                    self._open(record)
-                    self._finish(record)
-                record.run_id = self.tracker.run_id(self._runs[record.id])
+                self.end(record.id)
+            record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
 
     def _record(self, trial: Any) -> TrialRecord:
@@ -137,15 +152,11 @@ class Monitor(Callback):
         if name in self._runs:
             return self.records[name]
         values, fixed = trial.config[VALUES], trial.config[FIXED]
-        known = self.records.get(name)
-        if known is None:
-            digest = self.file.experiment.with_values(values).digest
-            self.records[name] = TrialRecord(name, values, fixed, digest, "")
-            self.journal.write("started", trial=self.records[name].public())
-        else:  # the sweep itself was resumed
-            known.began = time.time() - known.seconds
-        self._open(self.records[name])
-        return self.records[name]
+        digest = self.file.experiment.with_values(values).digest
+        record = self.records[name] = TrialRecord(name, values, fixed, digest, "")
+        self._open(record)
+        self.journal.write("started", trial=record.public())
+        return record
 
     def _open(self, record: TrialRecord) -> None:
         # MLflow's parameters cannot change: they are what the trial began with.
@@ -155,56 +166,37 @@ class Monitor(Callback):
         if record.fixed:
             tags["bgsweep.fixed"] = record.fixed
         self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+        if record.lineage:
+            self._tell_lineage(record)
+
+    def _tell_lineage(self, record: TrialRecord) -> None:
+        lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
+        tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
+        self.tracker.set_tags(self._runs[record.id], tags)
+        self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:
         record.failures += 1
-        record.error = self._hangs.reason(record.id) or _reason(trial)
-        self.tracker.set_tags(record.run_id, {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error})
+        record.error = self._hangs.reason(record.id) or reason_of(trial)
+        self.disk.learn(record.error)
+        told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
+        self.tracker.set_tags(self._runs[record.id], told)
 
-    def _end(self, record: TrialRecord, status: Status | None = None) -> None:
+    def end(self, name: str, status: Status | None = None) -> Event:
+        """Close a trial's record and run; give what the journal says of it."""
+        record = self.records[name]
         whole = record.epochs >= self.file.experiment.training.epochs
         record.status = status or ("completed" if whole else "stopped")
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
-        self._finish(record)
-        self.journal.write("ended", trial=record.public())
+        self._close_run(record)
+        return self.journal.write("ended", trial=record.public())
 
-    def _finish(self, record: TrialRecord) -> None:
+    def _close_run(self, record: TrialRecord) -> None:
         self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
         self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
 
 
-class Hangs:
-    """Ends the actors of trials that have not moved for too long, as if they had died; Tune then does as it would.
-
-    Args:
-        minutes: time without a result after which a trial hangs; None: none ever does.
-    """
-
-    def __init__(self, minutes: float | None) -> None:
-        self._minutes = math.inf if minutes is None else minutes
-        self._moved: dict[str, float] = {}
-        self._reasons: dict[str, str] = {}
-
-    def moved(self, name: str) -> None:
-        self._moved[name] = time.monotonic()
-
-    def end(self, trials: list[Any]) -> None:
-        for trial in trials:
-            if trial.status != Trial.RUNNING or (name := trial_name(trial)) in self._reasons:
-                continue
-            if time.monotonic() - self._moved[name] > 60 * self._minutes:
-                self._reasons[name] = (
-                    f"hangs: no result for {self._minutes:g} minutes; if that is too short for evaluate.every epochs, "
-                    "raise search.hang_minutes"
-                )
-                ray.kill(trial.temporary_state.ray_actor)
-
-    def reason(self, name: str) -> str | None:
-        """Why a trial that has just failed did, where it was ended here."""
-        return self._reasons.pop(name, None)
-
-
-def _reason(trial: Any) -> str:
+def reason_of(trial: Any) -> str:
     """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
 
     Read from Tune's text file: unpickling the exception could bring torch into the driver.
@@ -214,6 +206,7 @@ def _reason(trial: Any) -> str:
     lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
     if not lines:
         return text.strip()
-    line = lines[-1] if "ray::" in lines[0] else lines[0]  # a traceback, else a story of how the actor died
-    name, colon, message = line.partition(": ")
+    if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
+        return lines[-1].partition(" Some common causes")[0]
+    name, colon, message = lines[-1].partition(": ")
     return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

@@ -118,7 +118,7 @@ def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
     if file.search.scheduler == "pbt":
         return _generations(file, at_once, cost)
     draw = random.Random(seed)
-    scheduler: Any = build_scheduler(file)
+    scheduler: Any = build_scheduler(file)[0]
     trials = [_trial(file, number, draw.gauss(0.5, 0.1)) for number in range(total)]
     waiting = list(reversed(trials))
     events: list[tuple[float, int, Any]] = []

@@ -1,7 +1,7 @@
 """Who stops or changes trials before their end; the baseline always runs to its own."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +44,29 @@ class _Sparing(FIFOScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_remove(tune_controller, self._named(trial_name(trial)))
 
-    def replay(self, events: Iterable[Event]) -> None:
-        """Learn what trials had measured before the driver died."""
+    def replay(self, events: Sequence[Event]) -> list[str]:
+        """Learn what trials had measured before the driver died.
+
+        Returns:
+            The trials that their last result should have stopped, had the driver lived to do it.
+        """
         controller: Any = None
+        baseline, doomed = "", []
         for event in events:
             if event["event"] == "started":
                 super().on_trial_add(controller, self._named(event["trial"]["id"]))
+                baseline = event["trial"]["id"] if event["trial"]["fixed"] == "baseline" else baseline
             elif event["event"] == "result":
                 result = {"epoch": event["epoch"], **event["metrics"]}
-                super().on_trial_result(controller, self._named(event["id"]), result)
+                decision = super().on_trial_result(controller, self._named(event["id"]), result)
+                if decision == TrialScheduler.STOP and event["epoch"] < self.epochs and event["id"] != baseline:
+                    doomed.append(event["id"])
             elif event["event"] == "ended" and event["trial"]["status"] != "failed":
                 trial = event["trial"]
                 result = {"epoch": trial["epochs"], **trial["metrics"]}
                 super().on_trial_complete(controller, self._named(trial["id"]), result)
+        ended = {event["trial"]["id"] for event in events if event["event"] == "ended"}
+        return [name for name in doomed if name not in ended]
 
     @staticmethod
     def _named(name: str) -> Any:
@@ -77,10 +87,11 @@ class SparingMedian(_Sparing, MedianStoppingRule):
         return super().on_trial_result(tune_controller, trial, result)
 
 
-def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialScheduler:
+def build_scheduler(file: SweepFile, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
     """The configured scheduler, counting in the epochs that the runs themselves report; `Population` has its own room.
 
-    ``past`` is what happened in the sweep before its driver died.
+    ``past`` is what happened in the sweep before its driver died; beside the scheduler come the running trials that it
+    stops at once.
     """
     search, epochs = file.search, file.experiment.training.epochs
     grace = min(search.grace_epochs, epochs)
@@ -93,7 +104,6 @@ def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialSchedul
         # An endless time slice: a trial that too few others can be compared with goes on, and is not put aside.
         scheduler = SparingMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
     else:
-        return FIFOScheduler()
+        return FIFOScheduler(), []
     scheduler.epochs = epochs
-    scheduler.replay(past)
-    return scheduler
+    return scheduler, scheduler.replay(past)

@@ -19,6 +19,7 @@ from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.front import best_of, pareto
+from bgsweep.sweep.guards import Disk
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -80,7 +81,12 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
         write_manifest(folder, manifest)
         with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
+            monitor.catch_up(past)
             _tune(file, folder, monitor, past)
+            if monitor.disk.full:
+                raise UserError(
+                    f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
+                )
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             front = pareto(records, file.search.signs)
@@ -123,31 +129,34 @@ def _refuse_early(file: SweepFile) -> None:
         UserError: the trial's own.
     """
     gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus, max_retries=0)(set_up)
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up)
     try:
         ray.get(task.remote(dump(file)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 
 
-class _StopFile(tune.Stopper):
-    """Ends the search once somebody has put the stop file into the sweep's folder."""
+class _Stop(tune.Stopper):
+    """Ends the search once somebody has put the stop file into the sweep's folder, or the disk is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
+        self.disk = disk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.path.exists()
+        return bool(self.disk.full) or self.path.exists()
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
+    concurrent = _concurrency(file)
+    scheduler, doomed = _scheduler(file, folder, monitor, past, concurrent)
+    past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
-    concurrent = _concurrency(file)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -156,7 +165,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         trainable(file, folder),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(file, past, monitor.journal),
-            scheduler=_scheduler(file, folder, monitor, past, concurrent),
+            scheduler=scheduler,
             num_samples=total_trials(file) - ended,
             # A population's trials are all there at once: those that wait for the others would count.
             max_concurrent_trials=None if file.search.scheduler == "pbt" else concurrent,
@@ -167,7 +176,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
             name="tune",
             storage_path=str(folder),
             callbacks=[monitor],
-            stop=_StopFile(stop_file(folder)),
+            stop=_Stop(stop_file(folder), monitor.disk),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,
@@ -176,10 +185,13 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
     tuner.fit()
 
 
-def _scheduler(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], concurrent: int) -> TrialScheduler:
+def _scheduler(
+    file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], concurrent: int
+) -> tuple[TrialScheduler, list[str]]:
+    """The search's scheduler, and the running trials that it stops at once."""
     if file.search.scheduler == "pbt":
         size = total_trials(file) - sum(record.status != "running" for record in monitor.records.values())
-        return Population(file, folder / "taken_over", size, concurrent, monitor.exchanged, past)
+        return Population(file, folder / "taken_over", size, concurrent, monitor.exchanged, past), []
     return build_scheduler(file, past)
 
 

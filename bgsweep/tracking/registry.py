@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.tracking.tracker import Tracker, mlflow_client
+from bgsweep.tracking.client import mlflow_client
+from bgsweep.tracking.tracker import Tracker
 
 CHALLENGER = "challenger"
 NUMBERS = ("test_knn_top1", "test_linear_top1", "test_bg_gap")

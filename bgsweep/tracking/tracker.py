@@ -1,14 +1,11 @@
 """Everything that talks to MLflow's tracking: runs with their parameters, metrics and files, and how each ends."""
 
-import contextlib
 import functools
 import json
-import logging
-import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +16,9 @@ import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepFile
-from bgsweep.errors import UserError
+from bgsweep.tracking.client import experiment_id, mlflow_client
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
-from bgsweep.tracking.writer import Writer, one_line, without_password
+from bgsweep.tracking.writer import Writer, without_password
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 T = TypeVar("T")
@@ -30,18 +27,6 @@ PATIENCE = 3600.0
 """Seconds for which an MLflow server that is away is waited for."""
 
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
-
-
-def tracking_uri(store: Path) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
-    address = os.environ.get("MLFLOW_TRACKING_URI")
-    if address:
-        return address
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
-    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
 
 
 class Tracker:
@@ -63,7 +48,7 @@ class Tracker:
     def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = PATIENCE) -> None:
         self.address = address
         with mlflow_client(address) as self.client:
-            self.experiment_id = _experiment_id(self.client, address, experiment)
+            self.experiment_id = experiment_id(self.client, address, experiment)
         self._writer = Writer(without_password(address), patience)
         self._parents: list[str] = []
         self._trials: list[str] = []
@@ -142,7 +127,9 @@ class Tracker:
         begun = self._begun.get(run)
         if begun is None:
             return run
-        return self._writer.ask(begun.result) if wait or begun.done() else ""
+        if wait:
+            return self._writer.ask(lambda: self._id(run))
+        return begun.result() if begun.done() and not begun.exception() else ""
 
     def log_metrics(
         self,
@@ -168,6 +155,11 @@ class Tracker:
             if name != "epoch"
         ]
         self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
+
+    def last_epoch(self, run: str) -> int:
+        """The last epoch whose values a run has; 0 where it has none."""
+        metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
+        return max((point.step for point in metric), default=0)
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Queue tags."""
@@ -252,7 +244,11 @@ class Tracker:
     def _id(self, run: str) -> str:
         """MLflow's id of a run, for calls in the writer's thread: there a run has always begun."""
         begun = self._begun.get(run)
-        return run if begun is None else begun.result()
+        if begun is None:
+            return run
+        if begun.exception():  # that it could not be begun must not look like a server that is away now
+            raise RuntimeError(f"the run {run} was not begun: {begun.exception()}")
+        return begun.result()
 
     def _search(self, experiments: list[str], query: str) -> list[Any]:
         found: list[Any] = []
@@ -287,51 +283,6 @@ class Tracker:
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 
         self._writer.submit(write)
-
-
-@contextlib.contextmanager
-def mlflow_client(address: str) -> Iterator[Any]:
-    """MLflow's client at a tracking URI; raises `UserError` for what MLflow refuses within, or where it is gone."""
-    _quiet_mlflow()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield MlflowClient(tracking_uri=address)
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
-            "MLFLOW_TRACKING_URI to keep the runs in a local folder"
-        ) from error
-
-
-def _quiet_mlflow() -> None:
-    """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    import mlflow  # noqa: F401  sets its own log level, which is then changed
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the writer says once that a server is away
-
-
-def _experiment_id(client: Any, address: str, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        location = Path(address.removeprefix("sqlite:///")).with_name("artifacts").absolute().as_uri()
-        try:
-            client.create_experiment(name, artifact_location=location if address.startswith("sqlite:///") else None)
-        except MlflowException:
-            if client.get_experiment_by_name(name) is None:  # unless another process has just made it
-                raise
-        known = client.get_experiment_by_name(name)
-    found: str = known.experiment_id
-    return found
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

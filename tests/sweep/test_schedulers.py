@@ -34,14 +34,14 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
     events: list[dict[str, Any]] = []
     decisions: dict[bool, list[tuple[int, int, str]]] = {False: [], True: []}
     for broken in (False, True):
-        scheduler: Any = build_scheduler(file)
+        scheduler: Any = build_scheduler(file)[0]
         events.clear()
         for number, height in enumerate(heights):
             if broken and number == 6:
-                scheduler = build_scheduler(file, events)
+                scheduler, _ = build_scheduler(file, events)
             one = trial(number, "baseline" if number == 0 else None)
             scheduler.on_trial_add(None, one)
-            events.append({"event": "started", "trial": {"id": f"t{number:02d}"}})
+            events.append({"event": "started", "trial": {"id": f"t{number:02d}", "fixed": one.config[FIXED]}})
             for epoch in range(1, 9):
                 result = {"epoch": epoch, "knn_top1": height * epoch}
                 decision = scheduler.on_trial_result(None, one, result)
