@@ -11,7 +11,7 @@ quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 test: lint ## lint, type check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
 	$(BIN)/pytest -m faults tests/faults
