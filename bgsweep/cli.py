@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     _file_arguments(sweep, optional=True)
     sweep.add_argument("--resume", metavar="NAME", help="go on with a sweep whose driver died, instead of a file")
 
+    plan = _command(commands, "plan", "say what a sweep will cost, by simulating its scheduler", _plan, "show_plan")
+    _file_arguments(plan, store=False)
+    plan.add_argument("--gpus", type=_count, required=True, help="devices; without GPUs, places for a trial each")
+    plan.add_argument("--hourly-price", type=_positive, help="of one device, in any currency")
+    plan.add_argument("--epoch-seconds", type=_positive, help="of one trial; two epochs are trained here without it")
+
     status = _command(commands, "status", "show the sweeps of a store, or the trials of one", _status, "show_status")
     status.add_argument("name", nargs="?", help="a sweep's name; all sweeps where it is left out")
     _store_argument(status)
@@ -145,6 +151,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
 
@@ -158,10 +174,11 @@ def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show:
     return parser
 
 
-def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False, store: bool = True) -> None:
     parser.add_argument("file", type=Path, nargs="?" if optional else None, help="YAML file with an `experiment:`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. background.remove=0.3 search.trials=8")
-    _store_argument(parser)
+    if store:
+        _store_argument(parser)
 
 
 def _store_argument(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +210,15 @@ def _sweep(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.sweep.sweep import sweep
 
     return sweep(file, options.store)
+
+
+def _plan(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+
+    file = load(options.file, options.overrides)
+    from bgsweep.sweep.plan import plan
+
+    return plan(file, options.gpus, options.hourly_price, options.epoch_seconds)
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:

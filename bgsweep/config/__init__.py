@@ -14,11 +14,13 @@ from bgsweep.config.experiment import (
     Workers,
 )
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
-from bgsweep.config.search import Distribution, Search, Space
+from bgsweep.config.search import METRICS, Search
+from bgsweep.config.space import Distribution, Space
 from bgsweep.config.study import SweepFile, load, load_suite, resolve
 from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
+    "METRICS",
     "Attacks",
     "BYOLConfig",
     "Background",
