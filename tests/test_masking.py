@@ -19,6 +19,7 @@ from bgsweep.data.decode import decode_image
 from bgsweep.data.folder import Folder
 from bgsweep.errors import UserError
 from bgsweep.masking import _Actor, _result, gpu_share, make_masks
+from bgsweep.masks.methods import HANDCRAFTED, METHODS
 from tests.masks.conftest import Extract, photographs, small_disk
 from tests.masks.onnx_network import one_channel
 
@@ -171,11 +172,11 @@ def _odd_files(folder: Path) -> None:
     picture.resize((20_000, 10)).save(folder / "strip.png")
 
 
-@pytest.mark.parametrize("method", ["rbd", "u2net"])
+@pytest.mark.parametrize("method", METHODS)
 def test_odd_files_get_a_mask_or_are_named(tmp_path: Path, method: Any) -> None:
     images, out, weights = tmp_path / "images", tmp_path / "masks", None
     _odd_files(images / "train")
-    if method == "u2net":
+    if method not in HANDCRAFTED:
         pytest.importorskip("onnxruntime")
         weights = tmp_path / "network.onnx"
         weights.write_bytes(one_channel())
@@ -222,6 +223,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
         r"masks: holds PNG files that bgsweep has not",
     ),
     "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"the method rbd takes no weights"),
+    "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network of your own by --weights"),
     "no weights file": (lambda t: None, {"weights": "x.onnx"}, r"--weights x\.onnx: No such file"),
     "nothing readable": (_only_unreadable, {}, r"none of 4 images can be read; train/.*\.jpg: cannot be read"),
     "damaged manifest": (

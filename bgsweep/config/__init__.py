@@ -13,9 +13,10 @@ from bgsweep.config.experiment import (
     Views,
     Workers,
 )
+from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
-from bgsweep.config.study import SweepFile, load, load_suite, resolve
+from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
 from bgsweep.config.suite import Attacks, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Knn",
     "Linear",
     "MaskNoise",
+    "MaskTraining",
     "MethodConfig",
     "MoCoV2Config",
     "Optimizer",
@@ -49,5 +51,6 @@ __all__ = [
     "Workers",
     "load",
     "load_suite",
+    "mask_training",
     "resolve",
 ]
