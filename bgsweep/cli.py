@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
     preview.add_argument("--images", type=int, default=6, help="rows of the picture (default: %(default)s)")
 
-    masks = commands.add_parser("masks", help="make foreground masks, score them, look at them")
+    masks = commands.add_parser("masks", help="make foreground masks, learn them, score them, look at them")
     _mask_commands(masks.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser))
 
     doctor = _command(commands, "doctor", "say what is here and what is missing for what", _doctor, "show_doctor")
@@ -129,9 +129,19 @@ def _mask_commands(commands: Any) -> None:
     make = _command(commands, "make", "make a foreground mask for every image", _masks_make, "show_masks_make")
     make.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
     make.add_argument("--out", required=True, help="folder or URI of the masks, which mirror the images")
-    make.add_argument("--method", choices=("rbd", "u2net"), help="default: u2net where --weights are named, else rbd")
-    make.add_argument("--weights", help="ONNX file of u2net, or u2netp (its default) or u2net: fetched once")
+    methods = ("rbd", "mbd", "grabcut", "u2net", "usps")
+    make.add_argument("--method", choices=methods, help="default: u2net where --weights are named, else rbd")
+    make.add_argument(
+        "--weights", help="ONNX file; of u2net also u2netp (its default) or u2net, fetched once; of usps from `train`"
+    )
     make.add_argument("--workers", type=_count, help="processes, one core each (default: all cores of this machine)")
+
+    train = _command(commands, "train", "learn masks without labels", _masks_train, "show_masks_train")
+    train.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. side=160 rounds=2; see docs/masks.md")
+    train.add_argument("--out", type=Path, required=True, help="ONNX file to write, for `make --method usps`")
+    train.add_argument("--encoder", type=Path, metavar="CHECKPOINT", help="of a self-supervised run, to start from")
+    train.add_argument("--workers", type=_count, help="as of `make`, for the handcrafted masks")
 
     score = _command(commands, "score", "compare masks with the truth", _masks_score, "show_masks_score")
     score.add_argument("masks", help="folder or URI of masks")
@@ -300,6 +310,15 @@ def _masks_make(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.masking import make_masks
 
     return make_masks(options.images, options.out, options.method, options.weights, options.workers)
+
+
+def _masks_train(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import mask_training
+
+    config = mask_training(options.overrides)
+    from bgsweep.mask_training import train_masks
+
+    return train_masks(options.images, options.out, options.encoder, config, options.workers)
 
 
 def _masks_score(options: argparse.Namespace) -> dict[str, Any]:

@@ -211,6 +211,17 @@ def show_masks_make(result: dict[str, Any]) -> str:
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
+def show_masks_train(result: dict[str, Any]) -> str:
+    start = "the encoder of a self-supervised run" if result["encoder"] else "random weights"
+    lines = [
+        f"wrote {result['out']}: learnt from {result['images']} images by {', '.join(result['teachers'])}",
+        f"every network started from {start}",
+        f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {result['out']}",
+    ]
+    lines += [f"not read: {item['image']}: {item['reason']}" for item in result["unreadable"]]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
 def show_masks_score(result: dict[str, Any]) -> str:
     values = "  ".join(f"{name} {result[name]:.3f}" for name in ("max_f_beta", "mean_f_beta", "mae", "iou"))
     lines = [f"{values}  ({result['images']} images)"]

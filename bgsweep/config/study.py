@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bgsweep.config.evaluate import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
+from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import METHODS
 from bgsweep.config.search import Search
 from bgsweep.config.section import Section, nearest
@@ -213,19 +214,43 @@ def resolve(tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "
         raise UserError(f"{origin}: {_reason(error)}") from error
 
 
+def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
+    """The settings of `bgsweep masks train`, by ``key=value``.
+
+    Raises:
+        UserError: as `load`.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        path, value = _parsed(override)
+        _put(tree, path, value, override)
+    try:
+        return MaskTraining.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_reason(error, MaskTraining)) from error
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
+    path, value = _parsed(override)
+    if path[0] == "space":
+        path = ["space", ".".join(path[1:])]
+    elif path[0] not in ("name", "experiment", "search", "evaluate", "register"):
+        path = ["experiment", *path]
+    _put(tree, path, value, override)
+
+
+def _parsed(override: str) -> tuple[list[str], Any]:
     key, equals, text = override.partition("=")
     path = [part for part in key.split(".") if part]
     if not equals or not path:
         raise UserError(f"{override!r}: an override is written key=value, e.g. background.remove=0.3")
     try:
-        value = yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML") from error
-    if path[0] == "space":
-        path = ["space", ".".join(path[1:])]
-    elif path[0] not in ("name", "experiment", "search", "evaluate", "register"):
-        path = ["experiment", *path]
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
     branch = tree
     for part in path[:-1]:
         if branch.get(part) is None:
