@@ -16,7 +16,16 @@ from bgsweep.config.experiment import (
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
 from bgsweep.config.study import SweepFile, load, load_suite, resolve
-from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
+from bgsweep.config.suite import (
+    Attacks,
+    Corruptions,
+    Detection,
+    EvaluationWorkers,
+    FewLabels,
+    Pictures,
+    Sets,
+    SuiteFile,
+)
 
 __all__ = [
     "Attacks",
@@ -24,9 +33,11 @@ __all__ = [
     "Background",
     "Corruptions",
     "Data",
+    "Detection",
     "Distribution",
     "Encoder",
     "Evaluate",
+    "EvaluationWorkers",
     "Experiment",
     "FewLabels",
     "Knn",
