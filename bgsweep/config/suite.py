@@ -72,6 +72,7 @@ class Detection(Section):
     lr: Positive = Field(0.02, description="a tenth of it after 3/4 and after 11/12 of the steps")
     warmup: Count = Field(100, description="steps over which the rate rises")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    regions: Count = Field(512, description="regions of a photograph that the classifier is trained on in a step")
     shorter: tuple[Count, ...] = Field(tuple(range(480, 801, 32)), min_length=1, description="one is drawn a batch")
     longer: Count = 1333
     test_shorter: Count = 800
