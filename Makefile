@@ -5,13 +5,16 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart test lint setup clean
+.PHONY: quickstart test test-faults lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 test: lint ## lint, type check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
+	$(BIN)/pytest -m faults tests/faults
 
 lint: setup
 	$(BIN)/ruff check .
