@@ -18,7 +18,16 @@ from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, Super
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
-from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
+from bgsweep.config.suite import (
+    Attacks,
+    Corruptions,
+    Detection,
+    EvaluationWorkers,
+    FewLabels,
+    Pictures,
+    Sets,
+    SuiteFile,
+)
 
 __all__ = [
     "METRICS",
@@ -27,9 +36,11 @@ __all__ = [
     "Background",
     "Corruptions",
     "Data",
+    "Detection",
     "Distribution",
     "Encoder",
     "Evaluate",
+    "EvaluationWorkers",
     "Experiment",
     "FewLabels",
     "Knn",
