@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
     _store_argument(stop)
 
+    report = _command(commands, "report", "write what a sweep found as one page", _report, "show_report")
+    report.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)")
+    _store_argument(report)
+
     evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
     evaluate.add_argument("model", help=_MODEL)
     evaluate.add_argument("file", type=Path, nargs="?", help="without --suite: YAML file with an `experiment:`")
@@ -195,6 +200,12 @@ def _stop(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.sweep.watch import stop
 
     return stop(options.name, options.store)
+
+
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.sweep.page import report
+
+    return report(options.name, options.store, options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def test_help_brings_in_nothing_that_takes_time() -> None:
         (["pretrain", TINY, "workers.device=cuda"], "workers.device"),
         (["pretrain", TINY, "encoder.name=resnet51"], "resnet51"),
         (["pretrain"], "required: file"),
+        (["report", "nothing"], "no sweep nothing"),
         (["evaluate", "nothing.pt", TINY], "nothing.pt: no such checkpoint"),
         (["preview", TINY, "--out", "/proc/picture.png"], "/proc/picture.png: cannot be written"),
     ],
