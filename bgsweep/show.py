@@ -121,7 +121,11 @@ def show_make(result: dict[str, Any]) -> str:
 
 def show_preview(result: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
-    return f"wrote {result['picture']} ({result['images']} images)\nviews: {shares}"
+    lines = [f"wrote {result['picture']} ({result['images']} images)", f"views: {shares}"]
+    if found := result["foreground"]:
+        words = ", ".join(f"{name.replace('_', ' ')} {_percent(value)} %" for name, value in found.items())
+        lines.append(f"foreground of a view: {words}")
+    return "\n".join(lines)
 
 
 def show_doctor(result: dict[str, Any]) -> str:
