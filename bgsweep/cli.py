@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("--alias", default="champion", help="alias to give it (default: %(default)s)")
     _store_argument(promote)
 
+    report = _command(commands, "report", "write what a sweep found as one page", _report, "show_report")
+    report.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)")
+    _store_argument(report)
+
     evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
     evaluate.add_argument("model", help=_MODEL)
     evaluate.add_argument("file", type=Path, nargs="?", help="without --suite: YAML file with an `experiment:`")
@@ -255,6 +260,12 @@ def _promote(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.tracking.registry import promote
 
     return promote(tracking_uri(options.store), options.name, options.version, options.alias)
+
+
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.sweep.page import report
+
+    return report(options.name, options.store, options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

@@ -106,6 +106,10 @@ def show_promote(result: dict[str, Any]) -> str:
     return f"{result['name']} version {result['version']} is now {result['alias']} (before: {before})"
 
 
+def show_report(result: dict[str, Any]) -> str:
+    return f"wrote {result['page']}: open it in a browser"
+
+
 def show_pretrain(result: dict[str, Any]) -> str:
     values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
     return f"{values}\ncheckpoint  {result['checkpoint']}\nMLflow run  {result['run_id']} at {result['tracking_uri']}"
@@ -180,7 +184,11 @@ def show_make(result: dict[str, Any]) -> str:
 
 def show_preview(result: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
-    return f"wrote {result['picture']} ({result['images']} images)\nviews: {shares}"
+    lines = [f"wrote {result['picture']} ({result['images']} images)", f"views: {shares}"]
+    if found := result["foreground"]:
+        words = ", ".join(f"{name.replace('_', ' ')} {_percent(value)} %" for name, value in found.items())
+        lines.append(f"foreground of a view: {words}")
+    return "\n".join(lines)
 
 
 def show_doctor(result: dict[str, Any]) -> str:

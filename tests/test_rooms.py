@@ -23,7 +23,18 @@ CORE = {
 }
 """Rooms that run without Ray and MLflow, each with the rooms it knows."""
 
-OUTWARDS = ["training", "run", "spread", "assess", "pretrain", "sweep", "masking", "mask_training", "cli"]
+OUTWARDS = [
+    "training",
+    "run",
+    "spread",
+    "assess",
+    "pretrain",
+    "report",
+    "sweep",
+    "masking",
+    "mask_training",
+    "cli",
+]
 """Each of these may know those before it, never those behind it."""
 
 

@@ -35,6 +35,7 @@ from bgsweep.sweep.journal import (
 )
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.population import Population
+from bgsweep.sweep.page import log_page
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
@@ -93,6 +94,7 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
             ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
             verdict = crown(file, tracker, ending)
+            log_page(folder, manifest | {"result": verdict}, tracker)
         result = {
             "sweep": folder.name,
             "tracking_uri": without_password(uri),

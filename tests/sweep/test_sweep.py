@@ -86,6 +86,7 @@ def test_mlflow_has_it_all_and_nothing_runs_on(finished: tuple[Path, dict[str, A
         files = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert {"config.yaml", "augmentation.json", "views.png"} <= files, run.info.run_name
         assert run.inputs.dataset_inputs, "no dataset digest"
+    assert "report.html" in files, "the sweep's page"
     assert {"version.torch", "python"} <= {key.removeprefix("bgsweep.") for key in parents[0].data.tags}
     alias = client.get_model_version_by_alias("tiny", "champion")
     assert int(alias.version) == found["model"]["version"] == 1
