@@ -34,8 +34,8 @@ from bgsweep.sweep.journal import (
     write_manifest,
 )
 from bgsweep.sweep.monitor import Monitor
-from bgsweep.sweep.population import Population
 from bgsweep.sweep.page import log_page
+from bgsweep.sweep.population import Population
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
