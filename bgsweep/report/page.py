@@ -138,16 +138,24 @@ def _searched(
     """The figures of the search itself; gives what the page says beside them."""
     measures = _measures(file, trials)
     trials = [trial for trial in trials if measures.metric in trial.last]
-    epoch, space = common_epoch(trials), file.space.parameters
+    epoch = common_epoch(trials)
+    plain = {key: ones[0] for key, ones in file.space.parameters.items() if len(ones) == 1}
+    space = {key: one for key, one in plain.items() if not one.when}
     if epoch is None:
         notes["search"] = "No trial has come to its first evaluation of accuracy, so that there is nothing to compare."
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
     champion = (verdict.get("best") or {"trial": ""})["trial"]
     count = sum(epoch in trial.curve for trial in trials)
-    numeric = [key for key, one in space.items() if one.bounds is not None]
+    numeric = [key for key, one in plain.items() if one.bounds is not None and any(key in t.params for t in trials)]
     numeric.sort(key=lambda key: not key.startswith("background."))
     for key in numeric:
-        figures[f"against {key}"] = charts.against(key, space[key], trials, epoch, champion, measures)
+        having = [trial for trial in trials if key in trial.params]
+        figures[f"against {key}"] = charts.against(key, plain[key], having, epoch, champion, measures)
+    if len(space) < len(file.space.parameters):
+        left_out = ", ".join(sorted(file.space.parameters.keys() - space.keys()))
+        notes["conditional"] = (
+            f"Not in the importances and the parallel coordinates, because not every trial has them: {left_out}."
+        )
     missing = enough_for_importance(count, len(space))
     if not space or missing:
         notes["importance"] = (
