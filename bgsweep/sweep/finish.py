@@ -1,7 +1,6 @@
 """What follows the last trial: judging champion and baseline on unseen photographs, and registering the champion."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -49,13 +48,13 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
         log_inputs(tracker, record.run_id, trial_file(tree, record.params))
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():
-        reports[record.id] = judge(trial_file(tree, record.params), load_trained(Path(record.checkpoint or "")))
+        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
         log_report(tracker, record.run_id, reports[record.id], record.epochs)
     winner, report = trial_file(tree, best.params), reports[best.id]
     log_inputs(tracker, ending.parent, winner)
     log_variants(tracker, ending.parent, winner)
     log_report(tracker, ending.parent, report, best.epochs)
-    encoder = load_trained(Path(best.checkpoint or "")).encoder
+    encoder = load_trained(best.checkpoint or "").encoder
     experiment = winner.experiment
     model = log_encoder(
         tracker, best.run_id, encoder, experiment.views.size, experiment.model_dump(mode="json"), best.epochs

@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bgsweep.config import SweepFile
+from bgsweep.places import uri_of
 from bgsweep.sweep.journal import Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
@@ -85,7 +86,7 @@ class Monitor(Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self.records[trial_name(trial)]
-        record.checkpoint = checkpoint.path
+        record.checkpoint = uri_of(checkpoint.path, checkpoint.filesystem)
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

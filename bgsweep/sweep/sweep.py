@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ray import tune
 
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
+from bgsweep.places import Place, below
 from bgsweep.pretrain import gpus_of_worker
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
@@ -25,9 +25,11 @@ from bgsweep.sweep.journal import (
     fold,
     read_journal,
     stop_file,
+    sweep_name,
     sweep_names,
     write_manifest,
 )
+from bgsweep.sweep.mirror import Kept, forget_stop, local_store
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
@@ -37,7 +39,7 @@ from bgsweep.tracking import Tracker, tracking_uri, without_password
 from bgsweep.tracking.provenance import owner
 
 
-def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
+def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, Any]:
     """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
 
     Returns:
@@ -46,24 +48,30 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
     """
-    name = f"{file.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _refuse_twin(file, store)
-    return _conduct(file, store.absolute() / "sweeps" / name, tracking_uri(store), None)
+    name = name or sweep_name(file.name)
+    uri = tracking_uri(store)
+    with local_store(store) as folder:
+        _refuse_twin(file, folder)
+        return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
 
 
-def resume(name: str, store: Path) -> dict[str, Any]:
+def resume(name: str, store: Place) -> dict[str, Any]:
     """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
-    folder, manifest = find_sweep(name, store)
-    if alive(folder, manifest):
-        raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
-    if manifest.get("result"):
-        raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
-    stop_file(folder).unlink(missing_ok=True)
-    return _conduct(resolve(manifest["file"]), folder, tracking_uri(store), manifest["parent"])
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        if alive(folder, manifest):
+            raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
+        if manifest.get("result"):
+            raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
+        forget_stop(folder, store)
+        return _conduct(resolve(manifest["file"]), folder, store, tracking_uri(store), manifest["parent"])
 
 
-def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dict[str, Any]:
-    """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now)."""
+def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str | None) -> dict[str, Any]:
+    """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now).
+
+    ``folder`` holds its journal, ``store`` its checkpoints: the same place unless the store is in an object store.
+    """
     workers = file.experiment.workers
     several = workers.count > 1
     need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
@@ -73,21 +81,26 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
         write_manifest(folder, manifest)
-        with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
+        with (
+            Kept(folder, store),
+            Pulse(folder),
+            Progress(folder.name, file, total_trials(file)) as progress,
+        ):
+            progress.note(f"sweep {folder.name} in {store}")
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
-            _tune(file, folder, monitor, past)
+            _tune(file, below(store, "sweeps", folder.name), stop_file(folder), monitor, past)
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
             verdict = crown(file, tracker, ending)
-        result = {
-            "sweep": folder.name,
-            "tracking_uri": without_password(uri),
-            "trials": [record.public() for record in records],
-            **verdict,
-        }
-        write_manifest(folder, manifest | {"result": result})
+            result = {
+                "sweep": folder.name,
+                "tracking_uri": without_password(uri),
+                "trials": [record.public() for record in records],
+                **verdict,
+            }
+            write_manifest(folder, manifest | {"result": result})
     return result
 
 
@@ -132,7 +145,7 @@ class _StopFile(tune.Stopper):
         return self.path.exists()
 
 
-def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
+def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: list[Event]) -> None:
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
@@ -142,7 +155,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     tuner = tune.Tuner(
-        trainable(file, folder),
+        trainable(file, place),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(file, past, monitor.journal),
             scheduler=build_scheduler(file, past),
@@ -153,9 +166,9 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder),
+            storage_path=str(place),
             callbacks=[monitor],
-            stop=_StopFile(stop_file(folder)),
+            stop=_StopFile(stop),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,

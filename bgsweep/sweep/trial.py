@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.places import Place, below, fetched
 from bgsweep.pretrain import train
 from bgsweep.sweep.proposals import CHECKPOINT, VALUES
 
@@ -28,7 +29,8 @@ class InProcessTrial(tune.Trainable):
         threads(file.search.cpus)
         self.run = Run(file)
         if config[CHECKPOINT]:
-            self.run.restore(Path(config[CHECKPOINT]))
+            with fetched(config[CHECKPOINT]) as folder:
+                self.run.restore(folder)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -51,7 +53,7 @@ class InProcessTrial(tune.Trainable):
         self.run.restore(Path(checkpoint))
 
 
-def trainable(file: SweepFile, folder: Path) -> Any:
+def trainable(file: SweepFile, place: Place) -> Any:
     """What Tune runs for each trial, with the resources that it needs.
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
@@ -65,13 +67,13 @@ def trainable(file: SweepFile, folder: Path) -> Any:
         trial = trial_file(tree, config[VALUES])
         history: list[dict[str, Any]] = []
 
-        def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        def report(metrics: dict[str, Any], checkpoint: Place | None) -> None:
             history.append(metrics)
             if file.search.metric in metrics:
                 tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
                 history.clear()
 
-        train(trial, folder / "ray_train" / trial.experiment.digest, report)
+        train(trial, below(place, "ray_train", trial.experiment.digest), report)
 
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 

@@ -18,6 +18,7 @@ import yaml
 
 from bgsweep.config import Experiment, SweepFile
 from bgsweep.errors import UserError
+from bgsweep.places import Place, is_remote
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
 from bgsweep.tracking.writer import Writer, one_line, without_password
 
@@ -26,11 +27,14 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
 
 
-def tracking_uri(store: Path) -> str:
+def tracking_uri(store: Place) -> str:
     """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if address:
         return address
+    if is_remote(store):
+        raise UserError(f"{store}: MLflow's SQLite file cannot be there; set MLFLOW_TRACKING_URI to a server")
+    store = Path(store)
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
