@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "bgsweep"
 
 CORE = {
     "errors": set(),
+    "places": {"errors"},
     "config": {"errors"},
     "augment": {"config", "errors"},
-    "data": {"augment", "config", "errors"},
+    "data": {"augment", "config", "errors", "places"},
     "models": {"config", "errors"},
     "methods": {"models", "config", "errors"},
     "training": {"methods", "models", "data", "augment", "config", "errors"},
@@ -23,7 +24,7 @@ CORE = {
 }
 """Rooms that run without Ray and MLflow, each with the rooms it knows."""
 
-OUTWARDS = ["training", "run", "assess", "pretrain", "sweep", "masking", "cli"]
+OUTWARDS = ["training", "run", "assess", "pretrain", "sweep", "masking", "submit", "cli"]
 """Each of these may know those before it, never those behind it."""
 
 
