@@ -14,6 +14,7 @@ from bgsweep.errors import UserError
 from bgsweep.places import Place, below
 from bgsweep.pretrain import gpus_of_worker
 from bgsweep.session import ray_session
+from bgsweep.sweep.fair import Fair, Share
 from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.journal import (
     Event,
@@ -77,6 +78,8 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
     need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
     past = read_journal(folder)
     with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
+        # Before anything waits for room: the other sweeps give way only to those that they know of.
+        share = Share(folder.name, _room(file), file.search.concurrent, keeps_one=not several)
         _refuse_early(file)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
@@ -88,7 +91,7 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
         ):
             progress.note(f"sweep {folder.name} in {store}")
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
-            _tune(file, below(store, "sweeps", folder.name), stop_file(folder), monitor, past)
+            _tune(file, below(store, "sweeps", folder.name), stop_file(folder), monitor, past, share)
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
@@ -145,11 +148,12 @@ class _StopFile(tune.Stopper):
         return self.path.exists()
 
 
-def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: list[Event]) -> None:
+def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: list[Event], share: Share) -> None:
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
-    concurrent = _concurrency(file)
+    concurrent = file.search.concurrent or _room(file)
+    warm = file.experiment.workers.count == 1
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -157,11 +161,10 @@ def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: lis
     tuner = tune.Tuner(
         trainable(file, place),
         tune_config=tune.TuneConfig(
-            search_alg=Proposals(file, past, monitor.journal),
+            search_alg=Fair(Proposals(file, past, monitor.journal), share),
             scheduler=build_scheduler(file, past),
             num_samples=total_trials(file) - ended,
-            max_concurrent_trials=concurrent,
-            reuse_actors=file.experiment.workers.count == 1,
+            reuse_actors=warm,
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
@@ -184,10 +187,8 @@ def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
     return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
 
 
-def _concurrency(file: SweepFile) -> int:
+def _room(file: SweepFile) -> int:
     """How many trials the cluster has room for at a time (Tune itself does not know what Ray Train will ask for)."""
-    if file.search.concurrent:
-        return file.search.concurrent
     have, workers = ray.cluster_resources(), file.experiment.workers
     if workers.count > 1:
         cpus, gpus = workers.count * workers.cpus + WAITING_CPUS, workers.count * gpus_of_worker(file)
