@@ -100,7 +100,7 @@ class _Jobs:
             raise UserError(f"--address {self.address}: name the cluster's dashboard, such as http://HOST:8265")
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells of each upload
         with self._asking():
             self.client = JobSubmissionClient(address)
 

@@ -31,26 +31,33 @@ class Share:
 
     Args:
         name: of the sweep.
-        room: trials of this sweep that the whole cluster has room for at a time.
+        room: gives the trials of this sweep that the whole cluster has room for at a time, which may grow.
         most: trials at a time that the user allows; None leaves it to the room.
-        keeps_one: whether Tune keeps an idle actor for the next trial, which counts too.
+        warm: the trials are actors that Tune reuses, of which it keeps one even while it is idle. They may wait for
+            room; trials on Ray Train, which give up after a while, are never more than fit.
     """
 
-    def __init__(self, name: str, room: int, most: int | None, keeps_one: bool) -> None:
-        self._room, self._most, self._keeps_one = room, most or room, keeps_one
+    def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
+        self._room, self._most, self._warm = room, most, warm
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
         self._actor = ray.remote(num_cpus=0)(_Here).options(name=self._name, namespace=_NAMESPACE).remote()
         ray.get(self._actor.__ray_ready__.remote())
-        self._asked, self._found = 0.0, 1
+        self._asked, self._found = -_ASK_EVERY, 1
 
     def __call__(self) -> int:
-        if time.monotonic() - self._asked > _ASK_EVERY:
+        if time.monotonic() - self._asked >= _ASK_EVERY:
+            self._asked = time.monotonic()
             actors = ray.util.list_named_actors(all_namespaces=True)
             sweeps = sorted(actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE)
-            share = part(self._room, sweeps.index(self._name), len(sweeps), self._keeps_one)
-            self._found = min(share, self._most) if len(sweeps) > 1 else self._most
-            self._asked = time.monotonic()
+            self._found = self._part(sweeps)
         return self._found
+
+    def _part(self, sweeps: list[str]) -> int:
+        room = self._room()
+        if len(sweeps) == 1 and self._warm:
+            return self._most or room
+        share = part(room, sweeps.index(self._name), len(sweeps), self._warm)
+        return min(share, self._most or share)
 
 
 class _Here:

@@ -1,21 +1,25 @@
 """A sweep from its first trial to its registered champion."""
 
+import functools
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
 from bgsweep.places import Place, below
-from bgsweep.pretrain import gpus_of_worker
+from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
 from bgsweep.sweep.fair import Fair, Share
 from bgsweep.sweep.finish import Ending, crown
+from bgsweep.sweep.guards import Disk
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -73,13 +77,12 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
 
     ``folder`` holds its journal, ``store`` its checkpoints: the same place unless the store is in an object store.
     """
-    workers = file.experiment.workers
-    several = workers.count > 1
-    need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
+    several = file.experiment.workers.count > 1
     past = read_journal(folder)
-    with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
+    with ray_session(_cpus(file), dashboard=several), Tracker(uri, file.name) as tracker:
+        _admit(file)
         # Before anything waits for room: the other sweeps give way only to those that they know of.
-        share = Share(folder.name, _room(file), file.search.concurrent, keeps_one=not several)
+        share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm=not several)
         _refuse_early(file)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
@@ -91,7 +94,12 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
         ):
             progress.note(f"sweep {folder.name} in {store}")
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
+            monitor.catch_up(past)
             _tune(file, below(store, "sweeps", folder.name), stop_file(folder), monitor, past, share)
+            if monitor.disk.full:
+                raise UserError(
+                    f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
+                )
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
@@ -128,27 +136,30 @@ def _refuse_early(file: SweepFile) -> None:
         UserError: the trial's own.
     """
     gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus, max_retries=0)(set_up)
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up)
     try:
         ray.get(task.remote(dump(file)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 
 
-class _StopFile(tune.Stopper):
-    """Ends the search once somebody has put the stop file into the sweep's folder."""
+class _Stop(tune.Stopper):
+    """Ends the search once somebody has put the stop file into the sweep's folder, or the disk is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
+        self.disk = disk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.path.exists()
+        return bool(self.disk.full) or self.path.exists()
 
 
 def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: list[Event], share: Share) -> None:
+    scheduler, doomed = build_scheduler(file, past)
+    past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
@@ -162,7 +173,7 @@ def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: lis
         trainable(file, place),
         tune_config=tune.TuneConfig(
             search_alg=Fair(Proposals(file, past, monitor.journal), share),
-            scheduler=build_scheduler(file, past),
+            scheduler=scheduler,
             num_samples=total_trials(file) - ended,
             reuse_actors=warm,
             trial_dirname_creator=trial_name,
@@ -171,7 +182,7 @@ def _tune(file: SweepFile, place: Place, stop: Path, monitor: Monitor, past: lis
             name="tune",
             storage_path=str(place),
             callbacks=[monitor],
-            stop=_StopFile(stop),
+            stop=_Stop(stop, monitor.disk),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,
@@ -187,15 +198,34 @@ def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
     return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
 
 
+def _cpus(file: SweepFile) -> float:
+    workers = file.experiment.workers
+    return workers.count * workers.cpus + WAITING_CPUS if workers.count > 1 else file.search.cpus
+
+
+def _bundles(file: SweepFile) -> list[dict[str, float]]:
+    """What one trial asks of the cluster."""
+    if file.experiment.workers.count > 1:
+        return [*worker_bundles(file), {"CPU": WAITING_CPUS}]
+    return [{"CPU": file.search.cpus, "GPU": file.search.gpus}]
+
+
+def _admit(file: SweepFile) -> None:
+    cure = WORKERS_CURE if file.experiment.workers.count > 1 else "search.cpus or search.gpus"
+    times = file.search.concurrent or 1
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    admit(_bundles(file), cure, file.search.wait_minutes, tell, times)
+
+
+_MANY = 4096  # more trials at a time than any sweep has
+
+
 def _room(file: SweepFile) -> int:
-    """How many trials the cluster has room for at a time (Tune itself does not know what Ray Train will ask for)."""
-    have, workers = ray.cluster_resources(), file.experiment.workers
-    if workers.count > 1:
-        cpus, gpus = workers.count * workers.cpus + WAITING_CPUS, workers.count * gpus_of_worker(file)
-    else:
-        cpus, gpus = file.search.cpus, file.search.gpus
-    room = int(have.get("CPU", 0) // cpus)
-    return max(1, min(room, int(have.get("GPU", 0) // gpus)) if gpus else room)
+    """How many trials the whole cluster has room for at a time, which Tune does not know of those on Ray Train."""
+    return max(1, room(nodes(), _bundles(file), _MANY))
 
 
 def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:
