@@ -9,7 +9,9 @@ WORKDIR /src
 # The package's metadata alone first: a change of code then leaves the layer with the dependencies as it is.
 COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY bgsweep/__init__.py bgsweep/__init__.py
-RUN pip install -c constraints.txt '.[gpu]'
+# aws or gcp besides, for a head that `ray up` starts: EXTRAS=gpu,aws
+ARG EXTRAS=gpu
+RUN pip install -c constraints.txt ".[$EXTRAS]"
 COPY bgsweep bgsweep
 RUN pip install --no-deps --force-reinstall .
 

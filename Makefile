@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart test test-faults lint setup clean
+.PHONY: quickstart test test-faults rehearsal lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
@@ -15,6 +15,9 @@ test: lint ## lint, type check and all tests
 
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
 	$(BIN)/pytest -m faults tests/faults
+
+rehearsal: setup ## a cluster, an MLflow server and an S3 store on this machine, sweeps submitted to it, a node killed
+	$(BIN)/pytest -m rehearsal tests/rehearsal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bgsweep import __version__
+from bgsweep import __version__, handover
 from bgsweep.errors import UserError
 
 DEFAULT_STORE = "bgsweep_runs"
@@ -21,6 +22,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with a line `error: …` for what the user can mend."""
+    if handover.IN_A_JOB in os.environ:
+        handover.take_up()
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
@@ -57,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = _command(commands, "sweep", "search a file's space and register the best encoder", _sweep, "show_sweep")
     _file_arguments(sweep, optional=True)
     sweep.add_argument("--resume", metavar="NAME", help="go on with a sweep whose driver died, instead of a file")
+    sweep.add_argument("--name", help="of the sweep (default: the file's, the time and four letters)")
 
     plan = _command(commands, "plan", "say what a sweep will cost, by simulating its scheduler", _plan, "show_plan")
     _file_arguments(plan, store=False)
@@ -67,10 +71,21 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "show the sweeps of a store, or the trials of one", _status, "show_status")
     status.add_argument("name", nargs="?", help="a sweep's name; all sweeps where it is left out")
     _store_argument(status)
+    _address_argument(status)
+
+    submit = _command(commands, "submit", "hand a sweep in as a job on a Ray cluster", _submit, "show_submit")
+    submit.add_argument("file", type=Path, help="YAML file with an `experiment:`; its places are the cluster's")
+    submit.add_argument("overrides", nargs="*", metavar="key=value", help="as of sweep")
+    _address_argument(submit, required=True)
+    submit.add_argument("--wait", action="store_true", help="follow the log until the sweep's end, and show its result")
+    submit.add_argument("--store", help="folder or URI that all nodes see (default: $BGSWEEP_STORE of the cluster)")
+    submit.add_argument("--code", action="store_true", help="send this checkout of bgsweep along, for developers")
+    submit.add_argument("--env", action="append", default=[], metavar="NAME", help="pass one more variable on")
 
     stop = _command(commands, "stop", "end a running sweep; what has come to its end is judged", _stop, "show_stop")
     stop.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
     _store_argument(stop)
+    _address_argument(stop)
 
     models = _command(commands, "models", "list registered encoders, their numbers and lineage", _models, "show_models")
     models.add_argument("name", nargs="?", help="a registered model; all where it is left out")
@@ -199,17 +214,43 @@ def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False, sto
 def _store_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
-        type=Path,
-        default=Path(DEFAULT_STORE),
-        help="folder of checkpoints and, unless MLFLOW_TRACKING_URI is set, of the MLflow store (default: %(default)s)",
+        type=_place,
+        help="folder (for sweeps also a URI such as s3://bucket/folder) of checkpoints and, unless "
+        f"MLFLOW_TRACKING_URI is set, of the MLflow store (default: $BGSWEEP_STORE, else {DEFAULT_STORE})",
     )
+
+
+def _address_argument(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    parser.add_argument(
+        "--address", required=required, metavar="URL", help="dashboard of the Ray cluster, http://HOST:8265"
+    )
+
+
+def _place(text: str) -> str | Path:
+    if "://" not in text:
+        return Path(text).expanduser()
+    if "@" in text:
+        raise argparse.ArgumentTypeError("credentials in an address would be logged; give them by the environment")
+    return text
+
+
+def _store(options: argparse.Namespace) -> str | Path:
+    place: str | Path = options.store or _place(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
+    return place
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    place = _store(options)
+    if not isinstance(place, Path):
+        raise UserError(f"--store {place}: only sweeps keep their checkpoints at a URI; name a folder")
+    return place
 
 
 def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.config import load
     from bgsweep.pretrain import pretrain
 
-    return pretrain(load(options.file, options.overrides), options.store, fresh=options.fresh)
+    return pretrain(load(options.file, options.overrides), _folder(options), fresh=options.fresh)
 
 
 def _sweep(options: argparse.Namespace) -> dict[str, Any]:
@@ -218,13 +259,13 @@ def _sweep(options: argparse.Namespace) -> dict[str, Any]:
     if options.resume is not None:
         from bgsweep.sweep.sweep import resume
 
-        return resume(options.resume, options.store)
+        return resume(options.resume, _store(options))
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)
     from bgsweep.sweep.sweep import sweep
 
-    return sweep(file, options.store)
+    return sweep(file, _store(options), options.name)
 
 
 def _plan(options: argparse.Namespace) -> dict[str, Any]:
@@ -237,15 +278,31 @@ def _plan(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
+    if options.address:
+        from bgsweep import submit
+
+        return submit.status(options.name, options.store and str(options.store), options.address)
     from bgsweep.sweep.watch import status
 
-    return status(options.name, options.store)
+    return status(options.name, _store(options))
+
+
+def _submit(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.submit import submit
+
+    return submit(
+        options.file, options.overrides, options.address, options.store, options.code, options.env, options.wait
+    )
 
 
 def _stop(options: argparse.Namespace) -> dict[str, Any]:
+    if options.address:
+        from bgsweep import submit
+
+        return submit.stop(options.name, options.store and str(options.store), options.address)
     from bgsweep.sweep.watch import stop
 
-    return stop(options.name, options.store)
+    return stop(options.name, _store(options))
 
 
 def _models(options: argparse.Namespace) -> dict[str, Any]:
@@ -276,7 +333,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
             )
         from bgsweep.assess import assess
 
-        return assess(options.model, options.suite or "quick", options.data, options.store)
+        return assess(options.model, options.suite or "quick", options.data, _folder(options))
     if options.file is None:
         raise UserError("evaluate: name a --suite, or the YAML file of the checkpoint's experiment")
     from bgsweep.config import load
@@ -284,13 +341,13 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     file = load(options.file, options.overrides)
     from bgsweep.run import judge, load_trained
 
-    return judge(file, load_trained(Path(options.model))).public()
+    return judge(file, load_trained(options.model)).public()
 
 
 def _compare(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.assess import compare
 
-    return compare(options.models, options.suite, options.data, options.store)
+    return compare(options.models, options.suite, options.data, _folder(options))
 
 
 def _make(options: argparse.Namespace) -> dict[str, Any]:
@@ -354,7 +411,7 @@ def _masks_show(options: argparse.Namespace) -> dict[str, Any]:
 def _doctor(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.doctor import examine
 
-    return examine(options.file, options.store)
+    return examine(options.file, _folder(options))
 
 
 if __name__ == "__main__":

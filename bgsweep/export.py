@@ -70,6 +70,7 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     mlflow.set_tracking_uri(address)
@@ -84,7 +85,11 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
         if not (folder / "encoder.safetensors").exists():
             raise UserError(f"{uri}: a model without encoder.safetensors; only encoders that bgsweep logged are read")
         description = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        return load_file(folder / "encoder.safetensors"), description, Model.load(str(folder)).model_id
+        try:
+            weights = load_file(folder / "encoder.safetensors")
+        except SafetensorError as error:
+            raise UserError(f"{uri}: its encoder.safetensors is damaged, or something else under that name") from error
+        return weights, description, Model.load(str(folder)).model_id
 
 
 def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: str) -> None:

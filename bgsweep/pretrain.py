@@ -12,10 +12,11 @@ from typing import Any
 from bgsweep.admission import admit
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
+from bgsweep.places import Place, uri_of
 from bgsweep.session import ray_session
 from bgsweep.tracking import Tracker, tracking_uri
 
-OnEpoch = Callable[[dict[str, Any], Path | None], None]
+OnEpoch = Callable[[dict[str, Any], Place | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
 
 WORKERS_CURE = "workers.count, workers.cpus or workers.gpus"
@@ -51,7 +52,7 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
         run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
         log_inputs(tracker, run, file)
 
-        def on_epoch(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        def on_epoch(metrics: dict[str, Any], checkpoint: Place | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)
             shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
             _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
@@ -70,7 +71,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def train(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int = 1) -> Path:
+def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> Place:
     """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
 
     More ``seeds`` than one train side by side, on several workers only.
@@ -79,7 +80,7 @@ def train(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int = 1) -> P
         UserError: something in the configuration or data that shows only now.
     """
     if file.experiment.workers.count == 1:
-        return _train_here(file, folder, on_epoch)
+        return _train_here(file, Path(folder), on_epoch)
     return _train_on_ray(file, folder, on_epoch, seeds)
 
 
@@ -99,7 +100,7 @@ def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
     return folder
 
 
-def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int) -> Path:
+def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int) -> Place:
     """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
     from ray.util.queue import Empty, Queue
 
@@ -123,20 +124,21 @@ def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int) 
             continue
         if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint come a second time
             seen = metrics["epoch"]
-            on_epoch(metrics, Path(checkpoint) if checkpoint else None)
+            on_epoch(metrics, checkpoint)
     reports.shutdown()
     result = outcome[0]
     if isinstance(result, BaseException):
         raise _cause(result) from result
-    return Path(result.checkpoint.path)
+    return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
 
 
-def _trainer(file: SweepFile, folder: Path, reports: Any, seeds: int) -> Any:
+def _trainer(file: SweepFile, folder: Place, reports: Any, seeds: int) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     workers = file.experiment.workers
     gpus = gpus_of_worker(file)
+    above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
         train_loop_config={"file": file.model_dump(mode="json", by_alias=True), "seeds": seeds},
@@ -146,8 +148,8 @@ def _trainer(file: SweepFile, folder: Path, reports: Any, seeds: int) -> Any:
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent.absolute()),
+            name=name,
+            storage_path=above,
             failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),  # type: ignore[call-arg]
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[_forward_to(reports)],
@@ -179,7 +181,7 @@ def _forward_to(reports: Any) -> Any:
         """Runs in Ray Train's controller: the first worker's metrics, and where the checkpoint went."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-            reports.put((metrics[0], checkpoint.path if checkpoint else None))
+            reports.put((metrics[0], uri_of(checkpoint.path, checkpoint.filesystem) if checkpoint else None))
 
     return Forward()
 

@@ -17,6 +17,7 @@ from bgsweep.data import Splits, open_splits
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.evaluation import Report, check, final, online
 from bgsweep.models import ImageEncoder
+from bgsweep.places import Place, fetched
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
 from bgsweep.training.encode import encode_with
 from bgsweep.training.loop import Diverged, initial_method
@@ -159,9 +160,10 @@ class Trained:
     metrics: dict[str, float]
 
 
-def load_trained(path: Path) -> Trained:
-    """Read a checkpoint's encoder, in eval mode on the CPU; ``path`` is the file or its folder."""
-    state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
+def load_trained(place: Place) -> Trained:
+    """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI."""
+    with fetched(place) as path:
+        state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
     experiment = Experiment.model_validate(state["experiment"])
     method = initial_method(experiment, state["classes"])
     method.load_state_dict(state["method"])

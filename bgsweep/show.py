@@ -76,6 +76,22 @@ def _duration(hours: float) -> str:
     return f"{minutes * 60:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
+def show_submit(result: dict[str, Any]) -> str:
+    """Where the sweep is and how to ask after it; after waiting, its result."""
+    if "result" in result:
+        return show_sweep(result["result"])
+    name, address = result["sweep"], result["address"]
+    return "\n".join(
+        [
+            f"submitted      {name} at {address}",
+            f"passed on      {', '.join(result['passed_on']) or 'no variable of this environment'}",
+            f"look at it     bgsweep status {name} --address {address}",
+            f"its log        ray job logs --follow --address {address} {name}",
+            f"end it         bgsweep stop {name} --address {address}",
+        ]
+    )
+
+
 def show_stop(result: dict[str, Any]) -> str:
     return f"{result['sweep']} ends its trials; `bgsweep status {result['sweep']}` shows how far it is"
 

@@ -1,4 +1,4 @@
-"""The image is not built where the tests run; its Dockerfile is held to a linter's rules instead."""
+"""The images are not built where the tests run; their Dockerfiles are held to a linter's rules instead."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def instructions() -> list[tuple[str, str]]:
+@pytest.fixture(scope="module", params=["Dockerfile", "cluster/mlflow/Dockerfile"])
+def instructions(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
     """Keyword and arguments of each instruction, continued lines joined, comments left out."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    text = (ROOT / request.param).read_text(encoding="utf-8")
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     pairs = (line.split(maxsplit=1) for line in lines.replace("\\\n", " ").splitlines() if line.strip())
     return [(keyword, " ".join(rest.split())) for keyword, rest in pairs]
@@ -24,7 +24,7 @@ def arguments(instructions: list[tuple[str, str]], wanted: str) -> list[str]:
 
 def test_every_base_is_pinned_to_one_release(instructions: list[tuple[str, str]]) -> None:
     bases = arguments(instructions, "FROM")
-    assert len(bases) == 2
+    assert bases
     assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+( AS \w+)?", base) for base in bases)
 
 
@@ -39,7 +39,6 @@ def test_image_runs_as_an_ordinary_user(instructions: list[tuple[str, str]]) -> 
 
 def test_package_lists_are_removed_in_the_layer_that_fetched_them(instructions: list[tuple[str, str]]) -> None:
     fetching = [run for run in arguments(instructions, "RUN") if "apt-get" in run]
-    assert fetching
     for run in fetching:
         assert "apt-get update &&" in run
         assert "--no-install-recommends" in run
@@ -55,7 +54,7 @@ def test_files_are_copied_and_commands_need_no_shell(instructions: list[tuple[st
 def test_pip_installs_the_tested_versions(instructions: list[tuple[str, str]]) -> None:
     installs = [run for run in arguments(instructions, "RUN") if "pip install" in run]
     assert installs
-    assert all("-c constraints.txt" in run or "--no-deps" in run for run in installs)
+    assert all(re.search(r"-c \S*constraints\.txt", run) or "--no-deps" in run for run in installs)
 
 
 def test_everything_copied_is_let_through_to_the_builder(instructions: list[tuple[str, str]]) -> None:

@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "bgsweep"
 
 CORE = {
     "errors": set(),
+    "places": {"errors"},
     "config": {"errors"},
     "augment": {"config", "errors"},
-    "data": {"augment", "config", "errors"},
+    "data": {"augment", "config", "errors", "places"},
     "models": {"config", "errors"},
     "methods": {"models", "config", "errors"},
     "training": {"methods", "models", "data", "augment", "config", "errors"},
@@ -33,6 +34,7 @@ OUTWARDS = [
     "sweep",
     "masking",
     "mask_training",
+    "submit",
     "cli",
 ]
 """Each of these may know those before it, never those behind it."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -63,6 +64,20 @@ class Data(Section):
     loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
     shortcut: Shortcut | None = None
     mask_noise: MaskNoise = MaskNoise()
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _below(cls, split: str | None) -> str | None:
+        if split and (split.startswith("/") or ".." in split.split("/")):
+            raise ValueError("a split is a sub-folder of data.images; it cannot lead out of it")
+        return split
+
+    @field_validator("images", "masks")
+    @classmethod
+    def _no_credentials(cls, place: str | None) -> str | None:
+        if place and re.search("//[^/]*@", place):
+            raise ValueError("credentials in an address would be logged; give them by environment variables")
+        return place
 
 
 class Views(Section):

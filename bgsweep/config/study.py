@@ -16,7 +16,7 @@ from bgsweep.config.search import Search
 from bgsweep.config.section import Section, nearest
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 
 
 class SweepFile(Section):
@@ -315,5 +315,5 @@ def _reason(error: ValidationError, root: Any = None) -> str:
         return _unknown(place, path[-1], known)
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (given: {without_password(repr(given))})" if isinstance(given, str | int | float | bool) else ""
     return f"{place}: {message}{shown}" if place else message

@@ -14,6 +14,8 @@ from bgsweep.errors import UserError
 
 Size = tuple[int, int]
 
+_MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes a picture for a bomb
+
 
 class UnreadableImage(UserError):
     """A file that is missing, truncated or no image; training goes on without it."""
@@ -60,7 +62,10 @@ def decode_mask(data: bytes, name: str, image_size: Size, image_name: str, resiz
 
 def read_gray(data: bytes, name: str) -> Mask:
     """Decode a mask as it is; raises UnreadableImage where the file is damaged or no image."""
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    except cv2.error:  # more pixels than any photograph has
+        decoded = None
     if decoded is None:
         raise UnreadableImage(f"{name}: damaged or not an image; make this mask again")
     return cast(Mask, decoded)
@@ -89,7 +94,7 @@ def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Si
         return None
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
-        if color_space in ("CMYK", "YCCK"):
+        if color_space in ("CMYK", "YCCK") or height * width > _MOST_PIXELS:
             return None
         # Large photographs are decoded at half their size or less, but never below four times the size wanted: sides
         # are rounded up to whole pixels, which moves the picture's edge by up to one of them.

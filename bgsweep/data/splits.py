@@ -14,6 +14,7 @@ from bgsweep.data.mask_noise import NoisyMasks
 from bgsweep.data.pools import BackgroundPools
 from bgsweep.data.sample import Source
 from bgsweep.data.shortcut import ClassPools, Recomposed
+from bgsweep.places import cached, is_remote
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -74,8 +75,12 @@ def _open(data: Data) -> Splits:
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
     if data.images == "sample":
         return EmbeddedSample(split, data.resize, data.fast_jpeg)
-    masks = None if data.masks is None else Path(data.masks).expanduser()
-    return Folder(Path(data.images).expanduser(), split, masks, data.resize, classes, data.fast_jpeg)
+    masks = None if data.masks is None else _here(data.masks, split, "data.masks")
+    return Folder(_here(data.images, split, "data.images"), split, masks, data.resize, classes, data.fast_jpeg)
+
+
+def _here(root: str, split: str, key: str) -> Path:
+    return cached(root, split, key) if is_remote(root) else Path(root).expanduser()
 
 
 def _spoilt(source: Source, data: Data) -> Source:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.places import below
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
 from bgsweep.tracking import Tracker, provenance
@@ -53,7 +54,7 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
         log_inputs(tracker, record.run_id, trial_file(tree, record.params))
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():
-        reports[record.id] = judge(trial_file(tree, record.params), load_trained(Path(record.checkpoint or "")))
+        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
         log_report(tracker, record.run_id, reports[record.id], record.epochs)
     winner, report = trial_file(tree, best.params), reports[best.id]
     log_inputs(tracker, ending.parent, winner)
@@ -85,7 +86,7 @@ def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, 
     best, experiment, name = ending.best, winner.experiment, winner.register_as.name
     version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
     if version is None:
-        encoder = load_trained(Path(best.checkpoint or "")).encoder
+        encoder = load_trained(best.checkpoint or "").encoder
         description = experiment.model_dump(mode="json")
         model = log_encoder(tracker, best.run_id, encoder, experiment.views.size, description, best.epochs)
         commit = provenance().get("mlflow.source.git.commit", "")
@@ -100,8 +101,8 @@ def _over_seeds(file: SweepFile, record: TrialRecord, report: Any) -> dict[str, 
     """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
     from bgsweep.run import judge, load_trained, seed_folders
 
-    others = seed_folders(Path(record.checkpoint or ""), file.experiment.seed, file.search.seeds)[1:]
-    reports = [report, *(judge(file, load_trained(folder)) for folder in others)]
+    others = seed_folders(Path(), file.experiment.seed, file.search.seeds)[1:]
+    reports = [report, *(judge(file, load_trained(below(record.checkpoint or "", each.name))) for each in others)]
     if not others:
         return {}
     values = {

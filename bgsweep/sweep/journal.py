@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import secrets
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ Status = Literal["running", "completed", "stopped", "failed"]
 Event = dict[str, Any]
 
 _MANIFEST, _JOURNAL, _PULSE, _STOP = "sweep.json", "journal.jsonl", "pulse", "stop"
+CARRIED = (_MANIFEST, _JOURNAL, _PULSE)  # what a store on another machine needs of them
 _BEAT, _DEAD_AFTER = 5.0, 60.0  # seconds
 
 
@@ -162,6 +164,11 @@ def alive(folder: Path, manifest: dict[str, Any]) -> bool:
 def stop_file(folder: Path) -> Path:
     """The file whose being there asks the driver to end the sweep."""
     return folder / _STOP
+
+
+def sweep_name(title: str) -> str:
+    """A name for a sweep of a file called so, that no other sweep has, even one begun in the same second elsewhere."""
+    return f"{title}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:

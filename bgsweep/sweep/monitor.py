@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bgsweep.config import SweepFile
+from bgsweep.places import uri_of
 from bgsweep.sweep.guards import Disk, Hangs
 from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress, shorten
@@ -82,7 +83,7 @@ class Monitor(Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self._record(trial)
-        record.checkpoint = checkpoint.path
+        record.checkpoint = uri_of(checkpoint.path, checkpoint.filesystem)
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
     def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:

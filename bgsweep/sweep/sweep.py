@@ -1,5 +1,6 @@
 """A sweep from its first trial to its registered champion."""
 
+import functools
 import hashlib
 import json
 import os
@@ -15,8 +16,10 @@ from ray.tune.schedulers import TrialScheduler
 from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
+from bgsweep.places import Place, below, is_remote
 from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
+from bgsweep.sweep.fair import Fair, Share
 from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.front import best_of, pareto
 from bgsweep.sweep.guards import Disk
@@ -30,9 +33,11 @@ from bgsweep.sweep.journal import (
     fold,
     read_journal,
     stop_file,
+    sweep_name,
     sweep_names,
     write_manifest,
 )
+from bgsweep.sweep.mirror import Kept, forget_stop, local_store
 from bgsweep.sweep.monitor import Monitor
 from bgsweep.sweep.page import log_page
 from bgsweep.sweep.population import Population
@@ -44,7 +49,7 @@ from bgsweep.tracking import Tracker, tracking_uri, without_password
 from bgsweep.tracking.provenance import owner
 
 
-def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
+def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, Any]:
     """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
 
     Returns:
@@ -54,36 +59,51 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
     """
-    name = f"{file.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _refuse_twin(file, store)
-    return _conduct(file, store.absolute() / "sweeps" / name, tracking_uri(store), None)
+    if file.search.scheduler == "pbt" and is_remote(store):
+        raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
+    name = name or sweep_name(file.name)
+    uri = tracking_uri(store)
+    with local_store(store) as folder:
+        _refuse_twin(file, folder)
+        return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
 
 
-def resume(name: str, store: Path) -> dict[str, Any]:
+def resume(name: str, store: Place) -> dict[str, Any]:
     """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
-    folder, manifest = find_sweep(name, store)
-    if alive(folder, manifest):
-        raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
-    if manifest.get("result"):
-        raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
-    stop_file(folder).unlink(missing_ok=True)
-    return _conduct(resolve(manifest["file"]), folder, tracking_uri(store), manifest["parent"])
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        if alive(folder, manifest):
+            raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
+        if manifest.get("result"):
+            raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
+        forget_stop(folder, store)
+        return _conduct(resolve(manifest["file"]), folder, store, tracking_uri(store), manifest["parent"])
 
 
-def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dict[str, Any]:
-    """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now)."""
+def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str | None) -> dict[str, Any]:
+    """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now).
+
+    ``folder`` holds its journal, ``store`` its checkpoints: the same place unless the store is in an object store.
+    """
     several = file.experiment.workers.count > 1
     past = read_journal(folder)
     with ray_session(_cpus(file), dashboard=several), Tracker(uri, file.name) as tracker:
         _admit(file)
+        # Before anything waits for room: the other sweeps give way only to those that they know of.
+        share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm=not several)
         _refuse_early(file)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
         write_manifest(folder, manifest)
-        with Pulse(folder), Progress(folder.name, file, total_trials(file)) as progress:
+        with (
+            Kept(folder, store),
+            Pulse(folder),
+            Progress(folder.name, file, total_trials(file)) as progress,
+        ):
+            progress.note(f"sweep {folder.name} in {store}")
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
             monitor.catch_up(past)
-            _tune(file, folder, monitor, past)
+            _tune(file, folder, below(store, "sweeps", folder.name), monitor, past, share)
             if monitor.disk.full:
                 raise UserError(
                     f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
@@ -94,19 +114,19 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
             ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
             verdict = crown(file, tracker, ending)
-            log_page(folder, manifest | {"result": verdict}, tracker)
-        result = {
-            "sweep": folder.name,
-            "tracking_uri": without_password(uri),
-            "trials": [record.public() for record in records],
-            **verdict,
-        }
-        if len(file.search.metrics) > 1:
-            result["pareto"] = [
-                {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
-                for each in front
-            ]
-        write_manifest(folder, manifest | {"result": result})
+            result = {
+                "sweep": folder.name,
+                "tracking_uri": without_password(uri),
+                "trials": [record.public() for record in records],
+                **verdict,
+            }
+            if len(file.search.metrics) > 1:
+                result["pareto"] = [
+                    {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
+                    for each in front
+                ]
+            log_page(folder, manifest | {"result": result}, tracker)
+            write_manifest(folder, manifest | {"result": result})
     return result
 
 
@@ -152,31 +172,34 @@ class _Stop(tune.Stopper):
         return bool(self.disk.full) or self.path.exists()
 
 
-def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
-    concurrent = _concurrency(file)
+def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: list[Event], share: Share) -> None:
+    """Search; ``folder`` has the journal, ``place`` the checkpoints."""
+    concurrent = file.search.concurrent or _room(file)
+    population = file.search.scheduler == "pbt"
     scheduler, doomed = _scheduler(file, folder, monitor, past, concurrent)
     past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
+    proposals = Proposals(file, past, monitor.journal)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     tuner = tune.Tuner(
-        trainable(file, folder),
+        trainable(file, place),
         tune_config=tune.TuneConfig(
-            search_alg=Proposals(file, past, monitor.journal),
+            # A population's trials are all there at once: those that wait for the others would count.
+            search_alg=proposals if population else Fair(proposals, share),
             scheduler=scheduler,
             num_samples=total_trials(file) - ended,
-            # A population's trials are all there at once: those that wait for the others would count.
-            max_concurrent_trials=None if file.search.scheduler == "pbt" else concurrent,
             reuse_actors=file.experiment.workers.count == 1,
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_place(folder),
-            storage_path=str(folder),
+            # Of this driver alone: a checkpoint that it goes on from must not be written over.
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str(place),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
@@ -185,11 +208,6 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         ),
     )
     tuner.fit()
-
-
-def _place(folder: Path) -> str:
-    """A name for this driver's trials and checkpoints: a checkpoint that it goes on from must not be written over."""
-    return f"tune-{len(list(folder.glob('tune-*')))}"
 
 
 def _scheduler(
@@ -231,15 +249,12 @@ def _admit(file: SweepFile) -> None:
     admit(_bundles(file), cure, file.search.wait_minutes, tell, times)
 
 
-def _concurrency(file: SweepFile) -> int:
-    """How many trials run at a time: what the file says, else as many as the cluster has room for.
+_MANY = 4096  # more trials at a time than any sweep has
 
-    Tune does not know what Ray Train will ask for, and Ray Train gives up when it has waited for a minute: of trials of
-    several workers there are never more than fit.
-    """
-    fitting = max(1, room(nodes(), _bundles(file), total_trials(file)))
-    wanted = file.search.concurrent or fitting
-    return min(wanted, fitting) if file.experiment.workers.count > 1 else wanted
+
+def _room(file: SweepFile) -> int:
+    """How many trials the whole cluster has room for at a time, which Tune does not know of those on Ray Train."""
+    return max(1, room(nodes(), _bundles(file), _MANY))
 
 
 def _best(file: SweepFile, records: list[TrialRecord], front: list[TrialRecord]) -> TrialRecord:

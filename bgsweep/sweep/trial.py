@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.places import Place, below, fetched
 from bgsweep.pretrain import train
 from bgsweep.sweep.proposals import CHECKPOINT, VALUES
 
@@ -30,7 +31,8 @@ class InProcessTrial(tune.Trainable):
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
         if config[CHECKPOINT]:
-            self.run.restore(Path(config[CHECKPOINT]), self.foreign)
+            with fetched(config[CHECKPOINT]) as folder:
+                self.run.restore(folder, self.foreign)
             # A resumed trial of a population says where it is: it may have come to its generation's end.
             self.stands = self.foreign
 
@@ -57,7 +59,7 @@ class InProcessTrial(tune.Trainable):
         self.stands = False
 
 
-def trainable(file: SweepFile, folder: Path) -> Any:
+def trainable(file: SweepFile, place: Place) -> Any:
     """What Tune runs for each trial, with the resources that it needs.
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
@@ -71,13 +73,13 @@ def trainable(file: SweepFile, folder: Path) -> Any:
         trial = trial_file(tree, config[VALUES])
         history: list[dict[str, Any]] = []
 
-        def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        def report(metrics: dict[str, Any], checkpoint: Place | None) -> None:
             history.append(metrics)
             if all(name in metrics for name in file.search.metrics):
                 tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
                 history.clear()
 
-        train(trial, folder / "ray_train" / trial.experiment.digest, report, trial.search.seeds)
+        train(trial, below(place, "ray_train", trial.experiment.digest), report, trial.search.seeds)
 
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 

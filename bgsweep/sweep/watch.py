@@ -5,33 +5,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.errors import UserError
-from bgsweep.sweep.journal import alive, find_sweep, fold, read_journal, stop_file, sweep_names
+from bgsweep.places import Place
+from bgsweep.sweep.journal import alive, find_sweep, fold, read_journal, sweep_names
+from bgsweep.sweep.mirror import ask_to_stop, local_store
 
 State = Literal["running", "ended", "dead"]
 
 
-def status(name: str | None, store: Path) -> dict[str, Any]:
+def status(name: str | None, store: Place) -> dict[str, Any]:
     """One sweep with its trials, or, without a name, all sweeps of the store, the latest first.
 
     Returns:
         ``sweeps``: each with ``sweep``, ``state`` (dead: its driver is gone and it can be resumed) and ``trials``.
     """
-    names: Iterable[str] = sweep_names(store) if name is None else [name]
-    return {"sweeps": [_status(*find_sweep(each, store)) for each in names]}
+    with local_store(store, name) as folder:
+        names: Iterable[str] = sweep_names(folder) if name is None else [name]
+        return {"sweeps": [_status(*find_sweep(each, folder)) for each in names]}
 
 
-def stop(name: str, store: Path) -> dict[str, Any]:
+def stop(name: str, store: Place) -> dict[str, Any]:
     """Ask a sweep's driver to end its trials and to judge what has come to its end.
 
     Raises:
         UserError: the sweep is not running.
     """
-    folder, manifest = find_sweep(name, store)
-    state = _state(folder, manifest)
-    if state != "running":
-        cure = f"; `bgsweep sweep --resume {name}` goes on with it" if state == "dead" else ""
-        raise UserError(f"{name}: the sweep is not running ({state}){cure}")
-    stop_file(folder).touch()
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        state = _state(folder, manifest)
+        if state != "running":
+            cure = f"; `bgsweep sweep --resume {name}` goes on with it" if state == "dead" else ""
+            raise UserError(f"{name}: the sweep is not running ({state}){cure}")
+        ask_to_stop(folder, store)
     return {"sweep": name}
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError
+from bgsweep.places import Place, is_remote
 from bgsweep.tracking.writer import one_line, without_password
 
 
-def tracking_uri(store: Path) -> str:
+def tracking_uri(store: Place) -> str:
     """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if address:
         return address
+    if is_remote(store):
+        raise UserError(f"{store}: MLflow's SQLite file cannot be there; set MLFLOW_TRACKING_URI to a server")
+    store = Path(store)
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:

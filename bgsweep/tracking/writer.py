@@ -2,7 +2,6 @@
 
 import logging
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from bgsweep.errors import UserError
+from bgsweep.errors import without_password as without_password
 
 T = TypeVar("T")
 
@@ -81,11 +81,6 @@ class Writer:
                 return answer
             time.sleep(pause)
             pause = min(2 * pause, 10)
-
-
-def without_password(text: str) -> str:
-    """A tracking address, or a text with one, as it may be shown and logged."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,0 +1,169 @@
+"""Files in an object store: photographs are copied to this machine once, checkpoints when they are read."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bgsweep.errors import UserError
+
+Place = str | Path
+"""A folder or file of this machine, or a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``)."""
+
+_SCHEMES = {"s3": "s3", "gcs": "gs", "abfs": "abfs", "hdfs": "hdfs"}
+
+
+def is_remote(place: Place) -> bool:
+    return "://" in str(place)
+
+
+def below(place: Place, *parts: str) -> Place:
+    """A place further down; that of this machine is made absolute."""
+    return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place).absolute().joinpath(*parts)
+
+
+def filesystem(place: Place) -> tuple[Any, str]:
+    """pyarrow's file system of a URI, and the path in it; credentials come from the environment.
+
+    Raises:
+        UserError: the URI cannot be used.
+    """
+    from pyarrow import ArrowInvalid
+    from pyarrow.fs import FileSystem
+
+    try:
+        found, root = FileSystem.from_uri(str(place))
+    except (ArrowInvalid, OSError) as error:
+        raise UserError(f"{place}: {_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
+    return found, root.rstrip("/")
+
+
+def uri_of(path: str, where: Any) -> str:
+    """What Ray calls a checkpoint's path in a pyarrow file system, as a place that `fetched` reads."""
+    scheme = _SCHEMES.get(getattr(where, "type_name", "local"))
+    return f"{scheme}://{path}" if scheme else path
+
+
+def put(folder: Path, place: Place) -> None:
+    """Copy a folder's files into an object store.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    where, root = filesystem(place)
+    try:
+        copy_files(str(folder), root, LocalFileSystem(), where)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written: {_line(error)}") from error
+
+
+@contextlib.contextmanager
+def fetched(place: Place) -> Iterator[Path]:
+    """A folder, or a copy of it for as long as the context lasts where it is in an object store.
+
+    Raises:
+        UserError: there is nothing at that place, or it cannot be read.
+    """
+    if not is_remote(place):
+        yield Path(place)
+        return
+    where, root = filesystem(place)
+    files = _list(place, where, root)
+    with tempfile.TemporaryDirectory() as folder:
+        _copy(place, where, root, files, Path(folder))
+        yield Path(folder)
+
+
+def cached(root: str, split: str, key: str) -> Path:
+    """A folder with a copy of one split of photographs (or masks), made once on each machine.
+
+    The copy is found again by the names, sizes and times of the objects, which are listed at each call. Copies lie
+    below ``BGSWEEP_CACHE`` (``~/.cache/bgsweep`` by default), and nobody removes them but the user.
+
+    Args:
+        key: what errors call `root`, such as ``data.images``.
+
+    Returns:
+        What stands for `root`: its sub-folder `split` is complete.
+
+    Raises:
+        UserError: there is nothing, it cannot be read, or there is no room for it.
+    """
+    where, path = filesystem(root)
+    source = f"{path}/{split}" if split != "." else path
+    files = _list(f"{key}: {root}/{split}", where, source)
+    identity = hashlib.sha256(repr([root, split, files]).encode()).hexdigest()[:20]
+    folder = cache_folder() / "data" / identity
+    target = folder / PurePosixPath(path).name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this machine wait for the first one's copy
+        if not target.exists():
+            _check_room(folder, sum(size for _, size, _ in files), f"{key}: {root}")
+            partial = folder / ".partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            _copy(root, where, source, files, partial / split)
+            partial.replace(target)
+    return target
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("BGSWEEP_CACHE") or Path.home() / ".cache" / "bgsweep")
+
+
+def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:
+    """Names below the root, sizes in bytes, times in ns, sorted."""
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        infos = where.get_file_info(FileSelector(root, recursive=True))
+    except OSError as error:
+        raise UserError(f"{place}: {_line(error)}; check the address and the credentials") from error
+    found = [
+        (info.path.removeprefix(root).lstrip("/"), info.size, info.mtime_ns or 0)
+        for info in infos
+        if info.type == FileType.File
+    ]
+    if not found:
+        raise UserError(f"{place}: there is nothing; check the address")
+    outside = [name for name, *_ in found if ".." in PurePosixPath(name).parts]
+    if outside:
+        raise UserError(f"{place}: {outside[0]!r} would be written outside of its folder; remove that object")
+    return sorted(found)
+
+
+def _copy(place: Place, where: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
+    """Copy the listed files, several at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def copy(name: str) -> None:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with where.open_input_stream(f"{root}/{name}") as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(copy, [name for name, *_ in files]))
+    except OSError as error:
+        raise UserError(f"{place}: cannot be copied to {folder}: {_line(error)}") from error
+
+
+def _check_room(folder: Path, needed: int, place: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{place} has {needed / 2**30:.1f} GiB and {folder} room for {free / 2**30:.1f}; "
+            "set BGSWEEP_CACHE to a folder on a larger disk"
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

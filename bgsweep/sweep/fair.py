@@ -1,0 +1,76 @@
+"""Several sweeps on one cluster: each runs as many trials as its share of the room allows, whenever it asks."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+_NAMESPACE = "bgsweep"
+_ASK_EVERY = 2.0  # seconds
+
+
+class Fair(ConcurrencyLimiter):
+    """Lets a searcher propose no more trials at a time than ``share`` says, which may change as sweeps come and go."""
+
+    def __init__(self, searcher: Searcher, share: Callable[[], int]) -> None:
+        super().__init__(searcher, max_concurrent=max(1, share()))
+        self._share = share
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        self.max_concurrent = self._share()
+        found: dict[str, Any] | str | None = super().suggest(trial_id)
+        return found
+
+
+class Share:
+    """This sweep's part of the trials that the cluster has room for.
+
+    A sweep is known to the others by an actor of its name, which ends with the sweep's driver, however that ends.
+
+    Args:
+        name: of the sweep.
+        room: gives the trials of this sweep that the whole cluster has room for at a time, which may grow.
+        most: trials at a time that the user allows; None leaves it to the room.
+        warm: the trials are actors that Tune reuses, of which it keeps one even while it is idle. They may wait for
+            room; trials on Ray Train, which give up after a while, are never more than fit.
+    """
+
+    def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
+        self._room, self._most, self._warm = room, most, warm
+        self._name = f"{time.time():018.6f} {name}"  # the oldest first
+        here: Any = ray.remote(num_cpus=0)(_Here)
+        self._actor = here.options(name=self._name, namespace=_NAMESPACE).remote()
+        ray.get(self._actor.__ray_ready__.remote())
+        self._asked, self._found = -_ASK_EVERY, 1
+
+    def __call__(self) -> int:
+        if time.monotonic() - self._asked >= _ASK_EVERY:
+            self._asked = time.monotonic()
+            actors = ray.util.list_named_actors(all_namespaces=True)
+            sweeps = sorted(actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE)
+            self._found = self._part(sweeps)
+        return self._found
+
+    def _part(self, sweeps: list[str]) -> int:
+        room = self._room()
+        if len(sweeps) == 1 and self._warm:
+            return self._most or room
+        share = part(room, sweeps.index(self._name), len(sweeps), self._warm)
+        return min(share, self._most or share)
+
+
+class _Here:
+    """Says that a sweep is running by being there."""
+
+
+def part(room: int, place: int, sweeps: int, keeps_one: bool) -> int:
+    """Trials that the sweep at a place (from 0, the oldest) may run; what does not divide goes to the oldest.
+
+    Where one trial fills the cluster, the younger sweeps wait, unless idle actors let theirs in.
+    """
+    if sweeps == 1:
+        return room
+    share = room // sweeps + (place < room % sweeps)
+    return max(1, share - 1) if keeps_one else share

@@ -1,0 +1,197 @@
+"""The whole way, on one machine: sweeps submitted from outside to a Ray cluster with a token, to MLflow with passwords.
+
+One site serves all tests, in their order; the last one shuts it down.
+"""
+
+import json
+import re
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.data.embedded import ARCHIVE
+from tests.rehearsal.site import ROOT, Site, wait_for
+
+pytestmark = [pytest.mark.rehearsal, pytest.mark.slow]
+
+TINY = str(ROOT / "tests" / "tiny.yaml")
+SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "search.scheduler=none"]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    site = Site()
+    try:
+        site.start_mlflow()
+        site.start_s3()
+        site.start_head(1)
+        site.start_node("one", 1)
+        site.start_node("two", 1)
+        site.wait_for_servers()
+        yield site
+    finally:
+        site.remove()
+
+
+def mlflow_client(site: Site) -> Any:
+    import mlflow
+
+    for name, value in site.laptop.items():
+        if name.startswith(("MLFLOW_", "AWS_")):
+            pytest.MonkeyPatch().setenv(name, value)
+    return mlflow.MlflowClient(tracking_uri=site.laptop["MLFLOW_TRACKING_URI"])
+
+
+def actors(site: Site, kind: str) -> list[dict[str, Any]]:
+    """Living actors of a class, as Ray's dashboard lists them."""
+    found = json.loads(site.get("/api/v0/actors?detail=True&limit=1000"))["data"]["result"]["result"]
+    return [actor for actor in found if kind in actor["class_name"] and actor["state"] == "ALIVE"]
+
+
+def test_without_the_token_nobody_gets_in(site: Site) -> None:
+    done = site.command("submit", TINY, "--address", site.address, RAY_AUTH_MODE="disabled")
+    assert done.returncode == 2 and "it wants its token" in done.stderr.splitlines()[-1]
+    wrong = site.folder / "wrong"
+    wrong.write_text("0" * 64)
+    done = site.command("status", "--address", site.address, RAY_AUTH_TOKEN_PATH=str(wrong))
+    assert done.returncode == 2 and "error: Ray at" in done.stderr.splitlines()[-1]
+
+
+def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
+    overrides = [*SPACE, "search.trials=2", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
+    name = site.json("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))["sweep"]
+    try:
+        wait_for(lambda: list(site.store.glob(f"sweeps/{name}/ray_train/*/checkpoint_*/state.pt")), 120, "a checkpoint")
+        workers = actors(site, "RayTrainWorker")
+        assert len({worker["node_id"] for worker in workers}) == 2, "the workers are not on different nodes"
+        assert site.json("status", name, "--address", site.address)["sweeps"][0]["state"] == "running"
+        site.kill_node("two")
+        site.start_node("three", 1)  # as an autoscaler, or a spot market, gives a new one
+        wait_for(lambda: finished(site, name), 240, "the sweep's end")
+    except AssertionError:
+        print(site.command("status", name, "--address", site.address).stdout, logs(site, name))
+        raise
+    assert succeeded(site, name), logs(site, name)
+    (found,) = site.json("status", name, "--address", site.address)["sweeps"]
+    assert found["state"] == "ended"
+    assert [(trial["status"], trial["epochs"]) for trial in found["trials"]] == [("completed", 30)] * 2
+    client = mlflow_client(site)
+    version = client.get_model_version_by_alias("rehearsed", "champion")
+    assert version.tags["sweep"] == name
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert runs[0].info.artifact_uri.startswith("mlflow-artifacts:/")
+    for trial in found["trials"]:
+        steps = [point.step for point in client.get_metric_history(trial["run_id"], "loss")]
+        assert steps == list(range(1, 31)), "an epoch is missing or told twice"
+
+
+def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
+    import boto3
+
+    mlflow_client(site)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        for name in archive.namelist():
+            if re.search(r"^(images|masks)/(train|validation|test)/.*/[0-3]", name):
+                client.put_object(Bucket="bucket", Key=f"photos/{name}", Body=archive.read(name))
+    data = ["data.images=s3://bucket/photos/images", "data.masks=s3://bucket/photos/masks", "training.batch_size=64"]
+    data += ["method.queue_size=128", "training.checkpoint_every=1"]
+    place = ["--address", site.address, "--store", "s3://bucket/runs", "--wait"]
+    found = site.json("submit", TINY, *SPACE, *data, "search.trials=2", *place)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix="runs/")
+    keys = [item["Key"] for page in pages for item in page["Contents"]]
+    for trial in found["result"]["trials"]:
+        assert trial["status"] == "completed" and trial["checkpoint"].startswith("s3://bucket/runs/sweeps/")
+        assert trial["checkpoint"].removeprefix("s3://bucket/") + "/state.pt" in keys
+    assert f"runs/sweeps/{found['sweep']}/journal.jsonl" in keys
+    listed = site.json("status", "--address", site.address)["sweeps"]
+    assert found["sweep"] in [sweep["sweep"] for sweep in listed] and len(listed) == 2
+
+
+def test_the_plain_ray_command_does_the_same(site: Site) -> None:
+    (site.folder / "job").mkdir()
+    (site.folder / "job" / "tiny.yaml").write_text(Path(TINY).read_text())
+    store = site.folder / "plain"
+    command = ["ray", "job", "submit", "--address", site.address, "--working-dir", "job", "--"]
+    command += ["bgsweep", "sweep", "tiny.yaml", "search.trials=1", "--store", str(store)]
+    done = subprocess.run(
+        command, env=site.environment, cwd=site.folder, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (name,) = re.findall(r"^sweep (tiny-\S+) in ", done.stdout, re.MULTILINE)
+    (found,) = site.json("status", name, "--address", site.address, "--store", str(store))["sweeps"]
+    assert found["state"] == "ended" and len(found["trials"]) == 1
+
+
+def test_two_sweeps_at_once_share_the_cluster(site: Site) -> None:
+    answers: dict[str, dict[str, Any]] = {}
+
+    def sweep(user: str, seed: int) -> None:
+        overrides = [*SPACE, f"search.seed={seed}", "search.trials=4", "training.epochs=10", f"register.name={user}"]
+        answers[user] = site.json(
+            "submit", TINY, *overrides, "--address", site.address, "--store", str(site.store), "--wait"
+        )
+
+    threads = [threading.Thread(target=sweep, args=user) for user in (("ann", 1), ("bob", 2))]
+    for thread in threads:
+        thread.start()
+        time.sleep(1)
+    for thread in threads:
+        thread.join(300)
+    ours, theirs = (answers[user]["result"] for user in ("ann", "bob"))
+    for key in ("checkpoint", "run_id"):
+        assert not {trial[key] for trial in ours["trials"]} & {trial[key] for trial in theirs["trials"]}
+    for user, result in (("ann", ours), ("bob", theirs)):
+        assert [trial["status"] for trial in result["trials"]] == ["completed"] * 4
+        assert all(f"/{result['sweep']}/" in trial["checkpoint"] for trial in result["trials"])
+        assert result["model"]["name"] == user and result["model"]["version"] == 1
+    began = {user: min(starts(site, answers[user]["sweep"])) for user in answers}
+    ended = {user: max(ends(site, answers[user]["sweep"])) for user in answers}
+    assert began["bob"] < ended["ann"] and began["ann"] < ended["bob"], "one waited for the other's end"
+
+
+def test_the_planted_secret_is_nowhere_but_in_the_jobs_package(site: Site) -> None:
+    pattern = site.secret.encode()
+    found = [path for path in site.folder.rglob("*") if path.is_file() and pattern in path.read_bytes()]
+    allowed = {site.folder / "mlflow" / "auth.ini"}
+    assert {path.name for path in found if path not in allowed} == {".bgsweep-environment.json"}
+    assert site.secret not in site.get("/api/jobs/")
+    assert site.secret not in site.get("/api/v0/actors?detail=True&limit=1000")
+
+
+def test_shut_down_nothing_runs_on(site: Site) -> None:
+    assert [process.name() for process in site.stop()] == []
+
+
+def journal(site: Site, name: str) -> list[dict[str, Any]]:
+    path = site.store / "sweeps" / name / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def starts(site: Site, name: str) -> list[float]:
+    return [event["time"] for event in journal(site, name) if event["event"] == "started"]
+
+
+def ends(site: Site, name: str) -> list[float]:
+    return [event["time"] for event in journal(site, name) if event["event"] == "ended"]
+
+
+def finished(site: Site, name: str) -> bool:
+    return json.loads(site.get(f"/api/jobs/{name}"))["status"] in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+def succeeded(site: Site, name: str) -> bool:
+    return bool(json.loads(site.get(f"/api/jobs/{name}"))["status"] == "SUCCEEDED")
+
+
+def logs(site: Site, name: str) -> str:
+    return str(json.loads(site.get(f"/api/jobs/{name}/logs"))["logs"])[-4000:]
