@@ -33,7 +33,10 @@ def told(folder: Path) -> str:
 
 def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) -> dict[str, Any]:
     """What a sweep has come to; it must have ended well."""
-    out, _ = process.communicate(timeout=seconds)
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
     assert process.returncode == 0, told(folder)
     found: dict[str, Any] = json.loads(out)
     return found
