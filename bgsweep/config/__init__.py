@@ -13,9 +13,11 @@ from bgsweep.config.experiment import (
     Views,
     Workers,
 )
+from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
-from bgsweep.config.search import Distribution, Search, Space
-from bgsweep.config.study import SweepFile, load, load_suite, resolve
+from bgsweep.config.search import METRICS, Search
+from bgsweep.config.space import Distribution, Space
+from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
 from bgsweep.config.suite import (
     Attacks,
     Corruptions,
@@ -28,6 +30,7 @@ from bgsweep.config.suite import (
 )
 
 __all__ = [
+    "METRICS",
     "Attacks",
     "BYOLConfig",
     "Background",
@@ -43,6 +46,7 @@ __all__ = [
     "Knn",
     "Linear",
     "MaskNoise",
+    "MaskTraining",
     "MethodConfig",
     "MoCoV2Config",
     "Optimizer",
@@ -61,5 +65,6 @@ __all__ = [
     "Workers",
     "load",
     "load_suite",
+    "mask_training",
     "resolve",
 ]
