@@ -5,13 +5,16 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart test lint setup clean
+.PHONY: quickstart test test-faults lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 test: lint ## lint, type check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
+	$(BIN)/pytest -m faults tests/faults
 
 lint: setup
 	$(BIN)/ruff check .
@@ -26,6 +29,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing bgsweep and what it needs into $(VENV): some minutes and 6 GB, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Corruptions to compare ours with; what it asks for would put another OpenCV over ours, and it runs without.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug
 	@touch $(INSTALLED)
 
 clean:

@@ -17,12 +17,13 @@ from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.search import Distribution, Search, Space
 from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
-from bgsweep.config.suite import Attacks, FewLabels, Pictures, Sets, SuiteFile
+from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
 
 __all__ = [
     "Attacks",
     "BYOLConfig",
     "Background",
+    "Corruptions",
     "Data",
     "Distribution",
     "Encoder",

@@ -29,6 +29,7 @@ class Sets(Section):
     imagenet_v2: str | None = Field(None, description="1000 folders, 0 to 999")
     imagenet_sketch: str | None = Field(None, description="1000 folders named by wnids")
     imagenet_c: str | None = Field(None, description="CORRUPTION/SEVERITY/WNID/*.JPEG")
+    frost: str | None = Field(None, description="frost1.png to frost5.jpg, to make imagenet_c of imagenet_val")
     objectnet: str | None = Field(None, description="images/ and mappings/")
     cue_conflict: str | None = Field(None, description="SHAPE/SHAPE1-TEXTURE2.png")
 
@@ -51,6 +52,13 @@ class Attacks(Section):
     seed: int = Field(0, ge=0)
 
 
+class Corruptions(Section):
+    """ImageNet-C made on the fly."""
+
+    images: Count | None = Field(None, description="photographs that are corrupted, spread over the set; null: all")
+    seed: int = Field(0, ge=0)
+
+
 class SuiteFile(Section):
     """One YAML file: the user's labelled photographs, published sets, and the settings of the protocols."""
 
@@ -61,6 +69,7 @@ class SuiteFile(Section):
     evaluate: Evaluate = Evaluate()
     few_labels: FewLabels = FewLabels()
     attacks: Attacks = Attacks()
+    corruptions: Corruptions = Corruptions()
     bootstrap: Annotated[int, Field(ge=100)] = Field(10_000, description="resamplings of `bgsweep compare`")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(4, description="threads that decode photographs of published sets")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +17,7 @@ from bgsweep.augment.randomness import address
 from bgsweep.config import Attacks
 from bgsweep.data.derived import Subset
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import Listing, squares
+from bgsweep.evaluation.listing import Listing, spread_evenly, squares
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.shifts import labelled_validation
 from bgsweep.evaluation.subject import Yields, share
@@ -150,17 +151,17 @@ def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
     return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
 
 
-def _chosen(exam: Examination, listing: Listing | None) -> Any:
+def _chosen(exam: Examination, listing: Listing | None) -> npt.NDArray[np.int64]:
     """Indices of the attacked pictures, spread evenly over the set."""
     count = len(exam.bench.source) if listing is None else len(listing.paths)
-    return np.unique(np.linspace(0, count - 1, min(count, exam.file.attacks.images)).astype(np.int64))
+    return spread_evenly(count, exam.file.attacks.images)
 
 
 def _pictures(exam: Examination, listing: Listing | None) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """Batches of uint8 pictures with labels and names."""
     chosen, size = _chosen(exam, listing), exam.file.evaluate.batch_size
     if listing is not None:
-        part = Listing(listing.name, [listing.paths[index] for index in chosen], listing.labels[chosen])
+        part = listing.spread(exam.file.attacks.images)
         for number, images in enumerate(part.batches(squares(exam.file.pictures), size, exam.file.threads)):
             names = [path.name for path in part.paths[number * size :][: len(images)]]
             labels = part.labels[number * size :][: len(images)]

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation import attacks, corruptions, few_labels, imagenet9, linear_protocols, probes, shape_bias, shifts
+from bgsweep.evaluation import (
+    attacks,
+    corruptions,
+    few_labels,
+    fine_tuning,
+    imagenet9,
+    linear_protocols,
+    probes,
+    shape_bias,
+    shifts,
+)
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Measured
@@ -16,6 +26,7 @@ EVALUATORS: dict[str, Evaluator] = {
     **probes.EVALUATORS,
     **linear_protocols.EVALUATORS,
     **few_labels.EVALUATORS,
+    **fine_tuning.EVALUATORS,
     **imagenet9.EVALUATORS,
     **shifts.EVALUATORS,
     **corruptions.EVALUATORS,

@@ -59,13 +59,24 @@ def listed(source: Source, path: Path) -> npt.NDArray[np.int64]:
     return np.sort(np.array([places[name] for name in names], np.int64))
 
 
+def labelled(exam: Examination, share: float) -> tuple[Subset, str]:
+    """The training photographs that keep their labels, and a word on how they were chosen.
+
+    Raises:
+        UserError: as `listed`.
+    """
+    train, settings = exam.bench.splits.train, exam.file.few_labels
+    path = settings.one_percent if share == 0.01 else settings.ten_percent
+    chosen = drawn(train, share, settings.seed) if path is None else listed(train, Path(path).expanduser())
+    how = f"drawn by class, seed {settings.seed}" if path is None else f"listed in {path}"
+    part = Subset(train, chosen, f"{train.name}, {share:.0%} labelled")
+    return part, f"{part.name}: {len(part)} of {len(train)} photographs, {how}"
+
+
 def few(exam: Examination, name: str, share: float) -> Prepared:
     """`NAME_top1`: the linear probe, trained and its rate and decay chosen on the few labelled photographs alone."""
     bench = exam.bench
-    train, settings = bench.splits.train, exam.file.few_labels
-    path = settings.one_percent if share == 0.01 else settings.ten_percent
-    chosen = drawn(train, share, settings.seed) if path is None else listed(train, Path(path).expanduser())
-    part = Subset(train, chosen, f"{train.name}, {share:.0%} labelled")
+    part, how = labelled(exam, share)
     heads: list[LinearHead] = []
 
     def measure() -> Yields:
@@ -74,9 +85,8 @@ def few(exam: Examination, name: str, share: float) -> Prepared:
         yield from top1(name, heads[0].logits, exam.test)
 
     def protocol() -> dict[str, Any]:
-        how = f"drawn by class, seed {settings.seed}" if path is None else f"listed in {path}"
         words = sets(exam) | linear_words(heads[0], bench.settings.linear)
-        return words | {"train": f"{part.name}: {len(part)} of {len(train)} photographs, {how}, not augmented"}
+        return words | {"train": f"{how}, not augmented"}
 
     return Prepared(measure, protocol)
 

@@ -4,34 +4,22 @@ They cost as many passes through the encoder as they have epochs; `linear` costs
 """
 
 import math
-import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transform
 
-from bgsweep.augment.crop import draw_window
-from bgsweep.augment.randomness import address
-from bgsweep.data import Image, Source
-from bgsweep.data.decode import UnreadableImage
+from bgsweep.evaluation.crops import shuffled, test_squares, training_crops
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.features import extract
-from bgsweep.evaluation.listing import preprocessing_words, square
+from bgsweep.evaluation.listing import preprocessing_words
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.probes import top1
 from bgsweep.evaluation.subject import Yields
-from bgsweep.evaluation.variants import pictures_of
-
-SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -76,10 +64,7 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
 
     def measure() -> Yields:
         layer = fit(exam, protocol)
-        pictures = exam.file.pictures
-        seen = pictures_of(
-            bench.source, lambda image: square(PIL.Image.fromarray(image), pictures), exam.file.evaluate.batch_size
-        )
+        seen = test_squares(bench.source, exam.file.pictures, exam.file.evaluate.batch_size)
         test = extract(exam.subject.encode, seen)
         with torch.no_grad():
             yield from top1(name, layer, test)
@@ -138,34 +123,12 @@ def _layer(features: int, classes: int, deviation: float | None, seed: int) -> n
 
 
 def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and labels of the training photographs' crops, in batches; unreadable photographs are passed over."""
+    """Features and labels of the training photographs' crops, in batches."""
     source, seed = exam.bench.splits.train, exam.file.evaluate.seed
-    order = np.random.default_rng([seed, epoch]).permutation(len(source))
-    crop = partial(_crop, source, exam.file.pictures.crop, seed, epoch)
-    with ThreadPoolExecutor(exam.file.threads) as pool:
-        for first in range(0, len(order), protocol.batch_size):
-            part = order[first : first + protocol.batch_size]
-            made = [(view, source.labels[index]) for view, index in zip(pool.map(crop, part), part, strict=True)]
-            views = [(view, label) for view, label in made if view is not None]
-            if views:
-                images, labels = zip(*views, strict=True)
-                # Encoders give tensors of inference mode, which no gradient may pass.
-                features = exam.subject.encode(torch.from_numpy(np.stack(images))).clone()
-                yield features, torch.tensor(np.array(labels, np.int64))
-
-
-def _crop(source: Source, size: int, seed: int, epoch: int, index: int) -> Image | None:
-    try:
-        sample = source[int(index)]
-    except UnreadableImage:
-        return None
-    draws = random.Random(address(seed, epoch, sample.id, 0))
-    height, width = sample.image.shape[:2]
-    top, left, bottom, right = draw_window(height, width, SCALE, RATIO, draws)
-    picture = PIL.Image.fromarray(sample.image)
-    mode = InterpolationMode.BILINEAR
-    view = transform.resized_crop(picture, top, left, bottom - top, right - left, [size, size], mode)
-    return np.array(transform.hflip(view) if draws.random() < 0.5 else view)
+    batches = shuffled(len(source), seed, epoch, protocol.batch_size)
+    for images, labels in training_crops(source, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
+        # Encoders give tensors of inference mode, which no gradient may pass.
+        yield exam.subject.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {

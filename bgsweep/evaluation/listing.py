@@ -28,6 +28,11 @@ class Listing:
     paths: Sequence[Path]
     labels: npt.NDArray[np.int64]
 
+    def spread(self, count: int) -> "Listing":
+        """At most so many of the files, spread evenly over all."""
+        chosen = spread_evenly(len(self.paths), count)
+        return Listing(self.name, [self.paths[index] for index in chosen], self.labels[chosen])
+
     def batches(self, see: See, batch_size: int, threads: int) -> Iterator[Image]:
         """Pictures (N, H, W, 3), the next batch decoded while the last one is in use."""
         with ThreadPoolExecutor(threads) as pool:
@@ -46,6 +51,11 @@ class Listing:
                     f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other pictures of the set "
                     f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes pictures as they are"
                 )
+
+
+def spread_evenly(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """At most so many of the numbers from 0 to `count` - 1."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
 
 def squares(settings: Pictures, border: int = 0) -> See:

@@ -47,7 +47,14 @@ DOWNLOADS = {
         "blur.tar, digital.tar, noise.tar and weather.tar",
         "zenodo.org/records/2235448",
         "about 50 GB",
-        "FOLDER/gaussian_noise/1/n01440764/*.JPEG, 15 corruptions of 5 severities",
+        "FOLDER/gaussian_noise/1/n01440764/*.JPEG, 15 corruptions of 5 severities; or name sets.frost and "
+        "sets.imagenet_val, of which it is then made",
+    ),
+    "frost": Download(
+        "frost1.png, frost2.png, frost3.png, frost4.jpg and frost5.jpg",
+        "github.com/hendrycks/robustness, ImageNet-C/imagenet_c",
+        "2 MB",
+        "FOLDER/frost1.png",
     ),
     "objectnet": Download(
         "objectnet-1.0.zip", "objectnet.dev", "about 190 GB", "FOLDER/images/air_freshener/*.png and FOLDER/mappings/*"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bgsweep.evaluation.features import Encode
 
@@ -27,7 +27,7 @@ class Subject:
     """
 
     encode: Encode
-    network: Callable[[Tensor], Tensor]
+    network: nn.Module
     device: torch.device
     head: Head | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)

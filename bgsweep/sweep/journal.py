@@ -51,6 +51,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         path = folder / _JOURNAL
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
@@ -61,9 +62,11 @@ class Journal:
         """Tune pickles the searcher, which holds this, into its own state file; nothing reads that."""
         return type(None), ()
 
-    def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
+    def write(self, event: str, **values: Any) -> Event:
+        written = {"time": time.time(), "event": event, **values}
+        self._file.write(json.dumps(written) + "\n")
         self._file.flush()
+        return written
 
 
 class Pulse:
@@ -130,10 +133,11 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
             record = records[event["id"]]
             record.epochs, record.metrics, record.seconds = event["epoch"], event["metrics"], event["seconds"]
             record.checkpoint = event["checkpoint"] or record.checkpoint
+            record.run_id = event["run_id"] or record.run_id
         elif event["event"] == "checkpoint":
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
-            records[event["id"]].failures = event["failures"]
+            records[event["id"]].failures, records[event["id"]].error = event["failures"], event["error"]
     return records
 
 

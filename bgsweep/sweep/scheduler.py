@@ -1,6 +1,6 @@
 """ASHA that lets the baseline run to its end."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,29 +39,40 @@ class SparingASHA(AsyncHyperBandScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_remove(tune_controller, _named(trial_name(trial)))
 
-    def replay(self, events: Iterable[Event]) -> None:
-        """Fill the rungs with what trials had measured before the driver died."""
+    def replay(self, events: Sequence[Event]) -> list[str]:
+        """Fill the rungs with what trials had measured before the driver died.
+
+        Returns:
+            The trials that their last result should have stopped, had the driver lived to do it.
+        """
         controller: Any = None
+        baseline, doomed = "", []
         for event in events:
             if event["event"] == "started":
                 super().on_trial_add(controller, _named(event["trial"]["id"]))
+                baseline = event["trial"]["id"] if event["trial"]["fixed"] == "baseline" else baseline
             elif event["event"] == "result":
-                super().on_trial_result(controller, _named(event["id"]), {"epoch": event["epoch"], **event["metrics"]})
+                result = {"epoch": event["epoch"], **event["metrics"]}
+                decision = super().on_trial_result(controller, _named(event["id"]), result)
+                if decision == TrialScheduler.STOP and event["epoch"] < self._max_t and event["id"] != baseline:
+                    doomed.append(event["id"])
             elif event["event"] == "ended" and event["trial"]["status"] != "failed":
                 trial = event["trial"]
-                super().on_trial_complete(
-                    controller, _named(trial["id"]), {"epoch": trial["epochs"], **trial["metrics"]}
-                )
+                result = {"epoch": trial["epochs"], **trial["metrics"]}
+                super().on_trial_complete(controller, _named(trial["id"]), result)
+        ended = {event["trial"]["id"] for event in events if event["event"] == "ended"}
+        return [name for name in doomed if name not in ended]
 
 
-def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialScheduler:
+def build_scheduler(file: SweepFile, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
     """The configured scheduler, counting in the epochs that the runs themselves report.
 
-    ``past`` is what happened in the sweep before its driver died.
+    ``past`` is what happened in the sweep before its driver died; beside the scheduler come the running trials that it
+    stops at once.
     """
     search = file.search
     if search.scheduler == "none":
-        return FIFOScheduler()
+        return FIFOScheduler(), []
     scheduler = SparingASHA(
         time_attr="epoch",
         metric=search.metric,
@@ -70,5 +81,4 @@ def build_scheduler(file: SweepFile, past: Iterable[Event] = ()) -> TrialSchedul
         grace_period=min(search.grace_epochs, file.experiment.training.epochs),
         reduction_factor=search.reduction,
     )
-    scheduler.replay(past)
-    return scheduler
+    return scheduler, scheduler.replay(past)

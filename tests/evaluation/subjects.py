@@ -1,19 +1,21 @@
 """A cheap subject with a classifier of 1000 classes: fixed random weights on the mean colours of a grid."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bgsweep.evaluation.subject import Subject
 
 from .conftest import colours
 
 
-def network(images: Tensor) -> Tensor:
+class Colours(nn.Module):
     """The encoder `colours`, from pictures (N, 3, H, W) in [0, 1]."""
-    return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
 def subject(seed: int = 0, spread: float = 10.0) -> Subject:
     """Its classes differ from picture to picture, and from seed to seed."""
     weight = spread * torch.randn(48, 1000, generator=torch.Generator().manual_seed(seed))
-    return Subject(colours, network, torch.device("cpu"), lambda features: (features - 0.5) @ weight)
+    return Subject(colours, Colours(), torch.device("cpu"), lambda features: (features - 0.5) @ weight)
