@@ -71,15 +71,16 @@ def train_masks(
     folder = out.with_name(f"{out.name}.training")
     _claim(folder, settings)
     unreadable = _store(source, names, LocalTree(folder / "images"), _FINER * config.side)
-    if config.batch_size > len(names) - len(unreadable):
-        raise UserError(f"batch_size: {config.batch_size} is more than the {len(names) - len(unreadable)} images")
+    count = len(names) - len(unreadable)
+    if config.batch_size > count:
+        raise UserError(f"batch_size: {config.batch_size} is more than the {count} images")
     for method in HANDCRAFTED:
         make_masks(str(folder / "images"), str(folder / method), method, workers=workers)
     losses, data = _learn(folder, start, config)
+    digest = hashlib.sha256(data).hexdigest()
+    said = {**settings, "images": count, "unreadable": unreadable, "losses": losses, "sha256": digest}
+    write_file(record, json.dumps(said, indent=1).encode() + b"\n")  # first: what is there has its record
     write_file(out, data)
-    said = {**settings, "images": len(names) - len(unreadable), "unreadable": unreadable, "losses": losses}
-    said["sha256"] = hashlib.sha256(data).hexdigest()
-    write_file(record, json.dumps(said, indent=1).encode() + b"\n")
     shutil.rmtree(folder)
     return {**said, "out": str(out), "seconds": time.perf_counter() - began}
 

@@ -48,11 +48,10 @@ def build_method(name: MethodName, weights: bytes | None) -> MaskMethod:
     """Raises UserError where a package is missing or the weights cannot be used."""
     if name in HANDCRAFTED:
         return _handcrafted(name)
-    from bgsweep.masks.u2net import U2Net
+    from bgsweep.masks.u2net import U2Net, Usps
 
     assert weights is not None
-    # A student's probabilities are calibrated: what it is unsure of is not stretched to be sure.
-    return U2Net(weights, stretched_from=0.5 if name == "u2net" else None)
+    return U2Net(weights) if name == "u2net" else Usps(weights)
 
 
 def _handcrafted(name: MethodName) -> MaskMethod:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from bgsweep.augment.composite import Image, Mask
 from bgsweep.errors import UserError
+from bgsweep.masks.cut import grabcut, shrunk
 
 Floats = npt.NDArray[np.float32]
 
@@ -19,10 +20,11 @@ _SIDE = 320
 
 
 class Prepared(NamedTuple):
-    """A network's input, 3 x side x side, and its photograph's height and width."""
+    """A network's input, 3 x side x side, its photograph's height and width, and (for `Usps`) a small copy of it."""
 
     pixels: Floats
     size: tuple[int, int]
+    small: Image | None = None
 
 
 class U2Net:
@@ -56,7 +58,7 @@ class U2Net:
         for first in range(0, len(prepared), self._batch):
             part = prepared[first : first + self._batch]
             for item, found in zip(part, self._run(np.stack([item.pixels for item in part])), strict=False):
-                yield self._mask(found[0], item.size)
+                yield self._mask(found[0], item)
 
     def _run(self, batch: Floats) -> Floats:
         """Always full batches: what a photograph gives must not depend on how many others come with it."""
@@ -65,13 +67,35 @@ class U2Net:
         outputs, entry = self._names
         return cast(Floats, self._session.run(outputs, {entry: full})[0])
 
-    def _mask(self, found: Floats, size: tuple[int, int]) -> Mask:
+    def _mask(self, found: Floats, item: Prepared) -> Mask:
         low, high = float(found.min()), float(found.max())
         least = self.parameters["stretched_from"]
         if least is not None and high >= least and high > low:
             found = (found - low) / (high - low)
-        scaled = cv2.resize(found, size[::-1], interpolation=cv2.INTER_LINEAR)
+        scaled = cv2.resize(found, item.size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+class Usps(U2Net):
+    """A network of `bgsweep masks train`, its maps sharpened by GrabCut as those of `rbd` are.
+
+    Where its maximum is below 0.5 it has seen no object; then its map is left as it is.
+    """
+
+    def __init__(self, weights: bytes) -> None:
+        super().__init__(weights, stretched_from=None)
+        self.parameters["grabcut"] = {"iterations": 2, "side": 256}
+
+    def prepare(self, image: Image) -> Prepared:
+        return super().prepare(image)._replace(small=shrunk(image, self.parameters["grabcut"]["side"]))
+
+    def _mask(self, found: Floats, item: Prepared) -> Mask:
+        if found.max() < 0.5:
+            return super()._mask(found, item)
+        assert item.small is not None
+        level = cv2.resize(found, item.small.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float64)
+        mask = grabcut(item.small, level, **self.parameters["grabcut"])
+        return cast(Mask, cv2.resize(mask, item.size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def network_input(image: Image, size: tuple[int, int]) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from bgsweep.augment.composite import solid
 from bgsweep.data.decode import decode_image, decode_mask
 from bgsweep.errors import UserError
-from bgsweep.masks.u2net import U2Net
+from bgsweep.masks.u2net import U2Net, Usps
 from tests.masks.onnx_network import one_channel
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,6 +42,22 @@ def test_where_the_network_sees_nothing_no_object_is_made_up() -> None:
     red[8:20, 4:30, 1] = 20
     (mask,) = _masks(U2Net(one_channel(which="ReduceMin")), [red])  # probabilities of 0.12 and 0.14
     assert np.ptp(mask) > 0, "the network makes no difference, so the test shows nothing"
+    assert mask.max() < 50
+
+
+def test_a_students_map_takes_the_edges_of_a_larger_photograph() -> None:
+    """The network sees 32 pixels a side, and the mask has edges of 256 pixels."""
+    photograph, noise = solid(256, 256, (30, 30, 30)), np.random.default_rng(0).integers(0, 20, (256, 256, 3))
+    photograph[70:190, 50:210] = (220, 200, 30)
+    photograph += noise.astype(np.uint8)
+    true = np.zeros((256, 256), bool)
+    true[70:190, 50:210] = True
+    plain, cut = (_masks(network, [photograph])[0] > 127 for network in (U2Net(one_channel()), Usps(one_channel())))
+    assert (cut != true).mean() < 0.003 < (plain != true).mean()
+
+
+def test_where_a_student_sees_nothing_no_object_is_made_up() -> None:
+    (mask,) = _masks(Usps(one_channel(which="ReduceMin")), [solid(32, 32, (255, 0, 0))])
     assert mask.max() < 50
 
 
