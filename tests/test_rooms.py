@@ -23,7 +23,7 @@ CORE = {
 }
 """Rooms that run without Ray and MLflow, each with the rooms it knows."""
 
-OUTWARDS = ["training", "run", "assess", "pretrain", "report", "sweep", "masking", "cli"]
+OUTWARDS = ["training", "run", "assess", "pretrain", "report", "sweep", "masking", "cli", "study"]
 """Each of these may know those before it, never those behind it."""
 
 
