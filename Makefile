@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart study test lint setup clean
+.PHONY: quickstart study test test-faults lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
@@ -14,7 +14,10 @@ study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=
 	$(BIN)/python -m bgsweep.study search_spaces/shortcut_study.yaml $(ARGS)
 
 test: lint ## lint, type check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
+	$(BIN)/pytest -m faults tests/faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -154,7 +154,7 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
         UserError: there is no such model, or its weights do not fit.
     """
     if model.startswith(_MLFLOW):
-        return _from_mlflow(model, tracking_uri(store))
+        return from_mlflow(model, tracking_uri(store))
     if Path(model).exists():
         trained = load_trained(Path(model))
         return Loaded(trained.encoder, None, {"weights": model, **_origin(trained.experiment)}, trained.experiment)
@@ -180,7 +180,8 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
     return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
 
 
-def _from_mlflow(uri: str, address: str) -> Loaded:
+def from_mlflow(uri: str, address: str) -> Loaded:
+    """Load an encoder that bgsweep logged or registered at an MLflow tracking URI; raises as `load_model`."""
     from bgsweep.export import fetch_encoder
 
     weights, description, model_id = fetch_encoder(uri, address)

@@ -71,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)")
     _store_argument(report)
 
+    models = _command(commands, "models", "list registered encoders, their numbers and lineage", _models, "show_models")
+    models.add_argument("name", nargs="?", help="a registered model; all where it is left out")
+    _store_argument(models)
+
+    promote = _command(commands, "promote", "make a registered version the champion by hand", _promote, "show_promote")
+    promote.add_argument("name", metavar="MODEL", help="a registered model, as `bgsweep models` lists it")
+    promote.add_argument("version", metavar="VERSION", help="its number, or an alias such as challenger")
+    promote.add_argument("--alias", default="champion", help="alias to give it (default: %(default)s)")
+    _store_argument(promote)
+
     evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
     evaluate.add_argument("model", help=_MODEL)
     evaluate.add_argument("file", type=Path, nargs="?", help="without --suite: YAML file with an `experiment:`")
@@ -206,6 +216,20 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.sweep.page import report
 
     return report(options.name, options.store, options.out)
+
+
+def _models(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.tracking import tracking_uri
+    from bgsweep.tracking.registry import models
+
+    return models(tracking_uri(options.store), options.name)
+
+
+def _promote(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.tracking import tracking_uri
+    from bgsweep.tracking.registry import promote
+
+    return promote(tracking_uri(options.store), options.name, options.version, options.alias)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config
 
-from bgsweep.config import Register
 from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.writer import one_line, without_password
@@ -39,44 +38,23 @@ def log_encoder(
 
     encoder = copy.deepcopy(encoder).cpu().float().eval().to(memory_format=torch.contiguous_format)
     tracker.flush()
-    client = tracker.client
-    model = client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder")
+    client, ask = tracker.client, tracker.ask
+    model = ask(
+        lambda: client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder")
+    )
     try:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "model")
             _save_program(encoder, size, folder, run, model.model_id)
             _save_weights(encoder, description, folder)
-            client.log_model_artifacts(model.model_id, str(folder))
+            ask(lambda: client.log_model_artifacts(model.model_id, str(folder)))
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, step)])
+    ask(lambda: client.finalize_logged_model(model.model_id, "READY"))
+    ask(lambda: client.log_outputs(run, [LoggedModelOutput(model.model_id, step)]))
     found: str = model.model_id
     return found
-
-
-def register(tracker: Tracker, run: str, model: str, entry: Register, tags: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a logged model the newest version of a registered one and give it the alias.
-
-    Returns:
-        ``name``, ``version`` and ``alias``: what ``models:/NAME@ALIAS`` now stands for.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client = tracker.client
-    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
-    mlflow.set_tracking_uri(tracker.address)
-    try:
-        client.create_registered_model(entry.name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    texts = {key: str(value) for key, value in tags.items()}
-    version = client.create_model_version(entry.name, f"models:/{model}", run, tags=texts, model_id=model).version
-    client.set_registered_model_alias(entry.name, entry.alias, version)
-    return {"name": entry.name, "version": int(version), "alias": entry.alias}
 
 
 def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bgsweep.admission import admit
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
 from bgsweep.session import ray_session
@@ -16,6 +17,8 @@ from bgsweep.tracking import Tracker, tracking_uri
 
 OnEpoch = Callable[[dict[str, Any], Path | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
+
+WORKERS_CURE = "workers.count, workers.cpus or workers.gpus"
 
 _SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
 
@@ -43,13 +46,15 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
     session = ray_session(workers.count * workers.cpus, dashboard=True) if several else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:
+        if several:
+            admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
         run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
         log_inputs(tracker, run, file)
 
         def on_epoch(metrics: dict[str, Any], checkpoint: Path | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)
             shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
-            print(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}", file=sys.stderr, flush=True)
+            _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
 
         checkpoint = train(file, folder, on_epoch)
     return {
@@ -59,6 +64,10 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
         "tracking_uri": tracker.address,
         "digest": experiment.digest,
     }
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
@@ -145,13 +154,20 @@ def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
 
 
 def gpus_of_worker(file: SweepFile) -> float:
-    """GPUs that each worker asks of Ray: the file's number, else one where there are any and cpu isn't wanted."""
+    """GPUs that each worker asks of Ray: the file's number, else one for cuda, and for auto where there are any."""
     import ray
 
     workers = file.experiment.workers
     if workers.gpus is not None:
         return workers.gpus
-    return 1.0 if workers.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0 else 0.0
+    there = workers.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
+    return 1.0 if workers.device == "cuda" or there else 0.0
+
+
+def worker_bundles(file: SweepFile) -> list[dict[str, float]]:
+    """What the workers of one experiment ask of the cluster, each on one node."""
+    workers = file.experiment.workers
+    return [{"CPU": workers.cpus, "GPU": gpus_of_worker(file)}] * workers.count
 
 
 def _forward_to(reports: Any) -> Any:

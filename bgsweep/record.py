@@ -44,4 +44,10 @@ def registry_tags(file: SweepFile, report: Report, lineage: dict[str, Any]) -> d
     numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
     if report.backgrounds:
         numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
-    return {**lineage, "digest": file.experiment.digest, **{name: f"{value:.4f}" for name, value in numbers.items()}}
+    digests = open_splits(file.experiment.data).train.digests()
+    return {
+        **lineage,
+        "digest": file.experiment.digest,
+        **{f"{name}_digest": digest for name, digest in digests.items()},
+        **{name: f"{value:.4f}" for name, value in numbers.items()},
+    }

@@ -3,6 +3,7 @@
 Both homes (in-process and Ray Train) and every trial of a sweep go through `Run`, so that they give the same results.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from bgsweep.evaluation import Report, check, final, online
 from bgsweep.models import ImageEncoder
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
 from bgsweep.training.encode import encode_with
-from bgsweep.training.loop import initial_method
+from bgsweep.training.loop import Diverged, initial_method
 
 CHECKPOINT_FILE = "state.pt"
 
@@ -49,7 +50,11 @@ class Run:
         due = self.finished or self.epoch % self.file.evaluate.every == 0
         if due and self.rank == 0:
             encode = encode_with(self.training.method.encoder, self.placement.device)
-            metrics |= online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+            found = online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+            for name, value in found.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} is {value} in epoch {self.epoch}")
+            metrics |= found
         self.metrics = {"epoch": self.epoch, **metrics}
         return self.metrics
 

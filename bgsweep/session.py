@@ -21,14 +21,14 @@ _WORKER_ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterator[None]:
+def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here; leave it at the end.
 
-    ``cpus`` and ``gpus`` are what the command needs at the least at one time; a Ray started here has at least so many
-    CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under Tune, whose clean-up asks its State API.
+    A Ray started here has at least ``cpus`` CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under
+    Tune, whose clean-up asks its State API.
 
     Raises:
-        UserError: the cluster cannot be reached, or can never give what is needed.
+        UserError: the cluster cannot be reached.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     # Tune and Train print pages of progress of their own; ours replaces it.
@@ -60,17 +60,6 @@ def ray_session(cpus: float, gpus: float = 0, dashboard: bool = False) -> Iterat
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep tells of failed trials itself, in a line each
     try:
-        _check_room(cpus, gpus)
         yield
     finally:
         ray.shutdown()
-
-
-def _check_room(cpus: float, gpus: float) -> None:
-    have = ray.cluster_resources()
-    for name, needed in (("CPU", cpus), ("GPU", gpus)):
-        if needed > have.get(name, 0):
-            raise UserError(
-                f"the Ray cluster has {have.get(name, 0):g} {name}s and this needs {needed:g} at once; "
-                "lower workers.count, workers.cpus or workers.gpus, or start more nodes"
-            )

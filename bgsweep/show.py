@@ -1,5 +1,6 @@
 """Results as text for a person; the same results are what `--json` prints."""
 
+import time
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,14 @@ from rich.table import Table
 
 from bgsweep.config.evaluate import VARIANTS
 
+_LINEAGE = {
+    "sweep": "sweep",
+    "trial": "trial",
+    "digest": "config",
+    "images_digest": "data",
+    "masks_digest": "masks",
+    "git_commit": "commit",
+}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -19,7 +28,7 @@ def show_sweep(result: dict[str, Any]) -> str:
         _comparison(result),
         f"MLflow store   {result['tracking_uri']}",
         f"look at it     mlflow ui --backend-store-uri {result['tracking_uri']}",
-        f"registered     {model['name']} version {model['version']}, alias {model['alias']}",
+        f"registered     {model['name']} version {model['version']}, alias {model['alias']}: {model['reason']}",
         f'load it        mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
     ]
     if not result["tracking_uri"].startswith("sqlite"):
@@ -45,6 +54,32 @@ def show_stop(result: dict[str, Any]) -> str:
 
 def show_report(result: dict[str, Any]) -> str:
     return f"wrote {result['page']}: open it in a browser"
+
+
+def show_models(result: dict[str, Any]) -> str:
+    """A table for each model: versions with aliases, numbers in percent, lineage; below it why each is what it is."""
+    pages = []
+    for model in result["models"]:
+        table = Table(title=model["name"], title_justify="left", box=None, pad_edge=False)
+        for name in ("version", "alias", "kNN %", "linear %", "gap %", *_LINEAGE.values(), "made"):
+            table.add_column(name, justify="right" if name.endswith("%") else "left")
+        for version in model["versions"]:
+            numbers, lineage = version["numbers"], version["lineage"]
+            table.add_row(
+                str(version["version"]),
+                ", ".join(version["aliases"]),
+                *(_percent(numbers.get(f"test_{name}")) for name in ("knn_top1", "linear_top1", "bg_gap")),
+                *(escape(lineage.get(key, "")[: 8 if key == "git_commit" else None]) for key in _LINEAGE),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(version["created"])),
+            )
+        reasons = [f"{each['version']}  {each['reason']}" for each in model["versions"] if each["reason"]]
+        pages.append("\n".join([_text(table), *reasons]))
+    return "\n\n".join(pages) or "no registered model in this store"
+
+
+def show_promote(result: dict[str, Any]) -> str:
+    before = "nobody" if result["before"] is None else f"version {result['before']}"
+    return f"{result['name']} version {result['version']} is now {result['alias']} (before: {before})"
 
 
 def show_pretrain(result: dict[str, Any]) -> str:
@@ -182,20 +217,24 @@ def _trials(trials: list[dict[str, Any]]) -> str:
             str(trial["epochs"]),
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
             _percent(trial["metrics"].get("knn_top1")),
-            trial["fixed"] or "",
+            escape(", ".join(filter(None, (trial["fixed"], _failures(trial))))),
         )
     return _text(table)
 
 
+def _failures(trial: dict[str, Any]) -> str:
+    return f"failures: {trial['failures']}, {trial['error']}" if trial["failures"] else ""
+
+
 def _comparison(result: dict[str, Any]) -> str:
-    names = [name for name in ("best", "baseline", "untrained") if result.get(name)]
+    names = [name for name in ("best", "baseline", "champion", "untrained") if result.get(name)]
     table = Table(
         title="On test photographs that the search has not seen, in %", title_justify="left", box=None, pad_edge=False
     )
     table.add_column("")
     for name in names:
-        trial = result[name].get("trial")
-        table.add_column(f"{'champion' if name == 'best' else name}{f' ({trial})' if trial else ''}", justify="right")
+        origin = result[name].get("trial") or f"version {result[name].get('version')}"
+        table.add_column(name if name == "untrained" else f"{name} ({origin})", justify="right")
     rows: list[tuple[str, tuple[str, ...]]] = [("kNN", ("knn_top1",)), ("linear probe", ("linear_top1",))]
     if result["best"]["metrics"]["backgrounds"]:
         rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]

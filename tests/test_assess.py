@@ -10,9 +10,10 @@ from torchvision import models
 
 from bgsweep.cli import main
 from bgsweep.config import load
-from bgsweep.export import log_encoder, register
+from bgsweep.export import log_encoder
 from bgsweep.run import Run
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.registry import add_version, give_alias
 
 TINY = Path(__file__).with_name("tiny.yaml")
 SUITE = """
@@ -34,7 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         parent = tracker.pretrain_run("one", file)
         description = file.experiment.model_dump(mode="json")
         model = log_encoder(tracker, parent, run.training.method.encoder, file.experiment.views.size, description)
-        register(tracker, parent, model, file.register_as, {})
+        name, alias = file.register_as.name, file.register_as.alias
+        give_alias(tracker, name, add_version(tracker, parent, model, name, {}), alias)
     torch.manual_seed(0)
     torch.save({f"module.{key}": value for key, value in models.resnet18().state_dict().items()}, folder / "r18.pth")
     (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")

@@ -12,9 +12,10 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bgsweep.config import Register, SweepFile
-from bgsweep.export import log_encoder, register
+from bgsweep.config import SweepFile
+from bgsweep.export import log_encoder
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.registry import add_version, give_alias, version_of
 
 # A stranger's process: no bgsweep to import, no pickle to run, and (as far as MLflow can see) a GPU in the machine.
 STRANGER = """
@@ -69,12 +70,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory, encoder: nn.Module) -> 
         run = tracker.pretrain_run("one", SweepFile())
         model = log_encoder(tracker, run, given, 64, {"encoder": {"name": "resnet18"}}, step=3)
         assert given.training
-        entry = Register(name="probe", alias="champion")
-        assert register(tracker, run, model, entry, {"knn_top1": 0.5}) == {
-            "name": "probe",
-            "version": 1,
-            "alias": "champion",
-        }
+        assert add_version(tracker, run, model, "probe", {"knn_top1": 0.5}) == 1
+        give_alias(tracker, "probe", 1, "champion")
     return tracker, run, model
 
 
@@ -129,8 +126,9 @@ def test_version_says_where_it_came_from_and_the_alias_moves(registered: tuple[T
     assert [(output.model_id, output.step) for output in tracker.client.get_run(run).outputs.model_outputs] == [
         (model, 3)
     ]
-    again = register(tracker, run, model, Register(name="probe", alias="champion"), {})
-    assert again["version"] == 2
+    assert version_of(tracker, run, "probe") == 1 and version_of(tracker, run, "another") is None
+    assert add_version(tracker, run, model, "probe", {}) == 2
+    give_alias(tracker, "probe", 2, "champion")
     assert int(tracker.client.get_model_version_by_alias("probe", "champion").version) == 2
 
 

@@ -81,6 +81,14 @@ class Search(Section):
     reduction: Annotated[int, Field(ge=2)] = Field(3, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0)
     concurrent: Count | None = Field(None, description="trials at once; null: as many as the cluster has room for")
+    wait_minutes: NonNegative | None = Field(
+        None,
+        description="how long to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else not at all",
+    )
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    hang_minutes: Positive | None = Field(
+        120,
+        description="a trial without an online evaluation for so long is taken to hang, and has failed; null: never",
+    )

@@ -66,7 +66,7 @@ class VariantSet:
 
     def pictures(self, variant: Variant) -> Pictures:
         """Batches of the variant's pictures with their labels."""
-        places = [(index, repeat) for index in self.usable for repeat in range(self._repeats(variant))]
+        places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))]
         for first in range(0, len(places), self.settings.batch_size):
             part = places[first : first + self.settings.batch_size]
             images = np.stack([self.picture(variant, index, repeat) for index, repeat in part])
@@ -74,7 +74,7 @@ class VariantSet:
 
     def count(self, variant: Variant) -> int:
         """How many pictures the variant has."""
-        return len(self.usable) * self._repeats(variant)
+        return len(self.usable) * self.repeats(variant)
 
     def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
         """One photograph in one variant: size x size x 3."""
@@ -124,7 +124,8 @@ class VariantSet:
         elsewhere = members[self.pools.origins[members] != index]
         return int(draw.choice(elsewhere if len(elsewhere) else members))
 
-    def _repeats(self, variant: Variant) -> int:
+    def repeats(self, variant: Variant) -> int:
+        """How many pictures of the variant are made of each photograph, one after another."""
         return self.settings.repeats if variant.startswith("mixed") else 1
 
     def _shows_both(self, sample: Sample) -> bool:

@@ -10,6 +10,7 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
 from bgsweep.tracking import Tracker, provenance
+from bgsweep.tracking.tracker import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,19 @@ def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
     The work that needs torch is done by a Ray task, so that the driver stays small.
 
     Returns:
-        ``best``, ``baseline`` (or None), ``untrained``, ``model``: plain values.
+        ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, and ``model``
+        (``name``, ``version``, ``alias``, ``reason``): plain values.
     """
-    tracker.flush()
+    tracker.flush(PATIENCE)
     task = ray.remote(num_cpus=file.search.cpus, num_gpus=file.search.gpus)(_crown)
     verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
     return verdict
 
 
 def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]:
-    from bgsweep.export import log_encoder, register
-    from bgsweep.record import log_inputs, log_report, log_variants, registry_tags
+    from bgsweep.record import log_inputs, log_report, log_variants
     from bgsweep.run import judge, load_trained, threads, untrained
+    from bgsweep.sweep.promotion import decide
 
     file, best = resolve(tree), ending.best
     threads(file.search.cpus)
@@ -55,22 +57,39 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     log_inputs(tracker, ending.parent, winner)
     log_variants(tracker, ending.parent, winner)
     log_report(tracker, ending.parent, report, best.epochs)
-    encoder = load_trained(Path(best.checkpoint or "")).encoder
-    experiment = winner.experiment
-    model = log_encoder(
-        tracker, best.run_id, encoder, experiment.views.size, experiment.model_dump(mode="json"), best.epochs
-    )
-    lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": provenance().get("mlflow.source.git.commit", "")}
-    entry = register(tracker, best.run_id, model, file.register_as, registry_tags(winner, report, lineage))
+    decision = decide(tracker, winner, best.run_id, report)
+    entry = _register(tracker, ending, winner, report, decision)
     tracker.flush()
-    start = judge(winner, untrained(experiment))
+    start = judge(winner, untrained(winner.experiment))
     judged = {
         role: None
         if record is None
         else {"trial": record.id, "params": record.params, "epochs": record.epochs} | _metrics(reports[record.id])
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
-    return {**judged, "untrained": _metrics(start), "model": entry}
+    champion = decision.report and {"version": decision.version} | _metrics(decision.report)
+    return {**judged, "champion": champion, "untrained": _metrics(start), "model": entry | {"reason": decision.reason}}
+
+
+def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, decision: Any) -> dict[str, Any]:
+    """Log the winner as a model of its run, and make that a version with its lineage."""
+    from bgsweep.export import log_encoder
+    from bgsweep.record import registry_tags
+    from bgsweep.run import load_trained
+    from bgsweep.tracking.registry import add_version, give_alias, version_of
+
+    best, experiment, name = ending.best, winner.experiment, winner.register_as.name
+    version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
+    if version is None:
+        encoder = load_trained(Path(best.checkpoint or "")).encoder
+        description = experiment.model_dump(mode="json")
+        model = log_encoder(tracker, best.run_id, encoder, experiment.views.size, description, best.epochs)
+        commit = provenance().get("mlflow.source.git.commit", "")
+        lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": commit}
+        tags = registry_tags(winner, report, lineage) | decision.tags()
+        version = add_version(tracker, best.run_id, model, name, tags)
+    give_alias(tracker, name, version, decision.alias)
+    return {"name": name, "version": version, "alias": decision.alias}
 
 
 def _metrics(report: Any) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         path = folder / _JOURNAL
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
@@ -132,10 +133,11 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
             record = records[event["id"]]
             record.epochs, record.metrics, record.seconds = event["epoch"], event["metrics"], event["seconds"]
             record.checkpoint = event["checkpoint"] or record.checkpoint
+            record.run_id = event["run_id"] or record.run_id
         elif event["event"] == "checkpoint":
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
-            records[event["id"]].failures = event["failures"]
+            records[event["id"]].failures, records[event["id"]].error = event["failures"], event["error"]
     return records
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bgsweep.config import SweepFile
+from bgsweep.sweep.guards import Disk, Hangs
 from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
@@ -35,40 +36,31 @@ class Monitor(Callback):
         self.parent = parent
         self.progress = progress
         self.records = records
-        self._begun: set[str] = set()
+        self._runs: dict[str, str] = {}
+        self.disk = Disk(journal.folder)
+        self._hangs = Hangs(file.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
         return Callback, ()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.disk.look()
+        self._hangs.end(trials)
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name = trial_name(trial)
-        if name in self._begun:
-            return  # a restart after a failure
-        self._begun.add(name)
-        values, fixed = trial.config[VALUES], trial.config[FIXED]
-        experiment = self.file.experiment.with_values(values)
-        tags = {"bgsweep.fixed": fixed} if fixed else {}
-        run = self.tracker.trial_run(self.parent, name, experiment, tags)
-        known = self.records.get(name)
-        if known is not None:  # the sweep itself was resumed
-            known.began = time.time() - known.seconds
-            return
-        record = TrialRecord(name, values, fixed, experiment.digest, run)
-        self.records[name] = record
-        self.journal.write("started", trial=record.public())
+        self._hangs.moved(self._record(trial).id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
+        self._hangs.moved(record.id)
         # A restarted trial repeats the epochs since its checkpoint.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         for metrics in fresh:
-            self.tracker.log_metrics(record.run_id, int(metrics["epoch"]), metrics)
+            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         record.checkpoint = result.get("checkpoint") or record.checkpoint
         if not fresh:
             return
@@ -76,9 +68,11 @@ class Monitor(Callback):
         record.epochs = int(latest["epoch"])
         record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
         record.seconds = time.time() - record.began
+        record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id], wait=False)
         self.journal.write(
             "result",
             id=record.id,
+            run_id=record.run_id,
             epoch=record.epochs,
             metrics=record.metrics,
             history=fresh,
@@ -87,62 +81,99 @@ class Monitor(Callback):
         )
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
+        record = self._record(trial)
         record.checkpoint = checkpoint.path
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.failures += 1
-        record.error = _reason(trial)
+        record = self._record(trial)
+        self._failed(record, trial)
         self.progress.note(
             f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
         )
         self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.end(trial_name(trial))
+        self.end(self._record(trial).id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self.records[trial_name(trial)]
-        record.error = _reason(trial)
+        record = self._record(trial)
+        self._failed(record, trial)
+        if self.disk.full:  # the sweep is resumed with this trial
+            return
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self.end(record.id, "failed")
 
     def catch_up(self, past: Iterable[Event]) -> None:
-        """Tell MLflow what it had not yet been told when the sweep's last driver died."""
-        logged = {record.id: self.tracker.last_epoch(record.run_id) for record in self.records.values()}
+        """Take up the records of a sweep whose driver died, and tell MLflow what it had not been told by then."""
+        for record in self.records.values():
+            record.began = time.time() - record.seconds
+            if record.run_id and record.status != "running":
+                self._runs[record.id] = record.run_id
+            else:
+                self._open(record)
+        logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
         for event in past:
-            if event["event"] == "result":
-                for metrics in event["history"]:
-                    if metrics["epoch"] > logged[event["id"]]:
-                        self.tracker.log_metrics(self.records[event["id"]].run_id, int(metrics["epoch"]), metrics)
+            for metrics in event["history"] if event["event"] == "result" else ():
+                if metrics["epoch"] > logged[event["id"]]:
+                    self.tracker.log_metrics(self._runs[event["id"]], int(metrics["epoch"]), metrics)
         for record in self.records.values():
             if record.status != "running":
                 self._close_run(record)
 
     def close(self) -> None:
-        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs."""
+        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
+
+        Afterwards every record has its run's id; what MLflow was away for is waited for.
+        """
         for record in self.records.values():
             if record.status == "running":
                 self.end(record.id)
+            record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
+
+    def _record(self, trial: Any) -> TrialRecord:
+        """A trial's record and MLflow run, begun now where Tune speaks of the trial for the first time.
+
+        That may be a failure: its actor's node can die before the trial has started.
+        """
+        name = trial_name(trial)
+        if name in self._runs:
+            return self.records[name]
+        values, fixed = trial.config[VALUES], trial.config[FIXED]
+        digest = self.file.experiment.with_values(values).digest
+        record = self.records[name] = TrialRecord(name, values, fixed, digest, "")
+        self._open(record)
+        self.journal.write("started", trial=record.public())
+        return record
+
+    def _open(self, record: TrialRecord) -> None:
+        experiment = self.file.experiment.with_values(record.params)
+        tags = {"bgsweep.fixed": record.fixed} if record.fixed else {}
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+
+    def _failed(self, record: TrialRecord, trial: Any) -> None:
+        record.failures += 1
+        record.error = self._hangs.reason(record.id) or reason_of(trial)
+        self.disk.learn(record.error)
+        told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
+        self.tracker.set_tags(self._runs[record.id], told)
 
     def end(self, name: str, status: Status | None = None) -> Event:
         """Close a trial's record and run; give what the journal says of it."""
         record = self.records[name]
         whole = record.epochs >= self.file.experiment.training.epochs
         record.status = status or ("completed" if whole else "stopped")
+        record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
         self._close_run(record)
         return self.journal.write("ended", trial=record.public())
 
     def _close_run(self, record: TrialRecord) -> None:
-        error = {"bgsweep.error": record.error} if record.error and record.status == "failed" else {}
-        self.tracker.set_tags(record.run_id, {"bgsweep.status": record.status, **error})
-        self.tracker.finish(record.run_id, "FAILED" if record.status == "failed" else "FINISHED")
+        self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
+        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
 
 
-def _reason(trial: Any) -> str:
+def reason_of(trial: Any) -> str:
     """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
 
     Read from Tune's text file: unpickling the exception could bring torch into the driver.
@@ -152,6 +183,7 @@ def _reason(trial: Any) -> str:
     lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
     if not lines:
         return text.strip()
-    line = lines[-1] if "ray::" in lines[0] else lines[0]  # a traceback, else a story of how the actor died
-    name, colon, message = line.partition(": ")
+    if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
+        return lines[-1].partition(" Some common causes")[0]
+    name, colon, message = lines[-1].partition(": ")
     return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

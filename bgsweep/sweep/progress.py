@@ -106,9 +106,11 @@ class Progress:
 
 
 def shorten(record: TrialRecord) -> str:
-    """A trial's values on one line: the last part of each key, and the name of a fixed point."""
-    values = " ".join(f"{key.rpartition('.')[2]}={_number(value)}" for key, value in record.params.items())
-    return f"{values} ({record.fixed})" if record.fixed else values
+    """A trial's values on one line: the last part of each key, the name of a fixed point, and its failures."""
+    parts = [" ".join(f"{key.rpartition('.')[2]}={_number(value)}" for key, value in record.params.items())]
+    parts += [f"({record.fixed})"] if record.fixed else []
+    parts += [f"failures: {record.failures}, {record.error}"] if record.failures else []
+    return " ".join(parts)
 
 
 def _number(value: object) -> str:

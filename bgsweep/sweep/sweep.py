@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
-from bgsweep.pretrain import gpus_of_worker
+from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
+from bgsweep.sweep.guards import Disk
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -65,11 +68,10 @@ def resume(name: str, store: Path) -> dict[str, Any]:
 
 def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dict[str, Any]:
     """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now)."""
-    workers = file.experiment.workers
-    several = workers.count > 1
-    need = workers.count * workers.cpus + WAITING_CPUS if several else file.search.cpus
+    several = file.experiment.workers.count > 1
     past = read_journal(folder)
-    with ray_session(need, file.search.gpus, dashboard=several), Tracker(uri, file.name) as tracker:
+    with ray_session(_cpus(file), dashboard=several), Tracker(uri, file.name) as tracker:
+        _admit(file)
         _refuse_early(file)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
@@ -78,6 +80,10 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
             monitor.catch_up(past)
             _tune(file, folder, monitor, past)
+            if monitor.disk.full:
+                raise UserError(
+                    f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
+                )
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
             ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
@@ -115,24 +121,25 @@ def _refuse_early(file: SweepFile) -> None:
         UserError: the trial's own.
     """
     gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus, max_retries=0)(set_up)
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up)
     try:
         ray.get(task.remote(dump(file)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 
 
-class _StopFile(tune.Stopper):
-    """Ends the search once somebody has put the stop file into the sweep's folder."""
+class _Stop(tune.Stopper):
+    """Ends the search once somebody has put the stop file into the sweep's folder, or the disk is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
+        self.disk = disk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.path.exists()
+        return bool(self.disk.full) or self.path.exists()
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
@@ -160,7 +167,7 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
             name="tune",
             storage_path=str(folder),
             callbacks=[monitor],
-            stop=_StopFile(stop_file(folder)),
+            stop=_Stop(stop_file(folder), monitor.disk),
             failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
             checkpoint_config=_checkpoints(file),
             verbose=0,
@@ -176,17 +183,37 @@ def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
     return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
 
 
+def _cpus(file: SweepFile) -> float:
+    workers = file.experiment.workers
+    return workers.count * workers.cpus + WAITING_CPUS if workers.count > 1 else file.search.cpus
+
+
+def _bundles(file: SweepFile) -> list[dict[str, float]]:
+    """What one trial asks of the cluster."""
+    if file.experiment.workers.count > 1:
+        return [*worker_bundles(file), {"CPU": WAITING_CPUS}]
+    return [{"CPU": file.search.cpus, "GPU": file.search.gpus}]
+
+
+def _admit(file: SweepFile) -> None:
+    cure = WORKERS_CURE if file.experiment.workers.count > 1 else "search.cpus or search.gpus"
+    times = file.search.concurrent or 1
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    admit(_bundles(file), cure, file.search.wait_minutes, tell, times)
+
+
 def _concurrency(file: SweepFile) -> int:
-    """How many trials the cluster has room for at a time (Tune itself does not know what Ray Train will ask for)."""
-    if file.search.concurrent:
-        return file.search.concurrent
-    have, workers = ray.cluster_resources(), file.experiment.workers
-    if workers.count > 1:
-        cpus, gpus = workers.count * workers.cpus + WAITING_CPUS, workers.count * gpus_of_worker(file)
-    else:
-        cpus, gpus = file.search.cpus, file.search.gpus
-    room = int(have.get("CPU", 0) // cpus)
-    return max(1, min(room, int(have.get("GPU", 0) // gpus)) if gpus else room)
+    """How many trials run at a time: what the file says, else as many as the cluster has room for.
+
+    Tune does not know what Ray Train will ask for, and Ray Train gives up when it has waited for a minute: of trials of
+    several workers there are never more than fit.
+    """
+    fitting = max(1, room(nodes(), _bundles(file), total_trials(file)))
+    wanted = file.search.concurrent or fitting
+    return min(wanted, fitting) if file.experiment.workers.count > 1 else wanted
 
 
 def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:

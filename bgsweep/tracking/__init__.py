@@ -1,7 +1,8 @@
 """Runs in MLflow. Only this room and `bgsweep.export` know MLflow; importing the room does not import it yet."""
 
+from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.provenance import provenance
-from bgsweep.tracking.tracker import Tracker, tracking_uri
+from bgsweep.tracking.tracker import Tracker
 from bgsweep.tracking.writer import without_password
 
 __all__ = ["Tracker", "provenance", "tracking_uri", "without_password"]

@@ -2,40 +2,31 @@
 
 import functools
 import json
-import logging
-import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepFile
-from bgsweep.errors import UserError
+from bgsweep.tracking.client import experiment_id, mlflow_client
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
-from bgsweep.tracking.writer import Writer, one_line, without_password
+from bgsweep.tracking.writer import Writer, without_password
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+T = TypeVar("T")
+
+PATIENCE = 3600.0
+"""Seconds for which an MLflow server that is away is waited for."""
 
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
-
-
-def tracking_uri(store: Path) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
-    address = os.environ.get("MLFLOW_TRACKING_URI")
-    if address:
-        return address
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
-    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
 
 
 class Tracker:
@@ -54,23 +45,14 @@ class Tracker:
         UserError: MLflow does not answer at the address.
     """
 
-    def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = 300) -> None:
-        _quiet_mlflow()
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
+    def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = PATIENCE) -> None:
         self.address = address
-        try:
-            self.client = MlflowClient(tracking_uri=address)
-            self.experiment_id = _experiment_id(self.client, address, experiment)
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
-                "MLFLOW_TRACKING_URI to keep the runs in a local folder"
-            ) from error
+        with mlflow_client(address) as self.client:
+            self.experiment_id = experiment_id(self.client, address, experiment)
         self._writer = Writer(without_password(address), patience)
         self._parents: list[str] = []
         self._trials: list[str] = []
+        self._begun: dict[str, Future[str]] = {}
 
     def __enter__(self) -> Self:
         self.reconcile()
@@ -111,22 +93,43 @@ class Tracker:
         return run
 
     def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
-        """Begin a trial's run below its sweep's, or open it again where the sweep has it already; give its id."""
+        """Begin a trial's run below its sweep's, or open it again where the sweep has it already.
+
+        Nobody waits for MLflow: what is given is a name for the run in all other calls; `run_id` gives its id.
+        """
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in own.items())
-        known = self._writer.ask(lambda: self._search([self.experiment_id], query))
-        if known:
-            run: str = known[0].info.run_id
-            self._writer.submit(lambda: self.client.update_run(run, status="RUNNING"))
-            self.set_tags(run, every)
-        else:
-            run = self._create(trial, every)
+        began = _milliseconds()
+
+        def begin() -> str:
+            known = self._search([self.experiment_id], query)
+            run = known[0] if known else self._new(trial, every, began)
+            if known:
+                self.client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
+
+        run = f"{parent}/{trial}"
+        self._begun[run] = self._writer.submit(begin)
+        self.set_tags(run, every)
         self._trials.append(run)
         resolved = experiment.model_dump(mode="json")
         self._log_params(run, resolved)
         self._log_config(run, {"experiment": resolved})
         return run
+
+    def run_id(self, run: str, wait: bool = True) -> str:
+        """MLflow's id of a run; without waiting, an empty text where MLflow has not said it yet.
+
+        Raises:
+            UserError: MLflow refuses the run, or is away for too long.
+        """
+        begun = self._begun.get(run)
+        if begun is None:
+            return run
+        if wait:
+            return self._writer.ask(lambda: self._id(run))
+        return begun.result() if begun.done() and not begun.exception() else ""
 
     def log_metrics(
         self,
@@ -151,11 +154,11 @@ class Tracker:
             for name, value in metrics.items()
             if name != "epoch"
         ]
-        self._writer.submit(lambda: self.client.log_batch(run, metrics=batch))
+        self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
 
     def last_epoch(self, run: str) -> int:
         """The last epoch whose values a run has; 0 where it has none."""
-        metric = self._writer.ask(lambda: self.client.get_metric_history(run, "loss"))
+        metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
         return max((point.step for point in metric), default=0)
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
@@ -163,7 +166,7 @@ class Tracker:
         from mlflow.entities import RunTag
 
         batch = [RunTag(key, str(value)) for key, value in tags.items()]
-        self._writer.submit(lambda: self.client.log_batch(run, tags=batch))
+        self._writer.submit(lambda: self.client.log_batch(self._id(run), tags=batch))
 
     def set_tag(self, run: str, key: str, value: str) -> None:
         """Queue one tag."""
@@ -177,7 +180,7 @@ class Tracker:
         source = json.dumps({"name": name, **digests})
         dataset = Dataset(name, digests["images"], "local", source, profile=profile)
         entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
-        self._writer.submit(lambda: self.client.log_inputs(run, [entry]))
+        self._writer.submit(lambda: self.client.log_inputs(self._id(run), [entry]))
 
     def log_json(self, run: str, value: Any, path: str) -> None:
         """Queue a file of plain values, such as an augmentation policy; ``path`` is relative to the run's files."""
@@ -193,13 +196,20 @@ class Tracker:
 
         self._log_bytes(run, cv2.imencode(".png", image[..., ::-1])[1].tobytes(), path)
 
+    def ask(self, call: Callable[[], T]) -> T:
+        """Make a call whose answer is needed, after all that was queued before it, and again while MLflow is away.
+
+        Raises:
+            UserError: MLflow refuses, or is away for too long.
+        """
+        return self._writer.ask(call)
+
     def finish(self, run: str, status: Status) -> None:
         """Queue a run's end."""
         ended = _milliseconds()
-        self._writer.submit(lambda: self.client.set_terminated(run, status, end_time=ended))
+        self._writer.submit(lambda: self.client.set_terminated(self._id(run), status, end_time=ended))
         for open_runs in (self._trials, self._parents):
-            if run in open_runs:
-                open_runs.remove(run)
+            open_runs[:] = [each for each in open_runs if run not in (each, self.run_id(each, wait=False))]
 
     def flush(self, timeout: float = 60) -> bool:
         """Wait until everything queued is written; False, with a warning that says what is missing, where it is not."""
@@ -226,10 +236,19 @@ class Tracker:
 
     def _create(self, name: str, tags: dict[str, str]) -> str:
         began = _milliseconds()
-        run: str = self._writer.ask(
-            lambda: self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=name)
-        ).info.run_id
-        return run
+        return str(self._writer.ask(lambda: self._new(name, tags, began)).info.run_id)
+
+    def _new(self, name: str, tags: dict[str, str], began: int) -> Any:
+        return self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=name)
+
+    def _id(self, run: str) -> str:
+        """MLflow's id of a run, for calls in the writer's thread: there a run has always begun."""
+        begun = self._begun.get(run)
+        if begun is None:
+            return run
+        if begun.exception():  # that it could not be begun must not look like a server that is away now
+            raise RuntimeError(f"the run {run} was not begun: {begun.exception()}")
+        return begun.result()
 
     def _search(self, experiments: list[str], query: str) -> list[Any]:
         found: list[Any] = []
@@ -243,9 +262,12 @@ class Tracker:
         from mlflow.entities import Param
 
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _flat(tree).items()]
+
+        def write(start: int) -> None:
+            self.client.log_batch(self._id(run), params=params[start : start + _PARAMS_PER_CALL])
+
         for start in range(0, len(params), _PARAMS_PER_CALL):
-            batch = params[start : start + _PARAMS_PER_CALL]
-            self._writer.submit(functools.partial(self.client.log_batch, run, params=batch))
+            self._writer.submit(functools.partial(write, start))
 
     def _log_config(self, run: str, tree: dict[str, Any]) -> None:
         """In the form that ``bgsweep pretrain`` and ``bgsweep sweep`` read."""
@@ -258,37 +280,9 @@ class Tracker:
             with tempfile.TemporaryDirectory() as place:
                 file = Path(place, name)
                 file.write_bytes(content)
-                self.client.log_artifact(run, str(file), folder or None)
+                self.client.log_artifact(self._id(run), str(file), folder or None)
 
         self._writer.submit(write)
-
-
-def _quiet_mlflow() -> None:
-    """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    import mlflow  # noqa: F401  sets its own log level, which is then changed
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _experiment_id(client: Any, address: str, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        location = Path(address.removeprefix("sqlite:///")).with_name("artifacts").absolute().as_uri()
-        try:
-            client.create_experiment(name, artifact_location=location if address.startswith("sqlite:///") else None)
-        except MlflowException:
-            if client.get_experiment_by_name(name) is None:  # unless another process has just made it
-                raise
-        known = client.get_experiment_by_name(name)
-    found: str = known.experiment_id
-    return found
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -71,7 +71,9 @@ class Writer:
                 if _final(error):
                     raise
                 self._error = one_line(error)
-                self._down_since = self._down_since or time.monotonic()
+                if self._down_since is None:
+                    self._down_since = time.monotonic()
+                    _log.warning("MLflow at %s is away, and written to when it is back: %s", self._address, self._error)
                 if time.monotonic() - self._down_since > self._patience:
                     raise
             else:

@@ -90,6 +90,11 @@ def test_mlflow_has_it_all_and_nothing_runs_on(finished: tuple[Path, dict[str, A
     assert {"version.torch", "python"} <= {key.removeprefix("bgsweep.") for key in parents[0].data.tags}
     alias = client.get_model_version_by_alias("tiny", "champion")
     assert int(alias.version) == found["model"]["version"] == 1
+    assert found["model"]["reason"] == alias.tags["reason"] == "no version of tiny was champion"
+    assert found["champion"] is None
+    best = next(trial for trial in found["trials"] if trial["id"] == found["best"]["trial"])
+    assert (alias.tags["sweep"], alias.tags["trial"]) == (found["sweep"], best["id"])
+    assert alias.tags["digest"] == best["digest"] and alias.tags["images_digest"] and alias.tags["masks_digest"]
 
 
 LOAD = """

@@ -62,7 +62,7 @@ def test_trial_is_a_child_with_its_whole_configuration_and_every_epoch(
     experiment = Experiment().with_values({"background.remove": 0.25, "data.masks": "m" * 7000})
     with tracker:
         parent = tracker.sweep_run("sweep-1", FILE)
-        run = tracker.trial_run(parent, "t00", experiment, {"bgsweep.fixed": "baseline"})
+        run = tracker.run_id(tracker.trial_run(parent, "t00", experiment, {"bgsweep.fixed": "baseline"}))
         for epoch in (1, 2, 3):
             tracker.log_metrics(run, epoch, {"epoch": epoch, "loss": 1 / epoch, "knn_top1": math.nan})
     child = tracker.client.get_run(run)
@@ -109,12 +109,12 @@ def test_files_and_datasets_reach_the_run(tracker: Tracker, tmp_path: Path) -> N
 def test_trial_that_is_begun_again_is_the_same_run_and_open(tracker: Tracker, address: str) -> None:
     with tracker:
         parent = tracker.sweep_run("sweep-1", FILE)
-        first = tracker.trial_run(parent, "t00", FILE.experiment)
-        other = tracker.trial_run(parent, "t01", FILE.experiment)
+        first = tracker.run_id(tracker.trial_run(parent, "t00", FILE.experiment))
+        other = tracker.run_id(tracker.trial_run(parent, "t01", FILE.experiment))
     assert status(tracker, first) == "KILLED"
     experiment = tracker.client.get_experiment(tracker.experiment_id).name
     with Tracker(address, experiment) as restarted:
-        assert restarted.trial_run(parent, "t00", FILE.experiment) == first != other
+        assert restarted.run_id(restarted.trial_run(parent, "t00", FILE.experiment)) == first != other
         restarted.flush()
         assert status(restarted, first) == "RUNNING"
         restarted.finish(first, "FINISHED")
@@ -133,7 +133,8 @@ def test_no_run_stays_running(
     def work() -> None:
         with tracker:
             parent = tracker.sweep_run("sweep-1", FILE)
-            runs.extend([parent, *(tracker.trial_run(parent, name, FILE.experiment) for name in ("t00", "t01"))])
+            begun = [tracker.trial_run(parent, name, FILE.experiment) for name in ("t00", "t01")]
+            runs.extend([parent, *map(tracker.run_id, begun)])
             tracker.finish(runs[1], "FINISHED")
             if error:
                 raise error
@@ -154,7 +155,7 @@ def test_runs_of_a_killed_driver_are_ended_by_the_next(tracker: Tracker, address
         "from bgsweep.tracking import Tracker\n"
         "tracker, file = Tracker(sys.argv[1], 'killed'), SweepFile()\n"
         "parent = tracker.sweep_run('sweep', file)\n"
-        "print(parent, tracker.trial_run(parent, 't00', file.experiment))\n"
+        "print(parent, tracker.run_id(tracker.trial_run(parent, 't00', file.experiment)))\n"
         "tracker.flush()\n"
         "sys.stdout.flush()\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)})\n"

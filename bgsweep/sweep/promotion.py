@@ -1,0 +1,76 @@
+"""Whether the winner of a sweep takes the place of the champion that the registry has."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bgsweep.assess import from_mlflow
+from bgsweep.config import SweepFile
+from bgsweep.errors import UserError
+from bgsweep.evaluation import Report
+from bgsweep.evaluation.interval import paired
+from bgsweep.run import Trained, judge
+from bgsweep.tracking import Tracker
+from bgsweep.tracking.registry import CHALLENGER, holder
+
+RESAMPLINGS = 10_000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which alias the winner gets and why; the champion that it was compared with, judged alike, if there is one."""
+
+    alias: str
+    reason: str
+    version: int | None = None
+    report: Report | None = None
+
+    def tags(self) -> dict[str, str]:
+        """For the registered version."""
+        return {"decision": self.alias, "reason": self.reason}
+
+
+def decide(tracker: Tracker, winner: SweepFile, run: str, report: Report) -> Decision:
+    """Judge the registry's champion under the winner's protocol, on the same photographs, and compare.
+
+    The winner gets the alias if its decisive accuracy is higher and the paired 95 % interval of the difference leaves
+    zero out. Where nobody holds the alias it gets it too; where the champion cannot be judged, it does not.
+
+    Args:
+        run: the winner's MLflow run; a champion that this run has made (by a driver that died) stays champion.
+    """
+    entry = winner.register_as
+    champion = holder(tracker, entry.name, entry.alias)
+    if champion is None:
+        return Decision(entry.alias, f"no version of {entry.name} was {entry.alias}")
+    if champion.run_id == run:
+        return Decision(entry.alias, champion.tags.get("reason", ""))
+    version = int(champion.version)
+    try:
+        theirs = judge(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
+    except UserError as error:
+        return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be judged here: {error}", version)
+    better, reason = compare(report, theirs, winner.evaluate.seed)
+    shown = f"{winner.evaluate.variant} kNN against version {version}, the {entry.alias}: {reason}"
+    return Decision(entry.alias if better else CHALLENGER, shown, version, theirs)
+
+
+def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
+    """Whether ours is better by more than the noise, and how it is told."""
+    first, second = theirs.decisive, ours.decisive
+    if len(first.hits) != len(second.hits):
+        return False, f"measured on {len(second.hits)} and {len(first.hits)} photographs, which cannot be paired"
+    found = paired(first, second, RESAMPLINGS, seed)
+    better = found.lower > 0
+    verdict = "better by more than the noise" if better else "not better by more than the noise"
+    return better, (
+        f"{verdict}: {100 * second.value:.1f} % against {100 * first.value:.1f} % of {len(first.hits)} test "
+        f"photographs, difference {100 * found.value:+.1f} [{100 * found.lower:+.1f}, {100 * found.upper:+.1f}]"
+    )
+
+
+def _as_trained(uri: str, winner: SweepFile, address: str) -> Trained:
+    """A registered encoder, as if it had been trained on the winner's photographs and machine."""
+    loaded = from_mlflow(uri, address)
+    assert loaded.experiment is not None, "bgsweep's own models say what they come from"
+    ours: dict[str, Any] = {name: getattr(winner.experiment, name) for name in ("data", "training", "workers")}
+    return Trained(loaded.experiment.model_copy(update=ours), loaded.encoder, {})

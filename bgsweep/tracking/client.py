@@ -1,0 +1,69 @@
+"""Where MLflow is, and the way to it."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bgsweep.errors import UserError
+from bgsweep.tracking.writer import one_line, without_password
+
+
+def tracking_uri(store: Path) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if address:
+        return address
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
+    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
+
+
+@contextlib.contextmanager
+def mlflow_client(address: str) -> Iterator[Any]:
+    """MLflow's client at a tracking URI; raises `UserError` for what MLflow refuses within, or where it is gone."""
+    _quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield MlflowClient(tracking_uri=address)
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
+            "MLFLOW_TRACKING_URI to keep the runs in a local folder"
+        ) from error
+
+
+def _quiet_mlflow() -> None:
+    """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    import mlflow  # noqa: F401  sets its own log level, which is then changed
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the writer says once that a server is away
+
+
+def experiment_id(client: Any, address: str, name: str) -> str:
+    """The id of an MLflow experiment, which is made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        location = Path(address.removeprefix("sqlite:///")).with_name("artifacts").absolute().as_uri()
+        try:
+            client.create_experiment(name, artifact_location=location if address.startswith("sqlite:///") else None)
+        except MlflowException:
+            if client.get_experiment_by_name(name) is None:  # unless another process has just made it
+                raise
+        known = client.get_experiment_by_name(name)
+    found: str = known.experiment_id
+    return found

@@ -1,0 +1,149 @@
+"""The model registry: versions with their lineage and key numbers, and which of them holds which alias."""
+
+import difflib
+import getpass
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bgsweep.errors import UserError
+from bgsweep.tracking.client import mlflow_client
+from bgsweep.tracking.tracker import Tracker
+
+CHALLENGER = "challenger"
+NUMBERS = ("test_knn_top1", "test_linear_top1", "test_bg_gap")
+LINEAGE = ("sweep", "trial", "digest", "images_digest", "masks_digest", "git_commit")
+"""Tags of a version that `models` shows: from the sweep to its data, their masks and the code."""
+
+
+def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
+    """Make a logged model of a run the newest version of a registered one; give its number."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = tracker.client
+    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
+    mlflow.set_tracking_uri(tracker.address)
+
+    def make() -> Any:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        texts = {key: str(value) for key, value in tags.items()}
+        return client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
+
+    return int(tracker.ask(make).version)
+
+
+def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
+    """Let ``models:/NAME@ALIAS`` stand for a version."""
+    tracker.ask(lambda: tracker.client.set_registered_model_alias(name, alias, str(version)))
+
+
+def version_of(tracker: Tracker, run: str, name: str) -> int | None:
+    """The version of a registered model that a run has made; None where it has made none."""
+    found = tracker.ask(lambda: tracker.client.search_model_versions(f"run_id = '{run}'"))
+    return next((int(version.version) for version in found if version.name == name), None)
+
+
+def holder(tracker: Tracker, name: str, alias: str) -> Any:
+    """The version of a registered model, as MLflow has it, that holds an alias; None where there is none."""
+    return tracker.ask(lambda: _holder(tracker.client, name, alias))
+
+
+def models(address: str, name: str | None = None) -> dict[str, Any]:
+    """All versions of all registered models, or of one, the latest first.
+
+    Returns:
+        ``models``: each with ``name`` and ``versions``, which have ``version``, ``aliases``, ``created`` (seconds),
+        ``run_id``, ``numbers`` (of `NUMBERS`), ``lineage`` (of `LINEAGE`), ``decision`` and ``reason``.
+
+    Raises:
+        UserError: there is no such model, or MLflow does not answer.
+    """
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
+        return {"models": []}
+    with mlflow_client(address) as client:
+        known = _pages(client.search_registered_models)
+        if name is not None:
+            known = [model for model in known if model.name == name] or _unknown(name, known)
+        return {"models": [{"name": model.name, "versions": _versions(client, model)} for model in known]}
+
+
+def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]:
+    """Give a version an alias by hand, and say so in its tags.
+
+    Args:
+        version: a number, or an alias that the version holds.
+
+    Returns:
+        ``name``, ``version``, ``alias`` and ``before``: the version that held the alias, or None.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    found = {str(each["version"]): each for each in models(address, name)["models"][0]["versions"]}
+    by_alias = {held: number for number, each in found.items() for held in each["aliases"]}
+    number = by_alias.get(version, version)
+    if number not in found:
+        raise UserError(f"{name}: no version {version}; there are: {', '.join([*found, *by_alias])}")
+    before = by_alias.get(alias)
+    reason = f"made {alias} by hand by {getpass.getuser()} on {time.strftime('%Y-%m-%d')}" + (
+        f"; before: version {before}" if before else ""
+    )
+    with mlflow_client(address) as client:
+        client.set_registered_model_alias(name, alias, number)
+        if by_alias.get(CHALLENGER) == number:
+            client.delete_registered_model_alias(name, CHALLENGER)
+        client.set_model_version_tag(name, number, "decision", alias)
+        client.set_model_version_tag(name, number, "reason", reason)
+    return {"name": name, "version": int(number), "alias": alias, "before": int(before) if before else None}
+
+
+def _holder(client: Any, name: str, alias: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None  # no such model; no such alias
+        raise
+
+
+def _unknown(name: str, known: list[Any]) -> list[Any]:
+    names = [model.name for model in known]
+    near = difflib.get_close_matches(name, names, n=1)
+    told = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}" if names else "there are none"
+    raise UserError(f"{name}: no such registered model; {told}")
+
+
+def _pages(search: Callable[..., Any], query: str | None = None) -> list[Any]:
+    found: list[Any] = []
+    page: Any = None
+    while page is None or page.token:
+        page = search(query, page_token=page.token if page else None)
+        found += page
+    return found
+
+
+def _versions(client: Any, model: Any) -> list[dict[str, Any]]:
+    found = _pages(client.search_model_versions, f"name = '{model.name}'")
+    return [_public(version, model.aliases) for version in sorted(found, key=lambda each: -int(each.version))]
+
+
+def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:
+    tags = version.tags
+    return {
+        "version": int(version.version),
+        "aliases": sorted(alias for alias, number in aliases.items() if int(number) == int(version.version)),
+        "created": version.creation_timestamp / 1000,
+        "run_id": version.run_id,
+        "numbers": {name: float(tags[name]) for name in NUMBERS if name in tags},
+        "lineage": {name: tags[name] for name in LINEAGE if tags.get(name)},
+        "decision": tags.get("decision"),
+        "reason": tags.get("reason"),
+    }

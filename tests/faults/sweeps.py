@@ -1,0 +1,88 @@
+"""Small sweeps as processes of their own, and what a fault needs to find in them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]
+SPEED = ("images_per_second", "data_wait")
+
+
+def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start ``bgsweep sweep --json`` in a folder, its log in ``log`` there."""
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", *arguments, "--json"]
+    with (folder / "log").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
+        )
+
+
+def told(folder: Path) -> str:
+    return (folder / "log").read_text(encoding="utf-8")
+
+
+def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) -> dict[str, Any]:
+    """What a sweep has come to; it must have ended well."""
+    out, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, told(folder)
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path, seconds: float = 120) -> Any:
+    """What a call gives once it is something, while the sweep runs."""
+    deadline = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < deadline and process.poll() is None, told(folder)
+        time.sleep(0.05)
+    return found
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in the journal of a folder's only sweep."""
+    journals = list(folder.glob("bgsweep_runs/sweeps/*/journal.jsonl"))
+    lines = journals[0].read_text(encoding="utf-8").split("\n")[:-1] if journals else []
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def actors(within: int) -> list[psutil.Process]:
+    """The processes below another one in which trials run, by the names that Tune and Train give them."""
+    found = []
+    for child in psutil.Process(within).children(recursive=True):
+        try:
+            name = " ".join(child.cmdline())
+        except psutil.Error:
+            continue
+        if "ResourceTrainable" in name or "RayTrainWorker" in name:
+            found.append(child)
+    return found
+
+
+def runs(uri: str) -> dict[str, Any]:
+    """The MLflow runs of the experiment ``tiny`` by name, each once."""
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "tiny"]
+    found = client.search_runs([experiment.experiment_id])
+    named = {run.info.run_name: run for run in found}
+    assert len(named) == len(found), "a trial has two runs"
+    return named
+
+
+def outcome(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What two sweeps that did the same must have in common."""
+    kept = ("id", "params", "fixed", "digest", "status", "epochs")
+    return [
+        {key: trial[key] for key in kept}
+        | {"metrics": {name: value for name, value in trial["metrics"].items() if name not in SPEED}}
+        for trial in found["trials"]
+    ]

@@ -1,0 +1,60 @@
+"""What the driver looks out for, and how it tells why a trial failed."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bgsweep.sweep.guards import Disk
+from bgsweep.sweep.monitor import reason_of
+
+KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
+The actor died unexpectedly before finishing this task.
+\tclass_name: with_resources.<locals>.ResourceTrainable
+\tpid: 1447
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker \
+unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was killed
+"""
+RAISED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
+The actor died unexpectedly before finishing this task.
+
+Failure # 2 (occurred at 2026-11-23_06-43-00)
+ray::ResourceTrainable.train() (pid=1, ip=192.0.2.2, actor_id=1, repr=ResourceTrainable)
+  File "trainable.py", line 1, in train
+{error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            KILLED,
+            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+            "Worker unexpectedly exits with a connection error code 2. End of file.",
+        ),
+        (RAISED.format(error="bgsweep.training.loop.Diverged: the loss is nan"), "Diverged: the loss is nan"),
+        (RAISED.format(error="bgsweep.errors.UserError: x.png: not an image"), "x.png: not an image"),
+    ],
+)
+def test_the_last_failure_is_told_in_a_line(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(text, encoding="utf-8")
+    assert reason_of(SimpleNamespace(error_file=tmp_path / "error.txt")) == reason
+
+
+def test_a_disk_is_full_before_its_last_bytes_and_when_a_checkpoint_found_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    disk.look()
+    disk.learn("Diverged: the loss is nan")
+    assert not disk.full
+    disk.learn(f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}")
+    assert disk.full == f"{tmp_path}: OSError: [Errno 28] No space left on device"
+    disk = Disk(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * 2**20))
+    disk.look()
+    assert disk.full == f"{tmp_path}: 40 MiB are free, too little to go on"
