@@ -8,7 +8,7 @@ import yaml
 from bgsweep.errors import UserError
 from bgsweep.study import __main__ as command
 from bgsweep.study import conduct
-from bgsweep.study.findings import paired_seeds, write
+from bgsweep.study.findings import COLUMNS, by_run, page, paired_seeds, write
 from bgsweep.study.plan import planned, read_study
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -56,10 +56,25 @@ def test_paired_differences_have_students_intervals() -> None:
 
 
 def test_results_stand_below_what_people_wrote(tmp_path: Path) -> None:
-    page = tmp_path / "study.md"
-    page.write_text("# Question\n\n<!-- results: written by `make study` -->\n\nold\n")
-    write(page, "new\n")
-    assert page.read_text() == "# Question\n\n<!-- results: written by `make study` -->\n\nnew\n"
+    out = tmp_path / "study.md"
+    out.write_text("# Question\n\n<!-- results: written by `make study` -->\n\nold\n")
+    write(out, "new\n")
+    assert out.read_text() == "# Question\n\n<!-- results: written by `make study` -->\n\nnew\n"
+
+
+def test_the_page_tells_differences_by_seed_and_marks_sure_ones() -> None:
+    study = read_study(STUDY, "quick")
+    runs = planned(study, SPACES)
+    keys = [
+        f"{train}/{probe}/{name}" for train in ("biased", "unbiased") for probe in ("knn", "linear") for name in COLUMNS
+    ]
+    gain = {"none": 0.0, "BG_RM": 0.1, "BG_Random": 0.0, "BG_Swaps": 0.0}
+    values = [dict.fromkeys([*keys, "unbiased/few_10"], 0.2 + 0.01 * run.seed + gain[run.arm]) for run in runs]
+    text = page(study, by_run(runs, values), "make study", "a machine", "today")
+    assert "| moco_v2, none | 20.5 |" in text
+    assert "| byol, BG_RM | 30.5 (**+10.0 [+10.0, +10.0]**) |" in text
+    assert "| byol, BG_Random | 20.5 (+0.0 [+0.0, +0.0]) |" in text
+    assert "byol, BG_Swaps" not in text and text.count("10 % labels") == 1
 
 
 @pytest.mark.slow
@@ -71,10 +86,10 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     tree["curve"]["values"] = []
     Path("study.yaml").write_text(yaml.safe_dump(tree))
     assert command.main(["study.yaml", "--out", "study.md"]) == 0
-    page = Path("study.md").read_text()
-    assert page.count("| moco_v2, none |") == page.count("| moco_v2, BG_RM |") == 4
-    assert "### KNN among the biased photographs" not in page and "### kNN among the biased photographs" in page
+    text = Path("study.md").read_text()
+    assert text.count("| moco_v2, none |") == text.count("| moco_v2, BG_RM |") == 4
+    assert "### kNN among the biased photographs" in text
 
     monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))
     assert command.main(["study.yaml", "--out", "again.md"]) == 0
-    assert Path("again.md").read_text() == page
+    assert Path("again.md").read_text() == text
