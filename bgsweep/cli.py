@@ -309,20 +309,20 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.tracking import tracking_uri
     from bgsweep.tracking.registry import models
 
-    return models(tracking_uri(options.store), options.name)
+    return models(tracking_uri(_store(options)), options.name)
 
 
 def _promote(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.tracking import tracking_uri
     from bgsweep.tracking.registry import promote
 
-    return promote(tracking_uri(options.store), options.name, options.version, options.alias)
+    return promote(tracking_uri(_store(options)), options.name, options.version, options.alias)
 
 
 def _report(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.sweep.page import report
 
-    return report(options.name, options.store, options.out)
+    return report(options.name, _store(options), options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:

@@ -36,6 +36,7 @@ OUTWARDS = [
     "mask_training",
     "submit",
     "cli",
+    "study",
 ]
 """Each of these may know those before it, never those behind it."""
 

@@ -9,7 +9,9 @@ from typing import Any
 import ray
 
 from bgsweep.errors import UserError
+from bgsweep.places import Place
 from bgsweep.sweep.journal import find_sweep, read_journal
+from bgsweep.sweep.mirror import local_store
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.writer import one_line
 
@@ -18,7 +20,7 @@ FILE = "report.html"
 _log = logging.getLogger(__name__)
 
 
-def report(name: str, store: Path, out: Path) -> dict[str, Any]:
+def report(name: str, store: Place, out: Path) -> dict[str, Any]:
     """Write the page of a sweep, ended or not.
 
     Returns:
@@ -29,13 +31,15 @@ def report(name: str, store: Path, out: Path) -> dict[str, Any]:
     """
     from bgsweep.report.page import Told, page
 
-    folder, manifest = find_sweep(name, store)
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        events = read_journal(folder)
     try:
         tags, datasets = _from_mlflow(Tracker(tracking_uri(store), manifest["file"]["name"]), manifest["parent"])
     except UserError as error:
         _log.warning("without what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
-    text = page(Told(name, manifest, read_journal(folder), tags, datasets))
+    text = page(Told(name, manifest, events, tags, datasets))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from bgsweep.config import Experiment, SwAVConfig, SweepFile, load, resolve
 from bgsweep.errors import UserError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+SPACES = [path for path in SPACES if path.name != "shortcut_study.yaml"]  # a plan of several sweeps
 
 
 def write(folder: Path, text: str) -> Path:

@@ -64,12 +64,12 @@ def test_filter_and_hover_work_on_200_trials(look: Callable[..., Any], of_200: s
     assert view.locator("#top-shown").inner_text() == "7 of 200"
     view.wait_for_function(f"{lines} === 7")
 
-    curves = view.locator('[data-figure="front"]')
-    curves.scroll_into_view_if_needed()
-    mark = curves.locator(".points path").first.bounding_box()
+    front = view.locator('[data-figure="front"]')
+    front.scroll_into_view_if_needed()
+    mark = front.locator(".points path").first.bounding_box()
     view.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
     view.wait_for_selector('[data-figure="front"] .hoverlayer .hovertext')
-    assert "background.remove" in curves.locator(".hoverlayer").inner_text()
+    assert "background.remove" in front.locator(".hoverlayer").text_content()
 
     place = view.locator('[data-figure="parallel"]')
     place.scroll_into_view_if_needed()

@@ -1,0 +1,55 @@
+"""`python -m bgsweep.study FILE`: train what is missing, judge what is new, write the page."""
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bgsweep.cli import DEFAULT_STORE
+from bgsweep.errors import UserError
+from bgsweep.study.conduct import judged, train_missing
+from bgsweep.study.findings import by_run, page, write
+from bgsweep.study.plan import planned, read_study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 with a line `error: …` for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m bgsweep.study", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, e.g. data.images=photographs")
+    forms = parser.add_mutually_exclusive_group()
+    for form in ("quick", "gpu"):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
+    parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
+    parser.add_argument("--out", type=Path, default=Path("docs/study.md"), help="page to write (default: %(default)s)")
+    try:
+        _run(parser.parse_args(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: Any) -> None:
+    study = read_study(options.file, options.form, options.overrides)
+    runs = planned(study, options.file.parent)
+    checkpoints = train_missing(runs, options.store)
+    lost = [run for run in runs if run.experiment.digest not in checkpoints]
+    if lost:
+        raise UserError(
+            f"{len(lost)} of {len(runs)} runs did not come to their end, the first is {lost[0].method} {lost[0].arm} "
+            f"seed {lost[0].seed}; call this again to train them anew"
+        )
+    found = by_run(runs, [judged(run, checkpoints[run.experiment.digest], options.store) for run in runs])
+    command = " ".join(["make study", *([f"ARGS=--{options.form}"] if options.form else []), *options.overrides])
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
+    write(options.out, page(study, found, command, machine, datetime.date.today().isoformat()))
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Differences between runs of the same seeds, with how sure they are, and the page that tells of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t
+
+from bgsweep.study.conduct import Values
+from bgsweep.study.plan import NONE, Planned, StudyFile, arms_of, curve_arm
+
+Found = Mapping[tuple[str, str, float, int], Values]
+"""Values by method, arm, rho and seed."""
+
+COLUMNS = ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap")
+_TABLES = {
+    "biased/knn": "kNN among the biased photographs",
+    "biased/linear": "linear probe on the biased photographs",
+    "unbiased/knn": "kNN among unbiased photographs",
+    "unbiased/linear": "linear probe on unbiased photographs",
+}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A mean difference over seeds with its 95 % interval (Student's t)."""
+
+    value: float
+    lower: float
+    upper: float
+
+    @property
+    def significant(self) -> bool:
+        return self.lower > 0 or self.upper < 0
+
+
+def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """``second - first``, seed by seed; at least two seeds."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    value, count = mean(differences), len(differences)
+    half = float(t.ppf(0.975, count - 1)) * stdev(differences) / math.sqrt(count)
+    return Paired(value, value - half, value + half)
+
+
+def by_run(runs: Sequence[Planned], values: Sequence[Values]) -> Found:
+    return {(run.method, run.arm, run.rho, run.seed): each for run, each in zip(runs, values, strict=True)}
+
+
+def page(study: StudyFile, found: Found, command: str, machine: str, date: str) -> str:
+    """The study's results in Markdown; every number is computed from ``found``."""
+    lines = [f"Measured on {date} with `{command}` on {machine}.", ""]
+    for rho in study.rhos:
+        head = f"{rho:.0%} of the training photographs stand before their class's backgrounds" if rho else "No shortcut"
+        lines += [f"## {head} (rho {rho:g})", ""]
+        for table, words in _TABLES.items():
+            lines += [
+                f"### {words[0] if words.startswith('kNN') else words[0].upper()}{words[1:]}",
+                "",
+                *_table(study, found, rho, table),
+                "",
+            ]
+    curve = study.curve
+    if curve.values and curve.method in study.methods:
+        lines += [f"## {curve.method}: how often", "", *_curve(study, found), ""]
+    return "\n".join(lines)
+
+
+def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
+    names = {name: f"{table}/{name}" for name in COLUMNS}
+    if table == "unbiased/linear":
+        names["10 % labels"] = "unbiased/few_10"
+    rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for method in study.methods:
+        for arm in (NONE, *(name for name in study.arms if name in arms_of(study, method))):
+            cells = [_cell(study, found, (method, arm, rho), key) for key in names.values()]
+            rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
+    return rows
+
+
+def _cell(study: StudyFile, found: Found, place: tuple[str, str, float], key: str) -> str:
+    """Mean over seeds in percent, and the difference from no augmentation; bold where its interval leaves zero out."""
+    method, arm, rho = place
+    own = [found[(method, arm, rho, seed)][key] for seed in study.seeds]
+    text = f"{100 * mean(own):.1f}"
+    if arm == NONE:
+        return text
+    one = paired_seeds([found[(method, NONE, rho, seed)][key] for seed in study.seeds], own)
+    words = f"{100 * one.value:+.1f} [{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]"
+    return f"{text} ({f'**{words}**' if one.significant else words})"
+
+
+def _curve(study: StudyFile, found: Found) -> list[str]:
+    curve, rho = study.curve, study.rhos[0]
+    named = {values[curve.key]: arm for arm, values in study.arms.items() if set(values) == {curve.key}}
+    points = {0.0: NONE, **named, **{value: curve_arm(curve.key, value) for value in curve.values}}
+    names = [f"biased/knn/{name}" for name in COLUMNS]
+    rows = [f"| {curve.key} | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for value in sorted(points):
+        cells = [_cell(study, found, (curve.method, points[value], rho), key) for key in names]
+        rows.append(f"| {value:g} | {' | '.join(cells)} |")
+    return rows
+
+
+def write(out: Path, results: str) -> None:
+    """Put the results into the study's page, below its marker; what stands above it is written by people."""
+    marker = "<!-- results: written by `make study` -->"
+    before = out.read_text(encoding="utf-8").partition(marker)[0] if out.exists() else ""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(f"{before}{marker}\n\n{results}", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""The page "bring your own images", command by command, from a folder to the champion's neighbours."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
+
+
+def run(command: str, folder: Path) -> str:
+    words = shlex.split(command)
+    start = [sys.executable, "-m", "bgsweep.cli"] if words[0] == "bgsweep" else [sys.executable]
+    words[1:2] = [str(ROOT / words[1])] if words[0] == "python" else words[1:2]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*start, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
+    from bgsweep.data.embedded import EmbeddedSample
+
+    sample = EmbeddedSample("train")
+    kept = [index for index in range(0, 960, 8) if sample.labels[index] < 4]
+    for number, index in enumerate(kept):
+        photograph = sample[index]
+        split = "test" if number % 3 == 0 else "train"
+        path = tmp_path / "photographs" / split / sample.classes[photograph.label] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), photograph.image[..., ::-1])
+    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])  # type: ignore[index]
+
+    commands = re.findall(r"^    ((?:bgsweep|python) .*)$", PAGE, re.MULTILINE)
+    assert len(commands) == 8
+    printed = ""
+    for command in commands:
+        if "NAME" in command:
+            status = json.loads(run("bgsweep status --json", tmp_path))
+            command = command.replace("NAME", status["sweeps"][0]["sweep"])
+        printed = run(command, tmp_path)
+    assert {"masks.png", "views.png", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    lines = printed.splitlines()
+    assert len(lines) == len(list((tmp_path / "photographs" / "test").rglob("*.png")))
+    for line in lines:
+        name, found = line.split(": ")
+        assert found.count("(") == 3 and name not in found
