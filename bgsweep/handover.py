@@ -28,6 +28,8 @@ PASSED_ON = (
 )
 """Variables that a job gets from whoever submits it, where they are set."""
 
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """What Ray sets for a job's own command, and nobody else."""
 

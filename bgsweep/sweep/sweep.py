@@ -11,11 +11,13 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError
+from bgsweep.handover import KEYS
 from bgsweep.places import Place, below, is_remote
 from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
@@ -182,6 +184,8 @@ def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: l
     if ended == total_trials(file):
         return
     proposals = Proposals(file, past, monitor.journal)
+    # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
