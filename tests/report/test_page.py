@@ -75,8 +75,8 @@ def test_filter_and_hover_work_on_200_trials(look: Callable[..., Any], of_200: s
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     found = ""
-    for step in range(60):  # somewhere down the plot lies a line
-        view.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 70 + step * 5)
+    for step in range(330):  # somewhere down the plot lies a line
+        view.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 60 + step)
         found = view.locator("#hovered").inner_text().strip()
         if found:
             break
