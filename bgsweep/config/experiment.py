@@ -53,6 +53,8 @@ class Data(Section):
 
     images: str = Field("sample", description="folder that holds the splits, or `sample`")
     masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
+    pack: str | None = Field(None, description="folder or URI that `bgsweep pack` wrote, in place of both")
+    pack_cache_gb: NonNegative = Field(20.0, description="local disk for the shards of a pack that a URI names, in GB")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
     validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
     test: str | None = Field("test", description="sub-folder; null evaluates on the validation split")
@@ -63,6 +65,16 @@ class Data(Section):
     loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
     shortcut: Shortcut | None = None
     mask_noise: MaskNoise = MaskNoise()
+
+    @property
+    def has_masks(self) -> bool:
+        return self.images == "sample" or self.masks is not None or self.pack is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pack is not None and (self.images != "sample" or self.masks is not None):
+            raise ValueError("pack: holds photographs and masks, so that images and masks cannot be named beside it")
+        return self
 
 
 class Views(Section):
@@ -207,13 +219,13 @@ class Experiment(Section):
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
                 f"workers.count {self.workers.count}"
             )
-        if self.background.active and self.data.images != "sample" and self.data.masks is None:
+        if self.background.active and not self.data.has_masks:
             raise ValueError(
                 "background: background augmentations need a foreground mask for every image; set data.masks"
             )
-        if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
+        if self.data.shortcut is not None and not self.data.has_masks:
             raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
-        if self.data.mask_noise.active and self.data.images != "sample" and self.data.masks is None:
+        if self.data.mask_noise.active and not self.data.has_masks:
             raise ValueError("data.mask_noise: there are no masks to spoil; set data.masks")
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
