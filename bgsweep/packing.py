@@ -6,7 +6,6 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from bgsweep.data.decode import UnreadableImage, read_gray
@@ -106,7 +105,7 @@ class _Shard:
 
     def __init__(self) -> None:
         self._file = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     @property
     def size(self) -> int:

@@ -181,7 +181,7 @@ def index_bytes(names: Sequence[str], records: Sequence[Record]) -> bytes:
     arrays = {key: np.array([getattr(r, key) for r in records], kind) for key, kind in TYPES.items()}
     text = "\0".join(names).encode("utf-8", "surrogateescape")
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, names=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+    np.savez(file, allow_pickle=False, names=np.frombuffer(text, np.uint8), **arrays)
     return file.getvalue()
 
 

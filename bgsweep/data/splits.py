@@ -10,7 +10,6 @@ from bgsweep.config import Data
 from bgsweep.data.derived import Cached, hold_out
 from bgsweep.data.embedded import EmbeddedSample
 from bgsweep.data.folder import Folder
-
 from bgsweep.data.mask_noise import NoisyMasks
 from bgsweep.data.pack import Pack
 from bgsweep.data.pools import BackgroundPools

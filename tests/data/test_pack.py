@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -62,7 +63,7 @@ def test_samples_are_those_of_the_folders(packed: Path, resize: int | None, spli
 def test_views_are_those_of_the_folders(packed: Path) -> None:
     paths = {"images": str(packed.parent / "images"), "masks": str(packed.parent / "masks")}
     common = {"validation": None, "test": None}
-    sources = [open_splits(Data(**names, **common)).train for names in (paths, {"pack": str(packed)})]  # type: ignore[arg-type]
+    sources = [open_splits(Data(**names, **common)).train for names in (paths, {"pack": str(packed)})]
     pipeline = ViewPipeline(Views(size=48), Background(remove=0.4, random=0.4))
     epochs = [list(Batches(source, pipeline, 4, seed=1).epoch(0)) for source in sources]
     for folder, pack in zip(*epochs, strict=True):
@@ -128,14 +129,14 @@ def _rename_out(pack: Path) -> None:
     text = index["names"].tobytes().replace(b"\0train/dress/", b"\0train/../../", 1)
     index["names"] = np.frombuffer(text, np.uint8)
     file = io.BytesIO()
-    np.savez(file, **index)  # type: ignore[arg-type]
+    np.savez(file, **index)
     (pack / "index.npz").write_bytes(file.getvalue())
     manifest = json.loads((pack / "pack.json").read_text())
     manifest["index"] = hashlib.sha256(file.getvalue()).hexdigest()
     (pack / "pack.json").write_text(json.dumps(manifest))
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda p: (p / "pack.json").unlink(), r"no finished pack at .*pack\.json is missing"),
     "manifest cut": (lambda p: (p / "pack.json").write_text("{"), r"damaged pack"),
     "shard missing": (lambda p: (p / "shard-000001.tar").unlink(), r"shard-000001\.tar is missing"),
@@ -168,7 +169,7 @@ def test_a_remote_pack_is_fetched_within_the_limit(packed: Path) -> None:
     pack = Pack(f"file://{packed}", "train", cache_gb=limit / 1e9)
     assert isinstance(pack._shards, RemoteShards)
     pack._shards.fetch()
-    kept = [path for path in cache_root().rglob("*.tar")]
+    kept = list(cache_root().rglob("*.tar"))
     assert not stranger.exists()
     assert sum(path.stat().st_size for path in kept) <= limit
     assert len(kept) >= 2
@@ -211,7 +212,7 @@ def test_a_killed_packer_leaves_nothing_that_looks_finished(tree: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.wait(10)
     assert not (tree / "pack").exists()
-    make_pack(*places, SMALL)
+    make_pack(places[0], places[1], places[2], SMALL)
     assert len(Pack(places[2], "train")) == 18
     assert not list(tree.glob(".*partial"))
 
