@@ -1,20 +1,18 @@
 """What one more trial costs a sweep, and whether a sweep's processes grow: many trials of one tiny epoch each.
 
 Command:  python benchmarks/sweep.py [--trials 64] [--record]
-Measures: seconds from one trial's end to the next one's, by the sweep's journal, one trial at a time, once the first
-          eighth of the trials is over; private memory (USS) of the driver and of the trials' one actor, at the same
-          point and at the end of the last trial.
+Measures: seconds of a whole sweep, from command to end, for all trials and for a quarter of them, one trial at a
+          time: their difference by that of the trials is what one more costs, whatever it consists of; private
+          memory (USS) of the driver and of the trials' one actor after an eighth of the trials and after the last.
 """
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
@@ -32,28 +30,29 @@ EXPERIMENT = {
 SPACE = {"background.remove": {"uniform": [0.0, 0.8]}, "optimizer.lr": {"loguniform": [0.01, 0.1]}}
 
 
-def watch(folder: Path, trials: int) -> tuple[list[float], list[tuple[int, int, int]]]:
-    """Run the sweep; give the times at which its trials ended, and (trials ended, driver's bytes, actor's bytes)."""
+def watch(folder: Path, trials: int) -> tuple[float, list[tuple[int, int, int]]]:
+    """Run a sweep; give its seconds, and (trials ended, driver's bytes, actor's bytes) twice a second."""
     file = {"experiment": EXPERIMENT, "space": SPACE, "search": {"trials": trials, "concurrent": 1}}
+    folder.mkdir()
     (folder / "tiny.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
     command = [sys.executable, "-m", "bgsweep.cli", "sweep", "tiny.yaml", "--json"]
-    log = (folder / "log").open("w", encoding="utf-8")
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
-    sizes = []
+    began, sizes = time.monotonic(), []
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
     while process.poll() is None:
-        times, actors = _ended(folder), _actors(process.pid)
-        if times and actors and len(times) < trials:
-            sizes.append((len(times), _private(process.pid), _private(actors[0])))
+        actors = _actors(process.pid)
+        if actors:
+            sizes.append((_ended(folder), _private(process.pid), _private(actors[0])))
         time.sleep(0.5)
-    if process.returncode:
+    seconds = time.monotonic() - began
+    if process.returncode or _ended(folder) != trials:
         sys.exit((folder / "log").read_text(encoding="utf-8"))
-    return _ended(folder), sizes
+    return seconds, [size for size in sizes if size[1] and size[2]]
 
 
-def _ended(folder: Path) -> list[float]:
-    lines = [line for path in folder.glob("bgsweep_runs/sweeps/*/journal.jsonl") for line in path.open()]
-    events: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [event["time"] for event in events if event["event"] == "ended"]
+def _ended(folder: Path) -> int:
+    journals = folder.glob("bgsweep_runs/sweeps/*/journal.jsonl")
+    return sum('"event": "ended"' in line for path in journals for line in path.open(encoding="utf-8"))
 
 
 def _actors(driver: int) -> list[int]:
@@ -79,23 +78,22 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=64)
     options = parser.parse_args()
-    warm = options.trials // 8
+    few = options.trials // 4
     with tempfile.TemporaryDirectory() as place:
-        times, sizes = watch(Path(place), options.trials)
-    steps = [later - earlier for earlier, later in zip(times[warm:], times[warm + 1 :], strict=False)]
-    early = next(size for size in sizes if size[0] >= warm and size[2])
-    late = next(size for size in reversed(sizes) if size[2])
+        quarter, _ = watch(Path(place, "few"), few)
+        whole, sizes = watch(Path(place, "many"), options.trials)
+    one_more = (whole - quarter) / (options.trials - few)
+    early, late = next(size for size in sizes if size[0] >= options.trials // 8), sizes[-1]
     found = {
-        "seconds_per_trial_median": round(statistics.median(steps), 3),
-        "seconds_per_trial_mean": round(statistics.mean(steps), 3),
+        "seconds": {str(few): round(quarter, 1), str(options.trials): round(whole, 1)},
+        "seconds_per_further_trial": round(one_more, 3),
         "driver_mb": [round(early[1] / 1e6), round(late[1] / 1e6)],
         "actor_mb": [round(early[2] / 1e6), round(late[2] / 1e6)],
         "after_trials": [early[0], late[0]],
     }
-    columns = ["trials", "s per further trial, median", "mean", "driver MB after", "actor MB after"]
+    columns = [f"s for {few} trials", f"s for {options.trials}", "s for one more", "driver, MB", "actor, MB"]
     memory = [f"{found[f'{who}_mb'][0]} -> {found[f'{who}_mb'][1]}" for who in ("driver", "actor")]
-    row = [str(options.trials), f"{statistics.median(steps):.2f}", f"{statistics.mean(steps):.2f}", *memory]
-    body = markdown(columns, [row])
+    body = markdown(columns, [[f"{quarter:.0f}", f"{whole:.0f}", f"{one_more:.2f}", *memory]])
     body += f"\n\nmemory after {early[0]} and {late[0]} trials, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
     report(options, "One more trial of a sweep", f"python benchmarks/sweep.py --trials {options.trials}", body, found)
 

@@ -1,8 +1,10 @@
 """From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from bgsweep.config import Experiment, SuiteFile, load_suite
 from bgsweep.data import open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
-from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.examination import Examination, Workers
 from bgsweep.evaluation.interval import paired
 from bgsweep.evaluation.subject import Subject
 from bgsweep.evaluation.suite import variant_sheet
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.run import load_trained
+from bgsweep.spread import RayWorkers, wanted
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.training.encode import encode_with
 
@@ -115,10 +118,17 @@ def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, Su
 
 
 def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:
-    """Run evaluators on a model."""
+    """Run evaluators on a model; what is large enough on Ray's workers, if the file wants any."""
+    # Copied now: workers get it from the CPU, wherever this process takes its own.
+    with RayWorkers(partial(opened, copy.deepcopy(loaded) if wanted(file) else loaded, file), file) as workers:
+        exam = opened(loaded, file, workers if wanted(file) else None)
+        return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def opened(loaded: Loaded, file: SuiteFile, workers: Workers | None = None) -> Examination:
+    """A model with the sets of a suite's file, on the device that it names."""
     splits = None if file.data is None else open_splits(file.data)
-    exam = Examination(subject_of(loaded, file.device), file, splits)
-    return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+    return Examination(subject_of(loaded, file.device), file, splits, workers)
 
 
 def _log(

@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     _file_arguments(sweep, optional=True)
     sweep.add_argument("--resume", metavar="NAME", help="go on with a sweep whose driver died, instead of a file")
 
+    plan = _command(commands, "plan", "say what a sweep will cost, by simulating its scheduler", _plan, "show_plan")
+    _file_arguments(plan, store=False)
+    plan.add_argument("--gpus", type=_count, required=True, help="devices; without GPUs, places for a trial each")
+    plan.add_argument("--hourly-price", type=_positive, help="of one device, in any currency")
+    plan.add_argument("--epoch-seconds", type=_positive, help="of one trial; two epochs are trained here without it")
+
     status = _command(commands, "status", "show the sweeps of a store, or the trials of one", _status, "show_status")
     status.add_argument("name", nargs="?", help="a sweep's name; all sweeps where it is left out")
     _store_argument(status)
@@ -75,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("version", metavar="VERSION", help="its number, or an alias such as challenger")
     promote.add_argument("--alias", default="champion", help="alias to give it (default: %(default)s)")
     _store_argument(promote)
+
+    report = _command(commands, "report", "write what a sweep found as one page", _report, "show_report")
+    report.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)")
+    _store_argument(report)
 
     evaluate = _command(commands, "evaluate", "judge an encoder by a suite of protocols", _evaluate, "show_evaluate")
     evaluate.add_argument("model", help=_MODEL)
@@ -104,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
     preview.add_argument("--images", type=int, default=6, help="rows of the picture (default: %(default)s)")
 
-    masks = commands.add_parser("masks", help="make foreground masks, score them, look at them")
+    masks = commands.add_parser("masks", help="make foreground masks, learn them, score them, look at them")
     _mask_commands(masks.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser))
 
     pack = _command(commands, "pack", "write photographs and masks into a few large files", _pack, "show_pack")
@@ -128,9 +139,19 @@ def _mask_commands(commands: Any) -> None:
     make = _command(commands, "make", "make a foreground mask for every image", _masks_make, "show_masks_make")
     make.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
     make.add_argument("--out", required=True, help="folder or URI of the masks, which mirror the images")
-    make.add_argument("--method", choices=("rbd", "u2net"), help="default: u2net where --weights are named, else rbd")
-    make.add_argument("--weights", help="ONNX file of u2net, or u2netp (its default) or u2net: fetched once")
+    methods = ("rbd", "mbd", "grabcut", "u2net", "usps")
+    make.add_argument("--method", choices=methods, help="default: u2net where --weights are named, else rbd")
+    make.add_argument(
+        "--weights", help="ONNX file; of u2net also u2netp (its default) or u2net, fetched once; of usps from `train`"
+    )
     make.add_argument("--workers", type=_count, help="processes, one core each (default: all cores of this machine)")
+
+    train = _command(commands, "train", "learn masks without labels", _masks_train, "show_masks_train")
+    train.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. side=160 rounds=2; see docs/masks.md")
+    train.add_argument("--out", type=Path, required=True, help="ONNX file to write, for `make --method usps`")
+    train.add_argument("--encoder", type=Path, metavar="CHECKPOINT", help="of a self-supervised run, to start from")
+    train.add_argument("--workers", type=_count, help="as of `make`, for the handcrafted masks")
 
     score = _command(commands, "score", "compare masks with the truth", _masks_score, "show_masks_score")
     score.add_argument("masks", help="folder or URI of masks")
@@ -150,6 +171,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
 
@@ -163,10 +194,11 @@ def _command(commands: Any, name: str, text: str, run: Callable[..., Any], show:
     return parser
 
 
-def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+def _file_arguments(parser: argparse.ArgumentParser, optional: bool = False, store: bool = True) -> None:
     parser.add_argument("file", type=Path, nargs="?" if optional else None, help="YAML file with an `experiment:`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. background.remove=0.3 search.trials=8")
-    _store_argument(parser)
+    if store:
+        _store_argument(parser)
 
 
 def _store_argument(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +232,15 @@ def _sweep(options: argparse.Namespace) -> dict[str, Any]:
     return sweep(file, options.store)
 
 
+def _plan(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import load
+
+    file = load(options.file, options.overrides)
+    from bgsweep.sweep.plan import plan
+
+    return plan(file, options.gpus, options.hourly_price, options.epoch_seconds)
+
+
 def _status(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.sweep.watch import status
 
@@ -224,6 +265,12 @@ def _promote(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.tracking.registry import promote
 
     return promote(tracking_uri(options.store), options.name, options.version, options.alias)
+
+
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.sweep.page import report
+
+    return report(options.name, options.store, options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
@@ -285,6 +332,15 @@ def _masks_make(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.masking import make_masks
 
     return make_masks(options.images, options.out, options.method, options.weights, options.workers)
+
+
+def _masks_train(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.config import mask_training
+
+    config = mask_training(options.overrides)
+    from bgsweep.mask_training import train_masks
+
+    return train_masks(options.images, options.out, options.encoder, config, options.workers)
 
 
 def _masks_score(options: argparse.Namespace) -> dict[str, Any]:

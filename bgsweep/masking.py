@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError
-from bgsweep.masks.methods import MethodName, build_method, weights_digest
+from bgsweep.masks.methods import HANDCRAFTED, MethodName, build_method, weights_digest
 from bgsweep.masks.plan import check_target, make_plan, read_manifest, summary, write_manifest
 from bgsweep.masks.storage import open_tree
 from bgsweep.masks.weights import load_weights
@@ -35,7 +35,8 @@ def make_masks(
         images: folder or URI.
         out: folder or URI of the masks; not inside `images`.
         method: `u2net` by default where weights are named, else `rbd`.
-        weights: of `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, which are fetched once.
+        weights: of `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, which are fetched once. Of `usps`: what
+            `bgsweep masks train` has written.
         workers: processes, one core each; more than one are Ray actors. By default as many as this machine has cores.
 
     Returns:
@@ -79,11 +80,13 @@ def make_masks(
 
 
 def _weights(method: MethodName, named: str | None) -> bytes | None:
-    if method == "u2net":
-        return load_weights(named or "u2netp")
-    if named is not None:
-        raise UserError(f"--weights {named}: the method {method} takes no weights; use --method u2net")
-    return None
+    if method in HANDCRAFTED:
+        if named is not None:
+            raise UserError(f"--weights {named}: the method {method} takes no weights; use --method u2net or usps")
+        return None
+    if method == "usps" and named is None:
+        raise UserError("--method usps: name a network of your own by --weights; `bgsweep masks train` makes one")
+    return load_weights(named or "u2netp")
 
 
 def _check_apart(images: str, out: str) -> None:
@@ -151,7 +154,7 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
     images, out, method, weights = arguments
     with ray_session(workers):
         admit([{"CPU": 1}] * workers, "--workers")
-        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if method == "u2net" else 0
+        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
         # A process that dies (memory, a node that goes) is started again, and its group is made again.
         options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 3, "max_task_retries": 3}
         held = None if weights is None else [ray.put(weights)]

@@ -70,15 +70,17 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def train(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+def train(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int = 1) -> Path:
     """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
+
+    More ``seeds`` than one train side by side, on several workers only.
 
     Raises:
         UserError: something in the configuration or data that shows only now.
     """
     if file.experiment.workers.count == 1:
         return _train_here(file, folder, on_epoch)
-    return _train_on_ray(file, folder, on_epoch)
+    return _train_on_ray(file, folder, on_epoch, seeds)
 
 
 def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
@@ -97,12 +99,12 @@ def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
     return folder
 
 
-def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch, seeds: int) -> Path:
     """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
     from ray.util.queue import Empty, Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
-    trainer = _trainer(file, folder, reports)
+    trainer = _trainer(file, folder, reports, seeds)
     outcome: list[Any] = []
 
     def fit() -> None:
@@ -129,7 +131,7 @@ def _train_on_ray(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
     return Path(result.checkpoint.path)
 
 
-def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
+def _trainer(file: SweepFile, folder: Path, reports: Any, seeds: int) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -137,7 +139,7 @@ def _trainer(file: SweepFile, folder: Path, reports: Any) -> Any:
     gpus = gpus_of_worker(file)
     return TorchTrainer(
         _worker,
-        train_loop_config={"file": file.model_dump(mode="json", by_alias=True)},
+        train_loop_config={"file": file.model_dump(mode="json", by_alias=True), "seeds": seeds},
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus > 0,
@@ -186,12 +188,13 @@ def _worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers does."""
     import ray.train
 
-    from bgsweep.run import Run, threads
+    from bgsweep.run import start, threads
 
     file = resolve(config["file"])
     context = ray.train.get_context()
     threads(file.experiment.workers.cpus)
-    run = Run(file, context.get_world_rank(), context.get_world_size(), context.get_local_rank())
+    ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
+    run = start(file, config["seeds"], *ranks)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:

@@ -6,12 +6,13 @@ Both homes (in-process and Ray Train) and every trial of a sweep go through `Run
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import cv2
 import torch
 
-from bgsweep.config import Experiment, SweepFile
+from bgsweep.config import METRICS, Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.evaluation import Report, check, final, online
@@ -26,11 +27,13 @@ CHECKPOINT_FILE = "state.pt"
 class Run:
     """An experiment in training on this worker; `step` goes on to the next online evaluation."""
 
-    def __init__(self, file: SweepFile, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+    def __init__(
+        self, file: SweepFile, rank: int = 0, world_size: int = 1, local_rank: int = 0, splits: Splits | None = None
+    ) -> None:
         self.file = file
         self.experiment = file.experiment
         self.rank = rank
-        self.splits = open_splits(self.experiment.data)
+        self.splits = splits or open_splits(self.experiment.data)
         check(self.splits, file.evaluate)
         self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
         self.metrics: dict[str, float] = {}
@@ -49,14 +52,18 @@ class Run:
         metrics = self.training.step_epoch()
         due = self.finished or self.epoch % self.file.evaluate.every == 0
         if due and self.rank == 0:
-            encode = encode_with(self.training.method.encoder, self.placement.device)
-            found = online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+            found = self.evaluate()
             for name, value in found.items():
                 if not math.isfinite(value):
                     raise Diverged(f"{name} is {value} in epoch {self.epoch}")
             metrics |= found
         self.metrics = {"epoch": self.epoch, **metrics}
         return self.metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Look at the encoder as it is, on the validation split."""
+        encode = encode_with(self.training.method.encoder, self.placement.device)
+        return online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
@@ -67,10 +74,80 @@ class Run:
         save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
         return path
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        """Go on from a checkpoint; a ``foreign`` one may be of an experiment with other settings."""
         state = load_checkpoint(folder / CHECKPOINT_FILE)
-        self.training.load_state_dict(state)
+        (self.training.adopt if foreign else self.training.load_state_dict)(state)
         self.metrics = state["metrics"]
+
+
+class SeededRun:
+    """One configuration under several seeds, trained side by side: whoever looks sees all of them at the same epoch.
+
+    The seeds follow on the experiment's own, so that all configurations have the same ones. Values are means over the
+    seeds. Beside the loss and each online value, NAME, stand its standard error, ``NAME_se``, and the seeds' own
+    values, ``NAME/seed_N``.
+    """
+
+    def __init__(self, file: SweepFile, seeds: int, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+        self.file = file
+        self.rank = rank
+        self.metrics: dict[str, float] = {}
+        self.runs: list[Run] = []
+        for seed in range(file.experiment.seed, file.experiment.seed + seeds):
+            seeded = file.model_copy(update={"experiment": file.experiment.with_values({"seed": seed})})
+            splits = self.runs[0].splits if self.runs else None
+            self.runs.append(Run(seeded, rank, world_size, local_rank, splits))
+
+    @property
+    def finished(self) -> bool:
+        return self.runs[0].finished
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train each seed for one epoch; give their means and how sure these are."""
+        for run in self.runs:
+            run.step_epoch()
+        self.metrics = self._averaged()
+        return self.metrics
+
+    def _averaged(self) -> dict[str, float]:
+        found = [run.metrics for run in self.runs]
+        values = {name: mean(each[name] for each in found) for name in found[0]}
+        for name in METRICS:
+            if name in found[0]:
+                values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
+                values |= {f"{name}/seed_{run.experiment.seed}": run.metrics[name] for run in self.runs}
+        return values
+
+    def checkpoint_due(self) -> bool:
+        return self.runs[0].checkpoint_due()
+
+    def save(self, folder: Path) -> Path:
+        """As `Run.save`, for the first seed; the others' are in folders below it."""
+        for run, below in self._places(folder):
+            run.save(below)
+        return folder / CHECKPOINT_FILE
+
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        for run, below in self._places(folder):
+            run.restore(below, foreign)
+        self.metrics = self._averaged()
+
+    def _places(self, folder: Path) -> list[tuple[Run, Path]]:
+        folders = seed_folders(folder, self.file.experiment.seed, len(self.runs))
+        return list(zip(self.runs, folders, strict=True))
+
+
+def seed_folders(checkpoint: Path, first: int, seeds: int) -> list[Path]:
+    """Where in a checkpoint's folder each seed's own is; the first seed's is the folder itself."""
+    return [checkpoint, *(checkpoint / f"seed_{seed}" for seed in range(first + 1, first + seeds))]
+
+
+def start(file: SweepFile, seeds: int = 1, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> Run | SeededRun:
+    """A run from its first epoch on, under one seed or several."""
+    if seeds == 1:
+        return Run(file, rank, world_size, local_rank)
+    return SeededRun(file, seeds, rank, world_size, local_rank)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Results as text for a person; the same results are what `--json` prints."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +25,7 @@ def show_sweep(result: dict[str, Any]) -> str:
     """Trials, champion beside baseline and untrained encoder, and where everything is."""
     model = result["model"]
     lines = [
-        _trials(result["trials"]),
+        _trials(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
         _comparison(result),
         f"MLflow store   {result['tracking_uri']}",
         f"look at it     mlflow ui --backend-store-uri {result['tracking_uri']}",
@@ -46,6 +47,33 @@ def show_status(result: dict[str, Any]) -> str:
     if len(lines) == 1:
         lines.append(_trials(result["sweeps"][0]["trials"]))
     return "\n".join(lines) or "no sweep in this store"
+
+
+def show_plan(result: dict[str, Any]) -> str:
+    """What was measured or given, and a line for each setting."""
+    cost, rows = result["cost"], result["settings"]
+    table = Table(title="Expected", title_justify="left", box=None, pad_edge=False)
+    for name in ("", "wall time", "from", "to", "GPU-hours", "price", "in use %", "epochs", "whole trials"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        table.add_row(
+            row["setting"],
+            *(_duration(row[name]) for name in ("hours", "hours_low", "hours_high")),
+            f"{row['gpu_hours']:.0f}" if row["gpu_hours"] >= 100 else f"{row['gpu_hours']:.3g}",
+            "" if row["price"] is None else f"{row['price']:.2f}",
+            f"{100 * row['utilisation']:.0f}",
+            f"{row['epochs']:.0f}",
+            f"{row['whole_trials']:.1f}",
+        )
+    each = f"{cost['epoch']:.3g} s an epoch"
+    if cost["evaluation"]:
+        each += f", {cost['evaluation']:.2g} s an evaluation"
+    return f"{result['trials']} trials, {result['at_once']} at once, {each}\n{_text(table)}"
+
+
+def _duration(hours: float) -> str:
+    minutes = hours * 60
+    return f"{minutes * 60:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
 def show_stop(result: dict[str, Any]) -> str:
@@ -76,6 +104,10 @@ def show_models(result: dict[str, Any]) -> str:
 def show_promote(result: dict[str, Any]) -> str:
     before = "nobody" if result["before"] is None else f"version {result['before']}"
     return f"{result['name']} version {result['version']} is now {result['alias']} (before: {before})"
+
+
+def show_report(result: dict[str, Any]) -> str:
+    return f"wrote {result['page']}: open it in a browser"
 
 
 def show_pretrain(result: dict[str, Any]) -> str:
@@ -152,7 +184,11 @@ def show_make(result: dict[str, Any]) -> str:
 
 def show_preview(result: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
-    return f"wrote {result['picture']} ({result['images']} images)\nviews: {shares}"
+    lines = [f"wrote {result['picture']} ({result['images']} images)", f"views: {shares}"]
+    if found := result["foreground"]:
+        words = ", ".join(f"{name.replace('_', ' ')} {_percent(value)} %" for name, value in found.items())
+        lines.append(f"foreground of a view: {words}")
+    return "\n".join(lines)
 
 
 def show_doctor(result: dict[str, Any]) -> str:
@@ -189,6 +225,17 @@ def show_masks_make(result: dict[str, Any]) -> str:
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
+def show_masks_train(result: dict[str, Any]) -> str:
+    start = "the encoder of a self-supervised run" if result["encoder"] else "random weights"
+    lines = [
+        f"wrote {result['out']}: learnt from {result['images']} images by {', '.join(result['teachers'])}",
+        f"every network started from {start}",
+        f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {result['out']}",
+    ]
+    lines += [f"not read: {item['image']}: {item['reason']}" for item in result["unreadable"]]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
 def show_masks_score(result: dict[str, Any]) -> str:
     values = "  ".join(f"{name} {result[name]:.3f}" for name in ("max_f_beta", "mean_f_beta", "mae", "iou"))
     lines = [f"{values}  ({result['images']} images)"]
@@ -202,10 +249,13 @@ def show_masks_show(result: dict[str, Any]) -> str:
     return f"wrote {result['picture']} ({looked_at}; {result['without_mask']} images have no mask)"
 
 
-def _trials(trials: list[dict[str, Any]]) -> str:
+def _trials(trials: list[dict[str, Any]], front: Sequence[str] = ()) -> str:
     table = Table(title="Trials", title_justify="left", box=None, pad_edge=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
-    for name in ("trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), "kNN %", ""):
+    scores = {"knn_top1": "kNN %"} | (
+        {"bg_gap": "gap %"} if any("bg_gap" in each["metrics"] for each in trials) else {}
+    )
+    for name in ("trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), *scores.values(), ""):
         table.add_column(name, justify="left" if name in ("trial", "state", "") else "right")
     for trial in trials:
         values = (trial["params"].get(key, "") for key in keys)
@@ -214,10 +264,18 @@ def _trials(trials: list[dict[str, Any]]) -> str:
             trial["status"],
             str(trial["epochs"]),
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
-            _percent(trial["metrics"].get("knn_top1")),
-            escape(", ".join(filter(None, (trial["fixed"], _failures(trial))))),
+            *(_mean(trial["metrics"], name) for name in scores),
+            escape(
+                ", ".join(filter(None, (trial["fixed"], _failures(trial), "on the front" * (trial["id"] in front))))
+            ),
         )
     return _text(table)
+
+
+def _mean(metrics: dict[str, float], name: str) -> str:
+    """A value in percent, with its standard error where it is a mean over seeds."""
+    error = metrics.get(f"{name}_se")
+    return _percent(metrics.get(name)) + ("" if error is None else f" ± {_percent(error)}")
 
 
 def _failures(trial: dict[str, Any]) -> str:
@@ -238,6 +296,11 @@ def _comparison(result: dict[str, Any]) -> str:
         rows += [(f"kNN {name}", ("backgrounds", name)) for name in (*VARIANTS, "bg_gap")]
     for label, path in rows:
         table.add_row(label, *(_percent(_at(result[name]["metrics"], path)) for name in names))
+    for name, label in (("knn_top1", "kNN"), ("linear_top1", "linear probe"), ("bg_gap", "kNN bg_gap")):
+        over = [result[role].get("seeds", {}).get(name) for role in names]
+        if any(over):
+            cells = (f"{_percent(each['mean'])} ± {_percent(each['se'])}" if each else "" for each in over)
+            table.add_row(f"{label}, mean of seeds", *cells)
     return _text(table)
 
 

@@ -6,7 +6,8 @@ CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make f
 
     bgsweep masks make CLOTHING10/images --out CLOTHING10/masks --method u2net
 
-The same input and the same Pillow give the same bytes. All ten classes get equal shares: 96 training, 20 validation
+The same input and the same Pillow give the same bytes; the sample inside the package has these photographs, and masks
+that U2-Net-P has made in the same way but for rounding. All ten classes get equal shares: 96 training, 20 validation
 and 20 test photographs, as many as the smallest class (skirt) has. Where the set's own validation or test split is too
 small, training photographs fill it up; none is ever moved the other way.
 """

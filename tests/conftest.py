@@ -1,5 +1,7 @@
 """Fixtures that every room's tests share."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +15,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder does not lie beside this checkout")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_another_test() -> Iterator[None]:
+    """MLflow writes the store that it is told of into the environment, which the next test's processes inherit."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -39,6 +39,7 @@ def test_help_brings_in_nothing_that_takes_time() -> None:
         (["pretrain", TINY, "workers.device=cuda"], "workers.device"),
         (["pretrain", TINY, "encoder.name=resnet51"], "resnet51"),
         (["pretrain"], "required: file"),
+        (["report", "nothing"], "no sweep nothing"),
         (["evaluate", "nothing.pt", TINY], "nothing.pt: no such checkpoint"),
         (["preview", TINY, "--out", "/proc/picture.png"], "/proc/picture.png: cannot be written"),
     ],
@@ -80,6 +81,16 @@ def test_preview_writes_a_picture(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert (tmp_path / "sub" / "views.png").read_bytes().startswith(b"\x89PNG")
     assert result["shares"]["removed"] == pytest.approx(0.3, abs=0.08)
+    assert result["foreground"]["median"] == pytest.approx(0.5, abs=0.25)
+
+
+def test_preview_counts_the_views_whose_foreground_is_too_large(tmp_path: Path) -> None:
+    bounds = ["background.min_area=0.3", "background.max_area=0.4", "background.remove=1.0"]
+    result = json.loads(bgsweep("preview", TINY, *bounds, "--json", "--images", 2, folder=tmp_path).stdout)
+    outside = result["foreground"]["too_small"] + result["foreground"]["too_large"]
+    assert 0.5 < outside < 1
+    assert result["shares"]["kept"] == pytest.approx(outside, abs=0.02), "drawn as in training"
+    assert result["shares"]["removed"] == pytest.approx(1 - outside, abs=0.02)
 
 
 def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -19,6 +20,7 @@ from bgsweep.data.decode import decode_image
 from bgsweep.data.folder import Folder
 from bgsweep.errors import UserError
 from bgsweep.masking import _Actor, _result, gpu_share, make_masks
+from bgsweep.masks.methods import HANDCRAFTED, METHODS
 from tests.masks.conftest import Extract, photographs, small_disk
 from tests.masks.onnx_network import one_channel
 
@@ -163,6 +165,7 @@ def _odd_files(folder: Path) -> None:
     (folder / "notes.txt").write_text("no picture by its name")
     picture.convert("CMYK").save(folder / "cmyk.jpg")
     PIL.Image.fromarray(draws[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    cv2.imwrite(str(folder / "deep_color.png"), draws.astype(np.uint16) * 257)
     picture.quantize(16).save(folder / "palette.png", transparency=3)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
@@ -171,11 +174,11 @@ def _odd_files(folder: Path) -> None:
     picture.resize((20_000, 10)).save(folder / "strip.png")
 
 
-@pytest.mark.parametrize("method", ["rbd", "u2net"])
+@pytest.mark.parametrize("method", METHODS)
 def test_odd_files_get_a_mask_or_are_named(tmp_path: Path, method: Any) -> None:
     images, out, weights = tmp_path / "images", tmp_path / "masks", None
     _odd_files(images / "train")
-    if method == "u2net":
+    if method not in HANDCRAFTED:
         pytest.importorskip("onnxruntime")
         weights = tmp_path / "network.onnx"
         weights.write_bytes(one_channel())
@@ -183,7 +186,7 @@ def test_odd_files_get_a_mask_or_are_named(tmp_path: Path, method: Any) -> None:
     unreadable = {item["image"]: item["reason"] for item in said["unreadable"]}
     assert unreadable.keys() == {"train/text.jpg", "train/truncated.jpg", "train/zero.jpg"}
     assert all("cannot be read" in reason for reason in unreadable.values())
-    assert (said["images"], said["masks"], said["passed_over"]) == (10, 7, 1)
+    assert (said["images"], said["masks"], said["passed_over"]) == (11, 8, 1)
     assert json.loads((out / "masks.json").read_text())["unreadable"] == said["unreadable"]
     for mask in out.rglob("*.png"):
         image = next((images / "train").glob(f"{mask.stem}.*"))
@@ -222,6 +225,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
         r"masks: holds PNG files that bgsweep has not",
     ),
     "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"the method rbd takes no weights"),
+    "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network of your own by --weights"),
     "no weights file": (lambda t: None, {"weights": "x.onnx"}, r"--weights x\.onnx: No such file"),
     "nothing readable": (_only_unreadable, {}, r"none of 4 images can be read; train/.*\.jpg: cannot be read"),
     "damaged manifest": (
@@ -285,3 +289,22 @@ def test_a_read_only_output_ends_at_once(
 ) -> None:
     with pytest.raises(UserError, match=r"masks\.json: cannot be written: Read-only file system"):
         make(photographs(4), small_disk("ro,size=64k"))
+
+
+def test_a_disk_that_becomes_read_only_loses_nothing(
+    photographs: Extract, small_disk: Callable[[str], Path], tmp_path: Path
+) -> None:
+    images, out = photographs(4), small_disk("size=1m") / "masks"
+    make(images, out)
+    whole = contents(out)
+    newest = min(images.rglob("*.jpg"))
+    newest.with_name("added.jpg").write_bytes(newest.read_bytes())
+    small_disk("ro")
+    with pytest.raises(UserError, match=r"masks\.json: cannot be written: Read-only file system; what is finished"):
+        make(images, out)
+    assert contents(out) == whole
+    small_disk("rw")
+    make(images, out)
+    after = contents(out)
+    assert len(after) == 6
+    assert all(after[name] == content for name, content in whole.items() if name != "masks.json")

@@ -19,11 +19,22 @@ CORE = {
     "methods": {"models", "config", "errors"},
     "training": {"methods", "models", "data", "augment", "config", "errors"},
     "evaluation": {"data", "augment", "config", "errors"},
-    "masks": {"data", "augment", "config", "errors"},
+    "masks": {"training", "models", "data", "augment", "config", "errors"},
 }
 """Rooms that run without Ray and MLflow, each with the rooms it knows."""
 
-OUTWARDS = ["training", "run", "assess", "pretrain", "sweep", "masking", "cli"]
+OUTWARDS = [
+    "training",
+    "run",
+    "spread",
+    "assess",
+    "pretrain",
+    "report",
+    "sweep",
+    "masking",
+    "mask_training",
+    "cli",
+]
 """Each of these may know those before it, never those behind it."""
 
 

@@ -1,6 +1,6 @@
 """Contact sheets: what the augmentations do, as one picture for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import cv2
@@ -10,7 +10,11 @@ from bgsweep.augment.composite import Image, Mask, binarize
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
 
+Method = Callable[[Picture, Picture], ViewResult]
+"""Makes one view of a sample, with a background donor."""
+
 CELL = 128
+_BINS, _PLOT = 20, 150
 _GAP, _MARGIN, _HEADER, _CAPTION = 8, 20, 28, 20
 _PAPER, _INK, _FAINT, _OUTLINE = (250, 250, 248), (40, 44, 52), (120, 124, 130), (255, 64, 129)
 
@@ -51,20 +55,59 @@ def view_grid(rows: Sequence[Sequence[Image]], headers: Sequence[str], captions:
     return sheet
 
 
-def preview(pipeline: ViewPipeline, samples: Sequence[Picture], seed: int = 0, epoch: int = 0) -> Image:
+def preview(
+    pipeline: ViewPipeline,
+    samples: Sequence[Picture],
+    seed: int = 0,
+    epoch: int = 0,
+    methods: Mapping[str, Method] | None = None,
+) -> Image:
     """A grid of pictures with their foregrounds outlined, and beside each the views that a pipeline makes of it.
 
-    Each sample's background donor is the next sample. The draws are those of (seed, epoch) in training.
+    Each sample's background donor is the next sample. The draws are those of (seed, epoch) in training. Each of
+    ``methods`` adds a column under its name.
     """
+    methods = methods or {}
     headers = ["photograph", *(f"view {view + 1}" for view in range(LARGE_VIEWS))]
     headers += [f"small {view + 1}" for view in range(pipeline.n_views - LARGE_VIEWS)]
+    headers += methods
     rows, captions = [], []
     for sample, donor in zip(samples, [*samples[1:], *samples[:1]], strict=True):
         views = _views(pipeline, sample, donor, seed, epoch)
+        views += [make(sample, donor) for make in methods.values()]
         original = sample.image if sample.mask is None else outlined(sample.image, sample.mask)
         rows.append([original, *(view.image for view in views)])
         captions.append(["", *(view.applied.replace("none", "").replace("_", ": ") for view in views)])
     return view_grid(rows, headers, captions)
+
+
+def area_histogram(areas: Sequence[float], low: float, high: float, width: int) -> Image:
+    """How many views have how much foreground, on light paper; what lies outside the bounds is marked.
+
+    Args:
+        areas: foreground's share of each view, 0 to 1.
+        low, high: bounds outside of which a view keeps its background.
+        width: of the picture in pixels.
+
+    Returns:
+        Height x ``width`` x 3, uint8, RGB.
+    """
+    sheet = np.full((_HEADER + _PLOT + 2 * _CAPTION, width, 3), _PAPER, np.uint8)
+    counts, _ = np.histogram(areas, bins=_BINS, range=(0.0, 1.0))
+    left, right, base = 2 * _MARGIN, width - 2 * _MARGIN, _HEADER + _PLOT
+    edges = np.linspace(left, right, _BINS + 1).round().astype(int)
+    for place, count in enumerate(counts):
+        top = base - round(_PLOT * count / max(1, counts.max()))
+        cv2.rectangle(sheet, (int(edges[place]) + 1, top), (int(edges[place + 1]) - 1, base), _FAINT, cv2.FILLED)
+    for bound in (low, high):
+        x = round(left + bound * (right - left))
+        cv2.line(sheet, (x, _HEADER), (x, base), _OUTLINE, 2, cv2.LINE_AA)
+    small, large = (np.mean(np.less(areas, low)), np.mean(np.greater(areas, high)))
+    words = f"foreground in {len(areas)} views: {small:.1%} below {low:.0%}, {large:.1%} above {high:.0%} keep theirs"
+    cv2.putText(sheet, words, (left, _HEADER - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        _write(sheet, f"{share:.0%}", round(left + share * (right - left)) - CELL // 2, base, _CAPTION, 0.38, _FAINT)
+    return sheet
 
 
 def _views(pipeline: ViewPipeline, sample: Picture, donor: Picture, seed: int, epoch: int) -> list[ViewResult]:

@@ -13,25 +13,40 @@ from bgsweep.config.experiment import (
     Views,
     Workers,
 )
+from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
-from bgsweep.config.search import Distribution, Search, Space
-from bgsweep.config.study import SweepFile, load, load_suite, resolve
-from bgsweep.config.suite import Attacks, Corruptions, FewLabels, Pictures, Sets, SuiteFile
+from bgsweep.config.search import METRICS, Search
+from bgsweep.config.space import Distribution, Space
+from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
+from bgsweep.config.suite import (
+    Attacks,
+    Corruptions,
+    Detection,
+    EvaluationWorkers,
+    FewLabels,
+    Pictures,
+    Sets,
+    SuiteFile,
+)
 
 __all__ = [
+    "METRICS",
     "Attacks",
     "BYOLConfig",
     "Background",
     "Corruptions",
     "Data",
+    "Detection",
     "Distribution",
     "Encoder",
     "Evaluate",
+    "EvaluationWorkers",
     "Experiment",
     "FewLabels",
     "Knn",
     "Linear",
     "MaskNoise",
+    "MaskTraining",
     "MethodConfig",
     "MoCoV2Config",
     "Optimizer",
@@ -50,5 +65,6 @@ __all__ = [
     "Workers",
     "load",
     "load_suite",
+    "mask_training",
     "resolve",
 ]

@@ -33,6 +33,7 @@ class Evaluate(Section):
 
     every: Count = Field(1, description="epochs between online evaluations; the last epoch is always evaluated")
     variant: Variant = Field("original", description="the pictures that the online `knn_top1` is measured on")
+    bg_gap: bool = Field(False, description="also measure BG-Gap by kNN at each online evaluation")
     knn: Knn = Knn()
     linear: Linear = Linear()
     batch_size: Count = 256

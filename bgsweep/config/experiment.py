@@ -266,6 +266,11 @@ class Experiment(Section):
         keys = ("background.remove", "background.random", "background.swap")
         return {key: 0.0 for key in keys if self.value(key)}
 
+    def has(self, key: str) -> bool:
+        """Whether there is a value under a dotted key: methods differ in theirs."""
+        section, _, leaf = key.partition(".")
+        return section != "method" or leaf in type(self.method).model_fields
+
     def value(self, key: str) -> Any:
         """The value under a dotted key."""
         found: Any = self
@@ -274,8 +279,13 @@ class Experiment(Section):
         return found
 
     def with_values(self, values: dict[str, Any]) -> "Experiment":
-        """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew."""
+        """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew.
+
+        Another method starts from its own defaults: what is set for one means nothing to the next.
+        """
         tree = self.model_dump()
+        if values.get("method.name", self.method.name) != self.method.name:
+            tree["method"] = {}
         for key, value in values.items():
             *path, leaf = key.split(".")
             branch = tree
@@ -283,3 +293,14 @@ class Experiment(Section):
                 branch = branch[part]
             branch[leaf] = value
         return Experiment.model_validate(tree)
+
+
+_METHOD_STATE_FREE = ("temperature", "momentum", "epsilon", "sinkhorn_iterations", "label_smoothing")
+
+
+def mutable(key: str) -> bool:
+    """Whether a run may go on with another value of this key: it shapes neither the network nor what is kept of it."""
+    section, _, leaf = key.partition(".")
+    if section == "method":
+        return leaf in _METHOD_STATE_FREE
+    return section in ("background", "views") or (section == "optimizer" and leaf != "name")

@@ -51,4 +51,11 @@ class SupervisedConfig(Section):
     label_smoothing: Probability = 0.0
 
 
+METHODS: dict[str, type[Section]] = {
+    "moco_v2": MoCoV2Config,
+    "byol": BYOLConfig,
+    "swav": SwAVConfig,
+    "supervised": SupervisedConfig,
+}
+
 MethodConfig = Annotated[MoCoV2Config | BYOLConfig | SwAVConfig | SupervisedConfig, Field(discriminator="name")]

@@ -1,69 +1,15 @@
-"""The space around an experiment, and how it is searched."""
+"""How the space around an experiment is searched."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.section import Count, NonNegative, Positive, Section
+from bgsweep.config.section import Count, NonNegative, Positive, Section, nearest
 
+METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
+"""What trials can be compared by: the online evaluation's values, and the training loss."""
 
-class Distribution(Section):
-    """One searched dimension: exactly one of its keys is given."""
-
-    uniform: tuple[float, float] | None = None
-    loguniform: tuple[Positive, Positive] | None = None
-    quniform: tuple[float, float, Positive] | None = Field(None, description="low, high, step")
-    choice: tuple[Any, ...] | None = None
-    grid: tuple[Any, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of uniform, loguniform, quniform, choice, grid")
-        bounds = self.bounds
-        if bounds is not None and bounds[0] >= bounds[1]:
-            raise ValueError(f"{given[0]}: the lower bound {bounds[0]} is not below the upper bound {bounds[1]}")
-        if self.options == ():
-            raise ValueError(f"{given[0]}: no values given")
-        return self
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Lowest and highest value of a range, or None for a list of options."""
-        pair = self.uniform or self.loguniform or self.quniform
-        return (pair[0], pair[1]) if pair else None
-
-    @property
-    def options(self) -> Sequence[Any] | None:
-        """The values of a choice or grid, or None for a range."""
-        return self.choice if self.choice is not None else self.grid
-
-    def extremes(self) -> Sequence[Any]:
-        """Values that must be valid for every value of the distribution to be."""
-        return self.bounds or self.options or ()
-
-    def contains(self, value: Any) -> bool:
-        """Whether a fixed point may have this value."""
-        bounds = self.bounds
-        return bounds[0] <= value <= bounds[1] if bounds is not None else value in (self.options or ())
-
-
-class Space(Section):
-    """Dotted keys of the experiment with their distributions, and fixed points that are tried first."""
-
-    parameters: dict[str, Distribution] = Field(default_factory=dict)
-    points: tuple[dict[str, Any], ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _flat(cls, value: Any) -> Any:
-        """In YAML the dotted keys stand beside `points`."""
-        if isinstance(value, dict) and "parameters" not in value:
-            rest = {key: item for key, item in value.items() if key != "points"}
-            return {"parameters": rest, "points": value.get("points") or ()}
-        return value
+Mode = Literal["max", "min"]
 
 
 class Search(Section):
@@ -74,12 +20,16 @@ class Search(Section):
     baseline: bool = Field(
         True, description="the first trial has no background augmentation and is never stopped early"
     )
-    scheduler: Literal["asha", "none"] = "asha"
-    metric: str = "knn_top1"
-    mode: Literal["max", "min"] = "max"
+    scheduler: Literal["asha", "median", "pbt", "none"] = "asha"
+    metric: str | tuple[str, ...] = Field("knn_top1", description="one, or a list for a Pareto front")
+    mode: Mode | tuple[Mode, ...] = Field("max", description="max or min, for each metric")
     grace_epochs: Count = Field(1, description="no trial is stopped before")
     reduction: Annotated[int, Field(ge=2)] = Field(3, description="ASHA keeps one in so many at each rung")
+    perturb_epochs: Count = Field(10, description="PBT: epochs after which the worst trials take over the best ones'")
     seed: int = Field(0, ge=0)
+    seeds: Count = Field(
+        1, description="each trial trains so many times, from experiment.seed on, and counts by its mean"
+    )
     concurrent: Count | None = Field(None, description="trials at once; null: as many as the cluster has room for")
     wait_minutes: NonNegative | None = Field(
         None,
@@ -92,3 +42,41 @@ class Search(Section):
         120,
         description="a trial without an online evaluation for so long is taken to hang, and has failed; null: never",
     )
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _no_bohb(cls, value: Any) -> Any:
+        if value == "bohb":
+            raise ValueError(
+                "bohb needs hpbandster, which nobody maintains and whose draws no seed repeats, so that a sweep could "
+                "not be resumed; use optuna with scheduler asha, which also learns from trials stopped early"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        metrics, modes = self.metrics, (self.mode,) if isinstance(self.mode, str) else self.mode
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ValueError(f"metric: {metric} is not measured during training; {nearest(metric, METRICS)}")
+        if not metrics or len(set(metrics)) < len(metrics):
+            raise ValueError("metric: name each metric once")
+        if len(modes) != len(metrics):
+            raise ValueError(f"mode: {len(metrics)} metrics need {len(metrics)} modes, in the same order")
+        if len(metrics) > 1 and self.scheduler != "none":
+            raise ValueError(
+                f"scheduler: {self.scheduler} compares trials by one metric and metric names {len(metrics)}; "
+                "set scheduler: none"
+            )
+        return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What trials are compared by; the first is shown where there is room for one only."""
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @property
+    def signs(self) -> dict[str, int]:
+        """For each metric 1 where more is better, -1 where less is."""
+        modes = (self.mode,) if isinstance(self.mode, str) else self.mode
+        return {metric: 1 if mode == "max" else -1 for metric, mode in zip(self.metrics, modes, strict=True)}

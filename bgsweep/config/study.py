@@ -1,7 +1,7 @@
 """One YAML file: reading it, overriding it, and saying what is wrong with it in one line."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin
 
@@ -9,9 +9,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bgsweep.config.evaluate import Evaluate, Register
-from bgsweep.config.experiment import Experiment
-from bgsweep.config.search import Search, Space
-from bgsweep.config.section import Section
+from bgsweep.config.experiment import Experiment, mutable
+from bgsweep.config.masks import MaskTraining
+from bgsweep.config.methods import METHODS
+from bgsweep.config.search import Search
+from bgsweep.config.section import Section, nearest
+from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
 from bgsweep.errors import UserError
 
@@ -30,20 +33,133 @@ class SweepFile(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, distribution in self.space.parameters.items():
+        if self.search.seeds > 1 and "seed" in self.space.parameters:
+            raise ValueError("space.seed: search.seeds gives every trial the same seeds; leave one of the two out")
+        needed = set(self.search.metrics) & {"bg_gap", "mixed_same", "mixed_rand"}
+        if needed and not self.evaluate.bg_gap:
+            raise ValueError(
+                f"search.metric: {min(needed)} is measured during training with evaluate.bg_gap: true only"
+            )
+        for key, distributions in self.space.parameters.items():
             _known_key(key)
-            for value in distribution.extremes():
-                self._try(f"space.{key}", {key: value})
+            for distribution in distributions:
+                self._check_method(key, distribution)
+        for key in sorted(self.space.parameters, key=lambda key: not self.space.depends(key)):
+            self._check_key(key)
+        for index, point in enumerate(self.space.points):
+            self._check_point(f"space.points[{index}]", point)
+        if self.search.scheduler == "pbt":
+            self._check_population()
+        return self
+
+    def _check_key(self, key: str) -> None:
+        for distribution in self.space.parameters[key]:
             if self.search.algorithm == "grid" and distribution.options is None:
                 raise ValueError(f"space.{key}: a grid search needs `grid` or `choice`, not a range")
-        for index, point in enumerate(self.space.points):
-            for key, value in point.items():
-                if key not in self.space.parameters:
-                    raise ValueError(f"space.points[{index}].{key}: not one of the searched keys")
-                if not self.space.parameters[key].contains(value):
-                    raise ValueError(f"space.points[{index}].{key}: {value} lies outside its distribution")
-            self._try(f"space.points[{index}]", point)
-        return self
+            for value in distribution.extremes():
+                self._check_everywhere(key, {**self.space.conditions(distribution), key: value})
+
+    def _check_everywhere(self, key: str, given: dict[str, Any]) -> None:
+        """Try a key's value beside every value of the keys that decide about others."""
+        deciding = {other for each in self.space.distributions() for other in each.when} | {"method.name"}
+        others = [
+            {name: option}
+            for name in sorted(deciding & self.space.parameters.keys())
+            for option in self.space.all(name)
+        ]
+        tried = 0
+        for other in [{}, *others]:
+            try:
+                values = self.complete({**other, **given}, lenient=True)
+            except ValueError:
+                continue
+            tried += 1
+            self._try(f"space.{key}", values)
+        if not tried:
+            raise ValueError(f"space.{key}: its `when` is never met")
+
+    def _check_method(self, key: str, distribution: Distribution) -> None:
+        """A method's own key must say so where other methods are tried too."""
+        section, _, leaf = key.rpartition(".")
+        if section != "method" or leaf == "name" or "method.name" not in self.space.parameters:
+            return
+        names = self.space.all("method.name")
+        applies = distribution.when.get("method.name", names)
+        without = [name for name in applies if name in METHODS and leaf not in METHODS[name].model_fields]
+        having = [name for name in names if name in METHODS and leaf in METHODS[name].model_fields]
+        if without:
+            cure = f"; add `when: {{method.name: {having[0]}}}`" if having else ""
+            raise ValueError(f"space.{key}: {without[0]} has no such key{cure}")
+
+    def _check_point(self, place: str, point: dict[str, Any]) -> None:
+        for key in point:
+            if key not in self.space.parameters:
+                raise ValueError(f"{place}.{key}: not one of the searched keys; {nearest(key, self.space.parameters)}")
+        try:
+            values = self.complete(point)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+        for key, _, distribution in self.space.walk(values):
+            if key in point and not distribution.contains(point[key]):
+                raise ValueError(f"{place}.{key}: {point[key]} lies outside its distribution")
+        self._try(place, values)
+
+    def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
+        """A point of the space. What is not given is the experiment's own, where it is searched there alike, else the
+        only option there is, or where ``lenient`` any value.
+
+        Raises:
+            ValueError: a given key does not apply beside the others, or one that applies has no value.
+        """
+        own: dict[str, Any] = {}
+        alike = set()
+        for key, index, _ in self.space.walk(own):
+            if self.experiment.has(key):
+                own[key] = self.experiment.value(key)
+                alike.add((key, index))
+        values: dict[str, Any] = {}
+        for key, index, distribution in self.space.walk(values):
+            options = distribution.extremes()
+            if key in given:
+                values[key] = given[key]
+            elif (key, index) in alike:
+                values[key] = own[key]
+            elif lenient or len(options) == 1:
+                values[key] = options[0]
+            else:
+                raise ValueError(f"{key} is searched beside these values, and the experiment has none for it; name one")
+        for key in given:
+            if key not in values:
+                raise ValueError(f"{key} is not searched beside the point's other values")
+        return values
+
+    def _check_population(self) -> None:
+        """What training by a population (PBT) can do with this file."""
+        search, every = self.search, self.evaluate.every
+        if self.experiment.workers.count > 1:
+            raise ValueError(
+                "search.scheduler: pbt passes trained weights on between trials of one worker each; set "
+                "workers.count: 1"
+            )
+        if search.concurrent is not None:
+            raise ValueError("search.concurrent: pbt trains as many trials at once as there is room for; leave it out")
+        if search.perturb_epochs % every:
+            raise ValueError(
+                f"search.perturb_epochs: {search.perturb_epochs} is not a multiple of evaluate.every {every}"
+            )
+        if search.perturb_epochs >= self.experiment.training.epochs:
+            raise ValueError(
+                f"search.perturb_epochs: {search.perturb_epochs} is not below training.epochs "
+                f"{self.experiment.training.epochs}, so that nothing would ever be taken over"
+            )
+        if any(map(self.space.depends, self.space.parameters)):
+            raise ValueError("search.scheduler: pbt cannot change keys that depend on others (`when`); use asha")
+        for key in self.space.parameters:
+            if not mutable(key):
+                raise ValueError(
+                    f"space.{key}: pbt changes values in the midst of training, and this one cannot change then; "
+                    "use asha, or leave it out"
+                )
 
     def _try(self, place: str, values: dict[str, Any]) -> None:
         try:
@@ -98,19 +214,43 @@ def resolve(tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "
         raise UserError(f"{origin}: {_reason(error)}") from error
 
 
+def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
+    """The settings of `bgsweep masks train`, by ``key=value``.
+
+    Raises:
+        UserError: as `load`.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        path, value = _parsed(override)
+        _put(tree, path, value, override)
+    try:
+        return MaskTraining.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_reason(error, MaskTraining)) from error
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
+    path, value = _parsed(override)
+    if path[0] == "space":
+        path = ["space", ".".join(path[1:])]
+    elif path[0] not in ("name", "experiment", "search", "evaluate", "register"):
+        path = ["experiment", *path]
+    _put(tree, path, value, override)
+
+
+def _parsed(override: str) -> tuple[list[str], Any]:
     key, equals, text = override.partition("=")
     path = [part for part in key.split(".") if part]
     if not equals or not path:
         raise UserError(f"{override!r}: an override is written key=value, e.g. background.remove=0.3")
     try:
-        value = yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML") from error
-    if path[0] == "space":
-        path = ["space", ".".join(path[1:])]
-    elif path[0] not in ("name", "experiment", "search", "evaluate", "register"):
-        path = ["experiment", *path]
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
     branch = tree
     for part in path[:-1]:
         if branch.get(part) is None:
@@ -145,8 +285,7 @@ def _fields(annotation: Any) -> dict[str, Any]:
 
 
 def _unknown(path: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"{path}: unknown key" + (f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(known)}")
+    return f"{path}: unknown key; {nearest(name, known)}"
 
 
 def _reason(error: ValidationError, root: Any = None) -> str:
@@ -161,12 +300,17 @@ def _reason(error: ValidationError, root: Any = None) -> str:
             path.append(str(part))
             model = get_args(model)[1]
             continue
+        if isinstance(part, int):
+            path.append(str(part))
+            continue
         fields = _fields(model)
-        if isinstance(part, str) and part not in fields and not (unknown and depth == len(problem["loc"])):
+        if part not in fields and not (unknown and depth == len(problem["loc"])):
             continue  # the tag of a union, not a key of the file
-        path.append(str(part))
-        known, model = fields, fields.get(str(part))
-    place = ".".join(path).replace("space.parameters.", "space.")
+        path.append(part)
+        known, model = fields, fields.get(part)
+    place = ".".join(path)
+    if place.startswith("space.parameters."):  # a key's only distribution has no number of its own in the file
+        place = re.sub(r"\.0(?=\.|$)", "", place.replace("space.parameters.", "space."))
     if unknown:
         return _unknown(place, path[-1], known)
     message = problem["msg"].removeprefix("Value error, ")

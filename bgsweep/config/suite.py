@@ -31,6 +31,8 @@ class Sets(Section):
     imagenet_c: str | None = Field(None, description="CORRUPTION/SEVERITY/WNID/*.JPEG")
     frost: str | None = Field(None, description="frost1.png to frost5.jpg, to make imagenet_c of imagenet_val")
     objectnet: str | None = Field(None, description="images/ and mappings/")
+    voc: str | None = Field(None, description="VOC2007/ and VOC2012/ with JPEGImages, Annotations, ImageSets/Main")
+    coco: str | None = Field(None, description="train2017/, val2017/ and annotations/instances_*2017.json")
     cue_conflict: str | None = Field(None, description="SHAPE/SHAPE1-TEXTURE2.png")
 
 
@@ -59,6 +61,36 @@ class Corruptions(Section):
     seed: int = Field(0, ge=0)
 
 
+class Detection(Section):
+    """Faster R-CNN fine-tuned from the encoder; the defaults are MoCo's on PASCAL VOC."""
+
+    train: tuple[str, ...] | None = Field(None, description="splits; null: VOC2007/trainval and VOC2012/trainval")
+    test: str | None = Field(None, description="a split; null: VOC2007/test; of COCO train2017 and val2017")
+    body: Literal["c4", "fpn"] = "c4"
+    steps: Count = 24_000
+    batch_size: Count = 16
+    lr: Positive = Field(0.02, description="a tenth of it after 3/4 and after 11/12 of the steps")
+    warmup: Count = Field(100, description="steps over which the rate rises")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    regions: Count = Field(512, description="regions of a photograph that the classifier is trained on in a step")
+    shorter: tuple[Count, ...] = Field(tuple(range(480, 801, 32)), min_length=1, description="one is drawn a batch")
+    longer: Count = 1333
+    test_shorter: Count = 800
+
+
+class EvaluationWorkers(Section):
+    """Ray workers that see large picture sets; each needs the encoder's memory, and the sets under the same paths."""
+
+    count: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="0: none; null: where RAY_ADDRESS names a cluster one for each GPU, else none"
+    )
+    cpus: Positive = Field(4, description="of each worker")
+    gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="of each worker; null: 1 where the cluster has GPUs and `device` is not cpu"
+    )
+    at_least: Count = Field(4096, description="sets of fewer pictures are seen in this process")
+
+
 class SuiteFile(Section):
     """One YAML file: the user's labelled photographs, published sets, and the settings of the protocols."""
 
@@ -71,5 +103,7 @@ class SuiteFile(Section):
     attacks: Attacks = Attacks()
     corruptions: Corruptions = Corruptions()
     bootstrap: Annotated[int, Field(ge=100)] = Field(10_000, description="resamplings of `bgsweep compare`")
+    detection: Detection = Detection()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: EvaluationWorkers = EvaluationWorkers()
     threads: Count = Field(4, description="threads that decode photographs of published sets")

@@ -5,6 +5,8 @@ Pictures lie in [0, 1] and the network normalises them itself, so that a radius 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,17 @@ from torch import Tensor
 
 from bgsweep.augment.randomness import address
 from bgsweep.config import Attacks
-from bgsweep.data.derived import Subset
+from bgsweep.data.decode import centre_view
+from bgsweep.data.readable import readable
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.listing import Listing, spread_evenly, squares
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.shifts import labelled_validation
-from bgsweep.evaluation.subject import Yields, share
+from bgsweep.evaluation.subject import Head, Yields, share
 from bgsweep.evaluation.suite import linear_words
-from bgsweep.evaluation.variants import centre_pictures
 
+Part = Listing | npt.NDArray[np.int64]
+"""Files, or numbers of the user's test photographs."""
 Logits = Callable[[Tensor], Tensor]
 """From pictures (N, 3, H, W) in [0, 1] to logits (N, C) on the labels' device, differentiable."""
 
@@ -89,41 +93,66 @@ def attacks(exam: Examination) -> Prepared:
     The pictures are those of the user's test split with its linear probe; where no photographs are named, ImageNet's
     validation set with the model's own classifier. A picture that is wrong from the start counts as defeated.
     """
-    settings = exam.file.attacks
-    listing = None
-    if exam.splits is None:
-        exam.check_classifier()
-        listing = labelled_validation(exam)
-    else:
-        _ = exam.bench
+    settings, pictures = exam.file.attacks, targets(exam)
+    work = len(pictures) * len(settings.eps) * settings.steps * settings.restarts
 
     def measure() -> Yields:
-        head = exam.linear.logits if listing is None else exam.classifier[0]
-
-        def logits(pictures: Tensor) -> Tensor:
-            return head(exam.subject.network(pictures).float().cpu())
-
-        stands: dict[str, list[Tensor]] = {}
-        for images, labels, names in _pictures(exam, listing):
-            pictures = images.to(exam.subject.device).permute(0, 3, 1, 2).float().div(255)
-            for name, survived in _attack(logits, pictures, labels, names, settings):
-                stands.setdefault(name, []).append(survived)
-        for name, parts in stands.items():
-            yield share(f"{name}_top1", torch.cat(parts))
+        parts = [pictures[one] for one in exam.slices(len(pictures), exam.file.evaluate.batch_size, work)]
+        found = list(exam.each(partial(_stand, head=attacked_head(exam)), parts, work))
+        for name in found[0]:
+            yield share(f"{name}_top1", torch.cat([part[name] for part in found]))
 
     def protocol() -> dict[str, Any]:
-        own = linear_words(exam.linear, exam.file.evaluate.linear) if listing is None else {}
-        where = exam.bench.source.name if listing is None else listing.name
-        return own | {
-            "pictures": f"{len(_chosen(exam, listing))} of {where}",
-            "classifier": "linear probe" if listing is None else exam.classifier[1],
-            "norm": "L-infinity in pixel space, pictures in [0, 1], radii in 1/255; normalised by the model",
+        return attacked_words(exam, pictures) | {
             "pgd": f"{settings.steps} steps of {STEP:g} eps / {settings.steps}, {settings.restarts} random starts; any "
             "step that changes the class counts",
-            "seed": settings.seed,
         }
 
     return Prepared(measure, protocol)
+
+
+def targets(exam: Examination) -> Part:
+    """The pictures that attacks are tried on: of the user's test split, else of ImageNet's validation set.
+
+    Raises:
+        UserError: there are neither, or nothing that classifies them.
+    """
+    wanted = exam.file.attacks.images
+    if exam.splits is None:
+        exam.check_classifier()
+        return labelled_validation(exam).spread(wanted)
+    return spread_evenly(len(exam.bench.source), wanted)
+
+
+def attacked_head(exam: Examination) -> Head:
+    """The classifier on the encoder that is attacked."""
+    return exam.linear.logits if exam.splits is not None else exam.classifier[0]
+
+
+def attacked_words(exam: Examination, pictures: Part) -> dict[str, Any]:
+    """What all attacks' protocols have in common."""
+    own = linear_words(exam.linear, exam.file.evaluate.linear) if exam.splits is not None else {}
+    where = pictures.name if isinstance(pictures, Listing) else exam.bench.source.name
+    return own | {
+        "pictures": f"{len(pictures)} of {where}",
+        "classifier": "linear probe" if exam.splits is not None else exam.classifier[1],
+        "norm": "L-infinity in pixel space, pictures in [0, 1], radii in 1/255; normalised by the model",
+        "seed": exam.file.attacks.seed,
+    }
+
+
+def _stand(exam: Examination, part: Part, head: Head) -> dict[str, Tensor]:
+    """Which of some pictures still stand after each attack."""
+
+    def logits(pictures: Tensor) -> Tensor:
+        return head(exam.subject.network(pictures).float().cpu())
+
+    stands: dict[str, list[Tensor]] = {}
+    for images, labels, names in pictures_of(exam, part):
+        pictures = images.to(exam.subject.device).permute(0, 3, 1, 2).float().div(255)
+        for name, survived in _attack(logits, pictures, labels, names, exam.file.attacks):
+            stands.setdefault(name, []).append(survived)
+    return {name: torch.cat(found) for name, found in stands.items()}
 
 
 def _attack(
@@ -151,28 +180,19 @@ def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
     return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
 
 
-def _chosen(exam: Examination, listing: Listing | None) -> npt.NDArray[np.int64]:
-    """Indices of the attacked pictures, spread evenly over the set."""
-    count = len(exam.bench.source) if listing is None else len(listing.paths)
-    return spread_evenly(count, exam.file.attacks.images)
-
-
-def _pictures(exam: Examination, listing: Listing | None) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+def pictures_of(exam: Examination, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """Batches of uint8 pictures with labels and names."""
-    chosen, size = _chosen(exam, listing), exam.file.evaluate.batch_size
-    if listing is not None:
-        part = listing.spread(exam.file.attacks.images)
+    size = exam.file.evaluate.batch_size
+    if isinstance(part, Listing):
         for number, images in enumerate(part.batches(squares(exam.file.pictures), size, exam.file.threads)):
-            names = [path.name for path in part.paths[number * size :][: len(images)]]
-            labels = part.labels[number * size :][: len(images)]
-            yield torch.from_numpy(images), torch.from_numpy(labels), names
+            batch = part[number * size : (number + 1) * size]
+            yield torch.from_numpy(images), torch.from_numpy(batch.labels), [path.name for path in batch.paths]
         return
-    bench = exam.bench
-    first = 0
-    for images, labels in centre_pictures(Subset(bench.source, chosen, bench.source.name), bench.size, size):
-        names = [str(number) for number in range(first, first + len(images))]
-        first += len(images)
-        yield torch.from_numpy(images), torch.from_numpy(labels), names
+    seen = readable(exam.bench.source, part.tolist())
+    while batch_of := list(islice(seen, size)):
+        images = np.stack([centre_view(sample.image, exam.bench.size) for _, sample in batch_of])
+        labels = torch.tensor([sample.label for _, sample in batch_of])
+        yield torch.from_numpy(images), labels, [sample.id for _, sample in batch_of]
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"attacks": attacks}

@@ -1,16 +1,21 @@
 """An encoder on the bench: its features of every picture set that an evaluator asks for, each computed once."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
+
+import numpy as np
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
 from bgsweep.data import Source, Splits
+from bgsweep.data.derived import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation.features import Encode, Features, Pictures, extract
 from bgsweep.evaluation.variants import VariantSet, centre_pictures
 
 SplitName = Literal["validation", "test"]
+PictureSet = Variant | Literal["train", "plain"]
+"""The training photographs, the split's in a background variant, or as they are where there are no masks."""
 # Pictures of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
 
@@ -20,6 +25,10 @@ class Bench:
 
     The training features, that is kNN's bank and the linear probe's training set, are those of the training split as
     the run sees it (recomposed where there is a shortcut), without augmentation.
+
+    Attributes:
+        elsewhere: features of so many pictures of a set from somebody else; None where they are to be computed here.
+        look: what `looked_at` says of the split's photographs; None where it is to be found here.
     """
 
     def __init__(self, encode: Encode, splits: Splits, settings: Evaluate, size: int, split: SplitName) -> None:
@@ -29,6 +38,8 @@ class Bench:
         self.size = size
         self.split = split
         self.source: Source = getattr(splits, split)
+        self.elsewhere: Callable[[PictureSet, int], Features | None] = lambda name, count: None
+        self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}
         if not splits.train.classes:
             raise UserError(f"{splits.train.name}: photographs in class folders are needed to measure accuracy")
@@ -38,15 +49,22 @@ class Bench:
         return len(self.splits.train.classes)
 
     def train(self) -> Features:
-        return self._once("train", len(self.splits.train), lambda: self._centres(self.splits.train))
+        return self._once("train", "train", len(self.splits.train))
 
     def variant(self, name: Variant) -> Features:
         """Features of the split's photographs in one background variant."""
         if name == "original" and not self.source.has_masks:
-            return self._once((self.split, "plain"), len(self.source), lambda: self._centres(self.source))
-        variants = self.variants()
+            return self._once((self.split, "plain"), "plain", len(self.source))
         key = (self.split, name, self.settings.repeats, self.settings.seed)
-        return self._once(key, variants.count(name), lambda: variants.pictures(name))
+        return self._once(key, name, self.variants().count(name))
+
+    def pictures(self, name: PictureSet, numbers: slice = slice(None)) -> Pictures:
+        """Batches of a set's pictures, all or those of some numbers, with their labels."""
+        if name != "train" and name != "plain":
+            return self.variants().pictures(name, numbers)
+        source = self.splits.train if name == "train" else self.source
+        part = Subset(source, np.arange(len(source))[numbers], source.name)
+        return centre_pictures(part, self.size, self.settings.batch_size)
 
     def variants(self) -> VariantSet:
         """The split in all background variants.
@@ -58,20 +76,21 @@ class Bench:
             raise UserError(f"{self.source.name}: background variants need foreground masks; set data.masks")
 
         def make() -> VariantSet:
-            return VariantSet(self.source, self.splits.pools(self.split), self.settings, self.size)
+            return VariantSet(self.source, self.splits.pools(self.split), self.settings, self.size, self.look())
 
         made: VariantSet = self._kept((self.split, self.settings, self.size), make)
         return made
 
-    def _centres(self, source: Source) -> Pictures:
-        return centre_pictures(source, self.size, self.settings.batch_size)
-
-    def _once(self, key: Hashable, count: int, pictures: Callable[[], Pictures]) -> Features:
+    def _once(self, key: Hashable, name: PictureSet, count: int) -> Features:
         if key not in self._features:
-            small = count * self.size * self.size * 3 <= _KEPT_BYTES
-            batches = self._kept((key, self.size), lambda: list(pictures())) if small else pictures()
-            self._features[key] = extract(self.encode, batches)
+            self._features[key] = self.elsewhere(name, count) or extract(self.encode, self._seen(key, name, count))
         return self._features[key]
+
+    def _seen(self, key: Hashable, name: PictureSet, count: int) -> Pictures:
+        if count * self.size * self.size * 3 > _KEPT_BYTES:
+            return self.pictures(name)
+        kept: Pictures = self._kept((key, self.size), lambda: list(self.pictures(name)))
+        return kept
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What was made of these splits under this key, made now if it is the first time in this process."""

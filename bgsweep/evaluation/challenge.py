@@ -14,6 +14,8 @@ Classify = Callable[[Image], npt.NDArray[np.int64]]
 """From pictures (N, H, W, 3) to classes (N,)."""
 
 _KEPT_BYTES = 512_000_000
+BLOCK = 32
+"""Foregrounds for a worker at a time: few, since nobody knows when the last of them fails."""
 
 
 def robust(

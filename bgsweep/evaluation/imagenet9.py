@@ -5,7 +5,8 @@ all 1000 classes is mapped to one of nine; a class that belongs to none of them 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import torch
 
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.challenge import Cutout, kept_backgrounds, robust
+from bgsweep.evaluation.challenge import BLOCK, Cutout, kept_backgrounds, robust
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.listing import Listing, as_it_is, in_folders
 from bgsweep.evaluation.needs import place_of
+from bgsweep.evaluation.on_demand import MadeOnDemand
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Yields, share
+from bgsweep.evaluation.subject import Head, Yields, share
 
 RELEASED = ("original", "only_bg_b", "only_bg_t", "no_fg", "only_fg", "mixed_same", "mixed_rand", "mixed_next")
 MASKS = "fg_mask"
@@ -55,22 +57,42 @@ def challenge(exam: Examination) -> Prepared:
         if not path.exists():
             raise UserError(f"{path}: no such mask; unpack backgrounds_challenge_data.tar.gz whole")
 
-    def cutout(number: int) -> Cutout:
-        return cut_out(as_it_is(fronts.paths[number]), masks[number])
+    def measure() -> Yields:
+        tries = len(fronts.paths) * len(behind.paths)
+        parts = [(fronts[one], masks[one]) for one in exam.slices(len(fronts.paths), BLOCK, tries)]
+        task = partial(_hold, behind=behind, head=exam.classifier[0], mapping=mapping)
+        yield share("challenge", np.concatenate(list(exam.each(task, parts, tries))))
+
+    tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
+    return Prepared(measure, lambda: _words(exam) | tried)
+
+
+def _hold(
+    exam: Examination,
+    part: tuple[Listing, Sequence[Path]],
+    behind: Listing,
+    head: Head,
+    mapping: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Which of some foregrounds hold out before all backgrounds."""
+    fronts, masks = part
 
     def classify(pictures: Image) -> npt.NDArray[np.int64]:
-        head, _ = exam.classifier
         with torch.no_grad():
             logits = head(exam.subject.encode(torch.from_numpy(pictures)))
         predicted: npt.NDArray[np.int64] = mapping[logits.argmax(dim=1).numpy()]
         return predicted
 
-    def measure() -> Yields:
-        backgrounds = kept_backgrounds(len(behind.paths), lambda number: as_it_is(behind.paths[number]))
-        yield share("challenge", robust(cutout, fronts.labels, backgrounds, classify, exam.file.evaluate.batch_size))
+    def backgrounds() -> MadeOnDemand:
+        return kept_backgrounds(len(behind.paths), lambda number: as_it_is(behind.paths[number]))
 
-    tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
-    return Prepared(measure, lambda: _words(exam) | tried)
+    return robust(
+        lambda number: cut_out(as_it_is(fronts.paths[number]), masks[number]),
+        fronts.labels,
+        exam.once("backgrounds of imagenet9", backgrounds),
+        classify,
+        exam.file.evaluate.batch_size,
+    )
 
 
 def read_mapping(path: Path) -> npt.NDArray[np.int64]:

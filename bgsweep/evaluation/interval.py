@@ -26,9 +26,12 @@ def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -
     """Paired percentile bootstrap (Efron 1979): pictures are drawn with replacement, the same for both encoders.
 
     Shares whose denominators differ, such as shape bias, are taken anew in every resampling. The interval is of which
-    pictures the set holds; how training runs differ from seed to seed it cannot tell.
+    pictures the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one
+    number stands for a whole set.
     """
     assert len(first.hits) == len(second.hits), "both were measured on the same pictures"
+    if len(first.hits) < 2:  # one number for a whole set, as average precision is
+        return Difference(second.value - first.value, float("nan"), float("nan"))
     generator = np.random.default_rng(seed)
     columns = np.stack([first.hits, first.counted, second.hits, second.counted], axis=1)
     # Pictures on which the two fare alike are alike: how often each kind is drawn is multinomial, which is as exact as

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -124,8 +126,21 @@ def _layer(features: int, classes: int, deviation: float | None, seed: int) -> n
 
 def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and labels of the training photographs' crops, in batches."""
+    count = len(exam.bench.splits.train)
+    batches = shuffled(count, exam.file.evaluate.seed, epoch, protocol.batch_size)
+    if not exam.shared_out(count):
+        yield from _see(exam, batches, epoch)
+        return
+    for part in exam.each(partial(_see_one, epoch=epoch), batches, count):
+        yield from part
+
+
+def _see_one(exam: Examination, batch: npt.NDArray[np.int64], epoch: int) -> list[tuple[Tensor, Tensor]]:
+    return list(_see(exam, [batch], epoch))
+
+
+def _see(exam: Examination, batches: list[npt.NDArray[np.int64]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     source, seed = exam.bench.splits.train, exam.file.evaluate.seed
-    batches = shuffled(len(source), seed, epoch, protocol.batch_size)
     for images, labels in training_crops(source, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
         # Encoders give tensors of inference mode, which no gradient may pass.
         yield exam.subject.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)

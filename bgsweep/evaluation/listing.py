@@ -28,6 +28,12 @@ class Listing:
     paths: Sequence[Path]
     labels: npt.NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, numbers: slice) -> "Listing":
+        return Listing(self.name, self.paths[numbers], self.labels[numbers])
+
     def spread(self, count: int) -> "Listing":
         """At most so many of the files, spread evenly over all."""
         chosen = spread_evenly(len(self.paths), count)

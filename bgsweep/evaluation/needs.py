@@ -8,7 +8,7 @@ from bgsweep.errors import UserError
 
 
 class Download(NamedTuple):
-    """What to fetch, where it is, about how large, and how it looks unpacked."""
+    """What to fetch, where it is, how large (where it says about, nobody has checked), how it looks unpacked."""
 
     what: str
     where: str
@@ -18,18 +18,24 @@ class Download(NamedTuple):
 
 DOWNLOADS = {
     "imagenet_val": Download(
-        "the ILSVRC2012 validation images", "image-net.org", "6.3 GB", "FOLDER/[n01440764/]ILSVRC2012_val_00000293.JPEG"
+        "the ILSVRC2012 validation images",
+        "image-net.org",
+        "about 6.5 GB",
+        "FOLDER/[n01440764/]ILSVRC2012_val_00000293.JPEG",
     ),
-    "real": Download("real.json", "github.com/google-research/reassessed-imagenet", "2 MB", "a file"),
+    "real": Download("real.json", "github.com/google-research/reassessed-imagenet", "0.4 MB", "a file"),
     "imagenet9": Download(
         "backgrounds_challenge_data.tar.gz",
         "github.com/MadryLab/backgrounds_challenge/releases",
         "about 1 GB",
         "FOLDER/original/val/00_dog/*.JPEG, seven more variants, and FOLDER/fg_mask/val/00_dog/*.npy",
     ),
-    "in_to_in9": Download("in_to_in9.json", "github.com/MadryLab/backgrounds_challenge", "14 kB", "a file"),
+    "in_to_in9": Download("in_to_in9.json", "github.com/MadryLab/backgrounds_challenge", "11 kB", "a file"),
     "imagenet_a": Download(
-        "imagenet-a.tar", "github.com/hendrycks/natural-adv-examples", "0.7 GB", "FOLDER/n01498041/*.jpg, 200 folders"
+        "imagenet-a.tar",
+        "github.com/hendrycks/natural-adv-examples",
+        "about 0.7 GB",
+        "FOLDER/n01498041/*.jpg, 200 folders",
     ),
     "imagenet_r": Download(
         "imagenet-r.tar", "github.com/hendrycks/imagenet-r", "2.2 GB", "FOLDER/n01443537/*.jpg, 200 folders"
@@ -41,7 +47,7 @@ DOWNLOADS = {
         "FOLDER/0/*.jpeg, 1000 folders",
     ),
     "imagenet_sketch": Download(
-        "ImageNet-Sketch.zip", "github.com/HaohanWang/ImageNet-Sketch", "about 7 GB", "FOLDER/n01440764/*, 1000 folders"
+        "ImageNet-Sketch.zip", "github.com/HaohanWang/ImageNet-Sketch", "about 8 GB", "FOLDER/n01440764/*, 1000 folders"
     ),
     "imagenet_c": Download(
         "blur.tar, digital.tar, noise.tar and weather.tar",
@@ -58,6 +64,18 @@ DOWNLOADS = {
     ),
     "objectnet": Download(
         "objectnet-1.0.zip", "objectnet.dev", "about 190 GB", "FOLDER/images/air_freshener/*.png and FOLDER/mappings/*"
+    ),
+    "voc": Download(
+        "VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and VOCtrainval_11-May-2012.tar",
+        "host.robots.ox.ac.uk/pascal/VOC",
+        "about 3 GB",
+        "FOLDER/VOC2007/{JPEGImages,Annotations,ImageSets/Main} and FOLDER/VOC2012; or name sets.coco",
+    ),
+    "coco": Download(
+        "train2017.zip, val2017.zip and annotations_trainval2017.zip",
+        "cocodataset.org",
+        "about 20 GB",
+        "FOLDER/train2017/*.jpg, FOLDER/val2017/*.jpg and FOLDER/annotations/instances_train2017.json",
     ),
     "cue_conflict": Download(
         "stimuli/style-transfer-preprocessed-512",

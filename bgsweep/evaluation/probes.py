@@ -1,6 +1,6 @@
 """Probes of the user's labelled photographs: kNN, linear, and both on every background variant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,10 +13,12 @@ from torch import Tensor
 from bgsweep.config import Knn
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.challenge import kept_backgrounds, robust
+from bgsweep.evaluation.challenge import BLOCK, kept_backgrounds, robust
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.features import Features
 from bgsweep.evaluation.knn import knn_predict
+from bgsweep.evaluation.linear import LinearHead
+from bgsweep.evaluation.on_demand import MadeOnDemand
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Yields, share, tops
 from bgsweep.evaluation.suite import knn_words, linear_words, measured_variants, square_words, variant_words
@@ -84,25 +86,38 @@ def challenge(exam: Examination) -> Prepared:
     if not bench.source.has_masks:
         raise UserError(f"{bench.source.name}: the challenge needs foreground masks; set data.masks")
 
-    def classify(pictures: Image) -> npt.NDArray[np.int64]:
-        predicted = exam.linear.predict(exam.subject.encode(torch.from_numpy(pictures)))
-        return np.asarray(predicted.numpy(), np.int64)
-
     def measure() -> Yields:
-        variants = bench.variants()
-        usable = variants.usable
-        backgrounds = kept_backgrounds(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
-        labels = bench.source.labels[usable]
-        held = robust(
-            lambda number: variants.cutout(usable[number]), labels, backgrounds, classify, bench.settings.batch_size
-        )
-        yield share("challenge", held)
+        count = len(bench.variants().usable)
+        looked = exam.looked()
+        task = partial(_hold, linear=exam.linear, looked=looked)
+        held = exam.each(task, exam.slices(count, BLOCK, count**2), count**2)
+        yield share("challenge", np.concatenate(list(held)))
 
     def protocol() -> dict[str, Any]:
         tried = {"backgrounds_for_each": len(bench.variants().usable)}
         return sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear) | tried
 
     return Prepared(measure, protocol)
+
+
+def _hold(
+    exam: Examination, numbers: slice, linear: LinearHead, looked: Mapping[int, bool] | None
+) -> npt.NDArray[np.bool_]:
+    """Which of some foregrounds hold out before all backgrounds."""
+    exam.bench.look = lambda: looked
+    variants = exam.bench.variants()
+    usable = variants.usable
+    part = usable[numbers]
+
+    def classify(pictures: Image) -> npt.NDArray[np.int64]:
+        return np.asarray(linear.predict(exam.subject.encode(torch.from_numpy(pictures))).numpy(), np.int64)
+
+    def backgrounds() -> MadeOnDemand:
+        return kept_backgrounds(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
+
+    behind = exam.once("backgrounds of one's own", backgrounds)
+    labels = exam.bench.source.labels[part]
+    return robust(lambda number: variants.cutout(part[number]), labels, behind, classify, exam.file.evaluate.batch_size)
 
 
 def top1(name: str, head: Callable[[Tensor], Tensor], features: Features) -> Yields:

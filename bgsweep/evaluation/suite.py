@@ -91,17 +91,28 @@ def check(splits: Splits, settings: Evaluate) -> None:
     for split in (splits.validation, splits.test):
         if splits.train.classes and UNLABELLED in split.labels:
             raise UserError(f"{split.name}: put its photographs into class folders, as {splits.train.name} has them")
-        if settings.variant == "mixed_rand" and len(np.unique(split.labels)) < 2:
-            raise UserError(f"evaluate.variant: {split.name} has one class, and mixed_rand needs another's backgrounds")
-    if settings.variant != "original" and not (splits.validation.has_masks and splits.test.has_masks):
+        if (settings.variant == "mixed_rand" or settings.bg_gap) and len(np.unique(split.labels)) < 2:
+            key = "bg_gap" if settings.bg_gap else "variant"
+            raise UserError(f"evaluate.{key}: {split.name} has one class, and mixed_rand needs another's backgrounds")
+    masks = splits.validation.has_masks and splits.test.has_masks
+    if settings.variant != "original" and not masks:
         raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")
+    if settings.bg_gap and not masks:
+        raise UserError("evaluate.bg_gap: BG-Gap needs foreground masks; set data.masks, or leave it out")
 
 
 def online(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> dict[str, float]:
     """What a training run is looked at by: kNN on the validation split; nothing where there are no classes."""
     if not splits.train.classes:
         return {}
-    return dict(knn(Bench(encode, splits, settings, size, "validation")))
+    bench = Bench(encode, splits, settings, size, "validation")
+    values = dict(knn(bench))
+    if settings.bg_gap:
+        predict = _knn_predictor(bench)
+        found = {name: bench.variant(name) for name in ("mixed_same", "mixed_rand")}
+        shares = {name: accuracy(predict(each.values), each.labels) for name, each in found.items()}
+        values |= {**shares, "bg_gap": shares["mixed_same"] - shares["mixed_rand"]}
+    return values
 
 
 def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Report:

@@ -7,7 +7,7 @@ another photograph of the same class), `mixed_rand` (Mixed-Rand: a background of
 class, in the order of the classes; after the last comes the first).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import cast
 
@@ -46,15 +46,25 @@ class VariantSet:
     `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the photograph: the same
     picture is made every time.
 
+    Args:
+        looked: what `looked_at` says of the whole source, where somebody knows it already.
+
     Raises:
         UserError: no photograph is left.
     """
 
-    def __init__(self, source: Source, pools: BackgroundPools | None, settings: Evaluate, size: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        pools: BackgroundPools | None,
+        settings: Evaluate,
+        size: int,
+        looked: Mapping[int, bool] | None = None,
+    ) -> None:
         self.source = source
         self.settings = settings
         self.size = size
-        shown = {index: self._shows_both(sample) for index, sample in readable(source)}
+        shown = looked_at(source, size) if looked is None else looked
         self.usable = [index for index, shows_both in shown.items() if shows_both]
         self.left_out = len(shown) - len(self.usable)
         if not self.usable:
@@ -64,9 +74,9 @@ class VariantSet:
             )
         self.pools = pools or label_pools(source, list(shown), size)
 
-    def pictures(self, variant: Variant) -> Pictures:
-        """Batches of the variant's pictures with their labels."""
-        places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))]
+    def pictures(self, variant: Variant, numbers: slice = slice(None)) -> Pictures:
+        """Batches of the variant's pictures (all, or those of some numbers) with their labels."""
+        places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
         for first in range(0, len(places), self.settings.batch_size):
             part = places[first : first + self.settings.batch_size]
             images = np.stack([self.picture(variant, index, repeat) for index, repeat in part])
@@ -128,8 +138,13 @@ class VariantSet:
         """How many pictures of the variant are made of each photograph, one after another."""
         return self.settings.repeats if variant.startswith("mixed") else 1
 
-    def _shows_both(self, sample: Sample) -> bool:
-        return MIN_AREA <= foreground_area(centre_view(_mask(sample), self.size)) <= MAX_AREA
+
+def looked_at(source: Source, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
+    """The photographs (all, or those named) that can be read; whether their squares show foreground and background."""
+    return {
+        index: MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
+        for index, sample in readable(source, indices)
+    }
 
 
 def label_pools(source: Source, indices: Sequence[int], size: int) -> BackgroundPools:

@@ -1,13 +1,15 @@
 """The ways of making a mask of a photograph, all alike to whoever uses them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol, get_args
 
 from bgsweep.augment.composite import Image, Mask
 
-MethodName = Literal["rbd", "u2net"]
-METHODS: tuple[MethodName, ...] = ("rbd", "u2net")
+MethodName = Literal["rbd", "mbd", "grabcut", "u2net", "usps"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+HANDCRAFTED: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
+"""Those that need no weights; from all of them together `bgsweep masks train` learns."""
 
 
 class MaskMethod(Protocol):
@@ -25,17 +27,18 @@ class MaskMethod(Protocol):
         ...
 
 
-class RbdGrabCut:
-    """Robust background detection, then GrabCut: unsupervised, needs no weights."""
+class Handcrafted:
+    """Saliency written by people, from one photograph alone: it needs no weights.
 
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {"side": 160, "superpixels": 200, "grabcut": {"iterations": 2, "side": 256}}
+    Args:
+        make: a mask of a photograph, with `parameters`.
+    """
+
+    def __init__(self, make: Callable[..., Mask], **parameters: Any) -> None:
+        self._make, self.parameters = make, parameters
 
     def prepare(self, image: Image) -> Mask:
-        from bgsweep.masks.rbd import grabcut, rbd_saliency
-
-        saliency = rbd_saliency(image, self.parameters["side"], self.parameters["superpixels"])
-        return grabcut(image, saliency, **self.parameters["grabcut"])
+        return self._make(image, **self.parameters)
 
     def masks(self, prepared: Sequence[Mask]) -> Iterator[Mask]:
         return iter(prepared)
@@ -43,12 +46,25 @@ class RbdGrabCut:
 
 def build_method(name: MethodName, weights: bytes | None) -> MaskMethod:
     """Raises UserError where a package is missing or the weights cannot be used."""
-    if name == "rbd":
-        return RbdGrabCut()
+    if name in HANDCRAFTED:
+        return _handcrafted(name)
     from bgsweep.masks.u2net import U2Net
 
     assert weights is not None
-    return U2Net(weights)
+    # A student's probabilities are calibrated: what it is unsure of is not stretched to be sure.
+    return U2Net(weights, stretched_from=0.5 if name == "u2net" else None)
+
+
+def _handcrafted(name: MethodName) -> MaskMethod:
+    from bgsweep.masks.cut import grabcut_rectangle
+    from bgsweep.masks.mbd import mbd_saliency
+    from bgsweep.masks.rbd import rbd_grabcut
+
+    if name == "rbd":
+        return Handcrafted(rbd_grabcut, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
+    if name == "mbd":
+        return Handcrafted(mbd_saliency, side=200)
+    return Handcrafted(grabcut_rectangle, margin=0.06, iterations=3, side=160)
 
 
 def weights_digest(weights: bytes | None) -> str | None:

@@ -14,16 +14,19 @@ from scipy.sparse.csgraph import shortest_path
 from skimage.segmentation import slic
 
 from bgsweep.augment.composite import Image, Mask
+from bgsweep.masks import cut
+from bgsweep.masks.cut import Floats, otsu, shrunk, stretched
 
-Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 # The paper's constants, as its authors' code has them.
 _SIGMA_COLOR, _SIGMA_SPACE, _SIGMA_NEIGHBOURS = 7.0, 0.25, 10.0
 _BACKGROUND_WEIGHT, _SMOOTHNESS = 5.0, 0.1
-# Where foreground and background have the same colours, GrabCut runs away: a result that has less than this in common
-# (intersection over union) with what it started from is not used.
-_LEAST_KEPT = 0.2
+
+
+def rbd_grabcut(image: Image, side: int, superpixels: int, grabcut: dict[str, Any]) -> Mask:
+    """Robust background detection, sharpened by GrabCut; arguments as `rbd_saliency` and `cut.grabcut` take them."""
+    return cut.grabcut(image, rbd_saliency(image, side, superpixels), **grabcut)
 
 
 def rbd_saliency(image: Image, side: int = 160, superpixels: int = 200) -> Floats:
@@ -60,46 +63,10 @@ def superpixel_saliency(labels: Labels, lab: Floats) -> Floats:
     border[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
     background = _background_probability(apart, adjacent, border)
     nearness = np.exp(-(_distances(places) ** 2) / (2 * _SIGMA_SPACE**2))
-    foreground = _stretched((apart * nearness) @ background)
+    foreground = stretched((apart * nearness) @ background)
     if not foreground.any():
         return foreground
-    return _optimised(apart, adjacent, background, np.where(foreground < _otsu(foreground), 0, foreground))
-
-
-def grabcut(image: Image, saliency: Floats, iterations: int = 2, side: int = 256) -> Mask:
-    """A foreground with sharp edges: GrabCut (Rother et al. 2004) started from a saliency map. The same every time.
-
-    Args:
-        image: RGB, uint8.
-        saliency: of the image's size, 0 to 1.
-        iterations: of GrabCut.
-        side: longer side in pixels at which it works; the mask is scaled back.
-
-    Returns:
-        Height x width, 0 to 255, soft only along edges that were scaled; empty where the map is.
-    """
-    height, width = image.shape[:2]
-    small = shrunk(image, side)
-    level = _stretched(cv2.resize(saliency, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA))
-    start = level > _otsu(level)
-    guess = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    if level.any():  # GrabCut needs both kinds
-        cv2.setRNGSeed(0)
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, guess, None, *models, iterations, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    cut = (guess & 1).astype(bool)  # GC_FGD and GC_PR_FGD are the odd ones
-    lost = np.count_nonzero(cut & start) < _LEAST_KEPT * np.count_nonzero(cut | start)
-    foreground = np.where(start if lost else cut, np.uint8(255), np.uint8(0))
-    return cast(Mask, cv2.resize(foreground, (width, height), interpolation=cv2.INTER_LINEAR))
-
-
-def shrunk(image: Image, side: int, least: int = 8) -> Image:
-    """The image with its longer side at most `side` and its shorter at least `least` pixels."""
-    zoom = min(1.0, side / max(image.shape[:2]))
-    height, width = (max(least, round(length * zoom)) for length in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    return cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    return _optimised(apart, adjacent, background, np.where(foreground < otsu(foreground), 0, foreground))
 
 
 def _means(labels: Labels, lab: Floats, count: int) -> tuple[Floats, Floats]:
@@ -143,18 +110,4 @@ def _optimised(apart: Floats, adjacent: npt.NDArray[np.bool_], background: Float
     """The least-squares compromise of background, foreground and smoothness (section 4)."""
     smooth = np.where(adjacent, np.exp(-(apart**2) / (2 * _SIGMA_NEIGHBOURS**2)) + _SMOOTHNESS, 0)
     system = np.diag(smooth.sum(axis=1) + _BACKGROUND_WEIGHT * background + foreground) - smooth
-    return _stretched(np.linalg.solve(system, foreground))
-
-
-def _stretched(values: npt.NDArray[Any]) -> Floats:
-    """Values brought to 0..1; all zero where they do not differ by more than rounding."""
-    low, high = float(values.min()), float(values.max())
-    if high - low <= 1e-6 * max(1.0, abs(high)):
-        return np.zeros(values.shape)
-    return (values.astype(np.float64) - low) / (high - low)
-
-
-def _otsu(values: Floats) -> float:
-    """The threshold in 0..1 that parts values best into two kinds."""
-    levels = np.rint(values * 255).astype(np.uint8).reshape(-1, 1)
-    return float(cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)[0]) / 255
+    return stretched(np.linalg.solve(system, foreground))

@@ -11,8 +11,8 @@ from bgsweep.augment.picture import outlined, view_grid
 from bgsweep.data.decode import UnreadableImage, decode_image
 from bgsweep.data.folder import SUFFIXES, mask_name
 from bgsweep.errors import UserError
+from bgsweep.masks.cut import shrunk
 from bgsweep.masks.plan import HUGE, TINY
-from bgsweep.masks.rbd import shrunk
 from bgsweep.masks.score import read_mask
 from bgsweep.masks.storage import Tree
 

@@ -28,17 +28,16 @@ class Prepared(NamedTuple):
 class U2Net:
     """U2-Net, U2-Net-P or a network of the same interface: N x 3 x H x W in, probabilities N x 1 x H x W out.
 
-    The map of each photograph is stretched to 0..1, as the authors do, unless its maximum is below 0.5: then the
-    network has seen no object, and stretching would make one up.
-
     Args:
         weights: content of an ONNX file; with a free batch dimension it runs 16 photographs at a time.
+        stretched_from: the map of each photograph is stretched to 0..1, as U2-Net's authors do, unless its maximum is
+            below this: then the network has seen no object, and stretching would make one up. None: never.
 
     Raises:
         UserError: ONNX Runtime is not installed, or this is no such network.
     """
 
-    def __init__(self, weights: bytes) -> None:
+    def __init__(self, weights: bytes, stretched_from: float | None = 0.5) -> None:
         self._session = _session(weights)
         entry = self._session.get_inputs()[0]
         shape = entry.shape
@@ -48,12 +47,10 @@ class U2Net:
         height, width = (length if isinstance(length, int) else _SIDE for length in shape[2:])
         self._size = width, height
         self._batch = shape[0] if isinstance(shape[0], int) else _BATCH
-        self.parameters: dict[str, Any] = {"input": [height, width], "stretched_from": 0.5}
+        self.parameters: dict[str, Any] = {"input": [height, width], "stretched_from": stretched_from}
 
     def prepare(self, image: Image) -> Prepared:
-        pixels = cv2.resize(image, self._size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        pixels = (pixels / max(float(pixels.max()), 1.0) - _MEAN) / _STD
-        return Prepared(np.ascontiguousarray(pixels.transpose(2, 0, 1)), (image.shape[0], image.shape[1]))
+        return Prepared(network_input(image, self._size), (image.shape[0], image.shape[1]))
 
     def masks(self, prepared: Sequence[Prepared]) -> Iterator[Mask]:
         for first in range(0, len(prepared), self._batch):
@@ -70,10 +67,23 @@ class U2Net:
 
     def _mask(self, found: Floats, size: tuple[int, int]) -> Mask:
         low, high = float(found.min()), float(found.max())
-        if high >= self.parameters["stretched_from"] and high > low:
+        least = self.parameters["stretched_from"]
+        if least is not None and high >= least and high > low:
             found = (found - low) / (high - low)
         scaled = cv2.resize(found, size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def network_input(image: Image, size: tuple[int, int]) -> Floats:
+    """A photograph as U2-Net's authors show it to their network: 3 x height x width.
+
+    Args:
+        image: RGB, uint8.
+        size: width and height in pixels that it is brought to.
+    """
+    pixels = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    pixels = (pixels / max(float(pixels.max()), 1.0) - _MEAN) / _STD
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _session(weights: bytes) -> Any:
@@ -81,8 +91,7 @@ def _session(weights: bytes) -> Any:
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            "--method u2net needs ONNX Runtime: pip install 'bgsweep[masks]', on GPUs onnxruntime-gpu; "
-            "or use --method rbd"
+            "this method needs ONNX Runtime: pip install 'bgsweep[masks]', on GPUs onnxruntime-gpu; or use --method rbd"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # one worker a core makes more masks than many threads do

@@ -1,7 +1,9 @@
 """What follows the last trial: judging champion and baseline on unseen photographs, and registering the champion."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import ray
@@ -64,7 +66,9 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     judged = {
         role: None
         if record is None
-        else {"trial": record.id, "params": record.params, "epochs": record.epochs} | _metrics(reports[record.id])
+        else {"trial": record.id, "params": record.params, "epochs": record.epochs}
+        | _metrics(reports[record.id])
+        | _over_seeds(trial_file(tree, record.params), record, reports[record.id])
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
     champion = decision.report and {"version": decision.version} | _metrics(decision.report)
@@ -90,6 +94,28 @@ def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, 
         version = add_version(tracker, best.run_id, model, name, tags)
     give_alias(tracker, name, version, decision.alias)
     return {"name": name, "version": version, "alias": decision.alias}
+
+
+def _over_seeds(file: SweepFile, record: TrialRecord, report: Any) -> dict[str, Any]:
+    """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
+    from bgsweep.run import judge, load_trained, seed_folders
+
+    others = seed_folders(Path(record.checkpoint or ""), file.experiment.seed, file.search.seeds)[1:]
+    reports = [report, *(judge(file, load_trained(folder)) for folder in others)]
+    if not others:
+        return {}
+    values = {
+        "knn_top1": [each.knn_top1 for each in reports],
+        "linear_top1": [each.linear_top1 for each in reports],
+    }
+    if report.backgrounds:
+        values["bg_gap"] = [each.backgrounds["bg_gap"] for each in reports]
+    return {
+        "seeds": {
+            name: {"mean": mean(found), "se": stdev(found) / math.sqrt(len(found)), "values": found}
+            for name, found in values.items()
+        }
+    }
 
 
 def _metrics(report: Any) -> dict[str, Any]:

@@ -38,6 +38,13 @@ class TrialRecord:
     error: str | None = None
     seconds: float = 0.0
     began: float = field(default_factory=time.time)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    def take_over(self, epoch: int, exchange: dict[str, Any]) -> None:
+        """Note what it goes on with from a generation's end on: another trial's weights, and its own new values."""
+        step = {"epoch": epoch, "donor": exchange["donor"], "before": self.params, "params": exchange["values"]}
+        self.lineage.append(step)
+        self.params, self.digest, self.checkpoint = exchange["values"], exchange["digest"], exchange["checkpoint"]
 
     def public(self) -> dict[str, Any]:
         """The form in which ``--json`` and the journal show it."""
@@ -138,6 +145,9 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
             records[event["id"]].failures, records[event["id"]].error = event["failures"], event["error"]
+        elif event["event"] == "generation":
+            for exchange in event["exchanges"]:
+                records[exchange["id"]].take_over(event["epoch"], exchange)
     return records
 
 

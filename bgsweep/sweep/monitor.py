@@ -10,7 +10,7 @@ from ray.tune import Callback
 from bgsweep.config import SweepFile
 from bgsweep.sweep.guards import Disk, Hangs
 from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
-from bgsweep.sweep.progress import Progress
+from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
 from bgsweep.tracking import Tracker
 
@@ -85,6 +85,17 @@ class Monitor(Callback):
         record.checkpoint = checkpoint.path
         self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
 
+    def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:
+        """What trials of a population have taken over from one another at a generation's end."""
+        for exchange in exchanges:
+            exchange["digest"] = self.file.experiment.with_values(exchange["values"]).digest
+        self.journal.write("generation", epoch=epoch, exchanges=exchanges)
+        for exchange in exchanges:
+            record = self.records[exchange["id"]]
+            record.take_over(epoch, exchange)
+            self._tell_lineage(record)
+            self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._failed(record, trial)
@@ -148,9 +159,21 @@ class Monitor(Callback):
         return record
 
     def _open(self, record: TrialRecord) -> None:
-        experiment = self.file.experiment.with_values(record.params)
-        tags = {"bgsweep.fixed": record.fixed} if record.fixed else {}
+        # MLflow's parameters cannot change: they are what the trial began with.
+        experiment = self.file.experiment.with_values(record.lineage[0]["before"] if record.lineage else record.params)
+        seeds = range(experiment.seed, experiment.seed + self.file.search.seeds)
+        tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
+        if record.fixed:
+            tags["bgsweep.fixed"] = record.fixed
         self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+        if record.lineage:
+            self._tell_lineage(record)
+
+    def _tell_lineage(self, record: TrialRecord) -> None:
+        lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
+        tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
+        self.tracker.set_tags(self._runs[record.id], tags)
+        self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:
         record.failures += 1

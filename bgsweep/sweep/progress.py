@@ -18,9 +18,8 @@ class Progress:
     """Shows the trials on stderr; `update` may be called as often as one likes."""
 
     def __init__(self, name: str, file: SweepFile, trials: int) -> None:
-        self.name, self.metric, self.trials = name, file.search.metric, trials
+        self.name, self.signs, self.trials = name, file.search.signs, trials
         self.epochs = file.experiment.training.epochs
-        self.sign = 1 if file.search.mode == "max" else -1
         self.began = time.time()
         self.console = Console(stderr=True)
         self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
@@ -54,9 +53,8 @@ class Progress:
             self.note(self._summary(records))
 
     def _outcome(self, record: TrialRecord) -> str:
-        if self.metric not in record.metrics:
-            return ""
-        return f"epoch {record.epochs}/{self.epochs} {self.metric} {record.metrics[self.metric]:.3f}"
+        values = " ".join(f"{metric} {_score(record, metric)}" for metric in self.signs if metric in record.metrics)
+        return values and f"epoch {record.epochs}/{self.epochs} {values}"
 
     def _summary(self, records: list[TrialRecord]) -> str:
         counts = {
@@ -64,10 +62,11 @@ class Progress:
         }
         waiting = max(0, self.trials - len(records))
         parts = [f"{n} {status}" for status, n in counts.items() if n] + ([f"{waiting} to come"] if waiting else [])
-        scored = [record for record in records if self.metric in record.metrics]
-        best = max(scored, key=lambda record: self.sign * record.metrics[self.metric], default=None)
+        metric, sign = next(iter(self.signs.items()))
+        scored = [record for record in records if metric in record.metrics]
+        best = max(scored, key=lambda record: sign * record.metrics[metric], default=None)
         if best:
-            parts.append(f"best so far {best.id} {best.metrics[self.metric]:.3f}")
+            parts.append(f"best so far {best.id} {_score(best, metric)}")
         left = self.seconds_left(records)
         parts.append(f"{_clock(time.time() - self.began)} gone" + (f", about {_clock(left)} left" if left else ""))
         return " · ".join(parts)
@@ -89,17 +88,16 @@ class Progress:
             ("trial", "left"),
             ("state", "left"),
             ("epoch", "right"),
-            (self.metric, "right"),
+            *((metric, "right") for metric in self.signs),
             ("values", "left"),
         ):
             table.add_column(column, justify=justify, no_wrap=column != "values")  # type: ignore[arg-type]
         for record in records:
-            score = record.metrics.get(self.metric)
             table.add_row(
                 record.id,
                 record.status,
                 f"{record.epochs}/{self.epochs}",
-                "" if score is None else f"{score:.3f}",
+                *(_score(record, metric) for metric in self.signs),
                 shorten(record),
             )
         return Group(table, Text(self._summary(records)))
@@ -111,6 +109,14 @@ def shorten(record: TrialRecord) -> str:
     parts += [f"({record.fixed})"] if record.fixed else []
     parts += [f"failures: {record.failures}, {record.error}"] if record.failures else []
     return " ".join(parts)
+
+
+def _score(record: TrialRecord, metric: str) -> str:
+    """A metric's value, with its standard error where it is a mean over seeds."""
+    if metric not in record.metrics:
+        return ""
+    error = record.metrics.get(f"{metric}_se")
+    return f"{record.metrics[metric]:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _number(value: object) -> str:

@@ -1,7 +1,6 @@
 """Who says what the next trial is: fixed points first, then a grid or an Optuna sampler (TPE or random)."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -26,14 +25,14 @@ class Proposals(Searcher):
     """
 
     def __init__(self, file: SweepFile, past: Sequence[Event] = (), journal: Journal | None = None) -> None:
-        super().__init__(metric=file.search.metric, mode=file.search.mode)
+        signs = file.search.signs
+        super().__init__(None, None)  # Tune's own bookkeeping knows one metric only
         self.file = file
         self.journal = journal
         self._points = [*fixed_points(file), *_grid(file)]
-        self._distributions = {key: _distribution(value) for key, value in file.space.parameters.items()}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = StudyDirection.MAXIMIZE if file.search.mode == "max" else StudyDirection.MINIMIZE
-        self._study = optuna.create_study(sampler=_sampler(file), direction=direction)
+        directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in signs.values()]
+        self._study = optuna.create_study(sampler=_sampler(file), directions=directions)
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._reported: dict[str, int] = {}
         self._given = 0
@@ -65,22 +64,34 @@ class Proposals(Searcher):
         base = {NUMBER: index, FIXED: None, CHECKPOINT: None}
         if index < len(self._points):
             name, values = self._points[index]
-            if set(values) == set(self._distributions) and all(
-                self.file.space.parameters[key].contains(value) for key, value in values.items()
+            inside = list(self.file.space.walk(values))
+            if {key for key, _, _ in inside} == set(values) and all(
+                distribution.contains(values[key]) for key, _, distribution in inside
             ):
-                self._study.enqueue_trial(values)
-                self._asked[name_of(index)] = self._study.ask(self._distributions)
+                self._study.enqueue_trial({self._drawn(key, number): values[key] for key, number, _ in inside})
+                self._ask(index)
             return {**base, VALUES: values, FIXED: name}
-        trial = self._study.ask(self._distributions)
-        self._asked[name_of(index)] = trial
-        return {**base, VALUES: dict(trial.params)}
+        return {**base, VALUES: self._ask(index)}
+
+    def _ask(self, index: int) -> dict[str, Any]:
+        """Draw a trial's values, each key after those that it depends on."""
+        trial = self._asked[name_of(index)] = self._study.ask()
+        values: dict[str, Any] = {}
+        for key, number, distribution in self.file.space.walk(values):
+            values[key] = _draw(trial, self._drawn(key, number), distribution)
+        return values
+
+    def _drawn(self, key: str, number: int) -> str:
+        """What Optuna calls a key, which has a name for each of its distributions."""
+        return key if len(self.file.space.parameters[key]) == 1 else f"{key} {number}"
 
     def _report(self, name: str, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
         # A trial that goes on from a checkpoint reports some epochs a second time.
-        if name in self._asked and self.metric in result and epoch > self._reported.get(name, 0):
+        (first, *more) = self.file.search.metrics
+        if not more and name in self._asked and first in result and epoch > self._reported.get(name, 0):
             self._reported[name] = epoch
-            self._asked[name].report(result[self.metric], epoch)
+            self._asked[name].report(result[first], epoch)
 
     def _tell(self, name: str, result: Mapping[str, Any] | None) -> None:
         """How a trial ended; None where it failed."""
@@ -89,12 +100,14 @@ class Proposals(Searcher):
         trial = self._asked.pop(name, None)
         if trial is None:
             return
-        if not result or self.metric not in result:
+        metrics = self.file.search.metrics
+        whole = result is not None and result["epoch"] >= self.file.experiment.training.epochs
+        if not result or not all(metric in result for metric in metrics) or (len(metrics) > 1 and not whole):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        elif result["epoch"] < self.file.experiment.training.epochs:
+        elif not whole:
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            self._study.tell(trial, result[self.metric])
+            self._study.tell(trial, [result[metric] for metric in metrics])
 
     def _replay(self, past: Sequence[Event]) -> list[dict[str, Any]]:
         """Tell the study again what happened; give the trials that were running."""
@@ -112,6 +125,9 @@ class Proposals(Searcher):
                 self._report(event["id"], {"epoch": event["epoch"], **event["metrics"]})
             elif event["event"] == "checkpoint":
                 running[event["id"]][CHECKPOINT] = event["path"]
+            elif event["event"] == "generation":
+                for exchange in event["exchanges"]:
+                    running[exchange["id"]] |= {VALUES: exchange["values"], CHECKPOINT: exchange["checkpoint"]}
             elif event["event"] == "ended":
                 trial = event["trial"]
                 result = {"epoch": trial["epochs"], **trial["metrics"]}
@@ -127,16 +143,11 @@ class Proposals(Searcher):
 
 
 def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
-    """Names and values of the trials that come before any proposal: the baseline, then the file's own points.
-
-    A point takes the values that it does not name from the experiment.
-    """
-    experiment = file.experiment
-    defaults = {key: experiment.value(key) for key in file.space.parameters}
+    """Names and values of the trials that come before any proposal: the baseline, then the file's own points."""
     named: list[tuple[str | None, dict[str, Any]]] = (
-        [("baseline", defaults | experiment.without_background())] if file.search.baseline else []
+        [("baseline", file.complete({}) | file.experiment.without_background())] if file.search.baseline else []
     )
-    return named + [(f"point {index}", defaults | point) for index, point in enumerate(file.space.points, start=1)]
+    return named + [(f"point {index}", file.complete(point)) for index, point in enumerate(file.space.points, start=1)]
 
 
 def trial_name(trial: Any) -> str:
@@ -160,8 +171,18 @@ def _grid(file: SweepFile) -> list[tuple[None, dict[str, Any]]]:
     """All combinations of the options, in the file's order, where the grid searches."""
     if file.search.algorithm != "grid":
         return []
-    options = [distribution.options or () for distribution in file.space.parameters.values()]
-    return [(None, dict(zip(file.space.parameters, point, strict=True))) for point in itertools.product(*options)]
+    return [(None, values) for values in _combinations(file, {})]
+
+
+def _combinations(file: SweepFile, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The combinations that begin with these values."""
+    following = next(((key, each) for key, _, each in file.space.walk(values) if key not in values), None)
+    if following is None:
+        yield values
+        return
+    key, distribution = following
+    for option in distribution.options or ():
+        yield from _combinations(file, {**values, key: option})
 
 
 def _sampler(file: SweepFile) -> optuna.samplers.BaseSampler:
@@ -171,12 +192,12 @@ def _sampler(file: SweepFile) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, file.search.trials // 4)))
 
 
-def _distribution(wanted: Distribution) -> optuna.distributions.BaseDistribution:
+def _draw(trial: optuna.trial.Trial, name: str, wanted: Distribution) -> Any:
     if wanted.uniform:
-        return optuna.distributions.FloatDistribution(*wanted.uniform)
+        return trial.suggest_float(name, *wanted.uniform)
     if wanted.loguniform:
-        return optuna.distributions.FloatDistribution(*wanted.loguniform, log=True)
+        return trial.suggest_float(name, *wanted.loguniform, log=True)
     if wanted.quniform:
         low, high, step = wanted.quniform
-        return optuna.distributions.FloatDistribution(low, high, step=step)
-    return optuna.distributions.CategoricalDistribution(list(wanted.options or ()))
+        return trial.suggest_float(name, low, high, step=step)
+    return trial.suggest_categorical(name, list(wanted.options or ()))

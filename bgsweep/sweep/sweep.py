@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
@@ -17,6 +18,7 @@ from bgsweep.errors import UserError
 from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
 from bgsweep.session import ray_session
 from bgsweep.sweep.finish import Ending, crown
+from bgsweep.sweep.front import best_of, pareto
 from bgsweep.sweep.guards import Disk
 from bgsweep.sweep.journal import (
     Event,
@@ -32,6 +34,8 @@ from bgsweep.sweep.journal import (
     write_manifest,
 )
 from bgsweep.sweep.monitor import Monitor
+from bgsweep.sweep.page import log_page
+from bgsweep.sweep.population import Population
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
@@ -44,7 +48,8 @@ def sweep(file: SweepFile, store: Path) -> dict[str, Any]:
     """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
 
     Returns:
-        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values.
+        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values. With
+        several metrics also ``pareto``: each ``trial`` of the front with its ``values``.
 
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
@@ -85,15 +90,22 @@ def _conduct(file: SweepFile, folder: Path, uri: str, parent: str | None) -> dic
                 )
             monitor.close()
             records = sorted(monitor.records.values(), key=lambda record: record.id)
-            ending = Ending(folder.name, parent, records, _best(file, records), _baseline(records))
+            front = pareto(records, file.search.signs)
+            ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
             progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
             verdict = crown(file, tracker, ending)
+            log_page(folder, manifest | {"result": verdict}, tracker)
         result = {
             "sweep": folder.name,
             "tracking_uri": without_password(uri),
             "trials": [record.public() for record in records],
             **verdict,
         }
+        if len(file.search.metrics) > 1:
+            result["pareto"] = [
+                {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
+                for each in front
+            ]
         write_manifest(folder, manifest | {"result": result})
     return result
 
@@ -141,12 +153,12 @@ class _Stop(tune.Stopper):
 
 
 def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) -> None:
-    scheduler, doomed = build_scheduler(file, past)
+    concurrent = _concurrency(file)
+    scheduler, doomed = _scheduler(file, folder, monitor, past, concurrent)
     past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
-    concurrent = _concurrency(file)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -157,12 +169,13 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
             search_alg=Proposals(file, past, monitor.journal),
             scheduler=scheduler,
             num_samples=total_trials(file) - ended,
-            max_concurrent_trials=concurrent,
+            # A population's trials are all there at once: those that wait for the others would count.
+            max_concurrent_trials=None if file.search.scheduler == "pbt" else concurrent,
             reuse_actors=file.experiment.workers.count == 1,
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=_place(folder),
             storage_path=str(folder),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),
@@ -172,6 +185,21 @@ def _tune(file: SweepFile, folder: Path, monitor: Monitor, past: list[Event]) ->
         ),
     )
     tuner.fit()
+
+
+def _place(folder: Path) -> str:
+    """A name for this driver's trials and checkpoints: a checkpoint that it goes on from must not be written over."""
+    return f"tune-{len(list(folder.glob('tune-*')))}"
+
+
+def _scheduler(
+    file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], concurrent: int
+) -> tuple[TrialScheduler, list[str]]:
+    """The search's scheduler, and the running trials that it stops at once."""
+    if file.search.scheduler == "pbt":
+        size = total_trials(file) - sum(record.status != "running" for record in monitor.records.values())
+        return Population(file, folder / "taken_over", size, concurrent, monitor.exchanged, past), []
+    return build_scheduler(file, past)
 
 
 def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
@@ -214,16 +242,13 @@ def _concurrency(file: SweepFile) -> int:
     return min(wanted, fitting) if file.experiment.workers.count > 1 else wanted
 
 
-def _best(file: SweepFile, records: list[TrialRecord]) -> TrialRecord:
+def _best(file: SweepFile, records: list[TrialRecord], front: list[TrialRecord]) -> TrialRecord:
     """The best of the trials that ran to their end: compared with the baseline at equal training."""
-    metric = file.search.metric
-    ended = [record for record in records if record.status == "completed" and metric in record.metrics]
-    if not ended:
+    if not front:
         failed = [record for record in records if record.status == "failed"]
         reason = f"; the last one: {failed[-1].error}" if failed else ""
         raise UserError(f"no trial ran to its end, {len(failed)} of {len(records)} failed{reason}")
-    sign = 1 if file.search.mode == "max" else -1
-    return max(ended, key=lambda record: sign * record.metrics[metric])
+    return best_of(front, file.search.signs)
 
 
 def _baseline(records: list[TrialRecord]) -> TrialRecord | None:

@@ -22,13 +22,17 @@ class InProcessTrial(tune.Trainable):
     tree: dict[str, Any]
 
     def setup(self, config: dict[str, Any]) -> None:
-        from bgsweep.run import Run, threads
+        from bgsweep.run import start, threads
 
         file = trial_file(self.tree, config[VALUES])
         threads(file.search.cpus)
-        self.run = Run(file)
+        self.run = start(file, file.search.seeds)
+        self.foreign = file.search.scheduler == "pbt"
+        self.stands = False
         if config[CHECKPOINT]:
-            self.run.restore(Path(config[CHECKPOINT]))
+            self.run.restore(Path(config[CHECKPOINT]), self.foreign)
+            # A resumed trial of a population says where it is: it may have come to its generation's end.
+            self.stands = self.foreign
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -36,11 +40,12 @@ class InProcessTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next online evaluation; the epochs on the way are in ``history``."""
-        metric = self.run.file.search.metric
+        metrics = self.run.file.search.metrics
         history: list[dict[str, float]] = []
-        if self.run.finished:  # a resumed trial whose driver died between its last checkpoint and its end
-            history.append(self.run.metrics)
-        while not history or (metric not in history[-1] and not self.run.finished):
+        if self.run.finished or self.stands:  # finished: its driver died between its last checkpoint and its end
+            self.stands = False
+            return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
+        while not history or not (self.run.finished or all(name in history[-1] for name in metrics)):
             history.append(self.run.step_epoch())
         return {**history[-1], "history": history, "done": self.run.finished}
 
@@ -48,7 +53,8 @@ class InProcessTrial(tune.Trainable):
         self.run.save(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        self.run.restore(Path(checkpoint))
+        self.run.restore(Path(checkpoint), self.foreign)
+        self.stands = False
 
 
 def trainable(file: SweepFile, folder: Path) -> Any:
@@ -67,20 +73,21 @@ def trainable(file: SweepFile, folder: Path) -> Any:
 
         def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
             history.append(metrics)
-            if file.search.metric in metrics:
+            if all(name in metrics for name in file.search.metrics):
                 tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
                 history.clear()
 
-        train(trial, folder / "ray_train" / trial.experiment.digest, report)
+        train(trial, folder / "ray_train" / trial.experiment.digest, report, trial.search.seeds)
 
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
 
 def set_up(tree: dict[str, Any]) -> None:
     """Build the experiment without training it; raises `UserError` for what every trial would meet at once."""
-    from bgsweep.run import Run
+    from bgsweep.run import start
 
-    Run(resolve(tree))
+    file = resolve(tree)
+    start(file, file.search.seeds)
 
 
 def dump(file: SweepFile) -> dict[str, Any]:

@@ -176,6 +176,16 @@ class Pretraining:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch = state["epoch"]
 
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Go on from the state of a like run that had other settings, with this experiment's own."""
+        groups = self.optimizer.param_groups
+        own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        self.load_state_dict(
+            {**state, "digest": self.experiment.digest}
+        )  # which brings the other's decay, momentum, ...
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+
 
 def initial_method(experiment: Experiment, classes: int) -> Method:
     """The experiment's method before its first step; the seed decides the weights, on every worker alike."""

@@ -1,8 +1,8 @@
 import numpy as np
 
 from bgsweep.augment import picture
-from bgsweep.augment.picture import outlined, preview, view_grid
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.picture import area_histogram, outlined, preview, view_grid
+from bgsweep.augment.views import ViewPipeline, ViewResult
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
 
@@ -46,3 +46,22 @@ def test_preview_has_a_row_for_each_sample_and_a_column_for_each_view(samples: l
     assert long.shape[0] - sheet.shape[0] == 2 * (picture.CELL + 28)
     assert np.array_equal(preview(small, samples[:3]), sheet)
     assert not np.array_equal(preview(small, samples[:3], epoch=1), sheet)
+
+
+def test_each_method_adds_a_column(samples: list[Sample]) -> None:
+    pipeline = ViewPipeline(Views(size=24), Background())
+
+    def black(sample: Sample, donor: Sample) -> ViewResult:
+        return ViewResult(np.zeros((8, 8, 3), np.uint8), "removed")
+
+    plain, more = preview(pipeline, samples[:2]), preview(pipeline, samples[:2], methods={"black": black})
+    assert more.shape[1] > plain.shape[1] and np.array_equal(more[:, : plain.shape[1] - 20], plain[:, :-20])
+    assert not more[100, plain.shape[1] + 60].any(), "the method's picture"
+
+
+def test_histogram_stands_where_the_areas_are() -> None:
+    sheet = area_histogram([0.02] * 10 + [0.52] * 40, 0.1, 0.9, 600)
+    assert sheet.shape[1] == 600
+    dark = (sheet[60:170] == (120, 124, 130)).all(axis=2).sum(axis=0)
+    assert dark[40 + round(0.52 * 520)] > 3 * dark[40 + round(0.02 * 520)] > 0
+    assert dark[40 + round(0.75 * 520)] == 0

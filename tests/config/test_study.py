@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from bgsweep.config import Experiment, load, resolve
+from bgsweep.config import Experiment, SwAVConfig, SweepFile, load, resolve
 from bgsweep.errors import UserError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
@@ -134,3 +135,119 @@ def test_switching_the_background_off_leaves_everything_else() -> None:
     plain = experiment.with_values(experiment.without_background())
     assert not plain.background.active
     assert plain == Experiment()
+
+
+METHODS = {
+    "method.name": {"choice": ["moco_v2", "swav"]},
+    "method.queue_size": {"choice": [128], "when": {"method.name": "moco_v2"}},
+    "method.prototypes": {"choice": [16, 32], "when": {"method.name": "swav"}},
+    "optimizer.lr": [
+        {"loguniform": [0.01, 0.1], "when": {"method.name": "moco_v2"}},
+        {"loguniform": [1.0, 5.0], "when": {"method.name": "swav"}},
+    ],
+}
+
+
+def with_methods(**space: object) -> SweepFile:
+    experiment = {"training": {"batch_size": 64}, "method": {"queue_size": 128, "hidden_dim": 16}}
+    return resolve({"experiment": experiment, "space": {**METHODS, **space}})
+
+
+def test_a_point_has_the_keys_that_apply_beside_its_values() -> None:
+    file = with_methods()
+    assert file.complete({}) == {"method.name": "moco_v2", "method.queue_size": 128, "optimizer.lr": 0.03}
+    point = {"method.name": "swav", "method.prototypes": 16, "optimizer.lr": 2.0}
+    assert file.complete(point) == point
+    swav = file.experiment.with_values(point)
+    assert isinstance(swav.method, SwAVConfig)
+    assert (swav.method.prototypes, swav.method.hidden_dim) == (16, 2048), "another method starts from its defaults"
+    assert resolve(file.model_dump(mode="json", by_alias=True)) == file
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        (
+            {"method.prototypes": {"choice": [16], "when": {"method.nme": "swav"}}},
+            "space: method.prototypes.when.method.nme: not one of the searched keys; did you mean `method.name`?",
+        ),
+        (
+            {"method.prototypes": {"choice": [16], "when": {"method.name": "swaw"}}},
+            "method.prototypes.when.method.name: swaw is none of its values; did you mean `swav`?",
+        ),
+        (
+            {"method.prototypes": {"choice": [16]}},
+            "space.method.prototypes: moco_v2 has no such key; add `when: {method.name: swav}`",
+        ),
+        (
+            {"method.prototypes": {"choice": [1], "when": {"method.name": "swav"}}},
+            "space.method.prototypes: method.prototypes: Input should be greater than or equal to 2",
+        ),
+        (
+            {"background.swap": {"uniform": [0.0, 0.5]}},
+            "space.background.swap: background.swap: BG_Swaps adds negatives, and swav has none",
+        ),
+        (
+            {"seed": {"choice": [1, 2], "when": {"views.gray": 0.2}}, "views.gray": {"uniform": [0.1, 0.3]}},
+            "seed.when.views.gray: a range has too many values to depend on",
+        ),
+        (
+            {
+                "seed": {"choice": [1, 2], "when": {"views.size": 24}},
+                "views.size": {"choice": [24, 32], "when": {"seed": 1}},
+            },
+            "depend on one another in a circle",
+        ),
+        ({"seed": [{"choice": [1]}, {"choice": [2]}]}, "seed: two distributions apply at once"),
+        (
+            {"points": [{"method.name": "swav", "method.prototypes": 16}]},
+            "space.points[0]: optimizer.lr is searched beside these values, and the experiment has none for it",
+        ),
+        (
+            {"points": [{"method.prototypes": 16}]},
+            "space.points[0]: method.prototypes is not searched beside the point's other values",
+        ),
+    ],
+)
+def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        with_methods(**space)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["search.metric=knn_top"],
+            "search: metric: knn_top is not measured during training; did you mean `knn_top1`?",
+        ),
+        (["search.metric=[knn_top1, bg_gap]"], "mode: 2 metrics need 2 modes"),
+        (["search.metric=[knn_top1, bg_gap]", "search.mode=[max, min]"], "set scheduler: none"),
+        (["search.metric=bg_gap"], "bg_gap is measured during training with evaluate.bg_gap: true only"),
+        (["search.algorithm=bohb"], "search.algorithm: bohb needs hpbandster"),
+        (
+            ["search.seeds=2", "space.seed={choice: [0, 1]}"],
+            "space.seed: search.seeds gives every trial the same seeds",
+        ),
+        (["search.scheduler=pbt", "search.perturb_epochs=200"], "search.perturb_epochs: 200 is not below"),
+        (
+            ["search.scheduler=pbt", "evaluate.every=3"],
+            "search.perturb_epochs: 10 is not a multiple of evaluate.every 3",
+        ),
+        (["search.scheduler=pbt", "workers.count=2"], "set workers.count: 1"),
+        (["search.scheduler=pbt", "space.encoder.width={choice: [8, 16]}"], "space.encoder.width: pbt changes values"),
+    ],
+)
+def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve({}, overrides)
+    assert told in str(caught.value)
+
+
+def test_the_examples_of_the_page_on_searching_are_valid() -> None:
+    page = (SPACES[0].parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    assert len(blocks) == 3
+    for block in blocks:
+        resolve({"experiment": {"method": {"name": "moco_v2", "queue_size": 3840}}, **yaml.safe_load(block)})

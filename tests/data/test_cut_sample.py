@@ -1,12 +1,15 @@
 import importlib.util
 import io
 import shutil
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import PIL.Image
 import pytest
 
+from bgsweep.data.embedded import ARCHIVE
 from bgsweep.masking import make_masks
 
 SHARES = {"validation": 13, "test": 12, "train": 3}
@@ -65,3 +68,28 @@ def test_the_sample_can_be_cut_with_masks_made_by_bgsweep(
         if name.startswith("images/"):
             mask = PIL.Image.open(io.BytesIO(members[name.replace("images/", "masks/").replace(".jpg", ".png")]))
             assert mask.size == PIL.Image.open(io.BytesIO(members[name])).size
+
+
+def test_the_sample_in_the_package_is_what_these_commands_give(
+    script: ModuleType, shared_data: Path, tmp_path: Path
+) -> None:
+    """The same photographs byte for byte, with masks that differ from those inside by a pixel here and there."""
+    pytest.importorskip("onnxruntime")
+    root, wanted = shared_data / "clothing10/images", {}
+    for label in ("dress", "skirt"):
+        for split, paths in script.divide(root, label, script.SHARES).items():
+            copy = tmp_path / "images" / paths[0].relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(paths[0], copy)
+            wanted[copy] = f"{split}/{label}/{paths[0].stem[:8]}"
+    weights = str(shared_data / "saliency_model/u2netp.onnx")
+    make_masks(str(tmp_path / "images"), str(tmp_path / "masks"), "u2net", weights, workers=1)
+    overlaps = []
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        for path, name in wanted.items():
+            assert script.shrink_image(path, 106, 88) == archive.read(f"images/{name}.jpg")
+            mask = (tmp_path / "masks" / path.relative_to(tmp_path / "images")).with_suffix(".png")
+            pictures = (script.shrink_mask(mask, 106), archive.read(f"masks/{name}.png"))
+            found, inside = (np.asarray(PIL.Image.open(io.BytesIO(data))).astype(bool) for data in pictures)
+            overlaps.append((found & inside).sum() / (found | inside).sum())
+    assert np.mean(overlaps) > 0.93

@@ -1,13 +1,16 @@
 """Attacks: inside their ball, as strong as plain gradient steps can be, and the stronger the larger ball and budget."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.config import Attacks, Evaluate, SuiteFile
+from bgsweep.config import Attacks, Evaluate, Linear, SuiteFile
 from bgsweep.data import Splits
 from bgsweep.evaluation.attacks import STEP, fgsm, pgd
+from bgsweep.evaluation.autoattack import Classifier, attack
 from bgsweep.evaluation.catalogue import examine
 from bgsweep.evaluation.examination import Examination
 
@@ -116,3 +119,36 @@ def test_batches_and_restarts(splits: Splits) -> None:
     values = {name: hits.mean() for name, hits in other.items()}
     assert values["clean_top1"] > values["pgd_1_top1"] >= values["pgd_4_top1"]
     assert values["pgd_4_top1"] <= values["fgsm_4_top1"]
+
+
+def test_pgd_defeats_all_that_an_independent_librarys_does(network: nn.Module) -> None:
+    """foolbox's of the same radius, steps and step length; both start from the picture itself, to be the same."""
+    foolbox = pytest.importorskip("foolbox")
+    pictures, labels = blobs(200, 1003)
+    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    steps = 10
+    library = foolbox.attacks.LinfPGD(rel_stepsize=STEP / steps, steps=steps, random_start=False)
+    for eps in (6 / 255, 9 / 255):
+        ours = pgd(network, pictures, labels, eps, steps, torch.full(pictures.shape, 0.5)).defeated
+        theirs = library(model, pictures, labels, epsilons=eps)[2]
+        assert 0 < int(theirs.sum()) < 200
+        assert (ours >= theirs).all(), f"{int((theirs & ~ours).sum())} of {int(theirs.sum())} stand at {eps:.3f}"
+
+
+def test_autoattack_is_at_least_as_strong_as_pgd(splits: Splits) -> None:
+    settings = Attacks(eps=(1,), steps=10, images=6)
+    file = SuiteFile(size=16, evaluate=Evaluate(batch_size=16, linear=Linear(epochs=5)), attacks=settings)
+    weak, strong = examine(Examination(subject(), file, splits), ["attacks", "autoattack"])
+    (found,) = strong.values
+    after_pgd = next(one for one in weak.values if one.name == "pgd_1_top1")
+    assert found.name == "autoattack_1_top1" and found.value <= after_pgd.value
+    assert strong.protocol["batch_size"] == 16 and "against 9 classes" in strong.protocol["autoattack"]
+
+
+def test_autoattack_stays_in_the_ball(network: nn.Module) -> None:
+    pictures, labels = blobs(6, 1004)
+    before = torch.random.get_rng_state()
+    other_layout = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    moved = attack(Classifier(other_layout, lambda logits: logits), pictures, labels, 2 / 255, 4, seed=0)
+    assert (moved - pictures).abs().max() <= 2 / 255 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from bgsweep.sweep.journal import read_journal
+
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]
 SPEED = ("images_per_second", "data_wait")
@@ -37,7 +39,7 @@ def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) ->
     return found
 
 
-def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path, seconds: float = 120) -> Any:
+def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path, seconds: float = 240) -> Any:
     """What a call gives once it is something, while the sweep runs."""
     deadline = time.monotonic() + seconds
     while not (found := happened()):
@@ -48,9 +50,12 @@ def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The events of one kind in the journal of a folder's only sweep."""
-    journals = list(folder.glob("bgsweep_runs/sweeps/*/journal.jsonl"))
-    lines = journals[0].read_text(encoding="utf-8").split("\n")[:-1] if journals else []
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    return [
+        event
+        for place in folder.glob("bgsweep_runs/sweeps/*")
+        for event in read_journal(place)
+        if event["event"] == kind
+    ]
 
 
 def actors(within: int) -> list[psutil.Process]:

@@ -6,7 +6,8 @@ import pytest
 
 from bgsweep.augment.composite import solid
 from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.masks.rbd import grabcut, rbd_saliency, superpixel_saliency
+from bgsweep.masks.cut import grabcut
+from bgsweep.masks.rbd import rbd_saliency, superpixel_saliency
 
 
 def test_equals_the_papers_formulas_written_as_loops() -> None:

@@ -78,3 +78,58 @@ def test_a_failed_trial_does_not_stop_the_search() -> None:
         proposals.suggest(trial)
     proposals.on_trial_complete("d", None, error=True)
     assert isinstance(proposals.suggest("e"), dict)
+
+
+def with_methods(**search: Any) -> SweepFile:
+    space = {
+        "method.name": {"choice": ["moco_v2", "swav"]},
+        "method.queue_size": {"choice": [128, 256], "when": {"method.name": "moco_v2"}},
+        "method.prototypes": {"choice": [16, 32], "when": {"method.name": "swav"}},
+        "background.remove": {"choice": [0.0, 0.4]},
+    }
+    experiment = {"training": {"batch_size": 64}, "method": {"queue_size": 128}}
+    return resolve({"experiment": experiment, "space": space, "search": search})
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "random", "grid"])
+def test_only_keys_that_apply_are_proposed(algorithm: str) -> None:
+    file = with_methods(trials=24, algorithm=algorithm)
+    given = [config[VALUES] for config in play(Proposals(file))]
+    for values in given:
+        file.experiment.with_values(values)  # raises where a value is of the other method
+        own = "method.queue_size" if values["method.name"] == "moco_v2" else "method.prototypes"
+        assert set(values) == {"method.name", "background.remove", own}
+    assert {values["method.name"] for values in given} == {"moco_v2", "swav"}
+    if algorithm == "grid":
+        assert len(given[1:]) == len({tuple(sorted(values.items(), key=str)) for values in given[1:]}) == 8
+
+
+def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_the_driver_died() -> None:
+    settings = {"metric": ["knn_top1", "bg_gap"], "mode": ["max", "min"], "scheduler": "none", "trials": 60}
+    space = {"optimizer.lr": {"uniform": [0.01, 1.0]}, "views.gray": {"uniform": [0.0, 1.0]}}
+    file = resolve({"space": space, "search": settings, "evaluate": {"bg_gap": True}})
+    events: list[dict[str, Any]] = []
+
+    class Log:
+        def write(self, event: str, **values: Any) -> None:
+            events.append({"event": event, **values})
+
+    def go_on(proposals: Proposals, count: int) -> list[dict[str, Any]]:
+        given = []
+        for _ in range(count):
+            config = proposals.suggest("trial")
+            assert isinstance(config, dict)
+            rate, gray = config[VALUES]["optimizer.lr"], config[VALUES]["views.gray"]
+            metrics = {"knn_top1": rate - gray, "bg_gap": rate + gray}  # only views.gray = 0 is on the front
+            proposals.on_trial_complete("trial", {"epoch": 200, **metrics})
+            trial = {"id": f"t{config['number']:02d}", "epochs": 200, "metrics": metrics, "status": "completed"}
+            Log().write("ended", trial=trial)
+            given.append(config[VALUES])
+        return given
+
+    whole = go_on(Proposals(file, journal=Log()), 60)  # type: ignore[arg-type]
+    assert sum(values["views.gray"] for values in whole[-20:]) < 0.6 * sum(
+        values["views.gray"] for values in whole[:20]
+    )
+    resumed = Proposals(file, events[: 2 * 30])
+    assert go_on(resumed, 30) == whole[30:]

@@ -86,6 +86,7 @@ def test_mlflow_has_it_all_and_nothing_runs_on(finished: tuple[Path, dict[str, A
         files = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert {"config.yaml", "augmentation.json", "views.png"} <= files, run.info.run_name
         assert run.inputs.dataset_inputs, "no dataset digest"
+    assert "report.html" in files, "the sweep's page"
     assert {"version.torch", "python"} <= {key.removeprefix("bgsweep.") for key in parents[0].data.tags}
     alias = client.get_model_version_by_alias("tiny", "champion")
     assert int(alias.version) == found["model"]["version"] == 1
@@ -191,8 +192,12 @@ def test_a_mistake_that_every_trial_would_meet_is_told_before_the_first(tmp_path
 
 @pytest.mark.slow
 def test_trials_of_two_workers_run_on_ray_train(tmp_path: Path) -> None:
-    found = sweep(tmp_path, "workers.count=2", "search.trials=2", "search.scheduler=none")
+    found = sweep(tmp_path, "workers.count=2", "search.trials=2", "search.scheduler=none", "search.seeds=2")
     assert [trial["status"] for trial in found["trials"]] == ["completed", "completed"]
     assert [trial["epochs"] for trial in found["trials"]] == [3, 3]
-    assert all(Path(trial["checkpoint"]).is_dir() for trial in found["trials"])
+    for trial in found["trials"]:
+        assert (Path(trial["checkpoint"]) / "seed_1" / "state.pt").exists()
+        seeds = [trial["metrics"]["knn_top1/seed_0"], trial["metrics"]["knn_top1/seed_1"]]
+        assert trial["metrics"]["knn_top1"] == pytest.approx(sum(seeds) / 2)
+    assert len(found["best"]["seeds"]["linear_top1"]["values"]) == 2
     assert found["baseline"]["trial"] == "t00" and found["model"]["alias"] == "champion"

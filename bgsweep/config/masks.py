@@ -1,0 +1,25 @@
+"""How `bgsweep masks train` learns."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bgsweep.config.experiment import Encoder
+from bgsweep.config.section import Count, Positive, Section
+
+
+class MaskTraining(Section):
+    """Self-training from handcrafted masks, after DeepUSPS (Nguyen et al. 2019), whose lengths are in brackets."""
+
+    side: int = Field(128, ge=32, description="photographs and maps are squares of so many pixels [432]")
+    images: int = Field(3000, ge=2, description="at most so many photographs, taken evenly from all [2500]")
+    rounds: Count = Field(3, description="of self-training, for each handcrafted method [3]")
+    epochs: Count = Field(5, description="of each round [25]")
+    student_epochs: Count = Field(15, description="of the last network, which learns from all refined masks [200]")
+    batch_size: int = Field(32, ge=2)
+    lr: Positive = Field(1e-3, description="of Adam, falling to zero in each round")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.7, description="of the average over predictions [0.7]")
+    radius: Count = Field(6, description="pixels around each within which masks follow the photograph's edges")
+    encoder: Encoder = Field(Encoder(name="resnet18", width=32), description="where no checkpoint is named")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,105 @@
+"""Saliency without any training: minimum barrier distance with a background model (MBD+, Zhang et al. 2015).
+
+A pixel belongs to the background if some way from it to the picture's border crosses no great differences of colour.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.augment.composite import Image, Mask
+from bgsweep.masks.cut import shrunk, stretched
+
+Planes = npt.NDArray[np.floating[Any]]
+
+# The paper's constants: passes over the picture, share of it that is border, contrast of the last step.
+_PASSES, _BORDER, _CONTRAST = 3, 0.1, 10.0
+_TURNS: tuple[Callable[[Planes], Planes], ...] = (
+    lambda array: array,
+    lambda array: array[::-1],
+    lambda array: array.swapaxes(0, 1),
+    lambda array: array.swapaxes(0, 1)[::-1],
+)
+
+
+def mbd_saliency(image: Image, side: int = 200) -> Mask:
+    """How much each pixel belongs to the foreground.
+
+    Args:
+        image: RGB, uint8.
+        side: longer side in pixels at which it works.
+
+    Returns:
+        Height x width of the image, 0 to 255; zero everywhere where nothing stands out.
+    """
+    small = shrunk(image, side)
+    lab = cast(Planes, cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+    barrier: Planes = stretched(barrier_distance(lab).sum(axis=2))
+    barrier = barrier + stretched(_unlike_border(lab))
+    smooth = _smoothed(stretched(barrier).astype(np.float32))
+    height, width = smooth.shape
+    rows, columns = (np.abs(np.linspace(-0.5, 0.5, length))[:, None] for length in (height, width))
+    centred = stretched(smooth * (1 - np.hypot(rows, columns.T)))
+    level = np.where(centred > 0, 1 / (1 + np.exp(-_CONTRAST * (centred - 0.5))), 0)
+    full = cv2.resize(stretched(level), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return cast(Mask, np.rint(full * 255).astype(np.uint8))
+
+
+def barrier_distance(planes: Planes) -> Planes:
+    """Per channel: the least span of values (highest less lowest) along a way to the border, found by sweeping.
+
+    Sweeps go down, up, right and left, each over whole lines at a time and with the three nearest pixels of the line
+    before, in place of the paper's raster scan.
+
+    Args:
+        planes: height x width x channels.
+    """
+    distance = np.full(planes.shape, np.inf, np.float32)
+    distance[[0, -1]] = distance[:, [0, -1]] = 0
+    highest, lowest = planes.copy(), planes.copy()
+    for _ in range(_PASSES):
+        for turn in _TURNS:
+            _sweep(*(turn(array) for array in (planes, distance, highest, lowest)))
+    return distance
+
+
+def _sweep(planes: Planes, distance: Planes, highest: Planes, lowest: Planes) -> None:
+    for line in range(1, len(planes)):
+        for shift in (0, 1, -1):
+            here, there = _neighbours(planes.shape[1], shift)
+            own = planes[line, here]
+            high, low = np.maximum(highest[line - 1, there], own), np.minimum(lowest[line - 1, there], own)
+            better = high - low < distance[line, here]
+            for array, found in ((distance, high - low), (highest, high), (lowest, low)):
+                np.copyto(array[line, here], found, where=better)
+
+
+def _neighbours(length: int, shift: int) -> tuple[slice, slice]:
+    """Places in a line, and the places in the line before that lie `shift` pixels further."""
+    return slice(max(0, -shift), length - max(0, shift)), slice(max(0, shift), length - max(0, -shift))
+
+
+def _unlike_border(lab: Planes) -> Planes:
+    """How far each pixel's colour lies from those along the four sides, the side that is most unlike left out."""
+    height, width = lab.shape[:2]
+    rows, columns = max(1, round(_BORDER * height)), max(1, round(_BORDER * width))
+    sides = (lab[:rows], lab[-rows:], lab[:, :columns], lab[:, -columns:])
+    maps = [stretched(_mahalanobis(lab, side.reshape(-1, 3))) for side in sides]
+    return cast(Planes, (np.sum(maps, axis=0) - np.max(maps, axis=0)).astype(np.float32))
+
+
+def _mahalanobis(lab: Planes, colors: Planes) -> Planes:
+    covariance = np.cov(colors.T) + np.eye(3)  # a side of one colour has no spread at all
+    apart = lab - colors.mean(axis=0)
+    return cast(Planes, np.sqrt(np.einsum("yxi,ij,yxj->yx", apart, np.linalg.inv(covariance), apart)))
+
+
+def _smoothed(level: Planes) -> Planes:
+    """Opened and closed, the finer the less there is of foreground."""
+    size = 2 * round(0.02 * float(np.sqrt(level.mean())) * max(level.shape)) + 1
+    kernel = np.ones((size, size), np.uint8)
+    opened = cv2.morphologyEx(level, cv2.MORPH_OPEN, kernel)
+    return cast(Planes, cv2.morphologyEx(opened, cv2.MORPH_CLOSE, kernel))

@@ -1,0 +1,117 @@
+"""The network that learns saliency: a ResNet with a feature pyramid, and its way out as ONNX."""
+
+import copy
+import logging
+import warnings
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
+
+from bgsweep.errors import UserError
+
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class SaliencyNetwork(nn.Module):
+    """Pictures (N, 3, H, W), normalised, to the logits of being foreground (N, 1, H, W).
+
+    Each stage of the ResNet, from the deepest on, adds its detail to the map (Lin et al. 2017).
+
+    Args:
+        backbone: its weights are copied.
+        width: channels of the pyramid.
+
+    Raises:
+        UserError: the backbone is no ResNet.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int = 48) -> None:
+        super().__init__()
+        if not isinstance(backbone, ResNet):
+            raise UserError(f"encoder: masks are learnt by ResNets only, not by a {type(backbone).__name__}")
+        self.backbone = copy.deepcopy(backbone).requires_grad_(True)
+        depths = [backbone.conv1.out_channels, *(_channels(getattr(backbone, stage)) for stage in _STAGES)]
+        self.lateral = nn.ModuleList(nn.Conv2d(depth, width, 1, bias=False) for depth in depths)
+        self.context = nn.Linear(depths[-1], width)
+        self.smooth = nn.ModuleList(_block(width) for _ in depths)
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        net = self.backbone
+        found = net.relu(net.bn1(net.conv1(pictures)))
+        features = [found]
+        found = net.maxpool(found)
+        for stage in _STAGES:
+            found = getattr(net, stage)(found)
+            features.append(found)
+        level = self.context(found.mean(dim=(2, 3)))[:, :, None, None]
+        for lateral, smooth, feature in zip(
+            reversed(self.lateral), reversed(self.smooth), reversed(features), strict=True
+        ):
+            size = feature.shape[2:]
+            upper = level.expand(-1, -1, *size) if level.shape[2:] == (1, 1) else _scaled(level, size)
+            level = smooth(lateral(feature) + upper)
+        return _scaled(self.head(level), pictures.shape[2:])
+
+
+def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
+    """The network as ONNX: float32 (N, 3, side, side), any N, to probabilities (N, 1, side, side).
+
+    Raises:
+        UserError: the packages that write ONNX are not installed.
+    """
+    check_onnx()
+    whole = nn.Sequential(copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format), nn.Sigmoid())
+    example = (torch.zeros(2, 3, side, side),)
+    shapes = ({0: torch.export.Dim("n")},)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's advice to its own developers
+        program = torch.onnx.export(
+            whole.eval(),
+            example,
+            input_names=["photographs"],
+            output_names=["foreground"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return cast(bytes, program.model_proto.SerializeToString())
+
+
+def check_onnx() -> None:
+    """Raises UserError where ONNX cannot be written; asked before an hour's training, not after."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError("masks train writes ONNX: pip install 'bgsweep[masks]'") from error
+
+
+def f_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 - F of each map, averaged (DeepUSPS, equation 1, with beta = 1).
+
+    Args:
+        logits: N x 1 x H x W.
+        targets: the same shape, 0 or 1.
+    """
+    predicted = logits.float().sigmoid()
+    hits = (predicted * targets).sum(dim=(1, 2, 3))
+    both = predicted.sum(dim=(1, 2, 3)) + targets.sum(dim=(1, 2, 3))
+    return (1 - 2 * hits / (both + 1e-5)).mean()
+
+
+def _channels(stage: nn.Module) -> int:
+    return [module.out_channels for module in stage.modules() if isinstance(module, nn.Conv2d)][-1]
+
+
+def _block(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def _scaled(level: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(level, size=size, mode="bilinear", align_corners=False)

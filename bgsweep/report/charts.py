@@ -1,0 +1,257 @@
+"""The page's figures, as plotly.js takes them; colours that hang on light or dark, such as "ink" are its script's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bgsweep.config import Distribution
+from bgsweep.report.history import Cost, Trial
+from bgsweep.report.statistics import Interval, fences, importance, pareto, trend
+
+Figure = dict[str, Any]
+
+BEST, BASELINE, UNTRAINED, OTHER = "#f0457f", "#3f88d9", "#8a9099", "#8d78c9"
+ROLES = {"best": ("champion", BEST), "baseline": ("no background augmentation", BASELINE)}
+_SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What trials are compared by: the online accuracy's name, and BG-Gap's where it was measured; and in words."""
+
+    metric: str
+    gap: str | None
+    label: str
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Labels by names."""
+        return {self.metric: self.label} | ({self.gap: "BG-Gap"} if self.gap else {})
+
+
+def bars(
+    groups: Sequence[tuple[str, str, Mapping[str, float], Mapping[str, Interval]]], names: Sequence[str]
+) -> Figure:
+    """Accuracy on each background variant, a bar for each encoder: label, colour, shares, and their intervals."""
+    data = []
+    for label, color, shares, intervals in groups:
+        trace: Figure = {"type": "bar", "name": label, "x": list(names), "y": [shares[name] for name in names]}
+        trace |= {"marker": {"color": color}, "hovertemplate": "%{x}: %{y:.1%}<extra>" + label + "</extra>"}
+        if intervals:
+            up = [intervals[name][1] - shares[name] for name in names]
+            down = [shares[name] - intervals[name][0] for name in names]
+            trace["error_y"] = {"array": up, "arrayminus": down, "symmetric": False, "thickness": 1.2, "width": 3}
+        data.append(trace)
+    margin = {"l": 48, "r": 8, "t": 36, "b": 28}
+    axes = {"xaxis": {"automargin": True}, "yaxis": {"tickformat": ".0%", "rangemode": "tozero"}}
+    return {"data": data, "layout": {"barmode": "group", "margin": margin, **axes}, "height": 320}
+
+
+def against(
+    key: str, one: Distribution, trials: Sequence[Trial], epoch: int, champion: str, measures: Measures
+) -> Figure:
+    """Each measure at one epoch against one parameter, one above the other, with a smooth trend."""
+    log = one.loguniform is not None
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {
+        "showlegend": False,
+        "hovermode": "closest",
+        "margin": {"l": 58, "r": 12, "t": 8, "b": 44},
+    }
+    measured = [trial for trial in trials if epoch in trial.curve]
+    count = len(measures.names)
+    below = {"anchor": f"y{count if count > 1 else ''}"}
+    layout["xaxis"] = {"title": {"text": key}, "type": "log" if log else "linear", **below}
+    for place, (name, label) in enumerate(measures.names.items()):
+        axis = f"y{place + 1 if place else ''}"
+        x = [trial.params[key] for trial in measured]
+        y = [trial.curve[epoch][name] for trial in measured]
+        words = [f"{trial.id} ({trial.status})" for trial in measured]
+        seen = {
+            "text": words,
+            "hovertemplate": "%{text}<br>" + key + " %{x:.4g}<br>" + label + " %{y:.1%}<extra></extra>",
+        }
+        marks = {"color": [_color(trial, champion) for trial in measured], "size": 8, "opacity": 0.6}
+        data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": marks} | seen)
+        curve = trend(x, y, log) if one.bounds is not None else None
+        if curve is not None:
+            band = np.concatenate([curve.high, curve.low[::-1]]).tolist()
+            around = np.concatenate([curve.x, curve.x[::-1]]).tolist()
+            fill = {"fill": "toself", "fillcolor": "rgba(141,120,201,0.22)", "line": {"width": 0}}
+            data.append({"x": around, "y": band, "yaxis": axis, "hoverinfo": "skip", "mode": "lines"} | fill)
+            line = {"line": {"color": "ink", "width": 2}, "hoverinfo": "skip", "mode": "lines"}
+            data.append({"x": curve.x.tolist(), "y": curve.mean.tolist(), "yaxis": axis} | line)
+        bottom = 1 - (place + 1) / count + (0.06 if place < count - 1 else 0)
+        layout[axis.replace("y", "yaxis")] = {
+            "title": {"text": label},
+            "domain": [bottom, 1 - place / count],
+            "tickformat": ".0%",
+        }
+    return {"data": data, "layout": layout, "height": 200 + 150 * count}
+
+
+def importances(space: Mapping[str, Distribution], trials: Sequence[Trial], epoch: int, name: str) -> Figure:
+    """How much of the differences between trials each parameter explains alone, with resampling intervals."""
+    measured = [trial for trial in trials if epoch in trial.curve]
+    found = importance(space, [trial.params for trial in measured], [trial.curve[epoch][name] for trial in measured])
+    keys = sorted(found, key=lambda key: found[key][0])
+    values = [found[key][0] for key in keys]
+    up = [found[key][1][1] - found[key][0] for key in keys]
+    down = [found[key][0] - found[key][1][0] for key in keys]
+    spread = {"array": up, "arrayminus": down, "symmetric": False, "thickness": 1.2, "width": 3}
+    trace = {"type": "bar", "orientation": "h", "x": values, "y": keys, "error_x": spread, "marker": {"color": OTHER}}
+    trace["hovertemplate"] = "%{y}: %{x:.0%}<extra></extra>"
+    axes = {"xaxis": {"tickformat": ".0%", "rangemode": "tozero"}, "yaxis": {"automargin": True}}
+    margin = {"margin": {"l": 8, "r": 12, "t": 8, "b": 32}}
+    return {"data": [trace], "layout": {**axes, **margin}, "height": 90 + 34 * len(keys)}
+
+
+def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
+    """Accuracy against BG-Gap, where each trial ended; the line joins those that no other beats in both."""
+    assert measures.gap is not None
+    gap = measures.gap
+    data: list[Figure] = []
+    ended = [trial for trial in trials if trial.status == "completed"]
+    best = pareto([(trial.last[gap], trial.last[measures.metric]) for trial in ended])
+    line = {"color": OTHER, "width": 2, "shape": "hv"}
+    along = [ended[index].last for index in best]
+    data.append(
+        {"x": [each[gap] for each in along], "y": [each[measures.metric] for each in along], "mode": "lines"}
+        | {"line": line, "name": "Pareto front", "hoverinfo": "skip"}
+    )
+    kinds = {"completed": "circle", "stopped": "circle-open"}
+    for status, symbol in kinds.items():
+        shown = [trial for trial in trials if trial.status == status]
+        marks = {"symbol": symbol, "size": 9, "color": [_color(trial, champion) for trial in shown]}
+        words = [f"{trial.id}, epoch {trial.epochs}<br>{_params(trial)}" for trial in shown]
+        seen = "%{text}<br>BG-Gap %{x:.1%}<br>" + measures.label + " %{y:.1%}<extra></extra>"
+        data.append(
+            {"x": [trial.last[gap] for trial in shown], "y": [trial.last[measures.metric] for trial in shown]}
+            | {"mode": "markers", "marker": marks, "text": words, "hovertemplate": seen, "name": status}
+        )
+    axes = {
+        "xaxis": {"title": {"text": "BG-Gap (less is better)"}, "tickformat": ".0%"},
+        "yaxis": {"title": {"text": measures.label}, "tickformat": ".0%"},
+    }
+    return {"data": data, "layout": {**axes, "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}, "height": 400}
+
+
+def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measures: Measures) -> Figure:
+    """All trials as lines through all parameters; the page's slider keeps the best of them, which come first."""
+    shown = sorted(trials, key=lambda trial: -trial.last[measures.metric])
+    axes = [_axis(key, one, [trial.params[key] for trial in shown]) for key, one in space.items()]
+    for name, label in measures.names.items():
+        axes.append(_tamed(label, [trial.last[name] for trial in shown], 1 if name == measures.metric else -1))
+    values = [trial.last[measures.metric] for trial in shown]
+    low, high = fences(values)
+    line = {"color": values, "colorscale": _SCALE, "cmin": low, "cmax": high}
+    trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelangle": -12 if len(axes) > 5 else 0}
+    words = [f"{trial.id} ({trial.status}, epoch {trial.epochs}): {_params(trial)}" for trial in shown]
+    words = [f"{word}, {measures.label} {value:.1%}" for word, value in zip(words, values, strict=True)]
+    margin = {"margin": {"l": 70, "r": 70, "t": 60, "b": 24}}
+    return {"data": [trace], "layout": margin, "height": 420, "words": words}
+
+
+def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
+    """What was measured online, epoch by epoch; a cross is where the scheduler ended a trial."""
+    groups: dict[tuple[str, str, float], list[Trial]] = {}
+    for trial in trials:
+        known = trial.id == champion or trial.fixed == "baseline"
+        name = ROLES["best" if trial.id == champion else "baseline"][0] if known else "other trials"
+        groups.setdefault((name, _color(trial, champion), 3 if known else 1), []).append(trial)
+    data = []
+    for (name, color, width), members in sorted(groups.items(), key=lambda group: group[0][2]):
+        x: list[int | None] = []
+        y: list[float | None] = []
+        words: list[str] = []
+        for trial in members:
+            x += [*trial.curve, None]
+            y += [*(each[measures.metric] for each in trial.curve.values()), None]
+            words += [f"{trial.id} ({trial.status})"] * (len(trial.curve) + 1)
+        seen = "%{text}<br>epoch %{x}: %{y:.1%}<extra></extra>"
+        line = {"color": color, "width": width}
+        data.append(
+            {"x": x, "y": y, "text": words, "mode": "lines+markers", "line": line, "marker": {"size": 3 + width}}
+            | {"name": name, "hovertemplate": seen, "opacity": 1 if width > 1 else 0.55}
+        )
+    stopped = [trial for trial in trials if trial.status == "stopped"]
+    data.append(
+        {"x": [trial.epochs for trial in stopped], "y": [trial.last[measures.metric] for trial in stopped]}
+        | {"mode": "markers", "marker": {"symbol": "x", "size": 8, "color": UNTRAINED}, "name": "stopped early"}
+        | {"text": [trial.id for trial in stopped], "hovertemplate": "%{text} stopped at epoch %{x}<extra></extra>"}
+    )
+    axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": measures.label}, "tickformat": ".0%"}}
+    layout = {**axes, "hovermode": "closest", "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}
+    return {"data": data, "layout": layout, "height": 400}
+
+
+def costs(cost: Cost) -> Figure:
+    """What each trial took, and above it what ending it saved."""
+    names = list(cost.spent)
+    saved = [cost.saved.get(name, 0.0) for name in names]
+    parts = (("spent", list(cost.spent.values()), OTHER), ("saved by early stopping (estimate)", saved, "#c3c7cf"))
+    data = [
+        {"type": "bar", "name": name, "x": names, "y": values, "marker": {"color": color}}
+        | {"hovertemplate": "%{x}: %{y:.3g} " + cost.unit + "<extra>" + name + "</extra>"}
+        for name, values, color in parts
+    ]
+    layout = {
+        "barmode": "stack",
+        "yaxis": {"title": {"text": cost.unit}},
+        "margin": {"l": 58, "r": 12, "t": 36, "b": 36},
+    }
+    return {"data": data, "layout": layout, "height": 280}
+
+
+def _color(trial: Trial, champion: str | None = None) -> str:
+    return BEST if trial.id == champion else BASELINE if trial.fixed == "baseline" else OTHER
+
+
+def _params(trial: Trial) -> str:
+    return ", ".join(f"{key} {shown(value)}" for key, value in trial.params.items())
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as people read it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
+    """A parameter's axis; plotly has no logarithmic ones here, so that logarithms are drawn and numbers are written."""
+    label = key.removeprefix("background.")
+    if one.bounds is None:
+        options = sorted({str(value) for value in values})
+        places = list(range(len(options)))
+        drawn = [options.index(str(value)) for value in values]
+        return {"label": label, "values": drawn, "tickvals": places, "ticktext": options}
+    low, high = min(one.bounds[0], *values), max(one.bounds[1], *values)
+    if one.loguniform is None:
+        return {"label": label, "values": list(values), "range": [low, high]}
+    ticks = np.geomspace(low, high, 5).tolist()
+    return {
+        "label": f"{label} (log)",
+        "values": np.log10(values).tolist(),
+        "range": np.log10([low, high]).tolist(),
+        "tickvals": np.log10(ticks).tolist(),
+        "ticktext": [f"{tick:.2g}" for tick in ticks],
+    }
+
+
+def _tamed(label: str, values: Sequence[float], sign: int) -> dict[str, Any]:
+    """A measure's axis, cut where only bad outliers lie, which are drawn at its end; the best is never cut.
+
+    ``sign``: 1 where more is better, -1 where less is.
+    """
+    low, high = fences(values)
+    low, high = (low, max(values)) if sign > 0 else (min(values), high)
+    ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
+    words = [f"{tick:.1%}" for tick in ticks]
+    if min(values) < low:
+        words[0] = f"≤ {words[0]}"
+    if max(values) > high:
+        words[-1] = f"≥ {words[-1]}"
+    span = [low, high] if high > low else [low - 0.01, low + 0.01]
+    drawn = np.clip(values, low, high).tolist()
+    return {"label": label, "values": drawn, "range": span, "tickvals": ticks, "ticktext": words}

@@ -1,0 +1,233 @@
+"""The page put together: what can be shown is shown, and of what cannot it is said why."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from bgsweep.config import SweepFile, resolve
+from bgsweep.config.evaluate import VARIANTS
+from bgsweep.data import Splits, open_splits
+from bgsweep.errors import UserError
+from bgsweep.report import charts
+from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
+from bgsweep.report.history import Trial, common_epoch, cost_of, trials_of
+from bgsweep.report.pictures import gallery, variants_of
+from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, enough_for_importance, wilson
+
+_ENCODERS = {
+    "best": ("champion", BEST),
+    "baseline": ("no augmentation", BASELINE),
+    "untrained": ("untrained", UNTRAINED),
+}
+_ACCURACIES = ("knn_top1", "mixed_rand", "mixed_same")
+_PROBES = {"backgrounds": "kNN", "backgrounds_linear": "linear probe"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sweep in plain values: its name, its manifest (with its ``result``, if it came to one), its journal's events,
+    and what MLflow has of its run: ``tags`` and ``datasets``.
+    """
+
+    name: str
+    manifest: Mapping[str, Any]
+    events: Sequence[dict[str, Any]]
+    tags: Mapping[str, str]
+    datasets: Sequence[Mapping[str, Any]]
+
+
+def page(told: Told) -> str:
+    """One self-contained HTML page of a sweep."""
+    file = resolve(dict(told.manifest["file"]))
+    trials = trials_of(told.events)
+    verdict = told.manifest.get("result") or {}
+    figures: dict[str, charts.Figure] = {}
+    notes: dict[str, str] = {}
+    pictures = _pictures(file, verdict, notes)
+    context = {
+        "name": told.name,
+        "file": file,
+        "space": {key: _range(one) for key, one in file.space.parameters.items()},
+        "config": yaml.safe_dump(told.manifest["file"], sort_keys=False),
+        "digest": told.manifest["digest"],
+        "tags": told.tags,
+        "datasets": told.datasets,
+        "verdict": verdict,
+        "variants": VARIANTS,
+        "pictures": pictures,
+        "trials": trials,
+        "table": [_row(trial) for trial in trials],
+        "comparison": _comparison(verdict, pictures["count"]),
+        "trend_trials": TREND_TRIALS,
+        "notes": notes,
+        "shown": shown,
+    }
+    _bars(figures, verdict, pictures["count"])
+    context["measured"] = _searched(figures, notes, file, trials, verdict)
+    context["cost"] = _cost(figures, file, trials, told.events)
+    return _rendered(context, figures)
+
+
+def _pictures(file: SweepFile, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
+    """Examples of the variants, the photographs' count, and the champion's views, where photographs are here."""
+    found: dict[str, Any] = {"variants": None, "count": None, "gallery": None}
+    best = verdict.get("best")
+    champion = file.model_copy(update={"experiment": file.experiment.with_values(best["params"])}) if best else file
+    try:
+        splits: Splits = open_splits(champion.experiment.data)
+        found["gallery"] = gallery(champion, splits)
+        if splits.test.has_masks and best and best["metrics"]["backgrounds"]:
+            found["variants"], found["count"] = variants_of(champion, splits)
+    except UserError as error:
+        notes["pictures"] = (
+            f"The photographs are not where this page was made ({error}), so that it shows none of them."
+        )
+    return found
+
+
+def _bars(figures: dict[str, charts.Figure], verdict: Mapping[str, Any], count: int | None) -> None:
+    for probe in _PROBES:
+        groups = []
+        for role, (label, color) in _ENCODERS.items():
+            shares = (verdict.get(role) or {"metrics": {}})["metrics"].get(probe)
+            if shares:
+                intervals = _intervals(shares, count) if count else {}
+                groups.append((label, color, shares, intervals))
+        if groups:
+            figures[probe] = charts.bars(groups, VARIANTS)
+
+
+def _intervals(shares: Mapping[str, float], count: int) -> dict[str, Interval]:
+    return {name: wilson(shares[name], count) for name in VARIANTS}
+
+
+def _comparison(verdict: Mapping[str, Any], count: int | None) -> list[dict[str, Any]]:
+    """Champion and baseline with intervals, a row a value and probe; [] where one of them is missing."""
+    best, baseline = verdict.get("best"), verdict.get("baseline")
+    if not (best and baseline and count and best["metrics"]["backgrounds"]):
+        return []
+    rows = []
+    for probe, label in _PROBES.items():
+        values = [one["metrics"][probe] for one in (best, baseline)]
+        spans = [_intervals(each, count) for each in values]
+        for each, span in zip(values, spans, strict=True):
+            rand, same = ((each[name], span[name]) for name in ("mixed_rand", "mixed_same"))
+            span["bg_gap"] = difference(*rand, *same)
+        for name in ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap"):
+            ours, theirs = (each[name] for each in values)
+            of_ours, of_theirs = (span[name] for span in spans)
+            row = {"probe": label, "name": name, "best": ours, "baseline": theirs, "of_best": of_ours}
+            row |= {"of_baseline": of_theirs, "difference": ours - theirs}
+            rows.append(row | {"of_difference": difference(theirs, of_theirs, ours, of_ours)})
+    return rows
+
+
+def _searched(
+    figures: dict[str, charts.Figure],
+    notes: dict[str, str],
+    file: SweepFile,
+    trials: Sequence[Trial],
+    verdict: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The figures of the search itself; gives what the page says beside them."""
+    measures = _measures(file, trials)
+    trials = [trial for trial in trials if measures.metric in trial.last]
+    epoch = common_epoch(trials)
+    plain = {key: ones[0] for key, ones in file.space.parameters.items() if len(ones) == 1}
+    space = {key: one for key, one in plain.items() if not one.when}
+    if epoch is None:
+        notes["search"] = "No trial has come to its first evaluation of accuracy, so that there is nothing to compare."
+        return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
+    champion = (verdict.get("best") or {"trial": ""})["trial"]
+    count = sum(epoch in trial.curve for trial in trials)
+    numeric = [key for key, one in plain.items() if one.bounds is not None and any(key in t.params for t in trials)]
+    numeric.sort(key=lambda key: not key.startswith("background."))
+    for key in numeric:
+        having = [trial for trial in trials if key in trial.params]
+        figures[f"against {key}"] = charts.against(key, plain[key], having, epoch, champion, measures)
+    if len(space) < len(file.space.parameters):
+        left_out = ", ".join(sorted(file.space.parameters.keys() - space.keys()))
+        notes["conditional"] = (
+            f"Not in the importances and the parallel coordinates, because not every trial has them: {left_out}."
+        )
+    missing = enough_for_importance(count, len(space))
+    if not space or missing:
+        notes["importance"] = (
+            f"{count} trials are too few to say which of {len(space)} parameters matters: it would take "
+            f"{count + missing}. Importance computed of fewer is noise, and is left out."
+        )
+    else:
+        for name in measures.names:
+            figures[f"importance {name}"] = charts.importances(space, trials, epoch, name)
+    if measures.gap:
+        figures["front"] = charts.front(trials, champion, measures)
+    else:
+        notes["gap"] = "BG-Gap was not measured during the search; with `evaluate.bg_gap: true` it is."
+    figures["parallel"] = charts.parallel(space, trials, measures)
+    figures["curves"] = charts.curves(trials, champion, measures)
+    trends = [f"against {key}" for key in numeric]
+    return {"epoch": epoch, "count": count, "label": measures.label, "metric": measures.metric} | {
+        "trends": trends,
+        "names": measures.names,
+    }
+
+
+def _measures(file: SweepFile, trials: Sequence[Trial]) -> Measures:
+    """The accuracy that trials are shown by, and BG-Gap where all trials have it."""
+    asked = file.search.model_dump(mode="json")["metric"]
+    metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
+    measured = [trial.last for trial in trials if trial.last]
+    gap = "bg_gap" if measured and all("bg_gap" in each for each in measured) else None
+    return Measures(metric, gap, f"kNN on {file.evaluate.variant if metric == 'knn_top1' else metric}")
+
+
+def _cost(
+    figures: dict[str, charts.Figure], file: SweepFile, trials: Sequence[Trial], events: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    workers, search = file.experiment.workers, file.search
+    several = workers.count > 1
+    devices = (
+        (workers.count * workers.cpus, workers.count * (workers.gpus or 0.0)) if several else (search.cpus, search.gpus)
+    )
+    cost = cost_of(trials, events, file.experiment.training.epochs, devices)
+    figures["cost"] = charts.costs(cost)
+    return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {"trial": trial, "params": {key: shown(value) for key, value in trial.params.items()}}
+
+
+def _range(one: Any) -> str:
+    """A distribution in words."""
+    if one.bounds is None:
+        return "one of " + ", ".join(map(str, one.options))
+    kind = " (log)" if one.loguniform else f", step {one.quniform[2]:g}" if one.quniform else ""
+    return f"{one.bounds[0]:g} to {one.bounds[1]:g}{kind}"
+
+
+def _rendered(context: dict[str, Any], figures: dict[str, charts.Figure]) -> str:
+    from plotly.offline import get_plotlyjs
+
+    here = Path(str(resources.files("bgsweep.report")))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=jinja2.FileSystemLoader(here)
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["hours"] = lambda value: f"{value:.1f} hours" if value >= 2 else f"{60 * value:.0f} minutes"
+    environment.filters["signed"] = lambda value: f"{100 * value:+.1f}"
+    script = json.dumps(figures).replace("</", "<\\/")
+    return environment.get_template("page.html").render(
+        context,
+        figures=figures,
+        data=script,
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=(here / "page.js").read_text(encoding="utf-8"),
+        style=(here / "page.css").read_text(encoding="utf-8"),
+    )

@@ -1,0 +1,38 @@
+"""Photographs for the page: background variants as they were judged, and views that the champion trained on."""
+
+import base64
+from typing import Any
+
+import cv2
+
+from bgsweep.config import SweepFile
+from bgsweep.config.evaluate import VARIANTS
+from bgsweep.data import Image, Splits
+from bgsweep.evaluation import VariantSet
+from bgsweep.preview import views_picture
+
+_ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
+
+
+def variants_of(file: SweepFile, splits: Splits) -> tuple[list[list[str]], int]:
+    """For each background variant pictures of the same photographs, and how many photographs the variants have."""
+    variants = VariantSet(splits.test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+    step = max(1, len(variants.usable) // _ROWS)
+    chosen = variants.usable[::step][:_ROWS]
+    columns = [[_inline(_enlarged(variants.picture(name, index))) for index in chosen] for name in VARIANTS]
+    return columns, len(variants.usable)
+
+
+def gallery(file: SweepFile, splits: Splits) -> str:
+    """Views of the champion's first epoch, as an inline picture."""
+    return _inline(views_picture(file, splits, min(_GALLERY_ROWS, len(splits.train))))
+
+
+def _enlarged(picture: Image) -> Any:
+    flag = cv2.INTER_NEAREST if picture.shape[0] <= _CELL else cv2.INTER_AREA
+    return cv2.resize(picture, (_CELL, _CELL), interpolation=flag)
+
+
+def _inline(picture: Any) -> str:
+    content = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,152 @@
+"""What can be said of few trials and few photographs, with how sure it is; None where it cannot be said."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from threadpoolctl import threadpool_limits
+
+from bgsweep.config import Distribution
+
+Interval = tuple[float, float]
+Values = npt.NDArray[np.float64]
+
+# Below these a curve or an importance would be a picture of noise.
+TREND_TRIALS = 10
+IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER = 20, 5
+
+_Z = 1.959964  # two-sided 95 %
+_GRID = 60
+_RESAMPLINGS = 8
+_TREES, _DEPTH = 16, 6  # of few hundred trials at most: deeper leaves would hold one trial each
+_FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A smooth curve: where, its mean, and the 95 % band of that mean."""
+
+    x: Values
+    mean: Values
+    low: Values
+    high: Values
+
+
+def wilson(share: float, count: int) -> Interval:
+    """95 % score interval (Wilson 1927) of a share of ``count`` photographs."""
+    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    half = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def difference(first: float, of_first: Interval, second: float, of_second: Interval) -> Interval:
+    """95 % interval of ``second - first`` from theirs (Newcombe 1998, method 10, and Zou 2008 for other quantities).
+
+    Takes both as independent: for encoders measured on the same photographs it is rather too wide.
+    """
+    value = second - first
+    low = value - math.hypot(second - of_second[0], of_first[1] - first)
+    return low, value + math.hypot(of_second[1] - second, first - of_first[0])
+
+
+def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
+    """Gaussian-process regression of y on x alone; its length scale and noise are those of highest likelihood.
+
+    ``log``: x is compared on a logarithmic scale. None for fewer than ten points, or where x hardly varies.
+    """
+    if len(x) < TREND_TRIALS or len(set(x)) < TREND_TRIALS // 2:
+        return None
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    places = np.log(x) if log else np.asarray(x, np.float64)
+    low, span = places.min(), np.ptp(places)
+    spread = float(np.std(y)) or 1.0
+    kernel = ConstantKernel(1.0, (1e-3, 1e2)) * RBF(0.5, (0.15, 10.0)) + WhiteKernel(0.5, (1e-4, 10.0))
+    model = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
+    middle = float(np.mean(y))
+    # A flat likelihood is no fault: no trend is an answer. On small matrices threads of BLAS only fight.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(((places - low) / span)[:, None], (np.asarray(y) - middle) / spread)
+    grid = np.linspace(0, 1, _GRID)
+    mean, deviation = model.predict(grid[:, None], return_std=True)
+    noise = float(model.kernel_.k2.noise_level)
+    half = _Z * spread * np.sqrt(np.maximum(deviation**2 - noise, 0))
+    shown = np.exp(low + grid * span) if log else low + grid * span
+    return Trend(shown, mean * spread + middle, mean * spread + middle - half, mean * spread + middle + half)
+
+
+def enough_for_importance(trials: int, parameters: int) -> int:
+    """How many trials are still missing; 0 where there are enough."""
+    return max(0, max(IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER * parameters) - trials)
+
+
+def importance(
+    space: Mapping[str, Distribution], points: Sequence[Mapping[str, Any]], values: Sequence[float]
+) -> dict[str, tuple[float, Interval]]:
+    """Share of the values' variance that each parameter explains alone (fANOVA, Hutter et al. 2014), as Optuna has it.
+
+    With the 10 % and 90 % quantiles over resamplings of the trials.
+    """
+    distributions = {key: _distribution(one) for key, one in space.items()}
+    whole = _fanova(distributions, points, values, 0)
+    generator = np.random.default_rng(0)
+    drawn = []
+    for seed in range(_RESAMPLINGS):
+        chosen = generator.integers(len(points), size=len(points))
+        drawn.append(_fanova(distributions, [points[i] for i in chosen], [values[i] for i in chosen], seed))
+    found = {}
+    for key, value in whole.items():
+        low, high = np.quantile([each[key] for each in drawn], [0.1, 0.9])
+        found[key] = (value, (min(float(low), value), max(float(high), value)))
+    return found
+
+
+def fences(values: Sequence[float]) -> Interval:
+    """Lowest and highest value that is no outlier (Tukey's outer fences)."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    reach = _FENCE * (upper - lower)
+    inside = [value for value in values if lower - reach <= value <= upper + reach]
+    return min(inside), max(inside)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points have none that is at least as low in the first and at least as high in the second, but they."""
+    kept: list[int] = []
+    best = -math.inf
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[index][1] > best:
+            kept.append(index)
+            best = points[index][1]
+    return kept
+
+
+def _distribution(wanted: Distribution) -> optuna.distributions.BaseDistribution:
+    if wanted.bounds is not None:
+        return optuna.distributions.FloatDistribution(*wanted.bounds, log=wanted.loguniform is not None)
+    return optuna.distributions.CategoricalDistribution([str(option) for option in wanted.options or ()])
+
+
+def _fanova(
+    distributions: Mapping[str, optuna.distributions.BaseDistribution],
+    points: Sequence[Mapping[str, Any]],
+    values: Sequence[float],
+    seed: int,
+) -> dict[str, float]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study()
+    for point, value in zip(points, values, strict=True):
+        params = {
+            key: str(point[key]) if isinstance(one, optuna.distributions.CategoricalDistribution) else point[key]
+            for key, one in distributions.items()
+        }
+        study.add_trial(optuna.create_trial(params=params, distributions=dict(distributions), value=value))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, max_depth=_DEPTH, seed=seed)
+    return dict(evaluator.evaluate(study))

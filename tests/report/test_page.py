@@ -1,0 +1,130 @@
+"""The page as a browser shows it, and what it says where there is little to say."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.report.page import Told, page
+
+QUIET = ("GPU stall due to ReadPixels",)  # of the driver that draws without a GPU
+
+
+@pytest.fixture(scope="module")
+def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Opens HTML in a headless Chromium, and holds that nothing goes wrong and nothing is fetched."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path_factory.mktemp("pages")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+        )
+        told: list[str] = []
+
+        def see(html: str, **settings: Any) -> Any:
+            path = folder / "page.html"
+            path.write_text(html, encoding="utf-8")
+            view = browser.new_page(**settings)
+            view.on("console", lambda line: told.append(line.text))
+            view.on("pageerror", lambda error: told.append(str(error)))
+            view.on("request", lambda one: told.append(one.url) if one.url.startswith("http") else None)
+            view.goto(path.as_uri())
+            view.wait_for_selector("body[data-drawn]", timeout=60_000)
+            return view
+
+        yield see
+        browser.close()
+        assert [line for line in told if not any(word in line for word in QUIET)] == []
+
+
+@pytest.fixture(scope="module")
+def of_200(large: Told) -> str:
+    began = time.process_time()
+    html = page(large)
+    assert time.process_time() - began < 60
+    return html
+
+
+@pytest.mark.slow
+def test_filter_and_hover_work_on_200_trials(look: Callable[..., Any], of_200: str) -> None:
+    view = look(of_200, viewport={"width": 1200, "height": 900})
+    assert view.locator(".figure .main-svg").count() >= 10
+    lines = "document.querySelector('[data-figure=parallel]').data[0].line.color.length"
+    assert view.evaluate(lines) == 200
+    view.locator("#top").fill("7")
+    assert view.locator("#top-shown").inner_text() == "7 of 200"
+    view.wait_for_function(f"{lines} === 7")
+
+    curves = view.locator('[data-figure="front"]')
+    curves.scroll_into_view_if_needed()
+    mark = curves.locator(".points path").first.bounding_box()
+    view.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
+    view.wait_for_selector('[data-figure="front"] .hoverlayer .hovertext')
+    assert "background.remove" in curves.locator(".hoverlayer").inner_text()
+
+    place = view.locator('[data-figure="parallel"]')
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    found = ""
+    for step in range(60):  # somewhere down the plot lies a line
+        view.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 70 + step * 5)
+        found = view.locator("#hovered").inner_text().strip()
+        if found:
+            break
+    assert re.match(r"t\d+ \(completed, epoch 32\): background.remove", found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_telephone_and_follows_light_and_dark(look: Callable[..., Any], small: Told, scheme: str) -> None:
+    view = look(page(small), viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    assert view.evaluate("document.documentElement.scrollWidth") <= 390
+    ink = view.evaluate("getComputedStyle(document.querySelector('[data-figure=curves] .xtick text')).fill")
+    assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 380) == (scheme == "dark")
+
+
+def test_few_trials_get_no_importance_and_no_trend(small: Told) -> None:
+    html = page(small)
+    assert "6 trials are too few to say which of 3 parameters matters" in html
+    assert "With fewer than 10 trials no trend is drawn" in html
+    assert 'data-figure="importance' not in html
+    assert "champion gets 45.0 % right" in html
+
+
+def test_champion_and_baseline_have_intervals_over_the_photographs(small: Told) -> None:
+    html = page(small)
+    assert "95 % intervals over 198 photographs" in html  # two of 200 have too small a foreground
+    assert re.search(r"<strong>\+10.0</strong></td><td>\[\+0\.\d, \+19\.\d\]", html)
+    assert html.count("data:image/jpeg;base64") == 8 * 3 + 1
+
+
+def test_words_from_outside_cannot_break_the_page(small: Told) -> None:
+    html = page(small)
+    assert "sample </script>" not in html and "sample &lt;/script&gt;" in html
+    assert "somebody" not in html, "a user's name is nobody's business"
+
+
+def test_a_sweep_that_has_not_ended_has_a_page_too(small: Told, tmp_path: Path) -> None:
+    manifest = {key: value for key, value in small.manifest.items() if key != "result"}
+    running = replace(small, manifest=manifest, events=small.events[:3], tags={}, datasets=[])
+    assert "It has not come to its end" in page(running)
+    assert "no trial" not in page(running)
+    assert "nothing to compare" in page(replace(running, events=[]))
+
+
+def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: Told) -> None:
+    data = {"images": "/elsewhere", "masks": "/elsewhere"}
+    file = small.manifest["file"]
+    tree = file | {"experiment": file["experiment"] | {"data": file["experiment"]["data"] | data}}
+    html = page(replace(small, manifest={**small.manifest, "file": tree}))
+    assert "The photographs are not where this page was made" in html
+    assert "data:image/jpeg" not in html and 'data-figure="backgrounds"' in html

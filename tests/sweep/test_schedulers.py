@@ -1,0 +1,125 @@
+"""Who is stopped, who waits, and who goes on from whom, decided as if the driver had never died."""
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from bgsweep.config import Distribution, SweepFile, resolve
+from bgsweep.sweep.population import Exchange, Population, explore
+from bgsweep.sweep.proposals import CHECKPOINT, FIXED, NUMBER, VALUES
+from bgsweep.sweep.scheduler import build_scheduler
+
+SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}, "background.fill": {"choice": ["black", "mean", "noise"]}}
+
+
+def make(epochs: int, **search: Any) -> SweepFile:
+    return resolve({"experiment": {"training": {"epochs": epochs}}, "space": SPACE, "search": search})
+
+
+def trial(number: int, fixed: str | None = None) -> Any:
+    return SimpleNamespace(config={NUMBER: number, FIXED: fixed})
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
+    file = make(8, scheduler=kind, grace_epochs=2, reduction=2)
+    draw = random.Random(1)
+    heights = [draw.random() for _ in range(12)]
+    events: list[dict[str, Any]] = []
+    decisions: dict[bool, list[tuple[int, int, str]]] = {False: [], True: []}
+    for broken in (False, True):
+        scheduler: Any = build_scheduler(file)[0]
+        events.clear()
+        for number, height in enumerate(heights):
+            if broken and number == 6:
+                scheduler, _ = build_scheduler(file, events)
+            one = trial(number, "baseline" if number == 0 else None)
+            scheduler.on_trial_add(None, one)
+            events.append({"event": "started", "trial": {"id": f"t{number:02d}", "fixed": one.config[FIXED]}})
+            for epoch in range(1, 9):
+                result = {"epoch": epoch, "knn_top1": height * epoch}
+                decision = scheduler.on_trial_result(None, one, result)
+                events.append({"event": "result", "id": f"t{number:02d}", "epoch": epoch, "metrics": result})
+                decisions[broken].append((number, epoch, decision))
+                if decision == TrialScheduler.STOP:
+                    break
+    assert decisions[True] == decisions[False]
+    ends = {number: epoch for number, epoch, _ in decisions[False]}
+    assert ends[0] == 8, "the baseline was stopped"
+    assert min(ends.values()) >= 2 and sum(end < 8 for end in ends.values()) >= 3
+
+
+class Member:
+    """What a population asks of a trial of Tune's."""
+
+    def __init__(self, folder: Path, number: int, values: dict[str, Any], fixed: str | None) -> None:
+        self.config = {NUMBER: number, FIXED: fixed, VALUES: values, CHECKPOINT: None}
+        self.status = Trial.PAUSED
+        self.last_result = {"training_iteration": number}
+        self.run_metadata = SimpleNamespace(checkpoint_manager=SimpleNamespace(_latest_checkpoint_result=None))
+        (folder / f"own-{number}").mkdir()
+        (folder / f"own-{number}" / "state.pt").write_text(str(number))
+        self.checkpoint = Checkpoint.from_directory(str(folder / f"own-{number}"))
+
+    def is_finished(self) -> bool:
+        return False
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+
+def population(folder: Path, told: list[tuple[int, list[Exchange]]], size: int) -> Population:
+    file = make(9, scheduler="pbt", perturb_epochs=3)
+    return Population(file, folder / "copies", size, 8, lambda epoch, found: told.append((epoch, found)))
+
+
+def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Path) -> None:
+    told: list[tuple[int, list[Exchange]]] = []
+    scheduler: Any = population(tmp_path, told, 8)
+    members = [
+        Member(tmp_path, number, {"optimizer.lr": 0.1, "background.fill": "mean"}, None if number else "baseline")
+        for number in range(8)
+    ]
+    controller = SimpleNamespace(get_trials=lambda: members)
+    for number, member in enumerate(members):
+        assert scheduler.on_trial_result(controller, member, {"epoch": 2, "knn_top1": 0.0}) == TrialScheduler.CONTINUE
+        score = {"epoch": 3, "knn_top1": number / 10}
+        assert scheduler.on_trial_result(controller, member, score) == TrialScheduler.PAUSE
+        if number < 7:
+            assert scheduler.choose_trial_to_run(controller) is members[number + 1], "it waits, the next one trains"
+    assert not told
+    assert scheduler.choose_trial_to_run(controller) is members[0]
+    ((epoch, exchanges),) = told
+    assert epoch == 3 and [each["id"] for each in exchanges] == ["t01"], "a quarter of eight, but not the baseline"
+    (exchange,) = exchanges
+    assert exchange["donor"] in ("t06", "t07")
+    assert (Path(exchange["checkpoint"]) / "state.pt").read_text() == str(int(exchange["donor"][1:]))
+    assert members[1].config[VALUES] == exchange["values"] != members[2].config[VALUES]
+    found = members[1].run_metadata.checkpoint_manager._latest_checkpoint_result
+    assert found.checkpoint.path == exchange["checkpoint"]
+    assert [member.config[VALUES]["optimizer.lr"] for member in members[2:]] == [0.1] * 6
+    # In the last generation nobody waits any more.
+    for member in members:
+        scheduler.on_trial_result(controller, member, {"epoch": 6, "knn_top1": 0.5})
+    scheduler.choose_trial_to_run(controller)
+    assert [epoch for epoch, _ in told] == [3, 6] and not (tmp_path / "copies/3").exists()
+    assert scheduler.on_trial_result(controller, members[0], {"epoch": 9, "knn_top1": 0.5}) == TrialScheduler.CONTINUE
+
+
+def test_explored_values_stay_in_their_distribution() -> None:
+    draw = random.Random(0)
+    rates = Distribution(loguniform=(0.01, 1.0))
+    steps = Distribution(quniform=(0.0, 1.0, 0.25))
+    fills = Distribution(choice=("black", "mean", "noise"))
+    found = [explore(0.1, rates, draw) for _ in range(400)]
+    assert all(0.01 <= value <= 1.0 for value in found)
+    assert 0.6 < sum(round(value, 6) in (0.08, 0.12) for value in found) / 400 < 0.9
+    assert {explore(0.5, steps, draw) for _ in range(100)} <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {explore("black", fills, draw) for _ in range(100)} == {"black", "mean", "noise"}
+    assert explore(0.95, Distribution(uniform=(0.0, 1.0)), random.Random(3)) <= 1.0
