@@ -168,7 +168,8 @@ def unpack_mask(packed: bytes) -> Mask:
     hard, height, width = _HEADER.unpack_from(data)
     content = np.frombuffer(data, np.uint8, offset=_HEADER.size)
     if hard:
-        content = np.unpackbits(content, count=height * width) * np.uint8(255)
+        content = np.unpackbits(content, count=height * width)
+        np.negative(content, out=content)  # 255 for 1, in place
     return cast(Mask, content.reshape(height, width))
 
 
