@@ -5,10 +5,11 @@
 Everything runs in one process and thread, in turn, round after round, and is measured in CPU time; ratios are medians
 of those within a round, so that other load on the machine moves both sides. `exact` and `fast` are the two values of
 `views.color`, `fast` with `data.fast_jpeg`; `bg` is BG_RM at 0.2 and tiled BG_Random at 0.2, with the decoding of masks
-and the search of donors' rectangles; the others are without background augmentation. A process keeps the masks that it
-has decoded in a few bytes each, so that the first epoch, which has a row of its own, is dearer than later ones. The
-floor is the fastest known call for each step (decode, crop and resize, colour, blur, flip), at MoCo-v2's probabilities,
-bare and without any of a pipeline's duties.
+and donors' rectangles; the others are without background augmentation. bgsweep reads a pack; rows say where it reads
+folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
+record with its digest once, so that the first epoch, which has rows of its own, is dearer than later ones. The floor is
+the fastest known call for each step (decode, crop and resize, colour, blur, flip), at MoCo-v2's probabilities, bare and
+without any of a pipeline's duties.
 
 The keys of `--json` are ratios of throughput with `bg`, lightly's pipelines without. `share_of_floor` compares like
 with like: fast without `bg`. `background_cost` is time with over time without `bg` (exact).
@@ -38,6 +39,9 @@ from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import load
 from bgsweep.data.folder import Folder
 from bgsweep.data.loader import Batches
+from bgsweep.data.pack import Pack
+from bgsweep.data.sample import Source
+from bgsweep.packing import make_pack
 from bgsweep.run import threads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -46,13 +50,13 @@ Pass = Callable[[int], None]
 """Makes all batches of an epoch, whose number it is given."""
 
 
-def ours(method: str, folder: Folder, background: bool, *overrides: str) -> Pass:
-    """bgsweep itself, from the files to uint8 batches, by the published recipe of a method."""
+def ours(method: str, source: Source, background: bool, *overrides: str) -> Pass:
+    """bgsweep itself, from files or a pack to uint8 batches, by the published recipe of a method."""
     strength = 0.2 if background else 0.0
     values = [f"background.remove={strength}", f"background.random={strength}", *overrides]
     experiment = load(SPACES / f"{method}_imagenet.yaml", values).experiment
     pipeline = ViewPipeline(experiment.views, experiment.background)
-    batches = Batches(folder, pipeline, BATCH, seed=0)
+    batches = Batches(source, pipeline, BATCH, seed=0)
 
     def run(epoch: int) -> None:
         for _ in batches.epoch(epoch):
@@ -137,30 +141,35 @@ def floor(paths: list[Path]) -> Pass:
     return batched(paths, views_of, (224, 224))
 
 
-def first_epoch(folder: Folder) -> Pass:
-    """As `ours` with `bg`, by a process that has seen no mask before."""
+def first_epoch(opened: Callable[[], Source]) -> Pass:
+    """As `ours` with `bg`, by a process that has just opened the photographs."""
 
     def run(epoch: int) -> None:
-        ours("moco_v2", copy.deepcopy(folder), True)(epoch)
+        ours("moco_v2", opened(), True)(epoch)
 
     return run
 
 
-def contestants(folder: Folder, fast: Folder, paths: list[Path]) -> dict[str, Pass]:
+def contestants(images: Path, masks: Path, pack: Path, paths: list[Path]) -> dict[str, Pass]:
+    packed, fast = Pack(str(pack), "."), Pack(str(pack), ".", fast_jpeg=True)
+    folder = Folder(images, ".", masks)
     return {
         "lightly MoCoV2Transform": lightly("MoCoV2Transform", paths),
         "OpenCV and stock Albumentations": stock(paths),
-        "moco_v2, exact": ours("moco_v2", folder, False),
-        "moco_v2, exact, bg": ours("moco_v2", folder, True),
-        "moco_v2, exact, bg, first epoch": first_epoch(folder),
+        "moco_v2, exact": ours("moco_v2", packed, False),
+        "moco_v2, exact, bg": ours("moco_v2", packed, True),
+        "moco_v2, exact, bg, first epoch": first_epoch(lambda: Pack(str(pack), ".")),
+        "moco_v2, exact, folders": ours("moco_v2", folder, False),
+        "moco_v2, exact, bg, folders": ours("moco_v2", folder, True),
+        "moco_v2, exact, bg, folders, first epoch": first_epoch(lambda: copy.deepcopy(folder)),
         "moco_v2, fast": ours("moco_v2", fast, False, "views.color=fast"),
         "moco_v2, fast, bg": ours("moco_v2", fast, True, "views.color=fast"),
         "floor": floor(paths),
-        "moco_v2, photometric part on the device, bg": ours("moco_v2", folder, True, "views.photometric=device"),
+        "moco_v2, photometric part on the device, bg": ours("moco_v2", packed, True, "views.photometric=device"),
         "lightly BYOLTransform": lightly("BYOLTransform", paths),
-        "byol, exact, bg": ours("byol", folder, True),
+        "byol, exact, bg": ours("byol", packed, True),
         "lightly SwaVTransform": lightly("SwaVTransform", paths),
-        "swav, exact, bg": ours("swav", folder, True),
+        "swav, exact, bg": ours("swav", packed, True),
     }
 
 
@@ -218,11 +227,12 @@ def main() -> None:
         images, masks = options.images, options.masks
         if images is None:
             images, masks = make_photographs(Path(made), options.photographs)
-        folder = Folder(images, ".", masks)
-        paths = [images / name for name in folder.ids][: len(folder) // BATCH * BATCH]
+        pack = Path(made) / "pack"
+        make_pack(str(images), str(masks), str(pack))
+        names = Pack(str(pack), ".").ids
+        paths = [images / name for name in names][: len(names) // BATCH * BATCH]
         size = statistics.mean(path.stat().st_size for path in paths)
-        fast = Folder(images, ".", masks, fast_jpeg=True)
-        seconds = measure(contestants(folder, fast, paths), options.rounds)
+        seconds = measure(contestants(images, masks, pack, paths), options.rounds)
     load_average = os.getloadavg()[1]
     text = table(seconds, len(paths))
     found = summary(seconds)

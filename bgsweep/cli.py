@@ -133,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     masks = commands.add_parser("masks", help="make foreground masks, learn them, score them, look at them")
     _mask_commands(masks.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser))
 
+    pack = _command(commands, "pack", "write photographs and masks into a few large files", _pack, "show_pack")
+    pack.add_argument("images", help="folder that holds the splits, or a URI such as s3://bucket/folder")
+    pack.add_argument("masks", help="folder or URI that mirrors it, a PNG for each image")
+    pack.add_argument("--out", required=True, help="folder or URI to write, which must not exist")
+
     doctor = _command(commands, "doctor", "say what is here and what is missing for what", _doctor, "show_doctor")
     doctor.add_argument("file", nargs="?", type=Path, help="also check this file's data, device and tracking")
     _store_argument(doctor)
@@ -372,6 +377,12 @@ def _preview(options: argparse.Namespace) -> dict[str, Any]:
     from bgsweep.preview import preview
 
     return preview(file, options.out, options.images)
+
+
+def _pack(options: argparse.Namespace) -> dict[str, Any]:
+    from bgsweep.packing import make_pack
+
+    return make_pack(options.images, options.masks, options.out)
 
 
 def _masks_make(options: argparse.Namespace) -> dict[str, Any]:

@@ -219,6 +219,12 @@ def show_doctor(result: dict[str, Any]) -> str:
     return _text(table)
 
 
+def show_pack(result: dict[str, Any]) -> str:
+    lines = [f"{result['images']} images in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}"]
+    lines += [f"  mask cannot be read, left out in training: {name}" for name in result["unreadable"]]
+    return "\n".join([*lines, f"to train from it: data.pack={result['out']}"])
+
+
 def show_masks_make(result: dict[str, Any]) -> str:
     """Counts, odd foregrounds, and all images without a mask, by name."""
     shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())

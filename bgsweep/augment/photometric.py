@@ -30,6 +30,7 @@ ROW = 11
 # Sigma in steps finer than anyone can see, so that a few hundred kernels serve all views.
 _SIGMA_STEP = 1 / 128
 _UNSEEN = np.zeros(4)
+_UNCHANGED = np.eye(3, 4)
 
 
 class Photometry(NamedTuple):
@@ -161,7 +162,7 @@ class _Canvas:
     def change(self, operation: int, factor: float) -> None:
         if self.may_clip:
             self._settle()
-        matrix = np.eye(3, 4) if self.pending is None else self.pending
+        matrix = _UNCHANGED if self.pending is None else self.pending
         mean = np.array([*cv2.mean(self.picture)[:3], 1.0]) if operation == CONTRAST else _UNSEEN
         self.pending = changed(matrix, operation, factor, mean)
         self.may_clip = self.clips and factor > 1

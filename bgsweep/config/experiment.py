@@ -54,6 +54,8 @@ class Data(Section):
 
     images: str = Field("sample", description="folder that holds the splits, or `sample`")
     masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
+    pack: str | None = Field(None, description="folder or URI that `bgsweep pack` wrote, in place of both")
+    pack_cache_gb: NonNegative = Field(20.0, description="local disk for the shards of a pack that a URI names, in GB")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
     validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
     test: str | None = Field("test", description="sub-folder; null evaluates on the validation split")
@@ -72,12 +74,22 @@ class Data(Section):
             raise ValueError("a split is a sub-folder of data.images; it cannot lead out of it")
         return split
 
-    @field_validator("images", "masks")
+    @field_validator("images", "masks", "pack")
     @classmethod
     def _no_credentials(cls, place: str | None) -> str | None:
         if place and re.search("//[^/]*@", place):
             raise ValueError("credentials in an address would be logged; give them by environment variables")
         return place
+
+    @property
+    def has_masks(self) -> bool:
+        return self.images == "sample" or self.masks is not None or self.pack is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pack is not None and (self.images != "sample" or self.masks is not None):
+            raise ValueError("pack: holds photographs and masks, so that images and masks cannot be named beside it")
+        return self
 
 
 class Views(Section):
@@ -222,13 +234,13 @@ class Experiment(Section):
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
                 f"workers.count {self.workers.count}"
             )
-        if self.background.active and self.data.images != "sample" and self.data.masks is None:
+        if self.background.active and not self.data.has_masks:
             raise ValueError(
                 "background: background augmentations need a foreground mask for every image; set data.masks"
             )
-        if self.data.shortcut is not None and self.data.images != "sample" and self.data.masks is None:
+        if self.data.shortcut is not None and not self.data.has_masks:
             raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
-        if self.data.mask_noise.active and self.data.images != "sample" and self.data.masks is None:
+        if self.data.mask_noise.active and not self.data.has_masks:
             raise ValueError("data.mask_noise: there are no masks to spoil; set data.masks")
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:

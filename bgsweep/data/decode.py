@@ -50,7 +50,11 @@ def decode_mask(data: bytes, name: str, image_size: Size, image_name: str, resiz
         UnreadableImage: the file is truncated, damaged or no image.
         UserError: the mask has another size than the photograph.
     """
-    mask = read_gray(data, name)
+    return bring_mask(read_gray(data, name), name, image_size, image_name, resize)
+
+
+def bring_mask(mask: Mask, name: str, image_size: Size, image_name: str, resize: int | None = None) -> Mask:
+    """A decoded mask at the size that `decode_image` gives its photograph; raises UserError as `decode_mask` does."""
     size = mask.shape[0], mask.shape[1]
     if size != image_size:
         raise UserError(

@@ -4,10 +4,24 @@ import hashlib
 from collections.abc import Iterable
 
 
+class Digest:
+    """SHA-256 over names and contents, in their order."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, name: str, content: bytes) -> None:
+        self._total.update(b"%s\0%d\0" % (name.encode("utf-8", "surrogateescape"), len(content)))
+        self._total.update(content)
+
+    def value(self) -> str:
+        """The first 16 hex digits."""
+        return self._total.hexdigest()[:16]
+
+
 def digest(names: Iterable[str], contents: Iterable[bytes]) -> str:
-    """First 16 hex digits of the SHA-256 over names and contents, in their order."""
-    total = hashlib.sha256()
+    """The `Digest` of so many files."""
+    total = Digest()
     for name, content in zip(names, contents, strict=True):
-        total.update(b"%s\0%d\0" % (name.encode("utf-8", "surrogateescape"), len(content)))
-        total.update(content)
-    return total.hexdigest()[:16]
+        total.add(name, content)
+    return total.value()

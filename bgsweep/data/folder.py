@@ -57,10 +57,10 @@ class Folder:
         self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
         names = _scan(self._images, SUFFIXES)
-        _check_count(self._images, names)
-        own = _class_of_each(self._images, names)
+        check_count(self._images, names)
+        own = class_of_each(self._images, names)
         self.classes: Sequence[str] = sorted(set(own) - {""}) if classes is None else classes
-        self.labels = _labels(self._images, own, self.classes)
+        self.labels = labels_of(self._images, own, self.classes)
         self.ids: Sequence[str] = Names(names)
         if masks is not None:
             self._masks = _split_folder(masks, split, "data.masks")
@@ -112,15 +112,15 @@ class Folder:
 def _split_folder(root: Path, split: str, key: str) -> Path:
     if not root.is_dir():
         siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
-        raise UserError(f"{key}: no folder {root}; {_nearest(root.name, siblings)}")
+        raise UserError(f"{key}: no folder {root}; {nearest(root.name, siblings)}")
     folder = root / split
     if not folder.is_dir():
         splits = [path.name for path in root.iterdir() if path.is_dir()]
-        raise UserError(f"{key}: {root} has no split {split!r}; {_nearest(split, splits)}")
+        raise UserError(f"{key}: {root} has no split {split!r}; {nearest(split, splits)}")
     return folder
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -141,14 +141,14 @@ def _scan(folder: Path, suffixes: tuple[str, ...], below: str = "") -> list[str]
     return sorted(found)
 
 
-def _check_count(folder: Path, names: Sequence[str]) -> None:
+def check_count(folder: Path | str, names: Sequence[str]) -> None:
     if not names:
         raise UserError(f"{folder}: no images in it ({' '.join(SUFFIXES)}); put them there, in one folder a class")
     if len(names) == 1:
         raise UserError(f"{folder}: only one image in it ({names[0]}); nothing can be learnt from fewer than two")
 
 
-def _class_of_each(folder: Path, names: Sequence[str]) -> list[str]:
+def class_of_each(folder: Path | str, names: Sequence[str]) -> list[str]:
     """The first folder in each name; empty strings where there are no folders."""
     classes = [name.partition("/")[0] if "/" in name else "" for name in names]
     for (before, name), (after, other) in pairwise(zip(classes, names, strict=True)):
@@ -158,10 +158,10 @@ def _class_of_each(folder: Path, names: Sequence[str]) -> list[str]:
     return classes
 
 
-def _labels(folder: Path, own: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int64]:
     numbers = {"": UNLABELLED} | {name: number for number, name in enumerate(classes)}
     for unknown in sorted(set(own) - numbers.keys()):
-        raise UserError(f"{folder}/{unknown}: the training split has no such class; {_nearest(unknown, classes)}")
+        raise UserError(f"{folder}/{unknown}: the training split has no such class; {nearest(unknown, classes)}")
     return np.array([numbers[name] for name in own], np.int64)
 
 

@@ -11,6 +11,7 @@ from bgsweep.data.derived import Cached, hold_out
 from bgsweep.data.embedded import EmbeddedSample
 from bgsweep.data.folder import Folder
 from bgsweep.data.mask_noise import NoisyMasks
+from bgsweep.data.pack import Pack
 from bgsweep.data.pools import BackgroundPools
 from bgsweep.data.sample import Source
 from bgsweep.data.shortcut import ClassPools, Recomposed
@@ -73,6 +74,8 @@ def _open(data: Data) -> Splits:
 
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
+    if data.pack is not None:
+        return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
     if data.images == "sample":
         return EmbeddedSample(split, data.resize, data.fast_jpeg)
     masks = None if data.masks is None else _here(data.masks, split, "data.masks")
