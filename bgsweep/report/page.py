@@ -53,7 +53,7 @@ def page(told: Told) -> str:
     context = {
         "name": told.name,
         "file": file,
-        "space": {key: _range(one) for key, one in file.space.parameters.items()},
+        "space": {key: "; ".join(map(_range, ones)) for key, ones in file.space.parameters.items()},
         "config": yaml.safe_dump(told.manifest["file"], sort_keys=False),
         "digest": told.manifest["digest"],
         "tags": told.tags,
@@ -206,10 +206,11 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 def _range(one: Any) -> str:
     """A distribution in words."""
+    only = "".join(f", where {key} is {' or '.join(map(str, values))}" for key, values in one.when.items())
     if one.bounds is None:
-        return "one of " + ", ".join(map(str, one.options))
+        return "one of " + ", ".join(map(str, one.options)) + only
     kind = " (log)" if one.loguniform else f", step {one.quniform[2]:g}" if one.quniform else ""
-    return f"{one.bounds[0]:g} to {one.bounds[1]:g}{kind}"
+    return f"{one.bounds[0]:g} to {one.bounds[1]:g}{kind}{only}"
 
 
 def _rendered(context: dict[str, Any], figures: dict[str, charts.Figure]) -> str:

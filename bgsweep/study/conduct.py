@@ -61,7 +61,7 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
     options = {key: {"choice": list(dict.fromkeys(point[key] for point in points))} for key in keys}
     tree = dump(file)
     name = f"study-{runs[0].method}"
-    tree |= {"name": name, "space": {"parameters": options, "points": points}, "register": {"name": f"bgsweep-{name}"}}
+    tree |= {"name": name, "space": {**options, "points": points}, "register": {"name": f"bgsweep-{name}"}}
     tree["search"] |= {"algorithm": "random", "trials": len(points), "baseline": False, "scheduler": "none"}
     return tree
 

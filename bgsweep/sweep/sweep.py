@@ -189,6 +189,8 @@ def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: l
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Trials run where the driver does, so that paths in the file mean the same to both.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     tuner = tune.Tuner(
         trainable(file, place),

@@ -11,7 +11,7 @@ CONFIG = MaskTraining(
     side=32,
     rounds=1,
     epochs=8,
-    student_epochs=8,
+    student_epochs=16,
     batch_size=8,
     lr=3e-3,
     encoder=Encoder(name="resnet10", width=16),

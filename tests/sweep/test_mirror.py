@@ -31,7 +31,8 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
         wait(lambda: status(None, STORE)["sweeps"] and status("one", STORE)["sweeps"][0]["trials"])
         (found,) = status(None, STORE)["sweeps"]
         assert (found["sweep"], found["state"], found["trials"][0]["id"]) == ("one", "running", "t00")
-        journal.write("result", id="t00", epoch=1, metrics={"knn_top1": 0.5}, seconds=1.0, checkpoint="s3://bucket/x")
+        measured = {"epoch": 1, "metrics": {"knn_top1": 0.5}, "history": [], "seconds": 1.0}
+        journal.write("result", id="t00", run_id="r", checkpoint="s3://bucket/x", **measured)
         wait(lambda: status("one", STORE)["sweeps"][0]["trials"][0]["checkpoint"] == "s3://bucket/x")
         assert stop("one", STORE) == {"sweep": "one"}
         wait(stop_file(folder).exists)
