@@ -300,9 +300,7 @@ def _failures(trial: dict[str, Any]) -> str:
 
 def _comparison(result: dict[str, Any]) -> str:
     names = [name for name in ("best", "baseline", "champion", "untrained") if result.get(name)]
-    table = Table(
-        title="Test photographs, unseen by the search, in %", title_justify="left", box=None, pad_edge=False
-    )
+    table = Table(title="Test photographs, unseen by the search, in %", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in names:
         origin = result[name].get("trial") or f"version {result[name].get('version')}"

@@ -40,7 +40,7 @@ class Share:
     def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
         self._room, self._most, self._warm = room, most, warm
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
-        here: Any = ray.remote(num_cpus=0)(_Here)
+        here: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Here)  # its node may die
         self._actor = here.options(name=self._name, namespace=_NAMESPACE).remote()
         ray.get(self._actor.__ray_ready__.remote())
         self._asked, self._found = -_ASK_EVERY, 1
@@ -49,8 +49,8 @@ class Share:
         if time.monotonic() - self._asked >= _ASK_EVERY:
             self._asked = time.monotonic()
             actors = ray.util.list_named_actors(all_namespaces=True)
-            sweeps = sorted(actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE)
-            self._found = self._part(sweeps)
+            others = (actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE)
+            self._found = self._part(sorted({self._name, *others}))
         return self._found
 
     def _part(self, sweeps: list[str]) -> int:
