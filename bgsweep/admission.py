@@ -107,7 +107,7 @@ def _words(bundles: Sequence[Resources]) -> str:
 
 def _shapes() -> str:
     counts = Counter((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes())
-    return "nodes of " + ", ".join(_shape(*shape, count) for shape, count in counts.items())
+    return "nodes of " + ", ".join(_shape(*shape, count) for shape, count in sorted(counts.items()))
 
 
 def _shape(cpus: float, gpus: float, count: int) -> str:

@@ -10,3 +10,8 @@ class UserError(Exception):
 def without_password(text: str) -> str:
     """An address, or a text with one, as it may be shown and logged."""
     return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else as a user may read it."""
+    return without_password(" ".join(str(error).split())) or type(error).__name__

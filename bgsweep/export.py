@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.tracking import Tracker
-from bgsweep.tracking.writer import one_line, without_password
 
 
 def log_encoder(

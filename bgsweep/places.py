@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 Place = str | Path
 """A folder or file of this machine, or a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``)."""
@@ -39,7 +39,7 @@ def filesystem(place: Place) -> tuple[Any, str]:
     try:
         found, root = FileSystem.from_uri(str(place))
     except (ArrowInvalid, OSError) as error:
-        raise UserError(f"{place}: {_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
+        raise UserError(f"{place}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
     return found, root.rstrip("/")
 
 
@@ -61,7 +61,7 @@ def put(folder: Path, place: Place) -> None:
     try:
         copy_files(str(folder), root, LocalFileSystem(), where)
     except OSError as error:
-        raise UserError(f"{place}: cannot be written: {_line(error)}") from error
+        raise UserError(f"{place}: cannot be written: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:
     try:
         infos = where.get_file_info(FileSelector(root, recursive=True))
     except OSError as error:
-        raise UserError(f"{place}: {_line(error)}; check the address and the credentials") from error
+        raise UserError(f"{place}: {one_line(error)}; check the address and the credentials") from error
     found = [
         (info.path.removeprefix(root).lstrip("/"), info.size, info.mtime_ns or 0)
         for info in infos
@@ -153,7 +153,7 @@ def _copy(place: Place, where: Any, root: str, files: Sequence[tuple[str, int, i
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(copy, [name for name, *_ in files]))
     except OSError as error:
-        raise UserError(f"{place}: cannot be copied to {folder}: {_line(error)}") from error
+        raise UserError(f"{place}: cannot be copied to {folder}: {one_line(error)}") from error
 
 
 def _check_room(folder: Path, needed: int, place: str) -> None:
@@ -163,7 +163,3 @@ def _check_room(folder: Path, needed: int, place: str) -> None:
             f"{place} has {needed / 2**30:.1f} GiB and {folder} room for {free / 2**30:.1f}; "
             "set BGSWEEP_CACHE to a folder on a larger disk"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

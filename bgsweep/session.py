@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 # Ray Train answers a report only when its controller polls: at the default of 2 s, that is 2 s an epoch.
 _WORKER_ENVIRONMENT = {
@@ -51,9 +51,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
                 **common,
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
-        raise UserError(
-            f"Ray cannot be reached at {address or 'this machine'}: {' '.join(str(error).split())}"
-        ) from error
+        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {one_line(error)}") from error
     if main:  # Ray has put a handler of its own there, which ends the process without a word
         signal.signal(signal.SIGTERM, on_stop)
     for name in ("ray", "ray.train", "ray.data"):

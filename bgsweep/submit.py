@@ -15,10 +15,9 @@ from urllib.parse import urlparse
 
 from bgsweep import handover
 from bgsweep.config import SweepFile, load
-from bgsweep.errors import UserError, without_password
+from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.places import is_remote
 from bgsweep.sweep.journal import sweep_name
-from bgsweep.tracking.writer import one_line
 
 # Where a sweep leaves its checkpoints unless --store says so; the shell of the cluster's head resolves it.
 CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'

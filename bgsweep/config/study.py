@@ -16,7 +16,7 @@ from bgsweep.config.search import Search
 from bgsweep.config.section import Section, nearest
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
-from bgsweep.errors import UserError, without_password
+from bgsweep.errors import UserError, one_line, without_password
 
 
 class SweepFile(Section):
@@ -198,7 +198,7 @@ def _mapping(path: Path, section: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from error
     if tree is not None and not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with `{section}:` at its top, found {type(tree).__name__}")
     return tree or {}

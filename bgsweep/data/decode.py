@@ -10,7 +10,7 @@ import simplejpeg  # type: ignore[import-untyped]
 from PIL import ImageOps
 
 from bgsweep.data.sample import Image, Mask
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 Size = tuple[int, int]
 
@@ -132,7 +132,7 @@ def _decode_any(data: bytes, name: str) -> tuple[Image, Size]:
         with PIL.Image.open(io.BytesIO(data)) as file:
             image = _rgb(ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
-        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(str(error).split())
+        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else one_line(error)
         raise UnreadableImage(f"{name}: cannot be read ({reason}); replace or remove it") from error
     return image, (image.shape[0], image.shape[1])
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 _log = logging.getLogger(__name__)
 _PIECE = 8 << 20
@@ -164,13 +164,13 @@ class RemoteShards:
                 filesystem, root = FileSystem.from_uri(self.place)
             except (ArrowInvalid, OSError) as error:
                 cure = "name a folder or a URI such as s3://bucket/pack"
-                raise UserError(f"data.pack: {self.place}: {' '.join(str(error).split())}; {cure}") from error
+                raise UserError(f"data.pack: {self.place}: {one_line(error)}; {cure}") from error
             self._now["connection"] = filesystem, root.rstrip("/")
         connection: tuple[Any, str] = self._now["connection"]
         return connection
 
     def _unreachable(self, error: Exception) -> UserError:
-        return UserError(f"{self.place}: {' '.join(str(error).split())}; check the address and the credentials")
+        return UserError(f"{self.place}: {one_line(error)}; check the address and the credentials")
 
 
 def cache_root() -> Path:

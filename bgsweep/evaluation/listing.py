@@ -13,7 +13,7 @@ from torchvision.transforms import functional as transform
 
 from bgsweep.config import Pictures
 from bgsweep.data import Image
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 See = Callable[[Path], Image]
@@ -101,7 +101,7 @@ def read_rgb(path: Path) -> PIL.Image.Image:
         with PIL.Image.open(path) as file:
             return file.convert("RGB")
     except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); unpack the set again") from error
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); unpack the set again") from error
 
 
 def class_folders(root: Path, wanted: int, like: str) -> list[Path]:

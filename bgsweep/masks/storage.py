@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bgsweep.data.decode import UnreadableImage
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 _PARTIAL = ".partial"
 
@@ -54,7 +54,7 @@ def open_tree(place: str) -> Tree:
     try:
         filesystem, root = FileSystem.from_uri(place)
     except (ArrowInvalid, OSError) as error:
-        raise UserError(f"{place}: {_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
+        raise UserError(f"{place}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
     return RemoteTree(place, filesystem, root)
 
 
@@ -98,7 +98,7 @@ class LocalTree:
                 partial.unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise _unwritable(str(path), error.strerror or _line(error)) from error
+            raise _unwritable(str(path), error.strerror or one_line(error)) from error
 
     def sweep(self) -> None:
         for path in self.root.rglob(f".*{_PARTIAL}"):
@@ -136,7 +136,9 @@ class RemoteTree:
         except FileNotFoundError as error:
             raise UnreadableImage(f"{self.place}/{name}: no such object") from error
         except OSError as error:
-            raise UserError(f"{self.place}/{name}: {_line(error)}; run the command again to go on from here") from error
+            raise UserError(
+                f"{self.place}/{name}: {one_line(error)}; run the command again to go on from here"
+            ) from error
 
     def write(self, name: str, data: bytes) -> None:
         path = f"{self._root}/{name}"
@@ -150,7 +152,7 @@ class RemoteTree:
             if self._renames:
                 self._filesystem.move(partial, path)
         except OSError as error:
-            raise _unwritable(f"{self.place}/{name}", _line(error)) from error
+            raise _unwritable(f"{self.place}/{name}", one_line(error)) from error
 
     def sweep(self) -> None:
         for name, _ in self._scan():
@@ -163,7 +165,7 @@ class RemoteTree:
         try:
             infos = self._filesystem.get_file_info(FileSelector(self._root, allow_not_found=True, recursive=True))
         except OSError as error:
-            raise UserError(f"{self.place}: {_line(error)}; check the address and the credentials") from error
+            raise UserError(f"{self.place}: {one_line(error)}; check the address and the credentials") from error
         for info in infos:
             if info.type == FileType.File:
                 changed = info.mtime_ns / 1e9 if info.mtime_ns else 0.0
@@ -172,7 +174,3 @@ class RemoteTree:
 
 def _unwritable(path: str, reason: str) -> UserError:
     return UserError(f"{path}: cannot be written: {reason}; what is finished is kept: mend this and run it again")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.augment.composite import Image, Mask
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.masks.cut import grabcut, shrunk
 
 Floats = npt.NDArray[np.float32]
@@ -125,5 +125,5 @@ def _session(weights: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(weights, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions have no common parent
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"--weights: not a network that ONNX Runtime can load ({reason})") from error

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from bgsweep.augment.composite import Mask, foreground_area
 from bgsweep.data.decode import UnreadableImage, decode_image, read_gray
 from bgsweep.data.folder import mask_name
+from bgsweep.errors import one_line
 from bgsweep.masks.methods import MaskMethod
 from bgsweep.masks.storage import Tree
 
@@ -76,7 +77,7 @@ class Worker:
                 outcomes.append(Outcome(name, 0.0, "", str(error).removeprefix(f"{name}: ")))
             except (cv2.error, np.linalg.LinAlgError, MemoryError) as error:
                 # One odd photograph must not stop millions of others; it is named in the report.
-                outcomes.append(Outcome(name, 0.0, "", f"no mask can be made of it ({' '.join(str(error).split())})"))
+                outcomes.append(Outcome(name, 0.0, "", f"no mask can be made of it ({one_line(error)})"))
 
 
 def _outcome(name: str, mask: Mask, data: bytes) -> Outcome:

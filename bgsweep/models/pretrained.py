@@ -13,7 +13,7 @@ from torchvision import models
 from torchvision.models.resnet import ResNet
 
 from bgsweep.config import Encoder
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.models.encoders import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -199,7 +199,7 @@ def _downloaded(make: Any, name: str) -> nn.Module:
     try:
         network: nn.Module = make()
     except Exception as error:  # each hub has its own errors where there is no connection
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)[:120]
         raise UserError(
             f"{name}: its published weights cannot be downloaded ({reason}); name a file of weights: {name}=FILE"
         ) from error

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from bgsweep.config import Experiment, SweepFile, load
 from bgsweep.config.section import Probability, Section
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 
 NONE = "none"
 _OFF = {"background.remove": 0.0, "background.random": 0.0}
@@ -71,7 +71,7 @@ def read_study(path: Path, form: Literal["quick", "gpu"] | None, overrides: Sequ
     try:
         file = StudyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error

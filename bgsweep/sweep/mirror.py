@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.places import Place, below, filesystem, is_remote
 from bgsweep.sweep.journal import CARRIED, stop_file
 
@@ -39,7 +39,7 @@ def local_store(store: Place, name: str | None = None) -> Iterator[Path]:
             for path in [f"{root}/sweeps/{name}"] if name else _sweeps(where, root):
                 _pull(where, path, Path(folder, "sweeps", path.rpartition("/")[2]))
         except OSError as error:
-            raise UserError(f"{store}: {' '.join(str(error).split())}; check address and credentials") from error
+            raise UserError(f"{store}: {one_line(error)}; check address and credentials") from error
         yield Path(folder)
 
 
@@ -74,9 +74,7 @@ class Kept:
                 if rounds % _ASK_EVERY == 0 and _changed(self._where, self._stop) is not None:
                     stop_file(self._folder).touch()
             except OSError as error:  # it is tried again at the next round
-                _log.warning(
-                    "the sweep's journal cannot be carried to %s: %s", self._root, " ".join(str(error).split())
-                )
+                _log.warning("the sweep's journal cannot be carried to %s: %s", self._root, one_line(error))
 
     def _carry(self) -> None:
         for name in CARRIED:

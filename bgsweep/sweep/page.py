@@ -8,12 +8,11 @@ from typing import Any
 
 import ray
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.places import Place
 from bgsweep.sweep.journal import find_sweep, read_journal
 from bgsweep.sweep.mirror import local_store
 from bgsweep.tracking import Tracker, tracking_uri
-from bgsweep.tracking.writer import one_line
 
 FILE = "report.html"
 

@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 from bgsweep.handover import KEYS
 from bgsweep.places import Place, below, is_remote
 from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
@@ -47,7 +47,7 @@ from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.proposals import Proposals, total_trials, trial_name
 from bgsweep.sweep.scheduler import build_scheduler
 from bgsweep.sweep.trial import WAITING_CPUS, dump, set_up, trainable
-from bgsweep.tracking import Tracker, tracking_uri, without_password
+from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.provenance import owner
 
 

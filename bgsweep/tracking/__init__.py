@@ -3,6 +3,5 @@
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.provenance import provenance
 from bgsweep.tracking.tracker import Tracker
-from bgsweep.tracking.writer import without_password
 
-__all__ = ["Tracker", "provenance", "tracking_uri", "without_password"]
+__all__ = ["Tracker", "provenance", "tracking_uri"]

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.places import Place, is_remote
-from bgsweep.tracking.writer import one_line, without_password
 
 
 def tracking_uri(store: Place) -> str:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepFile
+from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
-from bgsweep.tracking.writer import Writer, without_password
+from bgsweep.tracking.writer import Writer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 T = TypeVar("T")

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from bgsweep.errors import UserError
-from bgsweep.errors import without_password as without_password
+from bgsweep.errors import UserError, one_line
 
 T = TypeVar("T")
 
@@ -81,11 +80,6 @@ class Writer:
                 return answer
             time.sleep(pause)
             pause = min(2 * pause, 10)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as a user may read it."""
-    return without_password(" ".join(str(error).split())) or type(error).__name__
 
 
 def _final(error: Exception) -> bool:
