@@ -101,3 +101,14 @@ def test_import_brings_in_nothing_heavy(module: str, absent: str) -> None:
     look = f"import sys, {module}; print(*set(sys.modules) & set({absent!r}.split()))"
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("arguments", ["--help", "sweep --help", "masks make --help"])
+def test_help_is_told_without_anything_heavy(arguments: str) -> None:
+    look = (
+        "import atexit, sys; from bgsweep.cli import main; "
+        "atexit.register(lambda: print(*set(sys.modules) & {'torch', 'ray', 'mlflow', 'cv2'}, file=sys.stderr)); "
+        f"main({arguments.split()})"
+    )
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert "usage: bgsweep" in found.stdout and found.stderr.split() == []

@@ -1,0 +1,140 @@
+"""What surrounds a run: Ray Train, a second worker, the command line's start, the memory of a process that trains.
+
+    python benchmarks/around.py [--epochs 8] [--rounds 2] [--record] [--json]
+
+The same experiment is trained in a process of its own, by Ray Train with one worker and by Ray Train with two, in
+turn, round after round; a worker has one core and makes its views itself. Seconds an epoch go from the first epoch's
+report to the last but one's (the last epoch is evaluated too), checkpoints included and start-up left out; ratios are
+medians over the rounds. `import_s` and `help_s` are medians of fresh processes. Memory is what a training process holds
+resident, and what of it is its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import markdown, parser_of, report
+from sweep import watch
+
+STARTS = 11
+HOMES = {"in-process": 0, "Ray Train, one worker": 1, "Ray Train, two workers": 2}
+"""How many workers of Ray Train; 0: none of it."""
+
+EXPERIMENT = {
+    "data": {"images": "sample", "resize": 40, "cache": True, "loader_workers": 0},
+    "views": {"size": 32},
+    "background": {"remove": 0.2, "random": 0.2},
+    "method": {"queue_size": 960, "hidden_dim": 256},
+    "encoder": {"name": "resnet18"},
+    "training": {"batch_size": 64},
+    "workers": {"device": "cpu"},
+}
+PROBE = """
+import contextlib, json, sys, time
+from pathlib import Path
+import psutil
+from bgsweep.config import load
+from bgsweep.pretrain import _train_here, _train_on_ray
+from bgsweep.session import ray_session
+
+def trainer():
+    family = psutil.Process().children(recursive=True)
+    workers = [child for child in family if "RayTrainWorker" in " ".join(child.cmdline())]
+    return workers[0] if workers else psutil.Process()
+
+def on_epoch(metrics, checkpoint):
+    stamps.append(time.perf_counter())
+    if len(stamps) == 2:
+        found = trainer().memory_full_info()
+        memory.extend([found.rss, found.uss])
+
+if __name__ == "__main__":
+    workers, stamps, memory = int(sys.argv[2]), [], []
+    file = load(Path(sys.argv[1]), [f"workers.count={max(1, workers)}"])
+    folder = Path(sys.argv[1]).parent / "store"
+    with ray_session(workers, dashboard=True) if workers else contextlib.nullcontext():
+        _train_on_ray(file, folder, on_epoch, 1) if workers else _train_here(file, folder, on_epoch)
+    print(json.dumps([(stamps[-2] - stamps[0]) / (len(stamps) - 2), *memory]))
+"""
+
+
+def trained(workers: int, epochs: int) -> tuple[float, int, int]:
+    """Seconds an epoch, and resident and private bytes of a process that trains."""
+    with tempfile.TemporaryDirectory() as place:
+        file, probe = Path(place, "file.yaml"), Path(place, "probe.py")
+        tree = {"experiment": {**EXPERIMENT, "training": {**EXPERIMENT["training"], "epochs": epochs}}}
+        file.write_text(yaml.safe_dump({**tree, "evaluate": {"every": epochs}}), encoding="utf-8")
+        probe.write_text(PROBE, encoding="utf-8")
+        command = [sys.executable, str(probe), str(file), str(workers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    seconds, resident, private = json.loads(done.stdout.splitlines()[-1])
+    return seconds, resident, private
+
+
+def start_seconds(*arguments: str) -> float:
+    """Median seconds of fresh Python processes."""
+    times = []
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def trial_memory() -> int:
+    """Private bytes of the actor of a sweep's trials, of a network of no size to speak of."""
+    with tempfile.TemporaryDirectory() as place:
+        return max(actor for _, _, actor in watch(Path(place, "sweep"), 2)[1])
+
+
+def measure(epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
+    """Each home's seconds an epoch, interleaved, and its resident and private bytes."""
+    seconds: dict[str, list[float]] = {home: [] for home in HOMES}
+    memory = {}
+    for _ in range(rounds):
+        for home, workers in HOMES.items():
+            took, *memory[home] = trained(workers, epochs)
+            seconds[home].append(took)
+    return seconds, memory
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    seconds, memory = measure(options.epochs, options.rounds)
+
+    def ratio(one: str, other: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 4)
+
+    alone, one, two = HOMES
+    found: dict[str, Any] = {
+        "ray_train_vs_in_process": ratio(one, alone),
+        "two_workers_vs_one": ratio(one, two),
+        "import_s": round(start_seconds("-c", "import bgsweep"), 3),
+        "help_s": round(start_seconds("-m", "bgsweep.cli", "--help"), 3),
+        "python_s": round(start_seconds("-c", "pass"), 3),
+        "trial_actor_private_mb": round(trial_memory() / 1e6),
+    }
+    rows = [
+        [home, f"{statistics.median(seconds[home]):.2f}", *(f"{held / 1e6:.0f}" for held in memory[home])]
+        for home in HOMES
+    ]
+    body = markdown(["home", "s an epoch", "resident, MB", "private, MB"], rows)
+    body += f"\n\nResNet-18, 32 px, 960 photographs an epoch, {options.epochs} epochs, {options.rounds} rounds, "
+    body += f"load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    report(options, "Around a run: Ray Train, workers, start, memory", "python benchmarks/around.py", body, found)
+
+
+if __name__ == "__main__":
+    main()
