@@ -62,9 +62,11 @@ def nodes() -> list[Resources]:
 def room(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
     """How many times all the bundles fit into the nodes at once, up to ``most``; each bundle lies on one node.
 
-    Large bundles are placed first. A share of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
+    Large bundles are placed first, and those without GPUs on nodes without where these have room, as Ray does. A share
+    of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
     """
     free = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
+    free.sort(key=lambda node: node["GPU"])
     wanted = sorted(map(_whole_shares, bundles), key=lambda bundle: (-bundle["GPU"], -bundle["CPU"]))
     for count in range(most):
         for bundle in wanted:

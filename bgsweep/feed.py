@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from bgsweep.config import Data
@@ -89,13 +90,13 @@ def _pool(node: str, process: str, count: int) -> list[Any]:
     }
     # Batches lie in Ray's store, where nobody may write; nobody does.
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-    return [ray.remote(_ViewMaker).options(**options).remote(os.getcwd()) for _ in range(count)]
+    return [ray.remote(_ViewMaker).options(**options).remote(Path.cwd()) for _ in range(count)]
 
 
 class _ViewMaker:
     """Makes batches in a process of its own. A `UserError` is handed over as a result: raised, it would be wrapped."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         begin()
         with suppress(OSError):  # relative places mean what they mean to the training, where there is its folder
             os.chdir(folder)
@@ -116,8 +117,8 @@ def _maker(held: Any) -> Maker:
     source = open_splits(data).train
     if fingerprint(source) != mark:
         raise UserError(
-            f"{source.name}: node {ray.util.get_node_ip_address()}, which makes views, has other photographs under this "
-            "name than the node that trains; bring them into line, or set data.loader: local"
+            f"{source.name}: node {ray.util.get_node_ip_address()}, which makes views, has other photographs under "
+            "this name than the node that trains; bring them into line, or set data.loader: local"
         )
     return Maker(source=source, **rest)
 

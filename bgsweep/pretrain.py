@@ -19,7 +19,7 @@ from bgsweep.tracking import Tracker, tracking_uri
 OnEpoch = Callable[[dict[str, Any], Place | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
 
-WORKERS_CURE = "workers.count, workers.cpus or workers.gpus"
+WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 _SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
 
@@ -42,12 +42,12 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     folder = store.absolute() / "pretrain" / experiment.digest
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    workers = experiment.workers
-    several = workers.count > 1
+    several = experiment.workers.count > 1
     check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
-    session = ray_session(workers.count * workers.cpus, dashboard=True) if several else contextlib.nullcontext()
+    cpus = worker_cpus(file)
+    session = ray_session(cpus, dashboard=several) if cpus else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:
-        if several:
+        if cpus:
             admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
         run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
         log_inputs(tracker, run, file)
@@ -169,9 +169,22 @@ def gpus_of_worker(file: SweepFile) -> float:
 
 
 def worker_bundles(file: SweepFile) -> list[dict[str, float]]:
-    """What the workers of one experiment ask of the cluster, each on one node."""
+    """What one experiment's workers, if they are on Ray Train, and its makers of views ask of the cluster."""
     workers = file.experiment.workers
-    return [{"CPU": workers.cpus, "GPU": gpus_of_worker(file)}] * workers.count
+    several = workers.count if workers.count > 1 else 0
+    each = {"CPU": workers.cpus, "GPU": gpus_of_worker(file)} if several else {}
+    return [each] * several + [{"CPU": 1.0}] * _view_makers(file)
+
+
+def worker_cpus(file: SweepFile) -> float:
+    """CPUs in all of `worker_bundles`, before there is a cluster to ask; 0: nothing of the experiment is on Ray."""
+    workers = file.experiment.workers
+    return (workers.count * workers.cpus if workers.count > 1 else 0) + _view_makers(file)
+
+
+def _view_makers(file: SweepFile) -> int:
+    data = file.experiment.data
+    return file.experiment.workers.count * (data.loader_workers or 0) if data.loader == "cluster" else 0
 
 
 def _forward_to(reports: Any) -> Any:

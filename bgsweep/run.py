@@ -16,6 +16,7 @@ from bgsweep.config import METRICS, Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.evaluation import Report, check, final, online
+from bgsweep.feed import RayFeed
 from bgsweep.models import ImageEncoder
 from bgsweep.places import Place, fetched
 from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
@@ -38,7 +39,8 @@ class Run:
         check(self.splits, file.evaluate)
         self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
         self.metrics: dict[str, float] = {}
-        self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size)
+        feed = RayFeed(self.experiment.data) if self.experiment.data.loader == "cluster" else None
+        self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
 
     @property
     def epoch(self) -> int:

@@ -28,6 +28,7 @@ def cpus(*counts: float) -> list[dict[str, float]]:
         ([{"CPU": 40.0, "GPU": 3.0}], [{"CPU": 1.0, "GPU": 0.3}], 9),  # three on each GPU
         ([{"CPU": 40.0, "GPU": 3.0}], [{"CPU": 1.0, "GPU": 0.6}], 3),
         ([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 4.0}], [{"CPU": 2.0, "GPU": 1.0}], 0),  # the GPUs' node lacks cores
+        ([{"CPU": 2.0, "GPU": 2.0}, {"CPU": 4.0}], [{"CPU": 1.0, "GPU": 1.0}, *cpus(1, 1)], 2),  # those without GPUs
     ],
 )
 def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundles: list[Any], times: int) -> None:

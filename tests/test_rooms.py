@@ -26,6 +26,7 @@ CORE = {
 
 OUTWARDS = [
     "training",
+    "feed",
     "run",
     "spread",
     "assess",

@@ -63,6 +63,9 @@ class Data(Section):
     resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
     fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
     cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
+    loader: Literal["local", "cluster"] = Field(
+        "local", description="who makes views: processes of this machine, or of the Ray cluster's nodes with free cores"
+    )
     loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
     shortcut: Shortcut | None = None
     mask_noise: MaskNoise = MaskNoise()
@@ -89,6 +92,10 @@ class Data(Section):
     def _check(self) -> Self:
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
             raise ValueError("pack: holds photographs and masks, so that images and masks cannot be named beside it")
+        if self.loader == "cluster" and not self.loader_workers:
+            raise ValueError(
+                "loader: cluster needs loader_workers: how many cores of the cluster make views for each worker"
+            )
         return self
 
 

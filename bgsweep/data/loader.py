@@ -3,11 +3,11 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.context import ForkServerContext
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -71,6 +71,12 @@ class Batch:
         return replace(self, **pinned)
 
 
+class Feed(Protocol):
+    """Who makes batches elsewhere, in the places' order: another machine's processes, for instance."""
+
+    def __call__(self, maker: "Maker", places: Sequence[Place], pin_memory: bool) -> Iterator["Batch | UserError"]: ...
+
+
 class Batches:
     """The batches that one worker of a run sees, epoch by epoch.
 
@@ -87,6 +93,7 @@ class Batches:
         workers: processes that make batches ahead, kept over all epochs; 0 makes them here, None fits the machine. Each
             imports the main script again, which must therefore guard what it runs by ``if __name__ == "__main__"``.
         pin_memory: put batches where a GPU can fetch them from; costs a CUDA context.
+        feed: makes the batches in place of `workers`.
 
     Raises:
         UserError: the source does not fill one batch.
@@ -102,21 +109,23 @@ class Batches:
         world_size: int = 1,
         workers: int | None = 0,
         pin_memory: bool = False,
+        feed: Feed | None = None,
     ) -> None:
         self.steps_per_epoch = len(source) // batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
                 f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of {source.name}"
             )
-        self._workers = default_loader_workers() if workers is None else workers
+        self._feed, self._pin_memory = feed, pin_memory
+        self._workers = 0 if feed else default_loader_workers() if workers is None else workers
         self._places = _Places()
-        self._maker = _Maker(source, pipeline, batch_size // world_size, batch_size, rank, seed)
+        self._maker = Maker(source, pipeline, batch_size // world_size, batch_size, rank, seed)
         self._loader = DataLoader(
             self._maker,
             batch_size=None,
             sampler=self._places,
             num_workers=self._workers,
-            worker_init_fn=_begin,
+            worker_init_fn=begin,
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
@@ -132,11 +141,17 @@ class Batches:
         Raises:
             UserError: a mask has another size than its image, or hardly any image can be read.
         """
-        self._places.now = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
-        for made in self._loader:
+        places = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
+        for made in self._made(places):
             if isinstance(made, UserError):
                 raise made
             yield made
+
+    def _made(self, places: list[Place]) -> Iterator[Batch | UserError]:
+        if self._feed is not None:
+            return self._feed(self._maker, places, self._pin_memory)
+        self._places.now = places
+        return iter(self._loader)
 
 
 def default_loader_workers() -> int:
@@ -159,7 +174,7 @@ class _Places(Sampler[Place]):
 
 
 @dataclass
-class _Maker(Dataset[Batch | UserError]):
+class Maker(Dataset[Batch | UserError]):
     """Makes whole batches by (epoch, step), in this process or, pickled, in another.
 
     A `UserError` is handed over like a batch: raised in a loader process, it would arrive wrapped in a traceback.
@@ -224,7 +239,7 @@ class _Row:
 class _Block:
     """Makes the views of one photograph after the other, and keeps what was decoded for donors in the same block."""
 
-    def __init__(self, maker: _Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
+    def __init__(self, maker: Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
         self.maker = maker
         self.epoch = epoch
         self.order = order
@@ -290,7 +305,8 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def _begin(worker: int) -> None:
-    # torch itself keeps to one thread in a loader process.
+def begin(worker: int = 0) -> None:
+    """Prepare a process for making batches on one core."""
+    torch.set_num_threads(1)
     cv2.setNumThreads(0)
     keep_freed_memory()

@@ -53,7 +53,7 @@ def open_splits(data: Data) -> Splits:
     Raises:
         UserError: one line that names what is missing, and where.
     """
-    return _open(data.model_copy(update={"loader_workers": None}))
+    return _open(data.model_copy(update={"loader": "local", "loader_workers": None}))
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepFile
 from bgsweep.errors import UserError
+from bgsweep.pretrain import worker_cpus
 from bgsweep.sweep.proposals import FIXED, NUMBER, fixed_points, total_trials
 from bgsweep.sweep.scheduler import build_scheduler
 
@@ -69,10 +70,8 @@ def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: 
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
     if epoch_seconds is not None:
         cost = Cost(epoch_seconds, start=RAY_TRAIN_START if several else 0.0)
-    elif several:
-        raise UserError(
-            f"plan: an epoch of {workers.count} workers cannot be measured by one process; give --epoch-seconds"
-        )
+    elif worker_cpus(file):
+        raise UserError("plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds")
     else:
         cost = measure(file)
     rows = []

@@ -19,7 +19,7 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError, without_password
 from bgsweep.handover import KEYS
 from bgsweep.places import Place, below, is_remote
-from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles
+from bgsweep.pretrain import WORKERS_CURE, gpus_of_worker, worker_bundles, worker_cpus
 from bgsweep.session import ray_session
 from bgsweep.sweep.fair import Fair, Share
 from bgsweep.sweep.finish import Ending, crown
@@ -63,6 +63,8 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
     """
     if file.search.scheduler == "pbt" and is_remote(store):
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
+    if file.search.scheduler == "pbt" and file.experiment.data.loader == "cluster":
+        raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader: use asha")
     name = name or sweep_name(file.name)
     uri = tracking_uri(store)
     with local_store(store) as folder:
@@ -92,7 +94,9 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
     with ray_session(_cpus(file), dashboard=several), Tracker(uri, file.name) as tracker:
         _admit(file)
         # Before anything waits for room: the other sweeps give way only to those that they know of.
-        share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm=not several)
+        # Trials that wait for views from cores of others' trials could wait for one another.
+        warm = not several and file.experiment.data.loader == "local"
+        share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm)
         _refuse_early(file)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
@@ -234,19 +238,18 @@ def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
 
 
 def _cpus(file: SweepFile) -> float:
-    workers = file.experiment.workers
-    return workers.count * workers.cpus + WAITING_CPUS if workers.count > 1 else file.search.cpus
+    return worker_cpus(file) + (WAITING_CPUS if file.experiment.workers.count > 1 else file.search.cpus)
 
 
 def _bundles(file: SweepFile) -> list[dict[str, float]]:
     """What one trial asks of the cluster."""
     if file.experiment.workers.count > 1:
         return [*worker_bundles(file), {"CPU": WAITING_CPUS}]
-    return [{"CPU": file.search.cpus, "GPU": file.search.gpus}]
+    return [{"CPU": file.search.cpus, "GPU": file.search.gpus}, *worker_bundles(file)]
 
 
 def _admit(file: SweepFile) -> None:
-    cure = WORKERS_CURE if file.experiment.workers.count > 1 else "search.cpus or search.gpus"
+    cure = WORKERS_CURE if worker_cpus(file) else "search.cpus or search.gpus"
     times = file.search.concurrent or 1
 
     def tell(line: str) -> None:

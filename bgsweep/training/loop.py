@@ -17,7 +17,7 @@ from bgsweep.augment.batched import render
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment, Training
-from bgsweep.data.loader import Batch, Batches
+from bgsweep.data.loader import Batch, Batches, Feed
 from bgsweep.data.sample import UNLABELLED, Source
 from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
@@ -42,7 +42,13 @@ class Pretraining:
     """
 
     def __init__(
-        self, experiment: Experiment, source: Source, placement: Placement, rank: int = 0, world_size: int = 1
+        self,
+        experiment: Experiment,
+        source: Source,
+        placement: Placement,
+        rank: int = 0,
+        world_size: int = 1,
+        feed: Feed | None = None,
     ) -> None:
         self.experiment = experiment
         self.placement = placement
@@ -62,6 +68,7 @@ class Pretraining:
             world_size=world_size,
             workers=experiment.data.loader_workers,
             pin_memory=placement.device.type == "cuda",
+            feed=feed,
         )
         if rank == 0:
             _log_scaling_rule(experiment)
