@@ -1,7 +1,8 @@
 """Batches made by processes of a Ray cluster, for nodes whose GPUs want more views than their own cores can make.
 
-Plain actors rather than Ray Data: they live as long as the process that trains, so that an epoch, and a sweep's next
-trial, begins without start-up, and batches come in the order in which they are asked for (benchmarks/loader.py compares).
+Plain actors rather than Ray Data (benchmarks/loader.py compares them): they live as long as the process that trains, so
+that an epoch, and a sweep's next trial, begins without start-up, and batches come in the order in which they are asked
+for.
 """
 
 import functools
