@@ -199,7 +199,8 @@ def variant_words(bench: Bench) -> dict[str, Any]:
         "mixed_same": "background of the same class, another photograph's",
         "mixed_rand": "background of a class drawn from all the others",
         "mixed_next": "background of the next class in order",
-        "composition": "cut apart at the photograph's resolution, then brought to size",
+        "composition": "cut apart at the photograph's resolution, then brought to size; the rim where both show (about "
+        "1 % of the shorter side, a pixel at least) is in neither",
         "backgrounds_per_foreground": bench.settings.repeats,
     }
 
