@@ -1,6 +1,7 @@
 """From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
 
 import copy
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from bgsweep.data import open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination, Workers
-from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.interval import Difference, paired
 from bgsweep.evaluation.subject import Subject
 from bgsweep.evaluation.suite import variant_sheet
 from bgsweep.models import ImageEncoder, build_encoder
@@ -68,11 +69,12 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
 
 
 def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
-    """Run a suite on several models and compare each with the first, picture by picture.
+    """Run a suite on several models and compare each with the first, photograph by photograph.
 
     Returns:
         ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
-        and for each model but the first the difference with its 95 % interval and whether that leaves zero out.
+        and for each model but the first the difference with its 95 % interval (None where one number stands for a whole
+        set) and whether that leaves zero out.
 
     Raises:
         UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
@@ -87,7 +89,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     return {
         "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
         "rows": _rows(first, others, file),
-        "bootstrap": f"{file.bootstrap} paired resamplings of the pictures, 95 % percentile intervals",
+        "bootstrap": f"{file.bootstrap} paired resamplings of the photographs, 95 % percentile intervals",
         "protocols": {one.evaluator: one.protocol for one in first},
     }
 
@@ -104,11 +106,20 @@ def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> l
                 {
                     "evaluator": result.evaluator,
                     "name": value.name,
-                    "values": [value.value, *(one.value for one in rest)],
-                    "differences": [asdict(one) | {"significant": one.significant} for one in differences],
+                    "values": [_number(one.value) for one in (value, *rest)],
+                    "differences": [_public_difference(one) for one in differences],
                 }
             )
     return rows
+
+
+def _public_difference(found: Difference) -> dict[str, Any]:
+    return {key: _number(value) for key, value in asdict(found).items()} | {"significant": found.significant}
+
+
+def _number(value: float) -> float | None:
+    """As JSON, which knows no NaN."""
+    return None if math.isnan(value) else value
 
 
 def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
@@ -153,8 +164,9 @@ def _log(
 
 
 def public(result: Result) -> dict[str, Any]:
-    """A result as JSON."""
-    return {"values": {one.name: one.value for one in result.values}, "protocol": result.protocol}
+    """A result as JSON; None stands for a value that is of no photograph."""
+    values = {one.name: _number(one.value) for one in result.values}
+    return {"values": values, "protocol": result.protocol}
 
 
 def load_model(model: str, size: int, store: Path) -> Loaded:

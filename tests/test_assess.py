@@ -4,14 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torchvision import models
 
+from bgsweep.assess import _rows
 from bgsweep.cli import main
-from bgsweep.config import load
+from bgsweep.config import SuiteFile, load
+from bgsweep.evaluation.catalogue import Result
+from bgsweep.evaluation.subject import Measured
 from bgsweep.export import log_encoder
 from bgsweep.run import Run
+from bgsweep.show import show_compare
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.registry import add_version, give_alias
 
@@ -173,3 +178,20 @@ def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.
     assert main([*command[:3], "--suite", "knn", *data]) == 0
     assert "95 % interval" in capsys.readouterr().out
     assert "at least two" in mistake(capsys, "compare", checkpoint)
+
+
+def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:
+    def measured(*values: Measured) -> list[Result]:
+        return [Result("detection", values, {})]
+
+    def one(name: str, value: float, counted: float = 1.0) -> Measured:
+        return Measured(name, np.array([value]), np.array([counted]))
+
+    first = measured(one("detection_ap", 0.25), one("nothing", 0, 0))
+    rows = _rows(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteFile())
+    assert rows[0]["values"] == [0.25, 0.5] and rows[1]["values"] == [None, None]
+    assert rows[0]["differences"] == [{"value": 0.25, "lower": None, "upper": None, "significant": False}]
+    json.dumps(rows, allow_nan=False)
+    models = [{"model": name} for name in "ab"]
+    shown = show_compare({"models": models, "rows": rows, "bootstrap": ""})
+    assert "+25.0" in shown and "none" in shown

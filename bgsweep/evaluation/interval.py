@@ -1,8 +1,10 @@
 """How sure a difference between two encoders is that were measured on the same pictures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bgsweep.evaluation.subject import Measured
 
@@ -22,14 +24,29 @@ class Difference:
         return self.lower > 0 or self.upper < 0
 
 
+def by_photograph(measured: Measured, photographs: npt.NDArray[Any]) -> Measured:
+    """The same value with one entry for each photograph, of which there may be several pictures.
+
+    Several backgrounds of one foreground, or corruptions of one photograph, are not independent: they are drawn
+    together or not at all. Drawn one by one, `paired` would take them for more evidence than they are.
+
+    Args:
+        photographs: which photograph each picture (N,) is made of.
+    """
+    places = np.unique(photographs, return_inverse=True)[1]
+    return Measured(
+        measured.name, np.bincount(places, weights=measured.hits), np.bincount(places, weights=measured.counted)
+    )
+
+
 def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -> Difference:
-    """Paired percentile bootstrap (Efron 1979): pictures are drawn with replacement, the same for both encoders.
+    """Paired percentile bootstrap (Efron 1979): photographs are drawn with replacement, the same for both encoders.
 
     Shares whose denominators differ, such as shape bias, are taken anew in every resampling. The interval is of which
-    pictures the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one
+    photographs the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one
     number stands for a whole set.
     """
-    assert len(first.hits) == len(second.hits), "both were measured on the same pictures"
+    assert len(first.hits) == len(second.hits), "both were measured on the same photographs"
     if len(first.hits) < 2:  # one number for a whole set, as average precision is
         return Difference(second.value - first.value, float("nan"), float("nan"))
     generator = np.random.default_rng(seed)

@@ -35,10 +35,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """A named value with the pictures that it is made of: the sum of `hits` over the sum of `counted`.
+    """A named value with the photographs that it is made of: the sum of `hits` over the sum of `counted`.
 
-    For an accuracy the hits are 1 where the prediction is right, and all count 1. Two encoders' values of the same name
-    are of the same pictures in the same order, so that they can be compared picture by picture.
+    For an accuracy the hits are 1 where the prediction is right, and all count 1; a photograph that is seen in several
+    pictures has one entry for all of them. Two encoders' values of the same name are of the same photographs in the
+    same order, so that they can be compared one by one.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Measured:
         return float(self.hits.sum()) / total if total else float("nan")
 
     def minus(self, other: "Measured", name: str) -> "Measured":
-        """The difference of two accuracies over equally many pictures."""
+        """The difference of two accuracies over the same photographs."""
         return Measured(name, self.hits - other.hits, self.counted)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from bgsweep.config import Evaluate, Knn, Linear
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluate import VARIANTS, Variant
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, accuracy
+from bgsweep.evaluation.interval import by_photograph
 from bgsweep.evaluation.knn import knn_predict
 from bgsweep.evaluation.linear import LinearHead, fit_linear
 from bgsweep.evaluation.subject import Measured, Yields, share
@@ -56,13 +57,14 @@ def knn(bench: Bench) -> Values:
 
 
 def decisive(bench: Bench) -> Measured:
-    """The same by photographs: one that meets several backgrounds has as many chances, which are not independent."""
-    variant = bench.settings.variant
+    """The same by photographs."""
+    return _measured(bench, "knn_top1", bench.settings.variant, _knn_predictor(bench))
+
+
+def _measured(bench: Bench, name: str, variant: Variant, predict: Predict) -> Measured:
     found = bench.variant(variant)
-    hits = np.asarray(_knn_predictor(bench)(found.values) == found.labels, np.float64)
     repeats = bench.variants().repeats(variant) if bench.source.has_masks else 1
-    hits = hits.reshape(-1, repeats).sum(axis=1)
-    return Measured("knn_top1", hits, np.full(len(hits), float(repeats)))
+    return by_photograph(share(name, predict(found.values) == found.labels), np.arange(len(found.labels)) // repeats)
 
 
 def background_values(bench: Bench, predict: Predict) -> Values:
@@ -72,11 +74,10 @@ def background_values(bench: Bench, predict: Predict) -> Values:
 
 
 def measured_variants(bench: Bench, predict: Predict) -> Yields:
-    """The same with the pictures that it is made of."""
+    """The same with the photographs that it is made of."""
     found = {}
     for name in VARIANTS:
-        features = bench.variant(name)
-        found[name] = share(name, predict(features.values) == features.labels)
+        found[name] = _measured(bench, name, name, predict)
         yield found[name]
     yield found["mixed_same"].minus(found["mixed_rand"], "bg_gap")
 

@@ -42,10 +42,10 @@ class VariantSet:
     """One source's photographs in all variants, as squares of `size` pixels.
 
     Foreground and background are cut apart at the photograph's own resolution and only then brought to size, and the
-    rim where both show is in neither, so that nothing of one is left in the other. Photographs that cannot be read, and those of whose square the foreground covers
-    less than 1 % or more than 95 %, are in none of the variants; `left_out` counts the latter. Each foreground meets
-    `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the photograph: the same
-    picture is made every time.
+    rim where both show is in neither, so that nothing of one is left in the other. Photographs that cannot be read, and
+    those of whose square the foreground covers less than 1 % or more than 95 %, are in none of the variants; `left_out`
+    counts the latter. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the
+    seed and the photograph: the same picture is made every time.
 
     Args:
         looked: what `looked_at` says of the whole source, where somebody knows it already.

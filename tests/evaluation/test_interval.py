@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.interval import by_photograph, paired
 from bgsweep.evaluation.subject import Measured, share
 
 
@@ -50,3 +50,25 @@ def test_ratios_are_taken_anew_in_every_resampling() -> None:
         values.append(other - one)
     assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
     assert found.significant
+
+
+def test_pictures_of_one_photograph_are_drawn_together() -> None:
+    """Four pictures of each photograph on which a model always does the same are no more evidence than one."""
+    draws = np.random.default_rng(4)
+    first, second = draws.random(300) < 0.5, draws.random(300) < 0.58
+    names = np.array([f"photograph {number}" for number in draws.permutation(300)])
+    once = paired(share("a", first), share("a", second), 4000)
+    four = [share("a", np.repeat(hits, 4)) for hits in (first, second)]
+    together = paired(*(by_photograph(one, np.repeat(names, 4)) for one in four), 4000)
+    alone = paired(*four, 4000)
+    assert together.value == pytest.approx(once.value) == pytest.approx(alone.value)
+    width = once.upper - once.lower
+    assert together.upper - together.lower == pytest.approx(width, rel=0.05)
+    assert alone.upper - alone.lower == pytest.approx(width / 2, rel=0.1)
+
+
+def test_a_photographs_pictures_are_added_up() -> None:
+    value = Measured("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
+    found = by_photograph(value, np.array(["b", "a", "b", "c", "a"]))
+    assert found.hits.tolist() == [0, 2, 1] and found.counted.tolist() == [2, 2, 0]
+    assert found.value == value.value
