@@ -136,7 +136,7 @@ def test_mixed_names_tell_the_backgrounds_class(tree: Path) -> None:
 def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exam = Examination(subject(), SuiteFile(), None)
     with pytest.raises(
-        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(about 1"
+        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(32,400 pictures"
     ):
         examine(exam, ["imagenet9"])
     bare = Examination(Subject(colours, subject().network, torch.device("cpu")), examination(tree).file, None)
