@@ -23,7 +23,7 @@ from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.listing import Listing, spread_evenly, squares
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.shifts import labelled_validation
-from bgsweep.evaluation.subject import Head, Yields, share
+from bgsweep.evaluation.subject import Head, Yields, share, to_unit
 from bgsweep.evaluation.suite import linear_words
 
 Part = Listing | npt.NDArray[np.int64]
@@ -149,7 +149,7 @@ def _stand(exam: Examination, part: Part, head: Head) -> dict[str, Tensor]:
 
     stands: dict[str, list[Tensor]] = {}
     for images, labels, names in pictures_of(exam, part):
-        pictures = images.to(exam.subject.device).permute(0, 3, 1, 2).float().div(255)
+        pictures = to_unit(images, exam.subject.device)
         for name, survived in _attack(logits, pictures, labels, names, exam.file.attacks):
             stands.setdefault(name, []).append(survived)
     return {name: torch.cat(found) for name, found in stands.items()}

@@ -30,7 +30,7 @@ from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.listing import read_rgb
 from bgsweep.evaluation.needs import place_of
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Measured, Subject, Yields
+from bgsweep.evaluation.subject import Measured, Subject, Yields, to_unit
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -222,7 +222,7 @@ def _example(one: Annotated, seed: int, epoch: int) -> tuple[Tensor, dict[str, T
 
 
 def _image(one: Annotated) -> Tensor:
-    return torch.from_numpy(np.array(read_rgb(one.path))).permute(2, 0, 1).float().div(255)
+    return to_unit(torch.from_numpy(np.array(read_rgb(one.path)))[None], torch.device("cpu"))[0]
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.data import Image, Source
+from bgsweep.data import Source
 from bgsweep.evaluation.crops import shuffled, test_squares, training_crops
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.few_labels import labelled
 from bgsweep.evaluation.listing import preprocessing_words
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Yields, tops
+from bgsweep.evaluation.subject import Yields, to_unit, tops
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,24 @@ FINE_TUNINGS = {
 
 def fine_tuned(exam: Examination, name: str, share: float, protocol: FineTuning) -> Prepared:
     """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled photographs."""
-    bench, pictures = exam.bench, exam.file.pictures
+    bench, seen = exam.bench, exam.file.pictures
     part, how = labelled(exam, share)
 
     def measure() -> Yields:
         network = fine_tune(exam, part, protocol)
         logits, labels = [], []
         with torch.inference_mode():
-            for images, known in test_squares(bench.source, pictures, exam.file.evaluate.batch_size):
-                logits.append(network(_unit(images, exam.subject.device)).float().cpu())
+            for images, known in test_squares(bench.source, seen, exam.file.evaluate.batch_size):
+                pictures = to_unit(torch.from_numpy(images), exam.subject.device)
+                logits.append(network(pictures).float().cpu())
                 labels.append(torch.from_numpy(known))
         yield from tops(name, torch.cat(logits), torch.cat(labels))
 
     def words() -> dict[str, Any]:
         return asdict(protocol) | {
             "momentum": 0.9,
-            "train": f"{how}, random resized crops of {pictures.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(pictures)}",
+            "train": f"{how}, random resized crops of {seen.crop} px and flips",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(seen)}",
             "network": "all weights trained, float32, in one process; BatchNorm learns from each batch",
             "seed": exam.file.evaluate.seed,
         }
@@ -101,12 +102,7 @@ def _epoch(exam: Examination, part: Source, protocol: FineTuning, epoch: int) ->
     batches = shuffled(len(part), seed, epoch, protocol.batch_size)
     full = [batch for batch in batches if len(batch) == protocol.batch_size] or batches
     for images, labels in training_crops(part, full, exam.file.pictures.crop, seed, epoch, exam.file.threads):
-        yield _unit(images, device), torch.from_numpy(labels).to(device)
-
-
-def _unit(images: Image, device: torch.device) -> Tensor:
-    """Pictures (N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
+        yield to_unit(torch.from_numpy(images), device), torch.from_numpy(labels).to(device)
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {

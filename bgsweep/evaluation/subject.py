@@ -15,6 +15,11 @@ Head = Callable[[Tensor], Tensor]
 """From features (N, D) to logits (N, C), both float32 on the CPU; differentiable."""
 
 
+def to_unit(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 pictures (N, H, W, 3) as `Subject.network` takes them: floats (N, 3, H, W) in [0, 1], channels-last."""
+    return images.to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
 @dataclass(frozen=True)
 class Subject:
     """An encoder under evaluation, in eval mode, its weights frozen.
