@@ -39,7 +39,7 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),
-    # The two left out take days on large sets, and are not known to be in the paper.
+    # The abstracts name neither of the two left out, which take days on large sets and a package more.
     "paper": tuple(name for name in EVALUATORS if name not in ("autoattack", "detection")),
 }
 
