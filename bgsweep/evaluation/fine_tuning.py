@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.data import Source
-from bgsweep.evaluation.crops import shuffled, test_squares, training_crops
+from bgsweep.evaluation.crops import shuffled, squares_words, test_squares, training_crops
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.few_labels import labelled
-from bgsweep.evaluation.listing import preprocessing_words
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Yields, to_unit, tops
 
@@ -23,8 +22,7 @@ from bgsweep.evaluation.subject import Yields, to_unit, tops
 class FineTuning:
     """SGD with momentum 0.9 on random resized crops and flips; the last epoch counts.
 
-    Both rates, of the encoder and of the new classifier, are divided by 5 after 60 % and 80 % of the epochs. An epoch's
-    last batch is left out where it is not full, unless it is the only one.
+    Both rates, of the encoder and of the new classifier, are divided by 5 after 60 % and 80 % of the epochs.
     """
 
     source: str
@@ -65,7 +63,7 @@ def fine_tuned(exam: Examination, name: str, share: float, protocol: FineTuning)
         return asdict(protocol) | {
             "momentum": 0.9,
             "train": f"{how}, random resized crops of {seen.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(seen)}",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, {squares_words(seen)}",
             "network": "all weights trained, float32, in one process; BatchNorm learns from each batch",
             "seed": exam.file.evaluate.seed,
         }
@@ -100,8 +98,9 @@ def fine_tune(exam: Examination, part: Source, protocol: FineTuning) -> nn.Modul
 def _epoch(exam: Examination, part: Source, protocol: FineTuning, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     seed, device = exam.file.evaluate.seed, exam.subject.device
     batches = shuffled(len(part), seed, epoch, protocol.batch_size)
-    full = [batch for batch in batches if len(batch) == protocol.batch_size] or batches
-    for images, labels in training_crops(part, full, exam.file.pictures.crop, seed, epoch, exam.file.threads):
+    if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one picture
+        batches.pop()
+    for images, labels in training_crops(part, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
         yield to_unit(torch.from_numpy(images), device), torch.from_numpy(labels).to(device)
 
 
