@@ -3,7 +3,7 @@
 An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -170,7 +170,8 @@ def square_words(bench: Bench) -> dict[str, Any]:
     """The protocol in words: which photographs, and how they are seen."""
     return {
         "features": "encoder output, float32, eval mode",
-        "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
+        "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px (averaged over areas; bilinear where it grows), "
+        f"centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
         "test": f"{bench.source.name}: {len(bench.source)} photographs",
     }
@@ -185,11 +186,17 @@ def linear_words(head: LinearHead, settings: Linear) -> dict[str, Any]:
     """The protocol of the linear probe in words, with what it chose."""
     return {
         "linear": f"softmax regression, {settings.epochs} epochs of SGD on standardised features; rate and decay "
-        f"chosen on {settings.holdout:.0%} of train",
+        f"chosen on {settings.holdout:.0%} of train, drawn by class",
+        "linear_grid": f"rates {_listed(settings.lrs)}; decays {_listed(settings.weight_decays)}",
+        "linear_seed": settings.seed,
         "linear_lr": head.lr,
         "linear_weight_decay": head.weight_decay,
         "linear_held_out_top1": head.held_out_top1,
     }
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def variant_words(bench: Bench) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def test_batches_and_restarts(splits: Splits) -> None:
         file = SuiteFile(size=32, evaluate=Evaluate(batch_size=batch_size), attacks=settings)
         (result,) = examine(Examination(subject(), file, splits), ["attacks"])
         found[batch_size, restarts] = {one.name: one.hits for one in result.values}
-        assert result.protocol["pictures"] == "60 of sample/test"
+        assert result.protocol["pictures"] == "60 of sample/test" and result.protocol["radii"] == [1, 4]
+        assert "centre square 32 px" in result.protocol["preprocessing"]
+        assert "sample/train: 960" in result.protocol["train"] and "rates 0.01, 0.03" in result.protocol["linear_grid"]
     one, other = found[16, 1], found[256, 1]
     assert list(one) == ["clean_top1", "fgsm_1_top1", "pgd_1_top1", "fgsm_4_top1", "pgd_4_top1"]
     for name in one:
