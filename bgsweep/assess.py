@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from bgsweep.config import Experiment, SuiteFile, load_suite
-from bgsweep.data import open_splits
+from bgsweep.data import Source, open_splits
+from bgsweep.data.digest import digest
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination, Workers
@@ -147,20 +148,36 @@ def _log(
 ) -> str:
     """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
     run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
-    dataset = None
-    if exam.splits is not None:
-        source = exam.splits.test
-        digests = source.digests()
-        tracker.log_dataset(run, "test", source.name, digests, len(source))
-        dataset = (source.name, digests["images"])
-    values = {f"{one.evaluator}/{value.name}": value.value for one in results for value in one.values}
-    tracker.log_metrics(run, 0, values, loaded.model_id, dataset)
+    sets = _sets(exam, results)
+    for name, (digests, count) in sets.items():
+        tracker.log_dataset(run, "test", name, digests, count)
+    for one in results:
+        name = one.evaluator if one.pictures else _own(exam).name
+        values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
+        tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
     if "backgrounds" in found:
         measured = found["backgrounds"]["values"]
         accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
         tracker.log_image(run, variant_sheet(exam.bench.variants(), accuracy=accuracy), "variants.png")
     return run
+
+
+def _sets(exam: Examination, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
+    """Digests and size of what was measured: published pictures by their evaluator's name, the user's by their own."""
+    found = {}
+    for one in results:
+        if one.pictures:
+            whole = digest([part.name for part in one.pictures], [part.digest().encode() for part in one.pictures])
+            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.pictures)
+        elif (source := _own(exam)).name not in found:
+            found[source.name] = source.digests(), len(source)
+    return found
+
+
+def _own(exam: Examination) -> Source:
+    assert exam.splits is not None, "what is not of published pictures is of the user's"
+    return exam.splits.test
 
 
 def public(result: Result) -> dict[str, Any]:
@@ -198,7 +215,7 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
     place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
-    encoder = loaded.encoder.to(place)
+    encoder = loaded.encoder.to(place).eval()
     return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
 
 

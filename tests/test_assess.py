@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torchvision import models
 
-from bgsweep.assess import _rows
+from bgsweep.assess import _rows, load_model, measure
 from bgsweep.cli import main
-from bgsweep.config import SuiteFile, load
+from bgsweep.config import SuiteFile, load, load_suite
+from bgsweep.data.embedded import EmbeddedSample
 from bgsweep.evaluation.catalogue import Result
 from bgsweep.evaluation.subject import Measured
 from bgsweep.export import log_encoder
@@ -100,6 +102,43 @@ def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureF
     assert values["knn/bg_gap"] == pytest.approx(values["knn/mixed_same"] - values["knn/mixed_rand"])
     assert values["knn/original"] == found["knn_dino"]["values"]["knn_top1"]
     assert len(values) == 18
+
+
+def test_each_number_is_tied_to_the_pictures_that_it_is_of(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = EmbeddedSample("test")[0].image
+    for number, texture in enumerate(("boat", "car"), start=1):
+        path = tmp_path / "stimuli" / "cat" / f"cat1-{texture}{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), photograph)
+    suite = f"{SUITE}pictures: {{resize: 36, crop: 32}}\nsets: {{cue_conflict: {tmp_path / 'stimuli'}}}\n"
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    tied: dict[str, tuple[str, str]] = {}
+    log_metrics = Tracker.log_metrics
+
+    def watching(self: Tracker, run: str, epoch: int, values: dict[str, float], model: Any, dataset: Any) -> None:
+        tied.update(dict.fromkeys(values, dataset))
+        log_metrics(self, run, epoch, values, model, dataset)
+
+    monkeypatch.setattr(Tracker, "log_metrics", watching)
+    weights, data = f"resnet18={place / 'r18.pth'}", str(tmp_path / "suite.yaml")
+    result = evaluate(place, capsys, weights, "--suite", "knn,shape_bias", "--data", data)
+    assert tied["knn/knn_top1"][0] == "sample/test" and tied["shape_bias/shape_bias"][0] == "shape_bias"
+    with Tracker(result["tracking_uri"]) as tracker:
+        inputs = tracker.client.get_run(result["run_id"]).inputs.dataset_inputs
+    assert {(one.dataset.name, one.dataset.digest) for one in inputs} == set(tied.values())
+
+
+def test_an_evaluation_leaves_the_encoder_as_it_was(place: Path) -> None:
+    """In eval mode, with the statistics of BatchNorm that it came with, even if it is handed in in train mode."""
+    loaded = load_model(f"resnet18={place / 'r18.pth'}", 32, place)
+    before = {name: value.clone() for name, value in loaded.encoder.state_dict().items()}
+    loaded.encoder.train()
+    (place / "few.yaml").write_text(f"{SUITE}attacks: {{eps: [1], steps: 2, images: 4}}\n", encoding="utf-8")
+    measure(loaded, ["attacks", "knn", "linear", "backgrounds"], load_suite(place / "few.yaml"))
+    assert not any(module.training for module in loaded.encoder.modules())
+    assert all(torch.equal(before[name], value) for name, value in loaded.encoder.state_dict().items())
 
 
 def test_the_table_names_every_value(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def attacks(exam: Examination) -> Prepared:
             "step that changes the class counts",
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
 def targets(exam: Examination) -> Part:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bgsweep.errors import UserError
 from bgsweep.evaluation.attacks import Part, attacked_head, attacked_words, pictures_of, targets
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.listing import Listing
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Head, Yields, share, to_unit
 
@@ -40,7 +41,7 @@ def autoattack(exam: Examination) -> Prepared:
             "batch_size": exam.file.evaluate.batch_size,
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
 class Classifier(nn.Module):

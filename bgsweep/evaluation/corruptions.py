@@ -101,7 +101,7 @@ def corruptions(exam: Examination) -> Prepared:
             "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
         } | ({"seed": exam.file.corruptions.seed} if made else {})
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [one for severities in parts.values() for one, _ in severities])
 
 
 def _downloaded(root: Path) -> dict[str, list[Part]]:

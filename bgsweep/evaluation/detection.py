@@ -27,7 +27,7 @@ from bgsweep.evaluation.average_precision import Found, average_precisions, coco
 from bgsweep.evaluation.boxes import Annotated, BoxSet, read_coco, read_voc
 from bgsweep.evaluation.crops import shuffled
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import read_rgb
+from bgsweep.evaluation.listing import Listing, read_rgb
 from bgsweep.evaluation.needs import place_of
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Measured, Subject, Yields, to_unit
@@ -60,7 +60,8 @@ def detection(exam: Examination) -> Prepared:
             "seed": exam.file.evaluate.seed,
         }
 
-    return Prepared(measure, protocol)
+    objects = np.array([len(one.labels) for one in test.photographs])
+    return Prepared(measure, protocol, [Listing(test.name, [one.path for one in test.photographs], objects)])
 
 
 def opened(exam: Examination) -> tuple[BoxSet, BoxSet]:
@@ -96,7 +97,7 @@ def resnet_of(subject: Subject) -> ResNet:
     """
     found = next((module for module in subject.network.modules() if isinstance(module, ResNet)), None)
     if found is None:
-        raise UserError("detection: only ResNets of torchvision can be made into detectors; leave this evaluator out")
+        raise UserError("only ResNets of torchvision can be made into detectors; leave this evaluator out")
     return found
 
 

@@ -44,7 +44,8 @@ def imagenet9(exam: Examination) -> Prepared:
         if len(same.hits) == len(rand.hits):
             yield same.minus(rand, "bg_gap")
 
-    return Prepared(measure, lambda: _words(exam) | {"pictures": {one.name: len(one.paths) for one in listings}})
+    counts = {one.name: len(one.paths) for one in listings}
+    return Prepared(measure, lambda: _words(exam) | {"pictures": counts}, listings)
 
 
 def challenge(exam: Examination) -> Prepared:
@@ -64,7 +65,7 @@ def challenge(exam: Examination) -> Prepared:
         yield share("challenge", np.concatenate(list(exam.each(task, parts, tries))))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
-    return Prepared(measure, lambda: _words(exam) | tried)
+    return Prepared(measure, lambda: _words(exam) | tried, [fronts, behind])
 
 
 def _hold(

@@ -86,7 +86,7 @@ def shape_bias(exam: Examination) -> Prepared:
             "conflicting": int((shapes != textures).sum()),
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [listing])
 
 
 def stimuli(root: Path) -> tuple[Listing, Any, Any]:
