@@ -18,6 +18,7 @@ from bgsweep.data.digest import digest
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination, Workers
+from bgsweep.evaluation.imagenet9 import release_sheet
 from bgsweep.evaluation.interval import Difference, paired
 from bgsweep.evaluation.subject import Subject
 from bgsweep.evaluation.suite import variant_sheet
@@ -156,6 +157,10 @@ def _log(
         values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
         tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
+    for one in results:
+        if one.evaluator == "imagenet9":
+            sheet = release_sheet(one.pictures, {value.name: value.value for value in one.values})
+            tracker.log_image(run, sheet, "imagenet9.png")
     if "backgrounds" in found:
         measured = found["backgrounds"]["values"]
         accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}

@@ -331,14 +331,16 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    if options.suite or options.data:
+    if options.suite is not None or options.data:
         if options.file:
             raise UserError(
                 f"{options.file}: with --suite the photographs are named in a file of their own, --data FILE"
             )
         from bgsweep.assess import assess
 
-        return assess(options.model, options.suite or "quick", options.data, _folder(options))
+        return assess(
+            options.model, "quick" if options.suite is None else options.suite, options.data, _folder(options)
+        )
     if options.file is None:
         raise UserError("evaluate: name a --suite, or the YAML file of the checkpoint's experiment")
     from bgsweep.config import load

@@ -171,6 +171,8 @@ def test_mistakes_are_told_before_anything_runs(
 ) -> None:
     suite = str(place / "suite.yaml")
     assert "no evaluator 'knnn'; there are: quick, paper" in mistake(capsys, "evaluate", "x", "--suite", "knnn")
+    told = mistake(capsys, "evaluate", "x", "--suite", "", "--data", suite)
+    assert "--suite: name one or more of: quick" in told
     assert "x: no such checkpoint; give a checkpoint" in mistake(capsys, "evaluate", "x", "--suite", "knn")
     assert "name a --suite" in mistake(capsys, "evaluate", "x")
     told = mistake(capsys, "evaluate", str(place / "r18.pth"), "--suite", "knn", "--data", suite)

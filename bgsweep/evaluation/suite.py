@@ -3,7 +3,7 @@
 An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -142,10 +142,19 @@ def variant_sheet(
 ) -> Image:
     """A picture for the eye: one photograph a row, one background variant a column, its accuracy above it if given."""
     step = max(1, len(variants.usable) // rows)
+    shown = variants.usable[::step][:rows]
+    pictures = [[variants.picture(name, index) for name in VARIANTS] for index in shown]
+    return side_by_side(pictures, VARIANTS, accuracy or {}, cell)
+
+
+def side_by_side(
+    pictures: Iterable[Sequence[Image]], names: Sequence[str], accuracy: Mapping[str, float], cell: int = 128
+) -> Image:
+    """Rows of pictures, a column for each name, with its accuracy above it if given."""
     margin = np.full((cell, 6, 3), 255, np.uint8)
-    lines = [_heading(cell, accuracy or {})]
-    for index in variants.usable[::step][:rows]:
-        cells = [_enlarged(variants.picture(name, index), cell) for name in VARIANTS]
+    lines = [_heading(cell, names, accuracy)]
+    for row in pictures:
+        cells = [_enlarged(picture, cell) for picture in row]
         lines += [np.hstack([part for one in cells for part in (margin, one)] + [margin])]
         lines += [np.full((6, lines[1].shape[1], 3), 255, np.uint8)]
     return np.vstack(lines)
@@ -218,9 +227,9 @@ def _enlarged(picture: Image, cell: int) -> Image:
     return np.asarray(cv2.resize(picture, (cell, cell), interpolation=flag), np.uint8)
 
 
-def _heading(cell: int, accuracy: Mapping[str, float]) -> Image:
-    line = np.full((24, (cell + 6) * len(VARIANTS) + 6, 3), 255, np.uint8)
-    for column, name in enumerate(VARIANTS):
+def _heading(cell: int, names: Sequence[str], accuracy: Mapping[str, float]) -> Image:
+    line = np.full((24, (cell + 6) * len(names) + 6, 3), 255, np.uint8)
+    for column, name in enumerate(names):
         place = (column * (cell + 6) + 8, 17)
         text = f"{name} {100 * accuracy[name]:.0f}%" if name in accuracy else name
         cv2.putText(line, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
