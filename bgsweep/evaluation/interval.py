@@ -34,9 +34,8 @@ def by_photograph(measured: Measured, photographs: npt.NDArray[Any]) -> Measured
         photographs: which photograph each picture (N,) is made of.
     """
     places = np.unique(photographs, return_inverse=True)[1]
-    return Measured(
-        measured.name, np.bincount(places, weights=measured.hits), np.bincount(places, weights=measured.counted)
-    )
+    sums = (np.asarray(np.bincount(places, part), np.float64) for part in (measured.hits, measured.counted))
+    return Measured(measured.name, *sums)
 
 
 def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -> Difference:
