@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 from scipy.stats import t
 
+from bgsweep.evaluation.interval import LEVEL, Difference
 from bgsweep.study.conduct import Values
 from bgsweep.study.plan import NONE, Planned, StudyFile, arms_of, curve_arm
 
@@ -23,25 +23,12 @@ _TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Paired:
-    """A mean difference over seeds with its 95 % interval (Student's t)."""
-
-    value: float
-    lower: float
-    upper: float
-
-    @property
-    def significant(self) -> bool:
-        return self.lower > 0 or self.upper < 0
-
-
-def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Paired:
-    """``second - first``, seed by seed; at least two seeds."""
+def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of ``second - first``, seed by seed, with Student's t interval; at least two seeds."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     value, count = mean(differences), len(differences)
-    half = float(t.ppf(0.975, count - 1)) * stdev(differences) / math.sqrt(count)
-    return Paired(value, value - half, value + half)
+    half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+    return Difference(value, value - half, value + half)
 
 
 def by_run(runs: Sequence[Planned], values: Sequence[Values]) -> Found:
