@@ -190,7 +190,7 @@ def show_compare(result: dict[str, Any]) -> str:
     return "\n".join([*names, "", _text(table), f"* zero lies outside the interval; {result['bootstrap']}"])
 
 
-def show_make(result: dict[str, Any]) -> str:
+def show_backgrounds_make(result: dict[str, Any]) -> str:
     return (
         f"wrote {result['out']}: {result['pictures_per_variant']} pictures in each of eight variants, "
         f"{len(result['classes'])} classes; {result['left_out']} photographs left out\n"
