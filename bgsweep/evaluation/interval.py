@@ -1,8 +1,12 @@
 """How sure a difference between two encoders is that were measured on the same pictures."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 import numpy as np
+from scipy.stats import t
 
 from bgsweep.evaluation.subject import Measured
 
@@ -43,3 +47,11 @@ def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -
     tail = (1 - LEVEL) / 2
     lower, upper = np.nanquantile(values, [tail, 1 - tail]) if np.isfinite(values).any() else (np.nan, np.nan)
     return Difference(second.value - first.value, float(lower), float(upper))
+
+
+def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of ``second - first``, seed by seed, with Student's t interval; at least two seeds."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    value, count = mean(differences), len(differences)
+    half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+    return Difference(value, value - half, value + half)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.interval import paired, paired_seeds
 from bgsweep.evaluation.subject import Measured, share
 
 
@@ -50,3 +50,10 @@ def test_ratios_are_taken_anew_in_every_resampling() -> None:
         values.append(other - one)
     assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
     assert found.significant
+
+
+def test_paired_differences_have_students_intervals() -> None:
+    """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027."""
+    found = paired_seeds([10.0, 20.0, 30.0], [11.0, 22.0, 33.0])
+    assert (found.value, found.lower, found.upper) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+    assert not found.significant and paired_seeds([0.0, 0.0], [1.0, 1.0]).significant
