@@ -194,7 +194,7 @@ def _interval(lower: float | None, upper: float | None) -> str:
     return "none" if lower is None or upper is None else f"[{100 * lower:+.1f}, {100 * upper:+.1f}]"
 
 
-def show_make(result: dict[str, Any]) -> str:
+def show_backgrounds_make(result: dict[str, Any]) -> str:
     return (
         f"wrote {result['out']}: {result['pictures_per_variant']} pictures in each of eight variants, "
         f"{len(result['classes'])} classes; {result['left_out']} photographs left out\n"

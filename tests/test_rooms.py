@@ -35,6 +35,8 @@ OUTWARDS = [
     "masking",
     "mask_training",
     "submit",
+    "commands",
+    "arguments",
     "cli",
     "study",
 ]
