@@ -5,13 +5,16 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart study test test-faults rehearsal lint setup clean
+.PHONY: quickstart study docs test test-faults rehearsal lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=--quick or ARGS=--gpu
 	$(BIN)/python -m bgsweep.study search_spaces/shortcut_study.yaml $(ARGS)
+
+docs: setup ## the API's pages, from the docstrings, into build/api
+	$(BIN)/python -m pdoc --docformat google -o build/api bgsweep
 
 test: lint ## lint, type check and all tests
 	$(BIN)/pytest -n 2 --dist loadfile

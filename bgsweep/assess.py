@@ -1,6 +1,7 @@
 """From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
 
 import copy
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +13,13 @@ import torch
 from torch import nn
 
 from bgsweep.config import Experiment, SuiteFile, load_suite
-from bgsweep.data import open_splits
+from bgsweep.data import Source, open_splits
+from bgsweep.data.digest import digest
 from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination, Workers
-from bgsweep.evaluation.interval import paired
+from bgsweep.evaluation.imagenet9 import release_sheet
+from bgsweep.evaluation.interval import Difference, paired
 from bgsweep.evaluation.subject import Subject
 from bgsweep.evaluation.suite import variant_sheet
 from bgsweep.models import ImageEncoder, build_encoder
@@ -68,11 +71,12 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
 
 
 def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
-    """Run a suite on several models and compare each with the first, picture by picture.
+    """Run a suite on several models and compare each with the first, photograph by photograph.
 
     Returns:
         ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
-        and for each model but the first the difference with its 95 % interval and whether that leaves zero out.
+        and for each model but the first the difference with its 95 % interval (None where one number stands for a whole
+        set) and whether that leaves zero out.
 
     Raises:
         UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
@@ -87,7 +91,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     return {
         "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
         "rows": _rows(first, others, file),
-        "bootstrap": f"{file.bootstrap} paired resamplings of the pictures, 95 % percentile intervals",
+        "bootstrap": f"{file.bootstrap} paired resamplings of the photographs, 95 % percentile intervals",
         "protocols": {one.evaluator: one.protocol for one in first},
     }
 
@@ -104,11 +108,20 @@ def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> l
                 {
                     "evaluator": result.evaluator,
                     "name": value.name,
-                    "values": [value.value, *(one.value for one in rest)],
-                    "differences": [asdict(one) | {"significant": one.significant} for one in differences],
+                    "values": [_number(one.value) for one in (value, *rest)],
+                    "differences": [_public_difference(one) for one in differences],
                 }
             )
     return rows
+
+
+def _public_difference(found: Difference) -> dict[str, Any]:
+    return {key: _number(value) for key, value in asdict(found).items()} | {"significant": found.significant}
+
+
+def _number(value: float) -> float | None:
+    """As JSON, which knows no NaN."""
+    return None if math.isnan(value) else value
 
 
 def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
@@ -136,15 +149,18 @@ def _log(
 ) -> str:
     """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
     run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
-    dataset = None
-    if exam.splits is not None:
-        source = exam.splits.test
-        digests = source.digests()
-        tracker.log_dataset(run, "test", source.name, digests, len(source))
-        dataset = (source.name, digests["images"])
-    values = {f"{one.evaluator}/{value.name}": value.value for one in results for value in one.values}
-    tracker.log_metrics(run, 0, values, loaded.model_id, dataset)
+    sets = _sets(exam, results)
+    for name, (digests, count) in sets.items():
+        tracker.log_dataset(run, "test", name, digests, count)
+    for one in results:
+        name = one.evaluator if one.pictures else _own(exam).name
+        values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
+        tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
+    for one in results:
+        if one.evaluator == "imagenet9":
+            sheet = release_sheet(one.pictures, {value.name: value.value for value in one.values})
+            tracker.log_image(run, sheet, "imagenet9.png")
     if "backgrounds" in found:
         measured = found["backgrounds"]["values"]
         accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
@@ -152,9 +168,27 @@ def _log(
     return run
 
 
+def _sets(exam: Examination, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
+    """Digests and size of what was measured: published pictures by their evaluator's name, the user's by their own."""
+    found = {}
+    for one in results:
+        if one.pictures:
+            whole = digest([part.name for part in one.pictures], [part.digest().encode() for part in one.pictures])
+            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.pictures)
+        elif (source := _own(exam)).name not in found:
+            found[source.name] = source.digests(), len(source)
+    return found
+
+
+def _own(exam: Examination) -> Source:
+    assert exam.splits is not None, "what is not of published pictures is of the user's"
+    return exam.splits.test
+
+
 def public(result: Result) -> dict[str, Any]:
-    """A result as JSON."""
-    return {"values": {one.name: one.value for one in result.values}, "protocol": result.protocol}
+    """A result as JSON; None stands for a value that is of no photograph."""
+    values = {one.name: _number(one.value) for one in result.values}
+    return {"values": values, "protocol": result.protocol}
 
 
 def load_model(model: str, size: int, store: Path) -> Loaded:
@@ -186,7 +220,7 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
     place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
-    encoder = loaded.encoder.to(place)
+    encoder = loaded.encoder.to(place).eval()
     return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
 
 

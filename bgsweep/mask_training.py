@@ -17,12 +17,12 @@ from torch import nn
 
 from bgsweep.config import MaskTraining
 from bgsweep.data.decode import UnreadableImage, decode_image
-from bgsweep.data.folder import SUFFIXES
 from bgsweep.errors import UserError
 from bgsweep.masking import make_masks
 from bgsweep.masks.cut import shrunk
 from bgsweep.masks.methods import HANDCRAFTED
 from bgsweep.masks.network import SaliencyNetwork, check_onnx, onnx_bytes
+from bgsweep.masks.plan import photographs_of
 from bgsweep.masks.selftraining import SelfTraining
 from bgsweep.masks.storage import LocalTree, Tree, open_tree, write_file
 from bgsweep.models import build_encoder
@@ -86,9 +86,7 @@ def train_masks(
 
 
 def _chosen(source: Tree, limit: int) -> list[str]:
-    names = [name for name in source.files() if name.lower().endswith(SUFFIXES)]
-    if not names:
-        raise UserError(f"{source.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    names = photographs_of(source, source.files())
     places = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int)
     return [names[place] for place in places]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bgsweep.data.decode import UnreadableImage, read_gray
 from bgsweep.data.digest import Digest
-from bgsweep.data.folder import DIGESTED_WHOLE, SUFFIXES, mask_name
+from bgsweep.data.folder import DIGESTED_WHOLE, mask_name
 from bgsweep.data.pack import (
     FORMAT,
     INDEX,
@@ -23,6 +23,7 @@ from bgsweep.data.pack import (
     shard_name,
 )
 from bgsweep.errors import UserError
+from bgsweep.masks.plan import photographs_of
 from bgsweep.masks.storage import LocalTree, Tree, open_tree
 
 SHARD_BYTES = 256 << 20
@@ -175,9 +176,7 @@ class _Digests:
 
 
 def _names(images: Tree, masks: Tree) -> list[str]:
-    names = [name for name in images.files() if name.lower().endswith(SUFFIXES)]
-    if not names:
-        raise UserError(f"{images.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    names = photographs_of(images, images.files())
     there = masks.files()
     missing = [mask for name in names if (mask := mask_name(name)) not in there]
     if missing:

@@ -178,10 +178,10 @@ def show_compare(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         cells = [_percent(row["values"][0])]
         for value, found in zip(row["values"][1:], row["differences"], strict=True):
-            interval = f"[{100 * found['lower']:+.1f}, {100 * found['upper']:+.1f}]"
+            interval = _interval(found["lower"], found["upper"])
             cells += [
                 _percent(value),
-                f"{100 * found['value']:+.1f}",
+                "" if found["value"] is None else f"{100 * found['value']:+.1f}",
                 interval + (" *" if found["significant"] else ""),
             ]
         table.add_row("" if row["evaluator"] == before else row["evaluator"], row["name"], *map(escape, cells))
@@ -190,7 +190,11 @@ def show_compare(result: dict[str, Any]) -> str:
     return "\n".join([*names, "", _text(table), f"* zero lies outside the interval; {result['bootstrap']}"])
 
 
-def show_make(result: dict[str, Any]) -> str:
+def _interval(lower: float | None, upper: float | None) -> str:
+    return "none" if lower is None or upper is None else f"[{100 * lower:+.1f}, {100 * upper:+.1f}]"
+
+
+def show_backgrounds_make(result: dict[str, Any]) -> str:
     return (
         f"wrote {result['out']}: {result['pictures_per_variant']} pictures in each of eight variants, "
         f"{len(result['classes'])} classes; {result['left_out']} photographs left out\n"

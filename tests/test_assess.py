@@ -4,14 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torchvision import models
 
+from bgsweep.assess import _rows, load_model, measure
 from bgsweep.cli import main
-from bgsweep.config import load
+from bgsweep.config import SuiteFile, load, load_suite
+from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.evaluation.catalogue import Result
+from bgsweep.evaluation.subject import Measured
 from bgsweep.export import log_encoder
 from bgsweep.run import Run
+from bgsweep.show import show_compare
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.registry import add_version, give_alias
 
@@ -97,6 +104,43 @@ def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureF
     assert len(values) == 18
 
 
+def test_each_number_is_tied_to_the_pictures_that_it_is_of(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = EmbeddedSample("test")[0].image
+    for number, texture in enumerate(("boat", "car"), start=1):
+        path = tmp_path / "stimuli" / "cat" / f"cat1-{texture}{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), photograph)
+    suite = f"{SUITE}pictures: {{resize: 36, crop: 32}}\nsets: {{cue_conflict: {tmp_path / 'stimuli'}}}\n"
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    tied: dict[str, tuple[str, str]] = {}
+    log_metrics = Tracker.log_metrics
+
+    def watching(self: Tracker, run: str, epoch: int, values: dict[str, float], model: Any, dataset: Any) -> None:
+        tied.update(dict.fromkeys(values, dataset))
+        log_metrics(self, run, epoch, values, model, dataset)
+
+    monkeypatch.setattr(Tracker, "log_metrics", watching)
+    weights, data = f"resnet18={place / 'r18.pth'}", str(tmp_path / "suite.yaml")
+    result = evaluate(place, capsys, weights, "--suite", "knn,shape_bias", "--data", data)
+    assert tied["knn/knn_top1"][0] == "sample/test" and tied["shape_bias/shape_bias"][0] == "shape_bias"
+    with Tracker(result["tracking_uri"]) as tracker:
+        inputs = tracker.client.get_run(result["run_id"]).inputs.dataset_inputs
+    assert {(one.dataset.name, one.dataset.digest) for one in inputs} == set(tied.values())
+
+
+def test_an_evaluation_leaves_the_encoder_as_it_was(place: Path) -> None:
+    """In eval mode, with the statistics of BatchNorm that it came with, even if it is handed in in train mode."""
+    loaded = load_model(f"resnet18={place / 'r18.pth'}", 32, place)
+    before = {name: value.clone() for name, value in loaded.encoder.state_dict().items()}
+    loaded.encoder.train()
+    (place / "few.yaml").write_text(f"{SUITE}attacks: {{eps: [1], steps: 2, images: 4}}\n", encoding="utf-8")
+    measure(loaded, ["attacks", "knn", "linear", "backgrounds"], load_suite(place / "few.yaml"))
+    assert not any(module.training for module in loaded.encoder.modules())
+    assert all(torch.equal(before[name], value) for name, value in loaded.encoder.state_dict().items())
+
+
 def test_the_table_names_every_value(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(place / "checkpoint"), "--suite", "knn", "--store", str(place / "store")]) == 0
     out, err = capsys.readouterr()
@@ -127,6 +171,8 @@ def test_mistakes_are_told_before_anything_runs(
 ) -> None:
     suite = str(place / "suite.yaml")
     assert "no evaluator 'knnn'; there are: quick, paper" in mistake(capsys, "evaluate", "x", "--suite", "knnn")
+    told = mistake(capsys, "evaluate", "x", "--suite", "", "--data", suite)
+    assert "--suite: name one or more of: quick" in told
     assert "x: no such checkpoint; give a checkpoint" in mistake(capsys, "evaluate", "x", "--suite", "knn")
     assert "name a --suite" in mistake(capsys, "evaluate", "x")
     told = mistake(capsys, "evaluate", str(place / "r18.pth"), "--suite", "knn", "--data", suite)
@@ -173,3 +219,20 @@ def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.
     assert main([*command[:3], "--suite", "knn", *data]) == 0
     assert "95 % interval" in capsys.readouterr().out
     assert "at least two" in mistake(capsys, "compare", checkpoint)
+
+
+def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:
+    def measured(*values: Measured) -> list[Result]:
+        return [Result("detection", values, {})]
+
+    def one(name: str, value: float, counted: float = 1.0) -> Measured:
+        return Measured(name, np.array([value]), np.array([counted]))
+
+    first = measured(one("detection_ap", 0.25), one("nothing", 0, 0))
+    rows = _rows(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteFile())
+    assert rows[0]["values"] == [0.25, 0.5] and rows[1]["values"] == [None, None]
+    assert rows[0]["differences"] == [{"value": 0.25, "lower": None, "upper": None, "significant": False}]
+    json.dumps(rows, allow_nan=False)
+    models = [{"model": name} for name in "ab"]
+    shown = show_compare({"models": models, "rows": rows, "bootstrap": ""})
+    assert "+25.0" in shown and "none" in shown

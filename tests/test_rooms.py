@@ -36,6 +36,8 @@ OUTWARDS = [
     "masking",
     "mask_training",
     "submit",
+    "commands",
+    "arguments",
     "cli",
     "study",
 ]

@@ -85,7 +85,7 @@ def test_numbers_are_the_same_here_and_on_one_or_two_ray_workers(loaded: Loaded,
                 name = f"{one.evaluator}/{value.name} with {workers} workers"
                 assert value.name == again.name and len(value.hits) == len(again.hits), name
                 # A picture may lie on the border between two classes to within the order of a sum.
-                assert (value.hits != again.hits).mean() <= 0.03, name
+                assert (value.hits != again.hits).sum() <= max(1, len(value.hits) // 100), name
             protocols = [{**each.protocol, "linear_held_out_top1": 0} for each in (one, other)]
             assert protocols[0] == protocols[1]
     values = {f"{one.evaluator}/{value.name}": value.value for one in here for value in one.values}

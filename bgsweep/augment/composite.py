@@ -90,15 +90,22 @@ def background_plate(image: Image, mask: Mask) -> Image:
     return paste(image, background, tile(image, rect, height, width, -rect.top, -rect.left))
 
 
+def without_rim(mask: Mask) -> Mask:
+    """The foreground without the pixels along its edge, which show the background too: about 1 % of the shorter side.
+
+    A pixel at least; none along the image's own edge. Of the inverted mask it gives the background without its rim.
+    """
+    side = max(3, min(mask.shape) // 50) | 1
+    return cast(Mask, cv2.erode(binarize(mask), np.ones((side, side), np.uint8)))
+
+
 def inpaint_background(image: Image, mask: Mask) -> Image:
     """The image with its foreground, and a rim around it, filled in from its surroundings (Telea 2004)."""
-    rim = max(3, min(image.shape[:2]) // 50) | 1
-    hidden = cv2.dilate(binarize(mask), np.ones((rim, rim), np.uint8))
     # OpenCV leaves the outermost pixels as they are and, near them, looks at what it should not: with a border, and the
     # foreground gone beforehand, nothing of it can stay.
-    known = cast(Mask, cv2.bitwise_not(hidden))
+    known = without_rim(cast(Mask, cv2.bitwise_not(binarize(mask))))
     gone = fill(image, known, cv2.mean(image, known)[: image.shape[2]])
-    padded, unknown = (cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for picture in (gone, hidden))
+    padded, unknown = (cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for picture in (gone, 255 - known))
     return cast(Image, np.ascontiguousarray(cv2.inpaint(padded, unknown, 3, cv2.INPAINT_TELEA)[1:-1, 1:-1]))
 
 

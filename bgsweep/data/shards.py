@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgsweep.errors import UserError, one_line
+from bgsweep.places import filesystem, is_remote
 
 _log = logging.getLogger(__name__)
 _PIECE = 8 << 20
@@ -39,7 +40,7 @@ class Shards(Protocol):
 
 def open_shards(place: str, cache_gb: float) -> Shards:
     """The files at a folder or at a URI that pyarrow knows; raises UserError if the URI cannot be used."""
-    if "://" in place:
+    if is_remote(place):
         return RemoteShards(place, int(cache_gb * 1e9))
     return LocalShards(Path(place).expanduser())
 
@@ -86,9 +87,9 @@ class RemoteShards:
         return {**self.__dict__, "_now": {}}
 
     def file(self, name: str) -> bytes:
-        filesystem, root = self._connect()
+        where, root = self._connect()
         try:
-            with filesystem.open_input_stream(f"{root}/{name}") as file:
+            with where.open_input_stream(f"{root}/{name}") as file:
                 return bytes(file.read())
         except FileNotFoundError:
             raise
@@ -104,10 +105,10 @@ class RemoteShards:
             return read_part(str(self._folder / name), offset, size)
         except OSError:  # not fetched yet, or removed for another pack
             self._begin_fetching()
-        filesystem, root = self._connect()
+        where, root = self._connect()
         try:
             if name not in self._now:
-                self._now[name] = filesystem.open_input_file(f"{root}/{name}")
+                self._now[name] = where.open_input_file(f"{root}/{name}")
             return bytes(self._now[name].read_at(size, offset))
         except OSError as error:
             raise self._unreachable(error) from error
@@ -125,9 +126,9 @@ class RemoteShards:
                     self._copy(name, sha256)
 
     def _copy(self, name: str, sha256: str) -> None:
-        filesystem, root = self._connect()
+        where, root = self._connect()
         partial, total = self._folder / f"{name}.partial", hashlib.sha256()
-        with filesystem.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
+        with where.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
             while piece := remote.read(_PIECE):
                 total.update(piece)
                 local.write(piece)
@@ -157,15 +158,7 @@ class RemoteShards:
 
     def _connect(self) -> tuple[Any, str]:
         if "connection" not in self._now:
-            from pyarrow import ArrowInvalid
-            from pyarrow.fs import FileSystem
-
-            try:
-                filesystem, root = FileSystem.from_uri(self.place)
-            except (ArrowInvalid, OSError) as error:
-                cure = "name a folder or a URI such as s3://bucket/pack"
-                raise UserError(f"data.pack: {self.place}: {one_line(error)}; {cure}") from error
-            self._now["connection"] = filesystem, root.rstrip("/")
+            self._now["connection"] = filesystem(self.place)
         connection: tuple[Any, str] = self._now["connection"]
         return connection
 

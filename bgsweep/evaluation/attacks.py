@@ -20,11 +20,11 @@ from bgsweep.config import Attacks
 from bgsweep.data.decode import centre_view
 from bgsweep.data.readable import readable
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import Listing, spread_evenly, squares
+from bgsweep.evaluation.listing import Listing, preprocessing_words, spread_evenly, squares
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.shifts import labelled_validation
-from bgsweep.evaluation.subject import Head, Yields, share
-from bgsweep.evaluation.suite import linear_words
+from bgsweep.evaluation.subject import Head, Yields, share, to_unit
+from bgsweep.evaluation.suite import linear_words, square_words
 
 Part = Listing | npt.NDArray[np.int64]
 """Files, or numbers of the user's test photographs."""
@@ -104,11 +104,12 @@ def attacks(exam: Examination) -> Prepared:
 
     def protocol() -> dict[str, Any]:
         return attacked_words(exam, pictures) | {
+            "fgsm": "one step of the whole radius",
             "pgd": f"{settings.steps} steps of {STEP:g} eps / {settings.steps}, {settings.restarts} random starts; any "
             "step that changes the class counts",
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
 def targets(exam: Examination) -> Part:
@@ -131,13 +132,19 @@ def attacked_head(exam: Examination) -> Head:
 
 def attacked_words(exam: Examination, pictures: Part) -> dict[str, Any]:
     """What all attacks' protocols have in common."""
-    own = linear_words(exam.linear, exam.file.evaluate.linear) if exam.splits is not None else {}
-    where = pictures.name if isinstance(pictures, Listing) else exam.bench.source.name
+    settings = exam.file.attacks
+    if isinstance(pictures, Listing):
+        name, classifier = pictures.name, exam.classifier[1]
+        own: dict[str, Any] = {"preprocessing": preprocessing_words(exam.file.pictures)}
+    else:
+        name, classifier = exam.bench.source.name, "linear probe"
+        own = square_words(exam.bench) | linear_words(exam.linear, exam.file.evaluate.linear)
     return own | {
-        "pictures": f"{len(pictures)} of {where}",
-        "classifier": "linear probe" if exam.splits is not None else exam.classifier[1],
+        "pictures": f"{len(pictures)} of {name}",
+        "classifier": classifier,
         "norm": "L-infinity in pixel space, pictures in [0, 1], radii in 1/255; normalised by the model",
-        "seed": exam.file.attacks.seed,
+        "radii": list(settings.eps),
+        "seed": settings.seed,
     }
 
 
@@ -149,7 +156,7 @@ def _stand(exam: Examination, part: Part, head: Head) -> dict[str, Tensor]:
 
     stands: dict[str, list[Tensor]] = {}
     for images, labels, names in pictures_of(exam, part):
-        pictures = images.to(exam.subject.device).permute(0, 3, 1, 2).float().div(255)
+        pictures = to_unit(images, exam.subject.device)
         for name, survived in _attack(logits, pictures, labels, names, exam.file.attacks):
             stands.setdefault(name, []).append(survived)
     return {name: torch.cat(found) for name, found in stands.items()}

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from bgsweep.errors import UserError
 from bgsweep.evaluation.attacks import Part, attacked_head, attacked_words, pictures_of, targets
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.listing import Listing
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Head, Yields, share
+from bgsweep.evaluation.subject import Head, Yields, share, to_unit
 
 _FEWEST_CLASSES = 4  # that its loss, a ratio of the highest logits, is defined for
 _QUERIES = 7000  # about what it asks of the network for each picture and radius
@@ -40,7 +41,7 @@ def autoattack(exam: Examination) -> Prepared:
             "batch_size": exam.file.evaluate.batch_size,
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
 class Classifier(nn.Module):
@@ -66,7 +67,7 @@ def _stand(exam: Examination, part: Part, head: Head, classes: int) -> dict[floa
     device, stands = exam.subject.device, dict[float, list[Tensor]]()
     classifier = Classifier(exam.subject.network, head).eval()
     for images, labels, _ in pictures_of(exam, part):
-        pictures = images.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
+        pictures = to_unit(images, device).contiguous()
         for eps in exam.file.attacks.eps:
             attacked = attack(classifier, pictures, labels.to(device), eps / 255, classes, exam.file.attacks.seed)
             with torch.no_grad():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
@@ -50,6 +51,14 @@ class Bench:
 
     def train(self) -> Features:
         return self._once("train", "train", len(self.splits.train))
+
+    def of_train(self, part: Subset) -> Features:
+        """Features of some of the training photographs: those of all, if they are known and none could not be read."""
+        whole = self._features.get("train")
+        if whole is None or len(whole.labels) < len(part.source):
+            return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size))
+        rows = torch.from_numpy(part.indices)
+        return Features(whole.values[rows], whole.labels[rows])
 
     def variant(self, name: Variant) -> Features:
         """Features of the split's photographs in one background variant."""

@@ -19,6 +19,7 @@ from bgsweep.evaluation import (
     shifts,
 )
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.listing import Listing
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Measured
 
@@ -39,18 +40,19 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),
-    # The two left out take days on large sets, and are not known to be in the paper.
+    # The abstracts name neither of the two left out, which take days on large sets and a package more.
     "paper": tuple(name for name in EVALUATORS if name not in ("autoattack", "detection")),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluator's values, in their order, and the protocol that they were measured by."""
+    """One evaluator's values, in their order, the protocol that they were measured by, and `Prepared.pictures`."""
 
     evaluator: str
     values: tuple[Measured, ...]
     protocol: dict[str, Any]
+    pictures: Sequence[Listing] = ()
 
 
 def names_of(suite: str) -> list[str]:
@@ -89,5 +91,5 @@ def examine(
     for number, (name, one) in enumerate(prepared.items(), start=1):
         say(f"{name} ({number} of {len(prepared)})")
         values = tuple(one.measure())
-        results.append(Result(name, values, one.protocol()))
+        results.append(Result(name, values, one.protocol(), one.pictures))
     return results

@@ -15,6 +15,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.corrupt import CORRUPTIONS, as_published, corrupt
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.imagenet_classes import label_of
+from bgsweep.evaluation.interval import by_photograph
 from bgsweep.evaluation.listing import (
     Listing,
     See,
@@ -70,15 +71,22 @@ def corruptions(exam: Examination) -> Prepared:
     parts = _made(exam) if made else _downloaded(place_of(exam.file.sets, "imagenet_c"))
 
     def measure() -> Yields:
-        weighted = []
+        weighted, of = [], []
+        numbers: dict[
+            tuple[str, str], int
+        ] = {}  # of photographs, by class folder and file: the same in all corruptions
         for name, severities in parts.items():
             hits = [exam.logits(one, see).argmax(dim=1) == torch.from_numpy(one.labels) for one, see in severities]
+            places = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
+            photographs = np.array([numbers.setdefault(place, len(numbers)) for place in places])
             found = share(f"imagenet_c/{name}_top1", torch.cat(hits))
-            yield found
+            yield by_photograph(found, photographs)
             if name in ALEXNET_ERRORS:
                 weighted.append((1 - found.hits) / (len(found.hits) * len(ALEXNET_ERRORS) * ALEXNET_ERRORS[name]))
+                of.append(photographs)
         errors = np.concatenate(weighted)
-        yield Measured("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
+        pictures = Measured("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
+        yield by_photograph(pictures, np.concatenate(of))
 
     def protocol() -> dict[str, Any]:
         how = "none: pictures as they are"
@@ -93,7 +101,7 @@ def corruptions(exam: Examination) -> Prepared:
             "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
         } | ({"seed": exam.file.corruptions.seed} if made else {})
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [one for severities in parts.values() for one, _ in severities])
 
 
 def _downloaded(root: Path) -> dict[str, list[Part]]:

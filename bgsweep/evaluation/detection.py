@@ -27,10 +27,10 @@ from bgsweep.evaluation.average_precision import Found, average_precisions, coco
 from bgsweep.evaluation.boxes import Annotated, BoxSet, read_coco, read_voc
 from bgsweep.evaluation.crops import shuffled
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import read_rgb
+from bgsweep.evaluation.listing import Listing, read_rgb
 from bgsweep.evaluation.needs import place_of
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Measured, Subject, Yields
+from bgsweep.evaluation.subject import Measured, Subject, Yields, to_unit
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -60,7 +60,8 @@ def detection(exam: Examination) -> Prepared:
             "seed": exam.file.evaluate.seed,
         }
 
-    return Prepared(measure, protocol)
+    objects = np.array([len(one.labels) for one in test.photographs])
+    return Prepared(measure, protocol, [Listing(test.name, [one.path for one in test.photographs], objects)])
 
 
 def opened(exam: Examination) -> tuple[BoxSet, BoxSet]:
@@ -96,7 +97,7 @@ def resnet_of(subject: Subject) -> ResNet:
     """
     found = next((module for module in subject.network.modules() if isinstance(module, ResNet)), None)
     if found is None:
-        raise UserError("detection: only ResNets of torchvision can be made into detectors; leave this evaluator out")
+        raise UserError("only ResNets of torchvision can be made into detectors; leave this evaluator out")
     return found
 
 
@@ -222,7 +223,7 @@ def _example(one: Annotated, seed: int, epoch: int) -> tuple[Tensor, dict[str, T
 
 
 def _image(one: Annotated) -> Tensor:
-    return torch.from_numpy(np.array(read_rgb(one.path))).permute(2, 0, 1).float().div(255)
+    return to_unit(torch.from_numpy(np.array(read_rgb(one.path)))[None], torch.device("cpu"))[0]
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

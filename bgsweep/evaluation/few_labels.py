@@ -13,13 +13,11 @@ from bgsweep.data import Source
 from bgsweep.data.derived import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.features import extract
 from bgsweep.evaluation.linear import LinearHead, fit_linear
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.probes import sets, top1
 from bgsweep.evaluation.subject import Yields
 from bgsweep.evaluation.suite import linear_words
-from bgsweep.evaluation.variants import centre_pictures
 
 _DRAW = -4  # of which photographs keep their labels; negative draws are no views
 
@@ -80,8 +78,7 @@ def few(exam: Examination, name: str, share: float) -> Prepared:
     heads: list[LinearHead] = []
 
     def measure() -> Yields:
-        features = extract(exam.subject.encode, centre_pictures(part, bench.size, bench.settings.batch_size))
-        heads.append(fit_linear(features, bench.settings.linear, bench.classes))
+        heads.append(fit_linear(bench.of_train(part), bench.settings.linear, bench.classes))
         yield from top1(name, heads[0].logits, exam.test)
 
     def protocol() -> dict[str, Any]:

@@ -10,21 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.data import Image, Source
-from bgsweep.evaluation.crops import shuffled, test_squares, training_crops
+from bgsweep.data import Source
+from bgsweep.evaluation.crops import shuffled, squares_words, test_squares, training_crops
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.few_labels import labelled
-from bgsweep.evaluation.listing import preprocessing_words
 from bgsweep.evaluation.prepared import Prepared
-from bgsweep.evaluation.subject import Yields, tops
+from bgsweep.evaluation.subject import Yields, to_unit, tops
 
 
 @dataclass(frozen=True)
 class FineTuning:
     """SGD with momentum 0.9 on random resized crops and flips; the last epoch counts.
 
-    Both rates, of the encoder and of the new classifier, are divided by 5 after 60 % and 80 % of the epochs. An epoch's
-    last batch is left out where it is not full, unless it is the only one.
+    Both rates, of the encoder and of the new classifier, are divided by 5 after 60 % and 80 % of the epochs.
     """
 
     source: str
@@ -48,23 +46,24 @@ FINE_TUNINGS = {
 
 def fine_tuned(exam: Examination, name: str, share: float, protocol: FineTuning) -> Prepared:
     """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled photographs."""
-    bench, pictures = exam.bench, exam.file.pictures
+    bench, seen = exam.bench, exam.file.pictures
     part, how = labelled(exam, share)
 
     def measure() -> Yields:
         network = fine_tune(exam, part, protocol)
         logits, labels = [], []
         with torch.inference_mode():
-            for images, known in test_squares(bench.source, pictures, exam.file.evaluate.batch_size):
-                logits.append(network(_unit(images, exam.subject.device)).float().cpu())
+            for images, known in test_squares(bench.source, seen, exam.file.evaluate.batch_size):
+                pictures = to_unit(torch.from_numpy(images), exam.subject.device)
+                logits.append(network(pictures).float().cpu())
                 labels.append(torch.from_numpy(known))
         yield from tops(name, torch.cat(logits), torch.cat(labels))
 
     def words() -> dict[str, Any]:
         return asdict(protocol) | {
             "momentum": 0.9,
-            "train": f"{how}, random resized crops of {pictures.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(pictures)}",
+            "train": f"{how}, random resized crops of {seen.crop} px and flips",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, {squares_words(seen)}",
             "network": "all weights trained, float32, in one process; BatchNorm learns from each batch",
             "seed": exam.file.evaluate.seed,
         }
@@ -99,14 +98,10 @@ def fine_tune(exam: Examination, part: Source, protocol: FineTuning) -> nn.Modul
 def _epoch(exam: Examination, part: Source, protocol: FineTuning, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     seed, device = exam.file.evaluate.seed, exam.subject.device
     batches = shuffled(len(part), seed, epoch, protocol.batch_size)
-    full = [batch for batch in batches if len(batch) == protocol.batch_size] or batches
-    for images, labels in training_crops(part, full, exam.file.pictures.crop, seed, epoch, exam.file.threads):
-        yield _unit(images, device), torch.from_numpy(labels).to(device)
-
-
-def _unit(images: Image, device: torch.device) -> Tensor:
-    """Pictures (N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
+    if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one picture
+        batches.pop()
+    for images, labels in training_crops(part, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
+        yield to_unit(torch.from_numpy(images), device), torch.from_numpy(labels).to(device)
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {

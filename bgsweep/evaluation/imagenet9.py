@@ -5,7 +5,7 @@ all 1000 classes is mapped to one of nine; a class that belongs to none of them 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bgsweep.evaluation.needs import place_of
 from bgsweep.evaluation.on_demand import MadeOnDemand
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.subject import Head, Yields, share
+from bgsweep.evaluation.suite import side_by_side
 
 RELEASED = ("original", "only_bg_b", "only_bg_t", "no_fg", "only_fg", "mixed_same", "mixed_rand", "mixed_next")
 MASKS = "fg_mask"
@@ -44,7 +45,8 @@ def imagenet9(exam: Examination) -> Prepared:
         if len(same.hits) == len(rand.hits):
             yield same.minus(rand, "bg_gap")
 
-    return Prepared(measure, lambda: _words(exam) | {"pictures": {one.name: len(one.paths) for one in listings}})
+    counts = {one.name: len(one.paths) for one in listings}
+    return Prepared(measure, lambda: _words(exam) | {"pictures": counts}, listings)
 
 
 def challenge(exam: Examination) -> Prepared:
@@ -64,7 +66,7 @@ def challenge(exam: Examination) -> Prepared:
         yield share("challenge", np.concatenate(list(exam.each(task, parts, tries))))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
-    return Prepared(measure, lambda: _words(exam) | tried)
+    return Prepared(measure, lambda: _words(exam) | tried, [fronts, behind])
 
 
 def _hold(
@@ -93,6 +95,12 @@ def _hold(
         classify,
         exam.file.evaluate.batch_size,
     )
+
+
+def release_sheet(listings: Sequence[Listing], accuracy: Mapping[str, float], rows: int = 4) -> Image:
+    """A picture for the eye: foregrounds spread over the classes a row each, a variant a column with its accuracy."""
+    columns = [[as_it_is(path) for path in one.spread(rows).paths] for one in listings]
+    return side_by_side(zip(*columns, strict=False), [one.name for one in listings], accuracy)
 
 
 def read_mapping(path: Path) -> npt.NDArray[np.int64]:

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.evaluation.crops import shuffled, test_squares, training_crops
+from bgsweep.evaluation.crops import Kind, shuffled, squares_words, test_squares, training_crops
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.features import extract
-from bgsweep.evaluation.listing import preprocessing_words
+from bgsweep.evaluation.features import Features, extract
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.probes import top1
 from bgsweep.evaluation.subject import Yields
@@ -33,6 +32,7 @@ class Protocol:
         schedule: `steps` divides the rate by 10 after 60 % and 80 % of the epochs; `epoch_cosine` and `step_cosine`
             go down to zero, by the epoch or by the step.
         weights: standard deviation of the initial weights (normal); None takes 1 / sqrt(features), cut at two of them.
+        pictures: how photographs are cropped and resized, whatever the file says of interpolation.
     """
 
     source: str
@@ -43,6 +43,7 @@ class Protocol:
     nesterov: bool
     schedule: Literal["steps", "epoch_cosine", "step_cosine"]
     weights: float | None
+    pictures: Kind = "torchvision"
 
     def rate(self, epoch: int, progress: float) -> float:
         """The learning rate in an epoch, and at a share of all steps."""
@@ -56,7 +57,7 @@ class Protocol:
 PROTOCOLS = {
     "linear_moco": Protocol("MoCo's main_lincls.py", 100, 256, 30.0, 0.0, False, "steps", 0.01),
     "linear_swav": Protocol("SwAV's eval_linear.py", 100, 256, 0.3, 1e-6, False, "epoch_cosine", 0.01),
-    "linear_byol": Protocol("BYOL's linear evaluation", 80, 1024, 0.8, 0.0, True, "step_cosine", None),
+    "linear_byol": Protocol("BYOL's linear evaluation", 80, 1024, 0.8, 0.0, True, "step_cosine", None, "byol"),
 }
 
 
@@ -66,8 +67,7 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
 
     def measure() -> Yields:
         layer = fit(exam, protocol)
-        seen = test_squares(bench.source, exam.file.pictures, exam.file.evaluate.batch_size)
-        test = extract(exam.subject.encode, seen)
+        test = exam.once(("squares", protocol.pictures), lambda: _test(exam, protocol.pictures))
         with torch.no_grad():
             yield from top1(name, layer, test)
 
@@ -78,12 +78,19 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
             "momentum": 0.9,
             "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, random resized crops of "
             f"{pictures.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, {preprocessing_words(pictures)}",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, "
+            f"{squares_words(pictures, protocol.pictures)}",
             "features": "encoder output, float32, eval mode",
             "seed": exam.file.evaluate.seed,
         }
 
     return Prepared(measure, words)
+
+
+def _test(exam: Examination, kind: Kind) -> Features:
+    return extract(
+        exam.subject.encode, test_squares(exam.bench.source, exam.file.pictures, exam.file.evaluate.batch_size, kind)
+    )
 
 
 def fit(exam: Examination, protocol: Protocol) -> nn.Linear:
@@ -129,19 +136,22 @@ def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[
     count = len(exam.bench.splits.train)
     batches = shuffled(count, exam.file.evaluate.seed, epoch, protocol.batch_size)
     if not exam.shared_out(count):
-        yield from _see(exam, batches, epoch)
+        yield from _see(exam, batches, epoch, protocol.pictures)
         return
-    for part in exam.each(partial(_see_one, epoch=epoch), batches, count):
+    for part in exam.each(partial(_see_one, epoch=epoch, kind=protocol.pictures), batches, count):
         yield from part
 
 
-def _see_one(exam: Examination, batch: npt.NDArray[np.int64], epoch: int) -> list[tuple[Tensor, Tensor]]:
-    return list(_see(exam, [batch], epoch))
+def _see_one(exam: Examination, batch: npt.NDArray[np.int64], epoch: int, kind: Kind) -> list[tuple[Tensor, Tensor]]:
+    return list(_see(exam, [batch], epoch, kind))
 
 
-def _see(exam: Examination, batches: list[npt.NDArray[np.int64]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _see(
+    exam: Examination, batches: list[npt.NDArray[np.int64]], epoch: int, kind: Kind
+) -> Iterator[tuple[Tensor, Tensor]]:
     source, seed = exam.bench.splits.train, exam.file.evaluate.seed
-    for images, labels in training_crops(source, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
+    size, threads = exam.file.pictures.crop, exam.file.threads
+    for images, labels in training_crops(source, batches, size, seed, epoch, threads, kind):
         # Encoders give tensors of inference mode, which no gradient may pass.
         yield exam.subject.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)
 

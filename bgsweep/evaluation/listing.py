@@ -13,6 +13,7 @@ from torchvision.transforms import functional as transform
 
 from bgsweep.config import Pictures
 from bgsweep.data import Image
+from bgsweep.data.digest import digest
 from bgsweep.errors import UserError, one_line
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -33,6 +34,11 @@ class Listing:
 
     def __getitem__(self, numbers: slice) -> "Listing":
         return Listing(self.name, self.paths[numbers], self.labels[numbers])
+
+    def digest(self) -> str:
+        """Of the files' names, each with its folder's, and their labels; the pictures themselves are not read."""
+        names = (f"{path.parent.name}/{path.name}" for path in self.paths)
+        return digest(names, (str(label).encode() for label in self.labels.tolist()))
 
     def spread(self, count: int) -> "Listing":
         """At most so many of the files, spread evenly over all."""

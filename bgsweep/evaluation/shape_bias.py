@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bgsweep.errors import UserError
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.interval import by_photograph
 from bgsweep.evaluation.listing import Listing, pictures_in, preprocessing_words
 from bgsweep.evaluation.needs import DOWNLOADS, place_of
 from bgsweep.evaluation.prepared import Prepared
@@ -67,9 +68,14 @@ def shape_bias(exam: Examination) -> Prepared:
         conflict = (shapes != textures).astype(np.float64)
         by_shape = (decided == shapes) * conflict
         by_texture = (decided == textures) * conflict
-        yield Measured("shape_bias", by_shape, by_shape + by_texture)
-        yield Measured("shape_match", by_shape, conflict)
-        yield Measured("texture_match", by_texture, conflict)
+        # One photograph of an object is painted over with several textures.
+        objects = np.array([path.stem.partition("-")[0] for path in listing.paths])
+        for name, hits, counted in (
+            ("shape_bias", by_shape, by_shape + by_texture),
+            ("shape_match", by_shape, conflict),
+            ("texture_match", by_texture, conflict),
+        ):
+            yield by_photograph(Measured(name, hits, counted), objects)
 
     def protocol() -> dict[str, Any]:
         return {
@@ -80,7 +86,7 @@ def shape_bias(exam: Examination) -> Prepared:
             "conflicting": int((shapes != textures).sum()),
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [listing])
 
 
 def stimuli(root: Path) -> tuple[Listing, Any, Any]:

@@ -221,7 +221,7 @@ def _prepared(exam: Examination, measure: Callable[[], Yields], listing: Listing
             "pictures": len(listing.paths),
         }
 
-    return Prepared(measure, protocol)
+    return Prepared(measure, protocol, [listing])
 
 
 EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {

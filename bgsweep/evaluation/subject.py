@@ -15,6 +15,11 @@ Head = Callable[[Tensor], Tensor]
 """From features (N, D) to logits (N, C), both float32 on the CPU; differentiable."""
 
 
+def to_unit(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 pictures (N, H, W, 3) as `Subject.network` takes them: floats (N, 3, H, W) in [0, 1], channels-last."""
+    return images.to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
 @dataclass(frozen=True)
 class Subject:
     """An encoder under evaluation, in eval mode, its weights frozen.
@@ -35,10 +40,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """A named value with the pictures that it is made of: the sum of `hits` over the sum of `counted`.
+    """A named value with the photographs that it is made of: the sum of `hits` over the sum of `counted`.
 
-    For an accuracy the hits are 1 where the prediction is right, and all count 1. Two encoders' values of the same name
-    are of the same pictures in the same order, so that they can be compared picture by picture.
+    For an accuracy the hits are 1 where the prediction is right, and all count 1; a photograph that is seen in several
+    pictures has one entry for all of them. Two encoders' values of the same name are of the same photographs in the
+    same order, so that they can be compared one by one.
     """
 
     name: str
@@ -52,7 +58,7 @@ class Measured:
         return float(self.hits.sum()) / total if total else float("nan")
 
     def minus(self, other: "Measured", name: str) -> "Measured":
-        """The difference of two accuracies over equally many pictures."""
+        """The difference of two accuracies over the same photographs."""
         return Measured(name, self.hits - other.hits, self.counted)
 
 

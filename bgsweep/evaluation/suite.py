@@ -3,7 +3,7 @@
 An evaluator takes an encoder on the bench and yields named values, each a share in [0, 1].
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from bgsweep.config import Evaluate, Knn, Linear
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluate import VARIANTS, Variant
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bench import Bench
 from bgsweep.evaluation.features import Encode, accuracy
+from bgsweep.evaluation.interval import by_photograph
 from bgsweep.evaluation.knn import knn_predict
 from bgsweep.evaluation.linear import LinearHead, fit_linear
 from bgsweep.evaluation.subject import Measured, Yields, share
@@ -56,13 +57,14 @@ def knn(bench: Bench) -> Values:
 
 
 def decisive(bench: Bench) -> Measured:
-    """The same by photographs: one that meets several backgrounds has as many chances, which are not independent."""
-    variant = bench.settings.variant
+    """The same by photographs."""
+    return _measured(bench, "knn_top1", bench.settings.variant, _knn_predictor(bench))
+
+
+def _measured(bench: Bench, name: str, variant: Variant, predict: Predict) -> Measured:
     found = bench.variant(variant)
-    hits = np.asarray(_knn_predictor(bench)(found.values) == found.labels, np.float64)
     repeats = bench.variants().repeats(variant) if bench.source.has_masks else 1
-    hits = hits.reshape(-1, repeats).sum(axis=1)
-    return Measured("knn_top1", hits, np.full(len(hits), float(repeats)))
+    return by_photograph(share(name, predict(found.values) == found.labels), np.arange(len(found.labels)) // repeats)
 
 
 def background_values(bench: Bench, predict: Predict) -> Values:
@@ -72,11 +74,10 @@ def background_values(bench: Bench, predict: Predict) -> Values:
 
 
 def measured_variants(bench: Bench, predict: Predict) -> Yields:
-    """The same with the pictures that it is made of."""
+    """The same with the photographs that it is made of."""
     found = {}
     for name in VARIANTS:
-        features = bench.variant(name)
-        found[name] = share(name, predict(features.values) == features.labels)
+        found[name] = _measured(bench, name, name, predict)
         yield found[name]
     yield found["mixed_same"].minus(found["mixed_rand"], "bg_gap")
 
@@ -141,10 +142,19 @@ def variant_sheet(
 ) -> Image:
     """A picture for the eye: one photograph a row, one background variant a column, its accuracy above it if given."""
     step = max(1, len(variants.usable) // rows)
+    shown = variants.usable[::step][:rows]
+    pictures = [[variants.picture(name, index) for name in VARIANTS] for index in shown]
+    return side_by_side(pictures, VARIANTS, accuracy or {}, cell)
+
+
+def side_by_side(
+    pictures: Iterable[Sequence[Image]], names: Sequence[str], accuracy: Mapping[str, float], cell: int = 128
+) -> Image:
+    """Rows of pictures, a column for each name, with its accuracy above it if given."""
     margin = np.full((cell, 6, 3), 255, np.uint8)
-    lines = [_heading(cell, accuracy or {})]
-    for index in variants.usable[::step][:rows]:
-        cells = [_enlarged(variants.picture(name, index), cell) for name in VARIANTS]
+    lines = [_heading(cell, names, accuracy)]
+    for row in pictures:
+        cells = [_enlarged(picture, cell) for picture in row]
         lines += [np.hstack([part for one in cells for part in (margin, one)] + [margin])]
         lines += [np.full((6, lines[1].shape[1], 3), 255, np.uint8)]
     return np.vstack(lines)
@@ -169,7 +179,8 @@ def square_words(bench: Bench) -> dict[str, Any]:
     """The protocol in words: which photographs, and how they are seen."""
     return {
         "features": "encoder output, float32, eval mode",
-        "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px, centre square {bench.size} px",
+        "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px (averaged over areas; bilinear where it grows), "
+        f"centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
         "test": f"{bench.source.name}: {len(bench.source)} photographs",
     }
@@ -184,11 +195,17 @@ def linear_words(head: LinearHead, settings: Linear) -> dict[str, Any]:
     """The protocol of the linear probe in words, with what it chose."""
     return {
         "linear": f"softmax regression, {settings.epochs} epochs of SGD on standardised features; rate and decay "
-        f"chosen on {settings.holdout:.0%} of train",
+        f"chosen on {settings.holdout:.0%} of train, drawn by class",
+        "linear_grid": f"rates {_listed(settings.lrs)}; decays {_listed(settings.weight_decays)}",
+        "linear_seed": settings.seed,
         "linear_lr": head.lr,
         "linear_weight_decay": head.weight_decay,
         "linear_held_out_top1": head.held_out_top1,
     }
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def variant_words(bench: Bench) -> dict[str, Any]:
@@ -199,7 +216,8 @@ def variant_words(bench: Bench) -> dict[str, Any]:
         "mixed_same": "background of the same class, another photograph's",
         "mixed_rand": "background of a class drawn from all the others",
         "mixed_next": "background of the next class in order",
-        "composition": "cut apart at the photograph's resolution, then brought to size",
+        "composition": "cut apart at the photograph's resolution, then brought to size; the rim where both show (about "
+        "1 % of the shorter side, a pixel at least) is in neither",
         "backgrounds_per_foreground": bench.settings.repeats,
     }
 
@@ -209,9 +227,9 @@ def _enlarged(picture: Image, cell: int) -> Image:
     return np.asarray(cv2.resize(picture, (cell, cell), interpolation=flag), np.uint8)
 
 
-def _heading(cell: int, accuracy: Mapping[str, float]) -> Image:
-    line = np.full((24, (cell + 6) * len(VARIANTS) + 6, 3), 255, np.uint8)
-    for column, name in enumerate(VARIANTS):
+def _heading(cell: int, names: Sequence[str], accuracy: Mapping[str, float]) -> Image:
+    line = np.full((24, (cell + 6) * len(names) + 6, 3), 255, np.uint8)
+    for column, name in enumerate(names):
         place = (column * (cell + 6) + 8, 17)
         text = f"{name} {100 * accuracy[name]:.0f}%" if name in accuracy else name
         cv2.putText(line, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)

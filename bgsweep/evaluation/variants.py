@@ -21,6 +21,7 @@ from bgsweep.augment.composite import (
     foreground_area,
     largest_background_rectangle,
     tile,
+    without_rim,
 )
 from bgsweep.augment.randomness import address
 from bgsweep.config import Evaluate
@@ -40,11 +41,11 @@ MIN_AREA, MAX_AREA = 0.01, 0.95
 class VariantSet:
     """One source's photographs in all variants, as squares of `size` pixels.
 
-    Foreground and background are cut apart at the photograph's own resolution and only then brought to size, so that
-    no rim of one is left in the other. Photographs that cannot be read, and those of whose square the foreground covers
-    less than 1 % or more than 95 %, are in none of the variants; `left_out` counts the latter. Each foreground meets
-    `repeats` backgrounds in the mixed variants. All draws are addressed by the seed and the photograph: the same
-    picture is made every time.
+    Foreground and background are cut apart at the photograph's own resolution and only then brought to size, and the
+    rim where both show is in neither, so that nothing of one is left in the other. Photographs that cannot be read, and
+    those of whose square the foreground covers less than 1 % or more than 95 %, are in none of the variants; `left_out`
+    counts the latter. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the
+    seed and the photograph: the same picture is made every time.
 
     Args:
         looked: what `looked_at` says of the whole source, where somebody knows it already.
@@ -93,9 +94,9 @@ class VariantSet:
         if variant == "original":
             return centre_view(image, self.size)
         if variant == "only_fg":
-            return centre_view(fill(image, mask, BLACK), self.size)
+            return centre_view(fill(image, _inner(mask), BLACK), self.size)
         if variant == "no_fg":
-            return centre_view(fill(image, 255 - mask, BLACK), self.size)
+            return centre_view(fill(image, _inner(255 - mask), BLACK), self.size)
         if variant == "only_bg_t":
             return centre_view(_covered(image, mask), self.size)
         if variant == "only_bg_b":
@@ -111,12 +112,12 @@ class VariantSet:
         The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
         """
         sample = self.source[index]
-        mask = _mask(sample)
+        mask = _inner(_mask(sample))
         return centre_view(fill(sample.image, mask, BLACK), self.size), 255 - centre_view(mask, self.size)
 
     def shape(self, index: int) -> Mask:
-        """The square's foreground mask, 0 to 255."""
-        return centre_view(_mask(self.source[index]), self.size)
+        """The mask of what `cutout` gives, 0 to 255."""
+        return centre_view(_inner(_mask(self.source[index])), self.size)
 
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
         """Which of the pools' plates stands behind a photograph in a mixed variant."""
@@ -182,9 +183,15 @@ def _mask(sample: Sample) -> Mask:
     return binarize(sample.mask)
 
 
+def _inner(mask: Mask) -> Mask:
+    """The mask without its rim; with it where less than half would be left."""
+    inner = without_rim(mask)
+    return inner if 2 * cv2.countNonZero(inner) >= cv2.countNonZero(mask) else mask
+
+
 def _boxed(image: Image, mask: Mask) -> Image:
     """The foreground's bounding box in black."""
-    left, top, width, height = cv2.boundingRect(mask)
+    left, top, width, height = cv2.boundingRect(255 - _inner(255 - mask))
     boxed = image.copy()
     boxed[top : top + height, left : left + width] = 0
     return boxed
@@ -192,6 +199,7 @@ def _boxed(image: Image, mask: Mask) -> Image:
 
 def _covered(image: Image, mask: Mask) -> Image:
     """The foreground's bounding box tiled over with the largest background rectangle."""
+    mask = 255 - _inner(255 - mask)
     rect = largest_background_rectangle(mask)
     if rect is None:  # no background to tile with anywhere: what little there is stays, the foreground goes
         return fill(image, 255 - mask, BLACK)

@@ -46,9 +46,7 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
         UserError: no photographs, or two that would share a mask.
     """
     photographs = images.files()
-    names = [name for name in photographs if name.lower().endswith(SUFFIXES)]
-    if not names:
-        raise UserError(f"{images.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    names = photographs_of(images, photographs)
     _check_stems(images.place, names)
     found = masks.files()
 
@@ -60,6 +58,18 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
     missing = [group for group in groups if not all(map(fresh, group))]
     present = [group for group in groups if all(map(fresh, group))]
     return Plan(names, len(photographs) - len(names), missing, present, listing(names, photographs, found))
+
+
+def photographs_of(tree: Tree, files: Iterable[str]) -> list[str]:
+    """Those of a tree's files that are photographs.
+
+    Raises:
+        UserError: none is.
+    """
+    names = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if not names:
+        raise UserError(f"{tree.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    return names
 
 
 def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping[str, FileStat]) -> str:

@@ -14,6 +14,7 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
+from bgsweep.evaluation.interval import paired_seeds
 from bgsweep.report import charts
 from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
 from bgsweep.report.history import Trial, common_epoch, cost_of, trials_of
@@ -64,6 +65,7 @@ def page(told: Told) -> str:
         "trials": trials,
         "table": [_row(trial) for trial in trials],
         "comparison": _comparison(verdict, pictures["count"]),
+        "seeds": _over_seeds(verdict),
         "trend_trials": TREND_TRIALS,
         "notes": notes,
         "shown": shown,
@@ -125,6 +127,21 @@ def _comparison(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
             row = {"probe": label, "name": name, "best": ours, "baseline": theirs, "of_best": of_ours}
             row |= {"of_baseline": of_theirs, "difference": ours - theirs}
             rows.append(row | {"of_difference": difference(theirs, of_theirs, ours, of_ours)})
+    return rows
+
+
+def _over_seeds(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Champion and baseline over the seeds that both were trained with, a row a value; [] for one seed."""
+    best, baseline = ((verdict.get(role) or {}).get("seeds") for role in ("best", "baseline"))
+    if not (best and baseline):
+        return []
+    rows = []
+    for name, ours in best.items():
+        change = paired_seeds(baseline[name]["values"], ours["values"])
+        rows.append(
+            {"name": name, "count": len(ours["values"]), "best": ours, "baseline": baseline[name]}
+            | {"difference": change.value, "of_difference": (change.lower, change.upper)}
+        )
     return rows
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bgsweep.cli import DEFAULT_STORE
+from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
 from bgsweep.study.findings import by_run, page, write

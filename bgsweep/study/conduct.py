@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import resolve
+from bgsweep.masks.storage import write_file
 from bgsweep.study.plan import Planned
 from bgsweep.sweep.journal import find_sweep, fold, read_journal, sweep_names
 from bgsweep.sweep.sweep import sweep
@@ -35,10 +36,7 @@ def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
     if not kept.exists():
         print(f"judging {run.method} {run.arm} rho {run.rho:g} seed {run.seed}", file=sys.stderr, flush=True)
         values = _judge(run, checkpoint)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(".part")
-        draft.write_text(json.dumps(values), encoding="utf-8")
-        draft.replace(kept)
+        write_file(kept, json.dumps(values).encode())
     found: Values = json.loads(kept.read_text(encoding="utf-8"))
     return found
 

@@ -20,6 +20,10 @@ class _Named:
     trial_id: str
 
 
+def _named(name: str) -> Any:
+    return _Named(name)
+
+
 class _Sparing(FIFOScheduler):
     """Trials compete with the baseline, but it is never stopped before its end.
 
@@ -30,19 +34,19 @@ class _Sparing(FIFOScheduler):
     epochs: int
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        super().on_trial_add(tune_controller, self._named(trial_name(trial)))
+        super().on_trial_add(tune_controller, _named(trial_name(trial)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        decision: str = super().on_trial_result(tune_controller, self._named(trial_name(trial)), result)
+        decision: str = super().on_trial_result(tune_controller, _named(trial_name(trial)), result)
         if trial.config[FIXED] == "baseline" and result["epoch"] < self.epochs:
             return TrialScheduler.CONTINUE
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        super().on_trial_complete(tune_controller, self._named(trial_name(trial)), result)
+        super().on_trial_complete(tune_controller, _named(trial_name(trial)), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        super().on_trial_remove(tune_controller, self._named(trial_name(trial)))
+        super().on_trial_remove(tune_controller, _named(trial_name(trial)))
 
     def replay(self, events: Sequence[Event]) -> list[str]:
         """Learn what trials had measured before the driver died.
@@ -54,23 +58,19 @@ class _Sparing(FIFOScheduler):
         baseline, doomed = "", []
         for event in events:
             if event["event"] == "started":
-                super().on_trial_add(controller, self._named(event["trial"]["id"]))
+                super().on_trial_add(controller, _named(event["trial"]["id"]))
                 baseline = event["trial"]["id"] if event["trial"]["fixed"] == "baseline" else baseline
             elif event["event"] == "result":
                 result = {"epoch": event["epoch"], **event["metrics"]}
-                decision = super().on_trial_result(controller, self._named(event["id"]), result)
+                decision = super().on_trial_result(controller, _named(event["id"]), result)
                 if decision == TrialScheduler.STOP and event["epoch"] < self.epochs and event["id"] != baseline:
                     doomed.append(event["id"])
             elif event["event"] == "ended" and event["trial"]["status"] != "failed":
                 trial = event["trial"]
                 result = {"epoch": trial["epochs"], **trial["metrics"]}
-                super().on_trial_complete(controller, self._named(trial["id"]), result)
+                super().on_trial_complete(controller, _named(trial["id"]), result)
         ended = {event["trial"]["id"] for event in events if event["event"] == "ended"}
         return [name for name in doomed if name not in ended]
-
-    @staticmethod
-    def _named(name: str) -> Any:
-        return _Named(name)
 
 
 class SparingASHA(_Sparing, AsyncHyperBandScheduler):

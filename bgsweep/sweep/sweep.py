@@ -115,24 +115,31 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
                     f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
                 )
             monitor.close()
-            records = sorted(monitor.records.values(), key=lambda record: record.id)
-            front = pareto(records, file.search.signs)
-            ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
-            progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
-            verdict = crown(file, tracker, ending)
             result = {
                 "sweep": folder.name,
                 "tracking_uri": without_password(uri),
-                "trials": [record.public() for record in records],
-                **verdict,
+                **_result(file, folder.name, parent, list(monitor.records.values()), tracker, progress),
             }
-            if len(file.search.metrics) > 1:
-                result["pareto"] = [
-                    {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
-                    for each in front
-                ]
             log_page(folder, manifest | {"result": result}, tracker)
             write_manifest(folder, manifest | {"result": result})
+    return result
+
+
+def _result(
+    file: SweepFile, name: str, parent: str, found: list[TrialRecord], tracker: Tracker, progress: Progress
+) -> dict[str, Any]:
+    """What the ended trials have come to, the best one being judged and registered."""
+    records = sorted(found, key=lambda record: record.id)
+    front = pareto(records, file.search.signs)
+    ending = Ending(name, parent, records, _best(file, records, front), _baseline(records))
+    progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
+    verdict = crown(file, tracker, ending)
+    result = {"trials": [record.public() for record in records], **verdict}
+    if len(file.search.metrics) > 1:
+        result["pareto"] = [
+            {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
+            for each in front
+        ]
     return result
 
 

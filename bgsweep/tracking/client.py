@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,16 @@ def _quiet_mlflow() -> None:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the writer says once that a server is away
+
+
+def pages(search: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """All that one of the client's searches finds, however many pages it takes."""
+    found: list[Any] = []
+    page: Any = None
+    while page is None or page.token:
+        page = search(*arguments, page_token=page.token if page else None)
+        found += page
+    return found
 
 
 def experiment_id(client: Any, address: str, name: str) -> str:

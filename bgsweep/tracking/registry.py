@@ -3,12 +3,12 @@
 import difflib
 import getpass
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.tracking.client import mlflow_client
+from bgsweep.tracking.client import mlflow_client, pages
 from bgsweep.tracking.tracker import Tracker
 
 CHALLENGER = "challenger"
@@ -67,7 +67,7 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
     if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
         return {"models": []}
     with mlflow_client(address) as client:
-        known = _pages(client.search_registered_models)
+        known = pages(client.search_registered_models)
         if name is not None:
             known = [model for model in known if model.name == name] or _unknown(name, known)
         return {"models": [{"name": model.name, "versions": _versions(client, model)} for model in known]}
@@ -121,17 +121,8 @@ def _unknown(name: str, known: list[Any]) -> list[Any]:
     raise UserError(f"{name}: no such registered model; {told}")
 
 
-def _pages(search: Callable[..., Any], query: str | None = None) -> list[Any]:
-    found: list[Any] = []
-    page: Any = None
-    while page is None or page.token:
-        page = search(query, page_token=page.token if page else None)
-        found += page
-    return found
-
-
 def _versions(client: Any, model: Any) -> list[dict[str, Any]]:
-    found = _pages(client.search_model_versions, f"name = '{model.name}'")
+    found = pages(client.search_model_versions, f"name = '{model.name}'")
     return [_public(version, model.aliases) for version in sorted(found, key=lambda each: -int(each.version))]
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from bgsweep.config import Experiment, SweepFile
 from bgsweep.errors import without_password
-from bgsweep.tracking.client import experiment_id, mlflow_client
+from bgsweep.tracking.client import experiment_id, mlflow_client, pages
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
 from bgsweep.tracking.writer import Writer
 
@@ -104,7 +104,7 @@ class Tracker:
         began = _milliseconds()
 
         def begin() -> str:
-            known = self._search([self.experiment_id], query)
+            known = pages(self.client.search_runs, [self.experiment_id], query)
             run = known[0] if known else self._new(trial, every, began)
             if known:
                 self.client.update_run(run.info.run_id, status="RUNNING")
@@ -221,7 +221,8 @@ class Tracker:
         mine = f"attributes.status = 'RUNNING' and tags.`bgsweep.host` = '{socket.gethostname()}'"
 
         def search() -> list[Any]:
-            return self._search([found.experiment_id for found in self.client.search_experiments()], mine)
+            everywhere = [found.experiment_id for found in self.client.search_experiments()]
+            return pages(self.client.search_runs, everywhere, mine)
 
         gone = [run.info.run_id for run in self._writer.ask(search) if not owner_lives(run.data.tags)]
         for run in gone:
@@ -250,14 +251,6 @@ class Tracker:
         if begun.exception():  # that it could not be begun must not look like a server that is away now
             raise RuntimeError(f"the run {run} was not begun: {begun.exception()}")
         return begun.result()
-
-    def _search(self, experiments: list[str], query: str) -> list[Any]:
-        found: list[Any] = []
-        page: Any = None
-        while page is None or page.token:
-            page = self.client.search_runs(experiments, query, page_token=page.token if page else None)
-            found += page
-        return found
 
     def _log_params(self, run: str, tree: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -1,18 +1,22 @@
 """Attacks: inside their ball, as strong as plain gradient steps can be, and the stronger the larger ball and budget."""
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.config import Attacks, Evaluate, Linear, SuiteFile
+from bgsweep.config import Attacks, Evaluate, Linear, Pictures, SuiteFile
 from bgsweep.data import Splits
 from bgsweep.evaluation.attacks import STEP, fgsm, pgd
 from bgsweep.evaluation.autoattack import Classifier, attack
 from bgsweep.evaluation.catalogue import examine
 from bgsweep.evaluation.examination import Examination
+from bgsweep.evaluation.listing import read_rgb, square
+from bgsweep.evaluation.subject import to_unit
 
 from .subjects import subject
 
@@ -110,7 +114,9 @@ def test_batches_and_restarts(splits: Splits) -> None:
         file = SuiteFile(size=32, evaluate=Evaluate(batch_size=batch_size), attacks=settings)
         (result,) = examine(Examination(subject(), file, splits), ["attacks"])
         found[batch_size, restarts] = {one.name: one.hits for one in result.values}
-        assert result.protocol["pictures"] == "60 of sample/test"
+        assert result.protocol["pictures"] == "60 of sample/test" and result.protocol["radii"] == [1, 4]
+        assert "centre square 32 px" in result.protocol["preprocessing"]
+        assert "sample/train: 960" in result.protocol["train"] and "rates 0.01, 0.03" in result.protocol["linear_grid"]
     one, other = found[16, 1], found[256, 1]
     assert list(one) == ["clean_top1", "fgsm_1_top1", "pgd_1_top1", "fgsm_4_top1", "pgd_4_top1"]
     for name in one:
@@ -152,3 +158,44 @@ def test_autoattack_stays_in_the_ball(network: nn.Module) -> None:
     moved = attack(Classifier(other_layout, lambda logits: logits), pictures, labels, 2 / 255, 4, seed=0)
     assert (moved - pictures).abs().max() <= 2 / 255 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.slow
+def test_a_real_classifiers_gradients_are_not_masked(shared_data: Path, tmp_path: Path) -> None:
+    """The way a suite goes: encoder with its normalisation, head; on what the classifier says of real photographs.
+
+    The loss rises with radius and steps, noise of the same radius does next to nothing, a large radius defeats all,
+    and foolbox defeats nothing that stands.
+    """
+    foolbox = pytest.importorskip("foolbox")
+    from bgsweep.assess import load_model, subject_of
+
+    from .efficientnet import write_weights
+
+    who = subject_of(load_model(write_weights(tmp_path / "weights.pth"), 112, tmp_path), "cpu")
+    assert isinstance(who.head, nn.Module)
+    network = nn.Sequential(who.network, who.head).eval()
+    paths = sorted((shared_data / "clothing10" / "images" / "test").rglob("*.jpg"))[::47][:8]
+    seen = np.stack([square(read_rgb(path), Pictures(resize=128, crop=112)) for path in paths])
+    pictures = to_unit(torch.from_numpy(seen), who.device).contiguous()
+    with torch.no_grad():
+        labels = network(pictures).argmax(dim=1)
+    middle = torch.full(pictures.shape, 0.5)
+    clean = loss(network, pictures, labels)
+    by_eps = [loss(network, fgsm(network, pictures, labels, eps / 255).pictures, labels) for eps in (0.1, 0.25, 0.5, 1)]
+    assert clean < by_eps[0] and by_eps == sorted(by_eps)
+    tiny = [pgd(network, pictures, labels, 0.02 / 255, steps, middle) for steps in (1, 3, 10)]
+    standing = ~tiny[-1].defeated  # those that are defeated stop on the way
+    by_steps = [loss(network, one.pictures[standing], labels[standing]) for one in tiny]
+    assert int(standing.sum()) >= 4 and loss(network, pictures[standing], labels[standing]) < by_steps[0]
+    assert by_steps == pytest.approx(sorted(by_steps), rel=0.01)
+    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    library = foolbox.attacks.LinfPGD(rel_stepsize=STEP / 10, steps=10, random_start=False)
+    for eps in (0.05 / 255, 0.1 / 255):
+        ours = pgd(network, pictures, labels, eps, 10, middle).defeated
+        assert (ours >= library(model, pictures, labels, epsilons=eps)[2]).all()
+    generator = torch.Generator().manual_seed(0)
+    noisy = pictures + 0.1 / 255 * (2 * torch.rand(pictures.shape, generator=generator) - 1)
+    with torch.no_grad():
+        by_noise = int((network(noisy.clamp(0, 1)).argmax(dim=1) != labels).sum())
+    assert by_noise < int(ours.sum()) and pgd(network, pictures, labels, 2 / 255, 10, middle).defeated.all()

@@ -175,6 +175,7 @@ def test_imagenet_c_is_made_of_the_validation_set(validation: Path) -> None:
     assert len(result.values) == 20
     for one, other in zip(result.values, again.values, strict=True):
         assert one.name == other.name and one.hits.tolist() == other.hits.tolist()
+        assert len(one.hits) == 2, "five severities of a photograph are no five photographs"
     errors = {one.name.partition("/")[2].removesuffix("_top1"): 1 - one.value for one in result.values[:-1]}
     assert errors.keys() == CORRUPTIONS.keys()
     expected = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()])

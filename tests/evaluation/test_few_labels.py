@@ -1,9 +1,11 @@
 """Which photographs keep their labels, and what a probe makes of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from bgsweep.config import Evaluate, FewLabels, Linear, SuiteFile
 from bgsweep.data import Splits
@@ -50,6 +52,24 @@ def test_simclrs_lists_are_found_by_file_name(shared_data: Path, file: str, coun
     assert {source.ids[index].rpartition("/")[2] for index in found} == set(names)
     with pytest.raises(UserError, match=r"1 of its .* files are not in ImageNet, the first is"):
         listed(Named([name for name in source.ids if not name.endswith(names[-1])]), path)  # type: ignore[arg-type]
+
+
+def test_photographs_are_encoded_once_for_all_evaluators_of_a_call(splits: Splits) -> None:
+    seen = 0
+
+    def counting(images: Tensor) -> Tensor:
+        nonlocal seen
+        seen += len(images)
+        return who.encode(images)
+
+    who = subject()
+    exam = Examination(replace(who, encode=counting), SuiteFile(size=32, evaluate=SETTINGS), splits)
+    results = examine(exam, ["knn", "knn_dino", "linear", "few_1", "few_10", "backgrounds"])
+    # Train, and eight variants of the test photographs, of which the original is one.
+    usable = exam.bench.variants().count("original")
+    assert seen == len(splits.train) + 8 * usable
+    (alone,) = examine(Examination(who, SuiteFile(size=32, evaluate=SETTINGS), splits), ["few_10"])
+    assert alone.values[0].hits.tolist() == results[4].values[0].hits.tolist()
 
 
 def test_more_labels_help_and_the_protocol_says_how_many(splits: Splits, tmp_path: Path) -> None:

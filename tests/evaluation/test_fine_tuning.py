@@ -65,7 +65,7 @@ def test_it_equals_torchs_optimizer_and_scheduler_step_by_step(splits: Splits) -
     for epoch in range(5):
         batches = shuffled(len(part), 0, epoch, 40)
         assert [len(batch) for batch in batches] == [40, 40, 20]
-        for images, labels in training_crops(part, batches[:2], 32, 0, epoch, 1):
+        for images, labels in training_crops(part, batches, 32, 0, epoch, 1):
             optimizer.zero_grad()
             pictures = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
             F.cross_entropy(network(pictures), torch.from_numpy(labels)).backward()

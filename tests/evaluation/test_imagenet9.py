@@ -16,8 +16,9 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.catalogue import examine
 from bgsweep.evaluation.challenge import robust
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.imagenet9 import RELEASED, read_mapping
+from bgsweep.evaluation.imagenet9 import RELEASED, read_mapping, release_sheet
 from bgsweep.evaluation.subject import Subject
+from bgsweep.tracking import Tracker
 
 from .conftest import colours
 from .subjects import subject
@@ -74,6 +75,11 @@ def test_the_eight_variants_equal_the_slow_way(tree: Path) -> None:
     assert values["bg_gap"] == pytest.approx(values["mixed_same"] - values["mixed_rand"])
     assert 0 < values["original"] < 0.5
     assert "-1 is wrong" in result.protocol["prediction"]
+    sheet = release_sheet(result.pictures, values)
+    assert sheet.shape == (24 + 4 * 134, 6 + 8 * 134, 3)
+    first = next((tree / "in9" / "original" / "val").glob("*"))
+    shown = cv2.resize(cv2.imread(str(sorted(first.parent.rglob("*.JPEG"))[0])), (128, 128), interpolation=0)
+    np.testing.assert_allclose(sheet[24:152, 6:134, ::-1].astype(int), shown, atol=8)
 
 
 def test_the_challenge_equals_trying_every_background_alone(tree: Path) -> None:
@@ -136,7 +142,7 @@ def test_mixed_names_tell_the_backgrounds_class(tree: Path) -> None:
 def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exam = Examination(subject(), SuiteFile(), None)
     with pytest.raises(
-        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(about 1"
+        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(32,400 pictures"
     ):
         examine(exam, ["imagenet9"])
     bare = Examination(Subject(colours, subject().network, torch.device("cpu")), examination(tree).file, None)
@@ -188,10 +194,13 @@ def test_a_real_classifier_on_variants_of_real_photographs(
     (tmp_path / "map.json").write_text(json.dumps({str(label): classes.get(label, -1) for label in range(1000)}))
     suite = f"device: cpu\nsets: {{imagenet9: {out}, in_to_in9: {tmp_path / 'map.json'}}}\n"
     (tmp_path / "suite.yaml").write_text(suite)
-    command = ["evaluate", weights, "--suite", "imagenet9", "--data", str(tmp_path / "suite.yaml"), "--json"]
+    arguments = ["--suite", "imagenet9", "--data", str(tmp_path / "suite.yaml"), "--store", str(tmp_path / "store")]
     capsys.readouterr()
-    assert main(command) == 0
-    values = json.loads(capsys.readouterr().out)["results"]["imagenet9"]["values"]
+    assert main(["evaluate", weights, *arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    with Tracker(result["tracking_uri"]) as tracker:
+        assert "imagenet9.png" in {one.path for one in tracker.client.list_artifacts(result["run_id"])}
+    values = result["results"]["imagenet9"]["values"]
     assert values["original"] > 0.4
     assert values["only_fg"] > 0.3
     assert max(values["only_bg_b"], values["only_bg_t"]) < 0.1

@@ -1,12 +1,19 @@
 """The published linear evaluations: their schedules, and that they learn whatever the number of threads."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
+from torch import Tensor
+from torchvision import transforms
 
 from bgsweep.config import Pictures, SuiteFile
 from bgsweep.data import Splits
+from bgsweep.data.derived import Subset
+from bgsweep.evaluation import crops
 from bgsweep.evaluation.examination import Examination
 from bgsweep.evaluation.linear_protocols import PROTOCOLS, fit, published
 
@@ -42,6 +49,50 @@ def scheduled(name: str, kind: str, steps_per_epoch: int = 3) -> list[float]:
 )
 def test_the_rates_are_torchs(name: str, kind: str) -> None:
     assert rates(name) == pytest.approx(scheduled(name, kind), rel=1e-6, abs=1e-9)
+
+
+def test_byols_pictures_are_cut_before_they_are_resized(splits: Splits) -> None:
+    part = Subset(splits.test, np.arange(12), "twelve")
+    seen = Pictures(resize=32, crop=28)
+    ((images, _),) = crops.test_squares(part, seen, 256, "byol")
+    for index, image in enumerate(images):
+        picture = PIL.Image.fromarray(part[index].image)
+        side = int(224 / 256 * min(picture.size))
+        left, top = (picture.width - side + 1) // 2, (picture.height - side + 1) // 2
+        box = (left, top, left + side, top + side)
+        slow = picture.resize((28, 28), PIL.Image.Resampling.BICUBIC, box=box)
+        assert np.abs(image.astype(int) - np.array(slow)).mean() < 4  # Pillow looks beyond a box's edge
+    ((others, _),) = crops.test_squares(part, seen, 256)
+    see = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(28)])
+    np.testing.assert_array_equal(others[0], np.array(see(PIL.Image.fromarray(part[0].image))))
+    assert (images != others).any()
+
+
+def test_byols_windows_are_drawn_once_and_cut_off() -> None:
+    """Of tall photographs more windows than torchvision's are as wide as the photograph, and some of odd aspects."""
+    draws = random.Random(0)
+    found = [crops._cut_window(300, 100, draws) for _ in range(4000)]
+    assert all(0 <= one.top < one.bottom <= 300 and 0 <= one.left < one.right <= 100 for one in found)
+    whole = np.array([one.width == 100 for one in found])
+    # A window of area a and aspect r is wider than a third of the height where a r > 1 / 3.
+    areas, logs = np.random.default_rng(0).uniform(0.08, 1, 200_000), np.random.default_rng(1).uniform(-1, 1, 200_000)
+    assert whole.mean() == pytest.approx((areas * (4 / 3) ** logs > 1 / 3).mean(), abs=0.03)
+    assert min(one.width / one.height for one in found) < 0.7  # torchvision's would be 3 / 4
+
+
+def test_test_pictures_are_encoded_once_for_all_published_evaluations(splits: Splits) -> None:
+    seen = 0
+
+    def counting(images: Tensor) -> Tensor:
+        nonlocal seen
+        seen += len(images)
+        return who.encode(images)
+
+    who = subject()
+    exam = Examination(replace(who, encode=counting), SuiteFile(pictures=Pictures(resize=36, crop=32)), splits)
+    for name in ("linear_moco", "linear_swav"):
+        list(published(exam, name, replace(PROTOCOLS[name], epochs=1)).measure())
+    assert seen == 2 * len(splits.train) + len(splits.test)
 
 
 def test_mocos_settings() -> None:

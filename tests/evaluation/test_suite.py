@@ -1,19 +1,21 @@
 """The suite: a shortcut shows as BG-gap, features are computed once, and what cannot be measured is said before."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bgsweep.config import Data, Evaluate
+from bgsweep.config import Data, Evaluate, Knn
 from bgsweep.data import UNLABELLED, Splits, open_splits
 from bgsweep.data.derived import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation import check, final, online, variant_sheet
 from bgsweep.evaluation.bench import Bench
-from bgsweep.evaluation.suite import knn
+from bgsweep.evaluation.knn import knn_predict
+from bgsweep.evaluation.suite import knn, measured_variants
 from bgsweep.evaluation.variants import VariantSet
 
 from .conftest import colours
@@ -35,6 +37,17 @@ def test_colours_alone_show_a_wide_gap_where_the_background_gives_the_class_away
     )
     assert biased.protocol["knn"] == "k 20, temperature 0.07, cosine"
     assert biased.protocol["linear_lr"] in settings.linear.lrs
+
+
+def test_several_backgrounds_of_a_photograph_are_one_entry(splits: Splits) -> None:
+    bench = Bench(colours, splits, Evaluate(repeats=3), SIZE, "test")
+    predict = partial(knn_predict, bench.train(), settings=Knn(), classes=10)
+    found = {one.name: one for one in measured_variants(bench, predict)}
+    for one in found.values():
+        assert len(one.hits) == len(bench.variants().usable), one.name
+    rights = predict(bench.variant("mixed_rand").values) == bench.variant("mixed_rand").labels
+    assert found["mixed_rand"].hits.tolist() == [int(part.sum()) for part in rights.split(3)]
+    assert found["mixed_rand"].value == pytest.approx(rights.double().mean().item())
 
 
 def test_batches_do_not_matter(splits: Splits) -> None:

@@ -1,9 +1,10 @@
 """Background variants: what each shows of the photograph, and what it must not."""
 
+import cv2
 import numpy as np
 import pytest
 
-from bgsweep.augment.composite import binarize
+from bgsweep.augment.composite import binarize, without_rim
 from bgsweep.config import Evaluate
 from bgsweep.data import BackgroundPools, Sample, Splits
 from bgsweep.data.decode import UnreadableImage, centre_view
@@ -59,14 +60,58 @@ def test_foreground_is_the_photographs_own(splits: Splits, variants: VariantSet)
     for index in variants.usable[::17]:
         sample = splits.test[index]
         assert sample.mask is not None
-        inside = centre_view(binarize(sample.mask), SIZE) == 255
-        outside = centre_view(binarize(sample.mask), SIZE) == 0
+        inside = centre_view(without_rim(sample.mask), SIZE) == 255
+        outside = centre_view(without_rim(255 - sample.mask), SIZE) == 255
         original, only_fg = variants.picture("original", index), variants.picture("only_fg", index)
         mixed, no_fg = variants.picture("mixed_same", index), variants.picture("no_fg", index)
         np.testing.assert_array_equal(only_fg[inside], original[inside])
         np.testing.assert_array_equal(mixed[inside], original[inside])
         np.testing.assert_array_equal(no_fg[outside], original[outside])
         assert not only_fg[outside].any() and not no_fg[inside].any()
+
+
+class TwoColoured(Repainted):
+    """A source whose foregrounds are red and backgrounds green, mixed along their edges as a camera mixes them."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(source, "")
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = self.source[index]  # type: ignore[index]
+        assert sample.mask is not None
+        height, width = sample.mask.shape
+        large = cv2.resize(sample.mask, (4 * width, 4 * height), interpolation=cv2.INTER_LINEAR) > 127
+        painted = np.where(large[:, :, None], [255, 0, 0], [0, 255, 0]).astype(np.uint8)
+        image = np.asarray(cv2.resize(painted, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        mask = np.asarray(cv2.resize(large.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA))
+        return Sample(sample.id, image, sample.label, lambda: mask)
+
+
+def test_there_is_no_halo_of_what_is_hidden(splits: Splits) -> None:
+    variants = VariantSet(TwoColoured(splits.test), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    mixed_edges = 0
+    for index in variants.usable[::7]:
+        original = variants.picture("original", index)
+        mixed_edges += int(((original[..., 0] > 40) & (original[..., 1] > 40)).sum())
+        for name, colour in (("only_fg", 1), ("no_fg", 0), ("only_bg_b", 0), ("only_bg_t", 0)):
+            assert not variants.picture(name, index)[..., colour].any(), name  # type: ignore[arg-type]
+        front, _ = variants.cutout(index)
+        assert front.any() and not front[..., 1].any()
+    assert mixed_edges > 500
+
+
+def test_what_is_all_rim_is_shown_whole(splits: Splits) -> None:
+    """A foreground of a pixel's width would vanish, and a picture of nothing would bear its label."""
+
+    class Thin(Repainted):
+        def __getitem__(self, index: int) -> Sample:
+            sample: Sample = self.source[index]  # type: ignore[index]
+            mask = np.zeros(sample.image.shape[:2], np.uint8)
+            mask[:, mask.shape[1] // 2] = 255
+            return Sample(sample.id, sample.image, sample.label, lambda: mask)
+
+    variants = VariantSet(Thin(splits.test, ""), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    assert all(variants.shape(index).any() for index in variants.usable[::9])
 
 
 @pytest.mark.parametrize("kind", ["splits", "shortcut"])

@@ -37,8 +37,8 @@ def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) ->
         out, _ = process.communicate(timeout=seconds)
     finally:
         process.kill()
-    assert process.returncode == 0, told(folder)
-    found: dict[str, Any] = json.loads(out)
+    assert process.returncode == 0 and out, told(folder)
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
 
 

@@ -139,7 +139,7 @@ class Site:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=600,
             check=False,
         )
 

@@ -18,7 +18,7 @@ import pytest
 from bgsweep.data.embedded import ARCHIVE
 from tests.rehearsal.site import ROOT, Site, wait_for
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.slow]
+pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TINY = str(ROOT / "tests" / "tiny.yaml")
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "search.scheduler=none"]
@@ -73,7 +73,7 @@ def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
         assert site.json("status", name, "--address", site.address)["sweeps"][0]["state"] == "running"
         site.kill_node("two")
         site.start_node("three", 1)  # as an autoscaler, or a spot market, gives a new one
-        wait_for(lambda: finished(site, name), 240, "the sweep's end")
+        wait_for(lambda: finished(site, name), 500, "the sweep's end")
     except AssertionError:
         print(site.command("status", name, "--address", site.address).stdout, logs(site, name))
         raise
@@ -124,7 +124,7 @@ def test_the_plain_ray_command_does_the_same(site: Site) -> None:
     command = ["ray", "job", "submit", "--address", site.address, "--working-dir", "job", "--"]
     command += ["bgsweep", "sweep", "tiny.yaml", "search.trials=1", "--store", str(store)]
     done = subprocess.run(
-        command, env=site.environment, cwd=site.folder, capture_output=True, text=True, timeout=200, check=False
+        command, env=site.environment, cwd=site.folder, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (name,) = re.findall(r"^sweep (tiny-\S+) in ", done.stdout, re.MULTILINE)
@@ -146,7 +146,7 @@ def test_two_sweeps_at_once_share_the_cluster(site: Site) -> None:
         thread.start()
         time.sleep(1)
     for thread in threads:
-        thread.join(300)
+        thread.join(500)
     ours, theirs = (answers[user]["result"] for user in ("ann", "bob"))
     for key in ("checkpoint", "run_id"):
         assert not {trial[key] for trial in ours["trials"]} & {trial[key] for trial in theirs["trials"]}

@@ -107,6 +107,18 @@ def test_champion_and_baseline_have_intervals_over_the_photographs(small: Told) 
     assert html.count("data:image/jpeg;base64") == 8 * 3 + 1
 
 
+def test_several_seeds_have_a_table_of_their_own(small: Told) -> None:
+    """Differences of 4 and 6 points: mean 5, standard error 1, t(0.975, 1) = 12.7."""
+    result = small.manifest["result"]
+    ours, theirs = ({"mean": m, "se": 0.01, "values": v} for m, v in ((0.59, [0.58, 0.6]), (0.54, [0.54, 0.54])))
+    several = {"best": result["best"] | {"seeds": {"knn_top1": ours}}}
+    several["baseline"] = result["baseline"] | {"seeds": {"knn_top1": theirs}}
+    html = page(replace(small, manifest={**small.manifest, "result": result | several}))
+    assert "Over 2 seeds" in html and "Over 2 seeds" not in page(small)
+    assert "<td>knn_top1</td><td>59.0 ± 1.0</td>" in html
+    assert "<strong>+5.0</strong></td><td>[-7.7, +17.7]</td>" in html
+
+
 def test_words_from_outside_cannot_break_the_page(small: Told) -> None:
     html = page(small)
     assert "sample </script>" not in html and "sample &lt;/script&gt;" in html

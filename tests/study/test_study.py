@@ -8,7 +8,7 @@ import yaml
 from bgsweep.errors import UserError
 from bgsweep.study import __main__ as command
 from bgsweep.study import conduct
-from bgsweep.study.findings import COLUMNS, by_run, page, paired_seeds, write
+from bgsweep.study.findings import COLUMNS, by_run, page, write
 from bgsweep.study.plan import planned, read_study
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -46,13 +46,6 @@ def test_a_mistake_in_the_study_is_one_line(tmp_path: Path) -> None:
     path.write_text(STUDY.read_text().replace("seeds: [0, 1, 2]", "seeds: [0]"))
     with pytest.raises(UserError, match=r"seeds: .* at least 2"):
         read_study(path, None)
-
-
-def test_paired_differences_have_students_intervals() -> None:
-    """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027."""
-    found = paired_seeds([10.0, 20.0, 30.0], [11.0, 22.0, 33.0])
-    assert (found.value, found.lower, found.upper) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert not found.significant and paired_seeds([0.0, 0.0], [1.0, 1.0]).significant
 
 
 def test_results_stand_below_what_people_wrote(tmp_path: Path) -> None:

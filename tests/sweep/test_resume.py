@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.sweeps import outcome
+
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SWEEP = [
     str(TINY),
@@ -18,7 +20,6 @@ SWEEP = [
     "evaluate.variant=mixed_rand",
     "register.name=tiny",
 ]
-SPEED = ("images_per_second", "data_wait")
 
 
 def bgsweep(folder: Path, *arguments: str) -> tuple[int, Any, str]:
@@ -38,16 +39,6 @@ def begin(folder: Path, until: str, *overrides: str) -> subprocess.Popen[str]:
         assert line, log
         log += line
     return process
-
-
-def outcome(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What two sweeps that did the same must have in common."""
-    kept = ("id", "params", "fixed", "digest", "status", "epochs")
-    return [
-        {key: trial[key] for key in kept}
-        | {"metrics": {name: value for name, value in trial["metrics"].items() if name not in SPEED}}
-        for trial in found["trials"]
-    ]
 
 
 @pytest.mark.slow
