@@ -152,7 +152,8 @@ def command(folder: Path, name: str, *overrides: str) -> tuple[dict[str, Any], l
     out, log = process.communicate()
     assert process.returncode == 0, log
     assert makers, "nobody but the training made views"
-    return json.loads(out.splitlines()[-1]), [maker for maker in makers.values() if maker.is_running()]
+    _, alive = psutil.wait_procs(list(makers.values()), timeout=30)
+    return json.loads(out.splitlines()[-1]), alive
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bgsweep import interrupt
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
@@ -26,11 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
     parser.add_argument("--out", type=Path, default=Path("docs/study.md"), help="page to write (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    interrupt.listen()
     try:
-        _run(parser.parse_args(arguments))
+        _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; call this again to go on", file=sys.stderr)
+        return 130
     return 0
 
 

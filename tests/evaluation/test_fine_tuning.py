@@ -89,7 +89,7 @@ def test_every_weight_learns_and_the_encoder_itself_stays_as_it_is(splits: Split
 
 
 def test_it_learns_from_ten_percent(splits: Splits) -> None:
-    recipe = replace(FINE_TUNINGS[0.1], epochs=25, batch_size=32, lr=0.05, head_lr=0.1)
+    recipe = replace(FINE_TUNINGS[0.1], epochs=60, batch_size=10, lr=0.05, head_lr=0.1)
     prepared = fine_tuned(examination(splits), "finetune_10", 0.1, recipe)
     first, fifth = prepared.measure()
     assert (first.name, fifth.name) == ("finetune_10_top1", "finetune_10_top5")
