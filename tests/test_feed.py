@@ -141,9 +141,9 @@ def test_other_photographs_than_the_training_s_are_refused(folder: Data) -> None
         next(made.epoch(0))
 
 
-def command(folder: Path, name: str, *overrides: str) -> tuple[dict[str, Any], list[psutil.Process]]:
-    """A command's result, and whatever of its processes that made views is still there."""
-    words = [sys.executable, "-m", "bgsweep.cli", name, str(TINY), *overrides, "--json"]
+def sweep(folder: Path, *overrides: str) -> tuple[dict[str, Any], list[psutil.Process]]:
+    """A sweep's result, and whatever of its processes that made views is still there."""
+    words = [sys.executable, "-m", "bgsweep.cli", "sweep", str(TINY), *overrides, "--json"]
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     makers: dict[int, psutil.Process] = {}
     while process.poll() is None:
@@ -153,17 +153,16 @@ def command(folder: Path, name: str, *overrides: str) -> tuple[dict[str, Any], l
     assert process.returncode == 0, log
     assert makers, "nobody but the training made views"
     _, alive = psutil.wait_procs(list(makers.values()), timeout=30)
-    return json.loads(out.splitlines()[-1]), alive
+    # Where nobody takes care of orphans, as in some containers, the dead stay in the list.
+    return json.loads(out.splitlines()[-1]), [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.slow
-def test_trials_and_ray_train_are_fed_by_the_cluster(tmp_path: Path) -> None:
+def test_trials_are_fed_by_the_cluster(tmp_path: Path) -> None:
     feed = ["data.loader=cluster", "data.loader_workers=1"]
     space = ["space.optimizer.lr={uniform: [0.03, 0.04]}", "search.trials=2", "search.scheduler=none"]
-    found, left = command(tmp_path, "sweep", *feed, *space)
+    found, left = sweep(tmp_path, *feed, *space)
     assert not left
     metrics: list[dict[str, Any]] = []
     train(load(TINY, ["background.remove=0", "background.random=0"]), tmp_path, lambda each, _: metrics.append(each))
     assert found["trials"][0]["metrics"]["loss"] == metrics[-1]["loss"], "the baseline sees other views than locally"
-    found, left = command(tmp_path, "pretrain", *feed, "workers.count=2")
-    assert not left and found["metrics"]["epoch"] == 3
