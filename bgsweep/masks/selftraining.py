@@ -12,7 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from bgsweep.augment.randomness import address
 from bgsweep.config import MaskTraining, Training, Workers
+from bgsweep.masks.lessons import Lessons
 from bgsweep.masks.network import SaliencyNetwork, f_loss
 from bgsweep.masks.refine import refined
 from bgsweep.masks.u2net import network_input
@@ -49,7 +51,7 @@ class SelfTraining:
     ) -> None:
         self.config = config
         self._placement = place(Training(), Workers(device=config.device))
-        self._photographs = photographs
+        self._photographs, self._lessons = photographs, Lessons()
         torch.manual_seed(config.seed)
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
@@ -81,7 +83,7 @@ class SelfTraining:
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.lr * (1 - done) ** 0.9
             chosen = order[step * size : (step + 1) * size]
-            losses.append(self._step(chosen, draws.random(size) < 0.5, stage.method))
+            losses.append(self._step(chosen, stage.method))
         self.epoch += 1
         if self.epoch == stage.epochs:
             self._end_stage(stage)
@@ -116,28 +118,34 @@ class SelfTraining:
             packed = state["masks"][name].numpy()
             self.foregrounds[name] = np.unpackbits(packed, count=mask.size).astype(bool).reshape(mask.shape)
 
-    def _step(self, chosen: npt.NDArray[np.int64], flipped: npt.NDArray[np.bool_], method: str | None) -> float:
+    def _step(self, chosen: npt.NDArray[np.int64], method: str | None) -> float:
         wanted = [method] if method else list(self.foregrounds)
-        pictures = np.stack([network_input(self._photographs[index], (self.config.side,) * 2) for index in chosen])
-        targets = np.stack([self.foregrounds[name][chosen] for name in wanted], axis=1).astype(np.float32)
-        pictures[flipped], targets[flipped] = pictures[flipped, ..., ::-1], targets[flipped, ..., ::-1]
+        lessons = [
+            self._lessons.give(
+                self._photographs[index],
+                np.stack([self.foregrounds[name][index] for name in wanted]),
+                address(self.config.seed, self.epoch, str(index), self.stage),
+                cropped=method is None,  # of the others' predictions the averages are of whole photographs
+            )
+            for index in chosen
+        ]
         device = self._placement.device
-        entry = torch.from_numpy(pictures).to(device, memory_format=self._placement.memory_format)
+        pictures = torch.from_numpy(np.stack([lesson.picture for lesson in lessons]))
         with self._placement.context():
-            logits = self.network(entry)
-        goals = torch.from_numpy(targets).to(device).split(1, dim=1)
+            logits = self.network(pictures.to(device, memory_format=self._placement.memory_format))
+        goals = torch.from_numpy(np.stack([lesson.masks for lesson in lessons])).to(device).split(1, dim=1)
         loss = torch.stack([f_loss(logits, goal) for goal in goals]).mean()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         if method:
-            self._remember(chosen, flipped, logits.detach())
+            self._remember(chosen, np.array([lesson.mirrored for lesson in lessons]), logits.detach())
         return loss.item()
 
-    def _remember(self, chosen: npt.NDArray[np.int64], flipped: npt.NDArray[np.bool_], logits: Tensor) -> None:
+    def _remember(self, chosen: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], logits: Tensor) -> None:
         """Moving average over the epochs of what the network said of each photograph while it learnt."""
         levels = logits.float().sigmoid().cpu().numpy()[:, 0]
-        levels[flipped] = levels[flipped, :, ::-1]
+        levels[mirrored] = levels[mirrored, :, ::-1]
         keep = self.config.momentum
         self._average[chosen] = keep * self._average[chosen] + (1 - keep) * levels
         self._seen[chosen] += 1
