@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from bgsweep import handover, interrupt
+from bgsweep import handover
 from bgsweep.arguments import parser
 from bgsweep.commands import Result
 from bgsweep.errors import UserError
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if handover.IN_A_JOB in os.environ:
         handover.take_up()
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
-    interrupt.listen()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
         options = parser().parse_args(arguments)
         result: Result = options.run(options)

@@ -4,12 +4,12 @@ import argparse
 import datetime
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bgsweep import interrupt
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
     parser.add_argument("--out", type=Path, default=Path("docs/study.md"), help="page to write (default: %(default)s)")
     options = parser.parse_args(arguments)
-    interrupt.listen()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(options)
     except UserError as error:

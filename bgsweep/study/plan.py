@@ -94,8 +94,9 @@ def planned(study: StudyFile, folder: Path) -> list[Planned]:
     runs = []
     for method, name in study.methods.items():
         file = load(folder / name, [*study.overrides, "background.swap=0.0"])
+        points = _points(study, method)
         for arm, values in arms_of(study, method).items():
-            for rho in study.rhos:
+            for rho in study.rhos[:1] if arm in points else study.rhos:
                 runs += [
                     Planned(method, arm, rho, seed, file, {**_OFF, **values, "data.shortcut.rho": rho, "seed": seed})
                     for seed in study.seeds
@@ -108,9 +109,13 @@ def arms_of(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
     known = {
         name: values for name, values in study.arms.items() if method == "moco_v2" or "background.swap" not in values
     }
+    return {NONE: {}, **known, **_points(study, method)}
+
+
+def _points(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
+    """Of the curve, which is drawn at the first rho only."""
     curve = study.curve
-    points = {curve_arm(curve.key, value): {curve.key: value} for value in curve.values if curve.method == method}
-    return {NONE: {}, **known, **points}
+    return {curve_arm(curve.key, value): {curve.key: value} for value in curve.values if curve.method == method}
 
 
 def curve_arm(key: str, value: float) -> str:

@@ -14,7 +14,6 @@ from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import TrialScheduler
 
-from bgsweep import interrupt
 from bgsweep.admission import admit, nodes, room
 from bgsweep.config import SweepFile, resolve
 from bgsweep.errors import UserError, without_password
@@ -183,7 +182,6 @@ class _Stop(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        interrupt.check()
         return bool(self.disk.full) or self.path.exists()
 
 

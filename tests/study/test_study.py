@@ -18,7 +18,7 @@ TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 def test_all_arms_have_the_same_seeds_and_differ_in_nothing_but_the_background() -> None:
     runs = planned(read_study(STUDY, None), SPACES)
-    assert len(runs) == (4 + 4 + 3 + 3) * 2 * 3
+    assert len(runs) == ((4 + 3 + 3) * 2 + 4) * 3
     assert len({run.experiment.digest for run in runs}) == len(runs)
     plain = {run.seed: run.experiment for run in runs if (run.method, run.arm, run.rho) == ("byol", "none", 0.95)}
     random = {run.seed: run.experiment for run in runs if (run.method, run.arm, run.rho) == ("byol", "BG_Random", 0.95)}

@@ -150,7 +150,14 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
         "training.epochs=5000",
         "search.scheduler=none",
     ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+    )
     assert process.stderr is not None
     begun: set[str] = set()
     while len(begun) < 2:
