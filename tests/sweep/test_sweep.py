@@ -199,7 +199,7 @@ def test_a_mistake_that_every_trial_would_meet_is_told_before_the_first(tmp_path
 
 @pytest.mark.slow
 def test_trials_of_two_workers_run_on_ray_train(tmp_path: Path) -> None:
-    feed = ["data.loader=cluster", "data.loader_workers=1"]  # test_ray_train and the rehearsal have the local loader
+    feed = ["data.loader=cluster", "data.loader_workers=1"]  # the rehearsal has the local loader
     found = sweep(tmp_path, "workers.count=2", "search.trials=2", "search.scheduler=none", "search.seeds=2", *feed)
     assert [trial["status"] for trial in found["trials"]] == ["completed", "completed"]
     assert [trial["epochs"] for trial in found["trials"]] == [3, 3]

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import torch
 
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = Path(__file__).parents[1] / "tiny.yaml"
 OVERRIDES = ["workers.count=2", "training.epochs=8"]
 
 
@@ -43,7 +42,6 @@ def result(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     return json.loads(out.splitlines()[-1]), log
 
 
-@pytest.mark.slow
 def test_a_worker_killed_in_mid_epoch_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "quiet").mkdir()
     (tmp_path / "killed").mkdir()
