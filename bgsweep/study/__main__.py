@@ -13,6 +13,7 @@ from typing import Any
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
+from bgsweep.study.figures import draw
 from bgsweep.study.findings import by_run, page, write
 from bgsweep.study.plan import planned, read_study
 
@@ -53,7 +54,9 @@ def _run(options: Any) -> None:
     found = by_run(runs, [judged(run, checkpoints[run.experiment.digest], options.store) for run in runs])
     command = " ".join(["make study", *([f"ARGS=--{options.form}"] if options.form else []), *options.overrides])
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
-    write(options.out, page(study, found, command, machine, datetime.date.today().isoformat()))
+    said = f"Measured on {datetime.date.today().isoformat()} with `{command}` on {machine}."
+    draw(study, found, runs[0], options.out.with_suffix(""))
+    write(options.out, page(study, found, said, options.out.stem))
     print(f"wrote {options.out}")
 
 

@@ -24,12 +24,17 @@ def by_run(runs: Sequence[Planned], values: Sequence[Values]) -> Found:
     return {(run.method, run.arm, run.rho, run.seed): each for run, each in zip(runs, values, strict=True)}
 
 
-def page(study: StudyFile, found: Found, command: str, machine: str, date: str) -> str:
-    """The study's results in Markdown; every number is computed from ``found``."""
-    lines = [f"Measured on {date} with `{command}` on {machine}.", ""]
+def page(study: StudyFile, found: Found, said: str, figures: str) -> str:
+    """The study's results in Markdown; every number is computed from ``found``.
+
+    Args:
+        said: how they were measured.
+        figures: folder of what `figures.draw` draws, as seen from the page.
+    """
+    lines = [said, "", f"![photographs and their variants]({figures}/photographs.png)", ""]
     for rho in study.rhos:
         head = f"{rho:.0%} of the training photographs stand before their class's backgrounds" if rho else "No shortcut"
-        lines += [f"## {head} (rho {rho:g})", ""]
+        lines += [f"## {head} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]
         for table, words in _TABLES.items():
             lines += [
                 f"### {words[0] if words.startswith('kNN') else words[0].upper()}{words[1:]}",
@@ -37,9 +42,9 @@ def page(study: StudyFile, found: Found, command: str, machine: str, date: str) 
                 *_table(study, found, rho, table),
                 "",
             ]
-    curve = study.curve
-    if curve.values and curve.method in study.methods:
-        lines += [f"## {curve.method}: how often", "", *_curve(study, found), ""]
+    if curve_points(study):
+        lines += [f"## {study.curve.method}: how often", "", f"![runs by probability]({figures}/curve.svg)", ""]
+        lines += [*_curve(study, found), ""]
     return "\n".join(lines)
 
 
@@ -67,14 +72,22 @@ def _cell(study: StudyFile, found: Found, place: tuple[str, str, float], key: st
     return f"{text} ({f'**{words}**' if one.significant else words})"
 
 
-def _curve(study: StudyFile, found: Found) -> list[str]:
-    curve, rho = study.curve, study.rhos[0]
+def curve_points(study: StudyFile) -> dict[float, str]:
+    """The arms that make up the curve, by their probability; none if the study has no curve."""
+    curve = study.curve
+    if not curve.values or curve.method not in study.methods:
+        return {}
     named = {values[curve.key]: arm for arm, values in study.arms.items() if set(values) == {curve.key}}
     points = {0.0: NONE, **named, **{value: curve_arm(curve.key, value) for value in curve.values}}
+    return {value: points[value] for value in sorted(points)}
+
+
+def _curve(study: StudyFile, found: Found) -> list[str]:
+    curve, rho = study.curve, study.rhos[0]
     names = [f"biased/knn/{name}" for name in COLUMNS]
     rows = [f"| {curve.key} | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for value in sorted(points):
-        cells = [_cell(study, found, (curve.method, points[value], rho), key) for key in names]
+    for value, arm in curve_points(study).items():
+        cells = [_cell(study, found, (curve.method, arm, rho), key) for key in names]
         rows.append(f"| {value:g} | {' | '.join(cells)} |")
     return rows
 

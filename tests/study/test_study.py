@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 
@@ -63,7 +64,7 @@ def test_the_page_tells_differences_by_seed_and_marks_sure_ones() -> None:
     ]
     gain = {"none": 0.0, "BG_RM": 0.1, "BG_Random": 0.0, "BG_Swaps": 0.0}
     values = [dict.fromkeys([*keys, "unbiased/few_10"], 0.2 + 0.01 * run.seed + gain[run.arm]) for run in runs]
-    text = page(study, by_run(runs, values), "make study", "a machine", "today")
+    text = page(study, by_run(runs, values), "Measured today.", "figures")
     assert "| moco_v2, none | 20.5 |" in text
     assert "| byol, BG_RM | 30.5 (**+10.0 [+10.0, +10.0]**) |" in text
     assert "| byol, BG_Random | 20.5 (+0.0 [+0.0, +0.0]) |" in text
@@ -82,6 +83,8 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     text = Path("study.md").read_text()
     assert text.count("| moco_v2, none |") == text.count("| moco_v2, BG_RM |") == 4
     assert "### kNN among the biased photographs" in text
+    assert cv2.imread("study/photographs.png").shape[1] > 7 * 128
+    assert "BG_RM" in Path("study/rho_0.95.svg").read_text()
 
     monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))
     assert command.main(["study.yaml", "--out", "again.md"]) == 0
