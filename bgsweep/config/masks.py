@@ -19,7 +19,6 @@ class MaskTraining(Section):
     batch_size: int = Field(16, ge=2)
     lr: Positive = Field(1e-3, description="of Adam, falling to zero in each round")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.7, description="of the average over predictions [0.7]")
-    radius: Count = Field(6, description="pixels around each within which masks follow the photograph's edges")
     encoder: Encoder = Field(Encoder(name="resnet18", width=32), description="where no checkpoint is named")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(0, ge=0)

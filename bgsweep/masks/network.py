@@ -92,17 +92,21 @@ def check_onnx() -> None:
         raise UserError("masks train writes ONNX: pip install 'bgsweep[masks]'") from error
 
 
-def f_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - F of each map, averaged (DeepUSPS, equation 1, with beta = 1).
+def saliency_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 - F of each map, averaged (DeepUSPS, equation 1, with beta = 1), and the binary cross entropy of its pixels.
+
+    F alone is greatest where all is foreground that is so with a probability of half of F: as long as little is
+    learnt, that is far too much.
 
     Args:
         logits: N x 1 x H x W.
-        targets: the same shape, 0 or 1.
+        targets: the same shape, 0 to 1.
     """
     predicted = logits.float().sigmoid()
     hits = (predicted * targets).sum(dim=(1, 2, 3))
     both = predicted.sum(dim=(1, 2, 3)) + targets.sum(dim=(1, 2, 3))
-    return (1 - 2 * hits / (both + 1e-5)).mean()
+    f_loss = (1 - 2 * hits / (both + 1e-5)).mean()
+    return f_loss + F.binary_cross_entropy_with_logits(logits.float(), targets)
 
 
 def _channels(stage: nn.Module) -> int:

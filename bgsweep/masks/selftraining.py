@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bgsweep.augment.randomness import address
 from bgsweep.config import MaskTraining, Training, Workers
+from bgsweep.masks.cut import grabcut, otsu
 from bgsweep.masks.lessons import Lessons
-from bgsweep.masks.network import SaliencyNetwork, f_loss
-from bgsweep.masks.refine import refined
+from bgsweep.masks.network import SaliencyNetwork, saliency_loss
 from bgsweep.masks.u2net import network_input
 from bgsweep.training.device import place
 
@@ -40,7 +40,7 @@ class SelfTraining:
         config: lengths, sizes, seed.
         backbone: what every network starts from.
         photographs: N x side x side x 3.
-        masks: for each method N x side x side, foreground above 127.
+        masks: for each method N x side x side, 0 to 255, of which Otsu's threshold parts foreground from background.
 
     Raises:
         UserError: the backbone is no ResNet, or there is no GPU though one was asked for.
@@ -56,7 +56,7 @@ class SelfTraining:
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
         self.stages.append(Stage(None, 0, config.student_epochs))
-        self.foregrounds = {name: mask > 127 for name, mask in masks.items()}
+        self.foregrounds = {name: np.stack([_parted(mask) for mask in found]) for name, found in masks.items()}
         """Of each method, as its last round has left them."""
         self.stage = self.epoch = 0
         self._begin_stage()
@@ -133,8 +133,10 @@ class SelfTraining:
         pictures = torch.from_numpy(np.stack([lesson.picture for lesson in lessons]))
         with self._placement.context():
             logits = self.network(pictures.to(device, memory_format=self._placement.memory_format))
-        goals = torch.from_numpy(np.stack([lesson.masks for lesson in lessons])).to(device).split(1, dim=1)
-        loss = torch.stack([f_loss(logits, goal) for goal in goals]).mean()
+        # One loss for what the methods say on the average, so that the student learns what most of them call
+        # foreground: the average of a loss for each, as in DeepUSPS, is least where some of them do.
+        goals = torch.from_numpy(np.stack([lesson.masks for lesson in lessons])).to(device).mean(dim=1, keepdim=True)
+        loss = saliency_loss(logits, goals)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -167,7 +169,13 @@ class SelfTraining:
             mask = self.foregrounds[stage.method]
             for index in np.flatnonzero(self._seen):
                 weight = 1 - self.config.momentum ** int(self._seen[index])  # the average began at zero
-                level = self._average[index].astype(np.float32) / weight
-                mask[index] = refined(level, self._photographs[index], self.config.radius) > 0.5
+                level = self._average[index].astype(np.float64) / weight
+                mask[index] = grabcut(self._photographs[index], level) > 127
         self.stage, self.epoch = self.stage + 1, 0
         self._begin_stage()
+
+
+def _parted(mask: Bytes) -> npt.NDArray[np.bool_]:
+    """Some methods' maps are soft, each in its own range."""
+    found: npt.NDArray[np.bool_] = mask > 255 * otsu(mask / 255)
+    return found

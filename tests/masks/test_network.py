@@ -4,7 +4,7 @@ import torch
 
 from bgsweep.config import Encoder
 from bgsweep.errors import UserError
-from bgsweep.masks.network import SaliencyNetwork, f_loss, onnx_bytes
+from bgsweep.masks.network import SaliencyNetwork, onnx_bytes, saliency_loss
 from bgsweep.models import build_encoder
 
 
@@ -22,12 +22,12 @@ def test_a_map_of_the_pictures_size(stem: str, size: tuple[int, int]) -> None:
 
 def test_every_weight_but_the_classifier_learns() -> None:
     network = _network()
-    f_loss(network(torch.rand(4, 3, 32, 32)), torch.ones(4, 1, 32, 32)).backward()
+    saliency_loss(network(torch.rand(4, 3, 32, 32)), torch.ones(4, 1, 32, 32)).backward()
     idle = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert idle == []
 
 
-def test_loss_is_one_minus_f() -> None:
+def test_loss_is_one_minus_f_and_the_entropy_of_the_pixels() -> None:
     draws = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 1, 5, 7, generator=draws)
     targets = (torch.rand(3, 1, 5, 7, generator=draws) > 0.5).float()
@@ -36,8 +36,9 @@ def test_loss_is_one_minus_f() -> None:
         predicted = logit.sigmoid()
         hits = (predicted * target).sum().item()
         precision, recall = hits / predicted.sum().item(), hits / target.sum().item()
-        slow.append(1 - 2 * precision * recall / (precision + recall))
-    assert f_loss(logits, targets).item() == pytest.approx(np.mean(slow), abs=1e-5)
+        entropy = -(target * predicted.log() + (1 - target) * (1 - predicted).log()).mean().item()
+        slow.append(1 - 2 * precision * recall / (precision + recall) + entropy)
+    assert saliency_loss(logits, targets).item() == pytest.approx(np.mean(slow), abs=1e-5)
 
 
 def test_other_networks_are_refused() -> None:
