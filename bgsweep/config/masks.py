@@ -13,8 +13,8 @@ class MaskTraining(Section):
 
     side: int = Field(128, ge=32, description="photographs and maps are squares of so many pixels [432]")
     images: int = Field(3000, ge=2, description="at most so many photographs, taken evenly from all [2500]")
-    rounds: Count = Field(3, description="of self-training, for each handcrafted method [3]")
-    epochs: Count = Field(5, description="of each round [25]")
+    rounds: Count = Field(2, description="of self-training, for each handcrafted method [3]")
+    epochs: Count = Field(10, description="of each round [25]")
     student_epochs: Count = Field(30, description="of the last network, which learns from all refined masks [200]")
     batch_size: int = Field(16, ge=2)
     lr: Positive = Field(1e-3, description="of Adam, falling to zero in each round")
