@@ -87,5 +87,5 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     assert "BG_RM" in Path("study/rho_0.95.svg").read_text()
 
     monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))
-    assert command.main(["study.yaml", "--out", "again.md"]) == 0
-    assert Path("again.md").read_text() == text
+    assert command.main(["study.yaml", "--out", "again/study.md"]) == 0
+    assert Path("again/study.md").read_text() == text
