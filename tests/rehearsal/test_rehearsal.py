@@ -64,7 +64,7 @@ def test_without_the_token_nobody_gets_in(site: Site) -> None:
 
 
 def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
-    overrides = [*SPACE, "search.trials=2", "workers.count=2", "training.epochs=16", "register.name=rehearsed"]
+    overrides = [*SPACE, "search.trials=2", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
     name = site.json("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))["sweep"]
     try:
         wait_for(lambda: list(site.store.glob(f"sweeps/{name}/ray_train/*/checkpoint_*/state.pt")), 120, "a checkpoint")
