@@ -17,7 +17,8 @@ from bgsweep.augment.randomness import address
 from bgsweep.augment.views import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
 from bgsweep.config import SweepFile
 from bgsweep.data import Image, Sample, Splits, open_splits
-from bgsweep.data.loader import SWAP, Batches
+from bgsweep.data.block import SWAP
+from bgsweep.data.loader import Batches
 from bgsweep.data.order import epoch_order
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError

@@ -70,10 +70,25 @@ def tile(image: Image, rect: Rect, height: int, width: int, top: int = 0, left: 
     Returns height x width x channels, freshly allocated.
     """
     patch = rect.of(image)
-    above, before = -top % rect.height, -left % rect.width
-    below, after = max(0, height - above - rect.height), max(0, width - before - rect.width)
-    tiled = cv2.copyMakeBorder(patch, above, below, before, after, cv2.BORDER_WRAP)
-    return cast(Image, np.ascontiguousarray(tiled[:height, :width]))
+    down, right = top % rect.height, left % rect.width
+    tiled = np.empty((height, width, *image.shape[2:]), np.uint8)
+    rows, columns = min(height, rect.height), min(width, rect.width)
+    # The first tile begins `down` and `right` of the patch's corner, so that it is put together of four parts.
+    for above, under in ((down, 0), (0, rect.height - down)):
+        for before, beyond in ((right, 0), (0, rect.width - right)):
+            part = patch[above:, before:][: max(0, rows - under), : max(0, columns - beyond)]
+            tiled[under : under + part.shape[0], beyond : beyond + part.shape[1]] = part
+    _repeat(tiled[:rows].swapaxes(0, 1), columns)
+    _repeat(tiled, rows)
+    return tiled
+
+
+def _repeat(lines: Image, period: int) -> None:
+    """Fill an array's lines with copies of the first ones, twice as many each time."""
+    while period < len(lines):
+        rest = lines[period : 2 * period]
+        rest[:] = lines[: len(rest)]
+        period *= 2
 
 
 def background_plate(image: Image, mask: Mask) -> Image:

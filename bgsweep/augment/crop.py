@@ -108,15 +108,20 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         masks = [self.mask_key] if self.remove or self.random else []
         return [*masks, self.metadata_key] if self.random else masks
 
+    def draw_background(self) -> Applied:
+        """The first draws of a crop, which say what is to be done to its background, before any mask is looked at."""
+        removes, replaces = self.py_random.random() < self.remove, self.py_random.random() < self.random
+        return "removed" if removes else "replaced" if replaces else "none"
+
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         uniform = self.py_random.random
+        drawn = self.draw_background()
         window = draw_window(*_shape(data["image"]), self.scale, self.ratio, self.py_random)
-        removes, replaces = uniform() < self.remove, uniform() < self.random
         fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
         applied: Applied = "none"
-        if removes or replaces:
+        if drawn != "none":
             verdict = area_verdict(window.of(resolve_mask(data[self.mask_key])), self.min_area, self.max_area)
-            applied = verdict or ("removed" if removes else "replaced")
+            applied = verdict or drawn
         return {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Drawing is kept apart from rendering: what was drawn is a `Photometry`, a handfu
 and a batch of which `batched.py` renders on a device.
 """
 
+import itertools
 import math
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -23,6 +24,7 @@ Matrix = npt.NDArray[np.float64]
 Strength = Annotated[float, Field(ge=0)]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+_ORDERS = cast(list[tuple[int, int, int, int]], list(itertools.permutations(range(4))))
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)
 LUMA = np.array([0.299, 0.587, 0.114])
 HUE_LEVELS = 256
@@ -100,6 +102,7 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
     ):
         super().__init__(p=p)
         self.jitter, self.jitter_p, self.gray = jitter, jitter_p, gray
+        self._ranges = [(max(0.0, 1 - x), 1 + x) for x in jitter[:3]]
         self.blur, self.blur_sigma, self.solarize, self.color = blur, blur_sigma, solarize, color
 
     def draw(self) -> Photometry:
@@ -108,13 +111,13 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         jittered, grayed, blurred, solarized = (
             uniform() < p for p in (self.jitter_p, self.gray, self.blur, self.solarize)
         )
-        order = self.py_random.sample(range(4), 4)
-        factors = [max(0.0, 1 - x) + uniform() * (1 + x - max(0.0, 1 - x)) for x in self.jitter[:3]]
+        order = _ORDERS[int(uniform() * len(_ORDERS))]
+        factors = [low + uniform() * (high - low) for low, high in self._ranges]
         hue = (2 * uniform() - 1) * self.jitter[3]
         low, high = self.blur_sigma
         sigma = low + uniform() * (high - low)
         return Photometry(
-            cast(tuple[int, int, int, int], tuple(order)),
+            order,
             (factors[0], factors[1], factors[2], hue) if jittered else NEUTRAL,
             grayed,
             sigma if blurred else 0.0,

@@ -64,18 +64,24 @@ class ViewPipeline:
     def __init__(self, views: Views, background: Background):
         self.sizes = [views.size] * LARGE_VIEWS + [views.small_size] * views.small_crops
         self.n_views = len(self.sizes)
+        self._crops = [_crop(views, background, view) for view in range(self.n_views)]
         self.swap_share = background.swap
-        self.takes_donors = bool(background.swap) or any(_for_view(background.random, view) for view in range(2))
+        self.donor_views = [view for view in range(self.n_views) if self._crops[view].random]
+        self.gives_rect = background.donor == "tiled" and not background.swap
         self.on_device = views.photometric == "device"
         # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
         # `set_random_seed` builds two for each transform. None of them draws from NumPy's.
         self._uniform = random.Random()
         self._flip = A.HorizontalFlip(p=views.flip)
-        self._crops = [_crop(views, background, view) for view in range(self.n_views)]
         self._photometric = [_photometric(views, view) for view in range(self.n_views)]
         transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
         for transform in transforms:
             transform.set_random_state(np.random.default_rng(0), self._uniform)
+
+    def asks_donor(self, address_key: int, view: int) -> bool:
+        """Whether BG_Random is drawn for a view, so that `make` calls for a donor unless the mask speaks against it."""
+        self._uniform.seed(address_key)
+        return self._crops[view].draw_background() == "replaced"
 
     def make(self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int) -> ViewResult:
         """One view of a sample.

@@ -17,21 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bgsweep.augment.photometric import ROW
-from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline, ViewResult
+from bgsweep.data.block import Rows
 from bgsweep.data.cores import usable_cores
-from bgsweep.data.decode import UnreadableImage
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
-from bgsweep.data.readable import warn_once
-from bgsweep.data.sample import Image, Sample, Source
+from bgsweep.data.order import epoch_order
+from bgsweep.data.sample import Source
 from bgsweep.errors import UserError
-
-# So many unreadable photographs in a row are no accident.
-_PATIENCE = 20
-
-# The number that BG_Swaps' draws have where those of views have 0, 1, ...
-SWAP = -1
 
 Place = tuple[int, int]
 
@@ -196,9 +188,8 @@ class Maker(Dataset[Batch | UserError]):
     def _batch(self, epoch: int, step: int) -> Batch:
         order = _order(self.seed, epoch, len(self.source))
         first = step * self.batch_size + self.rank * self.share
-        block = _Block(self, epoch, order)
         pictures = [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes]
-        rows = [block.views(first + number, [view[number] for view in pictures]) for number in range(self.share)]
+        rows = Rows(self.source, self.pipeline, self.seed, epoch, order).of(range(first, first + self.share), pictures)
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
@@ -226,72 +217,7 @@ def _with_swaps(batch: Batch, swaps: list[ViewResult | None]) -> Batch:
 
 def _drawn(views: Iterable[ViewResult]) -> Tensor:
     rows = [view.photometry.row() for view in views if view.photometry is not None]
-    return torch.tensor(rows, dtype=torch.float32).view(-1, ROW)
-
-
-@dataclass
-class _Row:
-    index: int
-    views: list[ViewResult]
-    swap: ViewResult | None
-
-
-class _Block:
-    """Makes the views of one photograph after the other, and keeps what was decoded for donors in the same block."""
-
-    def __init__(self, maker: Maker, epoch: int, order: npt.NDArray[np.int64]) -> None:
-        self.maker = maker
-        self.epoch = epoch
-        self.order = order
-        self.samples: dict[int, Sample] = {}
-        self.number = -1
-
-    def views(self, position: int, places: list[Image]) -> _Row:
-        """The views of the photograph at a position, each written into its place in the batch while it is in cache."""
-        if position // DONOR_BLOCK != self.number or not self.maker.pipeline.takes_donors:
-            self.number = position // DONOR_BLOCK
-            self.samples.clear()
-        wanted = int(self.order[position])
-        for further in range(_PATIENCE):
-            index = (wanted + further) % len(self.order)
-            try:
-                views = [self._view(index, position, view, place) for view, place in enumerate(places)]
-                return _Row(index, views, self._swap(index, position))
-            except UnreadableImage as error:
-                warn_once(f"{error}; the next image stands in for it")
-        raise UserError(f"{self.maker.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
-
-    def _view(self, index: int, position: int, view: int, place: Image) -> ViewResult:
-        sample = self._sample(index)
-        key = self._address(sample, view)
-        made = self.maker.pipeline.make(sample, lambda: self._at(self._donor(key, position)), key, view)
-        place[:] = made.image
-        return made._replace(image=place)
-
-    def _swap(self, index: int, position: int) -> ViewResult | None:
-        """BG_Swaps' picture for the first view, if this photograph's draw says so."""
-        sample = self._sample(index)
-        swap_key = self._address(sample, SWAP)
-        if swap_key / 2**64 >= self.maker.pipeline.swap_share:
-            return None
-        key = self._address(sample, 0)
-        donor = self._donor(key, position)
-        other = self._at(swap_position(swap_key, position, donor, len(self.order)))
-        return self.maker.pipeline.make_swap(sample, lambda: self._at(donor), other, key, swap_key)
-
-    def _address(self, sample: Sample, draw: int) -> int:
-        return address(self.maker.seed, self.epoch, sample.id, draw)
-
-    def _donor(self, key: int, position: int) -> int:
-        return donor_position(key, position, len(self.order))
-
-    def _at(self, position: int) -> Sample:
-        return self._sample(int(self.order[position]))
-
-    def _sample(self, index: int) -> Sample:
-        if index not in self.samples:
-            self.samples[index] = self.maker.source[index]
-        return self.samples[index]
+    return torch.from_numpy(np.array(rows, np.float32)).view(-1, ROW)
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -30,6 +31,16 @@ BLOCK = 512
 
 _HEADER = struct.Struct("<BII")  # bits or grey levels, height, width
 _NO_RECT = (0, 0, 0, 0)
+
+
+class _Local(threading.local):
+    """Each thread's own decompressor: to make one takes longer than to unpack a mask with it."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_local = _Local()
 
 
 class Record(NamedTuple):
@@ -164,7 +175,7 @@ def pack_mask(mask: Mask) -> bytes:
 
 def unpack_mask(packed: bytes) -> Mask:
     """What `pack_mask` was given."""
-    data = zstandard.ZstdDecompressor().decompress(packed)
+    data = _local.decompressor.decompress(packed)
     hard, height, width = _HEADER.unpack_from(data)
     content = np.frombuffer(data, np.uint8, offset=_HEADER.size)
     if hard:
