@@ -4,11 +4,14 @@
 
 Views of the embedded photographs, enlarged to 375 px, by MoCo-v2's recipe with background augmentation, in batches of
 32. Whoever would train only counts them. Everything is on this machine: a cluster's batches come through Ray's object
-store, but over no network. Times are of the wall, from an epoch's seventh batch to its last, which leaves start-up out,
-in turn, round after round; shares are of so many times one process's throughput, medians over the rounds.
+store, but over no network. `apart` are processes that make batches beside one another and hand nothing over: what the
+machine gives several of them, and no loader can exceed. Times are of the wall, from an epoch's seventh batch to its
+last, which leaves start-up out, in turn, round after round; shares are of so many times one process's throughput,
+medians over the rounds.
 """
 
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -27,15 +30,18 @@ from bgsweep.feed import RayFeed
 from bgsweep.run import threads
 from bgsweep.session import ray_session
 
+# An even number of the epoch's 30 batches remain, so that of two processes neither ends before the other.
 BATCH, AHEAD = 32, 6
 Epoch = Callable[[int], Iterator[Any]]
+Timed = Callable[[int], float]
+"""Makes an epoch, whose number it is given, and says how many seconds a batch took."""
 
 
-def batches(data: Data, **options: Any) -> Batches:
+def batches(data: Data, seed: int = 0, **options: Any) -> Batches:
     file = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"
     experiment = load(file, ["background.remove=0.2", "background.random=0.2"]).experiment
     pipeline = ViewPipeline(experiment.views, experiment.background)
-    return Batches(open_splits(data).train, pipeline, BATCH, seed=0, **options)
+    return Batches(open_splits(data).train, pipeline, BATCH, seed, **options)
 
 
 class RayData:
@@ -70,21 +76,50 @@ class _Mapped:
         return {"first": batch.views[0].numpy(), "second": batch.views[1].numpy()}
 
 
-def contestants() -> dict[str, tuple[int, Epoch]]:
-    """How many processes each has, and what gives an epoch's batches."""
+class Apart:
+    """Processes that each make an epoch's batches at the same time and say only how long theirs took."""
+
+    def __init__(self, data: Data, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes = []
+        for seed in range(count):
+            ours, theirs = context.Pipe()
+            context.Process(target=_alone, args=(data, seed, theirs), daemon=True).start()
+            self.pipes.append(ours)
+
+    def __call__(self, epoch: int) -> float:
+        for pipe in self.pipes:
+            pipe.send(epoch)
+        return 1 / sum(1 / pipe.recv() for pipe in self.pipes)
+
+
+def _alone(data: Data, seed: int, pipe: Any) -> None:
+    threads(1)
+    made = batches(data, seed)
+    while True:
+        pipe.send(seconds(made.epoch(pipe.recv())))
+
+
+def timed(epoch: Epoch) -> Timed:
+    return lambda number: seconds(epoch(number))
+
+
+def contestants() -> dict[str, tuple[int, Timed]]:
+    """How many processes each has, and its epochs."""
     data = Data(resize=375)
 
     def elsewhere(count: int) -> Epoch:
         there = data.model_copy(update={"loader": "cluster", "loader_workers": count})
         return batches(there, feed=RayFeed(there)).epoch
 
-    found: dict[str, tuple[int, Epoch]] = {"here, alone": (1, batches(data).epoch)}
+    found: dict[str, tuple[int, Timed]] = {"here, alone": (1, timed(batches(data).epoch))}
+    found["apart, 2"] = 2, Apart(data, 2)
     for count in (1, 2):
-        found[f"local, {count}"] = count, batches(data, workers=count).epoch
+        found[f"local, {count}"] = count, timed(batches(data, workers=count).epoch)
     for count in (1, 2):
-        found[f"cluster, {count}"] = count, elsewhere(count)
+        found[f"cluster, {count}"] = count, timed(elsewhere(count))
     for count in (1, 2):
-        found[f"Ray Data, {count}"] = count, RayData(batches(data), count)
+        found[f"Ray Data, {count}"] = count, timed(RayData(batches(data), count))
     return found
 
 
@@ -108,7 +143,7 @@ def main() -> None:
         for number in range(options.rounds):
             for name, (_, epoch) in rivals.items():
                 print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                times[name].append(seconds(epoch(number)))
+                times[name].append(epoch(number))
     alone = times["here, alone"]
     found = {}
     rows = []

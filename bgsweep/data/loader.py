@@ -22,10 +22,12 @@ from bgsweep.data.block import Rows
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
-from bgsweep.data.sample import Source
+from bgsweep.data.ring import Ring, arrived, pictures_at
+from bgsweep.data.sample import Image, Source
 from bgsweep.errors import UserError
 
 Place = tuple[int, int]
+Task = tuple[Place, str | None]
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,12 @@ class Batches:
             )
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers
-        self._places = _Places()
-        self._maker = Maker(source, pipeline, batch_size // world_size, batch_size, rank, seed)
+        share = batch_size // world_size
+        self._maker = Maker(source, pipeline, share, batch_size, rank, seed)
+        shares_memory = self._workers > 0 and hasattr(os, "memfd_create")
+        self._places = _Places(Ring(pipeline.sizes, share) if shares_memory else None)
         self._loader = DataLoader(
-            self._maker,
+            _Process(self._maker),
             batch_size=None,
             sampler=self._places,
             num_workers=self._workers,
@@ -121,6 +125,8 @@ class Batches:
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
+            # Batches come in order: where few processes make them, a slow one would leave the others idle.
+            prefetch_factor=max(2, min(4, 8 // self._workers)) if self._workers else None,
             persistent_workers=self._workers > 0,
             pin_memory=pin_memory,
             # Its own generator: the loader draws a seed each epoch, which would move the training's random numbers.
@@ -152,14 +158,15 @@ def default_loader_workers() -> int:
     return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-class _Places(Sampler[Place]):
-    """Tells the persistent loader which steps of which epoch come next."""
+class _Places(Sampler[Task]):
+    """Tells the persistent loader which steps of which epoch come next, and where each batch is to be put."""
 
-    def __init__(self) -> None:
+    def __init__(self, ring: Ring | None) -> None:
         self.now: list[Place] = []
+        self._ring = ring
 
-    def __iter__(self) -> Iterator[Place]:
-        return iter(self.now)
+    def __iter__(self) -> Iterator[Task]:
+        return ((place, self._ring.take() if self._ring else None) for place in self.now)
 
     def __len__(self) -> int:
         return len(self.now)
@@ -180,15 +187,18 @@ class Maker(Dataset[Batch | UserError]):
     seed: int
 
     def __getitem__(self, place: Place) -> Batch | UserError:
+        return self.made(place, [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes])
+
+    def made(self, place: Place, pictures: list[Image]) -> Batch | UserError:
+        """The batch, its views in `pictures`."""
         try:
-            return self._batch(*place)
+            return self._batch(*place, pictures)
         except UserError as error:
             return error
 
-    def _batch(self, epoch: int, step: int) -> Batch:
+    def _batch(self, epoch: int, step: int, pictures: list[Image]) -> Batch:
         order = _order(self.seed, epoch, len(self.source))
         first = step * self.batch_size + self.rank * self.share
-        pictures = [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes]
         rows = Rows(self.source, self.pipeline, self.seed, epoch, order).of(range(first, first + self.share), pictures)
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
@@ -202,6 +212,50 @@ class Maker(Dataset[Batch | UserError]):
             photometry=[_drawn(column) for column in columns] if self.pipeline.on_device else None,
         )
         return _with_swaps(batch, [row.swap for row in rows]) if self.pipeline.swap_share else batch
+
+
+@dataclass
+class _Process(Dataset["Batch | _Parcel | UserError"]):
+    """What torch's loader asks for batches, in this process or in one of its own."""
+
+    maker: Maker
+
+    def __getitem__(self, task: Task) -> "Batch | _Parcel | UserError":
+        place, address = task
+        if address is None:
+            return self.maker[place]
+        made = self.maker.made(place, pictures_at(address, self.maker.pipeline.sizes, self.maker.share))
+        return made if isinstance(made, UserError) else _Parcel(made, address)
+
+
+@dataclass
+class _Parcel:
+    """A batch on its way to the process that trains, where it arrives as a `Batch`: its views are there already."""
+
+    batch: Batch
+    address: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays: each tensor would travel in a file of its own.
+        rest = {name: _as_arrays(value) for name, value in vars(self.batch).items() if name != "views"}
+        return _unpacked, (self.address, rest)
+
+
+def _as_arrays(value: Any) -> Any:
+    if isinstance(value, list):
+        return [part.numpy() for part in value]
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, list):
+        return [torch.from_numpy(part) for part in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _unpacked(address: str, rest: dict[str, Any]) -> Batch:
+    fields = {name: _as_tensors(value) for name, value in rest.items()}
+    return Batch(views=[torch.from_numpy(view) for view in arrived(address)], **fields)
 
 
 def _with_swaps(batch: Batch, swaps: list[ViewResult | None]) -> Batch:
