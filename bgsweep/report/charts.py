@@ -52,7 +52,7 @@ def bars(
 def against(
     key: str, one: Distribution, trials: Sequence[Trial], epoch: int, champion: str, measures: Measures
 ) -> Figure:
-    """Each measure at one epoch against one parameter, one above the other, with a smooth trend."""
+    """Each measure at one epoch against one parameter, one above the other; against numbers with a smooth trend."""
     log = one.loguniform is not None
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
@@ -63,19 +63,25 @@ def against(
     measured = [trial for trial in trials if epoch in trial.curve]
     count = len(measures.names)
     below = {"anchor": f"y{count if count > 1 else ''}"}
-    layout["xaxis"] = {"title": {"text": key}, "type": "log" if log else "linear", **below}
+    tried = [trial.params[key] for trial in measured]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
+    kind, x = ("log" if log else "linear", tried) if numbers else ("category", [str(value) for value in tried])
+    layout["xaxis"] = {"title": {"text": key}, "type": kind, **below}
     for place, (name, label) in enumerate(measures.names.items()):
         axis = f"y{place + 1 if place else ''}"
-        x = [trial.params[key] for trial in measured]
         y = [trial.curve[epoch][name] for trial in measured]
         words = [f"{trial.id} ({trial.status})" for trial in measured]
         seen = {
             "text": words,
-            "hovertemplate": "%{text}<br>" + key + " %{x:.4g}<br>" + label + " %{y:.1%}<extra></extra>",
+            "hovertemplate": "%{text}<br>"
+            + key
+            + (" %{x:.4g}<br>" if numbers else " %{x}<br>")
+            + label
+            + " %{y:.1%}<extra></extra>",
         }
         marks = {"color": [_color(trial, champion) for trial in measured], "size": 8, "opacity": 0.6}
         data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": marks} | seen)
-        curve = trend(x, y, log) if one.bounds is not None else None
+        curve = trend(tried, y, log) if numbers else None
         if curve is not None:
             band = np.concatenate([curve.high, curve.low[::-1]]).tolist()
             around = np.concatenate([curve.x, curve.x[::-1]]).tolist()

@@ -163,9 +163,9 @@ def _searched(
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
     champion = (verdict.get("best") or {"trial": ""})["trial"]
     count = sum(epoch in trial.curve for trial in trials)
-    numeric = [key for key, one in plain.items() if one.bounds is not None and any(key in t.params for t in trials)]
-    numeric.sort(key=lambda key: not key.startswith("background."))
-    for key in numeric:
+    varied = [key for key in plain if len({str(t.params[key]) for t in trials if key in t.params}) > 1]
+    varied.sort(key=lambda key: not key.startswith("background."))
+    for key in varied:
         having = [trial for trial in trials if key in trial.params]
         figures[f"against {key}"] = charts.against(key, plain[key], having, epoch, champion, measures)
     if len(space) < len(file.space.parameters):
@@ -188,7 +188,7 @@ def _searched(
         notes["gap"] = "BG-Gap was not measured during the search; with `evaluate.bg_gap: true` it is."
     figures["parallel"] = charts.parallel(space, trials, measures)
     figures["curves"] = charts.curves(trials, champion, measures)
-    trends = [f"against {key}" for key in numeric]
+    trends = [f"against {key}" for key in varied]
     return {"epoch": epoch, "count": count, "label": measures.label, "metric": measures.metric} | {
         "trends": trends,
         "names": measures.names,

@@ -68,7 +68,9 @@ def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
     places = np.log(x) if log else np.asarray(x, np.float64)
     low, span = places.min(), np.ptp(places)
     spread = float(np.std(y)) or 1.0
-    kernel = ConstantKernel(1.0, (1e-3, 1e2)) * RBF(0.5, (0.15, 10.0)) + WhiteKernel(0.5, (1e-4, 10.0))
+    # The second constant stands for a level that is not known beforehand: without it, a flat trend would have no band.
+    curve = ConstantKernel(1.0, (1e-3, 1e2)) * RBF(0.5, (0.15, 10.0)) + ConstantKernel(100.0, "fixed")
+    kernel = curve + WhiteKernel(0.5, (1e-4, 10.0))
     model = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
     middle = float(np.mean(y))
     # A flat likelihood is no fault: no trend is an answer. On small matrices threads of BLAS only fight.

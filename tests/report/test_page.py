@@ -100,6 +100,12 @@ def test_few_trials_get_no_importance_and_no_trend(small: Told) -> None:
     assert "champion gets 45.0 % right" in html
 
 
+def test_numbers_and_words_that_were_tried_have_a_figure_each(small: Told) -> None:
+    html = page(small)
+    for key in ("background.remove", "background.fill", "optimizer.lr"):
+        assert f'data-figure="against {key}"' in html
+
+
 def test_champion_and_baseline_have_intervals_over_the_photographs(small: Told) -> None:
     html = page(small)
     assert "95 % intervals over 198 photographs" in html  # two of 200 have too small a foreground

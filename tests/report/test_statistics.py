@@ -37,6 +37,19 @@ def test_a_trend_finds_the_curve_under_the_noise_and_knows_how_sure_it_is(log: b
     assert 0.02 < np.mean(found.high - found.low) < 1.0, "the band is of the mean, not of the points"
 
 
+def test_the_band_of_a_flat_trend_is_that_of_a_mean() -> None:
+    draws = np.random.default_rng(1)
+    widths, levels = [], []
+    for _ in range(20):
+        values = draws.normal(0.5, 0.1, 25)
+        found = trend(draws.uniform(0, 1, 25).tolist(), values.tolist(), log=False)
+        assert found is not None
+        widths.append(np.median(found.high - found.low))
+        levels.append(np.mean((found.low <= 0.5) & (found.high >= 0.5)))
+    assert 0.8 * 2 * 1.96 * 0.1 / 5 < np.median(widths) < 2 * 2 * 1.96 * 0.1 / 5
+    assert np.mean(levels) > 0.75
+
+
 def test_no_trend_is_drawn_of_few_trials() -> None:
     assert trend([0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0], log=False) is None
     assert trend([0.5] * 30, list(range(30)), log=False) is None
