@@ -31,14 +31,14 @@ COLUMNS = (
 )
 
 
-def one(job: tuple[str, int]) -> dict[str, Any]:
-    """Train one method with one seed on one core."""
+def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
+    """Train one method with one seed on one core, with these changes (``KEY=VALUE``) to its small recipe."""
     from bgsweep.config import load
     from bgsweep.run import Run, Trained, judge, threads, untrained
 
-    method, seed = job
+    method, seed, changes = job
     threads(1)
-    file = load(SPACES / f"{method}_small.yaml", [f"seed={seed}"])
+    file = load(SPACES / f"{method}_small.yaml", [f"seed={seed}", *changes])
     run = Run(file)
     losses, began = [], time.perf_counter()
     while not run.finished:
@@ -48,7 +48,9 @@ def one(job: tuple[str, int]) -> dict[str, Any]:
     encoder = run.training.method.encoder.eval().requires_grad_(False)
     after = judge(file, Trained(file.experiment, encoder, {}))
     before = judge(file, untrained(file.experiment))
-    print(f"{method}, seed {seed}: {seconds:.0f} s, {after.backgrounds}", file=sys.stderr, flush=True)
+    print(
+        f"{method}, seed {seed} {' '.join(changes)}: {seconds:.0f} s, {after.backgrounds}", file=sys.stderr, flush=True
+    )
     return {
         "method": method,
         "seed": seed,
@@ -90,7 +92,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    jobs = [(method, seed) for method in options.methods for seed in range(options.seeds)]
+    jobs: list[tuple[str, int, list[str]]]
+    jobs = [(method, seed, []) for method in options.methods for seed in range(options.seeds)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         runs = pool.map(one, jobs, chunksize=1)
     rows = [row(method, [run for run in runs if run["method"] == method]) for method in options.methods]

@@ -85,7 +85,7 @@ def cached(root: str, split: str, key: str) -> Path:
     """A folder with a copy of one split of photographs (or masks), made once on each machine.
 
     The copy is found again by the names, sizes and times of the objects, which are listed at each call. Copies lie
-    below ``BGSWEEP_CACHE`` (``~/.cache/bgsweep`` by default), and nobody removes them but the user.
+    below ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache folder), and nobody removes them but the user.
 
     Args:
         key: what errors call `root`, such as ``data.images``.
@@ -115,7 +115,10 @@ def cached(root: str, split: str, key: str) -> Path:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("BGSWEEP_CACHE") or Path.home() / ".cache" / "bgsweep")
+    """Where copies from elsewhere are kept on this machine: photographs, parts of packs, weights."""
+    if own := os.environ.get("BGSWEEP_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep"
 
 
 def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:

@@ -20,7 +20,7 @@ CORE = {
     "methods": {"models", "config", "errors"},
     "training": {"methods", "models", "data", "augment", "config", "errors"},
     "evaluation": {"data", "augment", "config", "errors"},
-    "masks": {"training", "models", "data", "augment", "config", "errors"},
+    "masks": {"training", "models", "data", "augment", "config", "errors", "places"},
 }
 """Rooms that run without Ray and MLflow, each with the rooms it knows."""
 

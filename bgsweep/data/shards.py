@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.places import filesystem, is_remote
+from bgsweep.places import cache_folder, filesystem, is_remote
 
 _log = logging.getLogger(__name__)
 _PIECE = 8 << 20
@@ -167,8 +167,8 @@ class RemoteShards:
 
 
 def cache_root() -> Path:
-    """Where shards of remote packs are kept: ``bgsweep/packs`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep" / "packs"
+    """Where shards of remote packs are kept."""
+    return cache_folder() / "packs"
 
 
 def read_part(path: str, offset: int, size: int) -> bytes:

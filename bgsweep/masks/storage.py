@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bgsweep.data.decode import UnreadableImage
 from bgsweep.errors import UserError, one_line
+from bgsweep.places import filesystem, is_remote
 
 _PARTIAL = ".partial"
 
@@ -46,16 +47,7 @@ def open_tree(place: str) -> Tree:
     Raises:
         UserError: the URI cannot be used.
     """
-    if "://" not in place:
-        return LocalTree(Path(place).expanduser())
-    from pyarrow import ArrowInvalid
-    from pyarrow.fs import FileSystem
-
-    try:
-        filesystem, root = FileSystem.from_uri(place)
-    except (ArrowInvalid, OSError) as error:
-        raise UserError(f"{place}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
-    return RemoteTree(place, filesystem, root)
+    return RemoteTree(place, *filesystem(place)) if is_remote(place) else LocalTree(Path(place).expanduser())
 
 
 def write_file(path: Path, data: bytes) -> None:

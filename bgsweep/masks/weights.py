@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bgsweep.errors import UserError
+from bgsweep.places import cache_folder
 
 
 class Published(NamedTuple):
@@ -37,11 +38,6 @@ def load_weights(named: str) -> bytes:
     except OSError as error:
         known = ", ".join(PUBLISHED)
         raise UserError(f"--weights {named}: {error.strerror}; name an ONNX file or one of: {known}") from error
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: ``bgsweep`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep"
 
 
 def _published(name: str) -> bytes:
