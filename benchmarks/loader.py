@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,9 @@ class Apart:
 def _alone(data: Data, seed: int, pipe: Any) -> None:
     threads(1)
     made = batches(data, seed)
-    while True:
-        pipe.send(seconds(made.epoch(pipe.recv())))
+    with suppress(EOFError):  # the benchmark is over
+        while True:
+            pipe.send(seconds(made.epoch(pipe.recv())))
 
 
 def timed(epoch: Epoch) -> Timed:

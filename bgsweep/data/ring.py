@@ -5,6 +5,7 @@ they are made, which together takes a sixth of the time that making them does, a
 Here they are made in their place, and who trains says beforehand which place is free.
 """
 
+import math
 import mmap
 import os
 import weakref
@@ -55,7 +56,7 @@ class _Slot:
     def __init__(self, shapes: list[Shape]) -> None:
         file = os.memfd_create("bgsweep")
         weakref.finalize(self, os.close, file)
-        os.ftruncate(file, sum(int(np.prod(shape)) for shape in shapes))
+        os.ftruncate(file, sum(map(math.prod, shapes)))
         self._shapes, self._memory = shapes, mmap.mmap(file, 0)
         self._lent: list[weakref.ref[Image]] = []
         self.promised = False
@@ -79,9 +80,11 @@ def _shapes(sizes: Sequence[int], count: int) -> list[Shape]:
 
 
 def _arrays(memory: mmap.mmap, shapes: list[Shape]) -> list[Image]:
-    ends = np.cumsum([np.prod(shape) for shape in shapes])
-    whole = np.frombuffer(memory, np.uint8)
-    return [part.reshape(shape) for part, shape in zip(np.split(whole, ends[:-1]), shapes, strict=True)]
+    arrays, end = [], 0
+    for shape in shapes:
+        begin, end = end, end + math.prod(shape)
+        arrays.append(np.frombuffer(memory, np.uint8, end - begin, begin).reshape(shape))
+    return arrays
 
 
 @cache

@@ -14,9 +14,9 @@ Found = Mapping[tuple[str, str, float, int], Values]
 COLUMNS = ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap")
 _TABLES = {
     "biased/knn": "kNN among the biased photographs",
-    "biased/linear": "linear probe on the biased photographs",
+    "biased/linear": "Linear probe on the biased photographs",
     "unbiased/knn": "kNN among unbiased photographs",
-    "unbiased/linear": "linear probe on unbiased photographs",
+    "unbiased/linear": "Linear probe on unbiased photographs",
 }
 
 
@@ -33,25 +33,25 @@ def page(study: StudyFile, found: Found, said: str, figures: str) -> str:
     """
     lines = [said, "", f"![photographs and their variants]({figures}/photographs.png)", ""]
     for rho in study.rhos:
-        head = f"{rho:.0%} of the training photographs stand before their class's backgrounds" if rho else "No shortcut"
-        lines += [f"## {head} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]
-        for table, words in _TABLES.items():
-            lines += [
-                f"### {words[0] if words.startswith('kNN') else words[0].upper()}{words[1:]}",
-                "",
-                *_table(study, found, rho, table),
-                "",
-            ]
+        words = f"{rho:.0%} of the training photographs before their class's backgrounds" if rho else "No shortcut"
+        lines += [f"## {words} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]
+        for table, head in _TABLES.items():
+            lines += [f"### {head}", "", *_table(study, found, rho, table), ""]
     if curve_points(study):
         lines += [f"## {study.curve.method}: how often", "", f"![runs by probability]({figures}/curve.svg)", ""]
-        lines += [*_curve(study, found), ""]
+        for table in ("biased/knn", "unbiased/linear"):
+            lines += [f"### {_TABLES[table]}", "", *_curve(study, found, table), ""]
     return "\n".join(lines)
 
 
-def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
+def _names(table: str) -> dict[str, str]:
+    """A table's columns: the values that they show, by their headers."""
     names = {name: f"{table}/{name}" for name in COLUMNS}
-    if table == "unbiased/linear":
-        names["10 % labels"] = "unbiased/few_10"
+    return names | {"10 % labels": "unbiased/few_10"} if table == "unbiased/linear" else names
+
+
+def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
+    names = _names(table)
     rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for method in study.methods:
         for arm in (NONE, *(name for name in study.arms if name in arms_of(study, method))):
@@ -82,12 +82,11 @@ def curve_points(study: StudyFile) -> dict[float, str]:
     return {value: points[value] for value in sorted(points)}
 
 
-def _curve(study: StudyFile, found: Found) -> list[str]:
-    curve, rho = study.curve, study.rhos[0]
-    names = [f"biased/knn/{name}" for name in COLUMNS]
-    rows = [f"| {curve.key} | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+def _curve(study: StudyFile, found: Found, table: str) -> list[str]:
+    curve, rho, names = study.curve, study.rhos[0], _names(table)
+    rows = [f"| {curve.key} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for value, arm in curve_points(study).items():
-        cells = [_cell(study, found, (curve.method, arm, rho), key) for key in names]
+        cells = [_cell(study, found, (curve.method, arm, rho), key) for key in names.values()]
         rows.append(f"| {value:g} | {' | '.join(cells)} |")
     return rows
 

@@ -233,7 +233,7 @@ def _distribute(method: Method, placement: Placement) -> DistributedDataParallel
     # The queue is alike on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
     # MoCo: broadcasting 33 MB of queue at every step would buy nothing.
     devices = [placement.device] if placement.device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
+    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
