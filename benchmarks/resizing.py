@@ -1,4 +1,5 @@
-"""Does it matter to the encoder whether views are resized with antialiasing? MoCo-v2's small recipe, several seeds.
+"""Does it matter to the encoder whether views are resized with antialiasing? MoCo-v2's small recipe, several seeds,
+64 epochs.
 
     python benchmarks/resizing.py [--seeds 3] [--processes 2] [--record] [--json]
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    changes = {way: ["data.resize=null", f"views.interpolation={way}"] for way in WAYS}
+    changes = {way: ["data.resize=null", "training.epochs=64", f"views.interpolation={way}"] for way in WAYS}
     jobs = [("moco_v2", seed, changes[way]) for seed in range(options.seeds) for way in WAYS]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         runs = pool.map(one, jobs, chunksize=1)
