@@ -34,7 +34,7 @@ EXPERIMENT = {
     "data": {"images": "sample", "resize": 80, "cache": True, "loader_workers": 0},
     "views": {"size": 64},
     "background": {"remove": 0.2, "random": 0.2},
-    "method": {"queue_size": 960, "hidden_dim": 256},
+    "method": {"queue_size": 896, "hidden_dim": 256},
     "encoder": {"name": "resnet18"},
     "workers": {"device": "cpu"},
 }
