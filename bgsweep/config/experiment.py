@@ -115,7 +115,9 @@ class Views(Section):
     blur_sigma: Range = (0.1, 2.0)
     solarize: PerView = 0.0
     interpolation: Literal["linear", "area"] = Field(
-        "linear", description="of the crop's resize; area antialiases where it shrinks, linear does not"
+        "linear",
+        description="of the crop's resize; area antialiases where it shrinks, linear does not: kNN was not better with "
+        "area (benchmarks/RESULTS.md), and a photograph takes 1.4 times as long",
     )
     color: Literal["exact", "fast"] = Field(
         "exact", description="exact: torchvision's colour operations; fast: one matrix in their place, hue approximate"
