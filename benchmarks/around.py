@@ -1,13 +1,14 @@
 """What surrounds a run: Ray Train, a second worker, the command line's start, the memory of a process that trains.
 
-    python benchmarks/around.py [--epochs 5] [--rounds 2] [--record] [--json]
+    python benchmarks/around.py [--size 96] [--epochs 4] [--rounds 2] [--record] [--json]
 
 The same experiment is trained in a process of its own, in two processes that share nothing but the machine, by Ray
 Train with one worker and by Ray Train with two, in turn, round after round; each process or worker has one core, a
 batch of 64 and makes its views itself. Times are of photographs trained, from the first epoch's report to the last but
 one's (the last epoch is evaluated too), checkpoints included and start-up left out; ratios are medians over the rounds.
-`two_apart_vs_one` is what the machine gives two processes that need not exchange gradients. `import_s` and `help_s` are
-medians of fresh processes. Memory is what a training process holds resident, and what of it is its own.
+`two_apart_vs_one` is what the machine gives two processes that need not exchange gradients: an exchange costs the same
+at every ``--size``, and a smaller share of a larger one's step. `import_s` and `help_s` are medians of fresh processes.
+Memory is what a training process holds resident, and what of it is its own.
 """
 
 import json
@@ -31,8 +32,7 @@ HOMES = {"in-process": 0, "two processes apart": 0, "Ray Train, one worker": 1, 
 """How many workers of Ray Train; 0: none of it."""
 
 EXPERIMENT = {
-    "data": {"images": "sample", "resize": 80, "cache": True, "loader_workers": 0},
-    "views": {"size": 64},
+    "data": {"images": "sample", "resize": 120, "cache": True, "loader_workers": 0},
     "background": {"remove": 0.2, "random": 0.2},
     "method": {"queue_size": 896, "hidden_dim": 256},
     "encoder": {"name": "resnet18"},
@@ -67,12 +67,13 @@ if __name__ == "__main__":
 """
 
 
-def trained(workers: int, epochs: int) -> tuple[float, int, int]:
+def trained(workers: int, size: int, epochs: int) -> tuple[float, int, int]:
     """Seconds a photograph, and resident and private bytes of a process that trains."""
     batch = BATCH * max(1, workers)
     with tempfile.TemporaryDirectory() as place:
         file, probe = Path(place, "file.yaml"), Path(place, "probe.py")
-        tree = {"experiment": {**EXPERIMENT, "training": {"batch_size": batch, "epochs": epochs}}}
+        training = {"batch_size": batch, "epochs": epochs}
+        tree = {"experiment": {**EXPERIMENT, "views": {"size": size}, "training": training}}
         file.write_text(yaml.safe_dump({**tree, "evaluate": {"every": epochs}}), encoding="utf-8")
         probe.write_text(PROBE, encoding="utf-8")
         command = [sys.executable, str(probe), str(file), str(workers)]
@@ -99,7 +100,7 @@ def trial_memory() -> int:
         return max(actor for _, _, actor in watch(Path(place, "sweep"), 2)[1])
 
 
-def measure(epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
+def measure(size: int, epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
     """Each home's seconds a photograph, interleaved, and its resident and private bytes."""
     seconds: dict[str, list[float]] = {home: [] for home in HOMES}
     memory = {}
@@ -107,7 +108,8 @@ def measure(epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str,
         for home, workers in HOMES.items():
             count = 2 if "apart" in home else 1
             with ThreadPoolExecutor(count) as pool:
-                took, held, own = zip(*pool.map(trained, [workers] * count, [epochs] * count), strict=True)
+                trainings = pool.map(trained, [workers] * count, [size] * count, [epochs] * count)
+                took, held, own = zip(*trainings, strict=True)
             memory[home] = max(held), max(own)
             seconds[home].append(1 / sum(1 / one for one in took))
     return seconds, memory
@@ -115,10 +117,11 @@ def measure(epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str,
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--size", type=int, default=96, help="pixels of a view")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    seconds, memory = measure(options.epochs, options.rounds)
+    seconds, memory = measure(options.size, options.epochs, options.rounds)
 
     def ratio(one: str, other: str) -> float:
         return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 4)
@@ -138,8 +141,8 @@ def main() -> None:
         for home in HOMES
     ]
     body = markdown(["home", "photographs/s", "resident, MB", "private, MB"], rows)
-    body += f"\n\nResNet-18, 64 px, batch {BATCH} a worker, {options.epochs} epochs, {options.rounds} rounds, "
-    body += f"load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    body += f"\n\nResNet-18, {options.size} px, batch {BATCH} a worker, {options.epochs} epochs, "
+    body += f"{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
     report(options, "Around a run: Ray Train, workers, start, memory", "python benchmarks/around.py", body, found)
 
 

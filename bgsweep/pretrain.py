@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
 
 def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int) -> Place:
     """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
-    from ray.util.queue import Empty, Queue
+    from ray.util.queue import Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
     trainer = _trainer(file, folder, reports, seeds)
@@ -113,15 +114,12 @@ def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int)
             outcome.append(trainer.fit())
         except BaseException as error:  # handed to the caller's thread
             outcome.append(error)
+        reports.put(None)
 
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
     seen = 0
-    while thread.is_alive() or not reports.empty():
-        try:
-            metrics, checkpoint = reports.get(timeout=0.2)
-        except Empty:
-            continue
+    while (told := reports.get()) is not None:
+        metrics, checkpoint = told
         if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint come a second time
             seen = metrics["epoch"]
             on_epoch(metrics, checkpoint)
@@ -214,14 +212,22 @@ def _worker(config: dict[str, Any]) -> None:
     if last is not None:
         with last.as_directory() as path:
             run.restore(Path(path))
+    folder: Path | None = None
     while not run.finished:
         metrics = run.step_epoch()
-        with tempfile.TemporaryDirectory() as path:
-            checkpoint = None
-            if run.checkpoint_due() and run.rank == 0:
-                run.save(Path(path))
-                checkpoint = ray.train.Checkpoint.from_directory(path)
-            ray.train.report(metrics, checkpoint=checkpoint)
+        checkpoint = None
+        if run.checkpoint_due() and run.rank == 0:
+            while folder and folder.exists():  # a store slower than the epochs must not fill this machine's disk
+                time.sleep(0.05)
+            folder = Path(tempfile.mkdtemp())
+            run.save(folder)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
 
 
 def _cause(error: BaseException) -> BaseException:
