@@ -2,13 +2,15 @@
 
     python benchmarks/around.py [--size 96] [--epochs 4] [--rounds 2] [--record] [--json]
 
-The same experiment is trained in a process of its own, in two processes that share nothing but the machine, by Ray
-Train with one worker and by Ray Train with two, in turn, round after round; each process or worker has one core, a
-batch of 64 and makes its views itself. Times are of photographs trained, from the first epoch's report to the last but
-one's (the last epoch is evaluated too), checkpoints included and start-up left out; ratios are medians over the rounds.
-`two_apart_vs_one` is what the machine gives two processes that need not exchange gradients: an exchange costs the same
-at every ``--size``, and a smaller share of a larger one's step. `import_s` and `help_s` are medians of fresh processes.
-Memory is what a training process holds resident, and what of it is its own.
+The same experiment is trained in a process of its own, in two processes that share nothing but the machine, in two that
+exchange gradients without Ray, by Ray Train with one worker and by Ray Train with two, in turn, round after round; each
+process or worker has one core, a batch of 64 and makes its views itself. Times are of photographs trained, from the
+first epoch's report to the last but one's (the last epoch is evaluated too), checkpoints included and start-up left
+out; ratios are medians over the rounds. `two_apart_vs_one` is what the machine gives two processes: what is lost from
+there to `two_exchanging_vs_one` is the exchange (as much at every ``--size``: a smaller share of a larger one's step),
+and from there to `two_workers_vs_one` what Ray's own processes take where the workers leave them no core. `import_s`
+and `help_s` are medians of fresh processes. Memory is what a training process holds resident, and what of it is its
+own.
 """
 
 import json
@@ -28,8 +30,14 @@ from sweep import watch
 
 STARTS = 11
 BATCH, PHOTOGRAPHS = 64, 960
-HOMES = {"in-process": 0, "two processes apart": 0, "Ray Train, one worker": 1, "Ray Train, two workers": 2}
-"""How many workers of Ray Train; 0: none of it."""
+HOMES = {
+    "in-process": (1, 0),
+    "two processes apart": (2, 0),
+    "two processes, gradients exchanged": (2, 2),
+    "Ray Train, one worker": (1, 1),
+    "Ray Train, two workers": (1, 2),
+}
+"""Processes that are started, and how many workers share a batch; 0: no Ray."""
 
 EXPERIMENT = {
     "data": {"images": "sample", "resize": 120, "cache": True, "loader_workers": 0},
@@ -39,11 +47,12 @@ EXPERIMENT = {
     "workers": {"device": "cpu"},
 }
 PROBE = """
-import contextlib, json, sys, time
+import json, sys, time
 from pathlib import Path
-import psutil
+import psutil, torch
 from bgsweep.config import load
 from bgsweep.pretrain import _train_here, _train_on_ray
+from bgsweep.run import Run, threads
 from bgsweep.session import ray_session
 
 def trainer():
@@ -57,31 +66,57 @@ def on_epoch(metrics, checkpoint):
         found = trainer().memory_full_info()
         memory.extend([found.rss, found.uss])
 
+def train_exchanging(file, folder, rank):
+    threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}.met", rank=rank, world_size=2)
+    run = Run(file, rank, 2)
+    while not run.finished:
+        metrics = run.step_epoch()
+        if rank == 0:
+            run.save(folder)
+        on_epoch(metrics, folder)
+
 if __name__ == "__main__":
-    workers, stamps, memory = int(sys.argv[2]), [], []
+    workers, rank, stamps, memory = int(sys.argv[2]), int(sys.argv[3]), [], []
     file = load(Path(sys.argv[1]), [f"workers.count={max(1, workers)}"])
     folder = Path(sys.argv[1]).parent / "store"
-    with ray_session(workers, dashboard=True) if workers else contextlib.nullcontext():
-        _train_on_ray(file, folder, on_epoch, 1) if workers else _train_here(file, folder, on_epoch)
+    if rank >= 0:
+        train_exchanging(file, folder, rank)
+    elif workers:
+        with ray_session(workers, dashboard=True):
+            _train_on_ray(file, folder, on_epoch, 1)
+    else:
+        _train_here(file, folder, on_epoch)
     print(json.dumps([(stamps[-2] - stamps[0]) / (len(stamps) - 2), *memory]))
 """
 
 
-def trained(workers: int, size: int, epochs: int) -> tuple[float, int, int]:
+def trained(processes: int, workers: int, size: int, epochs: int) -> tuple[float, int, int]:
     """Seconds a photograph, and resident and private bytes of a process that trains."""
     batch = BATCH * max(1, workers)
+    training = {"batch_size": batch, "epochs": epochs}
+    tree = {"experiment": {**EXPERIMENT, "views": {"size": size}, "training": training}, "evaluate": {"every": epochs}}
     with tempfile.TemporaryDirectory() as place:
-        file, probe = Path(place, "file.yaml"), Path(place, "probe.py")
-        training = {"batch_size": batch, "epochs": epochs}
-        tree = {"experiment": {**EXPERIMENT, "views": {"size": size}, "training": training}}
-        file.write_text(yaml.safe_dump({**tree, "evaluate": {"every": epochs}}), encoding="utf-8")
+
+        def one(number: int) -> list[float]:
+            file = files[0] if workers else files[number]  # one experiment together, or one each
+            rank = number if workers == processes == 2 else -1
+            command = [sys.executable, str(probe), str(file), str(workers), str(rank)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(done.stderr)
+            return list(json.loads(done.stdout.splitlines()[-1]))
+
+        probe = Path(place, "probe.py")
         probe.write_text(PROBE, encoding="utf-8")
-        command = [sys.executable, str(probe), str(file), str(workers)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    seconds, resident, private = json.loads(done.stdout.splitlines()[-1])
-    return seconds / (PHOTOGRAPHS // batch * batch), resident, private
+        files = [Path(place, str(number), "file.yaml") for number in range(processes)]
+        for file in files:
+            file.parent.mkdir()
+            file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        with ThreadPoolExecutor(processes) as pool:
+            epoch, resident, private = zip(*pool.map(one, range(processes)), strict=True)
+    trainings = 1 if workers else processes
+    return max(epoch) / trainings / (PHOTOGRAPHS // batch * batch), int(max(resident)), int(max(private))
 
 
 def start_seconds(*arguments: str) -> float:
@@ -105,13 +140,10 @@ def measure(size: int, epochs: int, rounds: int) -> tuple[dict[str, list[float]]
     seconds: dict[str, list[float]] = {home: [] for home in HOMES}
     memory = {}
     for _ in range(rounds):
-        for home, workers in HOMES.items():
-            count = 2 if "apart" in home else 1
-            with ThreadPoolExecutor(count) as pool:
-                trainings = pool.map(trained, [workers] * count, [size] * count, [epochs] * count)
-                took, held, own = zip(*trainings, strict=True)
-            memory[home] = max(held), max(own)
-            seconds[home].append(1 / sum(1 / one for one in took))
+        for home, (processes, workers) in HOMES.items():
+            took, *held = trained(processes, workers, size, epochs)
+            memory[home] = held[0], held[1]
+            seconds[home].append(took)
     return seconds, memory
 
 
@@ -126,11 +158,12 @@ def main() -> None:
     def ratio(one: str, other: str) -> float:
         return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 4)
 
-    alone, apart, one, two = HOMES
+    alone, apart, exchanging, one, two = HOMES
     found: dict[str, Any] = {
         "ray_train_vs_in_process": ratio(one, alone),
         "two_workers_vs_one": ratio(one, two),
         "two_apart_vs_one": ratio(alone, apart),
+        "two_exchanging_vs_one": ratio(alone, exchanging),
         "import_s": round(start_seconds("-c", "import bgsweep"), 3),
         "help_s": round(start_seconds("-m", "bgsweep.cli", "--help"), 3),
         "python_s": round(start_seconds("-c", "pass"), 3),
