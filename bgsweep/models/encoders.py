@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -20,6 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _SINGLE_OUTPUT: dict[str, dict[str, Any]] = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
+_VECTOR = 16  # floats in the widest vector register of a CPU
 _NARROW_DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2)}
 
 
@@ -128,6 +130,18 @@ def _timm_backbone(name: str, size: int) -> nn.Module:
     return make()
 
 
+class _Shortcut(nn.Conv2d):
+    """A 1 x 1 convolution that leaves out pixels before it multiplies instead of afterwards, which is the same.
+
+    Of fewer channels than a vector register holds, oneDNN's gradient of the strided form writes beyond its memory
+    (oneDNN's issue 6035): a crash, or wrong gradients, on processors with AVX2 and no AMX.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, across = self.stride
+        return F.conv2d(input[..., ::down, ::across], self.weight)
+
+
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet of basic blocks, with `width` channels in its first stage in place of 64."""
 
@@ -138,6 +152,8 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
         self.bn1 = nn.BatchNorm2d(width)
         for stage, depth in enumerate(depths):
             layer = self._make_layer(BasicBlock, width << stage, depth, stride=1 if stage == 0 else 2)
+            if stage and (before := width << (stage - 1)) < _VECTOR:
+                layer[0].downsample[0] = _Shortcut(before, width << stage, 1, stride=2, bias=False)
             setattr(self, f"layer{stage + 1}", layer)
         self.fc = nn.Linear(width << 3, 1000)
         for module in self.modules():

@@ -38,6 +38,28 @@ def test_small_stem_keeps_the_resolution() -> None:
     assert small.layer1(small.maxpool(small.relu(small.bn1(small.conv1(torch.rand(1, 3, 32, 32)))))).shape[-1] == 32
 
 
+@pytest.mark.parametrize("width", [3, 4, 8])
+def test_very_narrow_networks_have_right_gradients(width: int) -> None:
+    """Against the same network in double precision, which no vectorised kernel computes.
+
+    Where a processor has AVX2 and no AMX, strided 1 x 1 convolutions of few channels crashed one thread.
+    """
+    config, threads = Encoder(name="resnet10", width=width, stem="small"), torch.get_num_threads()
+    network = build_encoder(config).to(memory_format=torch.channels_last)
+    exact = build_encoder(config).double()
+    exact.load_state_dict(network.state_dict())
+    images = torch.rand(32, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    torch.set_num_threads(1)
+    try:
+        for encoder, pictures in ((network, images), (exact, images.double())):
+            encoder(pictures).square().mean().backward()
+    finally:
+        torch.set_num_threads(threads)
+    for (name, ours), theirs in zip(network.named_parameters(), exact.parameters(), strict=True):
+        if "downsample" in name:
+            torch.testing.assert_close(ours.grad, theirs.grad.float(), rtol=1e-3, atol=1e-5)
+
+
 def test_to_unit_turns_pictures_into_channels_last_floats() -> None:
     pictures = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
     unit = to_unit(pictures)
