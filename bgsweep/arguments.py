@@ -1,7 +1,7 @@
 """The commands and what each may be given; `bgsweep.commands` holds what they do."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,8 +21,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def parser() -> Parser:
-    """What parses the whole line; the options have ``run(options)``, and ``show(result)`` to print what it gives."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of the whole line, with ``run(options)``, and ``show(result)`` to print what it gives.
+
+    Raises:
+        UserError: the line is none of bgsweep's.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    # argparse fills a list of positionals from before the first option only; `--store there key=value` goes on with it.
+    several = next((name for name in ("overrides", "models") if name in options), None)
+    if rest and (several is None or any(word.startswith("-") for word in rest)):
+        raise UserError(f"unrecognized arguments: {' '.join(rest)}; see `bgsweep --help`")
+    if several:
+        setattr(options, several, [*getattr(options, several), *rest])
+    return options
+
+
+def _parser() -> Parser:
     made = Parser(
         prog="bgsweep", description="Pretrain encoders with background augmentations, and search their strength."
     )

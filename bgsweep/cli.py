@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from bgsweep import handover
-from bgsweep.arguments import parser
+from bgsweep.arguments import parse
 from bgsweep.commands import Result
 from bgsweep.errors import UserError
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
-        options = parser().parse_args(arguments)
+        options = parse(arguments)
         result: Result = options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

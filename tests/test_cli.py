@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bgsweep.arguments import parse
+from bgsweep.errors import UserError
+
 BGSWEEP = [sys.executable, "-m", "bgsweep.cli"]
 QUICKSTART = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -55,6 +58,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[o
     assert told in lines[0]
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "values"),
+    [
+        ("sweep some.yaml seed=1 --store there search.trials=3", "overrides", ["seed=1", "search.trials=3"]),
+        ("submit some.yaml --address http://127.0.0.1:8265 seed=1", "overrides", ["seed=1"]),
+        ("compare one --suite knn another", "models", ["one", "another"]),
+    ],
+)
+def test_what_there_may_be_several_of_may_stand_behind_options(line: str, name: str, values: list[str]) -> None:
+    assert getattr(parse(line.split()), name) == values
+
+
+@pytest.mark.parametrize("line", ["sweep some.yaml --frsh seed=1", "status one another", "models one seed=1"])
+def test_what_nobody_asked_for_is_refused(line: str) -> None:
+    with pytest.raises(UserError, match="unrecognized arguments: (--frsh|another|seed=1)"):
+        parse(line.split())
 
 
 def test_doctor_says_what_is_here(tmp_path: Path) -> None:

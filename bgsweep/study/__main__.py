@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
     parser.add_argument("--out", type=Path, default=Path("docs/study.md"), help="page to write (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(options)

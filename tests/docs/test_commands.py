@@ -1,0 +1,147 @@
+"""Every command that README and docs show can be given as it stands there, and runs: here, or in a test of its own."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+
+from bgsweep import commands
+from bgsweep.arguments import parse
+from bgsweep.cli import main
+from bgsweep.config import load, mask_training
+from bgsweep.data.embedded import EmbeddedSample
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILE = ROOT / "search_spaces" / "moco_v2_small.yaml"
+
+ELSEWHERE = {
+    r"bgsweep (sweep|report|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
+    r"bgsweep (stop NAME|sweep --resume NAME)$": "sweep/test_resume.py",
+    r"bgsweep (models|promote)\b": "tracking/test_registry.py",
+    r"bgsweep pretrain .* workers.count=": "test_run.py",
+    r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
+    r"bgsweep masks make .*--method u2net": "test_masking.py",
+    r"python scripts/cut_sample.py": "data/test_cut_sample.py",
+    r"python examples/neighbours.py": "docs/test_your_images.py",
+    r"python -m bgsweep.study": "study/test_study.py",
+}
+"""Commands that need a cluster, a sweep or weights, and the tests that run them."""
+
+INSTEAD = {
+    "s3://bucket/photographs.pack": "{folder}/photographs.pack",  # a URI is what tests/data/test_pack.py is about
+    "MODEL MODEL": "CHECKPOINT CHECKPOINT",
+    "compare A B": "compare CHECKPOINT CHECKPOINT --suite knn",
+    "evaluate MODEL": "evaluate CHECKPOINT",
+    "NAME,NAME": "knn,backgrounds",
+    "bgsweep_runs/…/state.pt": "CHECKPOINT",
+    "IMAGES MASKS": "photographs/test truth/test",
+    "DIR": "variants",
+    "photographs --out masks --method usps": "photographs --out learnt --method usps",
+    "--out masks.onnx": "--out masks.onnx side=32 rounds=1 epochs=1 student_epochs=1 batch_size=8 device=cpu",
+    "pack photographs masks": "pack photographs truth",
+    "search_spaces/": "{root}/search_spaces/",
+}
+
+
+def shown(page: Path) -> list[str]:
+    """The commands in a page's blocks of code, without comments and what is marked as optional."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [*(line[4:] for line in text.splitlines() if line.startswith("    ")), *"\n".join(blocks).splitlines()]
+    found = [re.sub(r"\s+#.*| \[--json\]|\|quick\|paper| …(?= )", "", line).strip() for line in lines]
+    return [re.sub(r"\[(\w+)\]", r"\1", line) for line in found if re.match(r"(bgsweep|python|make|ray) \w", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_can_be_given_as_they_stand(page: Path) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for command in shown(page):
+        kind, first, *words = shlex.split(command)
+        if kind == "make":
+            assert first in targets, command
+        elif kind == "python":
+            assert first == "-m" or (ROOT / first).is_file(), command
+        elif kind == "ray":
+            assert command.index(" -- bgsweep ")
+            parse(shlex.split(command.partition(" -- bgsweep ")[2]))
+        else:
+            options = parse([first, *words])
+            overrides = getattr(options, "overrides", [])
+            if options.run is commands.masks_train:
+                mask_training(overrides)
+            else:
+                load(FILE, overrides)
+
+
+def test_every_command_has_a_test_that_runs_it() -> None:
+    for page in PAGES:
+        for command in shown(page):
+            test = next((test for form, test in ELSEWHERE.items() if re.search(form, command)), None)
+            if test is None:
+                assert command.startswith("make ") or page.stem in RUN_HERE or page.stem == "your-images", command
+            else:
+                assert (ROOT / "tests" / test).is_file(), command
+
+
+RUN_HERE = ("README", "masks", "packs", "evaluation", "sweeps")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs of four classes, their true masks, the files that the pages name, and a checkpoint."""
+    folder = tmp_path_factory.mktemp("reader")
+    for split, share in (("train", 8), ("test", 4)):
+        sample = EmbeddedSample(split)
+        for index in [index for index in range(0, len(sample), share) if sample.labels[index] < 4]:
+            photograph = sample[index]
+            for tree, picture in (("photographs", photograph.image[..., ::-1]), ("truth", photograph.mask)):
+                path = folder / tree / split / sample.classes[photograph.label] / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(path), picture)
+    page = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
+    file = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])  # type: ignore[index]
+    file["experiment"]["data"]["masks"] = "truth"
+    file["experiment"]["training"]["epochs"] = 2
+    (folder / "mine.yaml").write_text(yaml.safe_dump(file))
+    del file["experiment"]["data"]["images"], file["experiment"]["data"]["masks"]
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(file))
+    data = {"images": "photographs", "masks": "truth", "train": "train", "test": "test"}
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"data": data, "size": 32, "evaluate": {"repeats": 1}}))
+    from torchvision.models import resnet50
+
+    state = {f"module.encoder_q.{name}": value for name, value in resnet50().state_dict().items()}
+    torch.save({"arch": "resnet50", "state_dict": state}, folder / "moco_v2.pth.tar")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN_HERE)
+def test_commands_run(
+    place: Path, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / page
+    shutil.copytree(place, folder)
+    monkeypatch.chdir(folder)
+    path = next(path for path in PAGES if path.stem == page)
+    here = [one for one in shown(path) if not any(re.search(form, one) for form in ELSEWHERE)]
+    here = [one for one in here if one.startswith("bgsweep ")]
+    assert here
+    checkpoint = ""
+    if any("CHECKPOINT" in substituted(one, folder) for one in here):
+        assert main(["pretrain", "mine.yaml"]) == 0, capsys.readouterr().err
+        checkpoint = str(next(folder.glob("bgsweep_runs/pretrain/*/state.pt")))
+    for command in here:
+        words = shlex.split(substituted(command, folder).replace("CHECKPOINT", checkpoint))
+        assert main(words[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+
+
+def substituted(command: str, folder: Path) -> str:
+    for text, other in INSTEAD.items():
+        command = command.replace(text, other.format(folder=folder.as_uri(), root=ROOT))
+    return command
