@@ -74,7 +74,7 @@ def test_what_there_may_be_several_of_may_stand_behind_options(line: str, name: 
 
 @pytest.mark.parametrize("line", ["sweep some.yaml --frsh seed=1", "status one another", "models one seed=1"])
 def test_what_nobody_asked_for_is_refused(line: str) -> None:
-    with pytest.raises(UserError, match="unrecognized arguments: (--frsh|another|seed=1)"):
+    with pytest.raises(UserError, match=r"unrecognized arguments: (--frsh|another|seed=1)"):
         parse(line.split())
 
 

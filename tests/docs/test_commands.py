@@ -89,7 +89,7 @@ def test_every_command_has_a_test_that_runs_it() -> None:
                 assert (ROOT / "tests" / test).is_file(), command
 
 
-RUN_HERE = ("README", "masks", "packs", "evaluation", "sweeps")
+RUN_HERE = ("README", "concepts", "masks", "packs", "evaluation", "sweeps")
 
 
 @pytest.fixture(scope="module")
