@@ -60,7 +60,7 @@ def against(
         "hovermode": "closest",
         "margin": {"l": 58, "r": 12, "t": 8, "b": 44},
     }
-    measured = [trial for trial in trials if epoch in trial.curve]
+    measured = sorted((trial for trial in trials if epoch in trial.curve), key=lambda one: _stands_out(one, champion))
     count = len(measures.names)
     below = {"anchor": f"y{count if count > 1 else ''}"}
     tried = [trial.params[key] for trial in measured]
@@ -79,7 +79,12 @@ def against(
             + label
             + " %{y:.1%}<extra></extra>",
         }
-        marks = {"color": [_color(trial, champion) for trial in measured], "size": 8, "opacity": 0.6}
+        outstanding = [_stands_out(trial, champion) for trial in measured]
+        marks: Figure = {"color": [_color(trial, champion) for trial in measured]}
+        marks |= {
+            "size": [11 if one else 8 for one in outstanding],
+            "opacity": [1 if one else 0.6 for one in outstanding],
+        }
         data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": marks} | seen)
         curve = trend(tried, y, log) if numbers else None
         if curve is not None:
@@ -128,14 +133,23 @@ def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
         | {"line": line, "name": "Pareto front", "hoverinfo": "skip"}
     )
     kinds = {"completed": "circle", "stopped": "circle-open"}
-    for status, symbol in kinds.items():
-        shown = [trial for trial in trials if trial.status == status]
-        marks = {"symbol": symbol, "size": 9, "color": [_color(trial, champion) for trial in shown]}
+    rest = [trial for trial in trials if not _stands_out(trial, champion)]
+    groups = [(status, OTHER, [trial for trial in rest if trial.status == status]) for status in kinds]
+    groups += [
+        (name, color, [one for one in trials if _color(one, champion) == color]) for name, color in ROLES.values()
+    ]
+    for name, color, shown in groups:
+        shown = [trial for trial in shown if trial.status in kinds]
+        marks = {
+            "symbol": [kinds[trial.status] for trial in shown],
+            "size": 9 if color == OTHER else 13,
+            "color": color,
+        }
         words = [f"{trial.id}, epoch {trial.epochs}<br>{_params(trial)}" for trial in shown]
         seen = "%{text}<br>BG-Gap %{x:.1%}<br>" + measures.label + " %{y:.1%}<extra></extra>"
         data.append(
             {"x": [trial.last[gap] for trial in shown], "y": [trial.last[measures.metric] for trial in shown]}
-            | {"mode": "markers", "marker": marks, "text": words, "hovertemplate": seen, "name": status}
+            | {"mode": "markers", "marker": marks, "text": words, "hovertemplate": seen, "name": name}
         )
     axes = {
         "xaxis": {"title": {"text": "BG-Gap (less is better)"}, "tickformat": ".0%"},
@@ -213,6 +227,10 @@ def costs(cost: Cost) -> Figure:
 
 def _color(trial: Trial, champion: str | None = None) -> str:
     return BEST if trial.id == champion else BASELINE if trial.fixed == "baseline" else OTHER
+
+
+def _stands_out(trial: Trial, champion: str) -> bool:
+    return _color(trial, champion) != OTHER
 
 
 def _params(trial: Trial) -> str:

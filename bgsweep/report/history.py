@@ -52,7 +52,7 @@ def trials_of(events: Iterable[dict[str, Any]]) -> list[Trial]:
         elif event["event"] == "ended":
             told, trial = event["trial"], found[event["trial"]["id"]]
             trial.status, trial.error, trial.params = told["status"], told["error"], told["params"]
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found, key=lambda name: (len(name), name))]  # t99 before t100
 
 
 def common_epoch(trials: Sequence[Trial]) -> int | None:

@@ -8,7 +8,7 @@ from bgsweep.report.page import Told
 
 def test_each_trial_has_its_curve_and_its_fate(large: Told) -> None:
     trials = trials_of(large.events)
-    assert len(trials) == 200
+    assert [trial.id for trial in trials] == [f"t{number:02d}" for number in range(200)]
     assert {trial.status for trial in trials} == {"completed", "stopped"}
     assert list(trials[0].curve) == [8, 16, 24, 32] and list(trials[1].curve) == [8]
     assert trials[0].fixed == "baseline" and trials[0].last == trials[0].curve[32]
