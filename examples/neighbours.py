@@ -1,61 +1,107 @@
-"""Load a registered champion, embed a folder of photographs, and find each one's nearest neighbours.
+# %% [markdown]
+# # What the champion takes to be alike
+#
+# Loads a registered champion, embeds a folder of photographs, and finds each one's nearest neighbours. A notebook as a
+# script (the "percent" format, which Jupyter opens with jupytext, and VS Code and PyCharm by themselves); from a shell:
+#
+#     python examples/neighbours.py models:/bgsweep-quickstart@champion photographs/test --picture neighbours.png
+#
+# Needs MLflow, torch, OpenCV, NumPy and, for the picture, Matplotlib; bgsweep itself is not imported.
 
-    python examples/neighbours.py models:/bgsweep-quickstart@champion photographs/test --store bgsweep_runs
-
-Needs MLflow, torch, OpenCV and NumPy; bgsweep itself is not imported.
-"""
-
+# %%
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import cv2
 import mlflow
 import numpy as np
 
+# %% [markdown]
+# ## What to look at
+#
+# In a notebook, change the defaults here.
+
+# %%
+parser = argparse.ArgumentParser(description="Find each photograph's nearest neighbours, as a champion sees them.")
+parser.add_argument("model", nargs="?", default="models:/bgsweep-quickstart@champion", help="an MLflow URI")
+parser.add_argument("folder", nargs="?", type=Path, default=Path("photographs/test"))
+parser.add_argument("--store", type=Path, default=Path("bgsweep_runs"), help="unless MLFLOW_TRACKING_URI is set")
+parser.add_argument("--size", type=int, default=24, help="of the squares in pixels, as the encoder was trained with")
+parser.add_argument("--neighbours", type=int, default=3)
+parser.add_argument("--picture", type=Path, help="PNG to draw the first photographs and their neighbours into")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+ROWS = 8
+
+# %% [markdown]
+# ## The encoder
+#
+# A `torch.export` program from MLflow's registry: it takes any number of pictures of any size, float32 (N, 3, H, W) in
+# [0, 1], and normalises them itself.
+
+# %%
+mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{options.store.resolve()}/mlflow.db")
+encoder = mlflow.pyfunc.load_model(options.model)
 
 
+# %% [markdown]
+# ## The photographs
+#
+# Each one's central square, at the size that the encoder was trained with.
+
+
+# %%
 def square(path: Path, size: int) -> np.ndarray:
-    """A photograph's central square as float32 RGB in [0, 1], 3 x size x size."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    """Size x size x 3, RGB, uint8."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise SystemExit(f"error: {path} cannot be read as an image")
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    centre = cv2.resize(image[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
-    return centre[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return cv2.resize(image[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="an MLflow URI, as `bgsweep sweep` prints it at its end")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--store", type=Path, default=Path("bgsweep_runs"), help="unless MLFLOW_TRACKING_URI is set")
-    parser.add_argument(
-        "--size", type=int, default=24, help="of the squares in pixels, as the encoder was trained with"
-    )
-    parser.add_argument("--neighbours", type=int, default=3)
-    options = parser.parse_args()
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{options.store.resolve()}/mlflow.db")
+paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+if len(paths) <= options.neighbours:
+    raise SystemExit(f"error: {options.folder}: {len(paths)} photographs have no {options.neighbours} neighbours each")
+pictures = np.stack([square(path, options.size) for path in paths])
 
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    encoder = mlflow.pyfunc.load_model(options.model)
-    features = np.concatenate(
-        [
-            encoder.predict(np.stack([square(path, options.size) for path in paths[first : first + 64]]))
-            for first in range(0, len(paths), 64)
-        ]
-    )
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = features @ features.T
-    np.fill_diagonal(similarity, -1)  # nobody is his own neighbour
-    for path, row in zip(paths, similarity, strict=True):
-        nearest = np.argsort(-row)[: options.neighbours]
-        words = ", ".join(f"{paths[index].relative_to(options.folder)} ({row[index]:.2f})" for index in nearest)
-        print(f"{path.relative_to(options.folder)}: {words}")
+# %% [markdown]
+# ## Neighbours
+#
+# By the cosine between features; nobody is his own neighbour.
 
+# %%
+batches = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
+features = np.concatenate([encoder.predict(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255) for batch in batches])
+features /= np.linalg.norm(features, axis=1, keepdims=True)
+similarity = features @ features.T
+np.fill_diagonal(similarity, -1)
+nearest = np.argsort(-similarity, axis=1)[:, : options.neighbours]
+for path, row, found in zip(paths, similarity, nearest, strict=True):
+    words = ", ".join(f"{paths[index].relative_to(options.folder)} ({row[index]:.2f})" for index in found)
+    print(f"{path.relative_to(options.folder)}: {words}")
 
-if __name__ == "__main__":
-    main()
+# %% [markdown]
+# ## The same as a picture
+#
+# Some photographs, left, and what is nearest to each.
+
+# %%
+if options.picture or "ipykernel" in sys.modules:
+    import matplotlib.pyplot as plt
+
+    chosen = np.linspace(0, len(paths) - 1, min(ROWS, len(paths))).astype(int)
+    figure, axes = plt.subplots(len(chosen), 1 + options.neighbours, squeeze=False)
+    figure.set_size_inches(1.2 * (1 + options.neighbours), 1.2 * len(chosen))
+    for line, query in zip(axes, chosen, strict=True):
+        for axis, index in zip(line, [query, *nearest[query]], strict=True):
+            axis.imshow(pictures[index])
+            axis.set_axis_off()
+            if index != query:
+                axis.set_title(f"{similarity[query, index]:.2f}", fontsize=7, pad=2)
+    figure.tight_layout()
+    if options.picture:
+        figure.savefig(options.picture, dpi=120)

@@ -49,7 +49,7 @@ def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
             status = json.loads(run("bgsweep status --json", tmp_path))
             command = command.replace("NAME", status["sweeps"][0]["sweep"])
         printed = run(command, tmp_path)
-    assert {"masks.png", "views.png", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"masks.png", "views.png", "report.html", "neighbours.png"} <= {path.name for path in tmp_path.iterdir()}
     lines = printed.splitlines()
     assert len(lines) == len(list((tmp_path / "photographs" / "test").rglob("*.png")))
     for line in lines:
