@@ -4,10 +4,11 @@
 
 Views of the embedded photographs, enlarged to 375 px, by MoCo-v2's recipe with background augmentation, in batches of
 32. Whoever would train only counts them. Everything is on this machine: a cluster's batches come through Ray's object
-store, but over no network. `apart` are processes that make batches beside one another and hand nothing over: what the
-machine gives several of them, and no loader can exceed. Times are of the wall, from an epoch's seventh batch to its
-last, which leaves start-up out, in turn, round after round; shares are of so many times one process's throughput,
-medians over the rounds.
+store, but over no network. The local loader is measured before Ray is started, whose daemons want a part of the cores
+too; what needs Ray is measured under it, beside one process alone under it. `apart` are processes that make batches
+beside one another and hand nothing over: what the machine gives several of them, and no loader can exceed. Times are of
+the wall, from an epoch's seventh batch to its last, which leaves start-up out, in turn, round after round; shares are
+of so many times one process's throughput, medians over the rounds.
 """
 
 import json
@@ -33,6 +34,7 @@ from bgsweep.session import ray_session
 
 # An even number of the epoch's 30 batches remain, so that of two processes neither ends before the other.
 BATCH, AHEAD = 32, 6
+ALONE = "here, alone"
 Epoch = Callable[[int], Iterator[Any]]
 Timed = Callable[[int], float]
 """Makes an epoch, whose number it is given, and says how many seconds a batch took."""
@@ -106,22 +108,37 @@ def timed(epoch: Epoch) -> Timed:
     return lambda number: seconds(epoch(number))
 
 
-def contestants() -> dict[str, tuple[int, Timed]]:
-    """How many processes each has, and its epochs."""
-    data = Data(resize=375)
+Rivals = dict[str, tuple[int, Timed]]
+"""How many processes each has, and its epochs."""
 
+
+def without_ray(data: Data) -> Rivals:
+    found: Rivals = {ALONE: (1, timed(batches(data).epoch)), "apart, 2": (2, Apart(data, 2))}
+    return found | {f"local, {count}": (count, timed(batches(data, workers=count).epoch)) for count in (1, 2)}
+
+
+def under_ray(data: Data) -> Rivals:
     def elsewhere(count: int) -> Epoch:
         there = data.model_copy(update={"loader": "cluster", "loader_workers": count})
         return batches(there, feed=RayFeed(there)).epoch
 
-    found: dict[str, tuple[int, Timed]] = {"here, alone": (1, timed(batches(data).epoch))}
-    found["apart, 2"] = 2, Apart(data, 2)
-    for count in (1, 2):
-        found[f"local, {count}"] = count, timed(batches(data, workers=count).epoch)
-    for count in (1, 2):
-        found[f"cluster, {count}"] = count, timed(elsewhere(count))
-    for count in (1, 2):
-        found[f"Ray Data, {count}"] = count, timed(RayData(batches(data), count))
+    found: Rivals = {f"{ALONE}, beside Ray": (1, timed(batches(data).epoch))}
+    found |= {f"cluster, {count}": (count, timed(elsewhere(count))) for count in (1, 2)}
+    return found | {f"Ray Data, {count}": (count, timed(RayData(batches(data), count))) for count in (1, 2)}
+
+
+def measured(rivals: Rivals, rounds: int) -> dict[str, tuple[float, float]]:
+    """Each one's photographs a second, and their share of so many times what the first one makes."""
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(rounds):
+        for name, (_, epoch) in rivals.items():
+            print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
+            times[name].append(epoch(number))
+    alone = next(iter(times.values()))
+    found = {}
+    for name, (count, _) in rivals.items():
+        shares = (one / (other * count) for one, other in zip(alone, times[name], strict=True))
+        found[name] = BATCH / statistics.median(times[name]), statistics.median(shares)
     return found
 
 
@@ -139,21 +156,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
     threads(1)
+    data = Data(resize=375)
+    speeds = measured(without_ray(data), options.rounds)
     with ray_session(4):
-        rivals = contestants()
-        times: dict[str, list[float]] = {name: [] for name in rivals}
-        for number in range(options.rounds):
-            for name, (_, epoch) in rivals.items():
-                print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                times[name].append(epoch(number))
-    alone = times["here, alone"]
-    found = {}
-    rows = []
-    for name, (count, _) in rivals.items():
-        pairs = zip(alone, times[name], strict=True)
-        share = statistics.median(one / (other * count) for one, other in pairs)
-        found[name.replace(", ", "_")] = round(share, 3)
-        rows.append([name, f"{BATCH / statistics.median(times[name]):.0f}", f"{share:.2f}"])
+        speeds |= measured(under_ray(data), options.rounds)
+    found = {name.replace(", ", "_").replace(" ", "_"): round(share, 3) for name, (_, share) in speeds.items()}
+    rows = [[name, f"{speed:.0f}", f"{share:.2f}"] for name, (speed, share) in speeds.items()]
     body = markdown(["who makes the views, processes", "photographs/s", "share of as many times one alone"], rows)
     body += f"\n\n{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
     report(options, "Batches from several processes", "python benchmarks/loader.py", body, found)

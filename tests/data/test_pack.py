@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -229,6 +230,29 @@ def test_a_pack_can_be_written_to_a_uri(packed: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in packed.iterdir()
     }
+
+
+@pytest.mark.slow
+def test_a_bucket_is_packed_into_and_trained_from(packed: Path, s3: Any) -> None:
+    """By the URI alone, over HTTP, by processes of the loader; a second run finds all on its own disk."""
+    uri = "s3://bucket/packs/one"
+    make_pack(str(packed.parent / "images"), str(packed.parent / "masks"), uri, SMALL)
+    names = sorted(item["Key"] for item in s3.list_objects_v2(Bucket="bucket")["Contents"])
+    assert [name.rpartition("/")[2] for name in names] == sorted(path.name for path in packed.iterdir())
+    pipeline = ViewPipeline(Views(size=48), Background(remove=0.4, random=0.4))
+    local = list(Batches(Pack(str(packed), "train"), pipeline, 4, seed=1).epoch(0))
+    for workers in (2, 0):
+        pack = Pack(uri, "train", cache_gb=1)
+        remote = list(Batches(pack, pipeline, 4, seed=1, workers=workers).epoch(0))
+        assert len(remote) == len(local)
+        for ours, theirs in zip(remote, local, strict=True):
+            assert all(view.equal(other) for view, other in zip(ours.views, theirs.views, strict=True))
+        assert isinstance(pack._shards, RemoteShards)
+        pack._shards.fetch()  # what the processes have begun in the background
+        for name in names:
+            if name.endswith(".tar") and workers:
+                s3.delete_object(Bucket="bucket", Key=name)
+    assert len(list(cache_root().rglob("*.tar"))) == len(list(packed.glob("*.tar")))
 
 
 def test_the_index_takes_at_most_100_bytes_an_image(packed: Path) -> None:
