@@ -130,10 +130,12 @@ def under_ray(data: Data) -> Rivals:
 def measured(rivals: Rivals, rounds: int) -> dict[str, tuple[float, float]]:
     """Each one's photographs a second, and their share of so many times what the first one makes."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(rounds):
+    for number in range(rounds + 1):
         for name, (_, epoch) in rivals.items():
-            print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-            times[name].append(epoch(number))
+            print(f"round {number} of {rounds}: {name}", file=sys.stderr, flush=True)
+            took = epoch(number)
+            if number:  # the first one only warms up
+                times[name].append(took)
     alone = next(iter(times.values()))
     found = {}
     for name, (count, _) in rivals.items():
