@@ -9,15 +9,17 @@ import pytest
 
 from bgsweep.arguments import parse
 from bgsweep.errors import UserError
+from tests.command import bgsweep
 
-BGSWEEP = [sys.executable, "-m", "bgsweep.cli"]
 QUICKSTART = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
-def bgsweep(*arguments: object, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    command = [*BGSWEEP, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+def test_what_a_shell_sees_of_a_mistake() -> None:
+    command = [sys.executable, "-m", "bgsweep.cli", "sweep", "nothing.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nothing.yaml: No such file") and done.stderr.count("\n") == 1
 
 
 def test_help_brings_in_nothing_that_takes_time() -> None:
@@ -129,7 +131,9 @@ def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) ->
     assert report["backgrounds"]["bg_gap"] == pytest.approx(gap)
 
 
-def test_damaged_photographs_are_counted_and_training_goes_on(tmp_path: Path) -> None:
+def test_damaged_photographs_are_counted_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import cv2
 
     from bgsweep.data.embedded import EmbeddedSample
@@ -150,7 +154,7 @@ def test_damaged_photographs_are_counted_and_training_goes_on(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
     assert metrics["unreadable"] > 0 and 0 <= metrics["knn_top1"] <= 1
-    assert "cannot be read" in done.stderr and "the next image stands in for it" in done.stderr
+    assert "cannot be read" in caplog.text and "the next image stands in for it" in caplog.text
 
 
 @pytest.mark.parametrize("module", ["bgsweep", "bgsweep.cli"])

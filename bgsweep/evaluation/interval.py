@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from bgsweep.evaluation.subject import Measured
 
@@ -73,5 +73,5 @@ def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of ``second - first``, seed by seed, with Student's t interval; at least two seeds."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     value, count = mean(differences), len(differences)
-    half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * stdev(differences) / math.sqrt(count)
     return Difference(value, value - half, value + half)

@@ -8,14 +8,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
 from bgsweep.study.figures import draw
 from bgsweep.study.findings import by_run, page, write
-from bgsweep.study.plan import planned, read_study
+from bgsweep.study.plan import FormName, planned, read_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, e.g. data.images=photographs")
     forms = parser.add_mutually_exclusive_group()
-    for form in ("quick", "gpu"):
+    for form in get_args(FormName):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
     parser.add_argument("--out", type=Path, help="page to write (default: docs/study.md, of a form docs/study-FORM.md)")

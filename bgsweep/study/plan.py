@@ -13,6 +13,7 @@ from bgsweep.config.section import Probability, Section
 from bgsweep.errors import UserError, one_line
 
 NONE = "none"
+FormName = Literal["mild", "quick", "gpu"]
 _OFF = {"background.remove": 0.0, "background.random": 0.0}
 
 
@@ -25,9 +26,10 @@ class Curve(Section):
 
 
 class Form(Section):
-    """What a shorter or larger form of the study changes; None leaves it as it is."""
+    """What another form of the study changes; None leaves it as it is."""
 
     methods: tuple[str, ...] | None = None
+    arms: dict[str, dict[str, Probability]] | None = None
     seeds: tuple[int, ...] | None = None
     rhos: tuple[Probability, ...] | None = None
     curve: tuple[Probability, ...] | None = None
@@ -43,7 +45,7 @@ class StudyFile(Section):
     seeds: tuple[int, ...] = Field(min_length=2, description="fewer leave no interval")
     curve: Curve
     overrides: tuple[str, ...] = ()
-    forms: dict[Literal["quick", "gpu"], Form] = Field(default_factory=dict)
+    forms: dict[FormName, Form] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Planned:
         return self.file.experiment.with_values(self.values)
 
 
-def read_study(path: Path, form: Literal["quick", "gpu"] | None, overrides: Sequence[str] = ()) -> StudyFile:
+def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ()) -> StudyFile:
     """Read the study's file in one of its forms.
 
     Raises:
@@ -81,6 +83,7 @@ def read_study(path: Path, form: Literal["quick", "gpu"] | None, overrides: Sequ
     return file.model_copy(
         update={
             "methods": methods,
+            "arms": change.arms or file.arms,
             "seeds": change.seeds or file.seeds,
             "rhos": change.rhos or file.rhos,
             "curve": file.curve.model_copy(update={"values": values}),

@@ -1,5 +1,6 @@
 """A sweep from its first trial to its registered champion."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -76,10 +77,10 @@ def resume(name: str, store: Place) -> dict[str, Any]:
     """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
-        if alive(folder, manifest):
-            raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
         if manifest.get("result"):
             raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
+        if alive(folder, manifest):
+            raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
         forget_stop(folder, store)
         return _conduct(resolve(manifest["file"]), folder, store, tracking_uri(store), manifest["parent"])
 
@@ -91,13 +92,15 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
     """
     several = file.experiment.workers.count > 1
     past = read_journal(folder)
-    with ray_session(_cpus(file), dashboard=several), Tracker(uri, file.name) as tracker:
+    with ray_session(_cpus(file), dashboard=several), contextlib.ExitStack() as opened:
         _admit(file)
         # Before anything waits for room: the other sweeps give way only to those that they know of.
         # Trials that wait for views from cores of others' trials could wait for one another.
         warm = not several and file.experiment.data.loader == "local"
         share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm)
-        _refuse_early(file)
+        first = _first_set_up(file)
+        tracker = opened.enter_context(Tracker(uri, file.name))  # takes as long, meanwhile
+        _refuse_early(first)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
         write_manifest(folder, manifest)
@@ -157,16 +160,20 @@ def _refuse_twin(file: SweepFile, store: Path) -> None:
             )
 
 
-def _refuse_early(file: SweepFile) -> None:
-    """Set one trial up before all of them fail, each several times, of the same mistake.
+def _first_set_up(file: SweepFile) -> Any:
+    """Begin to set one trial up, before all of them fail, each several times, of the same mistake."""
+    gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
+    return ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up).remote(dump(file))
+
+
+def _refuse_early(first: Any) -> None:
+    """Wait for the trial that is set up first.
 
     Raises:
         UserError: the trial's own.
     """
-    gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up)
     try:
-        ray.get(task.remote(dump(file)))
+        ray.get(first)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from error
 

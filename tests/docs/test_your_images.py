@@ -11,18 +11,20 @@ from pathlib import Path
 import cv2
 import pytest
 
+from tests.command import bgsweep
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
 
 
 def run(command: str, folder: Path) -> str:
-    words = shlex.split(command)
-    start = [sys.executable, "-m", "bgsweep.cli"] if words[0] == "bgsweep" else [sys.executable]
-    words[1:2] = [str(ROOT / words[1])] if words[0] == "python" else words[1:2]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*start, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
+    kind, *words = shlex.split(command)
+    if kind == "bgsweep":
+        done = bgsweep(*words, folder=folder)
+    else:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started = [sys.executable, str(ROOT / words[0]), *words[1:]]
+        done = subprocess.run(started, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout
 

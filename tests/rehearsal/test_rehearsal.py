@@ -64,7 +64,7 @@ def test_without_the_token_nobody_gets_in(site: Site) -> None:
 
 
 def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
-    overrides = [*SPACE, "search.trials=2", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
+    overrides = [*SPACE, "search.trials=1", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
     name = site.json("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))["sweep"]
     try:
         wait_for(lambda: list(site.store.glob(f"sweeps/{name}/ray_train/*/checkpoint_*/state.pt")), 120, "a checkpoint")
@@ -80,17 +80,16 @@ def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
     assert succeeded(site, name), logs(site, name)
     (found,) = site.json("status", name, "--address", site.address)["sweeps"]
     assert found["state"] == "ended"
-    assert [(trial["status"], trial["epochs"]) for trial in found["trials"]] == [("completed", 30)] * 2
+    assert [(trial["status"], trial["epochs"]) for trial in found["trials"]] == [("completed", 30)]
     client = mlflow_client(site)
     version = client.get_model_version_by_alias("rehearsed", "champion")
     assert version.tags["sweep"] == name
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 2 and {run.info.status for run in runs} == {"FINISHED"}
     assert runs[0].info.artifact_uri.startswith("mlflow-artifacts:/")
-    for trial in found["trials"]:
-        steps = [point.step for point in client.get_metric_history(trial["run_id"], "loss")]
-        assert steps == list(range(1, 31)), "an epoch is missing or told twice"
+    steps = [point.step for point in client.get_metric_history(found["trials"][0]["run_id"], "loss")]
+    assert steps == list(range(1, 31)), "an epoch is missing or told twice"
 
 
 def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
@@ -136,7 +135,7 @@ def test_two_sweeps_at_once_share_the_cluster(site: Site) -> None:
     answers: dict[str, dict[str, Any]] = {}
 
     def sweep(user: str, seed: int) -> None:
-        overrides = [*SPACE, f"search.seed={seed}", "search.trials=2", "training.epochs=8", f"register.name={user}"]
+        overrides = [*SPACE, f"search.seed={seed}", "search.trials=2", "training.epochs=20", f"register.name={user}"]
         answers[user] = site.json(
             "submit", TINY, *overrides, "--address", site.address, "--store", str(site.store), "--wait"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.command import bgsweep
 from tests.faults.sweeps import outcome
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -22,9 +23,9 @@ SWEEP = [
 ]
 
 
-def bgsweep(folder: Path, *arguments: str) -> tuple[int, Any, str]:
-    command = [sys.executable, "-m", "bgsweep.cli", *arguments, "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+def told(folder: Path, *arguments: str) -> tuple[int, Any, str]:
+    """Exit code, answer and log of a command."""
+    done = bgsweep(*arguments, "--json", folder=folder)
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
@@ -48,7 +49,7 @@ def test_a_sweep_resumed_after_its_driver_was_killed_equals_one_never_disturbed(
     settings = ["training.epochs=4", "search.trials=3", "search.grace_epochs=2"]
     (tmp_path / "quiet").mkdir()
     (tmp_path / "killed").mkdir()
-    code, undisturbed, log = bgsweep(tmp_path / "quiet", "sweep", *SWEEP, *settings)
+    code, undisturbed, log = told(tmp_path / "quiet", "sweep", *SWEEP, *settings)
     assert code == 0, log
 
     process = begin(tmp_path / "killed", "t01 running", *settings)
@@ -56,9 +57,9 @@ def test_a_sweep_resumed_after_its_driver_was_killed_equals_one_never_disturbed(
     process.kill()
     process.wait()
     (name,) = [folder.name for folder in (tmp_path / "killed/bgsweep_runs/sweeps").iterdir()]
-    _, seen, _ = bgsweep(tmp_path / "killed", "status", name)
+    _, seen, _ = told(tmp_path / "killed", "status", name)
     assert seen["sweeps"][0]["state"] == "dead"
-    code, resumed, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name)
+    code, resumed, log = told(tmp_path / "killed", "sweep", "--resume", name)
     assert code == 0, log
     assert outcome(resumed) == outcome(undisturbed)
     assert resumed["best"]["metrics"] == undisturbed["best"]["metrics"]
@@ -70,9 +71,9 @@ def test_a_sweep_resumed_after_its_driver_was_killed_equals_one_never_disturbed(
     history = client.get_metric_history(resumed["trials"][1]["run_id"], "loss")
     assert sorted({point.step for point in history}) == list(range(1, resumed["trials"][1]["epochs"] + 1))
 
-    code, _, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name)
+    code, _, log = told(tmp_path / "killed", "sweep", "--resume", name)
     assert code == 2 and "has come to its end" in log
-    code, _, log = bgsweep(tmp_path / "killed", "sweep", "--resume", name + "0")
+    code, _, log = told(tmp_path / "killed", "sweep", "--resume", name + "0")
     assert code == 2 and f"did you mean {name}?" in log
 
 
@@ -81,20 +82,20 @@ def test_a_running_sweep_is_seen_not_started_twice_and_ended_from_outside(tmp_pa
     settings = ["training.epochs=3", "search.trials=200", "search.scheduler=none"]
     process = begin(tmp_path, "t01 running", *settings)
     try:
-        _, seen, _ = bgsweep(tmp_path, "status")
+        _, seen, _ = told(tmp_path, "status")
         (sweep,) = seen["sweeps"]
         assert sweep["state"] == "running" and sweep["trials"][0]["status"] == "completed"
-        code, _, log = bgsweep(tmp_path, "sweep", *SWEEP, *settings)
+        code, _, log = told(tmp_path, "sweep", *SWEEP, *settings)
         assert code == 2 and f"error: {sweep['sweep']}: the very same sweep is running" in log
-        code, _, log = bgsweep(tmp_path, "stop", sweep["sweep"])
+        code, _, log = told(tmp_path, "stop", sweep["sweep"])
         assert code == 0, log
         assert process.stderr is not None
         rest = process.stderr.read()
         assert process.wait(timeout=120) == 0, rest
     finally:
         process.kill()
-    _, seen, _ = bgsweep(tmp_path, "status", sweep["sweep"])
+    _, seen, _ = told(tmp_path, "status", sweep["sweep"])
     assert seen["sweeps"][0]["state"] == "ended"
     assert {trial["status"] for trial in seen["sweeps"][0]["trials"]} <= {"completed", "stopped"}
-    code, _, log = bgsweep(tmp_path, "stop", sweep["sweep"])
+    code, _, log = told(tmp_path, "stop", sweep["sweep"])
     assert code == 2 and "is not running (ended)" in log
