@@ -38,8 +38,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing bgsweep and what it needs into $(VENV): some minutes and 6 GB, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@# Corruptions to compare ours with; what it asks for would put another OpenCV over ours, and it runs without.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug
+	@# To compare ours with, without what they ask for: another OpenCV, and Lightning, which MLflow would import wherever
+	@# a model is saved, for seconds.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug lightly
 	@touch $(INSTALLED)
 
 clean:

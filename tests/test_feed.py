@@ -160,7 +160,7 @@ def sweep(folder: Path, *overrides: str) -> tuple[dict[str, Any], list[psutil.Pr
 @pytest.mark.slow
 def test_trials_are_fed_by_the_cluster(tmp_path: Path) -> None:
     feed = ["data.loader=cluster", "data.loader_workers=1"]
-    space = ["space.optimizer.lr={uniform: [0.03, 0.04]}", "search.trials=2", "search.scheduler=none"]
+    space = ["space.optimizer.lr={uniform: [0.03, 0.04]}", "search.trials=1", "search.scheduler=none"]
     found, left = sweep(tmp_path, *feed, *space)
     assert not left
     metrics: list[dict[str, Any]] = []
