@@ -83,7 +83,7 @@ if __name__ == "__main__":
     if rank >= 0:
         train_exchanging(file, folder, rank)
     elif workers:
-        with ray_session(workers, dashboard=True):
+        with ray_session(workers):
             _train_on_ray(file, folder, on_epoch, 1)
     else:
         _train_here(file, folder, on_epoch)

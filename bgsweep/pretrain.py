@@ -43,10 +43,9 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     folder = store.absolute() / "pretrain" / experiment.digest
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    several = experiment.workers.count > 1
     check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
     cpus = worker_cpus(file)
-    session = ray_session(cpus, dashboard=several) if cpus else contextlib.nullcontext()
+    session = ray_session(cpus) if cpus else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:
         if cpus:
             admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)

@@ -26,12 +26,14 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here; leave it at the end.
 
     A Ray started here has at least ``cpus`` CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under
-    Tune, whose clean-up asks its State API.
+    Tune, whose clean-up after stopped trials asks its State API; two workers on two cores lose a twentieth to it.
 
     Raises:
         UserError: the cluster cannot be reached.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
+    # A Ray that is started here would start a Python for each core, which no job with a runtime environment can use.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Tune and Train print pages of progress of their own; ours replaces it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     common: dict[str, Any] = {

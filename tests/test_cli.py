@@ -131,9 +131,7 @@ def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) ->
     assert report["backgrounds"]["bg_gap"] == pytest.approx(gap)
 
 
-def test_damaged_photographs_are_counted_and_training_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_photographs_are_counted_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import cv2
 
     from bgsweep.data.embedded import EmbeddedSample
