@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
-study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=--quick or ARGS=--gpu
+study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=--mild, --quick or --gpu
 	$(BIN)/python -m bgsweep.study search_spaces/shortcut_study.yaml $(ARGS)
 
 docs: setup ## the API's pages, from the docstrings, into build/api
