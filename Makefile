@@ -17,7 +17,7 @@ docs: setup ## the API's pages, from the docstrings, into build/api
 	$(BIN)/python -m pdoc --docformat google -o build/api bgsweep
 
 test: lint ## lint, type check and all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
 	$(BIN)/pytest -m faults tests/faults

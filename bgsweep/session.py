@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +38,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     # Tune and Train print pages of progress of their own; ours replaces it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     common: dict[str, Any] = {
-        "runtime_env": {"env_vars": _WORKER_ENVIRONMENT},
+        "runtime_env": {"env_vars": dict(_WORKER_ENVIRONMENT)},
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
@@ -50,7 +51,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
-                include_dashboard=dashboard,
+                **_dashboard(dashboard, common["runtime_env"]["env_vars"]),
                 **common,
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
@@ -64,3 +65,18 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _dashboard(wanted: bool, environment: dict[str, str]) -> dict[str, Any]:
+    """`ray.init`'s arguments for a dashboard, whose address is put into the workers' environment.
+
+    Ray would look for it among the processes of the machine and find another Ray's too; what is left of a stopped trial
+    on Ray Train would then keep its cores for ever.
+    """
+    if not wanted:
+        return {"include_dashboard": False}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return {"include_dashboard": True, "dashboard_port": port}
