@@ -125,7 +125,8 @@ def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int)
     reports.shutdown()
     result = outcome[0]
     if isinstance(result, BaseException):
-        raise _cause(result) from result
+        cause = _cause(result)
+        raise cause from (None if cause is result else result)  # its own cause has no end, and Ray looks for it
     return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
 
 
