@@ -37,12 +37,13 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Tune and Train print pages of progress of their own; ours replaces it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    port = _free_port() if dashboard and not address else None
     common: dict[str, Any] = {
-        "runtime_env": {"env_vars": dict(_WORKER_ENVIRONMENT)},
+        "runtime_env": {"env_vars": _environment(port)},
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
-    address = os.environ.get("RAY_ADDRESS")
     main, on_stop = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)
     try:
         if address:
@@ -51,7 +52,8 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
-                **_dashboard(dashboard, common["runtime_env"]["env_vars"]),
+                include_dashboard=dashboard,
+                dashboard_port=port,
                 **common,
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
@@ -67,16 +69,18 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def _dashboard(wanted: bool, environment: dict[str, str]) -> dict[str, Any]:
-    """`ray.init`'s arguments for a dashboard, whose address is put into the workers' environment.
+def _environment(dashboard_port: int | None) -> dict[str, str]:
+    """The workers' environment, in which they are told of a dashboard that is started here.
 
-    Ray would look for it among the processes of the machine and find another Ray's too; what is left of a stopped trial
-    on Ray Train would then keep its cores for ever.
+    They would look for it among the machine's processes, and find another Ray's too; what is left of a stopped trial on
+    Ray Train would then keep its cores for ever.
     """
-    if not wanted:
-        return {"include_dashboard": False}
+    if dashboard_port is None:
+        return _WORKER_ENVIRONMENT
+    return _WORKER_ENVIRONMENT | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    return {"include_dashboard": True, "dashboard_port": port}
+        return int(probe.getsockname()[1])

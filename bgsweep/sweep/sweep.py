@@ -175,7 +175,9 @@ def _refuse_early(first: Any) -> None:
     try:
         ray.get(first)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, UserError) else error from error
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise
 
 
 class _Stop(tune.Stopper):
