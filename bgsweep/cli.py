@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from bgsweep import handover
+from bgsweep import handover, process
 from bgsweep.arguments import parse
 from bgsweep.commands import Result
 from bgsweep.errors import UserError
@@ -21,20 +22,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments)
         result: Result = options.run(options)
+        if wants_json:
+            print(json.dumps(result))
+        else:
+            options.show(result)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
-    if wants_json:
-        print(json.dumps(result))
-    else:
-        options.show(result)
+    except BrokenPipeError:  # of `| head`; Python would tell of it once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 
+def run() -> NoReturn:
+    """The process that a shell starts."""
+    process.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,6 +1,8 @@
 """The command line as a user meets it: one line for every mistake, one JSON object for every program."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,15 @@ def test_what_a_shell_sees_of_a_mistake() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: nothing.yaml: No such file") and done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "bgsweep.cli", "status", "--store", str(tmp_path)]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_help_brings_in_nothing_that_takes_time() -> None:

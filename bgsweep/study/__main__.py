@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from bgsweep import process
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
 from bgsweep.study.conduct import judged, train_missing
@@ -62,4 +63,4 @@ def _run(options: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

@@ -161,6 +161,11 @@ def alive(folder: Path, manifest: dict[str, Any]) -> bool:
     return pulse.exists() and time.time() - pulse.stat().st_mtime < _DEAD_AFTER
 
 
+def left_in_order(folder: Path) -> bool:
+    """Whether the last driver closed what it had begun, as after Ctrl-C or an error; a killed one leaves its pulse."""
+    return not (folder / _PULSE).exists()
+
+
 def stop_file(folder: Path) -> Path:
     """The file whose being there asks the driver to end the sweep."""
     return folder / _STOP

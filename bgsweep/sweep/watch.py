@@ -6,17 +6,18 @@ from typing import Any, Literal
 
 from bgsweep.errors import UserError
 from bgsweep.places import Place
-from bgsweep.sweep.journal import alive, find_sweep, fold, read_journal, sweep_names
+from bgsweep.sweep.journal import alive, find_sweep, fold, left_in_order, read_journal, sweep_names
 from bgsweep.sweep.mirror import ask_to_stop, local_store
 
-State = Literal["running", "ended", "dead"]
+State = Literal["running", "ended", "interrupted", "dead"]
 
 
 def status(name: str | None, store: Place) -> dict[str, Any]:
     """One sweep with its trials, or, without a name, all sweeps of the store, the latest first.
 
     Returns:
-        ``sweeps``: each with ``sweep``, ``state`` (dead: its driver is gone and it can be resumed) and ``trials``.
+        ``sweeps``: each with ``sweep``, ``state`` and ``trials``. One whose driver gave up (interrupted) or was killed
+        (dead) can be resumed.
     """
     with local_store(store, name) as folder:
         names: Iterable[str] = sweep_names(folder) if name is None else [name]
@@ -33,7 +34,7 @@ def stop(name: str, store: Place) -> dict[str, Any]:
         folder, manifest = find_sweep(name, place)
         state = _state(folder, manifest)
         if state != "running":
-            cure = f"; `bgsweep sweep --resume {name}` goes on with it" if state == "dead" else ""
+            cure = f"; `bgsweep sweep --resume {name}` goes on with it" if state != "ended" else ""
             raise UserError(f"{name}: the sweep is not running ({state}){cure}")
         ask_to_stop(folder, store)
     return {"sweep": name}
@@ -51,4 +52,6 @@ def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def _state(folder: Path, manifest: dict[str, Any]) -> State:
     if manifest.get("result"):
         return "ended"
-    return "running" if alive(folder, manifest) else "dead"
+    if alive(folder, manifest):
+        return "running"
+    return "interrupted" if left_in_order(folder) else "dead"

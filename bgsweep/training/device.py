@@ -53,4 +53,4 @@ def _native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
+    return cpuinfo.exists() and "_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")  # AMX's, AVX-512's

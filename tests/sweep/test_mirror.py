@@ -36,8 +36,8 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
         wait(lambda: status("one", STORE)["sweeps"][0]["trials"][0]["checkpoint"] == "s3://bucket/x")
         assert stop("one", STORE) == {"sweep": "one"}
         wait(stop_file(folder).exists)
-    assert status("one", STORE)["sweeps"][0]["state"] == "dead"
-    with pytest.raises(UserError, match=r"one: the sweep is not running \(dead\); `bgsweep sweep --resume one`"):
+    assert status("one", STORE)["sweeps"][0]["state"] == "interrupted"
+    with pytest.raises(UserError, match=r"one: the sweep is not running \(interrupted\); `bgsweep sweep --resume one`"):
         stop("one", STORE)
     with Kept(folder, STORE):
         write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})

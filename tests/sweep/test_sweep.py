@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bgsweep.sweep.watch import status
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -171,6 +172,7 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
     assert log.splitlines()[-1] == "error: interrupted" and "Traceback" not in log
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
+    assert [each["state"] for each in status(None, f"{tmp_path}/bgsweep_runs")["sweeps"]] == ["interrupted"]
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/bgsweep_runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
     runs = client.search_runs([experiment.experiment_id])

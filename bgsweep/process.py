@@ -1,0 +1,29 @@
+"""The end of a command's process."""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Call ``main`` and end the process with the code it gives, once all `atexit` callbacks have run.
+
+    The interpreter is not torn down: threads of native libraries are still there then, and one of them crashed, which
+    made a failure (exit code 139) of a study that had come to its end.
+    """
+    code = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # before all others, and so called after them
+    try:
+        code = main()
+    except SystemExit as end:  # argparse's
+        code = end.code if isinstance(end.code, int) else 0
+        raise
+    sys.exit(code)
