@@ -114,12 +114,12 @@ def measure(name: str, options: argparse.Namespace) -> list[tuple[float, float]]
     bare = bare_loop(training)
     times: list[tuple[float, float]] = []
     for number in range(options.rounds + 2):
-        seconds = [_seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
+        seconds = [seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
         times.append((seconds[0], seconds[1]) if number % 2 else (seconds[1], seconds[0]))
     return times[2:]
 
 
-def _seconds(step: Callable[[], object]) -> float:
+def seconds(step: Callable[[], object]) -> float:
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda else time.process_time
     began = clock()

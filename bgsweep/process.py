@@ -8,10 +8,11 @@ from typing import NoReturn
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Call ``main`` and end the process with the code it gives, once all `atexit` callbacks have run.
+    """Call ``main``, let what it registered with `atexit` happen, and end the process with the code that it gave.
 
     The interpreter is not torn down: threads of native libraries are still there then, and one of them crashed, which
-    made a failure (exit code 139) of a study that had come to its end.
+    made a failure (exit code 139) of a study that had come to its end. What registered something earlier is not heard,
+    so ``main`` imports heavy packages itself.
     """
     code = 1
 

@@ -13,9 +13,6 @@ from typing import Any, get_args
 from bgsweep import process
 from bgsweep.commands import DEFAULT_STORE
 from bgsweep.errors import UserError
-from bgsweep.study.conduct import judged, train_missing
-from bgsweep.study.figures import draw
-from bgsweep.study.findings import by_run, page, write
 from bgsweep.study.plan import FormName, planned, read_study
 
 
@@ -44,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Any) -> None:
+    from bgsweep.study.conduct import judged, train_missing
+    from bgsweep.study.figures import draw
+    from bgsweep.study.findings import by_run, page, write
+
     study = read_study(options.file, options.form, options.overrides)
     runs = planned(study, options.file.parent)
     checkpoints = train_missing(runs, options.store)
