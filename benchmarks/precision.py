@@ -40,7 +40,7 @@ def training(encoder: dict[str, object], size: int, batch: int, precision: str) 
         "data": {"loader_workers": 0},
     }
     experiment = resolve({"experiment": tree}).experiment
-    made = Pretraining(experiment, EmbeddedSample("train"), place(experiment.training, experiment.workers))
+    made = Pretraining(experiment, EmbeddedSample("train"), place(experiment))
     made.model.train()
     return made
 

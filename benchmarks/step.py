@@ -114,8 +114,8 @@ def measure(name: str, options: argparse.Namespace) -> list[tuple[float, float]]
     bare = bare_loop(training)
     times: list[tuple[float, float]] = []
     for number in range(options.rounds + 2):
-        seconds = [seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
-        times.append((seconds[0], seconds[1]) if number % 2 else (seconds[1], seconds[0]))
+        took = [seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
+        times.append((took[0], took[1]) if number % 2 else (took[1], took[0]))
     return times[2:]
 
 
@@ -144,7 +144,7 @@ def _experiment(name: str, options: argparse.Namespace) -> Experiment:
 
 def _placement(options: argparse.Namespace) -> Any:
     experiment = _experiment("moco_v2", options)
-    return place(experiment.training, experiment.workers)
+    return place(experiment)
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ class Run:
         self.rank = rank
         self.splits = splits or open_splits(self.experiment.data)
         check(self.splits, file.evaluate)
-        self.placement = place(self.experiment.training, self.experiment.workers, local_rank)
+        self.placement = place(self.experiment, local_rank)
         self.metrics: dict[str, float] = {}
         feed = RayFeed(self.experiment.data) if self.experiment.data.loader == "cluster" else None
         self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
@@ -179,7 +179,7 @@ def untrained(experiment: Experiment) -> Trained:
 
 def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:
     """The final evaluation of an encoder, on the split that no search has seen."""
-    device = place(trained.experiment.training, trained.experiment.workers).device
+    device = place(trained.experiment).device
     encode = encode_with(trained.encoder.to(device), device)
     splits = splits or open_splits(trained.experiment.data)
     return final(encode, splits, file.evaluate, trained.experiment.views.size)

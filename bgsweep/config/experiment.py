@@ -201,7 +201,7 @@ class Training(Section):
     accumulate: Count = Field(1, description="parts that a worker's batch is computed in, one after the other")
     sync_bn: bool = Field(False, description="BatchNorm statistics over the batches of all workers")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device computes it natively, else fp32"
+        "auto", description="auto: bf16 where the device computes it natively and the encoder gains by it, else fp32"
     )
     channels_last: bool = True
     compile: bool = False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep.augment.randomness import address
-from bgsweep.config import MaskTraining, Training, Workers
+from bgsweep.config import Experiment, MaskTraining, Workers
 from bgsweep.masks.cut import grabcut, otsu
 from bgsweep.masks.lessons import Lessons
 from bgsweep.masks.network import SaliencyNetwork, saliency_loss
@@ -50,7 +50,7 @@ class SelfTraining:
         self, config: MaskTraining, backbone: nn.Module, photographs: Bytes, masks: Mapping[str, Bytes]
     ) -> None:
         self.config = config
-        self._placement = place(Training(), Workers(device=config.device))
+        self._placement = place(Experiment(workers=Workers(device=config.device)))
         self._photographs, self._lessons = photographs, Lessons()
         torch.manual_seed(config.seed)
         self._start = SaliencyNetwork(backbone)

@@ -92,7 +92,7 @@ def _few(run: Planned, trained: Any, splits: Any) -> float:
     from bgsweep.training.encode import encode_with
 
     settings, size = run.file.evaluate, run.experiment.views.size
-    device = place(trained.experiment.training, trained.experiment.workers).device
+    device = place(trained.experiment).device
     bench = Bench(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
     part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
     features = extract(bench.encode, centre_pictures(part, size, settings.batch_size))

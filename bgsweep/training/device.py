@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from bgsweep.config import Training, Workers
+from bgsweep.config import Experiment
 from bgsweep.errors import UserError
 
+_CPUINFO = Path("/proc/cpuinfo")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,12 +29,13 @@ class Placement:
         return {"device": name, "precision": str(self.autocast or torch.float32).removeprefix("torch.")}
 
 
-def place(training: Training, workers: Workers, local_rank: int = 0) -> Placement:
-    """Choose device and precision.
+def place(experiment: Experiment, local_rank: int = 0) -> Placement:
+    """Choose an experiment's device and precision.
 
     Raises:
         UserError: the device or precision asked for is not to be had on this machine.
     """
+    training, workers = experiment.training, experiment.workers
     if workers.device == "cuda" and not torch.cuda.is_available():
         raise UserError("workers.device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
     cuda = torch.cuda.is_available() and workers.device != "cpu"
@@ -41,16 +43,17 @@ def place(training: Training, workers: Workers, local_rank: int = 0) -> Placemen
     if training.precision == "fp16" and not cuda:
         raise UserError("training.precision: fp16 needs a GPU; on CPUs use bf16, fp32 or auto")
     if training.precision == "auto":
-        autocast = torch.bfloat16 if _native_bf16(device) else None
+        autocast = torch.bfloat16 if _native_bf16(device, experiment.encoder.name) else None
     else:
         autocast = _DTYPES.get(training.precision)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     return Placement(device, autocast, memory_format)
 
 
-def _native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32 here; emulated bf16 is slower and less exact."""
+def _native_bf16(device: torch.device, encoder: str) -> bool:
+    """Whether an encoder is faster in bf16 than in fp32 here; emulated bf16 is slower and less exact."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")  # AMX's, AVX-512's
+    # AVX-512's is faster for plain convolutions only (benchmarks/precision.py).
+    wanted = "_bf16" if encoder.startswith(("resnet", "wide_resnet")) else "amx_bf16"
+    return _CPUINFO.exists() and wanted in _CPUINFO.read_text(encoding="utf-8", errors="replace")

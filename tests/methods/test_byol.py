@@ -140,7 +140,7 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
 def start() -> Pretraining:
     torch.set_num_threads(1)
     wanted = resolve({}, TINY).experiment
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted.training, wanted.workers))
+    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
 
 
 def test_a_run_in_parts_with_lars_learns_and_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -65,9 +65,7 @@ def test_every_parameter_learns() -> None:
 def test_learns_the_embedded_sample_and_knows_its_classes() -> None:
     torch.set_num_threads(1)
     experiment = resolve({}, TINY).experiment
-    training = Pretraining(
-        experiment, open_splits(experiment.data).train, place(experiment.training, experiment.workers)
-    )
+    training = Pretraining(experiment, open_splits(experiment.data).train, place(experiment))
     assert training.state_dict()["classes"] == 10
     curve = [training.step_epoch() for _ in range(8)]
     assert curve[-1]["loss"] < curve[0]["loss"] < 3
@@ -90,4 +88,4 @@ class Unlabelled:
 def test_photographs_without_labels_are_refused_before_training() -> None:
     experiment = resolve({}, TINY).experiment
     with pytest.raises(UserError, match="3 of 960 photographs in pictures have none"):
-        Pretraining(experiment, Unlabelled(), place(experiment.training, experiment.workers))
+        Pretraining(experiment, Unlabelled(), place(experiment))

@@ -214,7 +214,7 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
 def start(*overrides: str) -> Pretraining:
     torch.set_num_threads(1)
     wanted: Experiment = resolve({}, [*TINY, *overrides]).experiment
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted.training, wanted.workers))
+    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
 
 
 def test_a_run_with_a_queue_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def train(experiment: Experiment, rank: int, world_size: int) -> dict[str, torch
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
-        placement = place(experiment.training, experiment.workers)
+        placement = place(experiment)
         training = Pretraining(experiment, Pictures(), placement, rank, world_size)
         losses = [training.step_epoch()["loss"] for _ in range(experiment.training.epochs)]
     torch.set_default_dtype(torch.float32)

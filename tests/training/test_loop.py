@@ -11,7 +11,7 @@ import torch
 from bgsweep.config import Experiment, resolve
 from bgsweep.data import open_splits
 from bgsweep.errors import UserError
-from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training import Pretraining, device, load_checkpoint, place, save_checkpoint
 from bgsweep.training.loop import Diverged
 from bgsweep.training.schedule import cosine_with_warmup
 
@@ -33,7 +33,7 @@ def experiment(*overrides: str) -> Experiment:
 def start(*overrides: str) -> Pretraining:
     torch.set_num_threads(1)
     wanted = experiment(*overrides)
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted.training, wanted.workers))
+    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
 
 
 def everything(training: Pretraining) -> dict[str, torch.Tensor]:
@@ -192,7 +192,25 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[100] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("flags", "encoder", "precision"),
+    [
+        ("avx2", "resnet18", "float32"),
+        ("avx2 avx512_bf16", "resnet18", "bfloat16"),
+        ("avx2 avx512_bf16", "vit_s_16", "float32"),
+        ("avx2 avx512_bf16 amx_bf16", "vit_s_16", "bfloat16"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(
+    flags: str, encoder: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(device, "_CPUINFO", cpuinfo)
+    assert place(experiment("workers.device=cpu", f"encoder.name={encoder}")).describe()["precision"] == precision
+
+
 def test_fp16_without_a_gpu_is_refused() -> None:
     wanted = experiment("training.precision=fp16")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        place(wanted.training, wanted.workers)
+        place(wanted)
