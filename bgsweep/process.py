@@ -1,6 +1,7 @@
 """The end of a command's process."""
 
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -17,14 +18,14 @@ def run(main: Callable[[], int]) -> NoReturn:
     code = 1
 
     def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BrokenPipeError):  # whoever reads may have enough
+                stream.flush()
         os._exit(code)
 
     atexit.register(leave)  # before all others, and so called after them
     try:
-        code = main()
-    except SystemExit as end:  # argparse's
-        code = end.code if isinstance(end.code, int) else 0
+        sys.exit(main())
+    except SystemExit as end:  # argparse's too
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
-    sys.exit(code)

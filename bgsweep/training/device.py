@@ -43,14 +43,14 @@ def place(experiment: Experiment, local_rank: int = 0) -> Placement:
     if training.precision == "fp16" and not cuda:
         raise UserError("training.precision: fp16 needs a GPU; on CPUs use bf16, fp32 or auto")
     if training.precision == "auto":
-        autocast = torch.bfloat16 if _native_bf16(device, experiment.encoder.name) else None
+        autocast = torch.bfloat16 if _gains_by_bf16(experiment.encoder.name, device) else None
     else:
         autocast = _DTYPES.get(training.precision)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     return Placement(device, autocast, memory_format)
 
 
-def _native_bf16(device: torch.device, encoder: str) -> bool:
+def _gains_by_bf16(encoder: str, device: torch.device) -> bool:
     """Whether an encoder is faster in bf16 than in fp32 here; emulated bf16 is slower and less exact."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -42,13 +42,17 @@ def test_small_stem_keeps_the_resolution() -> None:
 def test_very_narrow_networks_have_right_gradients(width: int) -> None:
     """Against the same network in double precision, which no vectorised kernel computes.
 
-    Where a processor has AVX2 and no AMX, strided 1 x 1 convolutions of few channels crashed one thread.
+    Where a processor has AVX2 and no AMX, strided 1 x 1 convolutions of few channels crashed one thread. A smooth
+    function stands in for ReLU, which rounding would turn on or off at 0.
     """
     torch.manual_seed(0)
     config, threads = Encoder(name="resnet10", width=width, stem="small"), torch.get_num_threads()
     network = build_encoder(config).to(memory_format=torch.channels_last)
     exact = build_encoder(config).double()
     exact.load_state_dict(network.state_dict())
+    for module in (*network.modules(), *exact.modules()):
+        if hasattr(module, "relu"):
+            module.relu = nn.SiLU()
     images = torch.rand(32, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     torch.set_num_threads(1)
     try:
@@ -58,7 +62,7 @@ def test_very_narrow_networks_have_right_gradients(width: int) -> None:
         torch.set_num_threads(threads)
     for (name, ours), theirs in zip(network.named_parameters(), exact.parameters(), strict=True):
         if "downsample" in name:
-            assert (ours.grad - theirs.grad).norm() < 0.1 * theirs.grad.norm(), name  # a ReLU at 0 may turn: 4 % seen
+            torch.testing.assert_close(ours.grad, theirs.grad.float(), rtol=1e-3, atol=1e-5)
 
 
 def test_to_unit_turns_pictures_into_channels_last_floats() -> None:
