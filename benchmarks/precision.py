@@ -1,4 +1,4 @@
-"""What bfloat16 gives here, which `training.precision: auto` takes where the device computes it natively.
+"""What bfloat16 gives here, which `training.precision: auto` takes where the encoder gains by it.
 
     python benchmarks/precision.py [--rounds 7] [--record] [--json]
 
@@ -9,18 +9,14 @@ turn; a row's factor is the ratio of the medians over the rounds, after two that
 import os
 import statistics
 from functools import partial
+from typing import Any
 
-import torch
 from common import markdown, parser_of, report
-from step import seconds
+from step import experiment, noise, seconds, started
 
-from bgsweep.config import resolve
-from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.data.loader import Batch
 from bgsweep.run import threads
-from bgsweep.training import Pretraining, place
 
-SHAPES = [
+SHAPES: list[tuple[dict[str, Any], int, int]] = [
     ({"name": "resnet10", "width": 16, "stem": "small"}, 24, 64),
     ({"name": "resnet18"}, 64, 64),
     ({"name": "resnet18"}, 224, 16),
@@ -31,25 +27,10 @@ SHAPES = [
 """Encoder, side of the views, batch."""
 
 
-def training(encoder: dict[str, object], size: int, batch: int, precision: str) -> Pretraining:
-    tree = {
-        "views": {"size": size},
-        "method": {"name": "moco_v2", "queue_size": 4096},
-        "encoder": encoder,
-        "training": {"batch_size": batch, "precision": precision},
-        "data": {"loader_workers": 0},
-    }
-    experiment = resolve({"experiment": tree}).experiment
-    made = Pretraining(experiment, EmbeddedSample("train"), place(experiment))
-    made.model.train()
-    return made
-
-
-def measure(encoder: dict[str, object], size: int, batch: int, rounds: int) -> tuple[float, float]:
+def measure(encoder: dict[str, Any], size: int, batch: int, rounds: int) -> tuple[float, float]:
     """Milliseconds of a step in single precision and in bfloat16."""
-    views = [torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8) for _ in range(2)]
-    noise = Batch(views, torch.randint(0, 10, (batch,)), torch.arange(batch), {})
-    steps = [partial(training(encoder, size, batch, each)._step, noise, 1) for each in ("fp32", "bf16")]
+    runs = [experiment("moco_v2", encoder, size, batch_size=batch, precision=each) for each in ("fp32", "bf16")]
+    steps = [partial(started(run)._step, noise(batch, size), 1) for run in runs]
     times = [[seconds(step) for step in steps] for _ in range(rounds + 2)]
     single, half = (1e3 * statistics.median(found) for found in zip(*times[2:], strict=True))
     return single, half

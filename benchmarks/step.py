@@ -106,10 +106,7 @@ def bare_loop(training: Pretraining) -> Callable[[Batch], None]:
 
 def measure(name: str, options: argparse.Namespace) -> list[tuple[float, float]]:
     """Seconds of bgsweep's steps and of the bare loop's."""
-    training = Pretraining(_experiment(name, options), EmbeddedSample("train"), _placement(options))
-    training.model.train()
-    views = [torch.randint(0, 256, (options.batch, options.size, options.size, 3), dtype=torch.uint8) for _ in range(2)]
-    batch = Batch(views, torch.randint(0, 10, (options.batch,)), torch.arange(options.batch), {})
+    training, batch = started(_experiment(name, options)), noise(options.batch, options.size)
     loops = [lambda: training._step(batch, 1), lambda: bare(batch)]
     bare = bare_loop(training)
     times: list[tuple[float, float]] = []
@@ -129,22 +126,31 @@ def seconds(step: Callable[[], object]) -> float:
     return clock() - began
 
 
-def _experiment(name: str, options: argparse.Namespace) -> Experiment:
+def noise(batch: int, size: int) -> Batch:
+    views = [torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8) for _ in range(2)]
+    return Batch(views, torch.randint(0, 10, (batch,)), torch.arange(batch), {})
+
+
+def experiment(method: str, encoder: dict[str, Any], size: int, **training: Any) -> Experiment:
     tree = {
-        "experiment": {
-            "views": {"size": options.size},
-            "method": METHODS[name],
-            "encoder": {"name": options.encoder},
-            "training": {"batch_size": options.batch, "compile": options.compile},
-            "data": {"loader_workers": 0},
-        }
+        "views": {"size": size},
+        "method": METHODS[method],
+        "encoder": encoder,
+        "training": training,
+        "data": {"loader_workers": 0},
     }
-    return resolve(tree).experiment
+    return resolve({"experiment": tree}).experiment
 
 
-def _placement(options: argparse.Namespace) -> Any:
-    experiment = _experiment("moco_v2", options)
-    return place(experiment)
+def started(experiment: Experiment) -> Pretraining:
+    training = Pretraining(experiment, EmbeddedSample("train"), place(experiment))
+    training.model.train()
+    return training
+
+
+def _experiment(method: str, options: argparse.Namespace) -> Experiment:
+    encoder = {"name": options.encoder}
+    return experiment(method, encoder, options.size, batch_size=options.batch, compile=options.compile)
 
 
 def main() -> None:
@@ -162,7 +168,8 @@ def main() -> None:
         ours, bare = (1e3 * statistics.median(each) for each in zip(*times, strict=True))
         ratios[name] = round(statistics.median(one / other for one, other in times), 4)
         rows.append([name, f"{ours:.0f}", f"{bare:.0f}", f"{ratios[name]:.3f}"])
-    shape = f"{options.encoder}, {options.size} px, batch {options.batch}, {_placement(options).describe()}"
+    where = place(_experiment("moco_v2", options)).describe()
+    shape = f"{options.encoder}, {options.size} px, batch {options.batch}, {where}"
     body = markdown(["method", "bgsweep, ms a step", "bare, ms a step", "ratio"], rows)
     body += f"\n\n{shape}, one thread, {options.rounds} rounds, load {os.getloadavg()[1]:.1f}"
     report(options, "Training step against a bare loop", "python benchmarks/step.py", body, ratios)
