@@ -14,13 +14,12 @@ from typing import NamedTuple
 import pytest
 
 from bgsweep.tracking import Tracker, tracking_uri
-
 from tests import inputs
 from tests.command import bgsweep
 from tests.inputs import case
 
 # What libraries print when nobody has silenced them: OpenCV, libpng, libtiff, Python's own warnings.
-RAW = re.compile(r"Traceback \(most recent call last\)|\[ (WARN|ERROR):|lib(png|tiff|jpeg)|TIFF\w+:|^\S+Warning: ", re.M)
+RAW = re.compile(r"^Traceback|\[ (WARN|ERROR):|lib(png|tiff|jpeg)|TIFF\w+:|^\S+Warning: ", re.M)
 
 
 class Situation(NamedTuple):
