@@ -15,7 +15,7 @@ from torch import nn
 from bgsweep.config import Experiment, SuiteFile, load_suite
 from bgsweep.data import Source, open_splits
 from bgsweep.data.digest import digest
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 from bgsweep.evaluation.catalogue import Result, examine, names_of
 from bgsweep.evaluation.examination import Examination, Workers
 from bgsweep.evaluation.imagenet9 import release_sheet
@@ -66,7 +66,7 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
         exam, results = measure(loaded, names, file)
         found = {one.evaluator: public(one) for one in results}
         run = _log(tracker, model, loaded, exam, results, found)
-    where = {"run_id": run, "tracking_uri": tracker.address}
+    where = {"run_id": run, "tracking_uri": without_password(tracker.address)}
     return {"model": model, "origin": loaded.origin, "results": found, **where}
 
 

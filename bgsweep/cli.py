@@ -10,7 +10,7 @@ from typing import NoReturn
 from bgsweep import handover, process
 from bgsweep.arguments import parse
 from bgsweep.commands import Result
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.show(result)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_password(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

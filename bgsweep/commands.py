@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bgsweep.errors import UserError
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, without_password
 
 DEFAULT_STORE = "bgsweep_runs"
 
@@ -208,6 +208,6 @@ def place(text: str) -> str | Path:
     """What ``--store`` names: a folder, or a URI."""
     if "://" not in text:
         return Path(text).expanduser()
-    if "@" in text:
-        raise argparse.ArgumentTypeError("credentials in an address would be logged; give them by the environment")
+    if has_password(text):
+        raise UserError(f"--store {without_password(text)}: {NO_CREDENTIALS}")
     return text

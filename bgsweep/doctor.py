@@ -1,18 +1,16 @@
 """What is here and what is missing for what, before anything long starts."""
 
 import importlib.util
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
+from bgsweep.addresses import ray_address, silent, tracking_address
 from bgsweep.config import SweepFile, load
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.sample import Source
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 
 Check = tuple[str, bool, str, str]
 """Name, whether it is well, what was found, and the cure where it is not."""
@@ -58,36 +56,43 @@ def _room(store: Path) -> Check:
 
 
 def _tracking(store: Path) -> Check:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        uri = tracking_address()
+    except UserError as error:
+        return _refused("tracking", error)
     if uri is None:
         return "tracking", True, f"SQLite in {store} (set MLFLOW_TRACKING_URI for a server)", ""
-    if not uri.startswith(("http://", "https://")):
-        return "tracking", True, f"{uri} (reached from this machine only)", ""
-    address = urlparse(uri)
-    port = address.port or (443 if address.scheme == "https" else 80)
-    cure = "start the MLflow server, or correct MLFLOW_TRACKING_URI"
-    return "tracking", *_reach(address.hostname or "", port, f"{address.hostname}:{port}"), cure
+    shown = without_password(uri)
+    if reason := silent(uri):
+        return (
+            "tracking",
+            False,
+            f"{shown} does not answer ({reason})",
+            "start the MLflow server, or correct MLFLOW_TRACKING_URI",
+        )
+    return (
+        "tracking",
+        True,
+        f"{shown} {'answers' if uri.startswith('http') else '(reached from this machine only)'}",
+        "",
+    )
 
 
 def _ray() -> Check:
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
+    try:
+        address = ray_address()
+    except UserError as error:
+        return _refused("ray", error)
+    if address is None:
         return "ray", True, "starts on this machine when needed (set RAY_ADDRESS to join a cluster)", ""
     if address == "auto":
         return "ray", True, "joins the cluster that this machine belongs to", ""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    cure = "start the cluster, or correct or unset RAY_ADDRESS"
-    if not port.isdigit():
-        return "ray", False, f"RAY_ADDRESS={address} names no port", cure
-    return "ray", *_reach(host, int(port), address), cure
+    return "ray", True, f"{address} answers", ""
 
 
-def _reach(host: str, port: int, shown: str) -> tuple[bool, str]:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError as error:
-        return False, f"{shown} does not answer ({error.strerror or error})"
-    return True, f"{shown} answers"
+def _refused(name: str, error: UserError) -> Check:
+    found, _, cure = str(error).partition("; ")
+    return name, False, found, cure
 
 
 def _timm() -> Check:

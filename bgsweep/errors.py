@@ -2,16 +2,46 @@
 
 import re
 
+# Schemes whose addresses name a container or a user before the @, which is no secret.
+_NAMED = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
+_SECRET_OPTION = re.compile(
+    r"([?&;][\w.%-]*(?:password|passwd|pwd|token|secret|key|signature|sig|credential)[\w.%-]*=)[^&;\s\"'<>]+",
+    re.IGNORECASE,
+)
+# A password may hold an @, or a slash that no port comes before; people forget the scheme, too.
+_ACCOUNT = re.compile(
+    r"(?:([\w+.-]+:)?//((?:[^\s/\"'<>@]*:(?!\d{2,5}[/?#])[^\s\"'<>]*|[^\s/\"'<>]*))@)"
+    r"|(?<![\w/:.+-])[\w.+-]+:[^\s/@\"'<>]+@(?=[\w\[])"
+)
+
+NO_CREDENTIALS = "credentials in an address would be logged; leave them out, and give them by environment variables"
+
 
 class UserError(Exception):
-    """Something that the user can mend; the message names the file, key or value and the cure."""
+    """An error the user can fix; the message names the file, key or value and how to fix it."""
 
 
 def without_password(text: str) -> str:
-    """An address, or a text with one, as it may be shown and logged."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    """An address, or a text with one, as it may be shown, logged and recorded: without what is secret in it.
+
+    Names and passwords before the host go, and so do the values of options such as ``?secret_key=…``.
+    """
+
+    def account(found: re.Match[str]) -> str:
+        scheme, given = found.groups()
+        if given is None:
+            return ""
+        named = (scheme or "").rstrip(":").lower() in _NAMED and ":" not in given
+        return found[0] if named else f"{scheme or ''}//"
+
+    return _SECRET_OPTION.sub(r"\1***", _ACCOUNT.sub(account, text))
+
+
+def has_password(address: str) -> bool:
+    """Whether an address holds something that may not be shown."""
+    return without_password(address) != address
 
 
 def one_line(error: BaseException) -> str:
-    """An error of somebody else as a user may read it."""
+    """Another library's error as a user may read it."""
     return without_password(" ".join(str(error).split())) or type(error).__name__

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 
 Place = str | Path
 """A folder or file of this machine, or a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``)."""
@@ -36,6 +36,8 @@ def filesystem(place: Place) -> tuple[Any, str]:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
+    if has_password(str(place)):
+        raise UserError(f"{without_password(str(place))}: {NO_CREDENTIALS}")
     try:
         found, root = FileSystem.from_uri(str(place))
     except (ArrowInvalid, OSError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bgsweep.admission import admit
 from bgsweep.config import SweepFile, resolve
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, without_password
 from bgsweep.places import Place, uri_of
 from bgsweep.session import ray_session
 from bgsweep.tracking import Tracker, tracking_uri
@@ -62,7 +62,7 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
         "metrics": load_trained(checkpoint).metrics,
         "checkpoint": str(checkpoint),
         "run_id": run,
-        "tracking_uri": tracker.address,
+        "tracking_uri": without_password(tracker.address),
         "digest": experiment.digest,
     }
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import ray
 
-from bgsweep.errors import UserError, one_line
+from bgsweep.addresses import ray_address
+from bgsweep.errors import UserError, one_line, without_password
 
 # Ray Train's controller sees a report, or a worker's end, only when it polls: every 2 s by default, which short epochs
 # feel. Polling five times a second took 5 % of two workers' speed on a machine of two cores.
@@ -37,7 +38,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Tune and Train print pages of progress of their own; ours replaces it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    address = os.environ.get("RAY_ADDRESS")
+    address = ray_address()
     port = _free_port() if dashboard and not address else None
     common: dict[str, Any] = {
         "runtime_env": {"env_vars": _environment(port)},
@@ -57,7 +58,9 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
                 **common,
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
-        raise UserError(f"Ray cannot be reached at {address or 'this machine'}: {one_line(error)}") from error
+        where = f"RAY_ADDRESS={without_password(address)} cannot be joined" if address else "Ray cannot be started here"
+        cure = "; unset RAY_ADDRESS to start Ray here" if address else ""
+        raise UserError(f"{where}: {one_line(error).rstrip('.')}{cure}") from error
     if main:  # Ray has put a handler of its own there, which ends the process without a word
         signal.signal(signal.SIGTERM, on_stop)
     for name in ("ray", "ray.train", "ray.data"):

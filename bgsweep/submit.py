@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from bgsweep import handover
 from bgsweep.config import SweepFile, load
-from bgsweep.errors import UserError, one_line, without_password
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.places import is_remote
 from bgsweep.sweep.journal import sweep_name
 
@@ -222,6 +222,8 @@ def _refuse_local(path: Path, file: SweepFile, store: str | None) -> None:
     """Places that mean something on this machine only."""
     data = file.experiment.data
     places = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
+    if store and has_password(store):
+        raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")
     for key, place in {**places, "--store": store}.items():
         if place and not (is_remote(place) or place.startswith(("/", "~"))):
             raise UserError(

@@ -6,6 +6,7 @@ import sys
 import pytest
 import ray
 
+from bgsweep.addresses import unreachable
 from bgsweep.session import ray_session
 
 ANOTHER = """
@@ -24,6 +25,8 @@ def test_workers_find_their_own_dashboard_beside_another_ray() -> None:
         assert another.stdout is not None
         assert another.stdout.readline() == "there\n"
         with ray_session(2, dashboard=True):
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            assert not unreachable(host, int(port), speaks_http2=True), "a cluster that is there is not refused"
 
             @ray.remote
             class Alive:

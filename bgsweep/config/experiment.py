@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.methods import MethodConfig, MoCoV2Config, SwAVConfig
 from bgsweep.config.section import Count, NonNegative, Positive, Probability, Section
+from bgsweep.errors import NO_CREDENTIALS, has_password
 
 PerView = Probability | tuple[Probability, Probability]
 Range = tuple[Positive, Positive]
@@ -80,8 +80,8 @@ class Data(Section):
     @field_validator("images", "masks", "pack")
     @classmethod
     def _no_credentials(cls, place: str | None) -> str | None:
-        if place and re.search("//[^/]*@", place):
-            raise ValueError("credentials in an address would be logged; give them by environment variables")
+        if place and has_password(place):
+            raise ValueError(NO_CREDENTIALS)
         return place
 
     @property

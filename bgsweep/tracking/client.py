@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.places import Place, is_remote
 
 
 def tracking_uri(store: Place) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made."""
-    address = os.environ.get("MLFLOW_TRACKING_URI")
+    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made.
+
+    Raises:
+        UserError: as `tracking_address`, or the folder cannot be made.
+    """
+    address = tracking_address()
     if address:
         return address
     if is_remote(store):
@@ -32,10 +37,18 @@ def mlflow_client(address: str) -> Iterator[Any]:
     _quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        if reason := silent(address):  # MLflow would try for minutes where nothing refuses the connection
+            raise ConnectionError(f"it does not answer ({reason})")
         yield MlflowClient(tracking_uri=address)
-    except (MlflowException, OSError) as error:
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={without_password(address)}: the database's driver {error.name} is not installed; "
+            f"pip install {error.name}"
+        ) from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise UserError(
             f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
             "MLFLOW_TRACKING_URI to keep the runs in a local folder"
