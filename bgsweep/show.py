@@ -1,7 +1,7 @@
 """Results as text for a person; the same results are what `--json` prints."""
 
-import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -43,7 +43,7 @@ def show_status(result: dict[str, Any]) -> str:
     for sweep in result["sweeps"]:
         states = [trial["status"] for trial in sweep["trials"]]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        lines.append(f"{sweep['sweep']}  {sweep['state']}  {counts or 'no trial yet'}")
+        lines.append(f"{sweep['sweep']}  {_time(sweep['began'])}  {sweep['state']}  {counts or 'no trial yet'}")
     if len(lines) == 1:
         lines.append(_trials(result["sweeps"][0]["trials"]))
     return "\n".join(lines) or "no sweep in this store"
@@ -69,6 +69,11 @@ def show_plan(result: dict[str, Any]) -> str:
     if cost["evaluation"]:
         each += f", {cost['evaluation']:.2g} s an evaluation"
     return f"{result['trials']} trials, {result['at_once']} at once, {each}\n{_text(table)}"
+
+
+def _time(seconds: float) -> str:
+    """With this machine's offset from UTC: results come from several machines."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="minutes")
 
 
 def _duration(hours: float) -> str:
@@ -110,7 +115,7 @@ def show_models(result: dict[str, Any]) -> str:
                 ", ".join(version["aliases"]),
                 *(_percent(numbers.get(f"test_{name}")) for name in ("knn_top1", "linear_top1", "bg_gap")),
                 *(escape(lineage.get(key, "")[: 8 if key == "git_commit" else None]) for key in _LINEAGE),
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(version["created"])),
+                _time(version["created"]),
             )
         reasons = [f"{each['version']}  {each['reason']}" for each in model["versions"] if each["reason"]]
         pages.append("\n".join([_text(table), *reasons]))

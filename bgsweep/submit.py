@@ -77,7 +77,7 @@ def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
     for place, job in places.items():
         found |= {sweep["sweep"]: sweep for sweep in jobs.ask(["status"], place or None, job)["sweeps"]}
     found |= {name: _unbegun(name, job) for name, job in known.items() if name not in found}
-    return {"sweeps": [found[name] for name in sorted(found, reverse=True)]}
+    return {"sweeps": sorted(found.values(), key=lambda one: float(one["began"]), reverse=True)}
 
 
 def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _show(text: str) -> None:
 
 
 def _unbegun(name: str, job: Any) -> dict[str, Any]:
-    return {"sweep": name, "state": str(job.status.value).lower(), "trials": []}
+    return {"sweep": name, "state": str(job.status.value).lower(), "began": (job.start_time or 0) / 1000, "trials": []}
 
 
 def _refuse_local(path: Path, file: SweepFile, store: str | None) -> None:

@@ -11,6 +11,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of sweeps, which are folders and MLflow experiments."""
+
 
 class Section(BaseModel):
     """A frozen mapping of the YAML file; a key that it does not know is an error."""

@@ -13,7 +13,7 @@ from bgsweep.config.experiment import Experiment, mutable
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import METHODS
 from bgsweep.config.search import Search
-from bgsweep.config.section import Section, nearest
+from bgsweep.config.section import NAME_PATTERN, Section, nearest
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
 from bgsweep.errors import UserError, one_line, without_password
@@ -23,7 +23,7 @@ class SweepFile(Section):
     """What one YAML file says: the fixed experiment, the space around it, and how to search, judge and register."""
 
     name: str = Field(
-        "bgsweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the sweep; file name by default"
+        "bgsweep", pattern=NAME_PATTERN, description="of the sweep; file name by default"
     )
     experiment: Experiment = Experiment()
     space: Space = Space()

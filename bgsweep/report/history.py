@@ -42,15 +42,15 @@ def trials_of(events: Iterable[dict[str, Any]]) -> list[Trial]:
     """The trials of a journal's events, by their ids; epochs repeated after a failure count once."""
     found: dict[str, Trial] = {}
     for event in events:
-        if event["event"] == "started":
+        if "trial" in event:  # started or ended
             told = event["trial"]
             found.setdefault(told["id"], Trial(told["id"], told["params"], told["fixed"]))
-        elif event["event"] == "result":
+        if event["event"] == "result":
             trial = found[event["id"]]
             trial.epochs, trial.seconds = event["epoch"], event["seconds"]
             trial.curve[event["epoch"]] = event["metrics"]
         elif event["event"] == "ended":
-            told, trial = event["trial"], found[event["trial"]["id"]]
+            trial = found[told["id"]]
             trial.status, trial.error, trial.params = told["status"], told["error"], told["params"]
     return [found[name] for name in sorted(found, key=lambda name: (len(name), name))]  # t99 before t100
 

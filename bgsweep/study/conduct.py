@@ -10,7 +10,7 @@ from typing import Any
 from bgsweep.config import resolve
 from bgsweep.masks.storage import write_file
 from bgsweep.study.plan import Planned
-from bgsweep.sweep.journal import find_sweep, fold, read_journal, sweep_names
+from bgsweep.sweep.journal import fold, read_journal, sweeps
 from bgsweep.sweep.sweep import sweep
 from bgsweep.sweep.trial import dump
 
@@ -44,8 +44,8 @@ def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
 def _finished(store: Path) -> dict[str, Path]:
     """Checkpoints of all trials of the store that ran to their end and are still there, by their digests."""
     found = {}
-    for name in sweep_names(store):
-        for record in fold(read_journal(find_sweep(name, store)[0])).values():
+    for folder, _ in sweeps(store):
+        for record in fold(read_journal(folder)).values():
             if record.status == "completed" and record.checkpoint and Path(record.checkpoint).exists():
                 found[record.digest] = Path(record.checkpoint)
     return found

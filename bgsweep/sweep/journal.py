@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import logging
+import re
 import secrets
 import socket
 import threading
@@ -12,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from bgsweep.errors import UserError
+from bgsweep.config.section import NAME_PATTERN
+from bgsweep.errors import UserError, one_line
 from bgsweep.tracking.provenance import owner_lives
 
 Status = Literal["running", "completed", "stopped", "failed"]
@@ -21,6 +24,19 @@ Event = dict[str, Any]
 _MANIFEST, _JOURNAL, _PULSE, _STOP = "sweep.json", "journal.jsonl", "pulse", "stop"
 CARRIED = (_MANIFEST, _JOURNAL, _PULSE)  # what a store on another machine needs of them
 _BEAT, _DEAD_AFTER = 5.0, 60.0  # seconds
+_SAID = {"file", "digest", "parent", "owner"}  # by every manifest
+_OWNER = {"bgsweep.host", "bgsweep.pid", "bgsweep.born"}
+_TOLD = {
+    "proposed": {"id"},
+    "started": {"trial"},
+    "ended": {"trial"},
+    "result": {"id", "epoch", "metrics", "seconds", "checkpoint"},
+    "checkpoint": {"id", "path"},
+    "recovered": {"id", "failures", "error"},
+    "generation": {"epoch", "exchanges"},
+}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,6 +119,9 @@ class Pulse:
             self._path.touch()
 
 
+_MEND = "move that folder out of the store, or restore the file"
+
+
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Say, whole or not at all, what the sweep in a folder is."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,22 +131,61 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the sweep in a folder is; None where there is none."""
+    """What the sweep in a folder is; None where there is none.
+
+    Raises:
+        UserError: it cannot be read, or it is no sweep of bgsweep.
+    """
     path = folder / _MANIFEST
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {_MEND}") from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise UserError(f"{path}: damaged ({one_line(error)}); {_MEND}") from error
+    owner = found.get("owner") if isinstance(found, dict) and found.keys() >= _SAID else None
+    if not isinstance(owner, dict) or not owner.keys() >= _OWNER:
+        raise UserError(f"{path}: not a sweep of this bgsweep; {_MEND}")
+    return dict(found)
 
 
 def read_journal(folder: Path) -> list[Event]:
-    """All that happened in a sweep, in order; torn lines are left out."""
+    """All that happened in a sweep, in order.
+
+    Lines that a killed driver has torn are left out; so are others that cannot be read, with a warning.
+    """
     path = folder / _JOURNAL
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
+    events: list[Event] = []
+    begun: set[str] = set()
+    damaged = 0
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        event = _event(line)
+        if event is None:
+            damaged += bool(line.strip()) and not line.startswith(b'{"time": ')
             continue
+        if "trial" in event:
+            begun.add(event["trial"]["id"])
+        elif event["event"] in ("result", "checkpoint", "recovered") and event["id"] not in begun:
+            damaged += 1
+            continue
+        events.append(event)
+    if damaged:
+        _log.warning("%s: %d lines are damaged and left out", path, damaged)
     return events
+
+
+def _event(line: bytes) -> Event | None:
+    """What a journal's line tells; None where it cannot be read."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or not event.keys() >= _TOLD.get(str(event.get("event")), {""}):
+        return None
+    trial = event.get("trial", {"id": ""})
+    return event if isinstance(trial, dict) and "id" in trial else None
 
 
 def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
@@ -142,7 +200,7 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
             record = records[event["id"]]
             record.epochs, record.metrics, record.seconds = event["epoch"], event["metrics"], event["seconds"]
             record.checkpoint = event["checkpoint"] or record.checkpoint
-            record.run_id = event["run_id"] or record.run_id
+            record.run_id = event.get("run_id") or record.run_id
         elif event["event"] == "checkpoint":
             records[event["id"]].checkpoint = event["path"]
         elif event["event"] == "recovered":
@@ -173,7 +231,20 @@ def stop_file(folder: Path) -> Path:
 
 def sweep_name(title: str) -> str:
     """A name for a sweep of a file called so, that no other sweep has, even one begun in the same second elsewhere."""
-    return f"{title}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for what cannot be a sweep's name, which is a folder of the store."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"{name!r}: not a name for a sweep; use letters, digits, '.', '-' and '_', with a letter or digit first"
+        )
+
+
+def by_number(trial: str) -> tuple[int, str]:
+    """Key that sorts trials' names as they were begun: t99 before t100."""
+    return len(trial), trial
 
 
 def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:
@@ -182,16 +253,35 @@ def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: the store has no such sweep.
     """
+    check_name(name)
     folder = store.absolute() / "sweeps" / name
     manifest = read_manifest(folder)
     if manifest is None:
-        known = sweep_names(store)
+        known = [path.name for path, _ in sweeps(store)]
         near = difflib.get_close_matches(name, known, n=1)
         told = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known[:5])}" if known else "it has none"
         raise UserError(f"{store}: no sweep {name}; {told}")
     return folder, manifest
 
 
-def sweep_names(store: Path) -> list[str]:
-    """All sweeps of a store, the latest first."""
-    return [path.parent.name for path in sorted((store / "sweeps").glob("*/sweep.json"), reverse=True)]
+def sweeps(store: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folders of all sweeps of a store with what they say of themselves, the latest first.
+
+    One that cannot be read must not hide the others: it is named in a warning.
+    """
+    found = []
+    for path in (store.absolute() / "sweeps").glob(f"*/{_MANIFEST}"):
+        try:
+            manifest = read_manifest(path.parent)
+        except UserError as error:
+            _log.warning("left out: %s", error)
+        else:
+            if manifest is not None:
+                found.append((path.parent, manifest))
+    return sorted(found, key=lambda one: began(*one), reverse=True)
+
+
+def began(folder: Path, manifest: dict[str, Any]) -> float:
+    """When a sweep began, in seconds since 1970; of one that does not say it, when it was last written."""
+    said = manifest.get("began")
+    return said if isinstance(said, float) else (folder / _MANIFEST).stat().st_mtime

@@ -15,7 +15,7 @@ from typing import Any
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.places import Place, below, filesystem, is_remote
-from bgsweep.sweep.journal import CARRIED, stop_file
+from bgsweep.sweep.journal import CARRIED, check_name, stop_file
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ def local_store(store: Place, name: str | None = None) -> Iterator[Path]:
     """The store's folder, or a copy of its sweeps' small files (of one sweep's only, where it is named).
 
     Raises:
-        UserError: the store cannot be read.
+        UserError: the store cannot be read, or no sweep can have that name.
     """
+    if name is not None:
+        check_name(name)
     if not is_remote(store):
         yield Path(store)
         return

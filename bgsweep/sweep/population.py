@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from bgsweep.config import Distribution, SweepFile
-from bgsweep.sweep.journal import Event
+from bgsweep.sweep.journal import Event, by_number
 from bgsweep.sweep.proposals import CHECKPOINT, FIXED, VALUES, trial_name
 
 QUANTILE, RESAMPLE = 0.25, 0.25
@@ -89,7 +89,8 @@ class Population(FIFOScheduler):
 
     def _exchange(self, members: Sequence[Trial]) -> None:
         epoch = self._end
-        ranked = sorted(members, key=lambda trial: (-self._scores[trial_name(trial), epoch], trial_name(trial)))
+        names = {trial: trial_name(trial) for trial in members}
+        ranked = sorted(members, key=lambda trial: (-self._scores[names[trial], epoch], by_number(names[trial])))
         count = min(math.ceil(QUANTILE * len(ranked)), len(ranked) // 2)
         place = self.folder / str(epoch)
         exchanges = []

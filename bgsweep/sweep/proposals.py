@@ -115,7 +115,7 @@ class Proposals(Searcher):
         for event in past:
             if event["event"] == "proposed":
                 proposed = self._next()
-                if proposed is None or proposed[VALUES] != event["values"]:
+                if proposed is None or proposed[VALUES] != event.get("values"):
                     raise UserError(
                         f"{event['id']}: the sweep would not propose this trial's values today; it was started by "
                         "another version of bgsweep or of Optuna, so start it anew"
@@ -123,7 +123,7 @@ class Proposals(Searcher):
                 running[event["id"]] = proposed
             elif event["event"] == "result":
                 self._report(event["id"], {"epoch": event["epoch"], **event["metrics"]})
-            elif event["event"] == "checkpoint":
+            elif event["event"] == "checkpoint" and event["id"] in running:
                 running[event["id"]][CHECKPOINT] = event["path"]
             elif event["event"] == "generation":
                 for exchange in event["exchanges"]:
@@ -132,7 +132,7 @@ class Proposals(Searcher):
                 trial = event["trial"]
                 result = {"epoch": trial["epochs"], **trial["metrics"]}
                 self._tell(trial["id"], None if trial["status"] == "failed" else result)
-                del running[trial["id"]]
+                running.pop(trial["id"], None)
         return list(running.values())
 
     def save(self, checkpoint_path: str) -> None:

@@ -32,12 +32,15 @@ from bgsweep.sweep.journal import (
     Pulse,
     TrialRecord,
     alive,
+    by_number,
+    check_name,
     find_sweep,
     fold,
     read_journal,
+    read_manifest,
     stop_file,
     sweep_name,
-    sweep_names,
+    sweeps,
     write_manifest,
 )
 from bgsweep.sweep.mirror import Kept, forget_stop, local_store
@@ -66,9 +69,13 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
     if file.search.scheduler == "pbt" and file.experiment.data.loader == "cluster":
         raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader: use asha")
-    name = name or sweep_name(file.name)
+    if name is not None:
+        check_name(name)
     uri = tracking_uri(store)
     with local_store(store) as folder:
+        if name is not None:
+            _refuse_taken(name, folder)
+        name = name or sweep_name(file.name)
         _refuse_twin(file, folder)
         return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
 
@@ -102,7 +109,9 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
         tracker = opened.enter_context(Tracker(uri, file.name))  # takes as long, meanwhile
         _refuse_early(first)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
-        manifest = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
+        start = past[0]["time"] if past else time.time()
+        said = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
+        manifest: dict[str, Any] = {**said, "began": start}
         write_manifest(folder, manifest)
         with (
             Kept(folder, store),
@@ -132,7 +141,7 @@ def _result(
     file: SweepFile, name: str, parent: str, found: list[TrialRecord], tracker: Tracker, progress: Progress
 ) -> dict[str, Any]:
     """What the ended trials have come to, the best one being judged and registered."""
-    records = sorted(found, key=lambda record: record.id)
+    records = sorted(found, key=lambda record: by_number(record.id))
     front = pareto(records, file.search.signs)
     ending = Ending(name, parent, records, _best(file, records, front), _baseline(records))
     progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
@@ -150,10 +159,21 @@ def _digest(file: SweepFile) -> str:
     return hashlib.sha256(json.dumps(dump(file), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _refuse_taken(name: str, store: Path) -> None:
+    """A sweep must not write over another one's journal, checkpoints and result."""
+    folder = store.absolute() / "sweeps" / name
+    if not folder.exists():
+        return
+    manifest = read_manifest(folder)
+    over = manifest is None or manifest.get("result")
+    cure = "" if over else f", go on with that one by `bgsweep sweep --resume {name}`,"
+    raise UserError(f"--name {name}: {folder} is there already; choose another name{cure} or leave --name out")
+
+
 def _refuse_twin(file: SweepFile, store: Path) -> None:
-    for name in sweep_names(store):
-        folder, manifest = find_sweep(name, store)
+    for folder, manifest in sweeps(store):
         if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder, manifest):
+            name = folder.name
             raise UserError(
                 f"{name}: the very same sweep is running; follow it with `bgsweep status {name}`, end it with "
                 f"`bgsweep stop {name}`, or change search.seed for another one"

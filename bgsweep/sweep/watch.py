@@ -1,12 +1,11 @@
 """Looking at a store's sweeps, and ending one, from another shell (or machine) than the driver's."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.errors import UserError
 from bgsweep.places import Place
-from bgsweep.sweep.journal import alive, find_sweep, fold, left_in_order, read_journal, sweep_names
+from bgsweep.sweep.journal import alive, began, by_number, find_sweep, fold, left_in_order, read_journal, sweeps
 from bgsweep.sweep.mirror import ask_to_stop, local_store
 
 State = Literal["running", "ended", "interrupted", "dead"]
@@ -16,12 +15,12 @@ def status(name: str | None, store: Place) -> dict[str, Any]:
     """One sweep with its trials, or, without a name, all sweeps of the store, the latest first.
 
     Returns:
-        ``sweeps``: each with ``sweep``, ``state`` and ``trials``. One whose driver gave up (interrupted) or was killed
-        (dead) can be resumed.
+        ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970) and ``trials``. One whose driver gave
+        up (interrupted) or was killed (dead) can be resumed.
     """
     with local_store(store, name) as folder:
-        names: Iterable[str] = sweep_names(folder) if name is None else [name]
-        return {"sweeps": [_status(*find_sweep(each, folder)) for each in names]}
+        found = sweeps(folder) if name is None else [find_sweep(name, folder)]
+        return {"sweeps": [_status(*each) for each in found]}
 
 
 def stop(name: str, store: Place) -> dict[str, Any]:
@@ -45,7 +44,8 @@ def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "sweep": folder.name,
         "state": _state(folder, manifest),
-        "trials": [records[name].public() for name in sorted(records)],
+        "began": began(folder, manifest),
+        "trials": [records[name].public() for name in sorted(records, key=by_number)],
     }
 
 

@@ -2,8 +2,9 @@
 
 import difflib
 import getpass
-import time
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]
     if number not in found:
         raise UserError(f"{name}: no version {version}; there are: {', '.join([*found, *by_alias])}")
     before = by_alias.get(alias)
-    reason = f"made {alias} by hand by {getpass.getuser()} on {time.strftime('%Y-%m-%d')}" + (
+    made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+    reason = f"made {alias} by hand by {getpass.getuser()} at {made}" + (
         f"; before: version {before}" if before else ""
     )
     with mlflow_client(address) as client:
@@ -133,8 +135,16 @@ def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:
         "aliases": sorted(alias for alias, number in aliases.items() if int(number) == int(version.version)),
         "created": version.creation_timestamp / 1000,
         "run_id": version.run_id,
-        "numbers": {name: float(tags[name]) for name in NUMBERS if name in tags},
+        "numbers": {name: float(tags[name]) for name in NUMBERS if _is_number(tags.get(name, ""))},
         "lineage": {name: tags[name] for name in LINEAGE if tags.get(name)},
         "decision": tags.get("decision"),
         "reason": tags.get("reason"),
     }
+
+
+def _is_number(tag: str) -> bool:
+    """Whether a tag, which somebody else may have set, is one of the numbers that it should be."""
+    try:
+        return math.isfinite(float(tag))
+    except ValueError:
+        return False
