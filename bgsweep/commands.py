@@ -17,10 +17,12 @@ Result = dict[str, Any]
 
 
 def pretrain(options: argparse.Namespace) -> Result:
-    from bgsweep.config import load
+    from bgsweep.config import load, review
     from bgsweep.pretrain import pretrain
 
-    return pretrain(load(options.file, options.overrides), _folder(options), fresh=options.fresh)
+    file = load(options.file, options.overrides)
+    review(file)
+    return pretrain(file, _folder(options), fresh=options.fresh)
 
 
 def sweep(options: argparse.Namespace) -> Result:
@@ -39,9 +41,10 @@ def sweep(options: argparse.Namespace) -> Result:
 
 
 def plan(options: argparse.Namespace) -> Result:
-    from bgsweep.config import load
+    from bgsweep.config import load, review_search
 
     file = load(options.file, options.overrides)
+    review_search(file)
     from bgsweep.sweep.plan import plan
 
     return plan(file, options.gpus, options.hourly_price, options.epoch_seconds)
@@ -138,9 +141,10 @@ def backgrounds_make(options: argparse.Namespace) -> Result:
 
 
 def preview(options: argparse.Namespace) -> Result:
-    from bgsweep.config import load
+    from bgsweep.config import load, review
 
     file = load(options.file, options.overrides)
+    review(file)
     from bgsweep.preview import preview
 
     return preview(file, options.out, options.images)

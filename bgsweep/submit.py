@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from bgsweep import handover
-from bgsweep.config import SweepFile, load
+from bgsweep.config import SweepFile, load, review_search
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.places import is_remote
 from bgsweep.sweep.journal import sweep_name
@@ -45,6 +45,7 @@ def submit(
         UserError: the file is wrong, which nothing is submitted for; the cluster refuses; the sweep failed.
     """
     file = load(path, overrides)
+    review_search(file)
     _refuse_local(path, file, store)
     variables = handover.gather(names)
     name = sweep_name(file.name)

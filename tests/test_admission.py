@@ -7,6 +7,8 @@ import pytest
 
 from bgsweep.admission import room
 from bgsweep.cli import main
+from bgsweep.config import load
+from bgsweep.sweep.sweep import _admit
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -34,6 +36,19 @@ def cpus(*counts: float) -> list[dict[str, float]]:
 def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundles: list[Any], times: int) -> None:
     assert room(nodes, bundles, 100) == times
     assert room(nodes, bundles, 1) == min(1, times)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [(["workers.device=auto"], True), ([], False), (["workers.device=auto", "search.gpus=1"], False)],
+)
+def test_trials_that_leave_gpus_idle_are_told(
+    overrides: list[str], told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bgsweep.sweep.sweep.admit", lambda *_: None)
+    monkeypatch.setattr("bgsweep.sweep.sweep.nodes", lambda: [*cpus(4), {"CPU": 4.0, "GPU": 2.0}])
+    _admit(load(TINY, overrides))
+    assert ("search.gpus: 0 gives trials none" in capsys.readouterr().err) == told
 
 
 @pytest.mark.slow

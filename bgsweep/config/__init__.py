@@ -15,6 +15,7 @@ from bgsweep.config.experiment import (
 )
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
+from bgsweep.config.mistakes import review, review_search
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
@@ -67,4 +68,6 @@ __all__ = [
     "load_suite",
     "mask_training",
     "resolve",
+    "review",
+    "review_search",
 ]

@@ -9,6 +9,8 @@ from bgsweep.config.section import Count, NonNegative, Positive, Section, neares
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
 """What trials can be compared by: the online evaluation's values, and the training loss."""
 
+LOWER_IS_BETTER = ("loss", "bg_gap")
+
 Mode = Literal["max", "min"]
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.admission import admit, nodes, room
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepFile, resolve, review_search
 from bgsweep.errors import UserError, without_password
 from bgsweep.handover import KEYS
 from bgsweep.places import Place, below, is_remote
@@ -65,6 +66,7 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
     """
+    review_search(file)
     if file.search.scheduler == "pbt" and is_remote(store):
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
     if file.search.scheduler == "pbt" and file.experiment.data.loader == "cluster":
@@ -292,6 +294,13 @@ def _admit(file: SweepFile) -> None:
         print(line, file=sys.stderr, flush=True)
 
     admit(_bundles(file), cure, file.search.wait_minutes, tell, times)
+    workers = file.experiment.workers
+    if workers.count == 1 and workers.device == "auto" and not file.search.gpus and any(map(_gpus, nodes())):
+        tell("there are GPUs, but search.gpus: 0 gives trials none; set it to 1, or to a share of one")
+
+
+def _gpus(node: Mapping[str, float]) -> float:
+    return node.get("GPU", 0.0)
 
 
 _MANY = 4096  # more trials at a time than any sweep has

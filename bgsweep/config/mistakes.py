@@ -1,0 +1,162 @@
+"""Settings of a valid file that contradict one another, or that can have no effect."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from bgsweep.config.search import LOWER_IS_BETTER
+from bgsweep.config.section import Section
+from bgsweep.config.study import SweepFile
+from bgsweep.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+class _Rule(NamedTuple):
+    """A key that has an effect only where one of some other keys has a value of a kind."""
+
+    key: str
+    needs: tuple[str, ...]
+    fits: Callable[[Any], bool]
+    words: str
+
+
+def _positive(value: Any) -> bool:
+    return bool((max(value) if isinstance(value, tuple | list) else value) > 0)
+
+
+_AUGMENTED = ("background.remove", "background.random", "background.swap")
+
+_EXPERIMENT = (
+    _Rule("background.fill", ("background.remove",), _positive, "background.remove is 0"),
+    _Rule("background.donor", ("background.random",), _positive, "background.random is 0"),
+    _Rule("background.min_area", _AUGMENTED, _positive, "there is no background augmentation"),
+    _Rule("background.max_area", _AUGMENTED, _positive, "there is no background augmentation"),
+    _Rule("background.apply_to", ("views.small_crops",), _positive, "views.small_crops is 0"),
+    _Rule("views.small_size", ("views.small_crops",), _positive, "views.small_crops is 0"),
+    _Rule("views.small_scale", ("views.small_crops",), _positive, "views.small_crops is 0"),
+    _Rule("views.jitter", ("views.jitter_p",), _positive, "views.jitter_p is 0"),
+    _Rule("views.blur_sigma", ("views.blur",), _positive, "views.blur is 0"),
+    _Rule("data.holdout", ("data.validation", "data.test"), lambda split: split is None, "all splits are named"),
+    _Rule("data.pack_cache_gb", ("data.pack",), lambda pack: "://" in (pack or ""), "data.pack is no URI"),
+    _Rule("optimizer.trust", ("optimizer.name",), "lars".__eq__, "it is of lars alone"),
+    _Rule("optimizer.betas", ("optimizer.name",), "adamw".__eq__, "it is of adamw alone"),
+    _Rule("optimizer.momentum", ("optimizer.name",), "adamw".__ne__, "adamw takes betas"),
+    _Rule("workers.gpus", ("workers.device",), "cpu".__ne__, "workers.device is cpu"),
+    _Rule("method.queue_start", ("method.queue_size",), _positive, "method.queue_size is 0"),
+)
+
+_SEARCH = (
+    _Rule("search.reduction", ("search.scheduler",), "asha".__eq__, "search.scheduler is not asha"),
+    _Rule("search.perturb_epochs", ("search.scheduler",), "pbt".__eq__, "search.scheduler is not pbt"),
+    _Rule("search.grace_epochs", ("search.scheduler",), ("asha", "median").__contains__, "nothing stops trials early"),
+    _Rule("search.seed", ("search.algorithm",), "grid".__ne__, "a grid draws nothing"),
+    _Rule("search.trials", ("search.algorithm",), "grid".__ne__, "the grid decides how many there are"),
+    _Rule("search.gpus", ("workers.count",), (1).__eq__, "trials of several workers take workers.gpus"),
+    _Rule("search.gpus", ("workers.device",), "cpu".__ne__, "workers.device is cpu"),
+)
+
+
+def review(file: SweepFile) -> None:
+    """Warn of settings of the experiment that have no effect."""
+    for line in _without_effect(file, _EXPERIMENT):
+        _log.warning("%s", line)
+
+
+def review_search(file: SweepFile) -> None:
+    """As `review`, for the whole file, in whose search something must differ from trial to trial.
+
+    Raises:
+        UserError: the search makes no sense.
+    """
+    if reason := next(_contradictions(file), None):
+        raise UserError(reason)
+    for line in (*_without_effect(file, _EXPERIMENT + _SEARCH), *_doubtful(file)):
+        _log.warning("%s", line)
+
+
+def _without_effect(file: SweepFile, rules: Iterable[_Rule]) -> Iterator[str]:
+    for rule in rules:
+        section, _, leaf = rule.key.partition(".")
+        owner: Section = getattr(file if section == "search" else file.experiment, section)
+        if leaf not in type(owner).model_fields:
+            continue
+        searched = rule.key in file.space.parameters
+        if not searched and getattr(owner, leaf) == type(owner).model_fields[leaf].default:
+            continue
+        if not any(rule.fits(value) for need in rule.needs for value in _possible(file, need)):
+            yield f"{'space.' if searched else ''}{rule.key} has no effect: {rule.words}"
+
+
+def _possible(file: SweepFile, key: str) -> Iterator[Any]:
+    """Values that a key can have in the experiment, or in a trial."""
+    section, _, leaf = key.partition(".")
+    if section == "search":
+        yield getattr(file.search, leaf)
+        return
+    if file.experiment.has(key):
+        yield file.experiment.value(key)
+    for distribution in file.space.parameters.get(key, ()):
+        yield from distribution.extremes()
+
+
+def _contradictions(file: SweepFile) -> Iterator[str]:
+    """What is surely a mistake, each with what to do."""
+    search, experiment = file.search, file.experiment
+    proposed = search.trials - search.baseline - len(file.space.points)
+    if search.algorithm != "grid" and combinations(file) == 1 and proposed > 1:
+        what = "nothing is searched" if not file.space.parameters else "every searched key has one value only"
+        yield (
+            f"space: {what}, so that {proposed} trials would be the same; name keys to search, such as `space: "
+            "{background.remove: {uniform: [0, 0.5]}}`, or train the experiment once by `bgsweep pretrain`"
+        )
+    if search.scheduler in ("asha", "median") and search.grace_epochs > experiment.training.epochs:
+        yield (
+            f"search.grace_epochs: {search.grace_epochs} is above training.epochs {experiment.training.epochs}, so "
+            "that no trial would ever be stopped early; lower it, or set search.scheduler: none"
+        )
+    for metric in ("loss", "knn_top1"):
+        if search.signs.get(metric) == (1 if metric in LOWER_IS_BETTER else -1):
+            right = "min" if metric in LOWER_IS_BETTER else "max"
+            extreme = "lowest" if right == "min" else "highest"
+            yield f"search.mode: the best {metric} is the {extreme}; set it to {right}"
+    if experiment.workers.device == "cuda" and experiment.workers.count == 1 and not search.gpus:
+        yield (
+            "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1"
+        )
+
+
+def _doubtful(file: SweepFile) -> Iterator[str]:
+    """What may be meant, but rarely is."""
+    search, epochs = file.search, file.experiment.training.epochs
+    stops = search.scheduler in ("asha", "median")
+    if stops and file.evaluate.every >= epochs > 1 and search.metrics != ("loss",):
+        yield (
+            f"search.scheduler: {search.scheduler} stops no trial: evaluate.every {file.evaluate.every} leaves one "
+            f"evaluation, at the end of {epochs} epochs"
+        )
+    if file.experiment.optimizer.warmup_epochs >= epochs:
+        yield (
+            f"optimizer.warmup_epochs: {file.experiment.optimizer.warmup_epochs:g} is not below training.epochs "
+            f"{epochs}, so that training ends before the rate has reached optimizer.lr"
+        )
+    if search.algorithm != "grid" and (missing := search.baseline + len(file.space.points) - search.trials) > 0:
+        yield f"search.trials: {search.trials} leave {missing} of space.points out"
+    count = combinations(file)
+    if 1 < count < (proposed := search.trials - search.baseline) and search.algorithm != "grid":
+        yield (
+            f"search.trials: the space has {count:g} combinations for {proposed} trials, so that some are trained more "
+            "than once; search.algorithm: grid takes each once"
+        )
+    for metric, sign in search.signs.items():
+        if metric not in ("loss", "knn_top1") and sign == (1 if metric in LOWER_IS_BETTER else -1):
+            yield f"search.mode: trials with the {'highest' if sign > 0 else 'lowest'} {metric} win, which is the worst"
+
+
+def combinations(file: SweepFile) -> float:
+    """How many different trials the space holds, dependent keys being counted as if always there."""
+    options = [file.space.all(key) for key in file.space.parameters]
+    if any(each.bounds for each in file.space.distributions()):
+        return math.inf
+    return math.prod(len({repr(option) for option in each}) for each in options)
