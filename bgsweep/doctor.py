@@ -114,12 +114,19 @@ def _data(file: SweepFile) -> Iterator[Check]:
         yield "train", False, str(error), "see data: in the file"
         return
     for name in ("train", "validation", "test"):
-        yield name, True, _count(getattr(splits, name)), ""
+        yield _readable(name, getattr(splits, name))
     masks = splits.train.has_masks
     needed = file.experiment.background.active or file.experiment.data.shortcut is not None
     cure = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
     yield "masks", masks or not needed, "for every photograph" if masks else "none", cure
 
 
-def _count(source: Source) -> str:
-    return f"{len(source)} photographs in {len(source.classes)} classes"
+def _readable(split: str, source: Source) -> Check:
+    from bgsweep.data.survey import survey
+
+    found, cure = survey(source), "they are passed over in training and evaluation; replace or remove them"
+    told = f"{len(source)} photographs in {len(source.classes)} classes"
+    if found.unreadable:
+        count = f"{len(found.unreadable)} of the {found.looked_at} looked at cannot be used"
+        told += f"; {count}, the first: {found.unreadable[0]}"
+    return split, not found.unreadable, told, cure

@@ -21,6 +21,14 @@ class UserError(Exception):
     """An error the user can fix; the message names the file, key or value and how to fix it."""
 
 
+class UnreadableImage(UserError):
+    """An image or mask that is missing, truncated or no image; it is named, counted and passed over."""
+
+
+class WrongMask(UnreadableImage):
+    """A mask that can be decoded, but does not say which pixels of its image are foreground."""
+
+
 def without_password(text: str) -> str:
     """An address, or a text with one, as it may be shown, logged and recorded: without what is secret in it.
 

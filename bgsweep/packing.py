@@ -6,11 +6,13 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from bgsweep.data.decode import UnreadableImage, read_gray
+from bgsweep.data.decode import read_gray, upright_mask
 from bgsweep.data.digest import Digest
-from bgsweep.data.folder import DIGESTED_WHOLE, mask_name
+from bgsweep.data.folder import DIGESTED_WHOLE, mask_name, match_masks
+from bgsweep.data.mask_check import Pair, check_masks
 from bgsweep.data.pack import (
     FORMAT,
     INDEX,
@@ -22,9 +24,13 @@ from bgsweep.data.pack import (
     record_digest,
     shard_name,
 )
-from bgsweep.errors import UserError
+from bgsweep.data.readable import warn_once
+from bgsweep.data.sample import Mask
+from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.masks.plan import photographs_of
 from bgsweep.masks.storage import LocalTree, Tree, open_tree
+
+_Content = tuple[str, bytes, bytes]
 
 SHARD_BYTES = 256 << 20
 _LONGEST_SIDE = 65_535
@@ -41,24 +47,24 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
         shard_bytes: a shard is ended by the photograph that makes it this large; it is held in memory till then.
 
     Returns:
-        `out`, how many `images`, `shards` and `bytes`, and the photographs whose masks are `unreadable`.
+        `out`, how many `images`, `shards` and `bytes`, and the photographs that are `unreadable`, or whose masks are.
 
     Raises:
         UserError: no photographs, a photograph without mask, a place that is taken, or one that cannot be written.
     """
     sources = open_tree(images), open_tree(masks)
-    names = _names(*sources)
+    names, its = _names(*sources)
     target = open_tree(out)
     if not isinstance(target, LocalTree):
         if MANIFEST in target.files():
             raise UserError(f"--out {out}: holds a pack; name another place, or remove it")
-        return {"out": out, **_write(*sources, names, target, shard_bytes)}
+        return {"out": out, **_write(*sources, names, its, target, shard_bytes)}
     if target.root.exists():
         raise UserError(f"--out {out}: exists; name another folder, or remove it")
     partial = target.root.absolute().with_name(f".{target.root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a packer that was killed
     try:
-        result = _write(*sources, names, LocalTree(partial), shard_bytes)
+        result = _write(*sources, names, its, LocalTree(partial), shard_bytes)
         partial.rename(target.root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -66,14 +72,16 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
     return {"out": out, **result}
 
 
-def _write(images: Tree, masks: Tree, names: Sequence[str], target: Tree, shard_bytes: int) -> dict[str, Any]:
+def _write(
+    images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str], target: Tree, shard_bytes: int
+) -> dict[str, Any]:
     digests = _Digests(names)
     records: list[Record] = []
     starts: list[int] = []
     shards: list[tuple[int, str]] = []
     unreadable: list[str] = []
     shard: _Shard | None = None
-    for number, (name, photograph, mask) in enumerate(_contents(images, masks, names)):
+    for number, (name, photograph, mask) in enumerate(_contents(images, masks, names, its)):
         if shard is None:
             shard = _Shard()
             starts.append(number)
@@ -117,17 +125,8 @@ class _Shard:
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
         offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", photograph)
-        packed, rect = b"", (0, 0, 0, 0)
-        try:
-            mask = read_gray(png, name)
-        except UnreadableImage:
-            pass
-        else:
-            if max(mask.shape) > _LONGEST_SIDE:
-                raise UserError(f"{name}: its mask is longer than {_LONGEST_SIDE} pixels; remove or shrink both")
-            if mask.max() == 1:
-                raise UserError(f"{name}: its mask's foreground is 1; masks go from 0 (background) to 255 (foreground)")
-            packed, rect = pack_mask(mask), background_rectangle(mask)
+        mask = _mask(name, photograph, png)
+        packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
         self._member(f"{stem}.mask.zst", packed)
         return Record(offset, len(photograph), len(packed), rect, record_digest(photograph, packed))
 
@@ -175,24 +174,44 @@ class _Digests:
         }
 
 
-def _names(images: Tree, masks: Tree) -> list[str]:
+def _mask(name: str, photograph: bytes, png: bytes) -> Mask | None:
+    """The mask of the upright photograph; None where either cannot be read."""
+    try:
+        mask = upright_mask(read_gray(png, f"mask of {name}"), photograph) if png and photograph else None
+    except UnreadableImage as error:
+        warn_once(f"{error}; the image is packed without its mask and passed over in training")
+        return None
+    if mask is not None and max(mask.shape) > _LONGEST_SIDE:
+        raise UserError(f"{name}: its mask is longer than {_LONGEST_SIDE} pixels; remove or shrink both")
+    return mask
+
+
+def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str]]:
+    """Images and their masks, some of which have been looked at."""
     names = photographs_of(images, images.files())
-    there = masks.files()
-    missing = [mask for name in names if (mask := mask_name(name)) not in there]
-    if missing:
-        raise UserError(
-            f"{masks.place}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
-            "each image needs a PNG of the same name: see `bgsweep masks make`"
-        )
-    return names
+    capitals = match_masks(masks.place, names, masks.files())
+    its = [capitals.get(name) or mask_name(name) for name in names]
+
+    def pair(index: int) -> Pair:
+        read = partial(images.read, names[index]), partial(masks.read, its[index])
+        return Pair(f"{images.place}/{names[index]}", f"{masks.place}/{its[index]}", *read)
+
+    check_masks(len(names), pair, local=isinstance(masks, LocalTree))
+    return names, its
 
 
-def _contents(images: Tree, masks: Tree, names: Sequence[str]) -> Iterator[tuple[str, bytes, bytes]]:
-    for name in names:
-        try:
-            yield name, images.read(name), masks.read(mask_name(name))
-        except UnreadableImage as error:
-            raise UserError(f"{error}; mend or remove it, then pack again") from error
+def _contents(images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str]) -> Iterator[_Content]:
+    for name, mask in zip(names, its, strict=True):
+        yield name, _content(images, name), _content(masks, mask)
+
+
+def _content(tree: Tree, name: str) -> bytes:
+    """A file's bytes; none where it cannot be read, which is damage like any other."""
+    try:
+        return tree.read(name)
+    except UnreadableImage as error:
+        warn_once(f"{error}; it is packed as an empty file and passed over in training")
+        return b""
 
 
 def _class_of(name: str) -> str:

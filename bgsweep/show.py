@@ -230,7 +230,7 @@ def show_doctor(result: dict[str, Any]) -> str:
 
 def show_pack(result: dict[str, Any]) -> str:
     lines = [f"{result['images']} images in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}"]
-    lines += [f"  mask cannot be read, left out in training: {name}" for name in result["unreadable"]]
+    lines += [f"  image or mask cannot be read, left out in training: {name}" for name in result["unreadable"]]
     return "\n".join([*lines, f"to train from it: data.pack={result['out']}"])
 
 

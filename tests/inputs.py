@@ -1,13 +1,18 @@
 """Small inputs for tests: images, masks and the YAML file of a run of a second."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
+import PIL.Image
 import pytest
 
 from bgsweep.data.embedded import ARCHIVE
+from bgsweep.data.sample import Mask
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 
@@ -48,3 +53,80 @@ def case(name: str) -> Callable[[Path], None]:
             shutil.copytree(CASES / each, folder / each, symlinks=True)
 
     return make
+
+
+def changed(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """The images, after something was done to their folder."""
+
+    def make(folder: Path) -> None:
+        photographs(folder)
+        change(folder)
+
+    return make
+
+
+def _replace(path: Path, put: Callable[[Path], object]) -> None:
+    path.unlink()
+    put(path)
+
+
+def _first(folder: Path, kind: str) -> Path:
+    return sorted((folder / kind / "train").rglob("*.*"))[1]
+
+
+LOST_FILES = {
+    name: changed(change)
+    for name, change in {
+        "link to nowhere": lambda folder: _replace(_first(folder, "photos"), lambda path: path.symlink_to("lost.jpg")),
+        "link to itself": lambda folder: _replace(_first(folder, "photos"), lambda path: path.symlink_to(path.name)),
+        "folder called like an image": lambda folder: _replace(_first(folder, "photos"), Path.mkdir),
+        "named pipe": lambda folder: _replace(_first(folder, "photos"), os.mkfifo),
+        "empty image": lambda folder: _first(folder, "photos").write_bytes(b""),
+        "mask is a link to nowhere": lambda folder: _replace(
+            _first(folder, "masks"), lambda path: path.symlink_to("lost.png")
+        ),
+        "mask cut off": lambda folder: _first(folder, "masks").write_bytes(_first(folder, "masks").read_bytes()[:90]),
+    }.items()
+}
+
+looped = changed(lambda folder: (folder / "photos/train/dress/again").symlink_to(folder / "photos/train"))
+
+
+def one_mask(change: Callable[[Mask], Mask]) -> Callable[[Path], None]:
+    """The images, with one mask changed."""
+
+    def recode(folder: Path) -> None:
+        path = _first(folder, "masks")
+        cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)))
+
+    return changed(recode)
+
+
+def coded_by_one(mask: Mask) -> Mask:
+    return mask // 255
+
+
+def _other_formats(folder: Path) -> None:
+    paths = sorted((folder / "photos/train/dress").iterdir())
+    PIL.Image.open(paths[0]).save(paths[0].with_suffix(".avif"))
+    paths[0].unlink()
+    paths[1].rename(paths[1].with_suffix(".jfif"))
+    pixels = np.asarray(PIL.Image.open(paths[2]).convert("L"), np.float32) / 255
+    PIL.Image.fromarray(pixels).save(paths[2].with_suffix(".tif"))
+    paths[2].unlink()
+    for path in paths[3:5]:
+        path.with_name(f"phone-{path.stem}.heic").write_bytes(b"ftypheic")
+    for junk in ("photos/train/@eaDir/SYNO.jpg", "photos/train/__MACOSX/x.jpg", "photos/train/hat/Thumbs.db"):
+        (folder / junk).parent.mkdir(exist_ok=True)
+        (folder / junk).write_bytes(b"junk")
+
+
+other_formats = changed(_other_formats)
+
+
+def _twins(folder: Path) -> None:
+    path = _first(folder, "photos")
+    PIL.Image.open(path).save(path.with_suffix(".png"))
+
+
+twins = changed(_twins)

@@ -2,27 +2,39 @@
 
 import io
 import struct
-from typing import NamedTuple, cast
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import ImageOps
 
+from bgsweep.data.mask_levels import gray_levels
 from bgsweep.data.sample import Image, Mask
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import UnreadableImage as UnreadableImage
+from bgsweep.errors import WrongMask, one_line
 
 Size = tuple[int, int]
 
 _MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes a picture for a bomb
 _SEGMENT = struct.Struct(">BBH")  # 255, what it is, its size without these first two bytes
 _FRAME = struct.Struct(">HHB")  # height, width, components of a JPEG's frame header
+# How an image is turned to be upright, where that exchanges its sides.
+_TURNS: dict[int, Callable[[Mask], Mask]] = {
+    5: lambda mask: mask.T,
+    6: lambda mask: np.rot90(mask, -1),
+    7: lambda mask: mask[::-1, ::-1].T,
+    8: lambda mask: np.rot90(mask),
+}
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # Huffman tables, a reserved marker, arithmetic conditioning
 
 
-class UnreadableImage(UserError):
-    """A file that is missing, truncated or no image; training goes on without it."""
+# Pillow's words on odd metadata and large images reach nobody who could do something about them.
+warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 class _Header(NamedTuple):
@@ -51,39 +63,78 @@ def decode_image(data: bytes, name: str, resize: int | None = None, fast: bool =
     return (image if resize is None else _scaled(image, _shorter_side(size, resize))), size
 
 
-def decode_mask(data: bytes, name: str, image_size: Size, image_name: str, resize: int | None = None) -> Mask:
+def decode_mask(
+    data: bytes,
+    name: str,
+    image_size: Size,
+    image_name: str,
+    resize: int | None = None,
+    read_image: Callable[[], bytes] | None = None,
+) -> Mask:
     """Decode a mask (PNG) and bring it to the size that `decode_image` gives its photograph.
+
+    Args:
+        data, name, resize: as of `decode_image`.
+        image_size, image_name: height and width of the upright image, and what errors call it.
+        read_image: gives the image's file, which is looked at where its EXIF orientation can explain the mask's size.
 
     Returns:
         height x width, 0 (background) to 255 (foreground).
 
     Raises:
-        UnreadableImage: the file is truncated, damaged or no image.
-        UserError: the mask has another size than the photograph.
+        UnreadableImage: the file is truncated, damaged or no image; in particular
+        WrongMask: it does not say what is foreground, or has another size than the photograph.
     """
-    return bring_mask(read_gray(data, name), name, image_size, image_name, resize)
+    return bring_mask(read_gray(data, name), name, image_size, image_name, resize, read_image)
 
 
-def bring_mask(mask: Mask, name: str, image_size: Size, image_name: str, resize: int | None = None) -> Mask:
-    """A decoded mask at the size that `decode_image` gives its photograph; raises UserError as `decode_mask` does."""
+def bring_mask(
+    mask: Mask,
+    name: str,
+    image_size: Size,
+    image_name: str,
+    resize: int | None = None,
+    read_image: Callable[[], bytes] | None = None,
+) -> Mask:
+    """A decoded mask at the size that `decode_image` gives its photograph; raises WrongMask as `decode_mask` does."""
+    if mask.shape != image_size and read_image is not None:
+        mask = upright_mask(mask, read_image())
     size = mask.shape[0], mask.shape[1]
     if size != image_size:
-        raise UserError(
+        raise WrongMask(
             f"{name}: {size[1]}x{size[0]} pixels, but its image {image_name} has {image_size[1]}x{image_size[0]}; "
             "a mask must have its image's size"
         )
     return mask if resize is None else _scaled(mask, _shorter_side(size, resize))
 
 
-def read_gray(data: bytes, name: str) -> Mask:
-    """Decode a mask as it is; raises UnreadableImage where the file is damaged or no image."""
+def upright_mask(mask: Mask, image: bytes) -> Mask:
+    """The mask turned as its image's EXIF orientation says, if it has the size that the image has before that."""
+    size, orientation = stored_size(image)
+    if orientation < 5 or size[0] == size[1] or mask.shape != size:
+        return mask
+    return np.ascontiguousarray(_TURNS[orientation](mask))
+
+
+def stored_size(image: bytes) -> tuple[Size, int]:
+    """Height and width of an encoded image before its EXIF orientation, 1 to 8, is applied; and that.
+
+    Raises:
+        UnreadableImage: the file's header is damaged.
+    """
+    header = _jpeg_header(image) if image.startswith(b"\xff\xd8") else None
+    if header is not None:
+        return (header.height, header.width), _orientation(image) if header.has_exif else 1
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    except cv2.error:  # more pixels than any photograph has
-        decoded = None
-    if decoded is None:
-        raise UnreadableImage(f"{name}: damaged or not an image; make this mask again")
-    return cast(Mask, decoded)
+        with PIL.Image.open(io.BytesIO(image)) as file:
+            return (file.height, file.width), int(file.getexif().get(0x0112, 1))
+    except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
+        raise UnreadableImage(f"not an image ({one_line(error)})") from error
+
+
+def read_gray(data: bytes, name: str) -> Mask:
+    """Decode a mask as it is; raises UnreadableImage where the file is damaged, WrongMask where it is no mask."""
+    return gray_levels(data, name)
 
 
 def centre_view(image: Image, size: int) -> Image:
@@ -161,12 +212,22 @@ def _decode_any(data: bytes, name: str) -> tuple[Image, Size]:
 
 
 def _rgb(image: PIL.Image.Image) -> Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips to white
-        gray = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode[0] in "IF":  # more than 8 bits of grey, which Pillow's own conversion clips to white or black
+        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode == "P":
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
+
+
+def _eight_bits(gray: npt.NDArray[Any]) -> Image:
+    """Grey levels of 16 bits, or floats of 0 to 1 or of 0 to 255, as uint8; raises ValueError for other ranges."""
+    least, most = gray.min(), gray.max()
+    if gray.dtype.kind == "f" and least >= 0 and most <= 255:
+        return cast(Image, (gray * 255 if most <= 1 else gray).round().astype(np.uint8))
+    if gray.dtype.kind != "f" and least >= 0 and most <= 65_535:
+        # Eight bits in a file of sixteen would all become black.
+        return cast(Image, (gray if most <= 255 else gray >> 8).astype(np.uint8))
+    raise ValueError(f"pixels from {least:g} to {most:g}, neither 0 to 1, 0 to 255 nor whole numbers to 65535")
 
 
 def _shorter_side(size: tuple[int, ...], side: int) -> Size:

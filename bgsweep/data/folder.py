@@ -1,8 +1,7 @@
 """Photographs in folders, one folder a class, with masks in a tree that mirrors them."""
 
 import difflib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -10,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data.decode import Size, UnreadableImage, decode_image, decode_mask
+from bgsweep.data.decode import Size, decode_image, decode_mask
 from bgsweep.data.digest import digest
+from bgsweep.data.files import SUFFIXES, images_among, read_file, walk
+from bgsweep.data.mask_check import Pair, check_masks
 from bgsweep.data.names import Names
 from bgsweep.data.outlines import Outlines
 from bgsweep.data.sample import UNLABELLED, Mask, Sample
-from bgsweep.errors import UserError
+from bgsweep.errors import UnreadableImage, UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Sets of more files than this are digested by names and sizes: reading all of ImageNet takes an hour.
 DIGESTED_WHOLE = 20_000
-PROBES = 4
 
 
 class Folder:
     """``<images>/<split>/<class>/…/*.jpg`` and, where there are masks, ``<masks>/<split>/<class>/…/*.png``.
 
-    A split that holds photographs and no folders is a set without labels. Files whose names begin with a dot are
-    passed over. The photographs' order is that of their names.
+    A split that holds photographs and no folders is a set without labels. Hidden files and what systems put among
+    people's files are passed over. The photographs' order is that of their names.
 
     Args:
         images: folder of the splits.
@@ -38,8 +37,9 @@ class Folder:
         fast_jpeg: as in `decode_image`.
 
     Raises:
-        UserError: no such folder, fewer than two photographs, a photograph without mask, masks of another size or coded
-            0 and 1 (a few are looked at), a class that is not in `classes`.
+        UserError: no such folder, fewer than two photographs, a photograph without mask, two that share one, masks of
+            another size or that do not say what is foreground (as `check_masks` finds), a class that is not in
+            `classes`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Folder:
         self.has_masks = masks is not None
         self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
-        names = _scan(self._images, SUFFIXES)
+        names = images_among(str(self._images), (name for name, _ in walk(self._images)))
         check_count(self._images, names)
         own = class_of_each(self._images, names)
         self.classes: Sequence[str] = sorted(set(own) - {""}) if classes is None else classes
@@ -64,8 +64,8 @@ class Folder:
         self.ids: Sequence[str] = Names(names)
         if masks is not None:
             self._masks = _split_folder(masks, split, "data.masks")
-            _check_masks(self._masks, names)
-            self._probe()
+            self._mask_names = match_masks(str(self._masks), names, (name for name, _ in walk(self._masks)))
+            check_masks(len(self), self._pair, local=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,7 +74,7 @@ class Folder:
         """Raises UnreadableImage where the photograph cannot be decoded."""
         name = self.ids[index]
         path = f"{self._images}/{name}"
-        image, size = decode_image(_read(path), path, self.resize, self._fast)
+        image, size = decode_image(read_file(path), path, self.resize, self._fast)
         label = int(self.labels[index])
         if not self.has_masks:
             return Sample(name, image, label)
@@ -88,25 +88,22 @@ class Folder:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        digests = {"images": _digest(self._images, self.ids)}
+        digests = {"images": _digest(self.ids, (f"{self._images}/{name}" for name in self.ids))}
         if self.has_masks:
-            digests["masks"] = _digest(self._masks, [mask_name(name) for name in self.ids])
+            names = [mask_name(name) for name in self.ids]
+            digests["masks"] = _digest(names, (self._mask_path(name) for name in self.ids))
         return digests
 
     def _load_mask(self, name: str, image_size: Size) -> Mask:
-        path = f"{self._masks}/{mask_name(name)}"
-        return decode_mask(_read(path), path, image_size, f"{self._images}/{name}", self.resize)
+        path, image = self._mask_path(name), f"{self._images}/{name}"
+        return decode_mask(read_file(path), path, image_size, image, self.resize, partial(read_file, image))
 
-    def _probe(self) -> None:
-        """Look at a few masks before a long run does."""
-        for index in np.linspace(0, len(self) - 1, PROBES).astype(int):
-            try:
-                mask = self[index].mask
-            except UnreadableImage:
-                continue
-            if mask is not None and mask.max() == 1:
-                path = f"{self._masks}/{mask_name(self.ids[index])}"
-                raise UserError(f"{path}: its foreground is 1; masks go from 0 (background) to 255 (foreground)")
+    def _mask_path(self, name: str) -> str:
+        return f"{self._masks}/{self._mask_names.get(name) or mask_name(name)}"
+
+    def _pair(self, index: int) -> Pair:
+        image, mask = f"{self._images}/{self.ids[index]}", self._mask_path(self.ids[index])
+        return Pair(image, mask, partial(read_file, image), partial(read_file, mask))
 
 
 def _split_folder(root: Path, split: str, key: str) -> Path:
@@ -125,20 +122,6 @@ def nearest(name: str, known: Sequence[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"there are: {', '.join(sorted(known)[:12])}" if known else "there is no folder at that place"
-
-
-def _scan(folder: Path, suffixes: tuple[str, ...], below: str = "") -> list[str]:
-    """Names of the files with such an ending, relative to the folder, sorted."""
-    found: list[str] = []
-    with os.scandir(folder / below) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                found += _scan(folder, suffixes, f"{below}{entry.name}/")
-            elif entry.name.lower().endswith(suffixes):
-                found.append(below + entry.name)
-    return sorted(found)
 
 
 def check_count(folder: Path | str, names: Sequence[str]) -> None:
@@ -170,25 +153,68 @@ def mask_name(image: str) -> str:
     return image.rpartition(".")[0] + ".png"
 
 
-def _check_masks(folder: Path, names: Sequence[str]) -> None:
-    masks = set(_scan(folder, (".png",)))
-    missing = [mask for name in names if (mask := mask_name(name)) not in masks]
+def match_masks(place: str, names: Sequence[str], there: Iterable[str]) -> dict[str, str]:
+    """Find each image's mask; gives those that are not called as `mask_name` says, because they end in ``.PNG``.
+
+    Args:
+        place: of the masks, as errors call it.
+        names: the images.
+        there: all files at that place.
+
+    Raises:
+        UserError: an image has no mask, or two have the same.
+    """
+    check_stems(place, names)
+    files, capitals, missing = set(there), {}, []
+    for name in names:
+        wanted = mask_name(name)
+        if (other := f"{wanted[:-4]}.PNG") in files and wanted not in files:
+            capitals[name] = other
+        elif wanted not in files:
+            missing.append(wanted)
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
-            "each image needs a PNG of the same name: see `bgsweep masks make`"
+            f"{place}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
+            f"{_instead(missing[0], files)}each image needs a PNG of the same name: see `bgsweep masks make`"
         )
+    return capitals
 
 
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror}") from error
+def check_stems(place: str, names: Sequence[str]) -> None:
+    """Raise UserError where two images would share a mask."""
+    owners: dict[str, str] = {}
+    for name in names:
+        other = owners.setdefault(mask_name(name), name)
+        if other != name:
+            raise UserError(f"{place}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")
 
 
-def _digest(folder: Path, names: Sequence[str]) -> str:
-    paths = (folder / name for name in names)
+def _instead(wanted: str, files: set[str]) -> str:
+    """Words on what lies where a mask is missing."""
+    folder, _, _ = wanted.rpartition("/")
+    near = sorted(file for file in files if file.startswith(wanted[:-4]) and file != wanted)
+    if near:
+        return f"{near[0]} lies there, but "
+    beside = sorted(file for file in files if file.rpartition("/")[0] == folder)
+    return f"there lies {beside[0]}, for instance, but " if beside else ""
+
+
+def _digest(names: Sequence[str], paths: Iterable[str]) -> str:
+    """As `Source.digests`; files that cannot be read count as empty."""
     if len(names) > DIGESTED_WHOLE:
-        return digest(names, (str(path.stat().st_size).encode() for path in paths))
-    return digest(names, (path.read_bytes() for path in paths))
+        return digest(names, (str(_size_of(path)).encode() for path in paths))
+    return digest(names, map(_content, paths))
+
+
+def _size_of(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _content(path: str) -> bytes:
+    try:
+        return read_file(path)
+    except UnreadableImage:
+        return b""

@@ -32,3 +32,8 @@ def _block_of(position: int, length: int) -> range:
     """The positions that exchange backgrounds; the last block reaches back to be a whole one."""
     first = max(0, min(position // DONOR_BLOCK * DONOR_BLOCK, length - DONOR_BLOCK))
     return range(first, min(first + DONOR_BLOCK, length))
+
+
+def spread_evenly(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """At most so many of the numbers from 0 to `count` - 1."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import zstandard
 
 from bgsweep.augment.composite import Rect, largest_background_rectangle
-from bgsweep.data.decode import Size, UnreadableImage, bring_mask, decode_image
+from bgsweep.data.decode import Size, bring_mask, decode_image
 from bgsweep.data.folder import check_count, class_of_each, labels_of, nearest
 from bgsweep.data.names import Names
 from bgsweep.data.outlines import Outlines
 from bgsweep.data.sample import Mask, Sample
 from bgsweep.data.shards import Shards, open_shards
-from bgsweep.errors import UserError
+from bgsweep.errors import UnreadableImage, UserError
 
 MANIFEST, INDEX, FORMAT = "pack.json", "index.npz", 1
 BLOCK = 512
@@ -119,6 +119,8 @@ class Pack:
         """Raises UnreadableImage where the photograph is damaged."""
         name = self.ids[index]
         photograph, packed = self._read(index, name)
+        if not photograph:
+            raise UnreadableImage(f"{self._place}: {name} could not be read when it was packed; pack again")
         image, size = decode_image(photograph, f"{self._place}: {name}", self.resize, self._fast)
         decode = partial(self._mask, packed, name, size)
         rect: Callable[[], Rect | None] = partial(self._rect, index)
@@ -148,8 +150,10 @@ class Pack:
 
     def _mask(self, packed: bytes, name: str, image_size: Size) -> Mask:
         if not packed:
-            raise UnreadableImage(f"{self._place}: the mask of {name} was damaged when it was packed")
-        return bring_mask(unpack_mask(packed), f"mask of {name}", image_size, name, self.resize)
+            raise UnreadableImage(
+                f"{self._place}: the mask of {name} was damaged when it was packed"
+            )
+        return bring_mask(unpack_mask(packed), f"{self._place}: mask of {name}", image_size, name, self.resize)
 
     def _rect(self, index: int) -> Rect | None:
         found = tuple(int(edge) for edge in self._index["rect"][index])

@@ -13,6 +13,7 @@ from bgsweep.data.folder import Folder
 from bgsweep.data.mask_noise import NoisyMasks
 from bgsweep.data.pack import Pack
 from bgsweep.data.pools import BackgroundPools
+from bgsweep.data.readable import warn_once
 from bgsweep.data.sample import Source
 from bgsweep.data.shortcut import ClassPools, Recomposed
 from bgsweep.places import cached, is_remote
@@ -59,6 +60,11 @@ def open_splits(data: Data) -> Splits:
 @lru_cache(maxsize=4)
 def _open(data: Data) -> Splits:
     train: Source = _source(data, data.train, None)
+    if len(train.classes) == 1:
+        warn_once(
+            f"{train.name}: {train.classes[0]} is the only class, so that kNN and linear accuracy are 100 % for any "
+            "encoder; put images into one folder a class, or judge by other metrics"
+        )
     validation: Source
     if data.validation is None:
         train, validation = hold_out(train, data.holdout)

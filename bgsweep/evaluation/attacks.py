@@ -18,9 +18,10 @@ from torch import Tensor
 from bgsweep.augment.randomness import address
 from bgsweep.config import Attacks
 from bgsweep.data.decode import centre_view
+from bgsweep.data.order import spread_evenly
 from bgsweep.data.readable import readable
 from bgsweep.evaluation.examination import Examination
-from bgsweep.evaluation.listing import Listing, preprocessing_words, spread_evenly, squares
+from bgsweep.evaluation.listing import Listing, preprocessing_words, squares
 from bgsweep.evaluation.prepared import Prepared
 from bgsweep.evaluation.shifts import labelled_validation
 from bgsweep.evaluation.subject import Head, Yields, share, to_unit

@@ -14,6 +14,8 @@ from torchvision.transforms import functional as transform
 from bgsweep.config import Pictures
 from bgsweep.data import Image
 from bgsweep.data.digest import digest
+from bgsweep.data.files import is_junk
+from bgsweep.data.order import spread_evenly
 from bgsweep.errors import UserError, one_line
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -65,11 +67,6 @@ class Listing:
                 )
 
 
-def spread_evenly(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """At most so many of the numbers from 0 to `count` - 1."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
-
-
 def squares(settings: Pictures, border: int = 0) -> See:
     """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's pictures.
 
@@ -116,7 +113,7 @@ def class_folders(root: Path, wanted: int, like: str) -> list[Path]:
     Raises:
         UserError: there are not as many as the set has.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_junk(path.name))
     if len(folders) != wanted:
         raise UserError(f"{root}: {len(folders)} folders in it, expected {wanted} like {like}; unpack the set whole")
     return folders
@@ -136,5 +133,5 @@ def in_folders(name: str, folders: Sequence[Path], labels: Sequence[int]) -> Lis
 
 def pictures_in(folder: Path) -> list[Path]:
     """Picture files of a folder, sorted by name."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_junk(path.name))
     return sorted(files)

@@ -8,7 +8,8 @@ from typing import Any
 
 from bgsweep.config import Background
 from bgsweep.data.decode import UnreadableImage
-from bgsweep.data.folder import SUFFIXES, mask_name
+from bgsweep.data.files import SUFFIXES, images_among
+from bgsweep.data.folder import check_stems, mask_name
 from bgsweep.errors import UserError
 from bgsweep.masks.storage import FileStat, Tree
 from bgsweep.masks.worker import Outcome
@@ -47,7 +48,7 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
     """
     photographs = images.files()
     names = photographs_of(images, photographs)
-    _check_stems(images.place, names)
+    check_stems(images.place, names)
     found = masks.files()
 
     def fresh(name: str) -> bool:
@@ -66,7 +67,7 @@ def photographs_of(tree: Tree, files: Iterable[str]) -> list[str]:
     Raises:
         UserError: none is.
     """
-    names = [name for name in files if name.lower().endswith(SUFFIXES)]
+    names = images_among(tree.place, files)
     if not names:
         raise UserError(f"{tree.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
     return names
@@ -128,11 +129,3 @@ def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
         },
         "digest": hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
     }
-
-
-def _check_stems(place: str, names: Iterable[str]) -> None:
-    owners: dict[str, str] = {}
-    for name in names:
-        other = owners.setdefault(mask_name(name), name)
-        if other != name:
-            raise UserError(f"{place}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")

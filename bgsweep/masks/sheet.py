@@ -9,7 +9,8 @@ import numpy as np
 from bgsweep.augment.composite import Image, Mask, binarize, foreground_area
 from bgsweep.augment.picture import outlined, view_grid
 from bgsweep.data.decode import UnreadableImage, decode_image
-from bgsweep.data.folder import SUFFIXES, mask_name
+from bgsweep.data.files import images_among
+from bgsweep.data.folder import mask_name
 from bgsweep.errors import UserError
 from bgsweep.masks.cut import shrunk
 from bgsweep.masks.plan import HUGE, TINY
@@ -65,7 +66,7 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
         UserError: no photograph has a mask, or a mask is damaged or of another size.
     """
     present = masks.files()
-    photographs = [name for name in images.files() if name.lower().endswith(SUFFIXES)]
+    photographs = images_among(images.place, images.files())
     paired = [name for name in photographs if mask_name(name) in present]
     if not paired:
         raise UserError(f"{masks.place}: has no mask for any of the {len(photographs)} images of {images.place}")

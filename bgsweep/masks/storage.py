@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bgsweep.data.decode import UnreadableImage
-from bgsweep.errors import UserError, one_line
+from bgsweep.data.files import is_junk, read_file, walk
+from bgsweep.errors import UnreadableImage, UserError, one_line
 from bgsweep.places import filesystem, is_remote
 
 _PARTIAL = ".partial"
@@ -20,7 +20,7 @@ class FileStat(NamedTuple):
 
 
 class Tree(Protocol):
-    """Files by their path below a root, with forward slashes; those whose names begin with a dot are passed over."""
+    """Files by their path below a root, with forward slashes; hidden files and those of systems are passed over."""
 
     place: str
 
@@ -67,16 +67,12 @@ class LocalTree:
         self.place = str(root)
 
     def files(self) -> dict[str, FileStat]:
-        try:
-            return dict(sorted(self._scan(""))) if self.root.is_dir() else {}
-        except OSError as error:
-            raise UserError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+        if not self.root.is_dir():
+            return {}
+        return dict(sorted((name, _stat_of(entry)) for name, entry in walk(self.root)))
 
     def read(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(f"{self.root / name}: {error.strerror}") from error
+        return read_file(self.root / name)
 
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
@@ -96,17 +92,6 @@ class LocalTree:
         for path in self.root.rglob(f".*{_PARTIAL}"):
             path.unlink(missing_ok=True)
 
-    def _scan(self, below: str) -> Iterator[tuple[str, FileStat]]:
-        with os.scandir(self.root / below) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    yield from self._scan(f"{below}{entry.name}/")
-                elif entry.is_file():
-                    stat = entry.stat()
-                    yield below + entry.name, FileStat(stat.st_size, stat.st_mtime)
-
 
 class RemoteTree:
     """Files that pyarrow reaches. An object store shows an object only once it is complete; elsewhere it is renamed."""
@@ -118,7 +103,7 @@ class RemoteTree:
         self._renames = filesystem.type_name in ("local", "hdfs")
 
     def files(self) -> dict[str, FileStat]:
-        found = {name: stat for name, stat in self._scan() if not any(part[0] == "." for part in name.split("/"))}
+        found = {name: stat for name, stat in self._scan() if not any(map(is_junk, name.split("/")))}
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> bytes:
@@ -162,6 +147,14 @@ class RemoteTree:
             if info.type == FileType.File:
                 changed = info.mtime_ns / 1e9 if info.mtime_ns else 0.0
                 yield info.path.removeprefix(self._root).lstrip("/"), FileStat(info.size, changed)
+
+
+def _stat_of(entry: os.DirEntry[str]) -> FileStat:
+    try:
+        stat = entry.stat()
+    except OSError:  # a link that leads nowhere: whoever reads it is told
+        return FileStat(0, 0.0)
+    return FileStat(stat.st_size, stat.st_mtime)
 
 
 def _unwritable(path: str, reason: str) -> UserError:

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from bgsweep.data.decode import UnreadableImage, centre_view, cover, decode_image, decode_mask
+from bgsweep.data.decode import UnreadableImage, centre_view, cover, decode_image, decode_mask, upright_mask
 from bgsweep.data.embedded import ARCHIVE
 from bgsweep.data.sample import Image
 from bgsweep.errors import UserError
@@ -142,3 +142,40 @@ def test_cover_keeps_aspect_and_centre() -> None:
     covered = cover(square, 20, 40)
     assert covered.shape == (20, 40, 3)
     np.testing.assert_array_equal(covered, square[10:30])
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1.0])
+def test_floats_are_read_by_their_range(pixels: Image, scale: float) -> None:
+    gray = pixels[..., 0].astype(np.float32) * scale
+    image, _ = decode_image(encoded(PIL.Image.fromarray(gray), "TIFF"), "x")
+    np.testing.assert_array_equal(image, np.repeat(pixels[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 1000.0, np.nan])
+def test_floats_of_another_range_are_refused(pixels: Image, wrong: float) -> None:
+    gray = pixels[..., 0].astype(np.float32)
+    gray[3, 4] = wrong
+    with pytest.raises(UnreadableImage, match=r"^x\.tif: cannot be read \(pixels from .*\); replace or remove it$"):
+        decode_image(encoded(PIL.Image.fromarray(gray), "TIFF"), "x.tif")
+
+
+def test_eight_bits_in_a_file_of_sixteen_are_not_black(pixels: Image) -> None:
+    image, _ = decode_image(encoded(PIL.Image.fromarray(pixels[..., 0].astype(np.uint16)), "PNG"), "x")
+    np.testing.assert_array_equal(image, np.repeat(pixels[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_masks_of_the_stored_pixels_are_turned_like_their_images_where_sizes_say_so(
+    pixels: Image, orientation: int
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PIL.Image.fromarray(pixels), "PNG", exif=exif)
+    upright, _ = decode_image(data, "x.png")
+    stored = np.ascontiguousarray(pixels[..., 0])
+    assert stored.shape[0] != stored.shape[1]
+    turned = upright_mask(stored, data)
+    expected = upright[..., 0] if orientation >= 5 else stored
+    np.testing.assert_array_equal(turned, expected)
+    of_upright = np.ascontiguousarray(upright[..., 0])
+    np.testing.assert_array_equal(upright_mask(of_upright, data), of_upright)
