@@ -59,7 +59,12 @@ def _training_commands(parsers: Any) -> None:
 
     sweep = _command(parsers, "sweep", "search a file's space and register the best encoder", commands.sweep)
     _file_arguments(sweep, optional=True)
-    sweep.add_argument("--resume", metavar="NAME", help="go on with a sweep whose driver died, instead of a file")
+    sweep.add_argument(
+        "--resume",
+        metavar="NAME",
+        help="instead of a file: go on with a sweep whose driver died, or run its end again; key=value as in "
+        "docs/operations.md",
+    )
     sweep.add_argument("--name", help="of the sweep (default: the file's, the time and four letters)")
 
     plan = _command(parsers, "plan", "say what a sweep will cost, by simulating its scheduler", commands.plan)

@@ -26,12 +26,15 @@ def pretrain(options: argparse.Namespace) -> Result:
 
 
 def sweep(options: argparse.Namespace) -> Result:
-    if (options.file is None) == (options.resume is None):
-        raise UserError("sweep: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
+    words = [] if options.file is None else [str(options.file)]
     if options.resume is not None:
+        if any("=" not in word for word in words):
+            raise UserError(f"{words[0]}: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
         from bgsweep.sweep.sweep import resume
 
-        return resume(options.resume, _store(options))
+        return resume(options.resume, _store(options), [*words, *options.overrides])
+    if not words:
+        raise UserError("sweep: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)

@@ -14,8 +14,10 @@ import torch
 
 from bgsweep.config import METRICS, Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
+from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.evaluation import Report, check, final, online
+from bgsweep.errors import UserError
+from bgsweep.evaluation import Report, VariantSet, check, final, online
 from bgsweep.feed import RayFeed
 from bgsweep.models import ImageEncoder
 from bgsweep.places import Place, fetched
@@ -24,6 +26,7 @@ from bgsweep.training.encode import encode_with
 from bgsweep.training.loop import Diverged, initial_method
 
 CHECKPOINT_FILE = "state.pt"
+_LOOKED_AT = 5000  # test images, in less than a minute; of larger sets the evaluation itself finds what is wrong
 
 
 class Run:
@@ -185,9 +188,35 @@ def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Re
     return final(encode, splits, file.evaluate, trained.experiment.views.size)
 
 
+def check_final(file: SweepFile) -> None:
+    """Refuse before a sweep's first trial what `judge` would meet after its last.
+
+    Raises:
+        UserError: there are no classes, or the test images or their masks cannot be used.
+    """
+    splits = open_splits(file.experiment.data)
+    if not splits.train.classes:
+        raise UserError(
+            f"{splits.train.name}: a sweep judges its best encoder by accuracy, which needs images in class folders; "
+            "without classes use `bgsweep pretrain`"
+        )
+    test = splits.test
+    if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
+        VariantSet(test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+
+
+def checkpoint_bytes(run: Run | SeededRun) -> int:
+    """About how large a checkpoint of a run becomes, the optimiser's averages included."""
+    runs = run.runs if isinstance(run, SeededRun) else [run]
+    method = runs[0].training.method
+    kept: int = sum(value.nbytes for value in method.state_dict().values())
+    trained: int = sum(value.nbytes for value in method.parameters() if value.requires_grad)
+    return len(runs) * (kept + trained * (2 if runs[0].experiment.optimizer.name == "adamw" else 1))
+
+
 def threads(cpus: float) -> None:
     """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(max(1, min(int(cpus), usable_cores())))
     cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
     keep_freed_memory()
 

@@ -6,6 +6,7 @@ skipped where that is absent. No row may end in a traceback or let a library spe
 """
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,8 +151,147 @@ IMAGES = [
     ),
 ]
 
+REMOVE = "space: {background.remove: {uniform: [0, 0.5]}}"
+
+
+def space(id: str, text: str, code: int, says: str, never: str = r"(?!)") -> Situation:
+    """A sweep of four epochs with other lines, looked at by `bgsweep plan`."""
+
+    def make(folder: Path) -> None:
+        own = "" if "experiment:" in text else "experiment: {training: {epochs: 4}}\n"
+        (folder / "mine.yaml").write_text(own + text)
+
+    return Situation(id, make, "plan mine.yaml --gpus 1 --epoch-seconds 1", code, says, never)
+
+
+def named(name: str) -> Callable[[Path], None]:
+    """A sweep's file of this name."""
+
+    def make(folder: Path) -> None:
+        (folder / name).write_text(f"experiment: {{training: {{epochs: 4}}}}\n{REMOVE}\n")
+
+    return make
+
+
+WELL = r"GPU-hours"
+
 # Files, keys and stores of a sweep.
-SWEEPS: list[Situation] = []
+SWEEPS = [
+    space("nothing searched", "space:\nsearch: {trials: 2}", 0, WELL),
+    space(
+        "empty sections", "search:\nevaluate:\nregister:\nexperiment: {training: {epochs: 4}, data: , views: }", 0, WELL
+    ),
+    space(
+        "key twice",
+        f"experiment: {{seed: 1}}\nexperiment: {{seed: 2}}\n{REMOVE}",
+        2,
+        r"line 2: the key `experiment`.*line 1",
+    ),
+    space("key twice, deeper", "search:\n  trials: 4\n  seed: 1\n  trials: 8", 2, r"line 5: the key `trials`.*line 3"),
+    space(
+        "registered name with a slash",
+        f"{REMOVE}\nregister: {{name: team/encoder}}",
+        2,
+        r"register\.name: .* leave out /",
+    ),
+    space("registered name with an @", f"{REMOVE}\nregister: {{name: a@b}}", 2, r"register\.name: .* leave out /"),
+    space("no registered name", f"{REMOVE}\nregister: {{name: ''}}", 2, r"register\.name: "),
+    space("registered name with an apostrophe", f'{REMOVE}\nregister: {{name: "Ann\'s encoder"}}', 0, WELL),
+    space("alias v1", f"{REMOVE}\nregister: {{alias: v1}}", 2, r"register\.alias: .*latest"),
+    space("alias latest", f"{REMOVE}\nregister: {{alias: Latest}}", 2, r"register\.alias: .*latest"),
+    space("alias challenger", f"{REMOVE}\nregister: {{alias: challenger}}", 2, r"register\.alias: challenger"),
+    space("alias with a space", f"{REMOVE}\nregister: {{alias: my best}}", 2, r"register\.alias: an alias consists"),
+    space(
+        "range over a whole number",
+        "space: {encoder.width: {uniform: [4, 8]}}",
+        2,
+        r"encoder\.width: .*quniform: \[4, 8, 1\]",
+    ),
+    space(
+        "log range over a whole number", "space: {method.queue_size: {loguniform: [256, 65536]}}", 2, r"whole numbers"
+    ),
+    space("broken steps over a whole number", "space: {encoder.width: {quniform: [8, 32, 0.5]}}", 2, r"whole numbers"),
+    space(
+        "steps over a whole number",
+        "experiment: {encoder: {name: resnet10}}\nspace: {encoder.width: {quniform: [8, 32, 8]}}",
+        0,
+        WELL,
+    ),
+    space(
+        "ranges that cross",
+        "space: {background.min_area: {uniform: [0.5, 0.9]}, background.max_area: {uniform: [0.1, 1]}}",
+        2,
+        r"\d+ of 300 draws cannot be trained, such as background\.min_area=.* above the upper bound",
+    ),
+    space(
+        "steps that miss the multiple",
+        "experiment: {training: {batch_size: 32}, method: {queue_size: 64}}\n"
+        "space: {training.batch_size: {quniform: [32, 64, 16]}}",
+        2,
+        r"draws cannot be trained, such as training\.batch_size=48: method\.queue_size 64 is not a multiple",
+    ),
+    space(
+        "1e-3 everywhere",
+        """\
+experiment: {optimizer: {lr: 1e-3}, training: {epochs: 4}}
+space: {optimizer.lr: {loguniform: [1e-4, 1e-1]}, points: [{optimizer.lr: 1e-2}]}""",
+        0,
+        WELL,
+    ),
+    space("1e-3 as a choice", "space: {optimizer.lr: {choice: [1e-4, 1E-3, .1e-1]}}", 0, WELL),
+    space(
+        "a point that is a word",
+        f"{REMOVE[:-1]}, points: [{{background.remove: high}}]}}",
+        2,
+        r"points\[0\].*'high' lies outside",
+    ),
+    space(
+        "a point that is a pair",
+        f"{REMOVE[:-1]}, points: [{{background.remove: [0.1, 0.2]}}]}}",
+        2,
+        r"points\[0\].*lies outside",
+    ),
+    space("a point that is nothing", f"{REMOVE[:-1]}, points: [null]}}", 2, r"space\.points\.0: "),
+    space(
+        "the experiment's own pair",
+        f"experiment: {{background: {{remove: [0.1, 0.3]}}}}\n{REMOVE[:-1]}, points: [{{}}]}}",
+        0,
+        WELL,
+    ),
+    space("a list for a distribution", "space: {background.remove: [0, 0.5]}", 2, r"space\.background\.remove: "),
+    space("a log range from 0", "space: {optimizer.weight_decay: {loguniform: [0, 0.1]}}", 2, r"greater than 0"),
+    space("grace longer than the run", f"{REMOVE}\nsearch: {{trials: 4, grace_epochs: 50}}", 0, WELL),
+    space("choice of null", "experiment: {data: {masks: null}}\nspace: {data.resize: {choice: [null, 64]}}", 0, WELL),
+    space("choice of pairs", "space: {views.scale: {choice: [[0.2, 1.0], [0.08, 1.0]]}}", 0, WELL),
+    space("choice of numbers and pairs", "space: {background.remove: {choice: [0.1, [0.1, 0.3]]}}", 0, WELL),
+    space(
+        "choice of sections", "space: {data.shortcut: {choice: [null, {rho: 0.5}]}}", 2, r"data\.shortcut: a section"
+    ),
+    space(
+        "choice of batches",
+        "experiment: {method: {queue_size: 1024}}\nspace: {training.batch_size: {choice: [48, 64]}}",
+        2,
+        r"multiple",
+    ),
+    space(
+        "a step that does not divide",
+        "space: {background.min_area: {quniform: [0, 0.25, 0.1]}}\nsearch: {trials: 6}",
+        0,
+        WELL,
+    ),
+    space("not YAML", "space: {a: [}", 2, r"mine\.yaml: not valid YAML: line 2: "),
+    space("a date that is none", "name: 2026-13-45", 2, r"not valid YAML: month"),
+    space("a value within itself", "space: &a {points: [*a]}", 2, r"contains itself"),
+    space("brackets without end", "space: " + "[" * 2000, 2, r"nested deeper"),
+    space("half a character", 'name: "\\ud800"', 2, r"not valid YAML"),
+    space("a NUL", 'experiment: {data: {images: "a\\0b"}}', 2, r"NUL"),
+    space("a name with a space", "name: my sweep", 2, r"name: use letters.*my sweep"),
+    Situation(
+        "a file's name with a space", named("my sweep.yaml"), "plan 'my sweep.yaml' --gpus 1 --epoch-seconds 1", 0, WELL
+    ),
+    Situation("a file's name of dots", named("...yaml"), "plan ...yaml --gpus 1 --epoch-seconds 1", 0, WELL),
+    Situation("a file's name in Greek", named("πείραμα.yaml"), "plan πείραμα.yaml --gpus 1 --epoch-seconds 1", 0, WELL),
+]
 
 TABLE = IMAGES + SWEEPS
 
@@ -181,7 +321,7 @@ def test_situation(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     row.make(tmp_path)
-    words = row.command.split()
+    words = shlex.split(row.command)
     if words[0] in ("pretrain", "sweep", "evaluate", "doctor"):
         shutil.copytree(empty_store, tmp_path / "store")
         words += ["--store", "store"]

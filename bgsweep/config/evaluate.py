@@ -1,8 +1,9 @@
 """How encoders are judged, and under which name the best one is registered."""
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bgsweep.config.section import Count, Positive, Section
 
@@ -46,3 +47,32 @@ class Register(Section):
 
     name: str = "bgsweep-encoder"
     alias: str = "champion"
+
+    @field_validator("name")
+    @classmethod
+    def _fits_a_model_uri(cls, name: str) -> str:
+        """MLflow itself refuses `/` and `:` only, but finds no ``models:/NAME@ALIAS`` with the others."""
+        if not re.fullmatch(r"[^/:@?#%\x00-\x1f]{1,250}", name) or name != name.strip() or name in (".", ".."):
+            raise ValueError("MLflow's registry takes no such name; leave out / : @ ? # % and spaces around it")
+        if name.startswith("m-"):
+            raise ValueError("MLflow takes names that begin with m- for ids of logged models; choose another")
+        return name
+
+    @field_validator("alias")
+    @classmethod
+    def _free(cls, alias: str) -> str:
+        check_alias(alias)
+        if alias == CHALLENGER:
+            raise ValueError(f"{CHALLENGER} is what winners get that do not become champion; choose another")
+        return alias
+
+
+CHALLENGER = "challenger"
+
+
+def check_alias(alias: str) -> None:
+    """Raise `ValueError` for what MLflow does not take as an alias of a version."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias):
+        raise ValueError("an alias consists of letters, digits, `_` and `-`")
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise ValueError("MLflow keeps `latest` and v1, v2, ... for itself; choose another alias, such as champion")

@@ -2,9 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,6 +19,19 @@ class Section(BaseModel):
     """A frozen mapping of the YAML file; a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        """A section whose lines are all left out, such as ``search:`` by itself, has its defaults."""
+        if not isinstance(value, dict):
+            return value
+        names = {field.alias or name for name, field in cls.model_fields.items() if _is_section(field.annotation)}
+        return {key: item for key, item in value.items() if item is not None or key not in names}
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

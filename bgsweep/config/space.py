@@ -1,6 +1,8 @@
 """The space around an experiment: distributions of its dotted keys, which may depend on other keys' values."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from random import Random
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -58,8 +60,26 @@ class Distribution(Section):
 
     def contains(self, value: Any) -> bool:
         """Whether a fixed point may have this value."""
-        bounds = self.bounds
-        return bounds[0] <= value <= bounds[1] if bounds is not None else value in (self.options or ())
+        if self.bounds is None:
+            return value in (self.options or ())
+        low, high = self.bounds
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+    def draw(self, random: Random) -> Any:
+        """A value by Python's generator; a sweep's own draws are its searcher's."""
+        if self.bounds is None:
+            return random.choice(self.options or ())
+        low, high = self.bounds
+        if self.loguniform:
+            return min(max(math.exp(random.uniform(math.log(low), math.log(high))), low), high)
+        return self.on_step(random.uniform(low, high))
+
+    def on_step(self, value: float) -> float:
+        """The nearest value that `quniform` allows; without it any value is allowed."""
+        if self.quniform is None:
+            return value
+        low, high, step = self.quniform
+        return low + step * min(round((value - low) / step), math.floor((high - low) / step + 1e-9))
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether the key is searched where other keys have these values."""
@@ -148,6 +168,13 @@ class Space(Section):
         for key, wanted in distribution.when.items():
             origin = next(each for each in self.parameters[key] if wanted[0] in (each.options or ()))
             values |= {**self.conditions(origin), key: wanted[0]}
+        return values
+
+    def draw(self, random: Random) -> dict[str, Any]:
+        """A point of the space, drawn without learning from earlier ones."""
+        values: dict[str, Any] = {}
+        for key, _, distribution in self.walk(values):
+            values[key] = distribution.draw(random)
         return values
 
     def distributions(self) -> Iterator[Distribution]:

@@ -1,12 +1,13 @@
 """One YAML file: reading it, overriding it, and saying what is wrong with it in one line."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Self, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from bgsweep.config.evaluate import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
@@ -16,20 +17,28 @@ from bgsweep.config.search import Search
 from bgsweep.config.section import NAME_PATTERN, Section, nearest
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
-from bgsweep.errors import UserError, one_line, without_password
+from bgsweep.config.yaml_file import parse_yaml, read_yaml
+from bgsweep.errors import UserError, without_password
+
+_DRAWS = 300
 
 
 class SweepFile(Section):
     """What one YAML file says: the fixed experiment, the space around it, and how to search, judge and register."""
 
-    name: str = Field(
-        "bgsweep", pattern=NAME_PATTERN, description="of the sweep; file name by default"
-    )
+    name: str = Field("bgsweep", description="of the sweep; file name by default")
     experiment: Experiment = Experiment()
     space: Space = Space()
     search: Search = Search()
     evaluate: Evaluate = Evaluate()
     register_as: Register = Field(Register(), alias="register")
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError("use letters, digits, `_`, `.` and `-` only, beginning with a letter or digit")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -43,6 +52,7 @@ class SweepFile(Section):
         for key, distributions in self.space.parameters.items():
             _known_key(key)
             for distribution in distributions:
+                self._check_whole(key, distribution)
                 self._check_method(key, distribution)
         for key in sorted(self.space.parameters, key=lambda key: not self.space.depends(key)):
             self._check_key(key)
@@ -78,6 +88,14 @@ class SweepFile(Section):
         if not tried:
             raise ValueError(f"space.{key}: its `when` is never met")
 
+    @staticmethod
+    def _check_whole(key: str, distribution: Distribution) -> None:
+        low, high, step = distribution.quniform or (0.5, 0.5, 0.5)
+        if _is_whole(key) and distribution.bounds and not (low.is_integer() and step.is_integer()):
+            low, high = distribution.bounds
+            example = f"quniform: [{math.ceil(low)}, {math.floor(high)}, 1]"
+            raise ValueError(f"space.{key}: takes whole numbers only; use `{example}` or a `choice`")
+
     def _check_method(self, key: str, distribution: Distribution) -> None:
         """A method's own key must say so where other methods are tried too."""
         section, _, leaf = key.rpartition(".")
@@ -101,7 +119,7 @@ class SweepFile(Section):
             raise ValueError(f"{place}: {error}") from error
         for key, _, distribution in self.space.walk(values):
             if key in point and not distribution.contains(point[key]):
-                raise ValueError(f"{place}.{key}: {point[key]} lies outside its distribution")
+                raise ValueError(f"{place}.{key}: {point[key]!r} lies outside its distribution")
         self._try(place, values)
 
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
@@ -162,10 +180,39 @@ class SweepFile(Section):
                 )
 
     def _try(self, place: str, values: dict[str, Any]) -> None:
+        if reason := self.refusal(values):
+            raise ValueError(f"{place}: {reason}")
+
+    def refusal(self, values: dict[str, Any]) -> str:
+        """Why a trial cannot have these values; an empty text where it can."""
         try:
             self.experiment.with_values(values)
         except ValidationError as error:
-            raise ValueError(f"{place}: {_reason(error)}") from error
+            return _reason(error)
+        return ""
+
+    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values with whole numbers as such where a key takes only those: searchers draw floats."""
+        return {
+            key: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(key) else value
+            for key, value in values.items()
+        }
+
+    def check_draws(self) -> None:
+        """Refuse a space with draws that no trial can have, as far as some hundred draws show it.
+
+        Raises:
+            UserError: the share of such draws, with an example.
+        """
+        random = Random(self.search.seed)
+        draws = [self.space.draw(random) for _ in range(_DRAWS if self.space.parameters else 0)]
+        refused = [values for values in draws if self.refusal(values)]
+        if refused:
+            example = ", ".join(f"{key}={_short(value)}" for key, value in refused[0].items())
+            raise UserError(
+                f"space: {len(refused)} of {_DRAWS} draws cannot be trained, such as {example}: "
+                f"{self.refusal(refused[0])}; choose ranges whose values go together, or tell them apart by `when`"
+            )
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -176,8 +223,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     """
     path = Path(path)
     tree = _mapping(path, "experiment")
-    tree.setdefault("name", path.stem)
-    return resolve(tree, overrides, str(path))
+    tree.setdefault("name", re.sub("[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("_.-") or "bgsweep")
+    file = resolve(tree, overrides, str(path))
+    try:
+        file.check_draws()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return file
 
 
 def load_suite(path: Path) -> SuiteFile:
@@ -193,12 +245,7 @@ def load_suite(path: Path) -> SuiteFile:
 
 
 def _mapping(path: Path, section: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from error
+    tree = read_yaml(path)
     if tree is not None and not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with `{section}:` at its top, found {type(tree).__name__}")
     return tree or {}
@@ -244,10 +291,7 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     path = [part for part in key.split(".") if part]
     if not equals or not path:
         raise UserError(f"{override!r}: an override is written key=value, e.g. background.remove=0.3")
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: the value is not valid YAML") from error
+    return path, parse_yaml(text, override)
 
 
 def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
@@ -272,6 +316,19 @@ def _known_key(key: str) -> None:
         raise ValueError(
             f"space.{key}: a section, not a single value; name one of its keys: {', '.join(_fields(model))}"
         )
+
+
+def _is_whole(key: str) -> bool:
+    """Whether a key's values are whole numbers."""
+    model: Any = Experiment
+    for part in key.split("."):
+        model = _fields(model).get(part)
+    kinds = {model, *get_args(model)}
+    return int in kinds and float not in kinds
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _fields(annotation: Any) -> dict[str, Any]:

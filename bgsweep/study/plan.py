@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from bgsweep.config import Experiment, SweepFile, load
 from bgsweep.config.section import Probability, Section
-from bgsweep.errors import UserError, one_line
+from bgsweep.config.yaml_file import read_yaml
+from bgsweep.errors import UserError
 
 NONE = "none"
 FormName = Literal["mild", "quick", "gpu"]
@@ -71,9 +71,7 @@ def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ())
         UserError: one line of what is wrong with it.
     """
     try:
-        file = StudyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
+        file = StudyFile.model_validate(read_yaml(path))
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error

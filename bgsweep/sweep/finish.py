@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.errors import UserError, one_line
 from bgsweep.places import below
 from bgsweep.sweep.journal import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
@@ -35,10 +36,21 @@ def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
     Returns:
         ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, and ``model``
         (``name``, ``version``, ``alias``, ``reason``): plain values.
+
+    Raises:
+        UserError: it failed, for whatever reason; that costs no trial.
     """
     tracker.flush(PATIENCE)
     task = ray.remote(num_cpus=file.search.cpus, num_gpus=file.search.gpus)(_crown)
-    verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
+    try:
+        verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from error
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(f"the evaluation at the end failed: {last}") from error
+    except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
+        raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
     return verdict
 
 
@@ -51,6 +63,8 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     threads(file.search.cpus)
     tracker = Tracker(address, file.name)
     for record in ending.records:
+        if file.refusal(record.params):
+            continue  # it was never trained
         log_inputs(tracker, record.run_id, trial_file(tree, record.params))
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():

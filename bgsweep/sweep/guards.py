@@ -11,9 +11,25 @@ from typing import Any
 import ray
 from ray.tune.experiment import Trial
 
+from bgsweep.errors import UserError
 from bgsweep.sweep.proposals import trial_name
 
 _RESERVE = 64 * 2**20  # bytes
+
+
+def check_room(folder: Path, checkpoint: int, trials: int) -> None:
+    """Refuse a sweep whose checkpoints do not fit on the disk; each trial keeps one, of ``checkpoint`` bytes.
+
+    Raises:
+        UserError: they do not.
+    """
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    free, needed = shutil.disk_usage(above).free, checkpoint * trials + _RESERVE
+    if needed > free:
+        raise UserError(
+            f"{folder}: the checkpoints of {trials} trials, {checkpoint / 2**20:.0f} MiB each, do not fit into the "
+            f"{free / 2**30:.1f} GiB that are free; make room, name a --store on a larger disk, or lower search.trials"
+        )
 
 
 class Disk:

@@ -12,7 +12,7 @@ from bgsweep.places import uri_of
 from bgsweep.sweep.guards import Disk, Hangs
 from bgsweep.sweep.journal import Event, Journal, Status, TrialRecord
 from bgsweep.sweep.progress import Progress, shorten
-from bgsweep.sweep.proposals import FIXED, VALUES, trial_name
+from bgsweep.sweep.proposals import FIXED, NUMBER, VALUES, name_of, trial_name
 from bgsweep.tracking import Tracker
 
 
@@ -152,16 +152,29 @@ class Monitor(Callback):
         name = trial_name(trial)
         if name in self._runs:
             return self.records[name]
-        values, fixed = trial.config[VALUES], trial.config[FIXED]
-        digest = self.file.experiment.with_values(values).digest
-        record = self.records[name] = TrialRecord(name, values, fixed, digest, "")
+        digest = self.file.experiment.with_values(trial.config[VALUES]).digest
+        return self._begin(TrialRecord(name, trial.config[VALUES], trial.config[FIXED], digest, ""))
+
+    def _begin(self, record: TrialRecord) -> TrialRecord:
+        self.records[record.id] = record
         self._open(record)
         self.journal.write("started", trial=record.public())
         return record
 
+    def refuse(self, config: dict[str, Any], reason: str) -> None:
+        """Record a proposal that cannot be trained as a failed trial."""
+        name = name_of(config[NUMBER])
+        record = self.records.get(name) or self._begin(TrialRecord(name, config[VALUES], config[FIXED], "", ""))
+        record.error = f"its values do not go together: {reason}"
+        self.tracker.set_tag(self._runs[name], "bgsweep.error", record.error)
+        self.progress.note(f"{name} failed for good: {record.error}")
+        self.end(name, "failed")
+
     def _open(self, record: TrialRecord) -> None:
         # MLflow's parameters cannot change: they are what the trial began with.
-        experiment = self.file.experiment.with_values(record.lineage[0]["before"] if record.lineage else record.params)
+        values = record.lineage[0]["before"] if record.lineage else record.params
+        valid = not self.file.refusal(values)
+        experiment = self.file.experiment.with_values(values) if valid else self.file.experiment
         seeds = range(experiment.seed, experiment.seed + self.file.search.seeds)
         tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
         if record.fixed:

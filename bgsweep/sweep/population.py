@@ -18,6 +18,7 @@ from bgsweep.sweep.proposals import CHECKPOINT, FIXED, VALUES, trial_name
 
 QUANTILE, RESAMPLE = 0.25, 0.25
 FACTORS = (0.8, 1.2)
+_TRIES = 20
 
 Exchange = dict[str, Any]
 """``id`` of the trial that takes over, its ``donor``, its new ``values``, the ``checkpoint`` that it goes on from."""
@@ -106,9 +107,7 @@ class Population(FIFOScheduler):
         self._end += self.file.search.perturb_epochs
 
     def _take_over(self, trial: Any, donor: Any, draw: random.Random, place: Path) -> Exchange:
-        name, values = trial_name(trial), dict(donor.config[VALUES])
-        for key, (distribution,) in self.file.space.parameters.items():
-            values[key] = explore(values[key], distribution, draw)
+        name, values = trial_name(trial), self._explored(donor.config[VALUES], draw)
         copy = place / name
         shutil.rmtree(copy, ignore_errors=True)  # of a driver that died before it told of it
         shutil.copytree(donor.checkpoint.path, copy)
@@ -119,6 +118,16 @@ class Population(FIFOScheduler):
         )
         return {"id": name, "donor": trial_name(donor), "values": values, "checkpoint": str(copy)}
 
+    def _explored(self, values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+        """Values near a donor's; the donor's own where none of some tries go together."""
+        for _ in range(_TRIES):
+            found = dict(values)
+            for key, (distribution,) in self.file.space.parameters.items():
+                found[key] = explore(values[key], distribution, draw)
+            if not self.file.refusal(found):
+                return self.file.typed(found)
+        return dict(values)
+
 
 def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
     """A value a little away from another: drawn anew, a fifth more or less, or the next of the options."""
@@ -128,14 +137,7 @@ def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
         if anew or value not in options:
             return draw.choice(options)
         return options[min(max(options.index(value) + draw.choice((-1, 1)), 0), len(options) - 1)]
+    if anew or not isinstance(value, int | float):  # a pair, one value for each view, is the experiment's own
+        return distribution.draw(draw)
     low, high = distribution.bounds or (0.0, 0.0)
-    if not anew:
-        found = value * draw.choice(FACTORS)
-    elif distribution.loguniform:
-        found = math.exp(draw.uniform(math.log(low), math.log(high)))
-    else:
-        found = draw.uniform(low, high)
-    if distribution.quniform:
-        step = distribution.quniform[2]
-        found = low + step * round((found - low) / step)
-    return min(max(found, low), high)
+    return min(max(distribution.on_step(value * draw.choice(FACTORS)), low), high)

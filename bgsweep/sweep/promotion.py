@@ -5,12 +5,13 @@ from typing import Any
 
 from bgsweep.assess import from_mlflow
 from bgsweep.config import SweepFile
+from bgsweep.config.evaluate import CHALLENGER
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
 from bgsweep.evaluation.interval import paired
 from bgsweep.run import Trained, judge
 from bgsweep.tracking import Tracker
-from bgsweep.tracking.registry import CHALLENGER, holder
+from bgsweep.tracking.registry import holder
 
 RESAMPLINGS = 10_000
 

@@ -1,6 +1,7 @@
 """Who says what the next trial is: fixed points first, then a grid or an Optuna sampler (TPE or random)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,13 +23,23 @@ class Proposals(Searcher):
 
     ``past`` is what happened in the sweep before its driver died: it is told again, in its order, so that the sampler
     draws on as if nothing had been; the trials that were running come first.
+
+    ``refuse`` is told of each configuration whose values no trial can have, with the reason; the next one is proposed
+    in its place. Without it such values are proposed like others.
     """
 
-    def __init__(self, file: SweepFile, past: Sequence[Event] = (), journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        file: SweepFile,
+        past: Sequence[Event] = (),
+        journal: Journal | None = None,
+        refuse: Callable[[dict[str, Any], str], None] | None = None,
+    ) -> None:
         signs = file.search.signs
         super().__init__(None, None)  # Tune's own bookkeeping knows one metric only
         self.file = file
         self.journal = journal
+        self._refuse = refuse
         self._points = [*fixed_points(file), *_grid(file)]
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in signs.values()]
@@ -40,15 +51,19 @@ class Proposals(Searcher):
         self._unfinished = self._replay(past)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if self._unfinished:
-            found: dict[str, Any] | None = self._unfinished.pop(0)
-        else:
-            found = self._next()
-            if found is not None and self.journal is not None:
-                self.journal.write("proposed", id=name_of(found[NUMBER]), values=found[VALUES])
-        if found is None:
-            return Searcher.FINISHED
-        self._names[trial_id] = name_of(found[NUMBER])
+        while (found := self._unfinished.pop(0) if self._unfinished else self._proposed()) is not None:
+            self._names[trial_id] = name_of(found[NUMBER])
+            reason = self.file.refusal(found[VALUES]) if self._refuse else ""
+            if not (self._refuse and reason):
+                return found
+            self._refuse(found, reason)
+            self._tell(self._names[trial_id], None)
+        return Searcher.FINISHED
+
+    def _proposed(self) -> dict[str, Any] | None:
+        found = self._next()
+        if found is not None and self.journal is not None:
+            self.journal.write("proposed", id=name_of(found[NUMBER]), values=found[VALUES])
         return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -75,11 +90,14 @@ class Proposals(Searcher):
 
     def _ask(self, index: int) -> dict[str, Any]:
         """Draw a trial's values, each key after those that it depends on."""
-        trial = self._asked[name_of(index)] = self._study.ask()
         values: dict[str, Any] = {}
-        for key, number, distribution in self.file.space.walk(values):
-            values[key] = _draw(trial, self._drawn(key, number), distribution)
-        return values
+        with warnings.catch_warnings():
+            # Optuna warns of lists among a choice's options, and of a range that its step does not divide; both work.
+            warnings.simplefilter("ignore", UserWarning)
+            trial = self._asked[name_of(index)] = self._study.ask()
+            for key, number, distribution in self.file.space.walk(values):
+                values[key] = _draw(trial, self._drawn(key, number), distribution)
+        return self.file.typed(values)
 
     def _drawn(self, key: str, number: int) -> str:
         """What Optuna calls a key, which has a name for each of its distributions."""

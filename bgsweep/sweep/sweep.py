@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from bgsweep.session import ray_session
 from bgsweep.sweep.fair import Fair, Share
 from bgsweep.sweep.finish import Ending, crown
 from bgsweep.sweep.front import best_of, pareto
-from bgsweep.sweep.guards import Disk
+from bgsweep.sweep.guards import Disk, check_room
 from bgsweep.sweep.journal import (
     Event,
     Journal,
@@ -54,6 +54,9 @@ from bgsweep.sweep.scheduler import build_scheduler
 from bgsweep.sweep.trial import WAITING_CPUS, dump, set_up, trainable
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.provenance import owner
+from bgsweep.tracking.registry import open_registered_model
+
+_END_ERROR = "end_error.txt"
 
 
 def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, Any]:
@@ -82,16 +85,50 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
         return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
 
 
-def resume(name: str, store: Place) -> dict[str, Any]:
-    """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does."""
+def resume(name: str, store: Place, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does.
+
+    Args:
+        overrides: other settings, ``key=value``, of what does not change the search: how trials run, the evaluation
+            at the end once all trials have ended, and the registry. With some, the end of a sweep that has come to it
+            is run again.
+    """
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
-        if manifest.get("result"):
-            raise UserError(f"{name}: the sweep has come to its end; there is nothing to resume")
+        if manifest.get("result") and not overrides:
+            raise UserError(
+                f"{name}: the sweep has come to its end; there is nothing to resume. To evaluate and register its best "
+                f"trial again, name other settings: `bgsweep sweep --resume {name} register.name=OTHER`"
+            )
         if alive(folder, manifest):
             raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
+        _check_changes(name, folder, overrides)
         forget_stop(folder, store)
-        return _conduct(resolve(manifest["file"]), folder, store, tracking_uri(store), manifest["parent"])
+        file = resolve(manifest["file"], overrides, name)
+        return _conduct(file, folder, store, tracking_uri(store), manifest["parent"])
+
+
+# Settings of how trials run, which neither their values nor their results depend on.
+_OF_RUNNING = {"cpus", "gpus", "concurrent", "wait_minutes", "max_failures", "hang_minutes"}
+
+
+def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
+    """Refuse other settings that would make a sweep's trials differ among one another."""
+    running = [record for record in fold(read_journal(folder)).values() if record.status == "running"]
+    for override in overrides:
+        section, _, rest = override.partition("=")[0].partition(".")
+        if section == "register" or (section == "search" and rest in _OF_RUNNING):
+            continue
+        if section != "evaluate":
+            raise UserError(
+                f"{override}: cannot change within sweep {name}, whose trials could no longer be compared; start a new "
+                f"sweep, or change register.*, evaluate.* or search.{', search.'.join(sorted(_OF_RUNNING))} only"
+            )
+        if running:
+            raise UserError(
+                f"{override}: cannot change before all trials of {name} have ended, {len(running)} have not; resume it "
+                "without this first"
+            )
 
 
 def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str | None) -> dict[str, Any]:
@@ -109,7 +146,11 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
         share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm)
         first = _first_set_up(file)
         tracker = opened.enter_context(Tracker(uri, file.name))  # takes as long, meanwhile
-        _refuse_early(first)
+        checkpoint = _refuse_early(first)
+        open_registered_model(tracker, file.register_as.name)
+        if not is_remote(store):
+            ended = sum(record.status != "running" for record in fold(past).values())
+            check_room(folder, checkpoint, total_trials(file) - ended)
         parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
         start = past[0]["time"] if past else time.time()
         said = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
@@ -132,7 +173,7 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
             result = {
                 "sweep": folder.name,
                 "tracking_uri": without_password(uri),
-                **_result(file, folder.name, parent, list(monitor.records.values()), tracker, progress),
+                **_result(file, folder, parent, list(monitor.records.values()), tracker, progress),
             }
             log_page(folder, manifest | {"result": result}, tracker)
             write_manifest(folder, manifest | {"result": result})
@@ -140,14 +181,21 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
 
 
 def _result(
-    file: SweepFile, name: str, parent: str, found: list[TrialRecord], tracker: Tracker, progress: Progress
+    file: SweepFile, folder: Path, parent: str, found: list[TrialRecord], tracker: Tracker, progress: Progress
 ) -> dict[str, Any]:
     """What the ended trials have come to, the best one being judged and registered."""
     records = sorted(found, key=lambda record: by_number(record.id))
     front = pareto(records, file.search.signs)
-    ending = Ending(name, parent, records, _best(file, records, front), _baseline(records))
+    ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
     progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
-    verdict = crown(file, tracker, ending)
+    try:
+        verdict = crown(file, tracker, ending)
+    except UserError as error:
+        (folder / _END_ERROR).write_text(f"{error.__cause__ or error}\n", encoding="utf-8", errors="replace")
+        raise UserError(
+            f"{error} (in full: {folder / _END_ERROR}); all trials are kept: run the end again with `bgsweep sweep "
+            f"--resume {folder.name}`, where needed with other settings such as register.name=OTHER"
+        ) from error
     result = {"trials": [record.public() for record in records], **verdict}
     if len(file.search.metrics) > 1:
         result["pareto"] = [
@@ -188,14 +236,15 @@ def _first_set_up(file: SweepFile) -> Any:
     return ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up).remote(dump(file))
 
 
-def _refuse_early(first: Any) -> None:
-    """Wait for the trial that is set up first.
+def _refuse_early(first: Any) -> int:
+    """Wait for the trial that is set up first; give the bytes of its checkpoints.
 
     Raises:
         UserError: the trial's own.
     """
     try:
-        ray.get(first)
+        size: int = ray.get(first)
+        return size
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
@@ -225,7 +274,13 @@ def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: l
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(file):
         return
-    proposals = Proposals(file, past, monitor.journal)
+
+    def refuse(config: dict[str, Any], reason: str) -> None:
+        monitor.refuse(config, reason)
+        if isinstance(scheduler, Population):  # which waits for all its members
+            scheduler.size -= 1
+
+    proposals = Proposals(file, past, monitor.journal, refuse)
     # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
     ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says

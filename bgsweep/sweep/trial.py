@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.errors import UserError
 from bgsweep.places import Place, below, fetched
 from bgsweep.pretrain import train
 from bgsweep.sweep.proposals import CHECKPOINT, VALUES
@@ -84,12 +85,26 @@ def trainable(file: SweepFile, place: Place) -> Any:
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
 
-def set_up(tree: dict[str, Any]) -> None:
-    """Build the experiment without training it; raises `UserError` for what every trial would meet at once."""
-    from bgsweep.run import start
+def set_up(tree: dict[str, Any]) -> int:
+    """Build the experiment without training it; give the bytes that the checkpoint of one trial takes at most.
+
+    Raises:
+        UserError: what every trial would meet at once, or the evaluation at the sweep's end.
+    """
+    from bgsweep.run import check_final, checkpoint_bytes, start
+    from bgsweep.training.loop import initial_method
 
     file = resolve(tree)
-    start(file, file.search.seeds)
+    run = start(file, file.search.seeds)
+    check_final(file)
+    if "encoder.name" in file.space.parameters:
+        for name in file.space.all("encoder.name"):
+            values = file.complete({"encoder.name": name}, lenient=True)
+            try:
+                initial_method(file.experiment.with_values(values), classes=2)
+            except UserError as error:
+                raise UserError(f"space.encoder.name: {name}: {error}") from error
+    return checkpoint_bytes(run)
 
 
 def dump(file: SweepFile) -> dict[str, Any]:

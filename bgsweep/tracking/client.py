@@ -1,15 +1,21 @@
 """Where MLflow is, and the way to it."""
 
 import contextlib
+import fcntl
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.places import Place, is_remote
+
+# Where a driver's package has another name than its module.
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
 def tracking_uri(store: Place) -> str:
@@ -28,30 +34,90 @@ def tracking_uri(store: Place) -> str:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
-    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
+    # In an address `?` begins options, and %20 is a space.
+    path = str(store.resolve() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
+
+
+def sqlite_file(address: str) -> Path | None:
+    """The file of a SQLite address; None for other addresses."""
+    path = address.partition("?")[0].removeprefix("sqlite:///")
+    return Path(unquote(path)) if address.startswith("sqlite:///") else None
 
 
 @contextlib.contextmanager
 def mlflow_client(address: str) -> Iterator[Any]:
     """MLflow's client at a tracking URI; raises `UserError` for what MLflow refuses within, or where it is gone."""
-    _quiet_mlflow()
-    from mlflow import MlflowClient
+    client = _connected(address)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if reason := silent(address):  # MLflow would try for minutes where nothing refuses the connection
-            raise ConnectionError(f"it does not answer ({reason})")
-        yield MlflowClient(tracking_uri=address)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"MLFLOW_TRACKING_URI={without_password(address)}: the database's driver {error.name} is not installed; "
-            f"pip install {error.name}"
-        ) from error
+        yield client
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise _unusable(address, error) from error
+
+
+def _connected(address: str) -> Any:
+    """A client that has opened its store, whose tables are made where it is new."""
+    _quiet_mlflow()
+    from mlflow import MlflowClient
+
+    with _alone_with(sqlite_file(address), address):
+        try:
+            if reason := silent(address):  # MLflow would try for minutes where nothing refuses the connection
+                raise ConnectionError(f"it does not answer ({reason})")
+            client = MlflowClient(tracking_uri=address)
+            if not address.startswith("http"):
+                client.search_experiments(max_results=1)
+                client.search_registered_models(max_results=1)
+                _remove_stray(address)
+        except ImportError as error:
+            driver = str(error.name or "").partition(".")[0]
+            raise UserError(
+                f"MLflow at {without_password(address)} needs the Python package {driver}; install it with "
+                f"`pip install {_PACKAGES.get(driver, driver)}`"
+            ) from error
+        except Exception as error:  # of SQLAlchemy, alembic, databases' drivers
+            raise _unusable(address, error) from error
+    return client
+
+
+def _remove_stray(address: str) -> None:
+    """MLflow makes the folder of a SQLite address as it is written, `%3F` for `?`, beside the one that it uses."""
+    written, meant = Path(address.removeprefix("sqlite:///")).parent, sqlite_file(address)
+    if meant is not None and written != meant.parent:
+        with contextlib.suppress(OSError):
+            written.rmdir()
+
+
+def _unusable(address: str, error: Exception) -> UserError:
+    cure = "start the server, or unset MLFLOW_TRACKING_URI to keep the runs in a local folder"
+    if sqlite_file(address):
+        cure = "name another --store, or correct MLFLOW_TRACKING_URI if it is set"
+    return UserError(f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; {cure}")
+
+
+@contextlib.contextmanager
+def _alone_with(database: Path | None, address: str) -> Iterator[None]:
+    """Let one process after another open a SQLite database: two that make its tables at once would both fail.
+
+    MLflow itself would try for minutes to open a damaged one.
+    """
+    if database is None:
+        yield
+        return
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with (database.parent / ".mlflow.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.closing(sqlite3.connect(database)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master")
+            yield
+    except (OSError, sqlite3.Error) as error:
         raise UserError(
-            f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; start the server, or unset "
-            "MLFLOW_TRACKING_URI to keep the runs in a local folder"
+            f"{database}: MLflow's database cannot be used: {one_line(error)}; restore it from a backup, move it away "
+            f"for a new one, or name another --store"
         ) from error
 
 
@@ -84,12 +150,18 @@ def experiment_id(client: Any, address: str, name: str) -> str:
 
     known = client.get_experiment_by_name(name)
     if known is None:
-        location = Path(address.removeprefix("sqlite:///")).with_name("artifacts").absolute().as_uri()
+        database = sqlite_file(address)
+        location = database.with_name("artifacts").absolute().as_uri() if database else None
         try:
-            client.create_experiment(name, artifact_location=location if address.startswith("sqlite:///") else None)
+            client.create_experiment(name, artifact_location=location)
         except MlflowException:
             if client.get_experiment_by_name(name) is None:  # unless another process has just made it
                 raise
         known = client.get_experiment_by_name(name)
+    if known.lifecycle_stage == "deleted":
+        raise UserError(
+            f"MLflow's experiment {name!r} is deleted; restore it with `mlflow experiments restore --experiment-id "
+            f"{known.experiment_id}` (MLFLOW_TRACKING_URI={without_password(address)}), or choose another: name=OTHER"
+        )
     found: str = known.experiment_id
     return found

@@ -5,38 +5,48 @@ import getpass
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from bgsweep.config.evaluate import CHALLENGER, check_alias
 from bgsweep.errors import UserError
-from bgsweep.tracking.client import mlflow_client, pages
+from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
 from bgsweep.tracking.tracker import Tracker
 
-CHALLENGER = "challenger"
 NUMBERS = ("test_knn_top1", "test_linear_top1", "test_bg_gap")
 LINEAGE = ("sweep", "trial", "digest", "images_digest", "masks_digest", "git_commit")
 """Tags of a version that `models` shows: from the sweep to its data, their masks and the code."""
 
 
-def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
-    """Make a logged model of a run the newest version of a registered one; give its number."""
-    import mlflow
+def open_registered_model(tracker: Tracker, name: str) -> None:
+    """Make a registered model where there is none of this name, which shows that the registry can be written.
+
+    Raises:
+        UserError: MLflow refuses.
+    """
     from mlflow.exceptions import MlflowException
 
-    client = tracker.client
-    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
-    mlflow.set_tracking_uri(tracker.address)
-
-    def make() -> Any:
+    def make() -> None:
         try:
-            client.create_registered_model(name)
+            tracker.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        texts = {key: str(value) for key, value in tags.items()}
-        return client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
 
-    return int(tracker.ask(make).version)
+    tracker.ask(make)
+
+
+def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
+    """Make a logged model of a run the newest version of a registered one; give its number."""
+    import mlflow
+
+    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
+    mlflow.set_tracking_uri(tracker.address)
+    open_registered_model(tracker, name)
+    texts = {key: str(value) for key, value in tags.items()}
+    made = tracker.ask(
+        lambda: tracker.client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
+    )
+    return int(made.version)
 
 
 def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
@@ -65,13 +75,16 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: there is no such model, or MLflow does not answer.
     """
-    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
+    database = sqlite_file(address)
+    if database and not database.exists():
         return {"models": []}
     with mlflow_client(address) as client:
         known = pages(client.search_registered_models)
         if name is not None:
             known = [model for model in known if model.name == name] or _unknown(name, known)
-        return {"models": [{"name": model.name, "versions": _versions(client, model)} for model in known]}
+        found = [{"name": model.name, "versions": _versions(client, model)} for model in known]
+    # A sweep makes its model before its first version.
+    return {"models": [model for model in found if name or model["versions"]]}
 
 
 def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]:
@@ -86,6 +99,10 @@ def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]
     Raises:
         UserError: there is no such version.
     """
+    try:
+        check_alias(alias)
+    except ValueError as error:
+        raise UserError(f"--alias {alias}: {error}") from error
     found = {str(each["version"]): each for each in models(address, name)["models"][0]["versions"]}
     by_alias = {held: number for number, each in found.items() for held in each["aliases"]}
     number = by_alias.get(version, version)
@@ -124,8 +141,11 @@ def _unknown(name: str, known: list[Any]) -> list[Any]:
 
 
 def _versions(client: Any, model: Any) -> list[dict[str, Any]]:
-    found = pages(client.search_model_versions, f"name = '{model.name}'")
-    return [_public(version, model.aliases) for version in sorted(found, key=lambda each: -int(each.version))]
+    # MLflow's filters know no escape: a name with both quotes is picked out here.
+    mark = next((mark for mark in "'\"" if mark not in model.name), None)
+    found = pages(client.search_model_versions, f"name = {mark}{model.name}{mark}" if mark else "")
+    mine = [version for version in found if version.name == model.name]
+    return [_public(version, model.aliases) for version in sorted(mine, key=lambda each: -int(each.version))]
 
 
 def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:

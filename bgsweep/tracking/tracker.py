@@ -189,7 +189,7 @@ class Tracker:
 
     def log_text(self, run: str, text: str, path: str) -> None:
         """Queue a text file; ``path`` is relative to the run's files."""
-        self._log_bytes(run, text.encode(), path)
+        self._log_bytes(run, text.encode("utf-8", "surrogateescape"), path)
 
     def log_image(self, run: str, image: npt.NDArray[np.uint8], path: str) -> None:
         """Queue a picture, RGB, height x width x 3, as a PNG; ``path`` is relative to the run's files."""
@@ -233,7 +233,8 @@ class Tracker:
         run = self._create(name, {**provenance(), **owner(), **tags})
         self._parents.append(run)
         self._log_params(run, params)
-        self._log_config(run, file.model_dump(mode="json", by_alias=True))
+        # Waited for: that no files can be written must be known before the training, not when its model is logged.
+        self._log_config(run, file.model_dump(mode="json", by_alias=True), wait=True)
         return run
 
     def _create(self, name: str, tags: dict[str, str]) -> str:
@@ -263,11 +264,12 @@ class Tracker:
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._writer.submit(functools.partial(write, start))
 
-    def _log_config(self, run: str, tree: dict[str, Any]) -> None:
+    def _log_config(self, run: str, tree: dict[str, Any], wait: bool = False) -> None:
         """In the form that ``bgsweep pretrain`` and ``bgsweep sweep`` read."""
-        self.log_text(run, yaml.safe_dump(tree, sort_keys=False), "config.yaml")
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        self._log_bytes(run, text.encode("utf-8", "surrogateescape"), "config.yaml", wait)
 
-    def _log_bytes(self, run: str, content: bytes, path: str) -> None:
+    def _log_bytes(self, run: str, content: bytes, path: str, wait: bool = False) -> None:
         folder, _, name = path.rpartition("/")
 
         def write() -> None:
@@ -276,7 +278,7 @@ class Tracker:
                 file.write_bytes(content)
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 
-        self._writer.submit(write)
+        (self._writer.ask if wait else self._writer.submit)(write)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

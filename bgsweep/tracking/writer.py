@@ -1,5 +1,6 @@
 """Calls to a server that may be away for a while, made by a thread so that nobody waits for them."""
 
+import errno
 import logging
 import queue
 import threading
@@ -86,5 +87,5 @@ def _final(error: Exception) -> bool:
     """Whether the call would fail again: the server has understood and refused it, or it was wrong from the start."""
     status = getattr(error, "get_http_status_code", None)  # an MlflowException
     if status is None:
-        return not isinstance(error, OSError)
+        return not isinstance(error, OSError) or isinstance(error, PermissionError) or error.errno == errno.EROFS
     return 400 <= status() < 500 and status() not in (408, 429)
