@@ -214,7 +214,7 @@ def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
 def alive(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether a driver looks after the sweep in a folder, on this machine or on another that shares the folder."""
     if manifest["owner"]["bgsweep.host"] == socket.gethostname():
-        return owner_lives(manifest["owner"])
+        return owner_lives(manifest["owner"]) and not left_in_order(folder)  # in a notebook the process lives on
     pulse = folder / _PULSE
     return pulse.exists() and time.time() - pulse.stat().st_mtime < _DEAD_AFTER
 
