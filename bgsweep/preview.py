@@ -81,12 +81,18 @@ def _methods(file: SweepFile) -> dict[str, Method]:
     def single(pipeline: ViewPipeline) -> Method:
         return lambda sample, donor: pipeline.make(sample, lambda: donor, address(seed, 0, sample.id, 0), 0)
 
-    def swap(sample: Picture, donor: Picture) -> ViewResult:
+    def swap_key(sample: Picture, donor: Picture) -> ViewResult:
+        return plain.make(sample, lambda: donor, address(seed, 0, sample.id, 1), 1, replace=True)
+
+    def swap_negative(sample: Picture, donor: Picture) -> ViewResult:
         keys = address(seed, 0, sample.id, 0), address(seed, 0, sample.id, SWAP)
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 
     found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}
-    return found | ({"BG_Swaps": swap} if file.experiment.method.name == "moco_v2" else {})
+    if not file.experiment.method.takes_negatives:
+        return found
+    key: dict[str, Method] = {"Swaps: key": swap_key} if file.experiment.background.swap_form == "full" else {}
+    return found | key | {"Swaps: negative": swap_negative}
 
 
 def _first(file: SweepFile, splits: Splits, images: int) -> list[Sample]:

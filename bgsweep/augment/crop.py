@@ -23,6 +23,7 @@ from bgsweep.augment.composite import Image, Mask, Rect, background_plate, binar
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area"]
+NegativeKind = Literal["silhouette", "foreground"]
 Side = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -30,9 +31,13 @@ _FLAGS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 _TRIES = 10
 
 
-class Swap(TypedDict):
-    """The image whose foreground BG_Swaps shows; `seed` places its crop."""
+class Negative(TypedDict):
+    """The image that BG_Swaps' negative shows in front of a query's background; `seed` places its crop.
 
+    `foreground` shows its foreground there, `silhouette` its pixels within the query's own foreground mask.
+    """
+
+    kind: NegativeKind
     image: Image
     mask: LazyMask
     seed: int
@@ -47,9 +52,10 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     `max_area` of it keeps its background. The random draws are the same whatever the probabilities, so that pipelines
     that differ only in them see the same crops.
 
-    If the inputs hold a `swap` (see `Swap`), the crop shows that image's foreground on its own background instead
-    (BG_Swaps): with the same random state, the same pixels outside both foregrounds. Where the crop keeps its own
-    background, its foreground is covered with tiles of it (`composite.background_plate`).
+    BG_Swaps asks for two more things. Inputs with `replace: True` get BG_Random whatever was drawn. Inputs with a
+    `negative` (see `Negative`) show another image in front of the crop's background: with the same random state, the
+    same pixels outside both foregrounds. A silhouette needs nothing behind it; behind a foreground, a crop that keeps
+    its own background has its own foreground covered with tiles of it (`composite.background_plate`).
 
     Args:
         size: height and width of the view.
@@ -116,6 +122,8 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         uniform = self.py_random.random
         drawn = self.draw_background()
+        if data.get("replace"):
+            drawn = "replaced"
         window = draw_window(*_shape(data["image"]), self.scale, self.ratio, self.py_random)
         fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
         applied: Applied = "none"
@@ -125,7 +133,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         return {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        names = {"foreground": self.mask_key, "donors": self.metadata_key, "swap": "swap"}
+        names = {"foreground": self.mask_key, "donors": self.metadata_key, "negative": "negative"}
         pixels = {name: kwargs.get(key) for name, key in names.items()}
         return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
 
@@ -138,7 +146,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         fill_draw: float,
         donor_draw: DonorDraw,
         foreground: LazyMask,
-        swap: Swap | None,
+        negative: Negative | None,
         **params: Any,
     ) -> Image:
         rect = Rect(*window)
@@ -148,10 +156,13 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
             backdrop = removal(view, self.fill, fill_draw)
         elif applied == "replaced":
             backdrop = replacement(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
-        if swap is not None:
-            view = self._swapped(
-                rect.of(background_plate(img, resolve_mask(foreground))) if backdrop is None else backdrop, swap
-            )
+        if negative is not None and negative["kind"] == "foreground":
+            if backdrop is None:
+                backdrop = rect.of(background_plate(img, resolve_mask(foreground)))
+            view = self._in_front(negative, backdrop)
+        elif negative is not None:  # m * r + (1 - m) * q; of what BG_RM or BG_Random made of q, no more than 1 - m
+            filling = self._filling(negative, view)
+            view = paste(filling, rect.of(resolve_mask(foreground)), view if backdrop is None else backdrop)
         elif backdrop is not None:
             view = cast(Image, cv2.copyTo(view, binarize(rect.of(resolve_mask(foreground))), backdrop))
         return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
@@ -159,13 +170,20 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     def apply_to_mask(self, mask: Mask, *args: Any, window: tuple[int, int, int, int], **params: Any) -> Mask:
         return cast(Mask, cv2.resize(Rect(*window).of(mask), self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
-    def _swapped(self, backdrop: Image, swap: Swap) -> Image:
+    def _filling(self, negative: Negative, view: Image) -> Image:
+        """A random crop of another image, of the view's shape and size."""
+        height, width = _shape(view)
+        ratio = (width / height, width / height)
+        rect = draw_window(*_shape(negative["image"]), self.scale, ratio, random.Random(negative["seed"]))
+        return cast(Image, cv2.resize(rect.of(negative["image"]), (width, height)))
+
+    def _in_front(self, negative: Negative, backdrop: Image) -> Image:
         """The foreground of another image's crop, brought to the backdrop's size, in front of it.
 
         The crop is the first of ten random ones whose foreground is within the area bounds, else the whole image.
         """
         height, width = backdrop.shape[:2]
-        image, mask, generator = swap["image"], resolve_mask(swap["mask"]), random.Random(swap["seed"])
+        image, mask, generator = negative["image"], resolve_mask(negative["mask"]), random.Random(negative["seed"])
         ratio = (width / height, width / height)
         for _ in range(_TRIES):
             rect = draw_window(*_shape(mask), self.scale, ratio, generator)

@@ -2,16 +2,16 @@
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import albumentations as A
 import cv2
 import numpy as np
 
-from bgsweep.augment.backdrop import Donor
+from bgsweep.augment.backdrop import Donor, area_verdict, resolve_mask
 from bgsweep.augment.composite import Image, Mask, Rect
-from bgsweep.augment.crop import Applied, BackgroundResizedCrop, Swap
+from bgsweep.augment.crop import Applied, BackgroundResizedCrop, Negative, draw_window
 from bgsweep.augment.photometric import Photometric, Photometry, render
 from bgsweep.config.experiment import Background, PerView, Views
 
@@ -65,7 +65,8 @@ class ViewPipeline:
         self.sizes = [views.size] * LARGE_VIEWS + [views.small_size] * views.small_crops
         self.n_views = len(self.sizes)
         self._crops = [_crop(views, background, view) for view in range(self.n_views)]
-        self.swap_share = background.swap
+        self.swap_share, self._negative_kind = background.swap, background.swap_negative
+        self.swaps_keys = background.swap_form == "full"
         self.donor_views = [view for view in range(self.n_views) if self._crops[view].random]
         self.gives_rect = background.donor == "tiled" and not background.swap
         self.on_device = views.photometric == "device"
@@ -83,7 +84,25 @@ class ViewPipeline:
         self._uniform.seed(address_key)
         return self._crops[view].draw_background() == "replaced"
 
-    def make(self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int) -> ViewResult:
+    def swap_fits(self, sample: Picture, address_keys: Sequence[int]) -> bool:
+        """Whether the foregrounds of both large views are within the area bounds, so that BG_Swaps can be had whole.
+
+        A key that keeps its background is no answer to a negative on that background; and a query without a foreground
+        would be its own negative.
+        """
+        mask = resolve_mask(sample.mask)
+        for view, key in enumerate(address_keys):
+            crop = self._crops[view]
+            self._uniform.seed(key)
+            crop.draw_background()
+            window = draw_window(mask.shape[0], mask.shape[1], crop.scale, crop.ratio, self._uniform)
+            if area_verdict(window.of(mask), crop.min_area, crop.max_area) is not None:
+                return False
+        return True
+
+    def make(
+        self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int, replace: bool = False
+    ) -> ViewResult:
         """One view of a sample.
 
         Args:
@@ -91,9 +110,10 @@ class ViewPipeline:
             donor: gives the picture that BG_Random takes its background from; called only if it fired, at most once.
             address_key: from `randomness.address`, 64 bits.
             view: 0 and 1 are the large views.
+            replace: the background is the donor's, whatever was drawn; all other draws stay as they are.
         """
         self._uniform.seed(address_key)
-        return self._finished(*self._cropped(sample, donor, view), view)
+        return self._finished(*self._cropped(sample, donor, view, replace=replace), view)
 
     def make_swap(
         self,
@@ -104,14 +124,14 @@ class ViewPipeline:
         swap_key: int,
         view: int = 0,
     ) -> ViewResult:
-        """BG_Swaps: another picture's foreground on the background of the view that `make` gives for `address_key`.
+        """BG_Swaps' negative: another picture on the background of the view that `make` gives for `address_key`.
 
-        Same crop window, same background, same flip as that view. The placement of the foreground and the photometric
-        treatment are drawn from `swap_key`, as those of any other negative are.
+        Same crop window, same background, same flip as that view. Which part of the other picture shows and the
+        photometric treatment are drawn from `swap_key`, as those of any other negative are.
         """
-        swap = Swap(image=other.image, mask=lambda: other.mask, seed=swap_key)
+        negative = Negative(kind=self._negative_kind, image=other.image, mask=lambda: other.mask, seed=swap_key)
         self._uniform.seed(address_key)
-        cropped, _ = self._cropped(sample, donor, view, swap)
+        cropped, _ = self._cropped(sample, donor, view, negative)
         self._uniform.seed(swap_key)
         return self._finished(cropped, "none", view)
 
@@ -123,15 +143,20 @@ class ViewPipeline:
         return {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
 
     def _cropped(
-        self, sample: Picture, donor: Callable[[], Picture], view: int, swap: Swap | None = None
+        self,
+        sample: Picture,
+        donor: Callable[[], Picture],
+        view: int,
+        negative: Negative | None = None,
+        replace: bool = False,
     ) -> tuple[Image, Applied]:
         # What Albumentations does with its transforms, without its checks of their inputs, which take as long as the
         # flip does. A test holds both equal.
         crop, image = self._crops[view], sample.image
         foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
-        data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors}
+        data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors, "replace": replace}
         params = crop.get_params_dependent_on_data({}, data)
-        cropped = crop.apply(image, **params, foreground=foreground, donors=donors, swap=swap)
+        cropped = crop.apply(image, **params, foreground=foreground, donors=donors, negative=negative)
         if self._uniform.random() < self._flip.p:
             cropped = cast(Image, cv2.flip(cropped, 1))
         return cropped, params["applied"]

@@ -148,7 +148,19 @@ class Background(Section):
 
     remove: PerView = Field(0.0, description="BG_RM: the background is filled")
     random: PerView = Field(0.0, description="BG_Random: the background is another image's")
-    swap: Probability = Field(0.0, description="BG_Swaps: share of queries that get a negative on their own background")
+    swap: Probability = Field(
+        0.0,
+        description="BG_Swaps: share of images whose key (second view) gets another image's background, while their "
+        "query gets a negative on its own",
+    )
+    swap_form: Literal["full", "negative_only"] = Field(
+        "full", description="negative_only: the key keeps its background, and the query gets the negative all the same"
+    )
+    swap_negative: Literal["silhouette", "foreground"] = Field(
+        "silhouette",
+        description="silhouette: the query with its foreground filled from another image; foreground: another image's "
+        "foreground on the query's background",
+    )
     fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
     donor: Literal["tiled", "inpainted", "plain"] = Field(
         "tiled",
@@ -271,7 +283,7 @@ class Experiment(Section):
                 raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
             if self.training.sync_bn:
                 raise ValueError("training.sync_bn: moco_v2 hides a key's company from its query; use method.split_bn")
-        elif self.background.swap:
+        if self.background.swap and not method.takes_negatives:
             raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
         if method.name != "swav" and self.views.small_crops:
             raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}")

@@ -1,15 +1,23 @@
 """Hyperparameters of the self-supervised methods (the methods themselves are in `bgsweep.methods`, one file each)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from bgsweep.config.section import Count, Positive, Probability, Section
 
 
-class MoCoV2Config(Section):
+class MethodSection(Section):
+    """What the rest of the configuration asks of every method."""
+
+    takes_negatives: ClassVar[bool] = False
+    """Whether the method contrasts with negatives, so that BG_Swaps can add some (`methods.Views.swaps`)."""
+
+
+class MoCoV2Config(MethodSection):
     """MoCo-v2 (Chen et al. 2020); the defaults are those of the published ImageNet recipe."""
 
+    takes_negatives = True
     name: Literal["moco_v2"] = "moco_v2"
     temperature: Positive = 0.2
     queue_size: Count = 65536
@@ -20,7 +28,7 @@ class MoCoV2Config(Section):
     split_bn: Count = Field(1, description="groups a batch is normalised in; stands in for shuffle-BN on one device")
 
 
-class BYOLConfig(Section):
+class BYOLConfig(MethodSection):
     """BYOL (Grill et al. 2020); the defaults are those of the published 1000-epoch ImageNet recipe."""
 
     name: Literal["byol"]
@@ -29,7 +37,7 @@ class BYOLConfig(Section):
     embedding_dim: Count = 256
 
 
-class SwAVConfig(Section):
+class SwAVConfig(MethodSection):
     """SwAV (Caron et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
 
     name: Literal["swav"]
@@ -44,14 +52,14 @@ class SwAVConfig(Section):
     queue_start: int = Field(15, ge=0, description="epoch from which the queue is used")
 
 
-class SupervisedConfig(Section):
+class SupervisedConfig(MethodSection):
     """Cross-entropy on labels with the same views and background augmentations: the paper's comparison."""
 
     name: Literal["supervised"]
     label_smoothing: Probability = 0.0
 
 
-METHODS: dict[str, type[Section]] = {
+METHODS: dict[str, type[MethodSection]] = {
     "moco_v2": MoCoV2Config,
     "byol": BYOLConfig,
     "swav": SwAVConfig,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bgsweep.augment.composite import Rect
 from bgsweep.augment.randomness import address
-from bgsweep.augment.views import ViewPipeline, ViewResult
+from bgsweep.augment.views import LARGE_VIEWS, ViewPipeline, ViewResult
 from bgsweep.data.decode import UnreadableImage
 from bgsweep.data.order import DONOR_BLOCK, donor_position, swap_position
 from bgsweep.data.readable import warn_once
@@ -25,11 +25,31 @@ SWAP = -1
 
 @dataclass
 class Row:
-    """The views of one photograph and where it stands in the source; with BG_Swaps, its swap if one was drawn."""
+    """The views of one photograph and where it stands in the source; with BG_Swaps, its negative if one was drawn.
+
+    `swap_kept`: BG_Swaps was drawn, but a view's foreground is out of bounds, so that nothing was done.
+    """
 
     index: int
     views: list[ViewResult]
-    swap: ViewResult | None
+    swap: ViewResult | None = None
+    swap_kept: bool = False
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """BG_Swaps as drawn for one photograph: the key of the negative's draws, and who gives what, as positions.
+
+    Attributes:
+        donor: gives the query its background, if BG_Random was drawn for that.
+        other: is shown by the negative.
+        keys_donor: gives the key its background; another one than the query's.
+    """
+
+    key: int
+    donor: int
+    other: int
+    keys_donor: int
 
 
 class Rows:
@@ -72,9 +92,8 @@ class Rows:
                 key = self._address(name, view)
                 if pipeline.asks_donor(key, view):
                     wanted.add(donor_position(key, position, length))
-            if (swap_key := self._swap_key(name)) is not None:
-                donor = donor_position(self._address(name, 0), position, length)
-                wanted |= {donor, swap_position(swap_key, position, donor, length)}
+            if (swap := self._drawn_swap(name, position)) is not None:
+                wanted |= {swap.donor, swap.other, *([swap.keys_donor] if pipeline.swaps_keys else [])}
         return wanted
 
     def _let_go(self, index: int, wanted: bool) -> None:
@@ -87,36 +106,48 @@ class Rows:
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
             try:
-                views = [self._view(index, position, view, place) for view, place in enumerate(places)]
-                return Row(index, views, self._swap(index, position))
+                return self._swapping(index, position, places)
             except UnreadableImage as error:
                 warn_once(f"{error}; the next image stands in for it")
         raise UserError(f"{self.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
-    def _view(self, index: int, position: int, view: int, place: Image) -> ViewResult:
-        sample = self._sample(index)
+    def _swapping(self, index: int, position: int, places: list[Image]) -> Row:
+        """The views of a photograph, and BG_Swaps' negative if its draw says so and both large views admit it."""
+        pipeline, sample = self.pipeline, self._sample(index)
+        swap = self._drawn_swap(sample.id, position)
+        keys = [self._address(sample.id, view) for view in range(LARGE_VIEWS)]
+        kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
+        replacing = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
+        views = [
+            self._view(sample, position, view, place, replacing if view == 1 else None)
+            for view, place in enumerate(places)
+        ]
+        if swap is None or kept:
+            return Row(index, views, swap_kept=kept)
+        other, donor = self._at(swap.other), swap.donor
+        return Row(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], swap.key))
+
+    def _view(self, sample: Sample, position: int, view: int, place: Image, replacing: int | None) -> ViewResult:
+        """One view; with `replacing`, on the background of the photograph at that position."""
         key = self._address(sample.id, view)
-        made = self.pipeline.make(sample, lambda: self._at(donor_position(key, position, len(self.order))), key, view)
+
+        def donor() -> Sample:
+            return self._at(donor_position(key, position, len(self.order)) if replacing is None else replacing)
+
+        made = self.pipeline.make(sample, donor, key, view, replace=replacing is not None)
         place[:] = made.image  # while it is in cache
         return made._replace(image=place)
 
-    def _swap(self, index: int, position: int) -> ViewResult | None:
-        """BG_Swaps' picture for the first view, if this photograph's draw says so."""
-        sample = self._sample(index)
-        swap_key = self._swap_key(sample.id)
-        if swap_key is None:
-            return None
-        key = self._address(sample.id, 0)
-        donor = donor_position(key, position, len(self.order))
-        other = self._at(swap_position(swap_key, position, donor, len(self.order)))
-        return self.pipeline.make_swap(sample, lambda: self._at(donor), other, key, swap_key)
-
-    def _swap_key(self, name: str) -> int | None:
-        """The key of a photograph's swap; None where it has none."""
+    def _drawn_swap(self, name: str, position: int) -> _Swap | None:
+        """What is drawn for a photograph by BG_Swaps; None where nothing is."""
         if not self.pipeline.swap_share:
             return None
-        key = self._address(name, SWAP)
-        return key if key / 2**64 < self.pipeline.swap_share else None
+        key, length = self._address(name, SWAP), len(self.order)
+        if key / 2**64 >= self.pipeline.swap_share:
+            return None
+        donor = donor_position(self._address(name, 0), position, length)
+        other = swap_position(key, position, donor, length)
+        return _Swap(key, donor, other, swap_position(self._address(name, 1), position, donor, length))
 
     def _address(self, name: str, draw: int) -> int:
         return address(self.seed, self.epoch, name, draw)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bgsweep.augment.photometric import ROW
 from bgsweep.augment.views import ViewPipeline, ViewResult
-from bgsweep.data.block import Rows
+from bgsweep.data.block import Row, Rows
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
@@ -40,8 +40,9 @@ class Batch:
         indices: int64, where in the source each photograph stands.
         counts: `views`, and how many of them were `removed`, `replaced`, `kept_small`, `kept_large` by the background
             augmentations, or `none` of these; `unreadable`, photographs that the next readable one stands in for
-            because they, their mask or a donor could not be read; with BG_Swaps, `swaps`.
-        swaps: BG_Swaps' pictures, like a view, on the background of the first view of some photographs; None without
+            because they, their mask or a donor could not be read; with BG_Swaps, `swaps`, and `swaps_kept`, images for
+            which it was drawn, but one of whose large views has a foreground out of bounds.
+        swaps: BG_Swaps' negatives, like a view, on the background of the first view of some photographs; None without
             that augmentation.
         swapped: int64, which photographs of the batch they belong to.
         photometry: with `views.photometric: device`, what is to be done to the colours of each view and, behind those,
@@ -211,7 +212,7 @@ class Maker(Dataset[Batch | UserError]):
             counts=dict(counts),
             photometry=[_drawn(column) for column in columns] if self.pipeline.on_device else None,
         )
-        return _with_swaps(batch, [row.swap for row in rows]) if self.pipeline.swap_share else batch
+        return _with_swaps(batch, rows) if self.pipeline.swap_share else batch
 
 
 @dataclass
@@ -258,12 +259,12 @@ def _unpacked(address: str, rest: dict[str, Any]) -> Batch:
     return Batch(views=[torch.from_numpy(view) for view in arrived(address)], **fields)
 
 
-def _with_swaps(batch: Batch, swaps: list[ViewResult | None]) -> Batch:
-    made = {place: swap for place, swap in enumerate(swaps) if swap is not None}
+def _with_swaps(batch: Batch, rows: list[Row]) -> Batch:
+    made = {place: row.swap for place, row in enumerate(rows) if row.swap is not None}
     pictures = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
     for number, swap in enumerate(made.values()):
         pictures[number] = torch.from_numpy(swap.image)
-    counts = batch.counts | {"swaps": len(made)}
+    counts = batch.counts | {"swaps": len(made), "swaps_kept": sum(row.swap_kept for row in rows)}
     drawn = None if batch.photometry is None else [*batch.photometry, _drawn(made.values())]
     swapped = torch.tensor(list(made), dtype=torch.int64)
     return replace(batch, swaps=pictures, swapped=swapped, counts=counts, photometry=drawn)

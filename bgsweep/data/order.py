@@ -20,9 +20,9 @@ def donor_position(key: int, position: int, length: int) -> int:
 
 
 def swap_position(key: int, position: int, donor: int, length: int) -> int:
-    """Which photograph of the order BG_Swaps puts before the background of the one at `position`: drawn by the key.
+    """Which photograph of the order BG_Swaps shows in the negative of the one at `position`, or behind its key.
 
-    Never itself, nor, where there is any other, the donor of its background.
+    Drawn by the key; never itself, nor, where there is any other, the donor of its query's background.
     """
     others = [place for place in _block_of(position, length) if place not in (position, donor)] or [donor]
     return others[key % len(others)]

@@ -19,7 +19,8 @@ class Views:
         images: uint8 pictures (B, H, W, 3) for each view, the two large ones first.
         labels: classes (B,), -1 where there are none.
         epoch: counted from 0.
-        swaps: BG_Swaps' pictures (S, H, W, 3), each on the background of the first view of one photograph.
+        swaps: BG_Swaps' negatives (S, H, W, 3), each on the background of the first view of one photograph; for methods
+            whose configuration says `takes_negatives`.
         swapped: which photograph of the batch (S,) each of `swaps` is a negative for.
     """
 
@@ -68,6 +69,22 @@ class Method(nn.Module, ABC):
 
         ``progress`` is the share of the run's steps that came before this one, in [0, 1).
         """
+
+
+def own_similarities(queries: Tensor, negatives: Tensor, owners: Tensor) -> Tensor:
+    """BG_Swaps' column of logits: each query's similarity to its own negative, before the temperature.
+
+    Args:
+        queries: (N, D) of a batch.
+        negatives: (S, D), the embeddings of `Views.swaps`.
+        owners: (S,), `Views.swapped`.
+
+    Returns:
+        (N, 1), -inf where a query has no negative of its own.
+    """
+    column = queries.new_full((len(queries), 1), -torch.inf)
+    column[owners, 0] = (queries[owners] * negatives).sum(dim=1)
+    return column
 
 
 @torch.no_grad()

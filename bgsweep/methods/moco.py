@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bgsweep.config import MoCoV2Config
 from bgsweep.methods.collective import gather, rank, world_size
-from bgsweep.methods.method import Method, Step, Views, ema_update, embedding_std
+from bgsweep.methods.method import Method, Step, Views, ema_update, embedding_std, own_similarities
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 
@@ -33,7 +33,7 @@ class MoCoV2(Method):
     one by one (batches come shuffled, so a fixed deal is a random one). On several workers this is shuffle-BN, on one
     it is split-BN; two workers with one group each compute what one worker with two groups does.
 
-    BG_Swaps' pictures (arXiv 2103.12719) are dealt out into the keys' groups and go through the key network with them:
+    BG_Swaps' negatives (arXiv 2103.12719) are dealt out into the keys' groups and go through the key network with them:
     in groups of their own, their statistics would tell them from keys. Each is a negative of one query and is never
     enqueued. They show the first view's background: in a symmetric loss, only the half that queries with it has them.
     """
@@ -71,7 +71,7 @@ class MoCoV2(Method):
         self._new_keys.append(keys)
         own = keys.chunk(world_size())[rank()]
         with torch.autocast(queries.device.type, enabled=False):
-            extra = None if swapped is None else _own_similarities(queries, swap_keys, swapped)
+            extra = None if swapped is None else own_similarities(queries, swap_keys, swapped)
             return info_nce(queries, own, self.queue, self.config.temperature, extra), queries
 
     @torch.no_grad()
@@ -101,10 +101,3 @@ class MoCoV2(Method):
             self.queue[start : start + len(keys)] = keys
             self.cursor.fill_((start + len(keys)) % len(self.queue))
         self._new_keys.clear()
-
-
-def _own_similarities(queries: Tensor, negatives: Tensor, owners: Tensor) -> Tensor:
-    """Similarities (N, 1) of queries (N, D) to the negatives (S, D) that belong to them, -inf where none does."""
-    column = queries.new_full((len(queries), 1), -torch.inf)
-    column[owners, 0] = (queries[owners] * negatives).sum(dim=1)
-    return column

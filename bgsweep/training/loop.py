@@ -243,6 +243,7 @@ def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
         "bg_replaced": counts["replaced"],
         "bg_kept": counts["kept_small"] + counts["kept_large"],
         "bg_swapped": counts["swaps"] * n_views,
+        "bg_swap_kept": counts["swaps_kept"] * n_views,
     }
     return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from bgsweep.augment.backdrop import replacement
 from bgsweep.augment.batched import render
+from bgsweep.augment.crop import draw_window
 from bgsweep.augment.randomness import address
 from bgsweep.augment.views import ViewPipeline
 from bgsweep.config import Background, Views
@@ -209,7 +212,7 @@ def test_masks_and_donors_are_not_touched_without_need(samples: list[Sample]) ->
     ids=["own", "removed", "tiled", "plain"],
 )
 def test_swap_shows_the_view_s_own_background(samples: list[Sample], background: Background) -> None:
-    pipeline = ViewPipeline(PLAIN, background)
+    pipeline = ViewPipeline(PLAIN, background.model_copy(update={"swap_negative": "foreground"}))
     shown = 0
     for index, sample in enumerate(samples * 3):
         donor, other, key = samples[(index + 1) % 10], samples[(index + 2) % 10], address(0, index, sample.id, 0)
@@ -225,6 +228,44 @@ def test_swap_shows_the_view_s_own_background(samples: list[Sample], background:
         assert np.array_equal(swap[~own & ~theirs], view[~own & ~theirs])
         shown += bool(theirs.mean() > 0.01)
     assert shown == len(samples) * 3
+
+
+@pytest.mark.parametrize("background", [{}, {"remove": 1.0}, {"random": 1.0, "donor": "plain"}, {"random": 1.0}])
+def test_silhouette_is_the_query_with_its_foreground_filled_from_another_image(
+    samples: list[Sample], background: dict[str, Any]
+) -> None:
+    """m * r + (1 - m) * q, pixel by pixel, written out."""
+    pipeline = ViewPipeline(PLAIN, Background(**background, min_area=0, max_area=1))
+    for index, sample in enumerate(samples):
+        donor, other, key, swap_key = samples[index - 1], samples[index - 2], 1000 + index, 2000 + index
+        draws = random.Random(key)
+        draws.random(), draws.random()
+        window = draw_window(*sample.mask.shape, PLAIN.scale, PLAIN.ratio, draws)
+        fill, *chosen = (draws.random() for _ in range(5))
+        q, m = window.of(sample.image), window.of(sample.mask)[..., None] > 127
+        height, width = q.shape[:2]
+        if background.get("remove"):
+            q = np.full_like(q, int(fill * 256))
+        elif background:
+            mode = background.get("donor", "tiled")
+            q = replacement({"image": donor.image, "mask": donor.mask}, mode, height, width, PLAIN.scale, chosen)
+        ratio = (width / height, width / height)
+        crop = draw_window(*other.image.shape[:2], PLAIN.scale, ratio, random.Random(swap_key))
+        r = cv2.resize(crop.of(other.image), (width, height))
+        expected = cv2.resize(np.where(m, r, q), (64, 64))
+        expected = expected[:, ::-1] if draws.random() < 0.5 else expected
+        assert np.array_equal(pipeline.make_swap(sample, of(donor), other, key, swap_key).image, expected)
+
+
+def test_a_replaced_key_differs_in_its_background_alone(samples: list[Sample]) -> None:
+    """`replace` is BG_Random at probability 1, whatever was drawn: same crop, flip, colours and donor window."""
+    views = Views(size=48)
+    seldom = ViewPipeline(views, Background(remove=0.5, min_area=0, max_area=1))
+    always = ViewPipeline(views, Background(random=1.0, min_area=0, max_area=1))
+    for key, sample in enumerate(samples * 2):
+        replaced = seldom.make(sample, of(samples[0]), key, 1, replace=True)
+        expected = always.make(sample, of(samples[0]), key, 1)
+        assert replaced.applied == "replaced" and np.array_equal(replaced.image, expected.image)
 
 
 def paint(sample: Sample, where: np.ndarray, level: int) -> Sample:

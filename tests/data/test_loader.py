@@ -232,14 +232,15 @@ def test_swaps_are_all_others_but_the_donor_alike_often(length: int) -> None:
 def test_swaps_come_for_their_share_and_change_nothing_else(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
     plain = list(batches(sample, pipeline).epoch(0))
     assert all(batch.swaps is None and batch.swapped is None for batch in plain)
-    swapping = list(batches(sample, ViewPipeline(VIEWS, Background(**SWAPS, swap=0.4))).epoch(0))
+    background = Background(**SWAPS, swap=0.4, swap_form="negative_only")
+    swapping = list(batches(sample, ViewPipeline(VIEWS, background)).epoch(0))
     for ours, theirs in zip(plain, swapping, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours.views, theirs.views, strict=True))
         assert theirs.swaps is not None and theirs.swapped is not None
         assert theirs.swaps.shape == (len(theirs.swapped), 24, 24, 3)
         assert theirs.swaps.dtype == torch.uint8
         assert theirs.swapped.tolist() == sorted(set(theirs.swapped.tolist()))
-        assert theirs.counts == {**ours.counts, "swaps": len(theirs.swapped)}
+        assert theirs.counts == {**ours.counts, "swaps": len(theirs.swapped), "swaps_kept": 0}
     share = sum(batch.counts["swaps"] for batch in swapping) / (len(swapping) * BATCH)
     assert share == pytest.approx(0.4, abs=0.1)
     rare = list(batches(sample, ViewPipeline(VIEWS, Background(**SWAPS, swap=1e-9))).epoch(0))
@@ -277,11 +278,14 @@ class Painted:
         return replace(found, image=image)
 
 
+@pytest.mark.parametrize("negative", ["foreground", "silhouette"])
 @pytest.mark.parametrize("background", [{}, {"remove": 1.0}, {"random": 1.0}, {"random": 1.0, "donor": "plain"}])
-def test_swap_stands_on_its_query_s_background(sample: EmbeddedSample, background: dict[str, Any]) -> None:
+def test_swap_stands_on_its_query_s_background(
+    sample: EmbeddedSample, background: dict[str, Any], negative: str
+) -> None:
     """Where neither view nor swap changes with the foregrounds' colour, both show background: the same one."""
     views = Views(size=24, scale=(0.5, 1), jitter=(0, 0, 0, 0), gray=0, blur=0)
-    pipeline = ViewPipeline(views, Background(**background, swap=0.5))
+    pipeline = ViewPipeline(views, Background(**background, swap=0.5, swap_negative=negative))
     black, white = (next(batches(Painted(sample, value), pipeline).epoch(0)) for value in (0, 255))
     (black_query, black_swap), (white_query, white_swap) = (
         (batch.views[0][batch.swapped], batch.swaps) for batch in (black, white)
@@ -291,4 +295,5 @@ def test_swap_stands_on_its_query_s_background(sample: EmbeddedSample, backgroun
     assert torch.equal(black_swap[outside], black_query[outside])
     foreground = (black_swap != white_swap).any(dim=-1).flatten(1)
     assert (foreground.any(dim=1)).float().mean() > 0.9
-    assert not torch.equal(foreground, (black_query != white_query).any(dim=-1).flatten(1))
+    if negative == "foreground":
+        assert not torch.equal(foreground, (black_query != white_query).any(dim=-1).flatten(1))

@@ -33,14 +33,15 @@ def test_all_arms_have_the_same_seeds_and_differ_in_nothing_but_the_background()
 def test_forms_are_milder_shorter_and_larger() -> None:
     whole = {run.experiment.digest for run in planned(read_study(STUDY, None), SPACES)}
     mild = planned(read_study(STUDY, "mild"), SPACES)
-    assert len(mild) == 3 * 3 * 3 and {run.rho for run in mild} == {0.95}
+    assert len(mild) == (4 + 3 + 3) * 3 and {run.rho for run in mild} == {0.95}
     for run in mild:
         assert (run.experiment.digest in whole) == (run.arm == "none"), "what is trained need not be trained again"
         assert run.experiment.background.remove == (0.2 if run.arm == "BG_RM" else 0)
     quick = planned(read_study(STUDY, "quick"), SPACES)
-    assert len(quick) == (3 + 3) * 2 and {run.rho for run in quick} == {0.95}
+    assert len(quick) == (4 + 3) * 2 and {run.rho for run in quick} == {0.95}
     assert all(run.experiment.training.epochs < mild[0].experiment.training.epochs for run in quick)
     large = planned(read_study(STUDY, "gpu"), SPACES)
+    assert {run.experiment.background.swap_form for run in [*mild, *large]} == {"full"}
     assert {run.experiment.views.size for run in large} == {128}
     assert {run.experiment.encoder.name for run in large} == {"resnet18"}
 
