@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 import albumentations as A
 import cv2
+import numpy as np
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, Field, model_validator
 
@@ -25,9 +26,9 @@ from bgsweep.augment.backdrop import (
     area_verdict,
     removal,
     replacement,
-    resolve_mask,
 )
 from bgsweep.augment.composite import Image, binarize
+from bgsweep.augment.inputs import AnyImage, bytes_of, checked_image, chosen_donor, foreground, like
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -66,10 +67,11 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
             (uniform, for each pixel and channel).
         min_area: smallest share of the view, 0 to 1.
         max_area: largest share of the view, 0 to 1.
-        mask_key: the target that holds the foreground mask, height x width, uint8, foreground above 127.
+        mask_key: the target that holds the foreground mask, height x width: bool, 0 and 1, floats of 0 to 1, or 0 to
+            255 with the foreground above 127.
         p: probability of applying the transform.
 
-    Targets: image, volume. Image types: uint8, three channels.
+    Targets: image, volume. Image types: uint8, and float32 of 0 to 1; three channels.
     """
 
     class InitSchema(BackgroundSchema):
@@ -92,18 +94,21 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         return [self.mask_key]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(resolve_mask(data[self.mask_key]), self.min_area, self.max_area)
+        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
         return {"applied": verdict or "removed", "fill_draw": self.py_random.random()}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        pixels = {"foreground": kwargs[self.mask_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
+        extra = {"pixels": kwargs[self.mask_key]}
+        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
 
-    def apply(self, img: Image, *args: Any, applied: str, fill_draw: float, foreground: LazyMask, **_: Any) -> Image:
+    def apply(self, img: AnyImage, *args: Any, applied: str, fill_draw: float, pixels: LazyMask, **_: Any) -> AnyImage:
         if applied != "removed":
             return img
-        backdrop = removal(img, self.fill, fill_draw)
-        return cast(Image, cv2.copyTo(img, binarize(resolve_mask(foreground)), backdrop))
+        image = checked_image(img, "image")
+        behind = removal(
+            bytes_of(image) if self.fill == "mean" else np.empty(img.shape, np.uint8), self.fill, fill_draw
+        )
+        return _in_front(image, pixels, self.mask_key, behind)
 
 
 class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -118,12 +123,13 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         scale: range of the plain donor's window, as a share of the largest window of the view's shape.
         min_area: smallest share of the view, 0 to 1.
         max_area: largest share of the view, 0 to 1.
-        mask_key: the target that holds the foreground mask, height x width, uint8, foreground above 127.
+        mask_key: the target that holds the foreground mask, height x width: bool, 0 and 1, floats of 0 to 1, or 0 to
+            255 with the foreground above 127.
         metadata_key: the input that holds the donors: a dictionary with `image` and `mask` (see `backdrop.Donor`), a
             list of them from which one is drawn, or a function that gives either and is called only when needed.
         p: probability of applying the transform.
 
-    Targets: image, volume. Image types: uint8, three channels.
+    Targets: image, volume. Image types: uint8, and float32 of 0 to 1; three channels.
     """
 
     class InitSchema(BackgroundSchema):
@@ -150,25 +156,33 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         return [self.mask_key, self.metadata_key]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(resolve_mask(data[self.mask_key]), self.min_area, self.max_area)
+        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
         uniform = self.py_random.random
         return {"applied": verdict or "replaced", "donor_draw": (uniform(), uniform(), uniform(), uniform())}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        pixels = {"foreground": kwargs[self.mask_key], "donors": kwargs[self.metadata_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
+        extra = {"pixels": kwargs[self.mask_key], "donors": kwargs[self.metadata_key]}
+        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
 
     def apply(
         self,
-        img: Image,
+        img: AnyImage,
         *args: Any,
         applied: Literal["replaced", "kept_small", "kept_large"],
         donor_draw: DonorDraw,
-        foreground: LazyMask,
+        pixels: LazyMask,
         donors: Donors,
         **_: Any,
-    ) -> Image:
+    ) -> AnyImage:
         if applied != "replaced":
             return img
-        backdrop = replacement(donors, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
-        return cast(Image, cv2.copyTo(img, binarize(resolve_mask(foreground)), backdrop))
+        image = checked_image(img, "image")
+        donor = chosen_donor(donors, self.donor, donor_draw[0], self.metadata_key)
+        behind = replacement(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
+        return _in_front(image, pixels, self.mask_key, behind)
+
+
+def _in_front(image: AnyImage, mask: LazyMask, name: str, behind: Image) -> AnyImage:
+    """The image's foreground in front of a background."""
+    bits = binarize(foreground(mask, image.shape[:2], name))
+    return cast(AnyImage, cv2.copyTo(image, bits, like(behind, image)))

@@ -1,5 +1,6 @@
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import albumentations as A
@@ -8,7 +9,7 @@ import pytest
 
 from bgsweep.augment import backdrop, composite
 from bgsweep.augment.background import RandomBackground, RemoveBackground
-from bgsweep.augment.composite import Image
+from bgsweep.augment.composite import Image, Mask
 from bgsweep.data.sample import Sample
 
 TRANSFORMS = [
@@ -191,6 +192,85 @@ def test_missing_inputs_are_named(samples: list[Sample]) -> None:
         A.Compose([RemoveBackground(p=1)])(image=samples[0].image)
     with pytest.raises(ValueError, match="donor"):
         A.Compose([RandomBackground(p=1)])(image=samples[0].image, mask=samples[0].mask)
-    with pytest.raises(ValueError, match="no foreground mask"):
+    with pytest.raises(ValueError, match="donor: has no `mask`"):
         donor = {"image": samples[1].image}
         A.Compose([RandomBackground(p=1)])(image=samples[0].image, mask=samples[0].mask, donor=donor)
+
+
+MASKS: dict[str, Callable[[Mask], Any]] = {
+    "0 and 1": lambda mask: mask // 255,
+    "bool": lambda mask: mask > 127,
+    "int64 0 and 255": lambda mask: mask.astype(np.int64),
+    "int32 0 and 1": lambda mask: mask.astype(np.int32) // 255,
+    "uint16 0 and 255": lambda mask: mask.astype(np.uint16),
+    "float32 0 to 1": lambda mask: mask.astype(np.float32) / 255,
+    "float64 0 to 255": lambda mask: mask.astype(np.float64),
+    "height x width x 1": lambda mask: mask[..., None],
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    "transform",
+    [*(RemoveBackground(fill, p=1) for fill in ("random_gray", "black", "mean", "noise"))]
+    + [RandomBackground(donor, p=1) for donor in ("tiled", "inpainted", "plain")],
+    ids=lambda transform: f"{type(transform).__name__}-{getattr(transform, 'fill', None) or transform.donor}",
+)
+def test_every_kind_of_mask_and_image_gives_the_same_view(
+    samples: list[Sample], transform: A.BasicTransform, dtype: type, kind: str
+) -> None:
+    sample, donor = samples[:2]
+    mask, donor_mask = (np.where(one.mask > 127, 255, 0).astype(np.uint8) for one in (sample, donor))
+    expected = A.Compose([transform], seed=5)(
+        image=sample.image, mask=mask, donor={"image": donor.image, "mask": donor_mask}
+    )["image"]
+    assert (expected != sample.image).any()
+    scale = 1 if dtype is np.uint8 else np.float32(255)
+    convert = MASKS[kind]
+    made = A.Compose([transform], seed=5)(
+        **{
+            "image": (sample.image / scale).astype(dtype),
+            "mask": convert(mask),
+            "donor": {"image": (donor.image / scale).astype(dtype), "mask": convert(donor_mask)},
+        }
+    )["image"]
+    assert made.dtype == dtype
+    np.testing.assert_allclose(made.astype(np.float64) * scale, expected, atol=1e-3)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no donor": ({"donor": None}, r"donor: must be a dictionary with `image` and `mask`.* not None"),
+    "no donors": ({"donor": []}, r"donor: an empty list"),
+    "donor is an array": ({"donor": np.zeros((9, 9, 3), np.uint8)}, r"donor: .* not an array of uint8"),
+    "donor without mask": ({"donor": {"image": np.zeros((9, 9, 3), np.uint8)}}, r"donor: has no `mask`"),
+    "donor without image": ({"donor": {"mask": np.zeros((9, 9), np.uint8)}}, r"donor: .* not a dictionary of mask"),
+    "donor's mask of another size": (
+        {"donor": {"image": np.zeros((9, 9, 3), np.uint8), "mask": np.zeros((8, 9), np.uint8)}},
+        r"donor's mask: is 8 x 9, but its image 9 x 9",
+    ),
+    "mask of three channels": ({"mask": np.zeros((40, 60, 3), np.uint8)}, r"mask: must be height x width, not 40 x 60"),
+    "negative mask": ({"mask": np.full((40, 60), -1)}, r"mask: masks are of 0 and 1 or of 0 to 255, not of -1 to -1"),
+    "mask of NaN": ({"mask": np.full((40, 60), np.nan)}, r"mask: masks are of 0 and 1 or of 0 to 255, not of nan"),
+    "16-bit mask": ({"mask": np.full((40, 60), 65535, np.uint16)}, r"mask: .* not of 65535 to 65535"),
+    "grey image": ({"image": np.zeros((40, 60), np.uint8)}, r"image: must be height x width x 3"),
+    "normalised image": ({"image": np.full((40, 60, 3), -2, np.float32)}, r"image: float images .* before Normalize"),
+    "float64 image": ({"image": np.zeros((40, 60, 3))}, r"image: .* not an array of float64"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_composited_is_refused_by_name(case: str) -> None:
+    changed, message = REFUSED[case]
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:40] = 255
+    image = np.zeros((40, 60, 3), np.uint8)
+    given = {"image": image, "mask": mask, "donor": {"image": image, "mask": mask}} | changed
+    with pytest.raises((TypeError, ValueError), match=message):
+        A.Compose([RandomBackground(p=1)])(**given)
+
+
+def test_a_mask_of_classes_is_warned_of() -> None:
+    mask = np.tile(np.arange(4, dtype=np.uint8), (40, 10))
+    with pytest.warns(UserWarning, match="mask: has no level above 3, so that nothing is foreground"):
+        A.Compose([RemoveBackground(p=1)])(image=np.zeros((40, 40, 3), np.uint8), mask=mask)

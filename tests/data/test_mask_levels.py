@@ -111,6 +111,13 @@ def test_empty_and_full_masks_are_masks(level: int) -> None:
     assert (read_gray(png(np.full((30, 40), level, np.uint8)), "m.png") == level).all()
 
 
+def test_specks_between_black_and_white_are_no_classes(truth: Mask) -> None:
+    """A pixel or two, such as of an edge that was shrunk."""
+    specks = truth.copy()
+    specks[1, 1], specks[2, 3] = 100, 7
+    np.testing.assert_array_equal(read_gray(png(specks), "m.png"), specks)
+
+
 WRONG = {
     "0 and 1": (lambda mask: png(mask // 255), r"foreground is 1;"),
     "parts 0 to 3": (lambda mask: png(mask // 255 + outline(mask) // 255 * 2), r"levels are 0, 1, 2, 3, of which none"),

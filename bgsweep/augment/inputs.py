@@ -1,0 +1,129 @@
+"""Images, masks and donors as users of Albumentations hand them over, brought to what the background code takes."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.augment.backdrop import Donor, DonorMode
+from bgsweep.augment.composite import Image, Mask
+
+AnyImage = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+# Interpolation may leave the range of a float image by a little.
+_TOLERANCE = 0.05
+
+
+def checked_image(image: Any, name: str) -> AnyImage:
+    """Raise TypeError or ValueError unless an image is uint8, or float32 of 0 to 1, with three channels."""
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"{name}: must be a NumPy array of uint8 or float32, not {_kind(image)}")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"{name}: must be height x width x 3 (RGB), not {_shape(image)}")
+    if image.dtype == np.float32:
+        least, most = float(image.min()), float(image.max())
+        if not (least >= -_TOLERANCE and most <= 1 + _TOLERANCE):
+            raise ValueError(
+                f"{name}: float images must be of 0 to 1, not of {least:g} to {most:g}; put background transforms "
+                "before Normalize"
+            )
+    return image
+
+
+def bytes_of(image: AnyImage) -> Image:
+    """A checked image as uint8."""
+    if image.dtype == np.uint8:
+        return cast(Image, image)
+    return cast(Image, (image.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def like(backdrop: Image, image: AnyImage) -> AnyImage:
+    """A uint8 image in the type and range of another."""
+    return backdrop if image.dtype == np.uint8 else backdrop.astype(np.float32) / np.float32(255)
+
+
+def foreground(mask: Any, size: tuple[int, ...] | None, name: str) -> Mask:
+    """A mask as uint8, 0 to 255.
+
+    Args:
+        mask: height x width (x 1), bool, integers of 0 and 1 or of 0 to 255, or floats of 0 to 1 or of 0 to 255; a
+            function that gives one.
+        size: height and width that it must have; None for any.
+        name: what errors call it.
+
+    Raises:
+        TypeError, ValueError: it is none of these.
+    """
+    mask = mask() if callable(mask) else mask
+    if mask is None:
+        raise ValueError(f"{name}: is None; a background augmentation was drawn for an image without foreground mask")
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif":
+        raise TypeError(f"{name}: must be a NumPy array of numbers, not {_kind(mask)}")
+    mask = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
+    if mask.ndim != 2 or not mask.size:
+        raise ValueError(f"{name}: must be height x width, not {_shape(mask)}")
+    if size is not None and mask.shape != tuple(size):
+        raise ValueError(f"{name}: is {_shape(mask)}, but its image {size[0]} x {size[1]}")
+    return _levels(mask, name)
+
+
+def _levels(mask: npt.NDArray[Any], name: str) -> Mask:
+    if mask.dtype == np.bool_:
+        return cast(Mask, mask.astype(np.uint8) * np.uint8(255))
+    least, most = mask.min(), mask.max()
+    if not (least >= 0 and most <= 255):
+        raise ValueError(f"{name}: masks are of 0 and 1 or of 0 to 255, not of {least:g} to {most:g}")
+    if most <= 1:
+        return cast(Mask, (mask * 255.0).round().astype(np.uint8) if mask.dtype.kind == "f" else _of_ones(mask))
+    if most < 16:  # higher ones may be the rim of a soft mask, of which a crop shows no more
+        warnings.warn(
+            f"{name}: has no level above {most:g}, so that nothing is foreground; masks are of 0 and 1 or 0 to 255",
+            stacklevel=2,
+        )
+    return cast(Mask, mask if mask.dtype == np.uint8 else mask.round().astype(np.uint8))
+
+
+def _of_ones(mask: npt.NDArray[Any]) -> Mask:
+    return cast(Mask, mask.astype(np.uint8) * np.uint8(255))
+
+
+def chosen_donor(donors: Any, mode: DonorMode, draw: float, name: str) -> Donor:
+    """The donor that a draw in [0, 1) names, its image and mask as uint8.
+
+    Raises:
+        TypeError, ValueError: there is none, or it has not what `mode` needs.
+    """
+    found = donors() if callable(donors) else donors
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        if not found:
+            raise ValueError(f"{name}: an empty list; background transforms need at least one donor")
+        found = found[int(draw * len(found))]
+    if not isinstance(found, Mapping) or "image" not in found:
+        told = (
+            f"a dictionary of {', '.join(map(str, found)) or 'nothing'}" if isinstance(found, Mapping) else _kind(found)
+        )
+        raise TypeError(f"{name}: must be a dictionary with `image` and `mask`, or a list of such, not {told}")
+    image = bytes_of(checked_image(found["image"], f"{name}'s image"))
+    donor = cast(Donor, {**found, "image": image})
+    known = {"tiled": "rect", "inpainted": "plate"}.get(mode)
+    if known is not None and known not in donor:
+        if donor.get("mask") is None:
+            raise ValueError(f"{name}: has no `mask`, which a {mode} donor needs; give it, or take donor='plain'")
+        donor["mask"] = foreground(donor["mask"], image.shape[:2], f"{name}'s mask")
+    return donor
+
+
+def _kind(value: Any) -> str:
+    return (
+        f"an array of {value.dtype}"
+        if isinstance(value, np.ndarray)
+        else "None"
+        if value is None
+        else type(value).__name__
+    )
+
+
+def _shape(array: npt.NDArray[Any]) -> str:
+    return " x ".join(map(str, array.shape))
