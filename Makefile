@@ -11,7 +11,7 @@ quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=--mild, --quick or --gpu
-	$(BIN)/python -m bgsweep.study search_spaces/shortcut_study.yaml $(ARGS)
+	$(BIN)/python -m studies.background_shortcut search_spaces/shortcut_study.yaml $(ARGS)
 
 docs: setup ## the API's pages, from the docstrings, into build/api
 	$(BIN)/python -m pdoc --docformat google -o build/api bgsweep

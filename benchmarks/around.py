@@ -51,9 +51,9 @@ import json, sys, time
 from pathlib import Path
 import psutil, torch
 from bgsweep.config import load
-from bgsweep.pretrain import _train_here, _train_on_ray
-from bgsweep.run import Run, threads
-from bgsweep.session import ray_session
+from bgsweep.distributed.train import _train_here, _train_on_ray
+from bgsweep.training.run import Run, threads
+from bgsweep.distributed.session import ray_session
 
 def trainer():
     family = psutil.Process().children(recursive=True)

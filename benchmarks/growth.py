@@ -17,19 +17,19 @@ from typing import Any
 from common import markdown, parser_of, report
 from photographs import make_photographs
 
-from bgsweep.packing import make_pack
+from bgsweep.data.datasets.pack_writer import make_pack
 
 DISTINCT, CLASSES = 64, 100
 PROBE = """
 import json, pickle, sys, time
 from pathlib import Path
 import psutil
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
-from bgsweep.data.folder import Folder
+from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.loader import Batches
-from bgsweep.data.pack import Pack
-from bgsweep.run import threads
+from bgsweep.data.datasets.pack import Pack
+from bgsweep.training.run import threads
 
 threads(1)
 kind, images, masks, pack = sys.argv[1:]

@@ -24,13 +24,13 @@ from typing import Any
 
 from common import markdown, parser_of, report
 
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data, load
 from bgsweep.data import open_splits
 from bgsweep.data.loader import Batches, Maker
-from bgsweep.feed import RayFeed
-from bgsweep.run import threads
-from bgsweep.session import ray_session
+from bgsweep.distributed.session import ray_session
+from bgsweep.distributed.view_workers import RayFeed
+from bgsweep.training.run import threads
 
 # An even number of the epoch's 30 batches remain, so that of two processes neither ends before the other.
 BATCH, AHEAD = 32, 6

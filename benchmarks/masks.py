@@ -41,9 +41,9 @@ def subset(images: Path, every: int, folder: Path) -> int:
 
 def run(method: str, weights: str | None, images: Path, truth: Path, out: Path) -> dict[str, Any]:
     """Make masks and compare them."""
-    from bgsweep.masking import make_masks
     from bgsweep.masks.score import score_trees
-    from bgsweep.masks.storage import LocalTree
+    from bgsweep.storage.tree import LocalTree
+    from bgsweep.workflows.make_masks import make_masks
 
     began = time.process_time()
     made = make_masks(str(images), str(out), "rbd" if method == "rbd" else "u2net", weights, workers=1)

@@ -34,7 +34,7 @@ COLUMNS = (
 def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
     """Train one method with one seed on one core, with these changes (``KEY=VALUE``) to its small recipe."""
     from bgsweep.config import load
-    from bgsweep.run import Run, Trained, judge, threads, untrained
+    from bgsweep.training.run import Run, Trained, judge, threads, untrained
 
     method, seed, changes = job
     threads(1)

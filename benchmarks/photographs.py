@@ -14,8 +14,8 @@ GRAIN, QUALITY = 10.0, 90
 
 def make_photographs(folder: Path, count: int) -> tuple[Path, Path]:
     """Write so many JPEGs of 500 x 375 px and their masks (8-bit PNGs); give the folders of images and of masks."""
-    from bgsweep.data.decode import cover
-    from bgsweep.data.embedded import EmbeddedSample
+    from bgsweep.data.datasets.bundled import EmbeddedSample
+    from bgsweep.images.decoding import cover
 
     source, generator = EmbeddedSample("train"), np.random.default_rng(0)
     images, masks = folder / "images", folder / "masks"

@@ -35,15 +35,15 @@ import torch
 from common import markdown, parser_of, report
 from photographs import make_photographs
 
-from bgsweep.augment.crop import draw_window
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline
+from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import load
-from bgsweep.data.folder import Folder
+from bgsweep.data.datasets.folder import Folder
+from bgsweep.data.datasets.pack import Pack
+from bgsweep.data.datasets.pack_writer import make_pack
 from bgsweep.data.loader import Batches
-from bgsweep.data.pack import Pack
 from bgsweep.data.sample import Source
-from bgsweep.packing import make_pack
-from bgsweep.run import threads
+from bgsweep.training.run import threads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 BATCH = 32

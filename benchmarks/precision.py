@@ -14,7 +14,7 @@ from typing import Any
 from common import markdown, parser_of, report
 from step import experiment, noise, seconds, started
 
-from bgsweep.run import threads
+from bgsweep.training.run import threads
 
 SHAPES: list[tuple[dict[str, Any], int, int]] = [
     ({"name": "resnet10", "width": 16, "stem": "small"}, 24, 64),

@@ -21,10 +21,10 @@ from common import markdown, parser_of, report
 from torch import Tensor, nn
 
 from bgsweep.config import Experiment, resolve
-from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.loader import Batch
-from bgsweep.run import threads
 from bgsweep.training import Pretraining, place
+from bgsweep.training.run import threads
 
 METHODS = {
     "moco_v2": {"name": "moco_v2", "queue_size": 4096},

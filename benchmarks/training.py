@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bgsweep.config import SweepFile, load
 from bgsweep.data.loader import Batch
-from bgsweep.run import Run
+from bgsweep.training.run import Run
 
 RECIPE = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"
 

@@ -16,9 +16,9 @@ MEASURES = ("max_f_beta", "mean_f_beta", "mae", "iou")
 
 def scored(composites: Path, work: Path, method: Any, weights: str | None) -> dict[str, Any]:
     """Make and score the masks of the held-out pictures."""
-    from bgsweep.masking import make_masks
     from bgsweep.masks.score import score_trees
-    from bgsweep.masks.storage import LocalTree
+    from bgsweep.storage.tree import LocalTree
+    from bgsweep.workflows.make_masks import make_masks
 
     made = make_masks(str(composites / "held_out"), str(work / method), method, weights, workers=1)
     scores, _ = score_trees(LocalTree(work / method), LocalTree(composites / "held_out_truth"))
@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--u2net", metavar="FILE", help="also score U2-Net-P, from this file")
     options = parser.parse_args()
     from bgsweep.config import mask_training
-    from bgsweep.mask_training import train_masks
-    from bgsweep.masks.methods import HANDCRAFTED
+    from bgsweep.masks.registry import HANDCRAFTED
+    from bgsweep.workflows.train_masks import train_masks
 
     student = options.work / "student.onnx"
     config = mask_training(options.overrides)

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bgsweep.augment.composite import Image, Mask, inpaint_background
+from bgsweep.images.compositing import Image, Mask, inpaint_background
 
 # Shares of the picture's sides that a cutout's longer relative side may take.
 _SMALLEST, _LARGEST = 0.35, 0.85

@@ -1,6 +1,6 @@
 """Cut the photographs that come with bgsweep from the clothing10 set.
 
-    python scripts/cut_sample.py CLOTHING10 bgsweep/data/sample
+    python scripts/cut_sample.py CLOTHING10 bgsweep/data/datasets/clothing10
 
 CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make from the photographs alone:
 

@@ -5,7 +5,7 @@ import io
 import subprocess
 from pathlib import Path
 
-from bgsweep.cli import main
+from bgsweep.cli.main import main
 
 
 def bgsweep(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from bgsweep.data.embedded import ARCHIVE
+from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.data.sample import Mask
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

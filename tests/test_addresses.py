@@ -12,7 +12,7 @@ from bgsweep.addresses import ray_address, tracking_address
 from bgsweep.errors import UserError, without_password
 from tests.command import bgsweep
 
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = Path(__file__).parent / "tiny.yaml"
 
 
 @pytest.fixture
@@ -109,7 +109,10 @@ def test_a_database_without_its_driver_is_one_line(
         ("http://me:PLA/NTED@host:1", "http://host:1"),
         ("https://PLANTED@host", "https://host"),
         ("me:PLANTED@host:5000", "host:5000"),
-        ("postgresql+psycopg2://me:PLANTED@host/db?sslpassword=PLANTED", "postgresql+psycopg2://host/db?sslpassword=***"),
+        (
+            "postgresql+psycopg2://me:PLANTED@host/db?sslpassword=PLANTED",
+            "postgresql+psycopg2://host/db?sslpassword=***",
+        ),
         ("s3://bucket/x?access_key=PLANTED&secret_key=PLANTED&region=us", None),
         ("http://host/x?X-Amz-Signature=PLANTED", "http://host/x?X-Amz-Signature=***"),
         ("two: 'http://a:PLANTED@c', http://d:PLANTED@f!", "two: 'http://c', http://f!"),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from bgsweep.cli import main
+from bgsweep.cli.main import main
 from bgsweep.config import load, load_suite, resolve
-from bgsweep.data.decode import UnreadableImage, decode_image, decode_mask, read_gray
-from bgsweep.errors import UserError
+from bgsweep.errors import UnreadableImage, UserError
+from bgsweep.images.decoding import decode_image, decode_mask, read_gray
 from bgsweep.training.checkpoint import load_checkpoint
 
 
@@ -42,15 +42,15 @@ def test_checkpoint_that_holds_code(tmp_path: Path, mark: Path, capsys: pytest.C
     path.write_bytes(pickle.dumps(Payload(mark)))
     with pytest.raises(UserError, match="damaged or holds code"):
         load_checkpoint(path)
-    assert main(["evaluate", str(path), str(Path(__file__).with_name("tiny.yaml"))]) == 2
+    assert main(["evaluate", str(path), str(Path(__file__).parent / "tiny.yaml")]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert main(["evaluate", f"resnet50={path}", "--suite", "knn", "--store", str(tmp_path / "store")]) == 2
     assert not mark.exists()
 
 
 def test_model_of_the_registry_that_is_a_pickle(tmp_path: Path, mark: Path) -> None:
-    from bgsweep.export import fetch_encoder
     from bgsweep.tracking import Tracker, tracking_uri
+    from bgsweep.tracking.models import fetch_encoder
 
     address = tracking_uri(tmp_path / "store")
     model = tmp_path / "model"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from bgsweep.data import splits
-from bgsweep.data.readable import warn_once
+from bgsweep.errors import warn_once
 from bgsweep.tracking import Tracker, tracking_uri
 from tests import inputs
 from tests.command import bgsweep

@@ -1,188 +1,111 @@
-"""BG_RM and BG_Random (Ryali et al., arXiv 2103.12719) as Albumentations transforms.
+"""What stands behind a foreground: the pixels of BG_RM and BG_Random, made from a few uniform draws.
 
-    A.Compose([A.RandomResizedCrop((224, 224)), RemoveBackground(p=0.2), RandomBackground(p=0.2), A.ColorJitter()])(
-        image=image, mask=mask, donor={"image": other_image, "mask": other_mask}
-    )
-
-Put them after the crop, so that the area bounds are those of the view, and before the photometric transforms, so that
-foreground and background share them. Their parameters hold a handful of numbers and no pixels, so that `ReplayCompose`
-records stay small; replaying needs the same mask and donors among the inputs.
+Draws are kept apart from pixels so that any backdrop can be made again from the numbers in a transform's parameters.
 """
 
-from typing import Annotated, Any, Literal, Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NotRequired, TypedDict, cast
 
-import albumentations as A
 import cv2
 import numpy as np
-from albumentations.core.transforms_interface import BaseTransformInitSchema
-from pydantic import AfterValidator, Field, model_validator
 
-from bgsweep.augment.backdrop import (
-    DonorDraw,
-    DonorMode,
-    Donors,
-    FillMode,
-    LazyMask,
-    area_verdict,
-    removal,
-    replacement,
+from bgsweep.images.compositing import (
+    Image,
+    Mask,
+    Rect,
+    foreground_area,
+    inpaint_background,
+    largest_background_rectangle,
+    solid,
+    tile,
 )
-from bgsweep.augment.composite import Image, binarize
-from bgsweep.augment.inputs import AnyImage, bytes_of, checked_image, chosen_donor, foreground, like
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Pydantic validator of a range."""
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
-    return bounds
+FillMode = Literal["random_gray", "black", "mean", "noise"]
+DonorMode = Literal["tiled", "inpainted", "plain"]
+LazyMask = Mask | Callable[[], Mask | None] | None
 
 
-Scale = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Share], AfterValidator(ordered)]
+class Donor(TypedDict):
+    """The image that gives its background; `tiled` and `inpainted` need its mask, or what was computed from it."""
+
+    image: Image
+    mask: NotRequired[LazyMask]
+    rect: NotRequired[Rect | Callable[[], Rect | None] | None]
+    plate: NotRequired[Callable[[], Image]]
 
 
-class BackgroundSchema(BaseTransformInitSchema):  # type: ignore[misc]
-    """What every background transform accepts."""
-
-    min_area: Share
-    max_area: Share
-    mask_key: str
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        ordered((self.min_area, self.max_area))
-        return self
+Donors = Donor | Sequence[Donor] | Callable[[], Donor | Sequence[Donor]]
+DonorDraw = tuple[float, float, float, float]
 
 
-class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
-    """BG_RM: put one colour, or noise, behind the foreground.
-
-    Views whose foreground covers less than `min_area` or more than `max_area` of them keep their background. The mask
-    and all other targets pass unchanged.
-
-    Args:
-        fill: `random_gray` (a random grey level for each view), `black`, `mean` (the view's mean colour) or `noise`
-            (uniform, for each pixel and channel).
-        min_area: smallest share of the view, 0 to 1.
-        max_area: largest share of the view, 0 to 1.
-        mask_key: the target that holds the foreground mask, height x width: bool, 0 and 1, floats of 0 to 1, or 0 to
-            255 with the foreground above 127.
-        p: probability of applying the transform.
-
-    Targets: image, volume. Image types: uint8, and float32 of 0 to 1; three channels.
-    """
-
-    class InitSchema(BackgroundSchema):
-        fill: FillMode
-
-    def __init__(
-        self,
-        fill: FillMode = "random_gray",
-        min_area: float = 0.01,
-        max_area: float = 0.95,
-        mask_key: str = "mask",
-        p: float = 0.2,
-    ):
-        super().__init__(p=p)
-        self.fill = fill
-        self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
-
-    @property
-    def targets_as_params(self) -> list[str]:
-        return [self.mask_key]
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
-        return {"applied": verdict or "removed", "fill_draw": self.py_random.random()}
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        extra = {"pixels": kwargs[self.mask_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
-
-    def apply(self, img: AnyImage, *args: Any, applied: str, fill_draw: float, pixels: LazyMask, **_: Any) -> AnyImage:
-        if applied != "removed":
-            return img
-        image = checked_image(img, "image")
-        behind = removal(
-            bytes_of(image) if self.fill == "mean" else np.empty(img.shape, np.uint8), self.fill, fill_draw
-        )
-        return _in_front(image, pixels, self.mask_key, behind)
+def resolve_mask(mask: LazyMask) -> Mask:
+    """Masks may be handed over as functions, so that they are decoded only when a background transform was drawn."""
+    mask = mask() if callable(mask) else mask
+    if mask is None:
+        raise ValueError("a background augmentation was drawn for an image that has no foreground mask")
+    return mask
 
 
-class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
-    """BG_Random: put another image's background behind the foreground.
+def area_verdict(mask: Mask, min_area: float, max_area: float) -> Literal["kept_small", "kept_large"] | None:
+    """Why a view keeps its background: its foreground's share of the pixels is out of bounds. None if it is within."""
+    area = foreground_area(mask)
+    if area < min_area:
+        return "kept_small"
+    return "kept_large" if area > max_area else None
 
-    Views whose foreground covers less than `min_area` or more than `max_area` of them keep their background. The mask
-    and all other targets pass unchanged.
+
+def removal(view: Image, mode: FillMode, draw: float) -> Image:
+    """What BG_RM puts behind the foreground of a view.
 
     Args:
-        donor: `tiled` (only the donor's background: a plane tiled with its largest background-only rectangle) or
-            `plain` (the other image as it is, its own foreground included).
-        scale: range of the plain donor's window, as a share of the largest window of the view's shape.
-        min_area: smallest share of the view, 0 to 1.
-        max_area: largest share of the view, 0 to 1.
-        mask_key: the target that holds the foreground mask, height x width: bool, 0 and 1, floats of 0 to 1, or 0 to
-            255 with the foreground above 127.
-        metadata_key: the input that holds the donors: a dictionary with `image` and `mask` (see `backdrop.Donor`), a
-            list of them from which one is drawn, or a function that gives either and is called only when needed.
-        p: probability of applying the transform.
-
-    Targets: image, volume. Image types: uint8, and float32 of 0 to 1; three channels.
+        view: height x width x channels.
+        mode: `random_gray` (as in DiLo, Zhao et al. 2021), `black`, `mean` (the view's own mean colour, foreground
+            included) or `noise` (uniform, for each pixel and channel).
+        draw: uniform in [0, 1); decides the grey level, and is the seed of the noise.
     """
-
-    class InitSchema(BackgroundSchema):
-        donor: DonorMode
-        scale: Scale
-        metadata_key: str
-
-    def __init__(
-        self,
-        donor: DonorMode = "tiled",
-        scale: tuple[float, float] = (0.2, 1.0),
-        min_area: float = 0.01,
-        max_area: float = 0.95,
-        mask_key: str = "mask",
-        metadata_key: str = "donor",
-        p: float = 0.2,
-    ):
-        super().__init__(p=p)
-        self.donor, self.scale, self.metadata_key = donor, scale, metadata_key
-        self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
-
-    @property
-    def targets_as_params(self) -> list[str]:
-        return [self.mask_key, self.metadata_key]
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
-        uniform = self.py_random.random
-        return {"applied": verdict or "replaced", "donor_draw": (uniform(), uniform(), uniform(), uniform())}
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        extra = {"pixels": kwargs[self.mask_key], "donors": kwargs[self.metadata_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
-
-    def apply(
-        self,
-        img: AnyImage,
-        *args: Any,
-        applied: Literal["replaced", "kept_small", "kept_large"],
-        donor_draw: DonorDraw,
-        pixels: LazyMask,
-        donors: Donors,
-        **_: Any,
-    ) -> AnyImage:
-        if applied != "replaced":
-            return img
-        image = checked_image(img, "image")
-        donor = chosen_donor(donors, self.donor, donor_draw[0], self.metadata_key)
-        behind = replacement(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
-        return _in_front(image, pixels, self.mask_key, behind)
+    height, width, channels = view.shape
+    if mode == "noise":
+        noise = np.random.default_rng(int(draw * 2**53)).bytes(view.size)
+        return np.frombuffer(bytearray(noise), np.uint8).reshape(view.shape)
+    if mode == "mean":
+        return solid(height, width, cv2.mean(view)[:channels])
+    level = int(draw * 256) if mode == "random_gray" else 0
+    return np.full(view.shape, level, np.uint8)
 
 
-def _in_front(image: AnyImage, mask: LazyMask, name: str, behind: Image) -> AnyImage:
-    """The image's foreground in front of a background."""
-    bits = binarize(foreground(mask, image.shape[:2], name))
-    return cast(AnyImage, cv2.copyTo(image, bits, like(behind, image)))
+def replacement(
+    donors: Donors, mode: DonorMode, height: int, width: int, scale: tuple[float, float], draw: DonorDraw
+) -> Image:
+    """What BG_Random puts behind the foreground of a view of height x width.
+
+    Args:
+        donors: one donor, or several from which one is drawn.
+        mode: `tiled` shows the plane tiled with the donor's largest background-only rectangle, at its own resolution
+            and a random phase; a donor without any background is shown plain. `plain` shows the donor as it is, its
+            own foreground included: a random window of the view's shape, brought to the view's size. `inpainted` does
+            the same with the donor's foreground painted over from its surroundings (dear where that is not kept:
+            milliseconds for a large photograph).
+        scale: range of that window's share of the largest one that fits.
+        draw: which donor, which share, how far down, how far right; each uniform in [0, 1).
+    """
+    pick, share, down, right = draw
+    found = donors() if callable(donors) else donors
+    donor = found if isinstance(found, Mapping) else found[int(pick * len(found))]
+    image = donor["image"]
+    if mode == "tiled" and (rect := _background_rect(donor)) is not None:
+        return tile(image, rect, height, width, int(down * rect.height), int(right * rect.width))
+    if mode == "inpainted":
+        image = donor["plate"]() if "plate" in donor else inpaint_background(image, resolve_mask(donor.get("mask")))
+    zoom = min(image.shape[0] / height, image.shape[1] / width)
+    zoom *= (scale[0] + share * (scale[1] - scale[0])) ** 0.5
+    rows, columns = max(1, round(height * zoom)), max(1, round(width * zoom))
+    top, left = int(down * (image.shape[0] - rows + 1)), int(right * (image.shape[1] - columns + 1))
+    window = Rect(top, left, top + rows, left + columns).of(image)
+    return cast(Image, cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _background_rect(donor: Donor) -> Rect | None:
+    if "rect" in donor:
+        rect = donor["rect"]
+        return rect() if callable(rect) else rect
+    return largest_background_rectangle(resolve_mask(donor.get("mask")))

@@ -7,8 +7,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.backdrop import Donor, DonorMode
-from bgsweep.augment.composite import Image, Mask
+from bgsweep.augment.background import Donor, DonorMode
+from bgsweep.images.compositing import Image, Mask
 
 AnyImage = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 

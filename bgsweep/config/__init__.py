@@ -18,7 +18,6 @@ from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, Super
 from bgsweep.config.mistakes import review, review_search
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.study import SweepFile, load, load_suite, mask_training, resolve
 from bgsweep.config.suite import (
     Attacks,
     Corruptions,
@@ -29,6 +28,7 @@ from bgsweep.config.suite import (
     Sets,
     SuiteFile,
 )
+from bgsweep.config.sweep import SweepFile, load, load_suite, mask_training, resolve
 
 __all__ = [
     "METRICS",

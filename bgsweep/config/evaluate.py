@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from bgsweep.config.section import Count, Positive, Section
+from bgsweep.config.base import Count, Positive, Section
 
 Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
 # A variant's place here addresses its draws, so that new ones come last.

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.methods import MethodConfig, MoCoV2Config, SwAVConfig
-from bgsweep.config.section import Count, NonNegative, Positive, Probability, Section
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
 PerView = Probability | tuple[Probability, Probability]

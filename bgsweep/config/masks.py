@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bgsweep.config.base import Count, Positive, Section
 from bgsweep.config.experiment import Encoder
-from bgsweep.config.section import Count, Positive, Section
 
 
 class MaskTraining(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from bgsweep.config.section import Count, Positive, Probability, Section
+from bgsweep.config.base import Count, Positive, Probability, Section
 
 
 class MethodSection(Section):

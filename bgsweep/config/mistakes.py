@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from bgsweep.config.base import Section
 from bgsweep.config.search import LOWER_IS_BETTER
-from bgsweep.config.section import Section
-from bgsweep.config.study import SweepFile
+from bgsweep.config.sweep import SweepFile
 from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -122,9 +122,7 @@ def _contradictions(file: SweepFile) -> Iterator[str]:
             extreme = "lowest" if right == "min" else "highest"
             yield f"search.mode: the best {metric} is the {extreme}; set it to {right}"
     if experiment.workers.device == "cuda" and experiment.workers.count == 1 and not search.gpus:
-        yield (
-            "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1"
-        )
+        yield ("search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1")
 
 
 def _doubtful(file: SweepFile) -> Iterator[str]:

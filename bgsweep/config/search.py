@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.section import Count, NonNegative, Positive, Section, nearest
+from bgsweep.config.base import Count, NonNegative, Positive, Section, nearest
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
 """What trials can be compared by: the online evaluation's values, and the training loss."""

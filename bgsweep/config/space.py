@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.section import Positive, Section, nearest
+from bgsweep.config.base import Positive, Section, nearest
 
 
 class Distribution(Section):

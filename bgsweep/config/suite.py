@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bgsweep.config.base import Count, Positive, Section
 from bgsweep.config.evaluate import Evaluate
 from bgsweep.config.experiment import Data
-from bgsweep.config.section import Count, Positive, Section
 
 
 class Pictures(Section):

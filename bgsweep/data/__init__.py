@@ -1,6 +1,6 @@
 """Where photographs and their foreground masks come from, and how they become batches of views."""
 
-from bgsweep.data.pools import BackgroundPools
+from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample, Source
 from bgsweep.data.splits import Splits, open_splits
 

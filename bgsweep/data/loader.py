@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bgsweep.augment.photometric import ROW
-from bgsweep.augment.views import ViewPipeline, ViewResult
-from bgsweep.data.block import Row, Rows
+from bgsweep.augment.color import ROW
+from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
-from bgsweep.data.ring import Ring, arrived, pictures_at
 from bgsweep.data.sample import Image, Source
+from bgsweep.data.shared_buffers import Ring, arrived, pictures_at
+from bgsweep.data.view_builder import Row, Rows
 from bgsweep.errors import UserError
 
 Place = tuple[int, int]

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import NamedTuple
 
-from bgsweep.data.decode import Size, read_gray, stored_size, upright_mask
-from bgsweep.data.mask_levels import PngKind, png_kind
 from bgsweep.data.order import spread_evenly
-from bgsweep.data.readable import warn_once
-from bgsweep.errors import UnreadableImage, UserError, WrongMask
+from bgsweep.errors import UnreadableImage, UserError, WrongMask, warn_once
+from bgsweep.images.decoding import Size, read_gray, stored_size, upright_mask
+from bgsweep.images.mask_levels import PngKind, png_kind
 
 # So many masks are decoded, and of each kind of PNG that is rarer among the rest some more; of so many the headers are
 # read (a quarter of a second on a local disk).

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from bgsweep.data.decode import UnreadableImage
 from bgsweep.data.sample import Sample, Source
+from bgsweep.errors import UnreadableImage
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import Rect, inpaint_background, largest_background_rectangle
+from bgsweep.images.compositing import Rect, inpaint_background, largest_background_rectangle
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.config import Data
-from bgsweep.data.derived import Cached, hold_out
-from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.data.folder import Folder
-from bgsweep.data.mask_noise import NoisyMasks
-from bgsweep.data.pack import Pack
-from bgsweep.data.pools import BackgroundPools
-from bgsweep.data.readable import warn_once
+from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.folder import Folder
+from bgsweep.data.datasets.mask_noise import NoisyMasks
+from bgsweep.data.datasets.pack import Pack
+from bgsweep.data.datasets.shortcut import ClassPools, Recomposed
+from bgsweep.data.datasets.wrappers import Cached, hold_out
+from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.sample import Source
-from bgsweep.data.shortcut import ClassPools, Recomposed
-from bgsweep.places import cached, is_remote
+from bgsweep.errors import warn_once
+from bgsweep.storage.uri import cached, is_remote
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -1,9 +1,9 @@
 """An encoder in, named values out."""
 
-from bgsweep.evaluation.bench import Bench
+from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.evaluation.feature_cache import Bench
 from bgsweep.evaluation.features import Encode, Features, extract
-from bgsweep.evaluation.suite import Report, check, final, online, variant_sheet
-from bgsweep.evaluation.variants import VariantSet
+from bgsweep.evaluation.online import Report, check, final, online, variant_sheet
 
 __all__ = [
     "Bench",

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import Image, Mask
-from bgsweep.masks.cut import shrunk, stretched
+from bgsweep.images.compositing import Image, Mask
+from bgsweep.masks.grabcut import shrunk, stretched
 
 Planes = npt.NDArray[np.floating[Any]]
 

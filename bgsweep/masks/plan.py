@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import Background
-from bgsweep.data.decode import UnreadableImage
-from bgsweep.data.files import SUFFIXES, images_among
-from bgsweep.data.folder import check_stems, mask_name
-from bgsweep.errors import UserError
-from bgsweep.masks.storage import FileStat, Tree
-from bgsweep.masks.worker import Outcome
+from bgsweep.data.datasets.folder import check_stems, mask_name
+from bgsweep.errors import UnreadableImage, UserError
+from bgsweep.images.files import SUFFIXES, images_among
+from bgsweep.masks.generate import Outcome
+from bgsweep.storage.tree import FileStat, Tree
 
 MANIFEST = "masks.json"
 # Photographs are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.

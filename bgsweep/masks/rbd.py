@@ -13,9 +13,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 from skimage.segmentation import slic
 
-from bgsweep.augment.composite import Image, Mask
-from bgsweep.masks import cut
-from bgsweep.masks.cut import Floats, otsu, shrunk, stretched
+from bgsweep.images.compositing import Image, Mask
+from bgsweep.masks import grabcut as cut
+from bgsweep.masks.grabcut import Floats, otsu, shrunk, stretched
 
 Labels = npt.NDArray[np.int64]
 

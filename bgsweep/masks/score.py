@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import Mask, binarize
-from bgsweep.data.decode import read_gray
 from bgsweep.errors import UserError
-from bgsweep.masks.storage import Tree
+from bgsweep.images.compositing import Mask, binarize
+from bgsweep.images.decoding import read_gray
+from bgsweep.storage.tree import Tree
 
 BETA_SQUARED = 0.3
 _WORST = 10

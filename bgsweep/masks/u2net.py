@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.composite import Image, Mask
 from bgsweep.errors import UserError, one_line
-from bgsweep.masks.cut import grabcut, shrunk
+from bgsweep.images.compositing import Image, Mask
+from bgsweep.masks.grabcut import grabcut, shrunk
 
 Floats = npt.NDArray[np.float32]
 

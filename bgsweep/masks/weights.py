@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bgsweep.errors import UserError
-from bgsweep.places import cache_folder
+from bgsweep.storage.uri import cache_folder
 
 
 class Published(NamedTuple):

@@ -1,8 +1,8 @@
 """Self-supervised methods, one file each: modules, loss over views, and what happens after an optimiser step."""
 
 from bgsweep.config import BYOLConfig, Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
+from bgsweep.methods.base import Method, Step
 from bgsweep.methods.byol import BYOL
-from bgsweep.methods.method import Method, Step
 from bgsweep.methods.moco import MoCoV2
 from bgsweep.methods.supervised import Supervised
 from bgsweep.methods.swav import SwAV

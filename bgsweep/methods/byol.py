@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.config import BYOLConfig
-from bgsweep.methods.method import Method, Step, Views, ema_update, embedding_std
+from bgsweep.methods.base import Method, Step, Views, ema_update, embedding_std
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.config import MoCoV2Config
-from bgsweep.methods.collective import gather, rank, world_size
-from bgsweep.methods.method import Method, Step, Views, ema_update, embedding_std, own_similarities
+from bgsweep.methods.base import Method, Step, Views, ema_update, embedding_std, own_similarities
+from bgsweep.methods.distributed import gather, rank, world_size
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bgsweep.methods.collective import gather
+from bgsweep.methods.distributed import gather
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bgsweep.config import SupervisedConfig
-from bgsweep.methods.method import Method, Step, Views, embedding_std
+from bgsweep.methods.base import Method, Step, Views, embedding_std
 from bgsweep.models import ImageEncoder, to_unit
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.config import SwAVConfig
-from bgsweep.methods.collective import gather, rank, world_size
-from bgsweep.methods.method import Method, Step, Views, embedding_std
+from bgsweep.methods.base import Method, Step, Views, embedding_std
+from bgsweep.methods.distributed import gather, rank, world_size
 from bgsweep.methods.sinkhorn import sinkhorn
 from bgsweep.models import ImageEncoder, mlp, to_unit
 

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from bgsweep.config import Encoder
 from bgsweep.errors import UserError
-from bgsweep.models.vision_transformer import SHAPES, AnySizeVisionTransformer
+from bgsweep.models.vit import SHAPES, AnySizeVisionTransformer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

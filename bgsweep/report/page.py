@@ -14,7 +14,7 @@ from bgsweep.config import SweepFile, resolve
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.interval import paired_seeds
+from bgsweep.evaluation.bootstrap import paired_seeds
 from bgsweep.report import charts
 from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
 from bgsweep.report.history import Trial, common_epoch, cost_of, trials_of

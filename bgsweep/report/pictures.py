@@ -9,7 +9,7 @@ from bgsweep.config import SweepFile
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import Image, Splits
 from bgsweep.evaluation import VariantSet
-from bgsweep.preview import views_picture
+from bgsweep.workflows.preview import views_picture
 
 _ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
 

@@ -12,7 +12,7 @@ import ray
 from ray.tune.experiment import Trial
 
 from bgsweep.errors import UserError
-from bgsweep.sweep.proposals import trial_name
+from bgsweep.sweep.searcher import trial_name
 
 _RESERVE = 64 * 2**20  # bytes
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bgsweep.config import SweepFile
-from bgsweep.sweep.journal import TrialRecord
+from bgsweep.sweep.events import TrialRecord
 
 LOG_INTERVAL = 30.0
 

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bgsweep.assess import from_mlflow
 from bgsweep.config import SweepFile
 from bgsweep.config.evaluate import CHALLENGER
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
-from bgsweep.evaluation.interval import paired
-from bgsweep.run import Trained, judge
+from bgsweep.evaluation.bootstrap import paired
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.encoders import from_mlflow
 from bgsweep.tracking.registry import holder
+from bgsweep.training.run import Trained, judge
 
 RESAMPLINGS = 10_000
 

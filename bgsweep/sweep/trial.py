@@ -6,10 +6,10 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import SweepFile, resolve
+from bgsweep.distributed.train import train
 from bgsweep.errors import UserError
-from bgsweep.places import Place, below, fetched
-from bgsweep.pretrain import train
-from bgsweep.sweep.proposals import CHECKPOINT, VALUES
+from bgsweep.storage.uri import Place, below, fetched
+from bgsweep.sweep.searcher import CHECKPOINT, VALUES
 
 # What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
 WAITING_CPUS = 0.01
@@ -24,7 +24,7 @@ class InProcessTrial(tune.Trainable):
     tree: dict[str, Any]
 
     def setup(self, config: dict[str, Any]) -> None:
-        from bgsweep.run import start, threads
+        from bgsweep.training.run import start, threads
 
         file = trial_file(self.tree, config[VALUES])
         threads(file.search.cpus)
@@ -91,8 +91,8 @@ def set_up(tree: dict[str, Any]) -> int:
     Raises:
         UserError: what every trial would meet at once, or the evaluation at the sweep's end.
     """
-    from bgsweep.run import check_final, checkpoint_bytes, start
-    from bgsweep.training.loop import initial_method
+    from bgsweep.training.run import check_final, checkpoint_bytes, start
+    from bgsweep.training.trainer import initial_method
 
     file = resolve(tree)
     run = start(file, file.search.seeds)

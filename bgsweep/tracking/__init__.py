@@ -1,4 +1,4 @@
-"""Runs in MLflow. Only this room and `bgsweep.export` know MLflow; importing the room does not import it yet."""
+"""Runs in MLflow. Only this room and `bgsweep.tracking.models` know MLflow; importing the room does not import it yet."""
 
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.provenance import provenance

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
-from bgsweep.places import Place, is_remote
+from bgsweep.storage.uri import Place, is_remote
 
 # Where a driver's package has another name than its module.
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}

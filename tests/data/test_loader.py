@@ -10,11 +10,11 @@ import PIL.Image
 import pytest
 import torch
 
-from bgsweep.augment.batched import render
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.color_batched import render
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
-from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.data.folder import Folder
+from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.loader import Batch, Batches, default_loader_workers
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
 from bgsweep.data.sample import Sample, Source

@@ -6,7 +6,7 @@ import pytest
 
 from bgsweep.config import Data, Shortcut
 from bgsweep.data import open_splits
-from bgsweep.data.folder import Folder
+from bgsweep.data.datasets.folder import Folder
 
 
 def test_sample_opens_by_default() -> None:

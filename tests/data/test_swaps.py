@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
-from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.loader import Batch, Batches
 from bgsweep.data.sample import Sample
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from bgsweep import commands
-from bgsweep.arguments import parse
-from bgsweep.cli import main
+from bgsweep.cli import commands
+from bgsweep.cli.arguments import parse
+from bgsweep.cli.main import main
 from bgsweep.config import load, mask_training
-from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.datasets.bundled import EmbeddedSample
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

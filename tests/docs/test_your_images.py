@@ -31,7 +31,7 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
-    from bgsweep.data.embedded import EmbeddedSample
+    from bgsweep.data.datasets.bundled import EmbeddedSample
 
     sample = EmbeddedSample("train")
     kept = [index for index in range(0, 960, 8) if sample.labels[index] < 4]

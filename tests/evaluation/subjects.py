@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bgsweep.evaluation.subject import Subject
+from bgsweep.evaluation.frozen_model import Subject
 
 from .conftest import colours
 

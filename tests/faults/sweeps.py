@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.events import read_journal
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]

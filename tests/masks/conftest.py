@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.data.embedded import ARCHIVE
+from bgsweep.data.datasets.bundled import ARCHIVE
 
 Extract = Callable[[int], Path]
 

@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from bgsweep.augment.composite import solid
-from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.masks.cut import grabcut_rectangle
+from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.images.compositing import solid
+from bgsweep.masks.grabcut import grabcut_rectangle
 from bgsweep.masks.mbd import barrier_distance, mbd_saliency
 
 

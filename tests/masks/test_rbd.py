@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from bgsweep.augment.composite import solid
-from bgsweep.data.embedded import EmbeddedSample
-from bgsweep.masks.cut import grabcut
+from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.images.compositing import solid
+from bgsweep.masks.grabcut import grabcut
 from bgsweep.masks.rbd import rbd_saliency, superpixel_saliency
 
 

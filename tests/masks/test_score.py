@@ -6,7 +6,7 @@ import pytest
 
 from bgsweep.errors import UserError
 from bgsweep.masks.score import score, score_trees
-from bgsweep.masks.storage import open_tree
+from bgsweep.storage.tree import open_tree
 
 
 def _slow(mask: np.ndarray, truth: np.ndarray) -> tuple[list[float], float, float]:

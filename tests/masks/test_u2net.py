@@ -4,9 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from bgsweep.augment.composite import solid
-from bgsweep.data.decode import decode_image, decode_mask
 from bgsweep.errors import UserError
+from bgsweep.images.compositing import solid
+from bgsweep.images.decoding import decode_image, decode_mask
 from bgsweep.masks.u2net import U2Net, Usps
 from tests.masks.onnx_network import one_channel
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bgsweep.config import Encoder, MoCoV2Config
-from bgsweep.methods.method import Views
+from bgsweep.methods.base import Views
 from bgsweep.methods.moco import MoCoV2, info_nce
 from bgsweep.models import build_encoder, to_unit
 

@@ -11,7 +11,7 @@ from bgsweep.config import Encoder, SupervisedConfig, resolve
 from bgsweep.data import open_splits
 from bgsweep.data.sample import UNLABELLED
 from bgsweep.errors import UserError
-from bgsweep.methods.method import Views
+from bgsweep.methods.base import Views
 from bgsweep.methods.supervised import Supervised
 from bgsweep.models import build_encoder, to_unit
 from bgsweep.training import Pretraining, place

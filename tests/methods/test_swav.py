@@ -12,7 +12,7 @@ from torch import Tensor
 from bgsweep.config import Encoder, Experiment, SwAVConfig, resolve
 from bgsweep.data import open_splits
 from bgsweep.errors import UserError
-from bgsweep.methods.method import Views
+from bgsweep.methods.base import Views
 from bgsweep.methods.sinkhorn import sinkhorn
 from bgsweep.methods.swav import SwAV, swapped_loss
 from bgsweep.models import build_encoder

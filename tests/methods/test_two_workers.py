@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from bgsweep.config import Experiment, resolve
-from bgsweep.data.embedded import EmbeddedSample
+from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.training import Pretraining, place
 
 SMALL = [

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bgsweep.data.embedded import ARCHIVE
+from bgsweep.data.datasets.bundled import ARCHIVE
 from tests.rehearsal.site import ROOT, Site, wait_for
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(900)]

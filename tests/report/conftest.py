@@ -10,7 +10,7 @@ import pytest
 from bgsweep.config import load
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.report.page import Told
-from bgsweep.sweep.journal import Journal, TrialRecord, read_journal
+from bgsweep.sweep.events import Journal, TrialRecord, read_journal
 from bgsweep.sweep.trial import dump
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from bgsweep.sweep.callbacks import reason_of
 from bgsweep.sweep.guards import Disk
-from bgsweep.sweep.monitor import reason_of
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
 The actor died unexpectedly before finishing this task.
@@ -36,7 +36,7 @@ ray::ResourceTrainable.train() (pid=1, ip=192.0.2.2, actor_id=1, repr=ResourceTr
             "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
             "Worker unexpectedly exits with a connection error code 2. End of file.",
         ),
-        (RAISED.format(error="bgsweep.training.loop.Diverged: the loss is nan"), "Diverged: the loss is nan"),
+        (RAISED.format(error="bgsweep.training.trainer.Diverged: the loss is nan"), "Diverged: the loss is nan"),
         (RAISED.format(error="bgsweep.errors.UserError: x.png: not an image"), "x.png: not an image"),
     ],
 )

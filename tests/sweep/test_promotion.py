@@ -8,12 +8,12 @@ import pytest
 
 from bgsweep.config import load
 from bgsweep.evaluation import Report
-from bgsweep.evaluation.subject import Measured
-from bgsweep.export import log_encoder
-from bgsweep.run import judge, untrained
+from bgsweep.evaluation.frozen_model import Measured
 from bgsweep.sweep.promotion import compare, decide
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias
+from bgsweep.training.run import judge, untrained
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bgsweep.config import resolve
-from bgsweep.sweep.scheduler import build_scheduler
+from bgsweep.sweep.schedulers import build_scheduler
 
 FILE = resolve(
     {

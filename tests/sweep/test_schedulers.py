@@ -11,9 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import Distribution, SweepFile, resolve
-from bgsweep.sweep.population import Exchange, Population, explore
-from bgsweep.sweep.proposals import CHECKPOINT, FIXED, NUMBER, VALUES
-from bgsweep.sweep.scheduler import build_scheduler
+from bgsweep.sweep.pbt import Exchange, Population, explore
+from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
 
 SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}, "background.fill": {"choice": ["black", "mean", "noise"]}}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bgsweep.cli import main
+from bgsweep.cli.main import main
 from bgsweep.config import SweepFile
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.registry import add_version, give_alias

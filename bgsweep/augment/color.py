@@ -1,0 +1,250 @@
+"""What happens to a view's colours: jitter, grey, blur and solarise, as one transform, in as few passes as it takes.
+
+Drawing is kept apart from rendering: what was drawn is a `Photometry`, a handful of numbers, which the CPU renders here
+and a batch of which `batched.py` renders on a device.
+"""
+
+import itertools
+import math
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, cast
+
+import albumentations as A
+import cv2
+import numpy as np
+import numpy.typing as npt
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+from pydantic import AfterValidator, Field
+
+from bgsweep.augment.transforms import Share, ordered
+from bgsweep.images.compositing import Image
+
+Color = Literal["exact", "fast"]
+Matrix = npt.NDArray[np.float64]
+Strength = Annotated[float, Field(ge=0)]
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+_ORDERS = cast(list[tuple[int, int, int, int]], list(itertools.permutations(range(4))))
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)
+LUMA = np.array([0.299, 0.587, 0.114])
+HUE_LEVELS = 256
+ROW = 11
+# Sigma in steps finer than anyone can see, so that a few hundred kernels serve all views.
+_SIGMA_STEP = 1 / 128
+_UNSEEN = np.zeros(4)
+_UNCHANGED = np.eye(3, 4)
+
+
+class Photometry(NamedTuple):
+    """What was drawn for one view.
+
+    Attributes:
+        order: in which brightness (0), contrast (1), saturation (2) and hue (3) are changed.
+        factors: of these four; the first three multiply, hue is a shift in turns. (1, 1, 1, 0) changes nothing.
+        gray: whether the view loses its colours.
+        sigma: of the blur in pixels; 0 leaves the view sharp.
+        solarize: whether values above 127 are inverted.
+    """
+
+    order: tuple[int, int, int, int]
+    factors: tuple[float, float, float, float]
+    gray: bool
+    sigma: float
+    solarize: bool
+
+    def row(self) -> list[float]:
+        """All of it as `ROW` numbers, for `batched.render`."""
+        return [*self.order, *self.factors, self.gray, self.sigma, self.solarize]
+
+
+class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Colour jitter in random order, grey, Gaussian blur and solarise, in the order of MoCo-v2, BYOL and SwAV.
+
+    Operations are torchvision's (`ColorJitter`, `Grayscale`, `GaussianBlur`, solarise at 128). With `color="exact"`
+    each of them and the clipping after it is torchvision's within rounding: neighbours are fused only where nothing
+    between them can clip, and the hue has 8 bits, as in torchvision's own transforms of Pillow images. With
+    `color="fast"` jitter and grey are one matrix: values are clipped once, at the end, and the hue is turned about the
+    grey axis of RGB instead of in HSV; and the blur's kernel ends at two sigma instead of three. The error of both is
+    measured in the tests.
+
+    Args:
+        jitter: brightness, contrast, saturation (factors from 1 - x to 1 + x, not below 0), hue (turns from -x to x).
+        jitter_p: probability of the jitter.
+        gray: probability of losing all colour.
+        blur: probability of the blur.
+        blur_sigma: range of its standard deviation in pixels.
+        solarize: probability of inverting values above 127.
+        color: `exact` or `fast`.
+        p: probability of applying the transform.
+
+    Targets: image. Image types: uint8, three channels.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]]
+        jitter_p: Share
+        gray: Share
+        blur: Share
+        blur_sigma: Annotated[tuple[Annotated[float, Field(gt=0)], float], AfterValidator(ordered)]
+        solarize: Share
+        color: Color
+
+    def __init__(
+        self,
+        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+        jitter_p: float = 0.8,
+        gray: float = 0.2,
+        blur: float = 0.5,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        solarize: float = 0.0,
+        color: Color = "exact",
+        p: float = 1.0,
+    ):
+        super().__init__(p=p)
+        self.jitter, self.jitter_p, self.gray = jitter, jitter_p, gray
+        self._ranges = [(max(0.0, 1 - x), 1 + x) for x in jitter[:3]]
+        self.blur, self.blur_sigma, self.solarize, self.color = blur, blur_sigma, solarize, color
+
+    def draw(self) -> Photometry:
+        """Draws of one view, always equally many, so that a probability changes nothing but what it is of."""
+        uniform = self.py_random.random
+        jittered, grayed, blurred, solarized = (
+            uniform() < p for p in (self.jitter_p, self.gray, self.blur, self.solarize)
+        )
+        order = _ORDERS[int(uniform() * len(_ORDERS))]
+        factors = [low + uniform() * (high - low) for low, high in self._ranges]
+        hue = (2 * uniform() - 1) * self.jitter[3]
+        low, high = self.blur_sigma
+        sigma = low + uniform() * (high - low)
+        return Photometry(
+            order,
+            (factors[0], factors[1], factors[2], hue) if jittered else NEUTRAL,
+            grayed,
+            sigma if blurred else 0.0,
+            solarized,
+        )
+
+    def get_params(self) -> dict[str, Any]:
+        return self.draw()._asdict()
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        return render(img, Photometry(*(params[name] for name in Photometry._fields)), self.color)
+
+
+def render(image: Image, photometry: Photometry, color: Color) -> Image:
+    """Do to a view (height x width x RGB) what was drawn for it; freshly allocated."""
+    canvas = _Canvas(image, clips=color == "exact")
+    for operation in photometry.order:
+        factor = photometry.factors[operation]
+        if factor == NEUTRAL[operation]:
+            continue
+        if operation == HUE and color == "exact":
+            canvas.turn(factor)
+        else:
+            canvas.change(operation, factor)
+    picture = canvas.developed(photometry.gray)
+    if photometry.sigma:
+        picture = blurred(picture, photometry.sigma, color)
+    if photometry.solarize:
+        picture = cast(Image, cv2.min(picture, cv2.bitwise_not(picture)))
+    return cast(Image, cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)) if picture.ndim == 2 else picture
+
+
+class _Canvas:
+    """A picture with an affine map of its colours (3 x 4) that has not been carried out yet.
+
+    With `clips` it is carried out before the next operation wherever it may have pushed values out of range.
+    """
+
+    def __init__(self, image: Image, clips: bool) -> None:
+        self.picture = image
+        self.clips = clips
+        self.pending: Matrix | None = None
+        self.may_clip = False
+
+    def change(self, operation: int, factor: float) -> None:
+        if self.may_clip:
+            self._settle()
+        matrix = _UNCHANGED if self.pending is None else self.pending
+        mean = np.array([*cv2.mean(self.picture)[:3], 1.0]) if operation == CONTRAST else _UNSEEN
+        self.pending = changed(matrix, operation, factor, mean)
+        self.may_clip = self.clips and factor > 1
+
+    def turn(self, hue: float) -> None:
+        """Shift the hue in HSV."""
+        self._settle()
+        hsv = cv2.cvtColor(self.picture, cv2.COLOR_RGB2HSV_FULL)
+        lines = hsv.reshape(len(hsv), -1)
+        np.add(lines, _hue_pattern(round(hue * HUE_LEVELS) % HUE_LEVELS, hsv.shape[1]), out=lines)
+        self.picture = cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+    def developed(self, gray: bool) -> Image:
+        """The picture, of one channel if `gray`, otherwise of three."""
+        if gray and self.may_clip:
+            self._settle()
+        if gray and self.pending is None:
+            return cast(Image, cv2.cvtColor(self.picture, cv2.COLOR_RGB2GRAY))
+        if gray:
+            return cast(Image, cv2.transform(self.picture, (LUMA @ self.pending)[None].astype(np.float32)))
+        fresh = self.pending is not None
+        self._settle()
+        return self.picture if fresh else self.picture.copy()
+
+    def _settle(self) -> None:
+        if self.pending is not None:
+            self.picture = cast(Image, cv2.transform(self.picture, self.pending.astype(np.float32)))
+            self.pending, self.may_clip = None, False
+
+
+def changed(matrix: Matrix, operation: int, factor: float, mean: Matrix) -> Matrix:
+    """An affine map of colours (3 x 4) with an operation after it.
+
+    Args:
+        factor: what the picture is multiplied with before it is blended with black (brightness), with its mean grey
+            (contrast) or with its own grey (saturation), as torchvision does; for hue the turn about the grey axis.
+        mean: the mean colour (RGB and a 1) of the picture that the map is of; only contrast looks at it.
+    """
+    if operation == HUE:
+        return _turned(factor) @ matrix
+    result = factor * matrix
+    if operation == CONTRAST:
+        result[:, 3] += (1 - factor) * (LUMA @ matrix @ mean)
+    elif operation == SATURATION:
+        result += (1 - factor) * (LUMA @ matrix)
+    return result
+
+
+def blurred(image: Image, sigma: float, color: Color) -> Image:
+    """Gaussian blur, borders mirrored; `image` is height x width, with or without RGB."""
+    kernel = kernel_of(sigma, color)
+    return image if len(kernel) == 1 else cast(Image, cv2.sepFilter2D(image, -1, kernel, kernel))
+
+
+def kernel_of(sigma: float, color: Color) -> npt.NDArray[np.float32]:
+    """A Gaussian's weights, cut off at three sigma (exact) or two (fast).
+
+    Where a pixel's neighbours weigh less than half a grey level, it is a single 1.
+    """
+    return _kernel(max(1, round(sigma / _SIGMA_STEP)), 3 if color == "exact" else 2)
+
+
+@lru_cache(maxsize=4096)
+def _kernel(steps: int, reach: int) -> npt.NDArray[np.float32]:
+    sigma = steps * _SIGMA_STEP
+    radius = math.ceil(reach * sigma)
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    return (weights if weights[radius + 1] > 1 / 512 else np.ones(1)).astype(np.float32)
+
+
+def _turned(turns: float) -> Matrix:
+    """Rotation about the grey axis of RGB; by a third of a turn it exchanges the channels, as a shift in HSV does."""
+    angle = 2 * math.pi * turns
+    diagonal, side, skew = (1 + 2 * math.cos(angle)) / 3, (1 - math.cos(angle)) / 3, math.sin(angle) / 3**0.5
+    before, after = side - skew, side + skew
+    return np.array([[diagonal, before, after], [after, diagonal, before], [before, after, diagonal]])
+
+
+@lru_cache(maxsize=1024)
+def _hue_pattern(shift: int, width: int) -> Image:
+    return np.tile(np.array([shift, 0, 0], np.uint8), width)

@@ -1,0 +1,209 @@
+"""The view pipelines of MoCo-v2, BYOL and SwAV, built from the configuration, with addressed randomness."""
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from bgsweep.augment.background import Donor, area_verdict, resolve_mask
+from bgsweep.augment.color import Photometric, Photometry, render
+from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop, Negative, draw_window
+from bgsweep.config.experiment import Background, PerView, Views
+from bgsweep.images.compositing import Image, Mask, Rect
+
+LARGE_VIEWS = 2
+
+
+class Picture(Protocol):
+    """An image with a foreground mask that is decoded when somebody asks for it; `data.Sample` is one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def image(self) -> Image: ...
+
+    @property
+    def mask(self) -> Mask | None: ...
+
+    @property
+    def background_rect(self) -> Rect | None: ...
+
+    @property
+    def plate(self) -> Image: ...
+
+
+class ViewResult(NamedTuple):
+    """One view and what was done to its background.
+
+    Attributes:
+        image: size x size x 3, uint8, contiguous.
+        applied: ``none`` (no background augmentation was drawn), ``removed``, ``replaced``, or ``kept_small`` and
+            ``kept_large``: one was drawn, but the foreground's share of the crop is out of bounds.
+        photometry: what is still to be done to its colours, where a device does that.
+    """
+
+    image: Image
+    applied: Applied
+    photometry: Photometry | None = None
+
+
+class ViewPipeline:
+    """Makes the views of an image: two large ones, then the small ones of multi-crop.
+
+    A view is cropped (with its background augmentation), flipped, and then treated photometrically, in the order that
+    MoCo-v2, BYOL and SwAV share: colour jitter, grey, blur, solarise. With `views.photometric: device` that last part
+    is drawn but left to whoever has the batch (`batched.render`). A view is a function of its key, the picture and the
+    donor alone: it does not depend on the process that makes it or on what was made before.
+    """
+
+    def __init__(self, views: Views, background: Background):
+        self.sizes = [views.size] * LARGE_VIEWS + [views.small_size] * views.small_crops
+        self.n_views = len(self.sizes)
+        self._crops = [_crop(views, background, view) for view in range(self.n_views)]
+        self.swap_share, self._negative_kind = background.swap, background.swap_negative
+        self.swaps_keys = background.swap_form == "full"
+        self.donor_views = [view for view in range(self.n_views) if self._crops[view].random]
+        self.gives_rect = background.donor == "tiled" and not background.swap
+        self.on_device = views.photometric == "device"
+        # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
+        # `set_random_seed` builds two for each transform. None of them draws from NumPy's.
+        self._uniform = random.Random()
+        self._flip = A.HorizontalFlip(p=views.flip)
+        self._photometric = [_photometric(views, view) for view in range(self.n_views)]
+        transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
+        for transform in transforms:
+            transform.set_random_state(np.random.default_rng(0), self._uniform)
+
+    def asks_donor(self, address_key: int, view: int) -> bool:
+        """Whether BG_Random is drawn for a view, so that `make` calls for a donor unless the mask speaks against it."""
+        self._uniform.seed(address_key)
+        return self._crops[view].draw_background() == "replaced"
+
+    def swap_fits(self, sample: Picture, address_keys: Sequence[int]) -> bool:
+        """Whether the foregrounds of both large views are within the area bounds, so that BG_Swaps can be had whole.
+
+        A key that keeps its background is no answer to a negative on that background; and a query without a foreground
+        would be its own negative.
+        """
+        mask = resolve_mask(sample.mask)
+        for view, key in enumerate(address_keys):
+            crop = self._crops[view]
+            self._uniform.seed(key)
+            crop.draw_background()
+            window = draw_window(mask.shape[0], mask.shape[1], crop.scale, crop.ratio, self._uniform)
+            if area_verdict(window.of(mask), crop.min_area, crop.max_area) is not None:
+                return False
+        return True
+
+    def make(
+        self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int, replace: bool = False
+    ) -> ViewResult:
+        """One view of a sample.
+
+        Args:
+            sample: its mask is asked for only if a background augmentation was drawn.
+            donor: gives the picture that BG_Random takes its background from; called only if it fired, at most once.
+            address_key: from `randomness.address`, 64 bits.
+            view: 0 and 1 are the large views.
+            replace: the background is the donor's, whatever was drawn; all other draws stay as they are.
+        """
+        self._uniform.seed(address_key)
+        return self._finished(*self._cropped(sample, donor, view, replace=replace), view)
+
+    def make_swap(
+        self,
+        sample: Picture,
+        donor: Callable[[], Picture],
+        other: Picture,
+        address_key: int,
+        swap_key: int,
+        view: int = 0,
+    ) -> ViewResult:
+        """BG_Swaps' negative: another picture on the background of the view that `make` gives for `address_key`.
+
+        Same crop window, same background, same flip as that view. Which part of the other picture shows and the
+        photometric treatment are drawn from `swap_key`, as those of any other negative are.
+        """
+        negative = Negative(kind=self._negative_kind, image=other.image, mask=lambda: other.mask, seed=swap_key)
+        self._uniform.seed(address_key)
+        cropped, _ = self._cropped(sample, donor, view, negative)
+        self._uniform.seed(swap_key)
+        return self._finished(cropped, "none", view)
+
+    def policy(self) -> dict[str, Any]:
+        """What is done to each view, as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
+        pairs = zip(self._crops, self._photometric, strict=True)
+        # Of copies: `Compose` gives its transforms generators of its own.
+        copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
+        return {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
+
+    def _cropped(
+        self,
+        sample: Picture,
+        donor: Callable[[], Picture],
+        view: int,
+        negative: Negative | None = None,
+        replace: bool = False,
+    ) -> tuple[Image, Applied]:
+        # What Albumentations does with its transforms, without its checks of their inputs, which take as long as the
+        # flip does. A test holds both equal.
+        crop, image = self._crops[view], sample.image
+        foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
+        data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors, "replace": replace}
+        params = crop.get_params_dependent_on_data({}, data)
+        cropped = crop.apply(image, **params, foreground=foreground, donors=donors, negative=negative)
+        if self._uniform.random() < self._flip.p:
+            cropped = cast(Image, cv2.flip(cropped, 1))
+        return cropped, params["applied"]
+
+    def _finished(self, cropped: Image, applied: Applied, view: int) -> ViewResult:
+        transform = self._photometric[view]
+        photometry = transform.draw()
+        if self.on_device:
+            return ViewResult(cropped, applied, photometry)
+        return ViewResult(render(cropped, photometry, transform.color), applied)
+
+
+def _as_donor(picture: Picture) -> Donor:
+    return {"image": picture.image, "rect": lambda: picture.background_rect, "plate": lambda: picture.plate}
+
+
+def _for_view(value: PerView, view: int) -> float:
+    """Pairs are (first view, every other view)."""
+    return value[min(view, 1)] if isinstance(value, tuple) else value
+
+
+def _crop(views: Views, background: Background, view: int) -> BackgroundResizedCrop:
+    small = view >= LARGE_VIEWS
+    size = views.small_size if small else views.size
+    augmented = not small or background.apply_to == "all"
+    return BackgroundResizedCrop(
+        size=(size, size),
+        scale=views.small_scale if small else views.scale,
+        ratio=views.ratio,
+        remove=_for_view(background.remove, view) if augmented else 0.0,
+        random=_for_view(background.random, view) if augmented else 0.0,
+        fill=background.fill,
+        donor=background.donor,
+        min_area=background.min_area,
+        max_area=background.max_area,
+        interpolation=views.interpolation,
+        mask_key="foreground",
+    )
+
+
+def _photometric(views: Views, view: int) -> Photometric:
+    return Photometric(
+        jitter=views.jitter,
+        jitter_p=views.jitter_p if any(views.jitter) else 0.0,
+        gray=views.gray,
+        blur=_for_view(views.blur, view),
+        blur_sigma=views.blur_sigma,
+        solarize=_for_view(views.solarize, view),
+        color=views.color,
+    )

@@ -1,0 +1,223 @@
+"""Crop, background augmentation and resize in one transform, at little more than the price of crop and resize."""
+
+import math
+import random
+from typing import Annotated, Any, Literal, TypedDict, cast
+
+import albumentations as A
+import cv2
+from pydantic import AfterValidator, Field
+
+from bgsweep.augment.background import (
+    DonorDraw,
+    DonorMode,
+    FillMode,
+    LazyMask,
+    area_verdict,
+    removal,
+    replacement,
+    resolve_mask,
+)
+from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
+from bgsweep.images.compositing import Image, Mask, Rect, background_plate, binarize, paste
+
+Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
+Interpolation = Literal["linear", "area"]
+NegativeKind = Literal["silhouette", "foreground"]
+Side = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+_FLAGS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+_TRIES = 10
+
+
+class Negative(TypedDict):
+    """The image that BG_Swaps' negative shows in front of a query's background; `seed` places its crop.
+
+    `foreground` shows its foreground there, `silhouette` its pixels within the query's own foreground mask.
+    """
+
+    kind: NegativeKind
+    image: Image
+    mask: LazyMask
+    seed: int
+
+
+class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
+    """RandomResizedCrop with BG_RM and BG_Random on the crop, before its one resize.
+
+    The crop window is a view of the image; its background is replaced at source resolution with a masked copy, which
+    is bit-equal to augmenting the whole image and cropping it afterwards. BG_RM and BG_Random are drawn independently,
+    and the background is removed where both were; a crop whose foreground covers less than `min_area` or more than
+    `max_area` of it keeps its background. The random draws are the same whatever the probabilities, so that pipelines
+    that differ only in them see the same crops.
+
+    BG_Swaps asks for two more things. Inputs with `replace: True` get BG_Random whatever was drawn. Inputs with a
+    `negative` (see `Negative`) show another image in front of the crop's background: with the same random state, the
+    same pixels outside both foregrounds. A silhouette needs nothing behind it; behind a foreground, a crop that keeps
+    its own background has its own foreground covered with tiles of it (`composite.background_plate`).
+
+    Args:
+        size: height and width of the view.
+        scale: range of the crop's share of the image's area; also that of a plain donor's window (`RandomBackground`).
+        ratio: range of the crop's width / height.
+        remove: probability of BG_RM.
+        random: probability of BG_Random.
+        fill: what BG_RM puts behind the foreground (`RemoveBackground`).
+        donor: what BG_Random shows of the other image (`RandomBackground`).
+        min_area: smallest share of the crop, 0 to 1.
+        max_area: largest share of the crop, 0 to 1.
+        interpolation: `linear`, which does not antialias, or `area`, which does when it shrinks, and takes longer.
+        mask_key: the input that holds the foreground mask, height x width, or a function that gives it and is called
+            only where a background augmentation was drawn. The target `mask`, if there is one, is cropped too.
+        metadata_key: the input that holds the donors, as for `RandomBackground`.
+        p: probability of applying the transform; without it the image keeps its size.
+
+    Targets: image, mask. Image types: uint8, three channels.
+    """
+
+    class InitSchema(BackgroundSchema):
+        size: tuple[Side, Side]
+        scale: Scale
+        ratio: Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
+        remove: Share
+        random: Share
+        fill: FillMode
+        donor: DonorMode
+        interpolation: Interpolation
+        metadata_key: str
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        scale: tuple[float, float] = (0.2, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        remove: float = 0.0,
+        random: float = 0.0,
+        fill: FillMode = "random_gray",
+        donor: DonorMode = "tiled",
+        min_area: float = 0.01,
+        max_area: float = 0.95,
+        interpolation: Interpolation = "linear",
+        mask_key: str = "mask",
+        metadata_key: str = "donor",
+        p: float = 1.0,
+    ):
+        super().__init__(p=p)
+        self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
+        self.remove, self.random, self.fill, self.donor = remove, random, fill, donor
+        self.min_area, self.max_area = min_area, max_area
+        self.mask_key, self.metadata_key = mask_key, metadata_key
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        masks = [self.mask_key] if self.remove or self.random else []
+        return [*masks, self.metadata_key] if self.random else masks
+
+    def draw_background(self) -> Applied:
+        """The first draws of a crop, which say what is to be done to its background, before any mask is looked at."""
+        removes, replaces = self.py_random.random() < self.remove, self.py_random.random() < self.random
+        return "removed" if removes else "replaced" if replaces else "none"
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        uniform = self.py_random.random
+        drawn = self.draw_background()
+        if data.get("replace"):
+            drawn = "replaced"
+        window = draw_window(*_shape(data["image"]), self.scale, self.ratio, self.py_random)
+        fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
+        applied: Applied = "none"
+        if drawn != "none":
+            verdict = area_verdict(window.of(resolve_mask(data[self.mask_key])), self.min_area, self.max_area)
+            applied = verdict or drawn
+        return {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        names = {"foreground": self.mask_key, "donors": self.metadata_key, "negative": "negative"}
+        pixels = {name: kwargs.get(key) for name, key in names.items()}
+        return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
+
+    def apply(
+        self,
+        img: Image,
+        *args: Any,
+        window: tuple[int, int, int, int],
+        applied: Applied,
+        fill_draw: float,
+        donor_draw: DonorDraw,
+        foreground: LazyMask,
+        negative: Negative | None,
+        **params: Any,
+    ) -> Image:
+        rect = Rect(*window)
+        view: Image = rect.of(img)
+        backdrop: Image | None = None
+        if applied == "removed":
+            backdrop = removal(view, self.fill, fill_draw)
+        elif applied == "replaced":
+            backdrop = replacement(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
+        if negative is not None and negative["kind"] == "foreground":
+            if backdrop is None:
+                backdrop = rect.of(background_plate(img, resolve_mask(foreground)))
+            view = self._in_front(negative, backdrop)
+        elif negative is not None:  # m * r + (1 - m) * q; of what BG_RM or BG_Random made of q, no more than 1 - m
+            filling = self._filling(negative, view)
+            view = paste(filling, rect.of(resolve_mask(foreground)), view if backdrop is None else backdrop)
+        elif backdrop is not None:
+            view = cast(Image, cv2.copyTo(view, binarize(rect.of(resolve_mask(foreground))), backdrop))
+        return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
+
+    def apply_to_mask(self, mask: Mask, *args: Any, window: tuple[int, int, int, int], **params: Any) -> Mask:
+        return cast(Mask, cv2.resize(Rect(*window).of(mask), self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+
+    def _filling(self, negative: Negative, view: Image) -> Image:
+        """A random crop of another image, of the view's shape and size."""
+        height, width = _shape(view)
+        ratio = (width / height, width / height)
+        rect = draw_window(*_shape(negative["image"]), self.scale, ratio, random.Random(negative["seed"]))
+        return cast(Image, cv2.resize(rect.of(negative["image"]), (width, height)))
+
+    def _in_front(self, negative: Negative, backdrop: Image) -> Image:
+        """The foreground of another image's crop, brought to the backdrop's size, in front of it.
+
+        The crop is the first of ten random ones whose foreground is within the area bounds, else the whole image.
+        """
+        height, width = backdrop.shape[:2]
+        image, mask, generator = negative["image"], resolve_mask(negative["mask"]), random.Random(negative["seed"])
+        ratio = (width / height, width / height)
+        for _ in range(_TRIES):
+            rect = draw_window(*_shape(mask), self.scale, ratio, generator)
+            if area_verdict(rect.of(mask), self.min_area, self.max_area) is None:
+                break
+        else:
+            rect = Rect(0, 0, *_shape(mask))
+        crop, outline = (cast(Image, cv2.resize(rect.of(array), (width, height))) for array in (image, mask))
+        return paste(crop, outline, backdrop)
+
+
+def _shape(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def draw_window(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: random.Random
+) -> Rect:
+    """The window of a RandomResizedCrop (Szegedy et al. 2015), drawn as torchvision does.
+
+    Args:
+        height, width: of the image, in pixels.
+        scale: range of the window's share of the image's area, drawn uniformly.
+        ratio: range of its width / height, drawn uniformly on a logarithmic scale.
+        generator: where the draws come from. After ten windows that do not fit, it is the largest central one whose
+            ratio is in the range.
+    """
+    area, logs = height * width, (math.log(ratio[0]), math.log(ratio[1]))
+    for _ in range(_TRIES):
+        target, aspect = area * generator.uniform(*scale), math.exp(generator.uniform(*logs))
+        columns, rows = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < columns <= width and 0 < rows <= height:
+            top, left = int(generator.random() * (height - rows + 1)), int(generator.random() * (width - columns + 1))
+            return Rect(top, left, top + rows, left + columns)
+    rows, columns = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return Rect(top, left, top + rows, left + columns)

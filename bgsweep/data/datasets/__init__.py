@@ -1,0 +1,1 @@
+"""Image datasets: folders, packs, the bundled sample, and datasets made from other datasets."""

@@ -1,0 +1,48 @@
+"""Masks that this process has decoded before, kept small: a PNG takes ten times as long to decode."""
+
+from collections.abc import Callable
+
+import numpy as np
+import zstandard
+
+from bgsweep.data.sample import Mask
+from bgsweep.images.compositing import Rect, largest_background_rectangle
+
+LIMIT = 64 << 20
+
+
+class Outlines:
+    """Masks as compressed bytes, about 1 KB each, and their largest background rectangles, by the photograph's number.
+
+    Holds about `limit` bytes of masks; what comes later is decoded each time. A copy in another process begins empty.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit = limit
+        self._masks: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        self._rects: dict[int, Rect | None] = {}
+        self._held = 0
+        self._pack, self._unpack = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+
+    def mask(self, index: int, decode: Callable[[], Mask]) -> Mask:
+        if index in self._masks:
+            packed, shape = self._masks[index]
+            return np.frombuffer(self._unpack.decompress(packed), np.uint8).reshape(shape)
+        mask = decode()
+        if self._held < self.limit:
+            packed = self._pack.compress(mask.tobytes())
+            self._masks[index] = packed, mask.shape
+            self._held += len(packed)
+        return mask
+
+    def rect(self, index: int, decode: Callable[[], Mask]) -> Rect | None:
+        """`composite.largest_background_rectangle`, searched once."""
+        if index in self._rects:
+            return self._rects[index]
+        rect = largest_background_rectangle(self.mask(index, decode))
+        if index in self._masks:
+            self._rects[index] = rect
+        return rect
+
+    def __reduce__(self) -> tuple[type["Outlines"], tuple[int]]:
+        return Outlines, (self.limit,)

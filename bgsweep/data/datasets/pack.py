@@ -1,0 +1,226 @@
+"""Photographs with their masks in a few large tar files, read in any order: what `bgsweep pack` writes.
+
+A pack is ``pack.json``, ``index.npz`` and ``shard-000000.tar``, … (docs/packs.md has the layout).
+"""
+
+import hashlib
+import io
+import json
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from bgsweep.data.datasets.folder import check_count, class_of_each, labels_of, nearest
+from bgsweep.data.datasets.mask_cache import Outlines
+from bgsweep.data.names import Names
+from bgsweep.data.sample import Mask, Sample
+from bgsweep.errors import UnreadableImage, UserError
+from bgsweep.images.compositing import Rect, largest_background_rectangle
+from bgsweep.images.decoding import Size, bring_mask, decode_image
+from bgsweep.storage.shards import Shards, open_shards
+
+MANIFEST, INDEX, FORMAT = "pack.json", "index.npz", 1
+BLOCK = 512
+"""Tar's unit: a member is a header of this size and its content, filled up to a multiple of it."""
+
+_HEADER = struct.Struct("<BII")  # bits or grey levels, height, width
+_NO_RECT = (0, 0, 0, 0)
+
+
+class _Local(threading.local):
+    """Each thread's own decompressor: to make one takes longer than to unpack a mask with it."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_local = _Local()
+
+
+class Record(NamedTuple):
+    """Where a photograph and its mask are, and what is known of them; a pack's index has an array of each.
+
+    Attributes:
+        offset: of the photograph's first byte, in its shard; the mask is the next member.
+        image: bytes.
+        mask: bytes; 0 where the mask could not be read.
+        rect: the mask's largest background rectangle at its own size; zeros where there is none.
+        digest: SHA-256 over photograph and mask, first 8 bytes.
+    """
+
+    offset: int
+    image: int
+    mask: int
+    rect: tuple[int, int, int, int]
+    digest: int
+
+
+TYPES = {"offset": "<u8", "image": "<u4", "mask": "<u4", "rect": "<u2", "digest": "<u8"}
+
+
+class Pack:
+    """A split of a pack; its samples, ids and digests are those of the folders that the pack was made of.
+
+    Each photograph and mask is compared with its digest when a process first reads it.
+
+    Args:
+        place: folder, or URI that pyarrow knows.
+        split: folder of the packed tree; ``.`` for all of it.
+        resize, classes, fast_jpeg: as of `Folder`.
+        cache_gb: gigabytes of local disk that shards from a URI may take.
+
+    Raises:
+        UserError: no pack, an unfinished or damaged one, no such split, or what `Folder` says of classes.
+    """
+
+    has_masks = True
+
+    def __init__(
+        self,
+        place: str,
+        split: str,
+        resize: int | None = None,
+        classes: Sequence[str] | None = None,
+        fast_jpeg: bool = False,
+        cache_gb: float = 0.0,
+    ) -> None:
+        self._place, self.resize, self._fast = place, resize, fast_jpeg
+        self._shards = open_shards(place, cache_gb)
+        manifest, index = _opened(self._shards)
+        if split not in manifest["splits"]:
+            folders = [name for name in manifest["splits"] if name != "."]
+            raise UserError(f"data.pack: {place} has no split {split!r}; {nearest(split, folders)}")
+        self._digests: dict[str, str] = manifest["splits"][split]["digests"]
+        self.name = f"{manifest['name']}/{split}"
+        first, prefix = manifest["splits"][split]["first"], "" if split == "." else f"{split}/"
+        part = slice(first, first + manifest["splits"][split]["images"])
+        names = [name.removeprefix(prefix) for name in index.pop("names")[part]]
+        where = f"{place}/{split}"
+        check_count(where, names)
+        own = class_of_each(where, names)
+        self.classes: Sequence[str] = sorted(set(own) - {""}) if classes is None else classes
+        self.labels = labels_of(where, own, self.classes)
+        self.ids: Sequence[str] = Names(names)
+        self._index = {name: values[part].copy() for name, values in index.items()}
+        self._first, self._starts = first, np.array(manifest["starts"], np.int64)
+        self._verified = np.zeros(len(names), np.bool_)
+        self._outlines = Outlines()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises UnreadableImage where the photograph is damaged."""
+        name = self.ids[index]
+        photograph, packed = self._read(index, name)
+        if not photograph:
+            raise UnreadableImage(f"{self._place}: {name} could not be read when it was packed; pack again")
+        image, size = decode_image(photograph, f"{self._place}: {name}", self.resize, self._fast)
+        decode = partial(self._mask, packed, name, size)
+        rect: Callable[[], Rect | None] = partial(self._rect, index)
+        if self.resize is not None:
+            # A mask that is made smaller has another rectangle, which is dear to search, so that both are kept.
+            decode, rect = (
+                partial(self._outlines.mask, index, decode),
+                partial(self._outlines.rect, index, decode),
+            )
+        return Sample(name, image, int(self.labels[index]), decode, rect)
+
+    def digests(self) -> dict[str, str]:
+        return self._digests
+
+    def _read(self, index: int, name: str) -> tuple[bytes, bytes]:
+        offset, image, mask = (int(self._index[key][index]) for key in ("offset", "image", "mask"))
+        until = -(-image // BLOCK) * BLOCK + BLOCK  # where the mask begins, behind its header
+        shard = int(np.searchsorted(self._starts, self._first + index, side="right")) - 1
+        data = self._shards.read(shard, offset, until + mask)
+        photograph, packed = data[:image], data[until:]
+        if not self._verified[index]:
+            if record_digest(photograph, packed) != self._index["digest"][index]:
+                shards = f"{self._place}/{shard_name(shard)}"
+                raise UnreadableImage(f"{shards}: {name} is not what was packed; copy this shard again")
+            self._verified[index] = True
+        return photograph, packed
+
+    def _mask(self, packed: bytes, name: str, image_size: Size) -> Mask:
+        if not packed:
+            raise UnreadableImage(f"{self._place}: the mask of {name} was damaged when it was packed")
+        return bring_mask(unpack_mask(packed), f"{self._place}: mask of {name}", image_size, name, self.resize)
+
+    def _rect(self, index: int) -> Rect | None:
+        found = tuple(int(edge) for edge in self._index["rect"][index])
+        return None if found == _NO_RECT else Rect(*found)
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+def record_digest(photograph: bytes, packed_mask: bytes) -> int:
+    total = hashlib.sha256(photograph)
+    total.update(packed_mask)
+    return int.from_bytes(total.digest()[:8], "little")
+
+
+def pack_mask(mask: Mask) -> bytes:
+    """A mask as zstd over a header and its bits, or, if it has more than the levels 0 and 255, its bytes."""
+    hard = bool(np.all((mask == 0) | (mask == 255)))
+    content = np.packbits(mask > 0) if hard else mask
+    return zstandard.ZstdCompressor(level=9).compress(_HEADER.pack(hard, *mask.shape) + content.tobytes())
+
+
+def unpack_mask(packed: bytes) -> Mask:
+    """What `pack_mask` was given."""
+    data = _local.decompressor.decompress(packed)
+    hard, height, width = _HEADER.unpack_from(data)
+    content = np.frombuffer(data, np.uint8, offset=_HEADER.size)
+    if hard:
+        content = np.unpackbits(content, count=height * width)
+        np.negative(content, out=content)  # 255 for 1, in place
+    return cast(Mask, content.reshape(height, width))
+
+
+def background_rectangle(mask: Mask) -> tuple[int, int, int, int]:
+    return largest_background_rectangle(mask) or _NO_RECT
+
+
+def index_bytes(names: Sequence[str], records: Sequence[Record]) -> bytes:
+    """The index as a file of numpy's."""
+    arrays = {key: np.array([getattr(r, key) for r in records], kind) for key, kind in TYPES.items()}
+    text = "\0".join(names).encode("utf-8", "surrogateescape")
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, names=np.frombuffer(text, np.uint8), **arrays)
+    return file.getvalue()
+
+
+def _opened(shards: Shards) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Manifest and index, whole and of one piece."""
+    place = shards.place
+    try:
+        content = shards.file(MANIFEST)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"data.pack: no finished pack at {place} ({MANIFEST} is missing); make it: `bgsweep pack`"
+        ) from error
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+        if manifest["format"] != FORMAT:
+            raise UserError(f"{place}: a pack of format {manifest['format']}, this bgsweep reads {FORMAT}; pack again")
+        data = shards.file(INDEX)
+        if hashlib.sha256(data).hexdigest() != manifest["index"]:
+            raise ValueError("its index is not the one that was written")
+        index: dict[str, npt.NDArray[Any]] = dict(np.load(io.BytesIO(data), allow_pickle=False))
+        text = index.pop("names").tobytes()
+        if any(stranger in b"\0%s\0" % text for stranger in (b"\0/", b"\0../", b"/../")):
+            raise ValueError("a name in it leads out of the pack")
+        names = text.decode("utf-8", "surrogateescape").split("\0")
+        shards.expect([(shard_name(n), *of) for n, of in enumerate(manifest["shards"])], manifest["index"][:16])
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{place}: damaged pack ({error}); copy it again, or pack again") from error
+    return manifest, {**index, "names": names}

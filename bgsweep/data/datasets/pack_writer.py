@@ -1,0 +1,217 @@
+"""`bgsweep pack`: a tree of photographs and one of masks become a pack (`data.pack`), whole or not at all."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from bgsweep.data.datasets.folder import DIGESTED_WHOLE, mask_name, match_masks, photographs_of
+from bgsweep.data.datasets.pack import (
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    Record,
+    background_rectangle,
+    index_bytes,
+    pack_mask,
+    record_digest,
+    shard_name,
+)
+from bgsweep.data.mask_check import Pair, check_masks
+from bgsweep.data.sample import Mask
+from bgsweep.errors import UnreadableImage, UserError, warn_once
+from bgsweep.images.decoding import read_gray, upright_mask
+from bgsweep.storage.hashing import Digest
+from bgsweep.storage.tree import LocalTree, Tree, open_tree
+
+_Content = tuple[str, bytes, bytes]
+
+SHARD_BYTES = 256 << 20
+_LONGEST_SIDE = 65_535
+
+
+def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+    """Write the photographs below a folder, all splits of it, with their masks into a pack.
+
+    Args:
+        images: folder or URI.
+        masks: folder or URI that mirrors it, a PNG for each photograph.
+        out: folder or URI to write, which must not exist. A folder is put in its place when it is complete; at a URI
+            ``pack.json`` comes last.
+        shard_bytes: a shard is ended by the photograph that makes it this large; it is held in memory till then.
+
+    Returns:
+        `out`, how many `images`, `shards` and `bytes`, and the photographs that are `unreadable`, or whose masks are.
+
+    Raises:
+        UserError: no photographs, a photograph without mask, a place that is taken, or one that cannot be written.
+    """
+    sources = open_tree(images), open_tree(masks)
+    names, its = _names(*sources)
+    target = open_tree(out)
+    if not isinstance(target, LocalTree):
+        if MANIFEST in target.files():
+            raise UserError(f"--out {out}: holds a pack; name another place, or remove it")
+        return {"out": out, **_write(*sources, names, its, target, shard_bytes)}
+    if target.root.exists():
+        raise UserError(f"--out {out}: exists; name another folder, or remove it")
+    partial = target.root.absolute().with_name(f".{target.root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a packer that was killed
+    try:
+        result = _write(*sources, names, its, LocalTree(partial), shard_bytes)
+        partial.rename(target.root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return {"out": out, **result}
+
+
+def _write(
+    images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str], target: Tree, shard_bytes: int
+) -> dict[str, Any]:
+    digests = _Digests(names)
+    records: list[Record] = []
+    starts: list[int] = []
+    shards: list[tuple[int, str]] = []
+    unreadable: list[str] = []
+    shard: _Shard | None = None
+    for number, (name, photograph, mask) in enumerate(_contents(images, masks, names, its)):
+        if shard is None:
+            shard = _Shard()
+            starts.append(number)
+        digests.add(name, photograph, mask)
+        records.append(shard.add(number, name, _class_of(name), photograph, mask))
+        if not records[-1].mask:
+            unreadable.append(name)
+        if shard.size >= shard_bytes or number == len(names) - 1:
+            data = shard.close()
+            target.write(shard_name(len(shards)), data)
+            shards.append((len(data), hashlib.sha256(data).hexdigest()))
+            shard = None
+    index = index_bytes(names, records)
+    target.write(INDEX, index)
+    manifest = {
+        "format": FORMAT,
+        "name": images.place.rstrip("/").rpartition("/")[2],
+        "index": hashlib.sha256(index).hexdigest(),
+        "shards": shards,
+        "starts": starts,
+        "splits": digests.splits(),
+    }
+    target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+    size = sum(bytes_ for bytes_, _ in shards)
+    return {"images": len(names), "shards": len(shards), "bytes": size, "unreadable": unreadable}
+
+
+class _Shard:
+    """A tar file in the making, its members numbered as WebDataset wants them: those of one photograph share a stem."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    @property
+    def size(self) -> int:
+        return self._file.tell()
+
+    def add(self, number: int, name: str, label: str, photograph: bytes, png: bytes) -> Record:
+        stem = f"{number:09d}"
+        about = {"id": name} | ({"class": label} if label else {})
+        self._member(f"{stem}.json", json.dumps(about).encode())
+        offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", photograph)
+        mask = _mask(name, photograph, png)
+        packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
+        self._member(f"{stem}.mask.zst", packed)
+        return Record(offset, len(photograph), len(packed), rect, record_digest(photograph, packed))
+
+    def close(self) -> bytes:
+        self._tar.close()
+        return self._file.getvalue()
+
+    def _member(self, name: str, content: bytes) -> int:
+        """Append a file; gives where its content begins."""
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        at = self._file.tell() + tarfile.BLOCKSIZE
+        self._tar.addfile(member, io.BytesIO(content))
+        return at
+
+
+class _Digests:
+    """What `Folder` would say of each split, a folder at the top, and of the whole tree."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._counts: dict[str, int] = {".": len(names)}
+        self._first: dict[str, int] = {".": 0}
+        for number, name in enumerate(names):
+            split = name.partition("/")[0] if "/" in name else ""
+            if split:
+                self._counts[split] = self._counts.get(split, 0) + 1
+                self._first.setdefault(split, number)
+        self._digests = {split: {"images": Digest(), "masks": Digest()} for split in self._counts}
+
+    def add(self, name: str, photograph: bytes, mask: bytes) -> None:
+        for split in {".", name.partition("/")[0]} & self._counts.keys():
+            below = name if split == "." else name.removeprefix(f"{split}/")
+            for kind, its_name, content in (("images", below, photograph), ("masks", mask_name(below), mask)):
+                sized = self._counts[split] > DIGESTED_WHOLE
+                self._digests[split][kind].add(its_name, str(len(content)).encode() if sized else content)
+
+    def splits(self) -> dict[str, Any]:
+        return {
+            split: {
+                "first": self._first[split],
+                "images": count,
+                "digests": {kind: digest.value() for kind, digest in self._digests[split].items()},
+            }
+            for split, count in self._counts.items()
+        }
+
+
+def _mask(name: str, photograph: bytes, png: bytes) -> Mask | None:
+    """The mask of the upright photograph; None where either cannot be read."""
+    try:
+        mask = upright_mask(read_gray(png, f"mask of {name}"), photograph) if png and photograph else None
+    except UnreadableImage as error:
+        warn_once(f"{error}; the image is packed without its mask and passed over in training")
+        return None
+    if mask is not None and max(mask.shape) > _LONGEST_SIDE:
+        raise UserError(f"{name}: its mask is longer than {_LONGEST_SIDE} pixels; remove or shrink both")
+    return mask
+
+
+def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str]]:
+    """Images and their masks, some of which have been looked at."""
+    names = photographs_of(images, images.files())
+    capitals = match_masks(masks.place, names, masks.files())
+    its = [capitals.get(name) or mask_name(name) for name in names]
+
+    def pair(index: int) -> Pair:
+        read = partial(images.read, names[index]), partial(masks.read, its[index])
+        return Pair(f"{images.place}/{names[index]}", f"{masks.place}/{its[index]}", *read)
+
+    check_masks(len(names), pair, local=isinstance(masks, LocalTree))
+    return names, its
+
+
+def _contents(images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str]) -> Iterator[_Content]:
+    for name, mask in zip(names, its, strict=True):
+        yield name, _content(images, name), _content(masks, mask)
+
+
+def _content(tree: Tree, name: str) -> bytes:
+    """A file's bytes; none where it cannot be read, which is damage like any other."""
+    try:
+        return tree.read(name)
+    except UnreadableImage as error:
+        warn_once(f"{error}; it is packed as an empty file and passed over in training")
+        return b""
+
+
+def _class_of(name: str) -> str:
+    """The folder that a photograph lies in, which is its class unless there are folders below the classes'."""
+    return name.rpartition("/")[0].rpartition("/")[2]

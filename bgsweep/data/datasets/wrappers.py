@@ -1,0 +1,87 @@
+"""Sources made of another source: a part of it, or the same kept in memory."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.data.names import Names
+from bgsweep.data.sample import Sample, Source
+from bgsweep.errors import UserError
+from bgsweep.seeding import address
+
+
+class Subset:
+    """Some of a source's photographs, in the order given."""
+
+    def __init__(self, source: Source, indices: npt.NDArray[np.int64], name: str) -> None:
+        self.source = source
+        self.indices = indices
+        self.name = name
+        self.classes = source.classes
+        self.ids: Sequence[str] = Names(source.ids[index] for index in indices)
+        self.labels = source.labels[indices]
+        self.has_masks = source.has_masks
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[int(self.indices[index])]
+
+    def digests(self) -> dict[str, str]:
+        ids = "\0".join(self.ids)
+        whole = self.source.digests()
+        return {kind: hashlib.sha256(f"{digest}\0{ids}".encode()).hexdigest()[:16] for kind, digest in whole.items()}
+
+
+class Cached:
+    """A source that keeps what it has decoded. A copy sent to another process starts empty."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.name = source.name
+        self.classes = source.classes
+        self.ids = source.ids
+        self.labels = source.labels
+        self.has_masks = source.has_masks
+        self._samples: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self._samples:
+            sample = self.source[index]
+            sample.image.flags.writeable = False
+            self._samples[index] = sample
+        return self._samples[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": {}}
+
+    def digests(self) -> dict[str, str]:
+        return self.source.digests()
+
+
+def hold_out(source: Source, share: float) -> tuple[Subset, Subset]:
+    """Divide a source into training and validation, the given share of each class (0 to 1) going to validation.
+
+    Which photographs are held out depends on their ids alone, so that all runs agree on it.
+
+    Raises:
+        UserError: no class has more than one photograph.
+    """
+    shuffled = np.array(sorted(range(len(source)), key=lambda index: address(0, 0, source.ids[index], -1)))
+    held = [
+        members[: max(1, round(share * len(members)))]
+        for label in np.unique(source.labels)
+        if len(members := shuffled[source.labels[shuffled] == label]) > 1
+    ]
+    if not held:
+        raise UserError(f"data.validation: {source.name} has one image a class, so none can be held out; name a split")
+    validation = np.sort(np.concatenate(held))
+    train = np.setdiff1d(np.arange(len(source)), validation)
+    return Subset(source, train, f"{source.name}, rest"), Subset(source, validation, f"{source.name}, held out")

@@ -1,0 +1,233 @@
+"""Sweeps as jobs on a Ray cluster: handed in from outside, followed, asked after, and ended."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from bgsweep.config import SweepFile, load, review_search
+from bgsweep.config.sweep import sweep_name
+from bgsweep.distributed import credentials
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
+from bgsweep.storage.uri import is_remote
+
+# Where a sweep leaves its checkpoints unless --store says so; the shell of the cluster's head resolves it.
+CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'
+
+_KIND, _STORE, _CODE = "bgsweep.kind", "bgsweep.store", "bgsweep.code"
+_POLL = 1.0  # seconds
+
+
+def submit(
+    path: Path, overrides: Sequence[str], address: str, store: str | None, code: bool, names: Sequence[str], wait: bool
+) -> dict[str, Any]:
+    """Hand a sweep in as a job that goes on without this machine; the job's id is the sweep's name.
+
+    Args:
+        address: of the cluster's dashboard, ``http://HOST:8265``.
+        store: folder or URI that all nodes of the cluster see.
+        code: send this checkout of bgsweep along, in place of the one that the cluster has.
+        names: environment variables to pass on besides `credentials.PASSED_ON`.
+        wait: follow the job's log on stderr until its end.
+
+    Returns:
+        ``sweep``, ``address``, ``passed_on`` (names of variables), and, after waiting, the sweep's own ``result``.
+
+    Raises:
+        UserError: the file is wrong, which nothing is submitted for; the cluster refuses; the sweep failed.
+    """
+    file = load(path, overrides)
+    review_search(file)
+    _refuse_local(path, file, store)
+    variables = credentials.gather(names)
+    name = sweep_name(file.name)
+    jobs = _Jobs(address)
+    command = ["sweep", path.name, *overrides, "--name", name]
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, path.name).write_bytes(path.read_bytes())
+        jobs.begin(command, store, code, variables, Path(place), {_KIND: "sweep"}, name)
+    submitted = {"sweep": name, "address": without_password(address), "passed_on": sorted(variables)}
+    if not wait:
+        return submitted
+    print(f"{name} is submitted and goes on without this command; its log:", file=sys.stderr, flush=True)
+    jobs.follow(name)
+    return {**submitted, "result": jobs.answer(name)}
+
+
+def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
+    """As `bgsweep.sweep.control.status`, asked on the cluster; jobs that have not got as far as a sweep are shown too."""
+    jobs = _Jobs(address)
+    known = jobs.sweeps()
+    if name is not None:
+        begun = known.get(name)
+        if begun is None and store is None:
+            raise UserError(f"{name}: {jobs.address} has no such job; name the --store of a sweep begun another way")
+        if begun is not None and not jobs.has_begun(name):
+            return {"sweeps": [_unbegun(name, begun)]}
+        return jobs.ask(["status", name], store, begun)
+    found: dict[str, Any] = {}
+    places = {job.metadata[_STORE]: job for job in known.values()} if store is None else {store: None}
+    for place, job in places.items():
+        found |= {sweep["sweep"]: sweep for sweep in jobs.ask(["status"], place or None, job)["sweeps"]}
+    found |= {name: _unbegun(name, job) for name, job in known.items() if name not in found}
+    return {"sweeps": sorted(found.values(), key=lambda one: float(one["began"]), reverse=True)}
+
+
+def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
+    """As `bgsweep.sweep.control.stop`, asked on the cluster; a job that has not got as far as a sweep is ended."""
+    jobs = _Jobs(address)
+    begun = jobs.sweeps().get(name)
+    if begun is not None and not begun.status.is_terminal() and not jobs.has_begun(name):
+        jobs.client.stop_job(name)
+        return {"sweep": name}
+    return jobs.ask(["stop", name], store, begun)
+
+
+class _Jobs:
+    """Jobs of bgsweep at one address, through Ray's job SDK."""
+
+    def __init__(self, address: str) -> None:
+        self.address = without_password(address)
+        if urlparse(address).scheme not in ("http", "https"):
+            raise UserError(f"--address {self.address}: name the cluster's dashboard, such as http://HOST:8265")
+        from ray.job_submission import JobSubmissionClient
+
+        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells of each upload
+        with self._asking():
+            self.client = JobSubmissionClient(address)
+
+    def begin(
+        self,
+        command: Sequence[str],
+        store: str | None,
+        code: bool,
+        variables: dict[str, str],
+        folder: Path,
+        metadata: dict[str, str],
+        name: str | None = None,
+    ) -> str:
+        """Submit ``bgsweep COMMAND`` with a folder as its working directory; give the job's id."""
+        credentials.write(folder, variables)
+        environment: dict[str, Any] = {
+            "working_dir": str(folder),
+            "worker_process_setup_hook": "bgsweep.distributed.credentials.take_up",
+        }
+        if code:
+            environment["py_modules"] = [str(Path(__file__).parents[1])]
+        place = CLUSTER_STORE if store is None else shlex.quote(store)
+        with self._asking():
+            job: str = self.client.submit_job(
+                entrypoint=f"python -m bgsweep.cli {shlex.join(command)} --store {place} --json",
+                runtime_env=environment,
+                submission_id=name,
+                metadata=metadata | {_STORE: store or "", _CODE: str(code).lower()},
+            )
+        return job
+
+    def ask(self, command: Sequence[str], store: str | None, begun: Any) -> dict[str, Any]:
+        """What a short command says that is run on the cluster, where the sweep's store is at hand."""
+        metadata = begun.metadata if begun is not None else {}
+        place = store or metadata.get(_STORE) or None
+        with tempfile.TemporaryDirectory() as folder:
+            code = metadata.get(_CODE) == "true"
+            job = self.begin(command, place, code, credentials.gather(), Path(folder), {_KIND: command[0]})
+        try:
+            while not self._status(job).is_terminal():
+                time.sleep(_POLL / 4)
+            return self.answer(job)
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self.client.delete_job(job)
+
+    def follow(self, name: str) -> None:
+        """Copy a job's log to stderr until the job ends; where the connection breaks, go on from there."""
+        shown = 0
+        while not self._status(name).is_terminal():
+            with contextlib.suppress(OSError, RuntimeError):
+                shown = asyncio.run(self._tail(name, shown))
+            time.sleep(_POLL)
+        _show(self._logs(name)[shown:])
+
+    def answer(self, name: str) -> dict[str, Any]:
+        """The object that a job printed as its last line.
+
+        Raises:
+            UserError: the job failed; its own error where it told one.
+        """
+        with self._asking():
+            job = self.client.get_job_info(name)
+        lines = self._logs(name).splitlines()
+        if job.status == "SUCCEEDED":
+            found: dict[str, Any] = next(json.loads(line) for line in reversed(lines) if line.startswith("{"))
+            return found
+        told = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+        reason = told or " ".join((job.message or "no reason is known").split())[-500:]
+        raise UserError(f"{name} on {self.address}: the job is {job.status}: {reason}")
+
+    def sweeps(self) -> dict[str, Any]:
+        """The jobs that are sweeps, by name."""
+        with self._asking():
+            jobs = self.client.list_jobs()
+        return {str(job.submission_id): job for job in jobs if (job.metadata or {}).get(_KIND) == "sweep"}
+
+    def has_begun(self, name: str) -> bool:
+        """Whether a sweep's job has got as far as writing into its store, which it says in its log."""
+        return f"sweep {name} " in self._logs(name)
+
+    def _logs(self, name: str) -> str:
+        with self._asking():
+            return str(self.client.get_job_logs(name))
+
+    def _status(self, name: str) -> Any:
+        with self._asking():
+            return self.client.get_job_status(name)
+
+    async def _tail(self, name: str, shown: int) -> int:
+        seen = 0
+        async for text in self.client.tail_job_logs(name):
+            _show(text[max(0, shown - seen) :])
+            seen += len(text)
+        return max(shown, seen)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turns what Ray raises into a line."""
+        try:
+            yield
+        except Exception as error:  # plain ones, those of requests, and Ray's own, which have no parent in common
+            if type(error).__name__ == "AuthenticationError":
+                reason = "it wants its token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file that holds it"
+            else:
+                reason = f"{one_line(error)[:500]}; check --address, and that the dashboard can be reached from here"
+            raise UserError(f"Ray at {self.address}: {reason}") from error
+
+
+def _show(text: str) -> None:
+    """A job's log without the object at its end, which is this command's own to print."""
+    print("".join(line for line in text.splitlines(keepends=True) if not line.startswith("{")), end="", file=sys.stderr)
+
+
+def _unbegun(name: str, job: Any) -> dict[str, Any]:
+    return {"sweep": name, "state": str(job.status.value).lower(), "began": (job.start_time or 0) / 1000, "trials": []}
+
+
+def _refuse_local(path: Path, file: SweepFile, store: str | None) -> None:
+    """Places that mean something on this machine only."""
+    data = file.experiment.data
+    places = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
+    if store and has_password(store):
+        raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")
+    for key, place in {**places, "--store": store}.items():
+        if place and not (is_remote(place) or place.startswith(("/", "~"))):
+            raise UserError(
+                f"{path}: {key}={place} is relative to this machine's folder; name a place that all nodes of the "
+                "cluster see: an absolute path or a URI such as s3://bucket/folder"
+            )

@@ -1,0 +1,240 @@
+"""One experiment, trained to its end: in this process for one worker, on Ray Train for several."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bgsweep.config import SweepFile, resolve
+from bgsweep.distributed.resources import admit
+from bgsweep.distributed.session import ray_session
+from bgsweep.errors import UserError, without_password
+from bgsweep.storage.uri import Place, uri_of
+from bgsweep.tracking import Tracker, tracking_uri
+
+OnEpoch = Callable[[dict[str, Any], Place | None], None]
+"""Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
+
+WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
+
+_SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
+
+
+def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any]:
+    """Train the file's experiment under an MLflow run, going on where an earlier call was interrupted.
+
+    Returns:
+        ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
+
+    Raises:
+        UserError: something in the configuration or data, or in what the machine has.
+    """
+    from bgsweep.data import open_splits
+    from bgsweep.evaluation import check
+    from bgsweep.report.run_artifacts import log_inputs
+    from bgsweep.training.run import load_trained
+
+    experiment = file.experiment
+    folder = store.absolute() / "pretrain" / experiment.digest
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
+    cpus = worker_cpus(file)
+    session = ray_session(cpus) if cpus else contextlib.nullcontext()
+    with Tracker(tracking_uri(store), file.name) as tracker, session:
+        if cpus:
+            admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
+        run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
+        log_inputs(tracker, run, file)
+
+        def on_epoch(metrics: dict[str, Any], checkpoint: Place | None) -> None:
+            tracker.log_metrics(run, int(metrics["epoch"]), metrics)
+            shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
+            _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
+
+        checkpoint = train(file, folder, on_epoch)
+    return {
+        "metrics": load_trained(checkpoint).metrics,
+        "checkpoint": str(checkpoint),
+        "run_id": run,
+        "tracking_uri": without_password(tracker.address),
+        "digest": experiment.digest,
+    }
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> Place:
+    """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
+
+    More ``seeds`` than one train side by side, on several workers only.
+
+    Raises:
+        UserError: something in the configuration or data that shows only now.
+    """
+    if file.experiment.workers.count == 1:
+        return _train_here(file, Path(folder), on_epoch)
+    return _train_on_ray(file, folder, on_epoch, seeds)
+
+
+def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+    from bgsweep.training.run import CHECKPOINT_FILE, Run, threads
+
+    run = Run(file)
+    threads(file.experiment.workers.cpus)
+    if (folder / CHECKPOINT_FILE).exists():
+        run.restore(folder)
+    while not run.finished:
+        metrics = run.step_epoch()
+        due = run.checkpoint_due()
+        if due:
+            run.save(folder)
+        on_epoch(metrics, folder if due else None)
+    return folder
+
+
+def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int) -> Place:
+    """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
+    from ray.util.queue import Queue
+
+    reports = Queue(actor_options={"num_cpus": 0})
+    trainer = _trainer(file, folder, reports, seeds)
+    outcome: list[Any] = []
+
+    def fit() -> None:
+        try:
+            outcome.append(trainer.fit())
+        except BaseException as error:  # handed to the caller's thread
+            outcome.append(error)
+        reports.put(None)
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    seen = 0
+    while (told := reports.get()) is not None:
+        metrics, checkpoint = told
+        if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint come a second time
+            seen = metrics["epoch"]
+            on_epoch(metrics, checkpoint)
+    reports.shutdown()
+    result = outcome[0]
+    if isinstance(result, BaseException):
+        cause = _cause(result)
+        raise cause from (None if cause is result else result)  # its own cause has no end, and Ray looks for it
+    return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
+
+
+def _trainer(file: SweepFile, folder: Place, reports: Any, seeds: int) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    workers = file.experiment.workers
+    gpus = gpus_of_worker(file)
+    above, _, name = str(folder).rpartition("/")
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"file": file.model_dump(mode="json", by_alias=True), "seeds": seeds},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=above,
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),  # type: ignore[call-arg]
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_forward_to(reports)],
+        ),
+    )
+
+
+def gpus_of_worker(file: SweepFile) -> float:
+    """GPUs that each worker asks of Ray: the file's number, else one for cuda, and for auto where there are any."""
+    import ray
+
+    workers = file.experiment.workers
+    if workers.gpus is not None:
+        return workers.gpus
+    there = workers.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
+    return 1.0 if workers.device == "cuda" or there else 0.0
+
+
+def worker_bundles(file: SweepFile) -> list[dict[str, float]]:
+    """What one experiment's workers, if they are on Ray Train, and its makers of views ask of the cluster."""
+    workers = file.experiment.workers
+    several = workers.count if workers.count > 1 else 0
+    each = {"CPU": workers.cpus, "GPU": gpus_of_worker(file)} if several else {}
+    return [each] * several + [{"CPU": 1.0}] * _view_makers(file)
+
+
+def worker_cpus(file: SweepFile) -> float:
+    """CPUs in all of `worker_bundles`, before there is a cluster to ask; 0: nothing of the experiment is on Ray."""
+    workers = file.experiment.workers
+    return (workers.count * workers.cpus if workers.count > 1 else 0) + _view_makers(file)
+
+
+def _view_makers(file: SweepFile) -> int:
+    data = file.experiment.data
+    return file.experiment.workers.count * (data.loader_workers or 0) if data.loader == "cluster" else 0
+
+
+def _forward_to(reports: Any) -> Any:
+    from ray.train import UserCallback
+
+    class Forward(UserCallback):
+        """Runs in Ray Train's controller: the first worker's metrics, and where the checkpoint went."""
+
+        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+            reports.put((metrics[0], uri_of(checkpoint.path, checkpoint.filesystem) if checkpoint else None))
+
+    return Forward()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each of Ray Train's workers does."""
+    import ray.train
+
+    from bgsweep.training.run import start, threads
+
+    file = resolve(config["file"])
+    context = ray.train.get_context()
+    threads(file.experiment.workers.cpus)
+    ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
+    run = start(file, config["seeds"], *ranks)
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as path:
+            run.restore(Path(path))
+    folder: Path | None = None
+    while not run.finished:
+        metrics = run.step_epoch()
+        checkpoint = None
+        if run.checkpoint_due() and run.rank == 0:
+            while folder and folder.exists():  # a store slower than the epochs must not fill this machine's disk
+                time.sleep(0.05)
+            folder = Path(tempfile.mkdtemp())
+            run.save(folder)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's own error where a worker met one, else a line that says how training ended."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        inner = getattr(failure, "cause", failure)
+        if isinstance(inner, UserError):
+            return inner
+    return error

@@ -1,0 +1,1 @@
+"""Image sets that evaluators read: published ones in their own layouts, and variants made on the fly."""

@@ -1,0 +1,211 @@
+"""The background variants of a labelled set with masks, after ImageNet-9 (Xiao et al. 2020), made on the fly.
+
+`original`; `only_fg` (Only-FG: black background); `no_fg` (No-FG: the foreground's shape is black); `only_bg_t`
+(Only-BG-T: the foreground's bounding box is tiled over with background); `mixed_same` (Mixed-Same: the background of
+another photograph of the same class), `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others),
+`only_bg_b` (Only-BG-B: the foreground's bounding box is black) and `mixed_next` (Mixed-Next: a background of the next
+class, in the order of the classes; after the last comes the first).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.config import Evaluate
+from bgsweep.config.evaluate import VARIANTS, Variant
+from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
+from bgsweep.data.readable import readable
+from bgsweep.errors import UserError
+from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
+from bgsweep.evaluation.features import Pictures
+from bgsweep.images.compositing import (
+    binarize,
+    fill,
+    foreground_area,
+    largest_background_rectangle,
+    tile,
+    without_rim,
+)
+from bgsweep.images.decoding import centre_view, cover
+from bgsweep.seeding import address
+
+_KEPT_PLATES = 1024
+BLACK = (0.0, 0.0, 0.0)
+MIN_AREA, MAX_AREA = 0.01, 0.95
+
+
+class VariantSet:
+    """One source's photographs in all variants, as squares of `size` pixels.
+
+    Foreground and background are cut apart at the photograph's own resolution and only then brought to size, and the
+    rim where both show is in neither, so that nothing of one is left in the other. Photographs that cannot be read, and
+    those of whose square the foreground covers less than 1 % or more than 95 %, are in none of the variants; `left_out`
+    counts the latter. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the
+    seed and the photograph: the same picture is made every time.
+
+    Args:
+        looked: what `looked_at` says of the whole source, where somebody knows it already.
+
+    Raises:
+        UserError: no photograph is left.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pools: BackgroundPools | None,
+        settings: Evaluate,
+        size: int,
+        looked: Mapping[int, bool] | None = None,
+    ) -> None:
+        self.source = source
+        self.settings = settings
+        self.size = size
+        shown = looked_at(source, size) if looked is None else looked
+        self.usable = [index for index, shows_both in shown.items() if shows_both]
+        self.left_out = len(shown) - len(self.usable)
+        if not self.usable:
+            raise UserError(
+                f"{source.name}: no photograph has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
+                "check the masks (white is foreground)"
+            )
+        self.pools = pools or label_pools(source, list(shown), size)
+
+    def pictures(self, variant: Variant, numbers: slice = slice(None)) -> Pictures:
+        """Batches of the variant's pictures (all, or those of some numbers) with their labels."""
+        places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
+        for first in range(0, len(places), self.settings.batch_size):
+            part = places[first : first + self.settings.batch_size]
+            images = np.stack([self.picture(variant, index, repeat) for index, repeat in part])
+            yield images, self.source.labels[[index for index, _ in part]]
+
+    def count(self, variant: Variant) -> int:
+        """How many pictures the variant has."""
+        return len(self.usable) * self.repeats(variant)
+
+    def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
+        """One photograph in one variant: size x size x 3."""
+        sample = self.source[index]
+        image, mask = sample.image, _mask(sample)
+        if variant == "original":
+            return centre_view(image, self.size)
+        if variant == "only_fg":
+            return centre_view(fill(image, _inner(mask), BLACK), self.size)
+        if variant == "no_fg":
+            return centre_view(fill(image, _inner(255 - mask), BLACK), self.size)
+        if variant == "only_bg_t":
+            return centre_view(_covered(image, mask), self.size)
+        if variant == "only_bg_b":
+            return centre_view(_boxed(image, mask), self.size)
+        plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
+        foreground, uncovered = self.cutout(index)
+        shown = cv2.multiply(plate, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        return cast(Image, cv2.add(foreground, shown))
+
+    def cutout(self, index: int) -> tuple[Image, Mask]:
+        """A photograph's foreground on black, and how much of another background shows at each pixel, 0 to 255.
+
+        The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
+        """
+        sample = self.source[index]
+        mask = _inner(_mask(sample))
+        return centre_view(fill(sample.image, mask, BLACK), self.size), 255 - centre_view(mask, self.size)
+
+    def shape(self, index: int) -> Mask:
+        """The mask of what `cutout` gives, 0 to 255."""
+        return centre_view(_inner(_mask(self.source[index])), self.size)
+
+    def donor(self, variant: Variant, index: int, repeat: int) -> int:
+        """Which of the pools' plates stands behind a photograph in a mixed variant."""
+        label = int(self.source.labels[index])
+        place = VARIANTS.index(variant)
+        draw = np.random.default_rng(address(self.settings.seed, repeat, self.source.ids[index], place))
+        if variant == "mixed_rand":
+            others = [other for other, members in enumerate(self.pools.by_class) if other != label and len(members)]
+            label = int(draw.choice(others))
+        elif variant == "mixed_next":
+            count = len(self.pools.by_class)
+            later = ((label + step) % count for step in range(1, count + 1))
+            label = next(other for other in later if len(self.pools.by_class[other]))
+        members = self.pools.by_class[label]
+        elsewhere = members[self.pools.origins[members] != index]
+        return int(draw.choice(elsewhere if len(elsewhere) else members))
+
+    def repeats(self, variant: Variant) -> int:
+        """How many pictures of the variant are made of each photograph, one after another."""
+        return self.settings.repeats if variant.startswith("mixed") else 1
+
+
+def looked_at(source: Source, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
+    """The photographs (all, or those named) that can be read; whether their squares show foreground and background."""
+    return {
+        index: MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
+        for index, sample in readable(source, indices)
+    }
+
+
+def label_pools(source: Source, indices: Sequence[int], size: int) -> BackgroundPools:
+    """The background of each photograph named (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
+    labels = {index: int(source.labels[index]) for index in indices}
+    by_class = [
+        np.array([index for index, label in labels.items() if label == wanted], np.int64)
+        for wanted in range(len(source.classes))
+    ]
+
+    def plate(index: int) -> Image:
+        sample = source[index]
+        return cover(_covered(sample.image, _mask(sample)), size, size)
+
+    return BackgroundPools(MadeOnDemand(len(source), plate, _KEPT_PLATES), by_class, np.arange(len(source)))
+
+
+def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+    """A source's readable photographs as they are, as squares, with their labels."""
+    return pictures_of(source, lambda image: centre_view(image, size), batch_size)
+
+
+def pictures_of(
+    source: Source, see: Callable[[Image], Image], batch_size: int
+) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+    """A source's readable photographs, as pictures of one size that ``see`` makes of them, with their labels."""
+    seen = ((see(sample.image), sample.label) for _, sample in readable(source))
+    while part := list(islice(seen, batch_size)):
+        images, labels = zip(*part, strict=True)
+        yield np.stack(images), np.array(labels, np.int64)
+
+
+def _mask(sample: Sample) -> Mask:
+    assert sample.mask is not None, "variants are made of sources with masks"
+    return binarize(sample.mask)
+
+
+def _inner(mask: Mask) -> Mask:
+    """The mask without its rim; with it where less than half would be left."""
+    inner = without_rim(mask)
+    return inner if 2 * cv2.countNonZero(inner) >= cv2.countNonZero(mask) else mask
+
+
+def _boxed(image: Image, mask: Mask) -> Image:
+    """The foreground's bounding box in black."""
+    left, top, width, height = cv2.boundingRect(255 - _inner(255 - mask))
+    boxed = image.copy()
+    boxed[top : top + height, left : left + width] = 0
+    return boxed
+
+
+def _covered(image: Image, mask: Mask) -> Image:
+    """The foreground's bounding box tiled over with the largest background rectangle."""
+    mask = 255 - _inner(255 - mask)
+    rect = largest_background_rectangle(mask)
+    if rect is None:  # no background to tile with anywhere: what little there is stays, the foreground goes
+        return fill(image, 255 - mask, BLACK)
+    left, top, width, height = cv2.boundingRect(mask)
+    covered = image.copy()
+    covered[top : top + height, left : left + width] = tile(
+        image, rect, height, width, top - rect.top, left - rect.left
+    )
+    return covered

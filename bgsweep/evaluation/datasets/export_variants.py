@@ -1,0 +1,118 @@
+"""Background variants of any labelled set with masks, written in the layout of ImageNet-9's release."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bgsweep.config.evaluate import VARIANTS
+from bgsweep.data import UNLABELLED, Image
+from bgsweep.errors import UserError
+from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.evaluation.evaluators.imagenet9 import MASKS, RELEASED
+
+MANIFEST = "backgrounds.json"
+
+
+def write_release(
+    variants: VariantSet, out: Path, sheet: Image, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Write ``VARIANT/val/NN_CLASS/*.JPEG``, ``fg_mask/val/NN_CLASS/*.npy`` (1 on the foreground) and a manifest.
+
+    Pictures of the mixed variants are named ``fg_STEM_bg_NN_STEM``: the background's class is the second number. The
+    manifest says for each picture which background it has. All of it appears at once, when it is complete.
+
+    Args:
+        sheet: a picture of the variants side by side, written beside them.
+
+    Returns:
+        The manifest without its list of backgrounds, and where all of it is.
+
+    Raises:
+        UserError: photographs without classes, or an `out` that already holds something.
+    """
+    source = variants.source
+    if UNLABELLED in source.labels:
+        raise UserError(f"{source.name}: put the photographs into class folders; the layout has one for each class")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: already there; name a new folder, or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    try:
+        behind: dict[str, str] = {}
+        for name in (name for name in VARIANTS if name in RELEASED):
+            say(name)
+            behind |= _write_variant(variants, name, place)
+        _write_masks(variants, place)
+        cv2.imwrite(str(place / "variants.png"), sheet[..., ::-1])
+        manifest = _manifest(variants)
+        (place / MANIFEST).write_text(json.dumps(manifest | {"backgrounds": behind}, indent=1) + "\n", encoding="utf-8")
+        place.chmod(0o755)
+        place.replace(out)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return manifest | {"out": str(out)}
+
+
+def _write_variant(variants: VariantSet, name: Any, place: Path) -> dict[str, str]:
+    """Write one variant; give the background's photograph for each picture of a mixed one."""
+    behind = {}
+    source, pools = variants.source, variants.pools
+    for index in variants.usable:
+        stem = _stem(source.ids[index])
+        if name.startswith("mixed"):
+            donor = int(pools.origins[variants.donor(name, index, 0)])
+            stem = f"fg_{stem}_bg_{source.labels[donor]:02d}_{_stem(source.ids[donor])}"
+        path = Path(name, "val", _folder(variants, index), f"{stem}.JPEG")
+        if name.startswith("mixed"):
+            behind[path.as_posix()] = source.ids[donor]
+        _write_jpeg(place / path, variants.picture(name, index))
+    return behind
+
+
+def _write_masks(variants: VariantSet, place: Path) -> None:
+    for index in variants.usable:
+        path = place / MASKS / "val" / _folder(variants, index) / f"{_stem(variants.source.ids[index])}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, (variants.shape(index) > 127).astype(np.uint8))
+
+
+def _write_jpeg(path: Path, picture: Image) -> None:
+    if path.exists():
+        raise UserError(f"{path.name}: two photographs of one class would have this name; rename one of them")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Colours at full resolution: at half of it the foreground's would spread over its edge.
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    path.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes())
+
+
+def _manifest(variants: VariantSet) -> dict[str, Any]:
+    source = variants.source
+    return {
+        "source": source.name,
+        "digests": source.digests(),
+        "classes": list(source.classes),
+        "size": variants.size,
+        "seed": variants.settings.seed,
+        "pictures_per_variant": len(variants.usable),
+        "left_out": variants.left_out,
+    }
+
+
+def _folder(variants: VariantSet, index: int) -> str:
+    label = int(variants.source.labels[index])
+    return f"{label:02d}_{variants.source.classes[label]}"
+
+
+def _stem(name: str) -> str:
+    """The path below the class folder as one name, without its ending."""
+    return name.partition("/")[2].replace("/", "_").rpartition(".")[0]

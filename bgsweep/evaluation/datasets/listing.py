@@ -1,0 +1,137 @@
+"""Published sets: files with labels, seen as their protocols say, decoded by several threads."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transform
+
+from bgsweep.config import Pictures
+from bgsweep.data import Image
+from bgsweep.data.order import spread_evenly
+from bgsweep.errors import UserError, one_line
+from bgsweep.images.files import is_junk
+from bgsweep.storage.hashing import digest
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+See = Callable[[Path], Image]
+"""From a file to a picture, height x width x 3."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files in the order of their names, with a label for each; the name is what results and errors call the set."""
+
+    name: str
+    paths: Sequence[Path]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, numbers: slice) -> "Listing":
+        return Listing(self.name, self.paths[numbers], self.labels[numbers])
+
+    def digest(self) -> str:
+        """Of the files' names, each with its folder's, and their labels; the pictures themselves are not read."""
+        names = (f"{path.parent.name}/{path.name}" for path in self.paths)
+        return digest(names, (str(label).encode() for label in self.labels.tolist()))
+
+    def spread(self, count: int) -> "Listing":
+        """At most so many of the files, spread evenly over all."""
+        chosen = spread_evenly(len(self.paths), count)
+        return Listing(self.name, [self.paths[index] for index in chosen], self.labels[chosen])
+
+    def batches(self, see: See, batch_size: int, threads: int) -> Iterator[Image]:
+        """Pictures (N, H, W, 3), the next batch decoded while the last one is in use."""
+        with ThreadPoolExecutor(threads) as pool:
+            waiting = [pool.submit(see, path) for path in self.paths[:batch_size]]
+            for first in range(0, len(self.paths), batch_size):
+                following = self.paths[first + batch_size : first + 2 * batch_size]
+                ready, waiting = waiting, [pool.submit(see, path) for path in following]
+                pictures = [picture.result() for picture in ready]
+                self._check_sizes(pictures, first)
+                yield np.stack(pictures)
+
+    def _check_sizes(self, pictures: Sequence[Image], first: int) -> None:
+        for place, picture in enumerate(pictures, start=first):
+            if picture.shape != pictures[0].shape:
+                raise UserError(
+                    f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other pictures of the set "
+                    f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes pictures as they are"
+                )
+
+
+def squares(settings: Pictures, border: int = 0) -> See:
+    """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's pictures.
+
+    Orientation tags are passed over, as in the published evaluations. `border` pixels are cut off first on each side.
+    """
+
+    def see(path: Path) -> Image:
+        image = read_rgb(path)
+        if border:
+            image = image.crop((border, border, image.width - border, image.height - border))
+        return square(image, settings)
+
+    return see
+
+
+def square(image: PIL.Image.Image, settings: Pictures) -> Image:
+    """A picture's central square: crop x crop x 3."""
+    shorter = transform.resize(image, [settings.resize], InterpolationMode(settings.interpolation))
+    return np.array(transform.center_crop(shorter, [settings.crop]))
+
+
+def preprocessing_words(settings: Pictures) -> str:
+    """What `square` does, in words."""
+    return f"shorter side {settings.resize} px ({settings.interpolation}), centre square {settings.crop} px"
+
+
+def as_it_is(path: Path) -> Image:
+    """The picture without resizing or cropping."""
+    return np.array(read_rgb(path))
+
+
+def read_rgb(path: Path) -> PIL.Image.Image:
+    """Raises UserError: the file is damaged or no image."""
+    try:
+        with PIL.Image.open(path) as file:
+            return file.convert("RGB")
+    except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); unpack the set again") from error
+
+
+def class_folders(root: Path, wanted: int, like: str) -> list[Path]:
+    """The set's class folders, sorted by name.
+
+    Raises:
+        UserError: there are not as many as the set has.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_junk(path.name))
+    if len(folders) != wanted:
+        raise UserError(f"{root}: {len(folders)} folders in it, expected {wanted} like {like}; unpack the set whole")
+    return folders
+
+
+def in_folders(name: str, folders: Sequence[Path], labels: Sequence[int]) -> Listing:
+    """All pictures of class folders.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [(path, label) for folder, label in zip(folders, labels, strict=True) for path in pictures_in(folder)]
+    if not found:
+        raise UserError(f"{folders[0].parent}: no pictures in its folders ({' '.join(SUFFIXES)})")
+    return Listing(name, [path for path, _ in found], np.array([label for _, label in found], np.int64))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Picture files of a folder, sorted by name."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_junk(path.name))
+    return sorted(files)

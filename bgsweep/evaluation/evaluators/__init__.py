@@ -1,0 +1,1 @@
+"""Evaluators, one module each: an encoder in, named values out."""

@@ -1,0 +1,206 @@
+"""FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018) in an L-infinity ball, in pixel space.
+
+Pictures lie in [0, 1] and the network normalises them itself, so that a radius means the same for every network.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bgsweep.config import Attacks
+from bgsweep.data.order import spread_evenly
+from bgsweep.data.readable import readable
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.listing import Listing, preprocessing_words, squares
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
+from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
+from bgsweep.evaluation.online import linear_words, square_words
+from bgsweep.images.decoding import centre_view
+from bgsweep.seeding import address
+
+Part = Listing | npt.NDArray[np.int64]
+"""Files, or numbers of the user's test photographs."""
+Logits = Callable[[Tensor], Tensor]
+"""From pictures (N, 3, H, W) in [0, 1] to logits (N, C) on the labels' device, differentiable."""
+
+STEP = 2.5
+"""Radii that PGD's steps add up to."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Pictures after an attack (N, 3, H, W), and which of them (N,) are classified wrongly."""
+
+    pictures: Tensor
+    defeated: Tensor
+
+
+def fgsm(logits: Logits, pictures: Tensor, labels: Tensor, eps: float) -> Attacked:
+    """One step of the whole radius, in [0, 1], along the sign of the loss's gradient."""
+    gradient, _ = _gradient(logits, pictures, labels)
+    moved = (pictures + eps * gradient.sign()).clamp(0, 1)
+    with torch.no_grad():
+        return Attacked(moved, logits(moved).argmax(dim=1) != labels)
+
+
+def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int, noise: Tensor) -> Attacked:
+    """Projected steps of 2.5 eps / steps along the sign of the loss's gradient.
+
+    A picture that is classified wrongly after some step stays as it is then.
+
+    Args:
+        noise: uniform in [0, 1), of the pictures' shape: where in the ball each starts.
+    """
+    lower, upper = (pictures - eps).clamp(0, 1), (pictures + eps).clamp(0, 1)
+    found = torch.minimum(torch.maximum(pictures + eps * (2 * noise - 1), lower), upper)
+    defeated = torch.zeros(len(labels), dtype=torch.bool)
+    for step in range(steps + 1):
+        rows = (~defeated).nonzero()[:, 0]
+        if not len(rows):
+            break
+        there = rows.to(pictures.device)
+        gradient, predicted = _gradient(logits, found[there], labels[rows])
+        wrong = predicted != labels[rows]
+        defeated[rows[wrong]] = True
+        if step < steps:
+            moved = found[there] + STEP * eps / steps * gradient.sign()
+            moved = torch.minimum(torch.maximum(moved, lower[there]), upper[there])
+            found[there] = torch.where(wrong.to(moved.device).view(-1, 1, 1, 1), found[there], moved)
+    return Attacked(found, defeated)
+
+
+def _gradient(logits: Logits, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the cross-entropy to the pictures, and the classes predicted on the way."""
+    pictures = pictures.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = logits(pictures)
+        # A sum, so that a picture's gradient is the same whatever batch it is in.
+        loss = F.cross_entropy(outputs, labels, reduction="sum")
+        return torch.autograd.grad(loss, pictures)[0], outputs.detach().argmax(dim=1)
+
+
+def attacks(exam: Examination) -> Prepared:
+    """Accuracy before and after FGSM and PGD at each radius: `clean_top1`, `fgsm_EPS_top1`, `pgd_EPS_top1`.
+
+    The pictures are those of the user's test split with its linear probe; where no photographs are named, ImageNet's
+    validation set with the model's own classifier. A picture that is wrong from the start counts as defeated.
+    """
+    settings, pictures = exam.file.attacks, targets(exam)
+    work = len(pictures) * len(settings.eps) * settings.steps * settings.restarts
+
+    def measure() -> Yields:
+        parts = [pictures[one] for one in exam.slices(len(pictures), exam.file.evaluate.batch_size, work)]
+        found = list(exam.each(partial(_stand, head=attacked_head(exam)), parts, work))
+        for name in found[0]:
+            yield share(f"{name}_top1", torch.cat([part[name] for part in found]))
+
+    def protocol() -> dict[str, Any]:
+        return attacked_words(exam, pictures) | {
+            "fgsm": "one step of the whole radius",
+            "pgd": f"{settings.steps} steps of {STEP:g} eps / {settings.steps}, {settings.restarts} random starts; any "
+            "step that changes the class counts",
+        }
+
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+
+
+def targets(exam: Examination) -> Part:
+    """The pictures that attacks are tried on: of the user's test split, else of ImageNet's validation set.
+
+    Raises:
+        UserError: there are neither, or nothing that classifies them.
+    """
+    wanted = exam.file.attacks.images
+    if exam.splits is None:
+        exam.check_classifier()
+        return labelled_validation(exam).spread(wanted)
+    return spread_evenly(len(exam.bench.source), wanted)
+
+
+def attacked_head(exam: Examination) -> Head:
+    """The classifier on the encoder that is attacked."""
+    return exam.linear.logits if exam.splits is not None else exam.classifier[0]
+
+
+def attacked_words(exam: Examination, pictures: Part) -> dict[str, Any]:
+    """What all attacks' protocols have in common."""
+    settings = exam.file.attacks
+    if isinstance(pictures, Listing):
+        name, classifier = pictures.name, exam.classifier[1]
+        own: dict[str, Any] = {"preprocessing": preprocessing_words(exam.file.pictures)}
+    else:
+        name, classifier = exam.bench.source.name, "linear probe"
+        own = square_words(exam.bench) | linear_words(exam.linear, exam.file.evaluate.linear)
+    return own | {
+        "pictures": f"{len(pictures)} of {name}",
+        "classifier": classifier,
+        "norm": "L-infinity in pixel space, pictures in [0, 1], radii in 1/255; normalised by the model",
+        "radii": list(settings.eps),
+        "seed": settings.seed,
+    }
+
+
+def _stand(exam: Examination, part: Part, head: Head) -> dict[str, Tensor]:
+    """Which of some pictures still stand after each attack."""
+
+    def logits(pictures: Tensor) -> Tensor:
+        return head(exam.subject.network(pictures).float().cpu())
+
+    stands: dict[str, list[Tensor]] = {}
+    for images, labels, names in pictures_of(exam, part):
+        pictures = to_unit(images, exam.subject.device)
+        for name, survived in _attack(logits, pictures, labels, names, exam.file.attacks):
+            stands.setdefault(name, []).append(survived)
+    return {name: torch.cat(found) for name, found in stands.items()}
+
+
+def _attack(
+    logits: Logits, pictures: Tensor, labels: Tensor, names: list[str], settings: Attacks
+) -> Iterator[tuple[str, Tensor]]:
+    """Which pictures still stand, at first and after each attack at each radius."""
+    with torch.no_grad():
+        right = logits(pictures).argmax(dim=1) == labels
+    yield "clean", right
+    for eps in settings.eps:
+        yield f"fgsm_{eps:g}", right & ~fgsm(logits, pictures, labels, eps / 255).defeated
+        standing = right.clone()
+        for restart in range(settings.restarts):
+            rows = standing.nonzero()[:, 0]
+            if len(rows):
+                starts = [_noise(settings.seed, restart, names[row], pictures) for row in rows.tolist()]
+                there = rows.to(pictures.device)
+                attacked = pgd(logits, pictures[there], labels[rows], eps / 255, settings.steps, torch.stack(starts))
+                standing[rows] = ~attacked.defeated
+        yield f"pgd_{eps:g}", standing
+
+
+def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(address(seed, restart, name, -1) >> 1)
+    return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
+
+
+def pictures_of(exam: Examination, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """Batches of uint8 pictures with labels and names."""
+    size = exam.file.evaluate.batch_size
+    if isinstance(part, Listing):
+        for number, images in enumerate(part.batches(squares(exam.file.pictures), size, exam.file.threads)):
+            batch = part[number * size : (number + 1) * size]
+            yield torch.from_numpy(images), torch.from_numpy(batch.labels), [path.name for path in batch.paths]
+        return
+    seen = readable(exam.bench.source, part.tolist())
+    while batch_of := list(islice(seen, size)):
+        images = np.stack([centre_view(sample.image, exam.bench.size) for _, sample in batch_of])
+        labels = torch.tensor([sample.label for _, sample in batch_of])
+        yield torch.from_numpy(images), labels, [sample.id for _, sample in batch_of]
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"attacks": attacks}

@@ -1,0 +1,95 @@
+"""AutoAttack (Croce & Hein 2020) by its authors' own package: four attacks without anything to tune, L-infinity."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.listing import Listing
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.adversarial import Part, attacked_head, attacked_words, pictures_of, targets
+from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
+
+_FEWEST_CLASSES = 4  # that its loss, a ratio of the highest logits, is defined for
+_QUERIES = 7000  # about what it asks of the network for each picture and radius
+
+
+def autoattack(exam: Examination) -> Prepared:
+    """`autoattack_EPS_top1`: accuracy after the standard version at each radius, on the pictures of `attacks`."""
+    settings, pictures = exam.file.attacks, targets(exam)
+    _library()
+    classes = 1000 if exam.splits is None else exam.bench.classes
+    if classes < _FEWEST_CLASSES:
+        raise UserError(f"autoattack is defined for {_FEWEST_CLASSES} classes or more, not for {classes}")
+
+    def measure() -> Yields:
+        work = len(pictures) * len(settings.eps) * _QUERIES
+        parts = [pictures[one] for one in exam.slices(len(pictures), exam.file.evaluate.batch_size, work)]
+        found = list(exam.each(partial(_stand, head=attacked_head(exam), classes=classes), parts, work))
+        for eps in settings.eps:
+            yield share(f"autoattack_{eps:g}_top1", torch.cat([part[eps] for part in found]))
+
+    def protocol() -> dict[str, Any]:
+        return attacked_words(exam, pictures) | {
+            "autoattack": f"standard version of pyautoattack: APGD-CE, targeted APGD-DLR and targeted FAB against "
+            f"{min(9, classes - 1)} classes, Square of 5000 queries",
+            "batch_size": exam.file.evaluate.batch_size,
+        }
+
+    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+
+
+class Classifier(nn.Module):
+    """From pictures in [0, 1] to logits on the pictures' device.
+
+    The package takes for granted that pictures and their gradients are contiguous, which channels-last ones are not.
+    """
+
+    def __init__(self, network: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.network = network
+        self.head = head
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        seen = pictures.view_as(pictures)
+        if seen.requires_grad:
+            seen.register_hook(lambda gradient: gradient.contiguous())
+        return self.head(self.network(seen).float().cpu()).to(pictures.device)
+
+
+def _stand(exam: Examination, part: Part, head: Head, classes: int) -> dict[float, Tensor]:
+    """Which of some pictures still stand at each radius."""
+    device, stands = exam.subject.device, dict[float, list[Tensor]]()
+    classifier = Classifier(exam.subject.network, head).eval()
+    for images, labels, _ in pictures_of(exam, part):
+        pictures = to_unit(images, device).contiguous()
+        for eps in exam.file.attacks.eps:
+            attacked = attack(classifier, pictures, labels.to(device), eps / 255, classes, exam.file.attacks.seed)
+            with torch.no_grad():
+                stands.setdefault(eps, []).append(classifier(attacked).argmax(dim=1).cpu() == labels)
+    return {eps: torch.cat(found) for eps, found in stands.items()}
+
+
+def attack(classifier: nn.Module, pictures: Tensor, labels: Tensor, eps: float, classes: int, seed: int) -> Tensor:
+    """The pictures (N, 3, H, W) in [0, 1], moved by at most `eps` where one of the four attacks succeeds."""
+    found = _library()(classifier, norm="Linf", eps=eps, version="standard", seed=seed, device=pictures.device)
+    found.verbose = False
+    found.apgd_targeted.n_target_classes = found.fab.n_target_classes = min(9, classes - 1)
+    with torch.random.fork_rng():  # it seeds torch's global generator
+        moved: Tensor = found.run_standard_evaluation(pictures, labels, batch_size=len(pictures))[0]
+    return moved
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("pyautoattack").AutoAttack
+    except ImportError as error:
+        raise UserError("autoattack needs the authors' package: pip install 'bgsweep[autoattack]'") from error
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"autoattack": autoattack}

@@ -1,0 +1,94 @@
+"""Few labels: the linear probe on one or ten percent of the training photographs."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.data import Source
+from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
+from bgsweep.evaluation.evaluators.probes import sets, top1
+from bgsweep.evaluation.frozen_model import Yields
+from bgsweep.evaluation.online import linear_words
+from bgsweep.seeding import address
+
+_DRAW = -4  # of which photographs keep their labels; negative draws are no views
+
+
+def drawn(source: Source, share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of the photographs that keep their labels: of each class the same share (0 to 1), at least one.
+
+    The choice depends on the seed and the photographs' ids alone, and a larger share holds the smaller ones.
+    """
+    keys = np.array([address(seed, 0, name, _DRAW) for name in source.ids], np.uint64)
+    chosen = []
+    for label in np.unique(source.labels):
+        members = np.flatnonzero(source.labels == label)
+        count = max(1, round(share * len(members)))
+        chosen.append(members[np.argsort(keys[members], kind="stable")[:count]])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def listed(source: Source, path: Path) -> npt.NDArray[np.int64]:
+    """Indices of the photographs whose file names a list has, one a line, as SimCLR's lists of ImageNet.
+
+    Raises:
+        UserError: the list cannot be read, is empty, names a file twice or one that the source has not.
+    """
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of file names, one a line") from error
+    places = {name.rpartition("/")[2]: index for index, name in enumerate(source.ids)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of its {len(names)} files are not in {source.name}, the first is {missing[0]}"
+        )
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{path}: {'empty' if not names else 'a file is named twice'}; take SimCLR's list as it is")
+    return np.sort(np.array([places[name] for name in names], np.int64))
+
+
+def labelled(exam: Examination, share: float) -> tuple[Subset, str]:
+    """The training photographs that keep their labels, and a word on how they were chosen.
+
+    Raises:
+        UserError: as `listed`.
+    """
+    train, settings = exam.bench.splits.train, exam.file.few_labels
+    path = settings.one_percent if share == 0.01 else settings.ten_percent
+    chosen = drawn(train, share, settings.seed) if path is None else listed(train, Path(path).expanduser())
+    how = f"drawn by class, seed {settings.seed}" if path is None else f"listed in {path}"
+    part = Subset(train, chosen, f"{train.name}, {share:.0%} labelled")
+    return part, f"{part.name}: {len(part)} of {len(train)} photographs, {how}"
+
+
+def few(exam: Examination, name: str, share: float) -> Prepared:
+    """`NAME_top1`: the linear probe, trained and its rate and decay chosen on the few labelled photographs alone."""
+    bench = exam.bench
+    part, how = labelled(exam, share)
+    heads: list[LinearHead] = []
+
+    def measure() -> Yields:
+        heads.append(fit_linear(bench.of_train(part), bench.settings.linear, bench.classes))
+        yield from top1(name, heads[0].logits, exam.test)
+
+    def protocol() -> dict[str, Any]:
+        words = sets(exam) | linear_words(heads[0], bench.settings.linear)
+        return words | {"train": f"{how}, not augmented"}
+
+    return Prepared(measure, protocol)
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    "few_1": partial(few, name="few_1", share=0.01),
+    "few_10": partial(few, name="few_10", share=0.1),
+}

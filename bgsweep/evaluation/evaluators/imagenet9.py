@@ -1,0 +1,165 @@
+"""ImageNet-9 in its release's layout (Xiao et al. 2020): eight variants with BG-Gap, and the challenge.
+
+The pictures go to the network as they are, only as floats (ToTensor); its normalisation is its own. The arg-max over
+all 1000 classes is mapped to one of nine; a class that belongs to none of them is wrong.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bgsweep.data import Image
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.downloads import place_of
+from bgsweep.evaluation.datasets.listing import Listing, as_it_is, in_folders
+from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.backgrounds_challenge import BLOCK, Cutout, kept_backgrounds, robust
+from bgsweep.evaluation.frozen_model import Head, Yields, share
+from bgsweep.evaluation.online import side_by_side
+
+RELEASED = ("original", "only_bg_b", "only_bg_t", "no_fg", "only_fg", "mixed_same", "mixed_rand", "mixed_next")
+MASKS = "fg_mask"
+
+
+def imagenet9(exam: Examination) -> Prepared:
+    """Accuracy on the eight variants, and BG-Gap = Mixed-Same - Mixed-Rand."""
+    exam.check_classifier()
+    root, mapping = _opened(exam)
+    listings = [variant(root, name, mapping) for name in RELEASED]
+
+    def measure() -> Yields:
+        found = {}
+        for name, listing in zip(RELEASED, listings, strict=True):
+            predicted = mapping[exam.logits(listing, as_it_is).argmax(dim=1).numpy()]
+            found[name] = share(name, predicted == listing.labels)
+            yield found[name]
+        same, rand = found["mixed_same"], found["mixed_rand"]
+        if len(same.hits) == len(rand.hits):
+            yield same.minus(rand, "bg_gap")
+
+    counts = {one.name: len(one.paths) for one in listings}
+    return Prepared(measure, lambda: _words(exam) | {"pictures": counts}, listings)
+
+
+def challenge(exam: Examination) -> Prepared:
+    """`challenge`: the share of foregrounds that every background of Only-BG-T leaves in their class."""
+    exam.check_classifier()
+    root, mapping = _opened(exam)
+    fronts, behind = variant(root, "original", mapping), variant(root, "only_bg_t", mapping)
+    masks = [root / MASKS / "val" / path.parent.name / f"{path.stem}.npy" for path in fronts.paths]
+    for path in masks:
+        if not path.exists():
+            raise UserError(f"{path}: no such mask; unpack backgrounds_challenge_data.tar.gz whole")
+
+    def measure() -> Yields:
+        tries = len(fronts.paths) * len(behind.paths)
+        parts = [(fronts[one], masks[one]) for one in exam.slices(len(fronts.paths), BLOCK, tries)]
+        task = partial(_hold, behind=behind, head=exam.classifier[0], mapping=mapping)
+        yield share("challenge", np.concatenate(list(exam.each(task, parts, tries))))
+
+    tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
+    return Prepared(measure, lambda: _words(exam) | tried, [fronts, behind])
+
+
+def _hold(
+    exam: Examination,
+    part: tuple[Listing, Sequence[Path]],
+    behind: Listing,
+    head: Head,
+    mapping: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Which of some foregrounds hold out before all backgrounds."""
+    fronts, masks = part
+
+    def classify(pictures: Image) -> npt.NDArray[np.int64]:
+        with torch.no_grad():
+            logits = head(exam.subject.encode(torch.from_numpy(pictures)))
+        predicted: npt.NDArray[np.int64] = mapping[logits.argmax(dim=1).numpy()]
+        return predicted
+
+    def backgrounds() -> MadeOnDemand:
+        return kept_backgrounds(len(behind.paths), lambda number: as_it_is(behind.paths[number]))
+
+    return robust(
+        lambda number: cut_out(as_it_is(fronts.paths[number]), masks[number]),
+        fronts.labels,
+        exam.once("backgrounds of imagenet9", backgrounds),
+        classify,
+        exam.file.evaluate.batch_size,
+    )
+
+
+def release_sheet(listings: Sequence[Listing], accuracy: Mapping[str, float], rows: int = 4) -> Image:
+    """A picture for the eye: foregrounds spread over the classes a row each, a variant a column with its accuracy."""
+    columns = [[as_it_is(path) for path in one.spread(rows).paths] for one in listings]
+    return side_by_side(zip(*columns, strict=False), [one.name for one in listings], accuracy)
+
+
+def read_mapping(path: Path) -> npt.NDArray[np.int64]:
+    """`in_to_in9.json` as an array of 1000: for each class of ImageNet the class it belongs to, or -1.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return np.array([int(tree[str(label)]) for label in range(1000)], np.int64)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected a JSON object with the keys 0 to 999, each a class or -1") from error
+
+
+def variant(root: Path, name: str, mapping: npt.NDArray[np.int64]) -> Listing:
+    """The pictures of one variant, labelled by the order of the class folders' names.
+
+    Raises:
+        UserError: it is missing, or has other classes than the mapping.
+    """
+    folder = root / name / "val"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; unpack backgrounds_challenge_data.tar.gz whole")
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) != mapping.max() + 1:
+        raise UserError(f"{folder}: {len(classes)} class folders, but the mapping has {mapping.max() + 1} classes")
+    return in_folders(name, classes, range(len(classes)))
+
+
+def cut_out(image: Image, path: Path) -> Cutout:
+    """A foreground by its released mask, whose entries are 1 on it and 0 beside it.
+
+    Raises:
+        UserError: the mask is damaged or of another size.
+    """
+    try:
+        mask = np.load(path) > 0
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a NumPy array; unpack the set again") from error
+    if mask.shape != image.shape[:2]:
+        raise UserError(f"{path}: a mask of shape {mask.shape}, its picture has {image.shape[:2]}")
+    return np.where(mask[:, :, None], image, 0), np.where(mask, 0, 255).astype(np.uint8)
+
+
+def _opened(exam: Examination) -> tuple[Path, npt.NDArray[np.int64]]:
+    root = place_of(exam.file.sets, "imagenet9")
+    return root, read_mapping(place_of(exam.file.sets, "in_to_in9"))
+
+
+def _words(exam: Examination) -> dict[str, Any]:
+    return {
+        "preprocessing": "none: pictures as they are, in [0, 1]; normalised by the model",
+        "classifier": exam.classifier[1],
+        "prediction": "arg-max over all 1000 classes, mapped by in_to_in9.json; -1 is wrong",
+    }
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    "imagenet9": imagenet9,
+    "imagenet9_challenge": challenge,
+}

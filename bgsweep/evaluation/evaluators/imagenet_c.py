@@ -1,0 +1,162 @@
+"""ImageNet-C (Hendrycks & Dietterich 2019), as downloaded or made on the fly: accuracy under corruption, and mCE."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bgsweep.config import Pictures
+from bgsweep.data import Image
+from bgsweep.errors import UserError
+from bgsweep.evaluation.bootstrap import by_photograph
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, corrupt
+from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
+from bgsweep.evaluation.datasets.imagenet import label_of
+from bgsweep.evaluation.datasets.listing import (
+    Listing,
+    See,
+    as_it_is,
+    class_folders,
+    in_folders,
+    preprocessing_words,
+    read_rgb,
+    square,
+)
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
+from bgsweep.evaluation.frozen_model import Measured, Yields, share
+from bgsweep.seeding import address
+
+SEVERITIES = range(1, 6)
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""Means over the severities, as published with the set; other orders of this list go about and give wrong mCEs."""
+
+
+Part = tuple[Listing, See]
+"""Pictures of one corruption and severity, and how they are seen."""
+
+_DRAW = -100  # and below: of corruptions, one number for each and its severity
+_FROST = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
+SIDE = 224
+
+
+def corruptions(exam: Examination) -> Prepared:
+    """Top-1 accuracy under each corruption over all severities, and `imagenet_c_mce`.
+
+    mCE is the mean over the 15 corruptions of the error divided by AlexNet's: 1 is AlexNet, less is better. The four
+    corruptions for validation are not in it. Without `sets.imagenet_c` the pictures are made of the validation set.
+    """
+    exam.check_classifier()
+    made = exam.file.sets.imagenet_c is None and exam.file.sets.frost is not None
+    parts = _made(exam) if made else _downloaded(place_of(exam.file.sets, "imagenet_c"))
+
+    def measure() -> Yields:
+        weighted, of = [], []
+        numbers: dict[
+            tuple[str, str], int
+        ] = {}  # of photographs, by class folder and file: the same in all corruptions
+        for name, severities in parts.items():
+            hits = [exam.logits(one, see).argmax(dim=1) == torch.from_numpy(one.labels) for one, see in severities]
+            places = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
+            photographs = np.array([numbers.setdefault(place, len(numbers)) for place in places])
+            found = share(f"imagenet_c/{name}_top1", torch.cat(hits))
+            yield by_photograph(found, photographs)
+            if name in ALEXNET_ERRORS:
+                weighted.append((1 - found.hits) / (len(found.hits) * len(ALEXNET_ERRORS) * ALEXNET_ERRORS[name]))
+                of.append(photographs)
+        errors = np.concatenate(weighted)
+        pictures = Measured("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
+        yield by_photograph(pictures, np.concatenate(of))
+
+    def protocol() -> dict[str, Any]:
+        how = "none: pictures as they are"
+        if made:
+            how = f"{preprocessing_words(exam.file.pictures)}, corrupted, through JPEG of quality 85 as published"
+        return {
+            "preprocessing": how,
+            "corruptions": f"{len(parts)}, {'made on the fly' if made else 'as downloaded'}",
+            "classifier": exam.classifier[1],
+            "prediction": "arg-max over 1000 classes",
+            "mce": "mean over 15 corruptions of (error over five severities / AlexNet's)",
+            "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
+        } | ({"seed": exam.file.corruptions.seed} if made else {})
+
+    return Prepared(measure, protocol, [one for severities in parts.values() for one, _ in severities])
+
+
+def _downloaded(root: Path) -> dict[str, list[Part]]:
+    """The published pictures; the four corruptions for validation only where they lie there too."""
+    found: dict[str, list[Part]] = {}
+    for name in CORRUPTIONS:
+        if name not in ALEXNET_ERRORS and not (root / name).is_dir():
+            continue
+        for severity in SEVERITIES:
+            folder = root / name / str(severity)
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder; expected: {DOWNLOADS['imagenet_c'].tree}")
+            folders = class_folders(folder, 1000, DOWNLOADS["imagenet_c"].tree)
+            labels = [label_of()[path.name] for path in folders if path.name in label_of()]
+            if len(labels) != len(folders):
+                raise UserError(f"{folder}: class folders are named by wnids, like n01440764")
+            found.setdefault(name, []).append((in_folders(f"{name}/{severity}", folders, labels), as_it_is))
+    return found
+
+
+def _made(exam: Examination) -> dict[str, list[Part]]:
+    """All 19 corruptions of the validation set, or of the part of it that the file asks for."""
+    settings, pictures = exam.file.corruptions, exam.file.pictures
+    if pictures.crop != SIDE:
+        raise UserError(f"pictures.crop: corruptions are defined for pictures of {SIDE} px; set it to {SIDE}")
+    frost = _frost_pictures(place_of(exam.file.sets, "frost"))
+    whole = labelled_validation(exam)
+    part = whole if settings.images is None else whole.spread(settings.images)
+    return {
+        name: [
+            (
+                Listing(f"{name}/{severity}", part.paths, part.labels),
+                partial(_corrupted, pictures=pictures, name=name, severity=severity, seed=settings.seed, frost=frost),
+            )
+            for severity in SEVERITIES
+        ]
+        for name in CORRUPTIONS
+    }
+
+
+def _corrupted(path: Path, pictures: Pictures, name: str, severity: int, seed: int, frost: Sequence[Image]) -> Image:
+    place = len(SEVERITIES) * list(CORRUPTIONS).index(name) + severity
+    draws = np.random.default_rng(address(seed, 0, path.name, _DRAW - place))
+    return as_published(corrupt(square(read_rgb(path), pictures), name, severity, draws, frost))
+
+
+def _frost_pictures(root: Path) -> list[Image]:
+    absent = [name for name in _FROST if not (root / name).is_file()]
+    if absent:
+        raise UserError(f"sets.frost: {root / absent[0]} is missing; expected there: {', '.join(_FROST)}")
+    found = [as_it_is(root / name) for name in _FROST]
+    for name, picture in zip(_FROST, found, strict=True):
+        if min(picture.shape[:2]) <= SIDE:
+            raise UserError(f"{root / name}: smaller than {SIDE + 1} px; take the published pictures as they are")
+    return found
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"imagenet_c": corruptions}

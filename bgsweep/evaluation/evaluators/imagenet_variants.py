@@ -1,0 +1,242 @@
+"""ImageNet's validation set and its relatives, each in its published layout and by its published protocol."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
+from bgsweep.evaluation.datasets.imagenet import label_of
+from bgsweep.evaluation.datasets.listing import (
+    Listing,
+    class_folders,
+    in_folders,
+    pictures_in,
+    preprocessing_words,
+    squares,
+)
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.frozen_model import Measured, Yields, share, tops
+
+VALIDATION_IMAGES = 50_000
+_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})$")
+BORDER = 2  # pixels of red that mark ObjectNet's pictures as test data
+
+
+def validation(exam: Examination) -> Prepared:
+    """Top-1 and top-5 on ImageNet's validation set, which must lie in a folder a wnid."""
+    exam.check_classifier()
+    listing = labelled_validation(exam)
+
+    def measure() -> Yields:
+        yield from tops("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
+
+    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+
+
+def labelled_validation(exam: Examination) -> Listing:
+    """ImageNet's validation set with its labels.
+
+    Raises:
+        UserError: it is missing, or not in class folders.
+    """
+    listing = _validation(place_of(exam.file.sets, "imagenet_val"))
+    if (listing.labels < 0).any():
+        raise UserError(
+            f"sets.imagenet_val: {exam.file.sets.imagenet_val} has its pictures in one folder; sort them into a folder "
+            "a wnid, so that their classes are known"
+        )
+    return listing
+
+
+def real(exam: Examination) -> Prepared:
+    """ReaL (Beyer et al. 2020): a prediction is right if it is one of the reassessed labels.
+
+    Pictures without any label are left out. A picture is found in real.json by the number in its file's name, whatever
+    folder it is in.
+    """
+    exam.check_classifier()
+    path = place_of(exam.file.sets, "real")
+    listing = _validation(place_of(exam.file.sets, "imagenet_val"))
+    labels = read_real(path)
+    wanted = [labels[_number(path) - 1] for path in listing.paths]
+
+    def measure() -> Yields:
+        predicted = exam.logits(listing, keep=True).argmax(dim=1).tolist()
+        hits = [guess in right for guess, right in zip(predicted, wanted, strict=True)]
+        yield Measured("real_top1", np.array(hits, np.float64), np.array([bool(right) for right in wanted], np.float64))
+
+    how = f"arg-max over 1000 classes is in the picture's list; {sum(not one for one in wanted)} pictures have none"
+    return _prepared(exam, measure, listing, how)
+
+
+def subset(exam: Examination, key: str) -> Prepared:
+    """ImageNet-A and -R (Hendrycks et al. 2021): the arg-max over the set's own 200 classes.
+
+    Where the validation set lies in class folders too, also the accuracy on its pictures of the same classes, by the
+    same rule: the two together show the drop.
+    """
+    exam.check_classifier()
+    root = place_of(exam.file.sets, key)
+    folders = class_folders(root, 200, DOWNLOADS[key].tree)
+    classes = torch.tensor(_wnid_labels(folders))
+    listing = in_folders(key, folders, range(200))
+    val = None if exam.file.sets.imagenet_val is None else _validation(place_of(exam.file.sets, "imagenet_val"))
+
+    def measure() -> Yields:
+        predicted = exam.logits(listing)[:, classes].argmax(dim=1)
+        yield share(f"{key}_top1", predicted == torch.from_numpy(listing.labels))
+        if val is None or (val.labels < 0).any():
+            return
+        among = torch.isin(torch.from_numpy(val.labels), classes)
+        predicted = classes[exam.logits(val, keep=True)[among][:, classes].argmax(dim=1)]
+        yield share(f"{key}_val_top1", predicted == torch.from_numpy(val.labels)[among])
+
+    return _prepared(exam, measure, listing, "arg-max over the set's 200 classes")
+
+
+def thousand(exam: Examination, key: str) -> Prepared:
+    """ImageNet-V2 (folders 0 to 999, by number, not by name) and ImageNet-Sketch (folders by wnid)."""
+    exam.check_classifier()
+    folders = class_folders(place_of(exam.file.sets, key), 1000, DOWNLOADS[key].tree)
+    labels = _numbers(folders) if key == "imagenet_v2" else _wnid_labels(folders)
+    listing = in_folders(key, folders, labels)
+
+    def measure() -> Yields:
+        yield from tops(key, exam.logits(listing), torch.from_numpy(listing.labels))
+
+    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+
+
+def objectnet(exam: Examination) -> Prepared:
+    """ObjectNet (Barbu et al. 2019) on the classes that it shares with ImageNet, its red border cut off.
+
+    `objectnet_top1`: the arg-max over its classes, each with the highest logit of ImageNet's classes mapped to it.
+    `objectnet_1000way_top1`: the arg-max over all 1000 classes is one of those mapped to the picture's.
+    """
+    exam.check_classifier()
+    root = place_of(exam.file.sets, "objectnet")
+    mapped = objectnet_classes(root / "mappings")
+    folders = [root / "images" / name for name in mapped]
+    absent = [folder for folder in folders if not folder.is_dir()]
+    if absent:
+        raise UserError(f"{absent[0]}: no such folder, and {len(absent) - 1} others are missing; unpack the set whole")
+    listing = in_folders("objectnet", folders, range(len(folders)))
+    see = squares(exam.file.pictures, BORDER)
+
+    def measure() -> Yields:
+        logits = exam.logits(listing, see)
+        labels = torch.from_numpy(listing.labels)
+        scores = torch.stack([logits[:, one].amax(dim=1) for one in mapped.values()], dim=1)
+        yield share("objectnet_top1", scores.argmax(dim=1) == labels)
+        member = torch.zeros(len(mapped), logits.shape[1], dtype=torch.bool)
+        for row, one in enumerate(mapped.values()):
+            member[row, one] = True
+        yield share("objectnet_1000way_top1", member[labels, logits.argmax(dim=1)])
+
+    how = f"{len(mapped)} classes; a class scores the highest logit mapped to it; {BORDER} px of border cut off"
+    return _prepared(exam, measure, listing, how)
+
+
+def read_real(path: Path) -> list[list[int]]:
+    """The reassessed labels of the validation images in the order of their numbers.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    labels = _json(path)
+    if not isinstance(labels, list) or len(labels) != VALIDATION_IMAGES:
+        raise UserError(f"{path}: expected a list of {VALIDATION_IMAGES} lists of labels; take real.json as published")
+    return labels
+
+
+def objectnet_classes(folder: Path) -> dict[str, list[int]]:
+    """For each of ObjectNet's folders that ImageNet has classes for, those classes.
+
+    Raises:
+        UserError: one of the mapping files is missing or is something else.
+    """
+    names = {label: name for name, label in _json(folder / "folder_to_objectnet_label.json").items()}
+    shared = _json(folder / "objectnet_to_imagenet_1k.json")
+    places = {line: int(label) for label, line in _json(folder / "pytorch_to_imagenet_2012_id.json").items()}
+    path = folder / "imagenet_to_label_2012_v2"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        label = {text.strip(): places[number] for number, text in enumerate(lines)}
+        return {names[name]: [label[one.strip()] for one in classes.split(";")] for name, classes in shared.items()}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; unpack the set whole") from error
+    except (KeyError, AttributeError) as error:
+        raise UserError(f"{folder}: its files do not fit together ({error}); unpack the set again") from error
+
+
+def _validation(root: Path) -> Listing:
+    """The validation set in a folder a wnid or, with labels of -1, in one folder."""
+    if any(path.is_dir() for path in root.iterdir()):
+        folders = class_folders(root, 1000, DOWNLOADS["imagenet_val"].tree)
+        return in_folders("imagenet_val", folders, _wnid_labels(folders))
+    paths = pictures_in(root)
+    if not paths:
+        raise UserError(f"{root}: no pictures in it; expected: {DOWNLOADS['imagenet_val'].tree}")
+    return Listing("imagenet_val", paths, np.full(len(paths), -1, np.int64))
+
+
+def _number(path: Path) -> int:
+    found = _VALIDATION_NAME.search(path.stem)
+    if not found or not 1 <= int(found[1]) <= VALIDATION_IMAGES:
+        raise UserError(f"{path}: ReaL is found by names like ILSVRC2012_val_00000001.JPEG; keep the original ones")
+    return int(found[1])
+
+
+def _wnid_labels(folders: Sequence[Path]) -> list[int]:
+    known = label_of()
+    for folder in folders:
+        if folder.name not in known:
+            raise UserError(f"{folder}: not a wnid of ImageNet's 1000 classes; class folders are named like n01440764")
+    return [known[folder.name] for folder in folders]
+
+
+def _numbers(folders: Sequence[Path]) -> list[int]:
+    for folder in folders:
+        if not folder.name.isdecimal() or int(folder.name) >= 1000:
+            raise UserError(f"{folder}: class folders of ImageNet-V2 are named 0 to 999")
+    return [int(folder.name) for folder in folders]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; unpack the set whole") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); download it again") from error
+
+
+def _prepared(exam: Examination, measure: Callable[[], Yields], listing: Listing, how: str) -> Prepared:
+    def protocol() -> dict[str, Any]:
+        return {
+            "preprocessing": f"{preprocessing_words(exam.file.pictures)}, orientation tags passed over",
+            "classifier": exam.classifier[1],
+            "prediction": how,
+            "pictures": len(listing.paths),
+        }
+
+    return Prepared(measure, protocol, [listing])
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    "imagenet": validation,
+    "real": real,
+    "imagenet_a": partial(subset, key="imagenet_a"),
+    "imagenet_r": partial(subset, key="imagenet_r"),
+    "imagenet_v2": partial(thousand, key="imagenet_v2"),
+    "imagenet_sketch": partial(thousand, key="imagenet_sketch"),
+    "objectnet": objectnet,
+}

@@ -1,0 +1,161 @@
+"""The linear evaluations of MoCo, SwAV and BYOL to the letter: new crops of every photograph in every epoch.
+
+They cost as many passes through the encoder as they have epochs; `linear` costs one.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.crops import Kind, shuffled, squares_words, test_squares, training_crops
+from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluators.probes import top1
+from bgsweep.evaluation.features import Features, extract
+from bgsweep.evaluation.frozen_model import Yields
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published linear evaluation: SGD with momentum 0.9 on random resized crops and flips; the last epoch counts.
+
+    Attributes:
+        lr: at this batch size.
+        schedule: `steps` divides the rate by 10 after 60 % and 80 % of the epochs; `epoch_cosine` and `step_cosine`
+            go down to zero, by the epoch or by the step.
+        weights: standard deviation of the initial weights (normal); None takes 1 / sqrt(features), cut at two of them.
+        pictures: how photographs are cropped and resized, whatever the file says of interpolation.
+    """
+
+    source: str
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    nesterov: bool
+    schedule: Literal["steps", "epoch_cosine", "step_cosine"]
+    weights: float | None
+    pictures: Kind = "torchvision"
+
+    def rate(self, epoch: int, progress: float) -> float:
+        """The learning rate in an epoch, and at a share of all steps."""
+        if self.schedule == "steps":
+            passed = sum(epoch >= round(share * self.epochs) for share in (0.6, 0.8))
+            return self.lr * 0.1**passed
+        done = epoch / self.epochs if self.schedule == "epoch_cosine" else progress
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+PROTOCOLS = {
+    "linear_moco": Protocol("MoCo's main_lincls.py", 100, 256, 30.0, 0.0, False, "steps", 0.01),
+    "linear_swav": Protocol("SwAV's eval_linear.py", 100, 256, 0.3, 1e-6, False, "epoch_cosine", 0.01),
+    "linear_byol": Protocol("BYOL's linear evaluation", 80, 1024, 0.8, 0.0, True, "step_cosine", None, "byol"),
+}
+
+
+def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
+    """A published linear evaluation of the user's photographs: `NAME_top1` and `NAME_top5` on the test split."""
+    bench = exam.bench
+
+    def measure() -> Yields:
+        layer = fit(exam, protocol)
+        test = exam.once(("squares", protocol.pictures), lambda: _test(exam, protocol.pictures))
+        with torch.no_grad():
+            yield from top1(name, layer, test)
+
+    def words() -> dict[str, Any]:
+        pictures = exam.file.pictures
+        return {
+            **asdict(protocol),
+            "momentum": 0.9,
+            "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, random resized crops of "
+            f"{pictures.crop} px and flips",
+            "test": f"{bench.source.name}: {len(bench.source)} photographs, "
+            f"{squares_words(pictures, protocol.pictures)}",
+            "features": "encoder output, float32, eval mode",
+            "seed": exam.file.evaluate.seed,
+        }
+
+    return Prepared(measure, words)
+
+
+def _test(exam: Examination, kind: Kind) -> Features:
+    return extract(
+        exam.subject.encode, test_squares(exam.bench.source, exam.file.pictures, exam.file.evaluate.batch_size, kind)
+    )
+
+
+def fit(exam: Examination, protocol: Protocol) -> nn.Linear:
+    """Train the linear layer; crops, flips and order are addressed by the seed, the epoch and the photograph."""
+    bench, seed = exam.bench, exam.file.evaluate.seed
+    layer: nn.Linear | None = None
+    steps = protocol.epochs * math.ceil(len(bench.splits.train) / protocol.batch_size)
+    step = 0
+    for epoch in range(protocol.epochs):
+        for features, labels in _epoch(exam, protocol, epoch):
+            if layer is None:
+                layer = _layer(features.shape[1], bench.classes, protocol.weights, seed)
+                optimizer = torch.optim.SGD(
+                    layer.parameters(),
+                    lr=protocol.lr,
+                    momentum=0.9,
+                    weight_decay=protocol.weight_decay,
+                    nesterov=protocol.nesterov,
+                )
+            optimizer.param_groups[0]["lr"] = protocol.rate(epoch, step / steps)
+            optimizer.zero_grad()
+            F.cross_entropy(layer(features), labels).backward()
+            optimizer.step()
+            step += 1
+    assert layer is not None, "a split has at least two photographs"
+    return layer
+
+
+def _layer(features: int, classes: int, deviation: float | None, seed: int) -> nn.Linear:
+    layer = nn.Linear(features, classes)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.zeros_(layer.bias)
+    if deviation is None:
+        scale = features**-0.5
+        nn.init.trunc_normal_(layer.weight, 0.0, scale, -2 * scale, 2 * scale, generator=generator)
+    else:
+        nn.init.normal_(layer.weight, 0.0, deviation, generator=generator)
+    return layer
+
+
+def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and labels of the training photographs' crops, in batches."""
+    count = len(exam.bench.splits.train)
+    batches = shuffled(count, exam.file.evaluate.seed, epoch, protocol.batch_size)
+    if not exam.shared_out(count):
+        yield from _see(exam, batches, epoch, protocol.pictures)
+        return
+    for part in exam.each(partial(_see_one, epoch=epoch, kind=protocol.pictures), batches, count):
+        yield from part
+
+
+def _see_one(exam: Examination, batch: npt.NDArray[np.int64], epoch: int, kind: Kind) -> list[tuple[Tensor, Tensor]]:
+    return list(_see(exam, [batch], epoch, kind))
+
+
+def _see(
+    exam: Examination, batches: list[npt.NDArray[np.int64]], epoch: int, kind: Kind
+) -> Iterator[tuple[Tensor, Tensor]]:
+    source, seed = exam.bench.splits.train, exam.file.evaluate.seed
+    size, threads = exam.file.pictures.crop, exam.file.threads
+    for images, labels in training_crops(source, batches, size, seed, epoch, threads, kind):
+        # Encoders give tensors of inference mode, which no gradient may pass.
+        yield exam.subject.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)
+
+
+EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+    name: partial(published, name=name, protocol=protocol) for name, protocol in PROTOCOLS.items()
+}

@@ -1,0 +1,108 @@
+"""An encoder on the bench: its features of every picture set that an evaluator asks for, each computed once."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bgsweep.config import Evaluate
+from bgsweep.config.evaluate import Variant
+from bgsweep.data import Source, Splits
+from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.errors import UserError
+from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_pictures
+from bgsweep.evaluation.features import Encode, Features, Pictures, extract
+
+SplitName = Literal["validation", "test"]
+PictureSet = Variant | Literal["train", "plain"]
+"""The training photographs, the split's in a background variant, or as they are where there are no masks."""
+# Pictures of small sets are kept between the evaluations of a process, which see the same ones every time.
+_KEPT_BYTES = 256_000_000
+
+
+class Bench:
+    """Shared by the evaluators of one call.
+
+    The training features, that is kNN's bank and the linear probe's training set, are those of the training split as
+    the run sees it (recomposed where there is a shortcut), without augmentation.
+
+    Attributes:
+        elsewhere: features of so many pictures of a set from somebody else; None where they are to be computed here.
+        look: what `looked_at` says of the split's photographs; None where it is to be found here.
+    """
+
+    def __init__(self, encode: Encode, splits: Splits, settings: Evaluate, size: int, split: SplitName) -> None:
+        self.encode = encode
+        self.splits = splits
+        self.settings = settings
+        self.size = size
+        self.split = split
+        self.source: Source = getattr(splits, split)
+        self.elsewhere: Callable[[PictureSet, int], Features | None] = lambda name, count: None
+        self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
+        self._features: dict[Hashable, Features] = {}
+        if not splits.train.classes:
+            raise UserError(f"{splits.train.name}: photographs in class folders are needed to measure accuracy")
+
+    @property
+    def classes(self) -> int:
+        return len(self.splits.train.classes)
+
+    def train(self) -> Features:
+        return self._once("train", "train", len(self.splits.train))
+
+    def of_train(self, part: Subset) -> Features:
+        """Features of some of the training photographs: those of all, if they are known and none could not be read."""
+        whole = self._features.get("train")
+        if whole is None or len(whole.labels) < len(part.source):
+            return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size))
+        rows = torch.from_numpy(part.indices)
+        return Features(whole.values[rows], whole.labels[rows])
+
+    def variant(self, name: Variant) -> Features:
+        """Features of the split's photographs in one background variant."""
+        if name == "original" and not self.source.has_masks:
+            return self._once((self.split, "plain"), "plain", len(self.source))
+        key = (self.split, name, self.settings.repeats, self.settings.seed)
+        return self._once(key, name, self.variants().count(name))
+
+    def pictures(self, name: PictureSet, numbers: slice = slice(None)) -> Pictures:
+        """Batches of a set's pictures, all or those of some numbers, with their labels."""
+        if name != "train" and name != "plain":
+            return self.variants().pictures(name, numbers)
+        source = self.splits.train if name == "train" else self.source
+        part = Subset(source, np.arange(len(source))[numbers], source.name)
+        return centre_pictures(part, self.size, self.settings.batch_size)
+
+    def variants(self) -> VariantSet:
+        """The split in all background variants.
+
+        Raises:
+            UserError: it has no masks.
+        """
+        if not self.source.has_masks:
+            raise UserError(f"{self.source.name}: background variants need foreground masks; set data.masks")
+
+        def make() -> VariantSet:
+            return VariantSet(self.source, self.splits.pools(self.split), self.settings, self.size, self.look())
+
+        made: VariantSet = self._kept((self.split, self.settings, self.size), make)
+        return made
+
+    def _once(self, key: Hashable, name: PictureSet, count: int) -> Features:
+        if key not in self._features:
+            self._features[key] = self.elsewhere(name, count) or extract(self.encode, self._seen(key, name, count))
+        return self._features[key]
+
+    def _seen(self, key: Hashable, name: PictureSet, count: int) -> Pictures:
+        if count * self.size * self.size * 3 > _KEPT_BYTES:
+            return self.pictures(name)
+        kept: Pictures = self._kept((key, self.size), lambda: list(self.pictures(name)))
+        return kept
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of these splits under this key, made now if it is the first time in this process."""
+        if key not in self.splits.kept:
+            self.splits.kept[key] = make()
+        return self.splits.kept[key]

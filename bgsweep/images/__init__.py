@@ -1,0 +1,1 @@
+"""Pixel code without randomness: decoding and compositing."""

@@ -1,0 +1,246 @@
+"""From bytes to arrays: photographs and masks, brought to one size and orientation."""
+
+import io
+import struct
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import simplejpeg  # type: ignore[import-untyped]
+from PIL import ImageOps
+
+from bgsweep.errors import UnreadableImage as UnreadableImage
+from bgsweep.errors import WrongMask, one_line
+from bgsweep.images.compositing import Image, Mask
+from bgsweep.images.mask_levels import gray_levels
+
+Size = tuple[int, int]
+
+_MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes a picture for a bomb
+_SEGMENT = struct.Struct(">BBH")  # 255, what it is, its size without these first two bytes
+_FRAME = struct.Struct(">HHB")  # height, width, components of a JPEG's frame header
+# How an image is turned to be upright, where that exchanges its sides.
+_TURNS: dict[int, Callable[[Mask], Mask]] = {
+    5: lambda mask: mask.T,
+    6: lambda mask: np.rot90(mask, -1),
+    7: lambda mask: mask[::-1, ::-1].T,
+    8: lambda mask: np.rot90(mask),
+}
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # Huffman tables, a reserved marker, arithmetic conditioning
+
+
+# Pillow's words on odd metadata and large images reach nobody who could do something about them.
+warnings.filterwarnings("ignore", module=r"PIL\b")
+
+
+class _Header(NamedTuple):
+    height: int
+    width: int
+    components: int
+    has_exif: bool
+
+
+def decode_image(data: bytes, name: str, resize: int | None = None, fast: bool = False) -> tuple[Image, Size]:
+    """Decode a photograph of any format that Pillow knows.
+
+    Args:
+        data: the encoded file; an EXIF orientation is applied, transparency dropped, 16 bits cut to 8.
+        name: what errors call the file.
+        resize: shorter side in pixels that the photograph is brought to.
+        fast: decode JPEGs with a cheaper DCT and chroma upsampling, a grey level off on average.
+
+    Returns:
+        RGB, height x width x 3, and the photograph's height and width before resizing.
+
+    Raises:
+        UnreadableImage: the file is truncated, damaged or no image.
+    """
+    image, size = _decode_jpeg(data, resize, fast) or _decode_any(data, name)
+    return (image if resize is None else _scaled(image, _shorter_side(size, resize))), size
+
+
+def decode_mask(
+    data: bytes,
+    name: str,
+    image_size: Size,
+    image_name: str,
+    resize: int | None = None,
+    read_image: Callable[[], bytes] | None = None,
+) -> Mask:
+    """Decode a mask (PNG) and bring it to the size that `decode_image` gives its photograph.
+
+    Args:
+        data, name, resize: as of `decode_image`.
+        image_size, image_name: height and width of the upright image, and what errors call it.
+        read_image: gives the image's file, which is looked at where its EXIF orientation can explain the mask's size.
+
+    Returns:
+        height x width, 0 (background) to 255 (foreground).
+
+    Raises:
+        UnreadableImage: the file is truncated, damaged or no image; in particular
+        WrongMask: it does not say what is foreground, or has another size than the photograph.
+    """
+    return bring_mask(read_gray(data, name), name, image_size, image_name, resize, read_image)
+
+
+def bring_mask(
+    mask: Mask,
+    name: str,
+    image_size: Size,
+    image_name: str,
+    resize: int | None = None,
+    read_image: Callable[[], bytes] | None = None,
+) -> Mask:
+    """A decoded mask at the size that `decode_image` gives its photograph; raises WrongMask as `decode_mask` does."""
+    if mask.shape != image_size and read_image is not None:
+        mask = upright_mask(mask, read_image())
+    size = mask.shape[0], mask.shape[1]
+    if size != image_size:
+        raise WrongMask(
+            f"{name}: {size[1]}x{size[0]} pixels, but its image {image_name} has {image_size[1]}x{image_size[0]}; "
+            "a mask must have its image's size"
+        )
+    return mask if resize is None else _scaled(mask, _shorter_side(size, resize))
+
+
+def upright_mask(mask: Mask, image: bytes) -> Mask:
+    """The mask turned as its image's EXIF orientation says, if it has the size that the image has before that."""
+    size, orientation = stored_size(image)
+    if orientation < 5 or size[0] == size[1] or mask.shape != size:
+        return mask
+    return np.ascontiguousarray(_TURNS[orientation](mask))
+
+
+def stored_size(image: bytes) -> tuple[Size, int]:
+    """Height and width of an encoded image before its EXIF orientation, 1 to 8, is applied; and that.
+
+    Raises:
+        UnreadableImage: the file's header is damaged.
+    """
+    header = _jpeg_header(image) if image.startswith(b"\xff\xd8") else None
+    if header is not None:
+        return (header.height, header.width), _orientation(image) if header.has_exif else 1
+    try:
+        with PIL.Image.open(io.BytesIO(image)) as file:
+            return (file.height, file.width), int(file.getexif().get(0x0112, 1))
+    except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
+        raise UnreadableImage(f"not an image ({one_line(error)})") from error
+
+
+def read_gray(data: bytes, name: str) -> Mask:
+    """Decode a mask as it is; raises UnreadableImage where the file is damaged, WrongMask where it is no mask."""
+    return gray_levels(data, name)
+
+
+def centre_view(image: Image, size: int) -> Image:
+    """What an evaluation sees of a photograph or of its mask: shorter side to 8/7 of `size`, then the central square.
+
+    Args:
+        image: height x width, with or without channels.
+        size: side of the result in pixels.
+    """
+    return _centre_crop(_scaled(image, _shorter_side(image.shape[:2], round(size * 8 / 7))), size, size)
+
+
+def cover(image: Image, height: int, width: int) -> Image:
+    """The image's central part at height x width: scaled, its aspect kept, until it just covers that."""
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
+    return _centre_crop(_scaled(image, size), height, width)
+
+
+def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Size] | None:
+    """The fast way; None for what it does not do right: other formats and colour spaces, rotation, damage."""
+    header = _jpeg_header(data) if data.startswith(b"\xff\xd8") else None
+    if header is None or (header.has_exif and _orientation(data) > 1):
+        return None
+    height, width, components, _ = header
+    if components > 3 or height * width > _MOST_PIXELS:
+        return None
+    try:
+        # Large photographs are decoded at half their size or less, but never below four times the size wanted: sides
+        # are rounded up to whole pixels, which moves the picture's edge by up to one of them.
+        least = 4 * resize if resize is not None and min(height, width) >= 8 * resize else 0
+        image = simplejpeg.decode_jpeg(data, "RGB", fast, fast, least, least, 2 if least else 1)
+    except ValueError:
+        return None
+    return image, (height, width)
+
+
+def _jpeg_header(data: bytes) -> _Header | None:
+    """What the segments before a JPEG's pixels say, where they are sound.
+
+    A search for EXIF would read half the file, and simplejpeg's own reading of the header costs a fortieth of decoding.
+    """
+    at, has_exif, frame = 2, False, b""
+    while at + _SEGMENT.size <= len(data):
+        start, marker, size = _SEGMENT.unpack_from(data, at)
+        if start != 0xFF or marker == 0xDA:
+            break
+        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            has_exif = True
+        elif 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES:
+            frame = data[at + 5 : at + 10]
+        at += 2 + size
+    if len(frame) < _FRAME.size:
+        return None
+    height, width, components = _FRAME.unpack(frame)
+    return _Header(height, width, components, has_exif)
+
+
+def _orientation(data: bytes) -> int:
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            return int(file.getexif().get(0x0112, 1))
+    except Exception:  # a damaged EXIF block is no reason to refuse the photograph
+        return 1
+
+
+def _decode_any(data: bytes, name: str) -> tuple[Image, Size]:
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            image = _rgb(ImageOps.exif_transpose(file))
+    except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
+        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else one_line(error)
+        raise UnreadableImage(f"{name}: cannot be read ({reason}); replace or remove it") from error
+    return image, (image.shape[0], image.shape[1])
+
+
+def _rgb(image: PIL.Image.Image) -> Image:
+    if image.mode[0] in "IF":  # more than 8 bits of grey, which Pillow's own conversion clips to white or black
+        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(gray: npt.NDArray[Any]) -> Image:
+    """Grey levels of 16 bits, or floats of 0 to 1 or of 0 to 255, as uint8; raises ValueError for other ranges."""
+    least, most = gray.min(), gray.max()
+    if gray.dtype.kind == "f" and least >= 0 and most <= 255:
+        return cast(Image, (gray * 255 if most <= 1 else gray).round().astype(np.uint8))
+    if gray.dtype.kind != "f" and least >= 0 and most <= 65_535:
+        # Eight bits in a file of sixteen would all become black.
+        return cast(Image, (gray if most <= 255 else gray >> 8).astype(np.uint8))
+    raise ValueError(f"pixels from {least:g} to {most:g}, neither 0 to 1, 0 to 255 nor whole numbers to 65535")
+
+
+def _shorter_side(size: tuple[int, ...], side: int) -> Size:
+    height, width = size
+    return max(side, round(height * side / width)), max(side, round(width * side / height))
+
+
+def _scaled(image: Image, size: Size) -> Image:
+    # Averaging over areas is right for shrinking, for masks too; enlarged it would show blocks.
+    shrinks = size[0] < image.shape[0]
+    return cast(Image, cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+
+
+def _centre_crop(image: Image, height: int, width: int) -> Image:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])

@@ -1,0 +1,99 @@
+"""Image and mask files: the one way to read them, and which files of a folder are meant."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bgsweep.errors import UnreadableImage, UserError, warn_once
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
+
+# Images too, but there is no decoder for them here.
+_UNSUPPORTED = (".heic", ".heif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".exr", ".svg")
+
+# What network disks, archives and file managers put among people's files.
+_JUNK = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "thumbs.db", "desktop.ini", "lost+found"}
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden or put there by a system, such as a Synology disk's ``@eaDir``."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read an image or a mask; all reading of these from a local disk goes through here.
+
+    Raises:
+        UnreadableImage: the file is gone, a link that leads nowhere, no regular file, or must not be read.
+    """
+    try:
+        # Opened without waiting: a named pipe would wait for a writer forever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnreadableImage(f"{path}: cannot be read (not a regular file); replace or remove it")
+            return file.read()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        if isinstance(error, FileNotFoundError) and Path(path).is_symlink():
+            reason = f"a symbolic link to {Path(path).readlink()}, which does not exist"
+        raise UnreadableImage(f"{path}: cannot be read ({reason}); replace or remove it") from error
+
+
+_FolderId = tuple[int, int]
+
+
+def walk(root: Path, below: str = "", above: tuple[_FolderId, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All files below a folder with their names relative to it, junk left out.
+
+    Names that cannot be read are among them, so that whoever reads them can count them: links that lead nowhere, empty
+    folders that are called like an image. A link to a folder that it lies in is not followed.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    folder = root / below
+    try:
+        status = folder.stat()
+        here = status.st_dev, status.st_ino
+        if here in above:
+            warn_once(f"{folder}: a symbolic link to a folder that it lies in; it is not followed")
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_junk(entry.name):
+                    continue
+                name = below + entry.name
+                inside = walk(root, f"{name}/", (*above, here)) if _is_folder(entry) else iter([(name, entry)])
+                first = next(inside, (name, entry) if name.lower().endswith(SUFFIXES) else None)
+                if first is not None:
+                    yield first
+                    yield from inside
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{error.filename or folder}: cannot be listed ({reason}); correct its permissions") from error
+
+
+def images_among(place: str, names: Iterable[str]) -> list[str]:
+    """The names of images, sorted; warns of those that are images too but that cannot be read here."""
+    found, unsupported = [], []
+    for name in names:
+        ending = name.lower()
+        if ending.endswith(SUFFIXES):
+            found.append(name)
+        elif ending.endswith(_UNSUPPORTED):
+            unsupported.append(name)
+    if unsupported:
+        kinds = ", ".join(sorted({f".{name.rpartition('.')[2].lower()}" for name in unsupported}))
+        warn_once(
+            f"{place}: {len(unsupported)} files are left out because bgsweep cannot read {kinds} "
+            f"(first: {min(unsupported)}); convert them to JPEG or PNG"
+        )
+    return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -1,0 +1,1 @@
+"""Masks learned without labels by self-training (DeepUSPS, Nguyen et al. 2019)."""

@@ -1,0 +1,181 @@
+"""Masks learnt from handcrafted ones, after DeepUSPS (Nguyen et al. 2019): no label has any part in it.
+
+For each handcrafted method a network learns its masks; the average of what it predicted over the epochs, drawn to the
+photographs' edges, is what the next round learns. One student then learns the refined masks of all methods together.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bgsweep.config import Experiment, MaskTraining, Workers
+from bgsweep.masks.deepusps.augment import Lessons
+from bgsweep.masks.deepusps.network import SaliencyNetwork, saliency_loss
+from bgsweep.masks.grabcut import grabcut, otsu
+from bgsweep.masks.u2net import network_input
+from bgsweep.seeding import address
+from bgsweep.training.device import place
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Stage(NamedTuple):
+    """A round of one method, or (`method` is None) the student."""
+
+    method: str | None
+    round: int
+    epochs: int
+
+
+class SelfTraining:
+    """Everything between the handcrafted masks and the student, one epoch at a time.
+
+    A run that is saved and restored between any two epochs gives the same student as one that was not (on a CPU).
+
+    Args:
+        config: lengths, sizes, seed.
+        backbone: what every network starts from.
+        photographs: N x side x side x 3.
+        masks: for each method N x side x side, 0 to 255, of which Otsu's threshold parts foreground from background.
+
+    Raises:
+        UserError: the backbone is no ResNet, or there is no GPU though one was asked for.
+    """
+
+    def __init__(
+        self, config: MaskTraining, backbone: nn.Module, photographs: Bytes, masks: Mapping[str, Bytes]
+    ) -> None:
+        self.config = config
+        self._placement = place(Experiment(workers=Workers(device=config.device)))
+        self._photographs, self._lessons = photographs, Lessons()
+        torch.manual_seed(config.seed)
+        self._start = SaliencyNetwork(backbone)
+        self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
+        self.stages.append(Stage(None, 0, config.student_epochs))
+        self.foregrounds = {name: np.stack([_parted(mask) for mask in found]) for name, found in masks.items()}
+        """Of each method, as its last round has left them."""
+        self.stage = self.epoch = 0
+        self._begin_stage()
+
+    @property
+    def finished(self) -> bool:
+        return self.stage == len(self.stages)
+
+    @property
+    def epochs_left(self) -> int:
+        return sum(stage.epochs for stage in self.stages[self.stage :]) - self.epoch
+
+    def step_epoch(self) -> float:
+        """Train one epoch of the current stage; its mean loss."""
+        stage = self.stages[self.stage]
+        draws = np.random.default_rng((self.config.seed, self.stage, self.epoch))
+        order = draws.permutation(len(self._photographs))
+        size = self.config.batch_size
+        steps = len(order) // size  # what is left over comes first in line by chance in another epoch
+        losses = []
+        self.network.train()
+        for step in range(steps):
+            done = (self.epoch + step / steps) / stage.epochs
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.config.lr * (1 - done) ** 0.9
+            chosen = order[step * size : (step + 1) * size]
+            losses.append(self._step(chosen, stage.method))
+        self.epoch += 1
+        if self.epoch == stage.epochs:
+            self._end_stage(stage)
+        return float(np.mean(losses))
+
+    @torch.inference_mode()
+    def predict(self, photograph: Bytes) -> npt.NDArray[np.float32]:
+        """What the current network says of one photograph: height x width, 0 to 1."""
+        self.network.eval()
+        entry = torch.from_numpy(network_input(photograph, (self.config.side,) * 2))[None]
+        level: npt.NDArray[np.float32] = self.network(entry.to(self._placement.device)).sigmoid()[0, 0].cpu().numpy()
+        return level
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that has changed since the beginning."""
+        return {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": torch.from_numpy(self._average),
+            "seen": torch.from_numpy(self._seen),
+            "masks": {name: torch.from_numpy(np.packbits(mask)) for name, mask in self.foregrounds.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.stage, self.epoch = state["stage"], state["epoch"]
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._average, self._seen = state["average"].numpy(), state["seen"].numpy()
+        for name, mask in self.foregrounds.items():
+            packed = state["masks"][name].numpy()
+            self.foregrounds[name] = np.unpackbits(packed, count=mask.size).astype(bool).reshape(mask.shape)
+
+    def _step(self, chosen: npt.NDArray[np.int64], method: str | None) -> float:
+        wanted = [method] if method else list(self.foregrounds)
+        lessons = [
+            self._lessons.give(
+                self._photographs[index],
+                np.stack([self.foregrounds[name][index] for name in wanted]),
+                address(self.config.seed, self.epoch, str(index), self.stage),
+                cropped=method is None,  # of the others' predictions the averages are of whole photographs
+            )
+            for index in chosen
+        ]
+        device = self._placement.device
+        pictures = torch.from_numpy(np.stack([lesson.picture for lesson in lessons]))
+        with self._placement.context():
+            logits = self.network(pictures.to(device, memory_format=self._placement.memory_format))
+        # One loss for what the methods say on the average, so that the student learns what most of them call
+        # foreground: the average of a loss for each, as in DeepUSPS, is least where some of them do.
+        goals = torch.from_numpy(np.stack([lesson.masks for lesson in lessons])).to(device).mean(dim=1, keepdim=True)
+        loss = saliency_loss(logits, goals)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        if method:
+            self._remember(chosen, np.array([lesson.mirrored for lesson in lessons]), logits.detach())
+        return loss.item()
+
+    def _remember(self, chosen: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], logits: Tensor) -> None:
+        """Moving average over the epochs of what the network said of each photograph while it learnt."""
+        levels = logits.float().sigmoid().cpu().numpy()[:, 0]
+        levels[mirrored] = levels[mirrored, :, ::-1]
+        keep = self.config.momentum
+        self._average[chosen] = keep * self._average[chosen] + (1 - keep) * levels
+        self._seen[chosen] += 1
+
+    def _begin_stage(self) -> None:
+        """Each method, and the student, starts from the encoder again; rounds of one method go on where they are."""
+        if self.finished:
+            return
+        if self.stages[self.stage].round == 0:
+            self.network = SaliencyNetwork(self._start.backbone)
+            self.network.load_state_dict(self._start.state_dict())
+            self.network.to(self._placement.device).to(memory_format=self._placement.memory_format)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr)
+        self._average = np.zeros(self._photographs.shape[:3], np.float16)
+        self._seen = np.zeros(len(self._photographs), np.int64)
+
+    def _end_stage(self, stage: Stage) -> None:
+        if stage.method:
+            mask = self.foregrounds[stage.method]
+            for index in np.flatnonzero(self._seen):
+                weight = 1 - self.config.momentum ** int(self._seen[index])  # the average began at zero
+                level = self._average[index].astype(np.float64) / weight
+                mask[index] = grabcut(self._photographs[index], level) > 127
+        self.stage, self.epoch = self.stage + 1, 0
+        self._begin_stage()
+
+
+def _parted(mask: Bytes) -> npt.NDArray[np.bool_]:
+    """Some methods' maps are soft, each in its own range."""
+    found: npt.NDArray[np.bool_] = mask > 255 * otsu(mask / 255)
+    return found

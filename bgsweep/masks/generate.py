@@ -1,0 +1,84 @@
+"""What one process does: photographs in, masks out."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bgsweep.data.datasets.folder import mask_name
+from bgsweep.errors import UnreadableImage, one_line
+from bgsweep.images.compositing import Mask, foreground_area
+from bgsweep.images.decoding import decode_image, read_gray
+from bgsweep.masks.registry import MaskMethod
+from bgsweep.storage.tree import Tree
+
+
+class Outcome(NamedTuple):
+    """What became of one photograph.
+
+    Attributes:
+        image: its name.
+        area: share of it that is foreground, 0 to 1.
+        sha256: of the mask's file.
+        reason: why there is no mask; None where there is one.
+    """
+
+    image: str
+    area: float
+    sha256: str
+    reason: str | None = None
+
+
+class Worker:
+    """Makes masks, group by group, on one thread: the same bytes on any number of workers."""
+
+    def __init__(self, images: Tree, masks: Tree, method: MaskMethod) -> None:
+        self._images, self._masks, self._method = images, masks, method
+        cv2.setNumThreads(1)
+
+    def make(self, names: Sequence[str]) -> list[Outcome]:
+        """Write the masks of these photographs.
+
+        Raises:
+            UserError: a mask cannot be written.
+        """
+        outcomes: list[Outcome] = []
+        readable: list[str] = []
+        with threadpool_limits(1):
+            prepared = list(self._prepared(names, readable, outcomes))
+            for name, mask in zip(readable, self._method.masks(prepared), strict=True):
+                data = cv2.imencode(".png", mask)[1].tobytes()
+                self._masks.write(mask_name(name), data)
+                outcomes.append(_outcome(name, mask, data))
+        return outcomes
+
+    def inspect(self, names: Sequence[str]) -> list[Outcome]:
+        """Look at masks that are there already; make those anew that are damaged."""
+        outcomes: list[Outcome] = []
+        for name in names:
+            data = self._masks.read(mask_name(name))
+            try:
+                mask = read_gray(data, name)
+            except UnreadableImage:
+                return self.make(names)
+            outcomes.append(_outcome(name, mask, data))
+        return outcomes
+
+    def _prepared(self, names: Sequence[str], readable: list[str], outcomes: list[Outcome]) -> Iterator[Any]:
+        for name in names:
+            try:
+                image, _ = decode_image(self._images.read(name), name)
+                yield self._method.prepare(image)
+                readable.append(name)
+            except UnreadableImage as error:
+                outcomes.append(Outcome(name, 0.0, "", str(error).removeprefix(f"{name}: ")))
+            except (cv2.error, np.linalg.LinAlgError, MemoryError) as error:
+                # One odd photograph must not stop millions of others; it is named in the report.
+                outcomes.append(Outcome(name, 0.0, "", f"no mask can be made of it ({one_line(error)})"))
+
+
+def _outcome(name: str, mask: Mask, data: bytes) -> Outcome:
+    return Outcome(name, foreground_area(mask), hashlib.sha256(data).hexdigest())

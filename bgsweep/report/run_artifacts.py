@@ -1,0 +1,53 @@
+"""What an MLflow run says of its inputs and of its encoder, besides parameters and curves."""
+
+from typing import Any
+
+from bgsweep.augment.pipeline import ViewPipeline
+from bgsweep.config import SweepFile
+from bgsweep.data import open_splits
+from bgsweep.evaluation import Report, VariantSet, variant_sheet
+from bgsweep.report.pictures import views_picture
+from bgsweep.tracking import Tracker
+
+PICTURED_IMAGES = 6
+
+
+def log_inputs(tracker: Tracker, run: str, file: SweepFile) -> None:
+    """Data and mask digests, the augmentation policy as Albumentations writes it, and a picture of the first views."""
+    experiment = file.experiment
+    splits = open_splits(experiment.data)
+    for context, source in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        tracker.log_dataset(run, context, source.name, source.digests(), len(source))
+    tracker.log_json(run, ViewPipeline(experiment.views, experiment.background).policy(), "augmentation.json")
+    tracker.log_image(run, views_picture(file, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
+
+
+def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
+    """The final evaluation: its values as metrics under ``test/``, and all of it with its protocol as a file."""
+    values = {"test/knn_top1": report.knn_top1, "test/linear_top1": report.linear_top1}
+    for probe, backgrounds in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
+        values |= {f"test/{probe}/{name}": value for name, value in (backgrounds or {}).items()}
+    tracker.log_metrics(run, epoch, values)
+    tracker.log_json(run, report.public(), "evaluation.json")
+
+
+def log_variants(tracker: Tracker, run: str, file: SweepFile) -> None:
+    """A picture of the background variants that the report's numbers are of, where there are masks to make them."""
+    splits = open_splits(file.experiment.data)
+    if splits.test.has_masks:
+        variants = VariantSet(splits.test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+        tracker.log_image(run, variant_sheet(variants), "variants.png")
+
+
+def registry_tags(file: SweepFile, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
+    """What a registered version says of itself: where it came from, and its key numbers."""
+    numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
+    if report.backgrounds:
+        numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
+    digests = open_splits(file.experiment.data).train.digests()
+    return {
+        **lineage,
+        "digest": file.experiment.digest,
+        **{f"{name}_digest": digest for name, digest in digests.items()},
+        **{name: f"{value:.4f}" for name, value in numbers.items()},
+    }

@@ -1,0 +1,183 @@
+"""Parts of large files, on this machine or in an object store, from which they are fetched while training goes on."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from bgsweep.errors import UserError, one_line
+from bgsweep.storage.uri import cache_folder, filesystem, is_remote
+
+_log = logging.getLogger(__name__)
+_PIECE = 8 << 20
+
+Expected = tuple[str, int, str]
+"""A shard's name, size in bytes and SHA-256."""
+
+
+class Shards(Protocol):
+    """The files of a pack."""
+
+    place: str
+
+    def file(self, name: str) -> bytes:
+        """A whole file; raises FileNotFoundError."""
+        ...
+
+    def expect(self, shards: Sequence[Expected], identity: str) -> None:
+        """Say which shards there are, and what tells this pack from others; raises ValueError if one is missing."""
+        ...
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        """Part of a shard, shorter than `size` where the shard ends before; raises UserError where it is gone."""
+        ...
+
+
+def open_shards(place: str, cache_gb: float) -> Shards:
+    """The files at a folder or at a URI that pyarrow knows; raises UserError if the URI cannot be used."""
+    if is_remote(place):
+        return RemoteShards(place, int(cache_gb * 1e9))
+    return LocalShards(Path(place).expanduser())
+
+
+class LocalShards:
+    """Opened anew for each part, which takes microseconds: no descriptors to run out of or to send elsewhere."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.place = str(root)
+        self._paths: list[str] = []
+
+    def file(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def expect(self, shards: Sequence[Expected], identity: str) -> None:
+        for name, size, _ in shards:
+            if not (self.root / name).is_file() or (self.root / name).stat().st_size != size:
+                raise ValueError(f"{name} is missing or not of {size} bytes")
+        self._paths = [str(self.root / name) for name, *_ in shards]
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        try:
+            return read_part(self._paths[shard], offset, size)
+        except OSError as error:
+            raise UserError(f"{self._paths[shard]}: {error.strerror}; copy the pack again") from error
+
+
+class RemoteShards:
+    """Parts are fetched as they are wanted, and whole shards in the background until the disk's share is full.
+
+    Whoever reads next, this process or another of this machine, then finds them there. Shards of other packs are
+    removed for it, those least recently opened first. A shard that does not fit stays remote.
+    """
+
+    def __init__(self, place: str, limit: int) -> None:
+        self.place, self.limit = place, limit
+        self._shards: Sequence[Expected] = ()
+        self._folder = Path()
+        self._now: dict[str, Any] = {}
+        self._connect()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_now": {}}
+
+    def file(self, name: str) -> bytes:
+        where, root = self._connect()
+        try:
+            with where.open_input_stream(f"{root}/{name}") as file:
+                return bytes(file.read())
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def expect(self, shards: Sequence[Expected], identity: str) -> None:
+        self._shards, self._folder = shards, cache_root() / identity
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        name = self._shards[shard][0]
+        try:
+            return read_part(str(self._folder / name), offset, size)
+        except OSError:  # not fetched yet, or removed for another pack
+            self._begin_fetching()
+        where, root = self._connect()
+        try:
+            if name not in self._now:
+                self._now[name] = where.open_input_file(f"{root}/{name}")
+            return bytes(self._now[name].read_at(size, offset))
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def fetch(self) -> None:
+        """Bring shards to the local disk, as many as its share has room for; one process of the machine at a time."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (cache_root() / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.utime(self._folder)
+            for leftover in cache_root().glob("*/*.partial"):  # we hold the lock: whoever wrote it is dead
+                leftover.unlink()
+            for name, size, sha256 in self._shards:
+                if not (self._folder / name).exists() and self._make_room(size):
+                    self._copy(name, sha256)
+
+    def _copy(self, name: str, sha256: str) -> None:
+        where, root = self._connect()
+        partial, total = self._folder / f"{name}.partial", hashlib.sha256()
+        with where.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
+            while piece := remote.read(_PIECE):
+                total.update(piece)
+                local.write(piece)
+        if total.hexdigest() != sha256:
+            partial.unlink()
+            raise OSError(f"{name} is not what was packed; copy this shard again")
+        partial.replace(self._folder / name)
+
+    def _make_room(self, size: int) -> bool:
+        others = [path for path in cache_root().iterdir() if path.is_dir() and path != self._folder]
+        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        own = _used(self._folder)
+        while others and own + sum(map(_used, others)) + size > self.limit and own + size <= self.limit:
+            shutil.rmtree(others.pop())
+        return own + sum(map(_used, others)) + size <= self.limit
+
+    def _begin_fetching(self) -> None:
+        if "thread" not in self._now and self.limit > 0:
+            self._now["thread"] = threading.Thread(target=self._fetch_or_say, daemon=True)
+            self._now["thread"].start()
+
+    def _fetch_or_say(self) -> None:
+        try:
+            self.fetch()
+        except (OSError, UserError) as error:
+            _log.warning("%s: not kept on this disk (%s); it is read from where it is", self.place, error)
+
+    def _connect(self) -> tuple[Any, str]:
+        if "connection" not in self._now:
+            self._now["connection"] = filesystem(self.place)
+        connection: tuple[Any, str] = self._now["connection"]
+        return connection
+
+    def _unreachable(self, error: Exception) -> UserError:
+        return UserError(f"{self.place}: {one_line(error)}; check the address and the credentials")
+
+
+def cache_root() -> Path:
+    """Where shards of remote packs are kept."""
+    return cache_folder() / "packs"
+
+
+def read_part(path: str, offset: int, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _used(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,226 @@
+"""The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+
+from bgsweep.config import SweepFile
+from bgsweep.storage.uri import uri_of
+from bgsweep.sweep.events import Event, Journal, Status, TrialRecord
+from bgsweep.sweep.guards import Disk, Hangs
+from bgsweep.sweep.progress import Progress, shorten
+from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
+from bgsweep.tracking import Tracker
+
+
+class Monitor(Callback):
+    """Turns Tune's events into records.
+
+    A trial that the scheduler stops never runs code of its own again, so that its MLflow run must be closed from here.
+    """
+
+    def __init__(
+        self,
+        file: SweepFile,
+        journal: Journal,
+        tracker: Tracker,
+        parent: str,
+        progress: Progress,
+        records: dict[str, TrialRecord],
+    ) -> None:
+        self.file = file
+        self.journal = journal
+        self.tracker = tracker
+        self.parent = parent
+        self.progress = progress
+        self.records = records
+        self._runs: dict[str, str] = {}
+        self.disk = Disk(journal.folder)
+        self._hangs = Hangs(file.search.hang_minutes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its callbacks into its own state file; ours live in this process only."""
+        return Callback, ()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.disk.look()
+        self._hangs.end(trials)
+        self.progress.update(self.records.values())
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._hangs.moved(self._record(trial).id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        record = self._record(trial)
+        self._hangs.moved(record.id)
+        # A restarted trial repeats the epochs since its checkpoint.
+        fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
+        for metrics in fresh:
+            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
+        record.checkpoint = result.get("checkpoint") or record.checkpoint
+        if not fresh:
+            return
+        latest = fresh[-1]
+        record.epochs = int(latest["epoch"])
+        record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
+        record.seconds = time.time() - record.began
+        record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id], wait=False)
+        self.journal.write(
+            "result",
+            id=record.id,
+            run_id=record.run_id,
+            epoch=record.epochs,
+            metrics=record.metrics,
+            history=fresh,
+            seconds=record.seconds,
+            checkpoint=record.checkpoint,
+        )
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        record = self._record(trial)
+        record.checkpoint = uri_of(checkpoint.path, checkpoint.filesystem)
+        self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
+
+    def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:
+        """What trials of a population have taken over from one another at a generation's end."""
+        for exchange in exchanges:
+            exchange["digest"] = self.file.experiment.with_values(exchange["values"]).digest
+        self.journal.write("generation", epoch=epoch, exchanges=exchanges)
+        for exchange in exchanges:
+            record = self.records[exchange["id"]]
+            record.take_over(epoch, exchange)
+            self._tell_lineage(record)
+            self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        self._failed(record, trial)
+        self.progress.note(
+            f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
+        )
+        self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.end(self._record(trial).id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        self._failed(record, trial)
+        if self.disk.full:  # the sweep is resumed with this trial
+            return
+        self.progress.note(f"{record.id} failed for good: {record.error}")
+        self.end(record.id, "failed")
+
+    def catch_up(self, past: Iterable[Event]) -> None:
+        """Take up the records of a sweep whose driver died, and tell MLflow what it had not been told by then."""
+        for record in self.records.values():
+            record.began = time.time() - record.seconds
+            if record.run_id and record.status != "running":
+                self._runs[record.id] = record.run_id
+            else:
+                self._open(record)
+        logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
+        for event in past:
+            for metrics in event["history"] if event["event"] == "result" else ():
+                if metrics["epoch"] > logged[event["id"]]:
+                    self.tracker.log_metrics(self._runs[event["id"]], int(metrics["epoch"]), metrics)
+        for record in self.records.values():
+            if record.status != "running":
+                self._close_run(record)
+
+    def close(self) -> None:
+        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
+
+        Afterwards every record has its run's id; what MLflow was away for is waited for.
+        """
+        for record in self.records.values():
+            if record.status == "running":
+                self.end(record.id)
+            record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id])
+        self.progress.update(self.records.values())
+
+    def _record(self, trial: Any) -> TrialRecord:
+        """A trial's record and MLflow run, begun now where Tune speaks of the trial for the first time.
+
+        That may be a failure: its actor's node can die before the trial has started.
+        """
+        name = trial_name(trial)
+        if name in self._runs:
+            return self.records[name]
+        digest = self.file.experiment.with_values(trial.config[VALUES]).digest
+        return self._begin(TrialRecord(name, trial.config[VALUES], trial.config[FIXED], digest, ""))
+
+    def _begin(self, record: TrialRecord) -> TrialRecord:
+        self.records[record.id] = record
+        self._open(record)
+        self.journal.write("started", trial=record.public())
+        return record
+
+    def refuse(self, config: dict[str, Any], reason: str) -> None:
+        """Record a proposal that cannot be trained as a failed trial."""
+        name = name_of(config[NUMBER])
+        record = self.records.get(name) or self._begin(TrialRecord(name, config[VALUES], config[FIXED], "", ""))
+        record.error = f"its values do not go together: {reason}"
+        self.tracker.set_tag(self._runs[name], "bgsweep.error", record.error)
+        self.progress.note(f"{name} failed for good: {record.error}")
+        self.end(name, "failed")
+
+    def _open(self, record: TrialRecord) -> None:
+        # MLflow's parameters cannot change: they are what the trial began with.
+        values = record.lineage[0]["before"] if record.lineage else record.params
+        valid = not self.file.refusal(values)
+        experiment = self.file.experiment.with_values(values) if valid else self.file.experiment
+        seeds = range(experiment.seed, experiment.seed + self.file.search.seeds)
+        tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
+        if record.fixed:
+            tags["bgsweep.fixed"] = record.fixed
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+        if record.lineage:
+            self._tell_lineage(record)
+
+    def _tell_lineage(self, record: TrialRecord) -> None:
+        lineage = ", ".join(f"{each['donor']} at epoch {each['epoch']}" for each in record.lineage)
+        tags = {"bgsweep.lineage": lineage, "bgsweep.digest": record.digest}
+        self.tracker.set_tags(self._runs[record.id], tags)
+        self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
+
+    def _failed(self, record: TrialRecord, trial: Any) -> None:
+        record.failures += 1
+        record.error = self._hangs.reason(record.id) or reason_of(trial)
+        self.disk.learn(record.error)
+        told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
+        self.tracker.set_tags(self._runs[record.id], told)
+
+    def end(self, name: str, status: Status | None = None) -> Event:
+        """Close a trial's record and run; give what the journal says of it."""
+        record = self.records[name]
+        whole = record.epochs >= self.file.experiment.training.epochs
+        record.status = status or ("completed" if whole else "stopped")
+        record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
+        self._close_run(record)
+        return self.journal.write("ended", trial=record.public())
+
+    def _close_run(self, record: TrialRecord) -> None:
+        self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
+        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
+
+
+def reason_of(trial: Any) -> str:
+    """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
+
+    Read from Tune's text file: unpickling the exception could bring torch into the driver.
+    """
+    path = trial.error_file
+    text = Path(path).read_text(encoding="utf-8") if path else "no reason is known"
+    lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
+    if not lines:
+        return text.strip()
+    if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
+        return lines[-1].partition(" Some common causes")[0]
+    name, colon, message = lines[-1].partition(": ")
+    return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"

@@ -1,0 +1,226 @@
+"""What a sweep will cost, before it begins: a simulation of its scheduler on so many devices, without training."""
+
+import heapq
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import TrialScheduler
+
+from bgsweep.config import SweepFile
+from bgsweep.distributed.train import worker_cpus
+from bgsweep.errors import UserError
+from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.searcher import FIXED, NUMBER, fixed_points, total_trials
+
+ROUNDS = 20
+RAY_TRAIN_START = 12.0
+"""Seconds that Ray Train takes to start and end a trial's workers, as measured with two of them on CPU cores."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one seed's training: an epoch, an online evaluation with its share of a checkpoint, a trial's start
+    where the process is warm, and what the first trial of a process takes besides (imports, decoding, pictures to
+    evaluate on)."""
+
+    epoch: float
+    evaluation: float = 0.0
+    start: float = 0.0
+    cold: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One simulated search: seconds on the wall and seconds in which devices trained, epochs, and whole trials."""
+
+    seconds: float
+    busy: float
+    epochs: int
+    whole: int
+
+
+def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: float | None) -> dict[str, Any]:
+    """Simulate the file's search, and others beside it, on ``gpus`` devices.
+
+    A device is a GPU, or where trials ask for none a place for one trial. Devices are paid for, at ``hourly_price``
+    each, as long as the search lasts. Without ``epoch_seconds`` (of one trial's epoch, evaluations included) two epochs
+    are trained here to measure it.
+
+    Returns:
+        ``cost`` (seconds), ``trials``, ``at_once``, and ``settings``: each with ``setting``, ``hours`` (mean,
+        ``hours_low`` and ``hours_high`` over the rounds), ``gpu_hours``, ``price`` (or None), ``utilisation``,
+        ``epochs`` and ``whole_trials``. The first setting is the file's own.
+
+    Raises:
+        UserError: a trial needs more devices than there are; an epoch of several workers cannot be measured here.
+    """
+    workers, search = file.experiment.workers, file.search
+    several = workers.count > 1
+    need = workers.count * (workers.gpus or 1.0) if several else search.gpus or 1.0
+    at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000)
+    if not at_once:
+        raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
+    if epoch_seconds is not None:
+        cost = Cost(epoch_seconds, start=RAY_TRAIN_START if several else 0.0)
+    elif worker_cpus(file):
+        raise UserError("plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds")
+    else:
+        cost = measure(file)
+    rows = []
+    for name, each in _settings(file).items():
+        found = [simulate(each, at_once, cost, seed) for seed in range(ROUNDS)]
+        rows.append({"setting": name, **_summary(found, need, gpus, hourly_price)})
+    return {"cost": asdict(cost), "trials": total_trials(file), "at_once": at_once, "gpus": gpus, "settings": rows}
+
+
+def measure(file: SweepFile) -> Cost:
+    """Train two epochs of the experiment here, and look at the second."""
+    began = time.perf_counter()
+    from bgsweep.training.run import Run, threads
+
+    threads(file.search.cpus)
+    first = Run(file)
+    first.training.step_epoch()
+    first.evaluate()
+    cold = time.perf_counter() - began
+    run = Run(file)
+    built = time.perf_counter()
+    run.training.step_epoch()
+    trained = time.perf_counter()
+    run.evaluate()
+    evaluated = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run.save(Path(folder))
+    saved = (time.perf_counter() - evaluated) * min(
+        1.0, file.evaluate.every / file.experiment.training.checkpoint_every
+    )
+    start = built - began - cold
+    epoch, evaluation = trained - built, evaluated - trained + saved
+    return Cost(epoch, evaluation, start, max(0.0, cold - start - epoch - evaluation))
+
+
+def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
+    """One search, whose trials' scores are made up.
+
+    Each trial's accuracy rises along the same curve to a height of its own, with noise, so that the best after one
+    epoch is likely, but not bound, to be the best in the end; the file's scheduler decides on these as on real ones.
+    """
+    total, epochs = total_trials(file), file.experiment.training.epochs
+    if file.search.scheduler == "pbt":
+        return _generations(file, at_once, cost)
+    draw = random.Random(seed)
+    scheduler: Any = build_scheduler(file)[0]
+    trials = [_trial(file, number, draw.gauss(0.5, 0.1)) for number in range(total)]
+    waiting = list(reversed(trials))
+    events: list[tuple[float, int, Any]] = []
+    busy = now = 0.0
+    done = whole = 0
+
+    def begin(at: float, extra: float) -> None:
+        nonlocal busy
+        trial = waiting.pop()
+        scheduler.on_trial_add(None, trial)
+        step = extra + cost.start * file.search.seeds + _until_report(file, cost, 0)
+        busy += step
+        heapq.heappush(events, (at + step, trial.config[NUMBER], trial))
+
+    for _ in range(min(at_once, total)):
+        begin(0.0, cost.cold)
+    while events:
+        now, number, trial = heapq.heappop(events)
+        trial.epoch = _next_report(file, trial.epoch)
+        result = {"epoch": trial.epoch, **_scores(file, trial, draw)}
+        decision = scheduler.on_trial_result(None, trial, result)
+        if trial.epoch < epochs and decision == TrialScheduler.CONTINUE:
+            step = _until_report(file, cost, trial.epoch)
+            busy += step
+            heapq.heappush(events, (now + step, number, trial))
+            continue
+        scheduler.on_trial_complete(None, trial, result)
+        done, whole = done + trial.epoch, whole + (trial.epoch == epochs)
+        if waiting:
+            begin(now, 0.0)
+    return Outcome(now, busy, done * file.search.seeds, whole)
+
+
+def _generations(file: SweepFile, at_once: int, cost: Cost) -> Outcome:
+    """A population: nobody is stopped, and all wait for one another at each generation's end."""
+    total, epochs, every = total_trials(file), file.experiment.training.epochs, file.search.perturb_epochs
+    turns = math.ceil(total / at_once)
+    wall, busy, epoch = cost.cold, min(total, at_once) * cost.cold, 0
+    while epoch < epochs:
+        end, step = min(epoch + every, epochs), cost.start * file.search.seeds
+        while epoch < end:
+            step += _until_report(file, cost, epoch)
+            epoch = _next_report(file, epoch)
+        wall, busy = wall + turns * step, busy + total * step
+    return Outcome(wall, busy, total * epochs * file.search.seeds, total)
+
+
+def _trial(file: SweepFile, number: int, height: float) -> Any:
+    names = [name for name, _ in fixed_points(file)]
+    fixed = names[number] if number < len(names) else None
+    return SimpleNamespace(config={NUMBER: number, FIXED: fixed}, height=height, epoch=0)
+
+
+def _next_report(file: SweepFile, epoch: int) -> int:
+    every = file.evaluate.every
+    return min((epoch // every + 1) * every, file.experiment.training.epochs)
+
+
+def _until_report(file: SweepFile, cost: Cost, epoch: int) -> float:
+    return file.search.seeds * ((_next_report(file, epoch) - epoch) * cost.epoch + cost.evaluation)
+
+
+def _scores(file: SweepFile, trial: Any, draw: random.Random) -> dict[str, float]:
+    risen = 1 - math.exp(-4 * trial.epoch / file.experiment.training.epochs)
+    return {name: sign * (trial.height * risen + draw.gauss(0, 0.02)) for name, sign in file.search.signs.items()}
+
+
+def _settings(file: SweepFile) -> dict[str, SweepFile]:
+    """The file as it is, and as it would be with other schedulers."""
+
+    def other(**values: Any) -> SweepFile:
+        return file.model_copy(update={"search": file.search.model_copy(update=values)})
+
+    search = file.search
+    own: str = search.scheduler
+    if own == "asha":
+        own = f"asha, reduction {search.reduction}, grace {search.grace_epochs}"
+    found = {f"{own} (the file's)": file}
+    if len(search.metrics) == 1:
+        graces = (search.grace_epochs, search.grace_epochs * search.reduction)
+        for reduction, grace in [*((reduction, graces[0]) for reduction in (2, 3, 4)), (search.reduction, graces[1])]:
+            same = search.scheduler == "asha" and (reduction, grace) == (search.reduction, search.grace_epochs)
+            if not same and grace < file.experiment.training.epochs:
+                name = f"asha, reduction {reduction}, grace {grace}"
+                found[name] = other(scheduler="asha", reduction=reduction, grace_epochs=grace)
+    for name in ("median", "none") if len(search.metrics) == 1 else ("none",):
+        if search.scheduler != name:
+            found[name] = other(scheduler=name)
+    return found
+
+
+def _summary(found: Sequence[Outcome], need: float, gpus: int, price: float | None) -> dict[str, Any]:
+    hours = [each.seconds / 3600 for each in found]
+    rented = gpus * statistics.mean(hours)
+    return {
+        "hours": statistics.mean(hours),
+        "hours_low": min(hours),
+        "hours_high": max(hours),
+        "gpu_hours": rented,
+        "price": None if price is None else rented * price,
+        "utilisation": statistics.mean(
+            each.busy * need / 3600 / (gpus * hour) for each, hour in zip(found, hours, strict=True)
+        ),
+        "epochs": statistics.mean(each.epochs for each in found),
+        "whole_trials": statistics.mean(each.whole for each in found),
+    }

@@ -1,0 +1,138 @@
+"""What follows the last trial: judging champion and baseline on unseen photographs, and registering the champion."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import ray
+
+from bgsweep.config import SweepFile, resolve
+from bgsweep.errors import UserError, one_line
+from bgsweep.storage.uri import below
+from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.trial import dump, trial_file
+from bgsweep.tracking import Tracker, provenance
+from bgsweep.tracking.tracker import PATIENCE
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the search has come to: all trials, the best, the baseline where it ran to its end, and the parent run."""
+
+    sweep: str
+    parent: str
+    records: list[TrialRecord]
+    best: TrialRecord
+    baseline: TrialRecord | None
+
+
+def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
+    """Judge the best trial, the baseline and an untrained encoder alike; register the best; complete all runs' records.
+
+    The work that needs torch is done by a Ray task, so that the driver stays small.
+
+    Returns:
+        ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, and ``model``
+        (``name``, ``version``, ``alias``, ``reason``): plain values.
+
+    Raises:
+        UserError: it failed, for whatever reason; that costs no trial.
+    """
+    tracker.flush(PATIENCE)
+    task = ray.remote(num_cpus=file.search.cpus, num_gpus=file.search.gpus)(_crown)
+    try:
+        verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from error
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(f"the evaluation at the end failed: {last}") from error
+    except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
+        raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
+    return verdict
+
+
+def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]:
+    from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
+    from bgsweep.sweep.promotion import decide
+    from bgsweep.training.run import judge, load_trained, threads, untrained
+
+    file, best = resolve(tree), ending.best
+    threads(file.search.cpus)
+    tracker = Tracker(address, file.name)
+    for record in ending.records:
+        if file.refusal(record.params):
+            continue  # it was never trained
+        log_inputs(tracker, record.run_id, trial_file(tree, record.params))
+    reports = {}
+    for record in {id(record): record for record in (ending.baseline, best) if record}.values():
+        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
+        log_report(tracker, record.run_id, reports[record.id], record.epochs)
+    winner, report = trial_file(tree, best.params), reports[best.id]
+    log_inputs(tracker, ending.parent, winner)
+    log_variants(tracker, ending.parent, winner)
+    log_report(tracker, ending.parent, report, best.epochs)
+    decision = decide(tracker, winner, best.run_id, report)
+    entry = _register(tracker, ending, winner, report, decision)
+    tracker.flush()
+    start = judge(winner, untrained(winner.experiment))
+    judged = {
+        role: None
+        if record is None
+        else {"trial": record.id, "params": record.params, "epochs": record.epochs}
+        | _metrics(reports[record.id])
+        | _over_seeds(trial_file(tree, record.params), record, reports[record.id])
+        for role, record in (("best", best), ("baseline", ending.baseline))
+    }
+    champion = decision.report and {"version": decision.version} | _metrics(decision.report)
+    return {**judged, "champion": champion, "untrained": _metrics(start), "model": entry | {"reason": decision.reason}}
+
+
+def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, decision: Any) -> dict[str, Any]:
+    """Log the winner as a model of its run, and make that a version with its lineage."""
+    from bgsweep.report.run_artifacts import registry_tags
+    from bgsweep.tracking.models import log_encoder
+    from bgsweep.tracking.registry import add_version, give_alias, version_of
+    from bgsweep.training.run import load_trained
+
+    best, experiment, name = ending.best, winner.experiment, winner.register_as.name
+    version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
+    if version is None:
+        encoder = load_trained(best.checkpoint or "").encoder
+        description = experiment.model_dump(mode="json")
+        model = log_encoder(tracker, best.run_id, encoder, experiment.views.size, description, best.epochs)
+        commit = provenance().get("mlflow.source.git.commit", "")
+        lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": commit}
+        tags = registry_tags(winner, report, lineage) | decision.tags()
+        version = add_version(tracker, best.run_id, model, name, tags)
+    give_alias(tracker, name, version, decision.alias)
+    return {"name": name, "version": version, "alias": decision.alias}
+
+
+def _over_seeds(file: SweepFile, record: TrialRecord, report: Any) -> dict[str, Any]:
+    """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
+    from bgsweep.training.run import judge, load_trained, seed_folders
+
+    others = seed_folders(Path(), file.experiment.seed, file.search.seeds)[1:]
+    reports = [report, *(judge(file, load_trained(below(record.checkpoint or "", each.name))) for each in others)]
+    if not others:
+        return {}
+    values = {
+        "knn_top1": [each.knn_top1 for each in reports],
+        "linear_top1": [each.linear_top1 for each in reports],
+    }
+    if report.backgrounds:
+        values["bg_gap"] = [each.backgrounds["bg_gap"] for each in reports]
+    return {
+        "seeds": {
+            name: {"mean": mean(found), "se": stdev(found) / math.sqrt(len(found)), "values": found}
+            for name, found in values.items()
+        }
+    }
+
+
+def _metrics(report: Any) -> dict[str, Any]:
+    metrics = report.public()
+    return {"protocol": metrics.pop("protocol"), "metrics": metrics}

@@ -1,0 +1,39 @@
+"""Which trial is the best one, by one metric or by several at once."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bgsweep.sweep.events import TrialRecord
+
+
+def pareto(records: Sequence[TrialRecord], signs: Mapping[str, int]) -> list[TrialRecord]:
+    """The trials that ran to their end and that no other such trial equals or beats in all metrics, beating it in one.
+
+    ``signs`` holds each metric, with 1 where more is better and -1 where less is.
+    """
+    ended = [each for each in records if each.status == "completed" and signs.keys() <= each.metrics.keys()]
+    scores = [[sign * each.metrics[metric] for metric, sign in signs.items()] for each in ended]
+    return [each for each, own in zip(ended, scores, strict=True) if not any(_beats(other, own) for other in scores)]
+
+
+def best_of(front: Sequence[TrialRecord], signs: Mapping[str, int]) -> TrialRecord:
+    """The front's trial that is nearest to the best value of every metric, each scaled to its range on the front.
+
+    Where several are equally near, the one that is better by the first metric; then the earlier one.
+    """
+    ranges = {metric: [each.metrics[metric] for each in front] for metric in signs}
+
+    def distance(record: TrialRecord) -> float:
+        lost = []
+        for metric, sign in signs.items():
+            low, high = min(ranges[metric]), max(ranges[metric])
+            ideal = high if sign > 0 else low
+            lost.append(abs(ideal - record.metrics[metric]) / (high - low) if high > low else 0.0)
+        return math.hypot(*lost)
+
+    first, sign = next(iter(signs.items()))
+    return min(front, key=lambda record: (round(distance(record), 9), -sign * record.metrics[first]))
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,143 @@
+"""Population-based training (Jaderberg et al. 2017): bad trials go on from good ones, with slightly other values."""
+
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from bgsweep.config import Distribution, SweepFile
+from bgsweep.sweep.events import Event, by_number
+from bgsweep.sweep.searcher import CHECKPOINT, FIXED, VALUES, trial_name
+
+QUANTILE, RESAMPLE = 0.25, 0.25
+FACTORS = (0.8, 1.2)
+_TRIES = 20
+
+Exchange = dict[str, Any]
+"""``id`` of the trial that takes over, its ``donor``, its new ``values``, the ``checkpoint`` that it goes on from."""
+
+
+class Population(FIFOScheduler):
+    """Lets all trials come to the same epoch, and then the worst quarter take over the best quarter's weights.
+
+    All trials wait for one another at the end of each generation of `search.perturb_epochs`, so that what is taken over
+    depends on the seed and on what was measured, not on which trial was quicker, and so that a donor's checkpoint is
+    not replaced while it is copied. What the baseline has may be taken over, but it never takes anything over itself.
+
+    Args:
+        folder: where copies of the donors' checkpoints are kept until the next generation.
+        size: how many trials there will be.
+        at_once: how many trials there is room for.
+        tell: called with a generation's epoch and exchanges before any trial goes on.
+        past: what happened in the sweep before its driver died.
+    """
+
+    def __init__(
+        self,
+        file: SweepFile,
+        folder: Path,
+        size: int,
+        at_once: int,
+        tell: Callable[[int, list[Exchange]], None],
+        past: Iterable[Event] = (),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.file, self.folder, self.size, self.at_once, self.tell = file, folder, size, at_once, tell
+        self._end = file.search.perturb_epochs  # of the present generation
+        self._scores: dict[tuple[str, int], float] = {}
+        for event in past:
+            if event["event"] == "result":
+                self._note(event["id"], {"epoch": event["epoch"], **event["metrics"]})
+            elif event["event"] == "generation":
+                self._end = event["epoch"] + file.search.perturb_epochs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its scheduler into its own state file; a sweep is resumed from its journal."""
+        return FIFOScheduler, ()
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self._note(trial_name(trial), result)
+        over = self._end <= result["epoch"] < self.file.experiment.training.epochs
+        decision: str = TrialScheduler.PAUSE if over else TrialScheduler.CONTINUE
+        return decision
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        trials = tune_controller.get_trials()
+        living = [trial for trial in trials if not trial.is_finished()]
+        if living and len(trials) == self.size and all(self._waits(trial) for trial in living):
+            self._exchange(living)
+        begun = sum(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in living)
+        if begun < self.at_once:
+            ready = (trial for trial in living if trial.status == Trial.PAUSED and not self._waits(trial))
+            return next(ready, None)
+        return None
+
+    def _waits(self, trial: Trial) -> bool:
+        """Whether a trial has come to the generation's end, with its checkpoint written."""
+        return trial.status == Trial.PAUSED and (trial_name(trial), self._end) in self._scores
+
+    def _note(self, name: str, result: dict[str, Any]) -> None:
+        ((metric, sign), *_) = self.file.search.signs.items()
+        if metric in result:
+            self._scores[name, int(result["epoch"])] = sign * result[metric]
+
+    def _exchange(self, members: Sequence[Trial]) -> None:
+        epoch = self._end
+        names = {trial: trial_name(trial) for trial in members}
+        ranked = sorted(members, key=lambda trial: (-self._scores[names[trial], epoch], by_number(names[trial])))
+        count = min(math.ceil(QUANTILE * len(ranked)), len(ranked) // 2)
+        place = self.folder / str(epoch)
+        exchanges = []
+        for trial in ranked[len(ranked) - count :]:
+            if trial.config[FIXED] != "baseline":
+                draw = random.Random(f"{self.file.search.seed} {epoch} {trial_name(trial)}")
+                exchanges.append(self._take_over(trial, draw.choice(ranked[:count]), draw, place))
+        for trial in members:  # from here on each has a checkpoint of Tune's, newer than what a resumed one began with
+            trial.set_config({**trial.config, CHECKPOINT: None})
+        self.tell(epoch, exchanges)
+        # Whoever went on from the generation before has a checkpoint of its own by now.
+        shutil.rmtree(self.folder / str(epoch - self.file.search.perturb_epochs), ignore_errors=True)
+        self._end += self.file.search.perturb_epochs
+
+    def _take_over(self, trial: Any, donor: Any, draw: random.Random, place: Path) -> Exchange:
+        name, values = trial_name(trial), self._explored(donor.config[VALUES], draw)
+        copy = place / name
+        shutil.rmtree(copy, ignore_errors=True)  # of a driver that died before it told of it
+        shutil.copytree(donor.checkpoint.path, copy)
+        trial.set_config({**trial.config, VALUES: values})
+        # As Ray's own PBT does it: what the trial finds when it starts again.
+        trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
+            checkpoint=Checkpoint.from_directory(str(copy)), metrics=donor.last_result
+        )
+        return {"id": name, "donor": trial_name(donor), "values": values, "checkpoint": str(copy)}
+
+    def _explored(self, values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+        """Values near a donor's; the donor's own where none of some tries go together."""
+        for _ in range(_TRIES):
+            found = dict(values)
+            for key, (distribution,) in self.file.space.parameters.items():
+                found[key] = explore(values[key], distribution, draw)
+            if not self.file.refusal(found):
+                return self.file.typed(found)
+        return dict(values)
+
+
+def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
+    """A value a little away from another: drawn anew, a fifth more or less, or the next of the options."""
+    anew = draw.random() < RESAMPLE
+    if distribution.options is not None:
+        options = list(distribution.options)
+        if anew or value not in options:
+            return draw.choice(options)
+        return options[min(max(options.index(value) + draw.choice((-1, 1)), 0), len(options) - 1)]
+    if anew or not isinstance(value, int | float):  # a pair, one value for each view, is the experiment's own
+        return distribution.draw(draw)
+    low, high = distribution.bounds or (0.0, 0.0)
+    return min(max(distribution.on_step(value * draw.choice(FACTORS)), low), high)

@@ -1,0 +1,77 @@
+"""A sweep's page: written on demand, and kept beside the sweep and in MLflow when it ends."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from bgsweep.errors import UserError, one_line
+from bgsweep.storage.uri import Place
+from bgsweep.sweep.events import find_sweep, read_journal
+from bgsweep.sweep.store import local_store
+from bgsweep.tracking import Tracker, tracking_uri
+
+FILE = "report.html"
+
+_log = logging.getLogger(__name__)
+
+
+def report(name: str, store: Place, out: Path) -> dict[str, Any]:
+    """Write the page of a sweep, ended or not.
+
+    Returns:
+        ``sweep`` and ``page``.
+
+    Raises:
+        UserError: there is no such sweep, or the page cannot be written.
+    """
+    from bgsweep.report.page import Told, page
+
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        events = read_journal(folder)
+    try:
+        tags, datasets = _from_mlflow(Tracker(tracking_uri(store), manifest["file"]["name"]), manifest["parent"])
+    except UserError as error:
+        _log.warning("without what MLflow knows of the sweep: %s", error)
+        tags, datasets = {}, []
+    text = page(Told(name, manifest, events, tags, datasets))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    return {"sweep": name, "page": str(out)}
+
+
+def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> None:
+    """Make the page where the trials ran, and keep it; that it cannot be made is a warning and no more."""
+    parent = manifest["parent"]
+    try:
+        tracker.flush()
+        task = ray.remote(num_cpus=1, max_retries=0)(_page)
+        text = ray.get(task.remote(folder.name, dict(manifest), read_journal(folder), *_from_mlflow(tracker, parent)))
+        (folder / FILE).write_text(text, encoding="utf-8")
+        tracker.log_text(parent, text, FILE)
+    except Exception as error:  # the sweep's results are worth more than its page
+        _log.warning("the sweep's page could not be made: %s", one_line(error).rpartition("Error: ")[2])
+
+
+def _page(*told: Any) -> str:
+    from bgsweep.report.page import Told, page
+
+    return page(Told(*told))
+
+
+def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The sweep's tags, and what it read: context, name, count and digests of each split."""
+    found: Any = tracker.client.get_run(run)
+    datasets = []
+    for each in found.inputs.dataset_inputs:
+        context = next(tag.value for tag in each.tags if tag.key == "mlflow.data.context")
+        datasets.append({"context": context, "name": each.dataset.name, **json.loads(each.dataset.profile)})
+    order = ("train", "validation", "test")
+    return dict(found.data.tags), sorted(datasets, key=lambda one: order.index(one["context"]))

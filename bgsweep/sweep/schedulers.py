@@ -1,0 +1,109 @@
+"""Who stops or changes trials before their end; the baseline always runs to its own."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from bgsweep.config import SweepFile
+from bgsweep.sweep.events import Event
+from bgsweep.sweep.searcher import FIXED, trial_name
+
+
+@dataclass(frozen=True)
+class _Named:
+    """All that the schedulers ask of a trial: an id, here one that outlives the driver."""
+
+    trial_id: str
+
+
+def _named(name: str) -> Any:
+    return _Named(name)
+
+
+class _Sparing(FIFOScheduler):
+    """Trials compete with the baseline, but it is never stopped before its end.
+
+    Trials go by their sweep's own names, so that one that a resumed sweep goes on with is known with all that it
+    has measured.
+    """
+
+    epochs: int
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, _named(trial_name(trial)))
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision: str = super().on_trial_result(tune_controller, _named(trial_name(trial)), result)
+        if trial.config[FIXED] == "baseline" and result["epoch"] < self.epochs:
+            return TrialScheduler.CONTINUE
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, _named(trial_name(trial)), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_remove(tune_controller, _named(trial_name(trial)))
+
+    def replay(self, events: Sequence[Event]) -> list[str]:
+        """Learn what trials had measured before the driver died.
+
+        Returns:
+            The trials that their last result should have stopped, had the driver lived to do it.
+        """
+        controller: Any = None
+        baseline, doomed = "", []
+        for event in events:
+            if event["event"] == "started":
+                super().on_trial_add(controller, _named(event["trial"]["id"]))
+                baseline = event["trial"]["id"] if event["trial"]["fixed"] == "baseline" else baseline
+            elif event["event"] == "result":
+                result = {"epoch": event["epoch"], **event["metrics"]}
+                decision = super().on_trial_result(controller, _named(event["id"]), result)
+                if decision == TrialScheduler.STOP and event["epoch"] < self.epochs and event["id"] != baseline:
+                    doomed.append(event["id"])
+            elif event["event"] == "ended" and event["trial"]["status"] != "failed":
+                trial = event["trial"]
+                result = {"epoch": trial["epochs"], **trial["metrics"]}
+                super().on_trial_complete(controller, _named(trial["id"]), result)
+        ended = {event["trial"]["id"] for event in events if event["event"] == "ended"}
+        return [name for name in doomed if name not in ended]
+
+
+class SparingASHA(_Sparing, AsyncHyperBandScheduler):
+    """Asynchronous successive halving (Li et al. 2020)."""
+
+
+class SparingMedian(_Sparing, MedianStoppingRule):
+    """Stops a trial whose best value lies below the median of the other trials' means so far (Golovin et al. 2017)."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        before = self._results[_Named(trial_name(trial))]
+        if before and before[-1]["epoch"] >= result["epoch"]:  # it goes on from a checkpoint, and counts once
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+
+def build_scheduler(file: SweepFile, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
+    """The configured scheduler, counting in the epochs that the runs themselves report; `Population` has its own room.
+
+    ``past`` is what happened in the sweep before its driver died; beside the scheduler come the running trials that it
+    stops at once.
+    """
+    search, epochs = file.search, file.experiment.training.epochs
+    grace = min(search.grace_epochs, epochs)
+    metric, sign = next(iter(search.signs.items()))
+    shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
+    scheduler: SparingASHA | SparingMedian
+    if search.scheduler == "asha":
+        scheduler = SparingASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
+    elif search.scheduler == "median":
+        # An endless time slice: a trial that too few others can be compared with goes on, and is not put aside.
+        scheduler = SparingMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
+    else:
+        return FIFOScheduler(), []
+    scheduler.epochs = epochs
+    return scheduler, scheduler.replay(past)

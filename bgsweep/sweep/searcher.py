@@ -1,0 +1,221 @@
+"""Who says what the next trial is: fixed points first, then a grid or an Optuna sampler (TPE or random)."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from ray.tune.search import Searcher
+
+from bgsweep.config import Distribution, SweepFile
+from bgsweep.errors import UserError
+from bgsweep.sweep.events import Event, Journal
+
+VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
+
+
+class Proposals(Searcher):
+    """Ray Tune's view of an Optuna study.
+
+    A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n, "checkpoint": path
+    or None}``. Fixed points are shown to Optuna too where they lie inside the space, so that it learns from them.
+
+    ``past`` is what happened in the sweep before its driver died: it is told again, in its order, so that the sampler
+    draws on as if nothing had been; the trials that were running come first.
+
+    ``refuse`` is told of each configuration whose values no trial can have, with the reason; the next one is proposed
+    in its place. Without it such values are proposed like others.
+    """
+
+    def __init__(
+        self,
+        file: SweepFile,
+        past: Sequence[Event] = (),
+        journal: Journal | None = None,
+        refuse: Callable[[dict[str, Any], str], None] | None = None,
+    ) -> None:
+        signs = file.search.signs
+        super().__init__(None, None)  # Tune's own bookkeeping knows one metric only
+        self.file = file
+        self.journal = journal
+        self._refuse = refuse
+        self._points = [*fixed_points(file), *_grid(file)]
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in signs.values()]
+        self._study = optuna.create_study(sampler=_sampler(file), directions=directions)
+        self._asked: dict[str, optuna.trial.Trial] = {}
+        self._reported: dict[str, int] = {}
+        self._given = 0
+        self._names: dict[str, str] = {}
+        self._unfinished = self._replay(past)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        while (found := self._unfinished.pop(0) if self._unfinished else self._proposed()) is not None:
+            self._names[trial_id] = name_of(found[NUMBER])
+            reason = self.file.refusal(found[VALUES]) if self._refuse else ""
+            if not (self._refuse and reason):
+                return found
+            self._refuse(found, reason)
+            self._tell(self._names[trial_id], None)
+        return Searcher.FINISHED
+
+    def _proposed(self) -> dict[str, Any] | None:
+        found = self._next()
+        if found is not None and self.journal is not None:
+            self.journal.write("proposed", id=name_of(found[NUMBER]), values=found[VALUES])
+        return found
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._report(self._names[trial_id], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._tell(self._names[trial_id], None if error else result)
+
+    def _next(self) -> dict[str, Any] | None:
+        if self._given >= total_trials(self.file):
+            return None
+        index, self._given = self._given, self._given + 1
+        base = {NUMBER: index, FIXED: None, CHECKPOINT: None}
+        if index < len(self._points):
+            name, values = self._points[index]
+            inside = list(self.file.space.walk(values))
+            if {key for key, _, _ in inside} == set(values) and all(
+                distribution.contains(values[key]) for key, _, distribution in inside
+            ):
+                self._study.enqueue_trial({self._drawn(key, number): values[key] for key, number, _ in inside})
+                self._ask(index)
+            return {**base, VALUES: values, FIXED: name}
+        return {**base, VALUES: self._ask(index)}
+
+    def _ask(self, index: int) -> dict[str, Any]:
+        """Draw a trial's values, each key after those that it depends on."""
+        values: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            # Optuna warns of lists among a choice's options, and of a range that its step does not divide; both work.
+            warnings.simplefilter("ignore", UserWarning)
+            trial = self._asked[name_of(index)] = self._study.ask()
+            for key, number, distribution in self.file.space.walk(values):
+                values[key] = _draw(trial, self._drawn(key, number), distribution)
+        return self.file.typed(values)
+
+    def _drawn(self, key: str, number: int) -> str:
+        """What Optuna calls a key, which has a name for each of its distributions."""
+        return key if len(self.file.space.parameters[key]) == 1 else f"{key} {number}"
+
+    def _report(self, name: str, result: Mapping[str, Any]) -> None:
+        epoch = int(result["epoch"])
+        # A trial that goes on from a checkpoint reports some epochs a second time.
+        (first, *more) = self.file.search.metrics
+        if not more and name in self._asked and first in result and epoch > self._reported.get(name, 0):
+            self._reported[name] = epoch
+            self._asked[name].report(result[first], epoch)
+
+    def _tell(self, name: str, result: Mapping[str, Any] | None) -> None:
+        """How a trial ended; None where it failed."""
+        if result:
+            self._report(name, result)  # Tune does not report the result at which a trial is stopped
+        trial = self._asked.pop(name, None)
+        if trial is None:
+            return
+        metrics = self.file.search.metrics
+        whole = result is not None and result["epoch"] >= self.file.experiment.training.epochs
+        if not result or not all(metric in result for metric in metrics) or (len(metrics) > 1 and not whole):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif not whole:
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(trial, [result[metric] for metric in metrics])
+
+    def _replay(self, past: Sequence[Event]) -> list[dict[str, Any]]:
+        """Tell the study again what happened; give the trials that were running."""
+        running: dict[str, dict[str, Any]] = {}
+        for event in past:
+            if event["event"] == "proposed":
+                proposed = self._next()
+                if proposed is None or proposed[VALUES] != event.get("values"):
+                    raise UserError(
+                        f"{event['id']}: the sweep would not propose this trial's values today; it was started by "
+                        "another version of bgsweep or of Optuna, so start it anew"
+                    )
+                running[event["id"]] = proposed
+            elif event["event"] == "result":
+                self._report(event["id"], {"epoch": event["epoch"], **event["metrics"]})
+            elif event["event"] == "checkpoint" and event["id"] in running:
+                running[event["id"]][CHECKPOINT] = event["path"]
+            elif event["event"] == "generation":
+                for exchange in event["exchanges"]:
+                    running[exchange["id"]] |= {VALUES: exchange["values"], CHECKPOINT: exchange["checkpoint"]}
+            elif event["event"] == "ended":
+                trial = event["trial"]
+                result = {"epoch": trial["epochs"], **trial["metrics"]}
+                self._tell(trial["id"], None if trial["status"] == "failed" else result)
+                running.pop(trial["id"], None)
+        return list(running.values())
+
+    def save(self, checkpoint_path: str) -> None:
+        """Part of Tune's interface; a sweep is resumed from its journal, not from a pickle."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
+    """Names and values of the trials that come before any proposal: the baseline, then the file's own points."""
+    named: list[tuple[str | None, dict[str, Any]]] = (
+        [("baseline", file.complete({}) | file.experiment.without_background())] if file.search.baseline else []
+    )
+    return named + [(f"point {index}", file.complete(point)) for index, point in enumerate(file.space.points, start=1)]
+
+
+def trial_name(trial: Any) -> str:
+    """What a trial of Tune's is called in tables, folders and MLflow: t00, t01, ..."""
+    return name_of(trial.config[NUMBER])
+
+
+def name_of(number: int) -> str:
+    """A trial's name by its number, from 0."""
+    return f"t{number:02d}"
+
+
+def total_trials(file: SweepFile) -> int:
+    """How many trials the sweep makes; a grid's own size decides where the grid searches."""
+    if file.search.algorithm == "grid":
+        return len(fixed_points(file)) + len(_grid(file))
+    return file.search.trials
+
+
+def _grid(file: SweepFile) -> list[tuple[None, dict[str, Any]]]:
+    """All combinations of the options, in the file's order, where the grid searches."""
+    if file.search.algorithm != "grid":
+        return []
+    return [(None, values) for values in _combinations(file, {})]
+
+
+def _combinations(file: SweepFile, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The combinations that begin with these values."""
+    following = next(((key, each) for key, _, each in file.space.walk(values) if key not in values), None)
+    if following is None:
+        yield values
+        return
+    key, distribution = following
+    for option in distribution.options or ():
+        yield from _combinations(file, {**values, key: option})
+
+
+def _sampler(file: SweepFile) -> optuna.samplers.BaseSampler:
+    seed = file.search.seed
+    if file.search.algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, file.search.trials // 4)))
+
+
+def _draw(trial: optuna.trial.Trial, name: str, wanted: Distribution) -> Any:
+    if wanted.uniform:
+        return trial.suggest_float(name, *wanted.uniform)
+    if wanted.loguniform:
+        return trial.suggest_float(name, *wanted.loguniform, log=True)
+    if wanted.quniform:
+        low, high, step = wanted.quniform
+        return trial.suggest_float(name, low, high, step=step)
+    return trial.suggest_categorical(name, list(wanted.options or ()))

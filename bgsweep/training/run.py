@@ -1,0 +1,236 @@
+"""One run as its driver sees it: an experiment trained epoch by epoch, looked at on the way, judged at its end.
+
+Both homes (in-process and Ray Train) and every trial of a sweep go through `Run`, so that they give the same results.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import cv2
+import torch
+
+from bgsweep.config import METRICS, Experiment, SweepFile
+from bgsweep.data import Splits, open_splits
+from bgsweep.data.cores import usable_cores
+from bgsweep.data.memory import keep_freed_memory
+from bgsweep.distributed.view_workers import RayFeed
+from bgsweep.errors import UserError
+from bgsweep.evaluation import Report, VariantSet, check, final, online
+from bgsweep.models import ImageEncoder
+from bgsweep.storage.uri import Place, fetched
+from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training.encode import encode_with
+from bgsweep.training.trainer import Diverged, initial_method
+
+CHECKPOINT_FILE = "state.pt"
+_LOOKED_AT = 5000  # test images, in less than a minute; of larger sets the evaluation itself finds what is wrong
+
+
+class Run:
+    """An experiment in training on this worker; `step` goes on to the next online evaluation."""
+
+    def __init__(
+        self, file: SweepFile, rank: int = 0, world_size: int = 1, local_rank: int = 0, splits: Splits | None = None
+    ) -> None:
+        self.file = file
+        self.experiment = file.experiment
+        self.rank = rank
+        self.splits = splits or open_splits(self.experiment.data)
+        check(self.splits, file.evaluate)
+        self.placement = place(self.experiment, local_rank)
+        self.metrics: dict[str, float] = {}
+        feed = RayFeed(self.experiment.data) if self.experiment.data.loader == "cluster" else None
+        self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
+
+    @property
+    def epoch(self) -> int:
+        return self.training.epoch
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.experiment.training.epochs
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train one epoch; where an online evaluation is due, the first worker adds its values."""
+        metrics = self.training.step_epoch()
+        due = self.finished or self.epoch % self.file.evaluate.every == 0
+        if due and self.rank == 0:
+            found = self.evaluate()
+            for name, value in found.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} is {value} in epoch {self.epoch}")
+            metrics |= found
+        self.metrics = {"epoch": self.epoch, **metrics}
+        return self.metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Look at the encoder as it is, on the validation split."""
+        encode = encode_with(self.training.method.encoder, self.placement.device)
+        return online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+
+    def checkpoint_due(self) -> bool:
+        return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint into a folder, and say where it is."""
+        path = folder / CHECKPOINT_FILE
+        save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
+        return path
+
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        """Go on from a checkpoint; a ``foreign`` one may be of an experiment with other settings."""
+        state = load_checkpoint(folder / CHECKPOINT_FILE)
+        (self.training.adopt if foreign else self.training.load_state_dict)(state)
+        self.metrics = state["metrics"]
+
+
+class SeededRun:
+    """One configuration under several seeds, trained side by side: whoever looks sees all of them at the same epoch.
+
+    The seeds follow on the experiment's own, so that all configurations have the same ones. Values are means over the
+    seeds. Beside the loss and each online value, NAME, stand its standard error, ``NAME_se``, and the seeds' own
+    values, ``NAME/seed_N``.
+    """
+
+    def __init__(self, file: SweepFile, seeds: int, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+        self.file = file
+        self.rank = rank
+        self.metrics: dict[str, float] = {}
+        self.runs: list[Run] = []
+        for seed in range(file.experiment.seed, file.experiment.seed + seeds):
+            seeded = file.model_copy(update={"experiment": file.experiment.with_values({"seed": seed})})
+            splits = self.runs[0].splits if self.runs else None
+            self.runs.append(Run(seeded, rank, world_size, local_rank, splits))
+
+    @property
+    def finished(self) -> bool:
+        return self.runs[0].finished
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train each seed for one epoch; give their means and how sure these are."""
+        for run in self.runs:
+            run.step_epoch()
+        self.metrics = self._averaged()
+        return self.metrics
+
+    def _averaged(self) -> dict[str, float]:
+        found = [run.metrics for run in self.runs]
+        values = {name: mean(each[name] for each in found) for name in found[0]}
+        for name in METRICS:
+            if name in found[0]:
+                values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
+                values |= {f"{name}/seed_{run.experiment.seed}": run.metrics[name] for run in self.runs}
+        return values
+
+    def checkpoint_due(self) -> bool:
+        return self.runs[0].checkpoint_due()
+
+    def save(self, folder: Path) -> Path:
+        """As `Run.save`, for the first seed; the others' are in folders below it."""
+        for run, below in self._places(folder):
+            run.save(below)
+        return folder / CHECKPOINT_FILE
+
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        for run, below in self._places(folder):
+            run.restore(below, foreign)
+        self.metrics = self._averaged()
+
+    def _places(self, folder: Path) -> list[tuple[Run, Path]]:
+        folders = seed_folders(folder, self.file.experiment.seed, len(self.runs))
+        return list(zip(self.runs, folders, strict=True))
+
+
+def seed_folders(checkpoint: Path, first: int, seeds: int) -> list[Path]:
+    """Where in a checkpoint's folder each seed's own is; the first seed's is the folder itself."""
+    return [checkpoint, *(checkpoint / f"seed_{seed}" for seed in range(first + 1, first + seeds))]
+
+
+def start(file: SweepFile, seeds: int = 1, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> Run | SeededRun:
+    """A run from its first epoch on, under one seed or several."""
+    if seeds == 1:
+        return Run(file, rank, world_size, local_rank)
+    return SeededRun(file, seeds, rank, world_size, local_rank)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An encoder with the experiment that it came from, and the last values that its training reported."""
+
+    experiment: Experiment
+    encoder: ImageEncoder
+    metrics: dict[str, float]
+
+
+def load_trained(place: Place) -> Trained:
+    """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI."""
+    with fetched(place) as path:
+        state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
+    experiment = Experiment.model_validate(state["experiment"])
+    method = initial_method(experiment, state["classes"])
+    method.load_state_dict(state["method"])
+    return Trained(experiment, _still(method.encoder), state["metrics"])
+
+
+def untrained(experiment: Experiment) -> Trained:
+    """The encoder that the experiment starts from."""
+    return Trained(experiment, _still(initial_method(experiment, classes=1).encoder), {})
+
+
+def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:
+    """The final evaluation of an encoder, on the split that no search has seen."""
+    device = place(trained.experiment).device
+    encode = encode_with(trained.encoder.to(device), device)
+    splits = splits or open_splits(trained.experiment.data)
+    return final(encode, splits, file.evaluate, trained.experiment.views.size)
+
+
+def check_final(file: SweepFile) -> None:
+    """Refuse before a sweep's first trial what `judge` would meet after its last.
+
+    Raises:
+        UserError: there are no classes, or the test images or their masks cannot be used.
+    """
+    splits = open_splits(file.experiment.data)
+    if not splits.train.classes:
+        raise UserError(
+            f"{splits.train.name}: a sweep judges its best encoder by accuracy, which needs images in class folders; "
+            "without classes use `bgsweep pretrain`"
+        )
+    test = splits.test
+    if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
+        VariantSet(test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+
+
+def checkpoint_bytes(run: Run | SeededRun) -> int:
+    """About how large a checkpoint of a run becomes, the optimiser's averages included."""
+    runs = run.runs if isinstance(run, SeededRun) else [run]
+    method = runs[0].training.method
+    kept: int = sum(value.nbytes for value in method.state_dict().values())
+    trained: int = sum(value.nbytes for value in method.parameters() if value.requires_grad)
+    return len(runs) * (kept + trained * (2 if runs[0].experiment.optimizer.name == "adamw" else 1))
+
+
+def threads(cpus: float) -> None:
+    """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
+    torch.set_num_threads(max(1, min(int(cpus), usable_cores())))
+    cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
+    keep_freed_memory()
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What the machine made of the experiment, for the run's record."""
+    parameters = sum(p.numel() for p in run.training.method.encoder.parameters())
+    return {
+        **run.placement.describe(),
+        "encoder_parameters": parameters,
+        "steps_per_epoch": run.training.batches.steps_per_epoch,
+    }
+
+
+def _still(encoder: ImageEncoder) -> ImageEncoder:
+    encoder.eval().requires_grad_(False)
+    return encoder

@@ -1,0 +1,265 @@
+"""The one training loop: an experiment that goes forward an epoch at a time and can be put down and taken up again."""
+
+import contextlib
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from bgsweep.augment.color_batched import render
+from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
+from bgsweep.config import Experiment, Training
+from bgsweep.data.loader import Batch, Batches, Feed
+from bgsweep.data.sample import UNLABELLED, Source
+from bgsweep.errors import UserError
+from bgsweep.methods import Method, Step, build_method
+from bgsweep.methods.base import Views
+from bgsweep.models import ImageEncoder, convert_sync_bn
+from bgsweep.seeding import address
+from bgsweep.training.device import Placement
+from bgsweep.training.optimizer import build_optimizer
+from bgsweep.training.schedule import cosine_with_warmup
+
+_log = logging.getLogger(__name__)
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Pretraining:
+    """One experiment on one worker; with several workers each makes its own, inside torch's default process group.
+
+    All randomness is addressed (by seed, epoch, photograph, view), so that the epoch's number is the whole position:
+    a run taken up from `state_dict` is bit-identical to one never put down.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        source: Source,
+        placement: Placement,
+        rank: int = 0,
+        world_size: int = 1,
+        feed: Feed | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.placement = placement
+        self.rank = rank
+        self.epoch = 0
+        self.classes = _classes(experiment, source)
+        self.method = _placed(initial_method(experiment, self.classes), experiment.training, placement, world_size)
+        self.model = _distribute(self.method, placement) if world_size > 1 else self.method
+        self.optimizer = build_optimizer(experiment.optimizer, self.method)
+        self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
+        self.batches = Batches(
+            source,
+            ViewPipeline(experiment.views, experiment.background),
+            batch_size=experiment.training.batch_size,
+            seed=experiment.seed,
+            rank=rank,
+            world_size=world_size,
+            workers=experiment.data.loader_workers,
+            pin_memory=placement.device.type == "cuda",
+            feed=feed,
+        )
+        if rank == 0:
+            _log_scaling_rule(experiment)
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train one epoch; give its mean loss and what else is worth a curve.
+
+        Raises:
+            Diverged: the mean loss is not finite.
+        """
+        torch.manual_seed(address(self.experiment.seed, self.epoch, "torch", self.rank))
+        self.model.train()
+        waits = _Waits(self.batches.epoch(self.epoch))
+        totals: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()
+        for index, batch in enumerate(waits):
+            for name, value in self._step(batch, self.epoch * self.batches.steps_per_epoch + index).items():
+                totals[name] = totals.get(name, 0) + value
+            counts.update(batch.counts)
+        self.epoch += 1
+        metrics = self._mean(totals)
+        if not math.isfinite(metrics["loss"]):
+            raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}; a lower optimizer.lr may cure it")
+        images = self.batches.steps_per_epoch * self.experiment.training.batch_size
+        return {
+            **metrics,
+            **_shares(counts, LARGE_VIEWS + self.experiment.views.small_crops),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": images / waits.elapsed,
+            "data_wait": waits.waited / waits.elapsed,
+        }
+
+    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One optimiser step; its loss and metrics."""
+        total = self.experiment.training.epochs * self.batches.steps_per_epoch
+        warmup = round(self.experiment.optimizer.warmup_epochs * self.batches.steps_per_epoch)
+        rate = self.experiment.optimizer.lr * cosine_with_warmup(step, total, warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = self._backward(batch)
+        self.method.after_backward(step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(step / total)
+        return metrics
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the batch's parts, which the workers average once, after the last part."""
+        parts = self.experiment.training.accumulate
+        means: dict[str, Tensor] = {}
+        for number, views in enumerate(self._views(batch).parts(parts), start=1):
+            with self._unaveraged() if number < parts else contextlib.nullcontext():
+                with self.placement.context():
+                    result: Step = self.model(views)
+                self.scaler.scale(result.loss / parts).backward()
+            for name, value in {"loss": result.loss.detach(), **result.metrics}.items():
+                means[name] = means.get(name, 0) + value.float() / parts
+        return means
+
+    def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
+        """In it gradients stay with the worker."""
+        model = self.model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _views(self, batch: Batch) -> Views:
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(self.placement.device, non_blocking=True)
+
+        pictures = [there(view) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
+        if batch.photometry is not None:
+            color = self.experiment.views.color
+            pictures = [render(view, rows, color) for view, rows in zip(pictures, batch.photometry, strict=True)]
+        return Views(
+            pictures[: len(batch.views)],
+            there(batch.labels),
+            self.epoch,
+            None if batch.swaps is None else pictures[-1],
+            None if batch.swapped is None else there(batch.swapped),
+        )
+
+    def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the epoch's steps and over the workers, read from the device once."""
+        stacked = torch.stack(list(totals.values())) / self.batches.steps_per_epoch
+        if self.model is not self.method:
+            dist.all_reduce(stacked)
+            stacked /= dist.get_world_size()
+        return dict(zip(totals, stacked.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: weights, averages, queue, optimiser, position, the experiment."""
+        return {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "digest": self.experiment.digest,
+            "classes": self.classes,
+            "epoch": self.epoch,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a run where `state_dict` put it down.
+
+        Raises:
+            UserError: the state belongs to another experiment.
+        """
+        if state["digest"] != self.experiment.digest:
+            raise UserError(f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}")
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch = state["epoch"]
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Go on from the state of a like run that had other settings, with this experiment's own."""
+        groups = self.optimizer.param_groups
+        own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        self.load_state_dict(
+            {**state, "digest": self.experiment.digest}
+        )  # which brings the other's decay, momentum, ...
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+
+
+def initial_method(experiment: Experiment, classes: int) -> Method:
+    """The experiment's method before its first step; the seed decides the weights, on every worker alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        return build_method(experiment, classes)
+
+
+def _classes(experiment: Experiment, source: Source) -> int:
+    """How many classes the labels name; supervised learning needs one for every photograph."""
+    unlabelled = int((source.labels == UNLABELLED).sum())
+    if experiment.method.name == "supervised" and unlabelled:
+        raise UserError(
+            f"method.name: supervised needs labels, but {unlabelled} of {len(source)} photographs in {source.name} "
+            "have none; put them into one folder for each class"
+        )
+    return len(source.classes)
+
+
+def _placed(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
+    """The method on its device, with synchronised BatchNorm and compiled encoders where these are wanted."""
+    if training.sync_bn and world_size > 1:
+        convert_sync_bn(method, placement.device)
+    method.to(placement.device).to(memory_format=placement.memory_format)
+    if training.compile:
+        for module in method.modules():
+            if isinstance(module, ImageEncoder):
+                module.compile()
+    return method
+
+
+def _log_scaling_rule(experiment: Experiment) -> None:
+    rate, size = experiment.optimizer.lr, experiment.training.batch_size
+    _log.info("lr %g at batch size %d: by the linear scaling rule that is %g at 256", rate, size, rate * 256 / size)
+
+
+def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:
+    # The queue is alike on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
+    # MoCo: broadcasting 33 MB of queue at every step would buy nothing.
+    devices = [placement.device] if placement.device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
+    """Shares of all views and, of BG_Swaps, of all photographs; how many photographs could not be read."""
+    shares = {
+        "bg_removed": counts["removed"],
+        "bg_replaced": counts["replaced"],
+        "bg_kept": counts["kept_small"] + counts["kept_large"],
+        "bg_swapped": counts["swaps"] * n_views,
+        "bg_swap_kept": counts["swaps_kept"] * n_views,
+    }
+    return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
+
+
+class _Waits:
+    """Passes batches on and measures how long the training waited for them, in seconds."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = batches
+        self.waited = 0.0
+        self.elapsed = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        began = asked = time.perf_counter()
+        for batch in self.batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+        self.elapsed = time.perf_counter() - began

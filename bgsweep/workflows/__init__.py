@@ -1,0 +1,1 @@
+"""Commands from start to end; each module runs one."""

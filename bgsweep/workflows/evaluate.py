@@ -1,0 +1,254 @@
+"""From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
+
+import copy
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bgsweep.config import Experiment, SuiteFile, load_suite
+from bgsweep.data import Source, open_splits
+from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
+from bgsweep.errors import UserError, without_password
+from bgsweep.evaluation.bootstrap import Difference, paired
+from bgsweep.evaluation.context import Examination, Workers
+from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
+from bgsweep.evaluation.frozen_model import Subject
+from bgsweep.evaluation.online import variant_sheet
+from bgsweep.evaluation.registry import Result, examine, names_of
+from bgsweep.models import ImageEncoder, build_encoder
+from bgsweep.models.pretrained import load_pretrained
+from bgsweep.storage.hashing import digest
+from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.training.encode import encode_with
+from bgsweep.training.run import load_trained
+
+_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An encoder, its own classifier of ImageNet's classes, its origin, and the experiment that it came from."""
+
+    encoder: ImageEncoder
+    head: nn.Linear | None
+    origin: dict[str, Any]
+    experiment: Experiment | None = None
+    model_id: str | None = None
+    """Of MLflow, where it is a logged model."""
+
+
+def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+    """Run a suite on a model.
+
+    Args:
+        model: a bgsweep checkpoint, an MLflow model URI, or what `load_pretrained` takes.
+        suite: `quick`, `paper`, or names of evaluators with commas.
+        data: a suite's YAML file; None takes the photographs that the model was trained on.
+        store: folder of the local MLflow store.
+
+    Returns:
+        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and its ``protocol``), and the MLflow run
+        that holds all of it.
+
+    Raises:
+        UserError: the model cannot be loaded, or a set that the suite needs is missing.
+    """
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    loaded, file = prepare(model, file, store)
+    with Tracker(tracking_uri(store)) as tracker:  # that MLflow does not answer is said before an hour's evaluation
+        exam, results = measure(loaded, names, file)
+        found = {one.evaluator: public(one) for one in results}
+        run = _log(tracker, model, loaded, exam, results, found)
+    where = {"run_id": run, "tracking_uri": without_password(tracker.address)}
+    return {"model": model, "origin": loaded.origin, "results": found, **where}
+
+
+def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+    """Run a suite on several models and compare each with the first, photograph by photograph.
+
+    Returns:
+        ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
+        and for each model but the first the difference with its 95 % interval (None where one number stands for a whole
+        set) and whether that leaves zero out.
+
+    Raises:
+        UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
+    """
+    if len(models) < 2:
+        raise UserError("compare: name at least two models")
+    names, file = names_of(suite), None if data is None else load_suite(data)
+    # Each model's own photographs would be no common ground: those of the first are taken.
+    loaded, file = prepare(models[0], file, store)
+    found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
+    first, *others = (measure(one, names, file)[1] for one in found)
+    return {
+        "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
+        "rows": _rows(first, others, file),
+        "bootstrap": f"{file.bootstrap} paired resamplings of the photographs, 95 % percentile intervals",
+        "protocols": {one.evaluator: one.protocol for one in first},
+    }
+
+
+def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> list[dict[str, Any]]:
+    rows = []
+    for place, result in enumerate(first):
+        for number, value in enumerate(result.values):
+            rest = [results[place].values[number] for results in others]
+            if any(len(one.hits) != len(value.hits) for one in rest):
+                raise UserError(f"{result.evaluator}: the models were measured on different pictures; give --data")
+            differences = [paired(value, one, file.bootstrap, file.evaluate.seed) for one in rest]
+            rows.append(
+                {
+                    "evaluator": result.evaluator,
+                    "name": value.name,
+                    "values": [_number(one.value) for one in (value, *rest)],
+                    "differences": [_public_difference(one) for one in differences],
+                }
+            )
+    return rows
+
+
+def _public_difference(found: Difference) -> dict[str, Any]:
+    return {key: _number(value) for key, value in asdict(found).items()} | {"significant": found.significant}
+
+
+def _number(value: float) -> float | None:
+    """As JSON, which knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
+    """Load a model, and complete the suite's file with what the model's own experiment says of photographs."""
+    loaded = load_model(model, file.pictures.crop if file else 224, store)
+    return loaded, _completed(file, loaded)
+
+
+def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:
+    """Run evaluators on a model; what is large enough on Ray's workers, if the file wants any."""
+    # Copied now: workers get it from the CPU, wherever this process takes its own.
+    with RayWorkers(partial(opened, copy.deepcopy(loaded) if wanted(file) else loaded, file), file) as workers:
+        exam = opened(loaded, file, workers if wanted(file) else None)
+        return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def opened(loaded: Loaded, file: SuiteFile, workers: Workers | None = None) -> Examination:
+    """A model with the sets of a suite's file, on the device that it names."""
+    splits = None if file.data is None else open_splits(file.data)
+    return Examination(subject_of(loaded, file.device), file, splits, workers)
+
+
+def _log(
+    tracker: Tracker, model: str, loaded: Loaded, exam: Examination, results: list[Result], found: dict[str, Any]
+) -> str:
+    """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
+    run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
+    sets = _sets(exam, results)
+    for name, (digests, count) in sets.items():
+        tracker.log_dataset(run, "test", name, digests, count)
+    for one in results:
+        name = one.evaluator if one.pictures else _own(exam).name
+        values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
+        tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
+    tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
+    for one in results:
+        if one.evaluator == "imagenet9":
+            sheet = release_sheet(one.pictures, {value.name: value.value for value in one.values})
+            tracker.log_image(run, sheet, "imagenet9.png")
+    if "backgrounds" in found:
+        measured = found["backgrounds"]["values"]
+        accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
+        tracker.log_image(run, variant_sheet(exam.bench.variants(), accuracy=accuracy), "variants.png")
+    return run
+
+
+def _sets(exam: Examination, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
+    """Digests and size of what was measured: published pictures by their evaluator's name, the user's by their own."""
+    found = {}
+    for one in results:
+        if one.pictures:
+            whole = digest([part.name for part in one.pictures], [part.digest().encode() for part in one.pictures])
+            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.pictures)
+        elif (source := _own(exam)).name not in found:
+            found[source.name] = source.digests(), len(source)
+    return found
+
+
+def _own(exam: Examination) -> Source:
+    assert exam.splits is not None, "what is not of published pictures is of the user's"
+    return exam.splits.test
+
+
+def public(result: Result) -> dict[str, Any]:
+    """A result as JSON; None stands for a value that is of no photograph."""
+    values = {one.name: _number(one.value) for one in result.values}
+    return {"values": values, "protocol": result.protocol}
+
+
+def load_model(model: str, size: int, store: Path) -> Loaded:
+    """Load what a model's name stands for, in eval mode on the CPU.
+
+    Raises:
+        UserError: there is no such model, or its weights do not fit.
+    """
+    if model.startswith(_MLFLOW):
+        return from_mlflow(model, tracking_uri(store))
+    if Path(model).exists():
+        trained = load_trained(Path(model))
+        return Loaded(trained.encoder, None, {"weights": model, **_origin(trained.experiment)}, trained.experiment)
+    if "=" not in model and not model.startswith(("torchvision:", "timm:")):
+        raise UserError(
+            f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "
+            "timm:NAME, or weights with their network (resnet50=FILE)"
+        )
+    found = load_pretrained(model, size)
+    return Loaded(found.encoder, found.head, {"network": model.partition("=")[0], "weights": found.weights})
+
+
+def subject_of(loaded: Loaded, device: str) -> Subject:
+    """The encoder on its device, as evaluators take it.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
+    place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+    encoder = loaded.encoder.to(place).eval()
+    return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
+
+
+def from_mlflow(uri: str, address: str) -> Loaded:
+    """Load an encoder that bgsweep logged or registered at an MLflow tracking URI; raises as `load_model`."""
+    from bgsweep.tracking.models import fetch_encoder
+
+    weights, description, model_id = fetch_encoder(uri, address)
+    experiment = Experiment.model_validate(description)
+    encoder = build_encoder(experiment.encoder, [experiment.views.size])
+    encoder.load_state_dict(weights)
+    encoder.eval().requires_grad_(False)
+    return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment, model_id)
+
+
+def _origin(experiment: Experiment) -> dict[str, Any]:
+    return {"network": experiment.encoder.name, "method": experiment.method.name, "digest": experiment.digest}
+
+
+def _completed(file: SuiteFile | None, loaded: Loaded) -> SuiteFile:
+    """The suite's file; what it does not say of photographs is as in the model's own experiment."""
+    if file is not None and file.data is not None:
+        # Only train and test are read here; nothing is to be held out of train for a validation that nobody asks for.
+        data = file.data.model_copy(update={"validation": file.data.test or file.data.validation})
+        return file.model_copy(update={"data": data})
+    if file is not None and loaded.experiment is None:
+        return file
+    if loaded.experiment is None:
+        raise UserError("--data: name a YAML file that says which photographs to evaluate on")
+    own = {"data": loaded.experiment.data, "size": loaded.experiment.views.size}
+    return (file or SuiteFile()).model_copy(update=own)

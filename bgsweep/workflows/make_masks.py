@@ -1,0 +1,231 @@
+"""Masks for a whole tree of photographs: one process or a pool of Ray actors, continued where it was interrupted."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bgsweep.data.cores import usable_cores
+from bgsweep.errors import UserError
+from bgsweep.masks.generate import Outcome, Worker
+from bgsweep.masks.plan import check_target, make_plan, read_manifest, summary, write_manifest
+from bgsweep.masks.registry import HANDCRAFTED, MethodName, build_method, weights_digest
+from bgsweep.masks.weights import load_weights
+from bgsweep.storage.tree import open_tree
+
+Job = tuple[Literal["make", "inspect"], Sequence[str]]
+
+# Fewer photographs than this are done before Ray has started.
+_WORTH_RAY = 256
+_LOG_INTERVAL = 30.0
+
+
+def make_masks(
+    images: str, out: str, method: MethodName | None = None, weights: str | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Write a PNG tree that mirrors a tree of photographs, and ``masks.json`` beside it.
+
+    What is there already is kept; a run that was killed and started again ends with the same bytes as one that was not.
+
+    Args:
+        images: folder or URI.
+        out: folder or URI of the masks; not inside `images`.
+        method: `u2net` by default where weights are named, else `rbd`.
+        weights: of `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, which are fetched once. Of `usps`: what
+            `bgsweep masks train` has written.
+        workers: processes, one core each; more than one are Ray actors. By default as many as this machine has cores.
+
+    Returns:
+        What ``masks.json`` says, with `out`, `made`, `seconds` and `images_per_second` (of those made now).
+
+    Raises:
+        UserError: nothing to do, nothing can be read, nothing can be written, other masks are there already.
+    """
+    name: MethodName = method or ("u2net" if weights else "rbd")
+    content = _weights(name, weights)
+    _check_apart(images, out)
+    source, target = open_tree(images), open_tree(out)
+    settings = {
+        "method": name,
+        "weights": weights_digest(content),
+        "parameters": build_method(name, content).parameters,
+    }
+    manifest = read_manifest(target)
+    check_target(target, manifest, settings)
+    if manifest and not manifest.get("complete"):
+        target.sweep()
+    plan = make_plan(source, target)
+    if manifest and manifest.get("complete") and manifest.get("listing") == plan.listing:
+        return {**manifest, "out": out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
+    write_manifest(target, {**settings, "complete": False})
+    jobs: list[Job] = [("make", group) for group in plan.missing] + [("inspect", group) for group in plan.present]
+    wanted = sum(map(len, plan.missing))
+    count = workers or (usable_cores() if wanted >= _WORTH_RAY else 1)
+    began = time.perf_counter()
+    outcomes = _all_outcomes((images, out, name, content), jobs, count, len(plan.images))
+    seconds = time.perf_counter() - began
+    said = summary(plan, outcomes)
+    if not said["masks"]:
+        first = said["unreadable"][0]
+        raise UserError(f"{images}: none of {len(plan.images)} images can be read; {first['image']}: {first['reason']}")
+    # The listing is of the trees as they are now: what this run has written belongs to it.
+    manifest = {**settings, "complete": True, **said, "listing": make_plan(source, target).listing}
+    write_manifest(target, manifest)
+    made = wanted - len(said["unreadable"])
+    return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
+
+
+def _weights(method: MethodName, named: str | None) -> bytes | None:
+    if method in HANDCRAFTED:
+        if named is not None:
+            raise UserError(f"--weights {named}: the method {method} takes no weights; use --method u2net or usps")
+        return None
+    if method == "usps" and named is None:
+        raise UserError("--method usps: name a network of your own by --weights; `bgsweep masks train` makes one")
+    return load_weights(named or "u2netp")
+
+
+def _check_apart(images: str, out: str) -> None:
+    bare = (
+        place.partition("?")[0].rstrip("/") if "://" in place else os.path.realpath(place) for place in (out, images)
+    )
+    inner, outer = bare
+    if inner == outer or inner.startswith(outer + "/"):
+        raise UserError(f"--out {out}: lies in {images}, where masks would be taken for images; name another folder")
+
+
+WorkerArguments = tuple[str, str, MethodName, bytes | None]
+
+
+def _all_outcomes(arguments: WorkerArguments, jobs: Sequence[Job], workers: int, images: int) -> list[Outcome]:
+    run = _here if workers == 1 else _on_ray
+    outcomes: list[Outcome] = []
+    with _Meter(images) as meter:
+        for found in run(arguments, jobs, workers):
+            outcomes += found
+            meter.advance(len(found))
+    return outcomes
+
+
+def _open_worker(images: str, out: str, method: MethodName, weights: bytes | None) -> Worker:
+    return Worker(open_tree(images), open_tree(out), build_method(method, weights))
+
+
+def _here(arguments: WorkerArguments, jobs: Sequence[Job], _workers: int) -> Iterator[list[Outcome]]:
+    worker = _open_worker(*arguments)
+    for kind, names in jobs:
+        yield getattr(worker, kind)(names)
+
+
+class _Actor:
+    """A `Worker` in a process of its own. A `UserError` is handed over like a result: raised, it would be wrapped."""
+
+    def __init__(self, images: str, out: str, method: MethodName, weights: list[Any] | None) -> None:
+        self._arguments = images, out, method, weights
+        self._worker: Worker | None = None
+
+    def run(self, job: Job) -> list[Outcome] | UserError:
+        kind, names = job
+        try:
+            self._worker = self._worker or self._opened()
+            found: list[Outcome] = getattr(self._worker, kind)(names)
+        except UserError as error:
+            return error
+        return found
+
+    def _opened(self) -> Worker:
+        import ray
+
+        images, out, method, weights = self._arguments
+        return _open_worker(images, out, method, ray.get(weights[0]) if weights else None)
+
+
+def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
+    """Each actor always has one group at hand and the next one waiting."""
+    import ray
+
+    from bgsweep.distributed.resources import admit
+    from bgsweep.distributed.session import ray_session
+
+    images, out, method, weights = arguments
+    with ray_session(workers):
+        admit([{"CPU": 1}] * workers, "--workers")
+        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
+        # A process that dies (memory, a node that goes) is started again, and its group is made again.
+        options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 3, "max_task_retries": 3}
+        held = None if weights is None else [ray.put(weights)]
+        actors: list[Any] = [
+            ray.remote(_Actor).options(**options).remote(images, out, method, held) for _ in range(workers)
+        ]
+        waiting = iter(jobs)
+        running = {actor.run.remote(job): actor for actor in actors * 2 for job in islice(waiting, 1)}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            actor = running.pop(done)
+            for job in islice(waiting, 1):
+                running[actor.run.remote(job)] = actor
+            yield _result(ray.get, done)
+
+
+def gpu_share(gpus: int, workers: int) -> float:
+    """Which part of a GPU each worker takes, so that all have a place at the same time."""
+    return 1 / -(-workers // gpus) if gpus else 0.0
+
+
+def _result(get: Any, reference: Any) -> list[Outcome]:
+    from ray.exceptions import RayActorError
+
+    try:
+        found = get(reference)
+    except RayActorError as error:
+        raise UserError(
+            "a process that makes masks died again and again, perhaps for lack of memory; the masks finished so far "
+            "are kept: run the command again with fewer --workers"
+        ) from error
+    if isinstance(found, UserError):
+        raise found
+    return list(found)
+
+
+class _Meter:
+    """Progress on stderr: a bar in a terminal, a line now and then in a log."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.began = self._logged = time.perf_counter()
+        self.console = Console(stderr=True)
+        columns = (
+            TextColumn("masks"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f} images/s, left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self._task = self._bar.add_task("", total=total, rate=0.0) if self._bar else None
+
+    def __enter__(self) -> "_Meter":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        now = time.perf_counter()
+        rate = self.done / (now - self.began)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, advance=count, rate=rate)
+        elif now - self._logged >= _LOG_INTERVAL:
+            self._logged = now
+            left = (self.total - self.done) / rate
+            self.console.print(
+                f"{self.done}/{self.total} masks, {rate:.1f} images/s, {left:.0f} s left", highlight=False
+            )

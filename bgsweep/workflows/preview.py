@@ -1,0 +1,130 @@
+"""A look at augmented views before any device hour is spent on them."""
+
+import random
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from bgsweep.augment.contact_sheet import Method, area_histogram
+from bgsweep.augment.contact_sheet import preview as preview_sheet
+from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
+from bgsweep.augment.training_crop import draw_window
+from bgsweep.config import SweepFile
+from bgsweep.data import Image, Sample, Splits, open_splits
+from bgsweep.data.loader import Batches
+from bgsweep.data.order import epoch_order
+from bgsweep.data.readable import readable
+from bgsweep.data.view_builder import SWAP
+from bgsweep.errors import UserError
+from bgsweep.images.compositing import Mask, foreground_area
+from bgsweep.seeding import address
+
+COUNTED_IMAGES = 256
+
+
+def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
+    """Write a PNG of views such as a run of the file begins with, and say how the background fares in them.
+
+    Below the views is a histogram of how much of a view is foreground, where there are masks.
+
+    Returns:
+        ``picture``, ``images``, ``shares`` of views: `removed`, `replaced`, `kept` (foreground too small or large, of
+        which `kept_small` and `kept_large`), and ``foreground``: of all views, whatever was drawn for them, the shares
+        `too_small` and `too_large` for a background augmentation, and the `median` area (None without masks).
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    splits = open_splits(file.experiment.data)
+    sheet = _methods_picture(file, splits, images)
+    areas = _areas(file, splits) if splits.train.has_masks else []
+    background = file.experiment.background
+    if areas:
+        below = area_histogram(areas, background.min_area, background.max_area, sheet.shape[1])
+        sheet = np.vstack([sheet, below])
+    picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(picture.tobytes())
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    found = {
+        "too_small": float(np.mean(np.less(areas, background.min_area))),
+        "too_large": float(np.mean(np.greater(areas, background.max_area))),
+        "median": float(np.median(areas)),
+    }
+    shares = _shares(file, splits)
+    return {"picture": str(out), "images": images, "shares": shares, "foreground": found if areas else None}
+
+
+def views_picture(file: SweepFile, splits: Splits, images: int) -> Image:
+    """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
+    return preview_sheet(_pipeline(file), _first(file, splits, images), file.experiment.seed)
+
+
+def _methods_picture(file: SweepFile, splits: Splits, images: int) -> Image:
+    """The same, and a column for each background augmentation that the method knows, as if it always fired."""
+    seed, methods = file.experiment.seed, _methods(file) if splits.train.has_masks else {}
+    return preview_sheet(_pipeline(file), _first(file, splits, images), seed, methods=methods)
+
+
+def _methods(file: SweepFile) -> dict[str, Method]:
+    seed = file.experiment.seed
+    removing, replacing, plain = (
+        _pipeline(file, {"remove": remove, "random": random}) for remove, random in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+    )
+
+    def single(pipeline: ViewPipeline) -> Method:
+        return lambda sample, donor: pipeline.make(sample, lambda: donor, address(seed, 0, sample.id, 0), 0)
+
+    def swap_key(sample: Picture, donor: Picture) -> ViewResult:
+        return plain.make(sample, lambda: donor, address(seed, 0, sample.id, 1), 1, replace=True)
+
+    def swap_negative(sample: Picture, donor: Picture) -> ViewResult:
+        keys = address(seed, 0, sample.id, 0), address(seed, 0, sample.id, SWAP)
+        return plain.make_swap(sample, lambda: donor, donor, *keys)
+
+    found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}
+    if not file.experiment.method.takes_negatives:
+        return found
+    key: dict[str, Method] = {"Swaps: key": swap_key} if file.experiment.background.swap_form == "full" else {}
+    return found | key | {"Swaps: negative": swap_negative}
+
+
+def _first(file: SweepFile, splits: Splits, images: int) -> list[Sample]:
+    """Photographs in the order of the first epoch."""
+    order = epoch_order(file.experiment.seed, 0, len(splits.train))
+    return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
+
+
+def _areas(file: SweepFile, splits: Splits) -> list[float]:
+    """How much of each large view of the first epoch is foreground, 0 to 1."""
+    views, found = file.experiment.views, []
+    for sample in _first(file, splits, COUNTED_IMAGES):
+        mask = cast(Mask, sample.mask)
+        for view in range(LARGE_VIEWS):
+            draws = random.Random(
+                address(file.experiment.seed, 0, sample.id, view)
+            )  # a view's first draw is its window
+            window = draw_window(mask.shape[0], mask.shape[1], views.scale, views.ratio, draws)
+            found.append(foreground_area(window.of(mask)))
+    return found
+
+
+def _shares(file: SweepFile, splits: Splits) -> dict[str, float]:
+    size = min(32, len(splits.train))
+    batches = Batches(splits.train, _pipeline(file), size, file.experiment.seed).epoch(0)
+    counts: Counter[str] = Counter()
+    for batch in islice(batches, COUNTED_IMAGES // size):
+        counts.update(batch.counts)
+    found = {name: counts[name] / counts["views"] for name in ("removed", "replaced", "kept_small", "kept_large")}
+    return found | {"kept": found["kept_small"] + found["kept_large"]}
+
+
+def _pipeline(file: SweepFile, background: dict[str, float] | None = None) -> ViewPipeline:
+    views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
+    return ViewPipeline(views, file.experiment.background.model_copy(update=background or {}))

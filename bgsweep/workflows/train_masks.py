@@ -1,0 +1,191 @@
+"""From a tree of photographs to a network that makes their masks, continued where it was interrupted."""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from bgsweep.config import MaskTraining
+from bgsweep.data.datasets.folder import photographs_of
+from bgsweep.errors import UnreadableImage, UserError
+from bgsweep.images.decoding import decode_image
+from bgsweep.masks.deepusps.network import SaliencyNetwork, check_onnx, onnx_bytes
+from bgsweep.masks.deepusps.selftraining import SelfTraining
+from bgsweep.masks.grabcut import shrunk
+from bgsweep.masks.registry import HANDCRAFTED
+from bgsweep.models import build_encoder
+from bgsweep.storage.tree import LocalTree, Tree, open_tree, write_file
+from bgsweep.training import save_checkpoint
+from bgsweep.training.run import load_trained
+from bgsweep.workflows.make_masks import make_masks
+
+# Handcrafted methods see photographs at twice the network's side: their edges are worth more than their pixels.
+_FINER = 2
+
+
+def train_masks(
+    images: str, out: Path, encoder: Path | None, config: MaskTraining, workers: int | None = None
+) -> dict[str, Any]:
+    """Learn masks from photographs alone, and write the network as ONNX for `make_masks` (method `usps`).
+
+    What is half done lies in the folder ``OUT.training``; the same call goes on from there.
+
+    Args:
+        images: folder or URI.
+        out: ONNX file; ``OUT.json`` beside it says where it comes from.
+        encoder: checkpoint of a self-supervised run, whose encoder every network starts from.
+        workers: as in `make_masks`, for the handcrafted masks.
+
+    Returns:
+        What ``OUT.json`` says, with `out` and `seconds`.
+
+    Raises:
+        UserError: nothing to learn from, an encoder that labels have trained or that is no ResNet, other settings than
+            those of the network or the half-done training that is there.
+    """
+    check_onnx()
+    began = time.perf_counter()
+    source = open_tree(images)
+    names = _chosen(source, config.images)
+    settings = {
+        "config": config.model_dump(mode="json"),
+        "encoder": hashlib.sha256(_content(encoder)).hexdigest() if encoder else None,
+        "teachers": list(HANDCRAFTED),
+        "photographs": hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+    record = out.with_name(f"{out.name}.json")
+    if found := _finished(out, record, settings):
+        return {**found, "out": str(out), "seconds": 0.0}
+    start = start_of(encoder, config)
+    SaliencyNetwork(start)  # what cannot be used is said before all the work
+    folder = out.with_name(f"{out.name}.training")
+    _claim(folder, settings)
+    unreadable = _store(source, names, LocalTree(folder / "images"), _FINER * config.side)
+    count = len(names) - len(unreadable)
+    if config.batch_size > count:
+        raise UserError(f"batch_size: {config.batch_size} is more than the {count} images")
+    for method in HANDCRAFTED:
+        make_masks(str(folder / "images"), str(folder / method), method, workers=workers)
+    losses, data = _learn(folder, start, config)
+    digest = hashlib.sha256(data).hexdigest()
+    said = {**settings, "images": count, "unreadable": unreadable, "losses": losses, "sha256": digest}
+    write_file(record, json.dumps(said, indent=1).encode() + b"\n")  # first: what is there has its record
+    write_file(out, data)
+    shutil.rmtree(folder)
+    return {**said, "out": str(out), "seconds": time.perf_counter() - began}
+
+
+def _chosen(source: Tree, limit: int) -> list[str]:
+    names = photographs_of(source, source.files())
+    places = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int)
+    return [names[place] for place in places]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--encoder {path}: {error.strerror}; name a checkpoint (state.pt) of your own run") from error
+
+
+def _finished(out: Path, record: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    if not out.exists():
+        return None
+    try:
+        said: dict[str, Any] = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        said = {}
+    if settings.items() <= said.items():
+        return said
+    raise UserError(f"--out {out}: there already, and not made with these settings; remove it or name another file")
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / "settings.json"
+    text = json.dumps(settings).encode()
+    if path.exists() and path.read_bytes() != text:
+        raise UserError(f"{folder}: holds a half-done training with other settings; remove it or name another --out")
+    write_file(path, text)
+
+
+def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> list[dict[str, str]]:
+    """Photographs small enough to be learnt from, as numbered PNGs; those that cannot be read are returned."""
+    there = target.files()
+    unreadable = []
+    for number, name in enumerate(names):
+        small = f"{number:07}.png"
+        if small in there:
+            continue
+        try:
+            image, _ = decode_image(source.read(name), name)
+        except UnreadableImage as error:
+            unreadable.append({"image": name, "reason": str(error).removeprefix(f"{name}: ")})
+            continue
+        pixels = cv2.cvtColor(shrunk(image, side), cv2.COLOR_RGB2BGR)
+        target.write(small, cv2.imencode(".png", pixels)[1].tobytes())
+    if len(unreadable) > len(names) - 2:
+        raise UserError(f"{source.place}: fewer than two of {len(names)} images can be read")
+    return unreadable
+
+
+def _learn(folder: Path, start: nn.Module, config: MaskTraining) -> tuple[list[float], bytes]:
+    """Train all stages; each epoch's loss, and the student as ONNX."""
+    trees = [LocalTree(folder / name) for name in ("images", *HANDCRAFTED)]
+    names = sorted(set.intersection(*({name for name in tree.files() if name.endswith(".png")} for tree in trees)))
+    photographs, *found = (_stack(tree, names, config.side) for tree in trees)
+    masks: dict[str, npt.NDArray[np.uint8]] = {
+        name: mask.max(axis=3) for name, mask in zip(HANDCRAFTED, found, strict=True)
+    }
+    training = SelfTraining(config, start, photographs, masks)
+    state, losses = folder / "state.pt", []
+    if state.exists():
+        kept = _read_state(state)
+        training.load_state_dict(kept["training"])
+        losses = kept["losses"]
+    while not training.finished:
+        stage, epoch = training.stages[training.stage], training.epoch + 1
+        losses.append(training.step_epoch())
+        save_checkpoint(state, {"training": training.state_dict(), "losses": losses})
+        name = f"{stage.method}, round {stage.round + 1}" if stage.method else "student"
+        left = training.epochs_left
+        print(f"{name}: epoch {epoch}/{stage.epochs}, loss {losses[-1]:.3f}, {left} epochs left", file=sys.stderr)
+    return losses, onnx_bytes(training.network, config.side)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises several kinds on damaged files
+        raise UserError(f"{path}: damaged; remove this file, and the same command begins its networks anew") from error
+    return state
+
+
+def _stack(tree: LocalTree, names: Sequence[str], side: int) -> npt.NDArray[np.uint8]:
+    """Pictures as N x side x side x 3."""
+    pictures = (decode_image(tree.read(name), name)[0] for name in names)
+    return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures])
+
+
+def start_of(encoder: Path | None, config: MaskTraining) -> nn.Module:
+    """The backbone that every network starts from.
+
+    Raises:
+        UserError: no such checkpoint, or one that labels have trained.
+    """
+    if encoder is None:
+        torch.manual_seed(config.seed)
+        return build_encoder(config.encoder, [config.side]).backbone
+    trained = load_trained(encoder)
+    if trained.experiment.method.name == "supervised":
+        raise UserError(f"--encoder {encoder}: its training had labels; masks are to be learnt without any")
+    return trained.encoder.backbone

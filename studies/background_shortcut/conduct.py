@@ -1,0 +1,100 @@
+"""The study's runs through the sweep machinery, and their judgement; what is finished is kept by its digest."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bgsweep.config import resolve
+from bgsweep.storage.tree import write_file
+from bgsweep.sweep.driver import sweep
+from bgsweep.sweep.events import fold, read_journal, sweeps
+from bgsweep.sweep.trial import dump
+from studies.background_shortcut.plan import Planned
+
+Values = dict[str, float]
+
+LABELLED = 0.1
+
+
+def train_missing(runs: Sequence[Planned], store: Path) -> dict[str, Path]:
+    """Train what the store does not have; give the checkpoints of all runs by their digests."""
+    for method in dict.fromkeys(run.method for run in runs):
+        have = _finished(store)
+        missing = [run for run in runs if run.method == method and run.experiment.digest not in have]
+        if missing:
+            sweep(resolve(_sweep_of(missing)), store)
+    have = _finished(store)
+    return {run.experiment.digest: have[run.experiment.digest] for run in runs if run.experiment.digest in have}
+
+
+def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
+    """What a run's encoder does on the test photographs, with probes trained on biased and on unbiased photographs."""
+    kept = store / "study" / f"{run.experiment.digest}.json"
+    if not kept.exists():
+        print(f"judging {run.method} {run.arm} rho {run.rho:g} seed {run.seed}", file=sys.stderr, flush=True)
+        values = _judge(run, checkpoint)
+        write_file(kept, json.dumps(values).encode())
+    found: Values = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def _finished(store: Path) -> dict[str, Path]:
+    """Checkpoints of all trials of the store that ran to their end and are still there, by their digests."""
+    found = {}
+    for folder, _ in sweeps(store):
+        for record in fold(read_journal(folder)).values():
+            if record.status == "completed" and record.checkpoint and Path(record.checkpoint).exists():
+                found[record.digest] = Path(record.checkpoint)
+    return found
+
+
+def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
+    """A sweep whose fixed points are the runs, and nothing else."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.values))
+    file = runs[0].file
+    points = [{key: run.values.get(key, file.experiment.value(key)) for key in keys} for run in runs]
+    options = {key: {"choice": list(dict.fromkeys(point[key] for point in points))} for key in keys}
+    tree = dump(file)
+    name = f"study-{runs[0].method}"
+    tree |= {"name": name, "space": {**options, "points": points}, "register": {"name": f"bgsweep-{name}"}}
+    tree["search"] |= {"algorithm": "random", "trials": len(points), "baseline": False, "scheduler": "none"}
+    return tree
+
+
+def _judge(run: Planned, checkpoint: Path) -> Values:
+    from bgsweep.data import open_splits
+    from bgsweep.training.run import judge, load_trained
+
+    trained, data = load_trained(checkpoint), run.experiment.data
+    splits = open_splits(data)
+    plain = open_splits(data.model_copy(update={"shortcut": None})).train
+    unbiased = replace(splits, train=plain, kept={})
+    values: Values = {}
+    for name, each in (("biased", splits), ("unbiased", unbiased)):
+        report = judge(run.file, trained, each)
+        for probe, shares in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
+            values |= {f"{name}/{probe}/{key}": value for key, value in (shares or {}).items()}
+    return values | {"unbiased/few_10": _few(run, trained, unbiased)}
+
+
+def _few(run: Planned, trained: Any, splits: Any) -> float:
+    """The linear probe on a tenth of the labels of unbiased photographs."""
+    from bgsweep.data.datasets.wrappers import Subset
+    from bgsweep.evaluation.datasets.background_variants import centre_pictures
+    from bgsweep.evaluation.evaluators.few_labels import drawn
+    from bgsweep.evaluation.evaluators.linear import fit_linear
+    from bgsweep.evaluation.feature_cache import Bench
+    from bgsweep.evaluation.features import accuracy, extract
+    from bgsweep.training.device import place
+    from bgsweep.training.encode import encode_with
+
+    settings, size = run.file.evaluate, run.experiment.views.size
+    device = place(trained.experiment).device
+    bench = Bench(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
+    part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
+    features = extract(bench.encode, centre_pictures(part, size, settings.batch_size))
+    head, test = fit_linear(features, settings.linear, bench.classes), bench.variant("original")
+    return accuracy(head.predict(test.values), test.labels)

@@ -1,0 +1,119 @@
+"""The study's figures: every dot is a run, every thin line a seed."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from bgsweep.augment.contact_sheet import view_grid
+from bgsweep.data import open_splits
+from bgsweep.data.datasets.shortcut import Recomposed
+from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.images.compositing import Image
+from bgsweep.storage.tree import write_file
+from studies.background_shortcut.findings import Found, curve_points
+from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of
+
+_ROWS = {
+    "biased/knn/mixed_rand": "Mixed-Rand, kNN\non biased photographs, %",
+    "biased/knn/bg_gap": "BG-gap, kNN\non biased photographs, %",
+    "unbiased/linear/original": "original, linear probe\non unbiased photographs, %",
+}
+_CURVES = {
+    "biased/knn/mixed_same": "Mixed-Same",
+    "biased/knn/mixed_rand": "Mixed-Rand",
+    "biased/knn/original": "original",
+    "biased/knn/bg_gap": "BG-gap",
+}
+_VARIANTS: Mapping[Any, str] = {"mixed_same": "Mixed-Same", "mixed_rand": "Mixed-Rand", "only_fg": "Only-FG"}
+_CLASSES = 5
+_STYLE: Any = {
+    "svg.fonttype": "none",  # letters as letters: small files, the reader's own font
+    "svg.hashsalt": "bgsweep",
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+}
+
+
+def draw(study: StudyFile, found: Found, run: Planned, folder: Path) -> None:
+    """Write `photographs.png`, `rho_*.svg` and, if the study has a curve, `curve.svg`; ``run`` has the photographs."""
+    picture = cv2.cvtColor(_photographs(run), cv2.COLOR_RGB2BGR)
+    write_file(folder / "photographs.png", cv2.imencode(".png", picture)[1].tobytes())
+    with mpl.rc_context(_STYLE):
+        for rho in study.rhos:
+            write_file(folder / f"rho_{rho:g}.svg", _svg(_arms(study, found, rho)))
+        if curve_points(study):
+            write_file(folder / "curve.svg", _svg(_curve(study, found)))
+
+
+def _arms(study: StudyFile, found: Found, rho: float) -> Figure:
+    """A column for each method, a row for each measure."""
+    figure = Figure(figsize=(3.1 * len(study.methods) + 0.8, 2.3 * len(_ROWS)), layout="constrained")
+    grid = figure.subplots(len(_ROWS), len(study.methods), sharey="row", squeeze=False)
+    for column, method in enumerate(study.methods):
+        arms = [NONE, *(arm for arm in study.arms if arm in arms_of(study, method))]
+        for axes, (key, words) in zip(grid[:, column], _ROWS.items(), strict=True):
+            _seeds(axes, range(len(arms)), [[found[method, arm, rho, s][key] for s in study.seeds] for arm in arms])
+            axes.set_xticks(range(len(arms)), arms, fontsize=8)
+            axes.set_xlim(-0.5, len(arms) - 0.5)
+            if column == 0:
+                axes.set_ylabel(words, fontsize=8)
+        grid[0, column].set_title(method, fontsize=10)
+    return figure
+
+
+def _curve(study: StudyFile, found: Found) -> Figure:
+    """A panel for each measure over the augmentation's probability."""
+    points = curve_points(study)
+    figure = Figure(figsize=(2.7 * len(_CURVES), 2.5), layout="constrained")
+    for axes, (key, words) in zip(figure.subplots(1, len(_CURVES)), _CURVES.items(), strict=True):
+        columns = [
+            [found[study.curve.method, arm, study.rhos[0], s][key] for s in study.seeds] for arm in points.values()
+        ]
+        _seeds(axes, list(points), columns)
+        axes.set_title(f"{words}, %", fontsize=9)
+        axes.set_xlabel(study.curve.key, fontsize=8)
+    return figure
+
+
+def _seeds(axes: Any, places: Sequence[float], columns: Sequence[Sequence[float]]) -> None:
+    """Runs as dots, those of one seed joined, and the mean over seeds as a thick line."""
+    for line in zip(*columns, strict=True):
+        axes.plot(places, [100 * value for value in line], color="#9bb4cc", linewidth=0.8, marker="o", markersize=3)
+    means = [100 * mean(column) for column in columns]
+    axes.plot(places, means, color="#0b4f8a", linewidth=2, marker="_", markersize=14, markeredgewidth=2.5)
+
+
+def _photographs(run: Planned) -> Image:
+    """Of some classes: a photograph as it was, as encoders are trained on it, and a test photograph's variants."""
+    splits = open_splits(run.experiment.data.model_copy(update={"cache": False}))
+    variants = VariantSet(splits.test, splits.pools("test"), run.file.evaluate, run.experiment.views.size)
+    assert isinstance(splits.train, Recomposed), "every run has a rho"
+    rows = []
+    for label in range(min(_CLASSES, len(splits.train.classes))):
+        train = [index for index, own in enumerate(splits.train.labels) if own == label][:2]
+        test = next(index for index in variants.usable if splits.test.labels[index] == label)
+        rows.append(
+            [
+                splits.train.source[train[0]].image,
+                *(splits.train[index].image for index in train),
+                variants.picture("original", test),
+                *(variants.picture(name, test) for name in _VARIANTS),
+            ]
+        )
+    headers = ["as it was", "trained on", "another", "test", *_VARIANTS.values()]
+    return view_grid(rows, headers, [[""] * len(headers)] * len(rows))
+
+
+def _svg(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

@@ -1,0 +1,99 @@
+"""Differences between runs of the same seeds, with how sure they are, and the page that tells of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from bgsweep.evaluation.bootstrap import paired_seeds
+from studies.background_shortcut.conduct import Values
+from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of, curve_arm
+
+Found = Mapping[tuple[str, str, float, int], Values]
+"""Values by method, arm, rho and seed."""
+
+COLUMNS = ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap")
+_TABLES = {
+    "biased/knn": "kNN among the biased photographs",
+    "biased/linear": "Linear probe on the biased photographs",
+    "unbiased/knn": "kNN among unbiased photographs",
+    "unbiased/linear": "Linear probe on unbiased photographs",
+}
+
+
+def by_run(runs: Sequence[Planned], values: Sequence[Values]) -> Found:
+    return {(run.method, run.arm, run.rho, run.seed): each for run, each in zip(runs, values, strict=True)}
+
+
+def page(study: StudyFile, found: Found, said: str, figures: str) -> str:
+    """The study's results in Markdown; every number is computed from ``found``.
+
+    Args:
+        said: how they were measured.
+        figures: folder of what `figures.draw` draws, as seen from the page.
+    """
+    lines = [said, "", f"![photographs and their variants]({figures}/photographs.png)", ""]
+    for rho in study.rhos:
+        words = f"{rho:.0%} of the training photographs before their class's backgrounds" if rho else "No shortcut"
+        lines += [f"## {words} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]
+        for table, head in _TABLES.items():
+            lines += [f"### {head}", "", *_table(study, found, rho, table), ""]
+    if curve_points(study):
+        lines += [f"## {study.curve.method}: how often", "", f"![runs by probability]({figures}/curve.svg)", ""]
+        for table in ("biased/knn", "unbiased/linear"):
+            lines += [f"### {_TABLES[table]}", "", *_curve(study, found, table), ""]
+    return "\n".join(lines)
+
+
+def _names(table: str) -> dict[str, str]:
+    """A table's columns: the values that they show, by their headers."""
+    names = {name: f"{table}/{name}" for name in COLUMNS}
+    return names | {"10 % labels": "unbiased/few_10"} if table == "unbiased/linear" else names
+
+
+def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
+    names = _names(table)
+    rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for method in study.methods:
+        for arm in (NONE, *(name for name in study.arms if name in arms_of(study, method))):
+            cells = [_cell(study, found, (method, arm, rho), key) for key in names.values()]
+            rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
+    return rows
+
+
+def _cell(study: StudyFile, found: Found, place: tuple[str, str, float], key: str) -> str:
+    """Mean over seeds in percent, and the difference from no augmentation; bold where its interval leaves zero out."""
+    method, arm, rho = place
+    own = [found[(method, arm, rho, seed)][key] for seed in study.seeds]
+    text = f"{100 * mean(own):.1f}"
+    if arm == NONE:
+        return text
+    one = paired_seeds([found[(method, NONE, rho, seed)][key] for seed in study.seeds], own)
+    words = f"{100 * one.value:+.1f} [{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]"
+    return f"{text} ({f'**{words}**' if one.significant else words})"
+
+
+def curve_points(study: StudyFile) -> dict[float, str]:
+    """The arms that make up the curve, by their probability; none if the study has no curve."""
+    curve = study.curve
+    if not curve.values or curve.method not in study.methods:
+        return {}
+    named = {values[curve.key]: arm for arm, values in study.arms.items() if set(values) == {curve.key}}
+    points = {0.0: NONE, **named, **{value: curve_arm(curve.key, value) for value in curve.values}}
+    return {value: points[value] for value in sorted(points)}
+
+
+def _curve(study: StudyFile, found: Found, table: str) -> list[str]:
+    curve, rho, names = study.curve, study.rhos[0], _names(table)
+    rows = [f"| {curve.key} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for value, arm in curve_points(study).items():
+        cells = [_cell(study, found, (curve.method, arm, rho), key) for key in names.values()]
+        rows.append(f"| {value:g} | {' | '.join(cells)} |")
+    return rows
+
+
+def write(out: Path, results: str) -> None:
+    """Put the results into the study's page, below its marker; what stands above it is written by people."""
+    marker = "<!-- results: written by `make study` -->"
+    before = out.read_text(encoding="utf-8").partition(marker)[0] if out.exists() else ""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(f"{before}{marker}\n\n{results}", encoding="utf-8")

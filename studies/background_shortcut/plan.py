@@ -1,0 +1,124 @@
+"""Which runs the study consists of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from bgsweep.config import Experiment, SweepFile, load
+from bgsweep.config.base import Probability, Section
+from bgsweep.config.yaml_file import read_yaml
+from bgsweep.errors import UserError
+
+NONE = "none"
+FormName = Literal["mild", "quick", "gpu"]
+_OFF = {"background.remove": 0.0, "background.random": 0.0}
+
+
+class Curve(Section):
+    """One method with one key at several values, beside the arm that has it already."""
+
+    method: str
+    key: str
+    values: tuple[Probability, ...]
+
+
+class Form(Section):
+    """What another form of the study changes; None leaves it as it is."""
+
+    methods: tuple[str, ...] | None = None
+    arms: dict[str, dict[str, Probability]] | None = None
+    seeds: tuple[int, ...] | None = None
+    rhos: tuple[Probability, ...] | None = None
+    curve: tuple[Probability, ...] | None = None
+    overrides: tuple[str, ...] = ()
+
+
+class StudyFile(Section):
+    """The study's YAML file."""
+
+    methods: dict[str, str]
+    arms: dict[str, dict[str, Probability]]
+    rhos: tuple[Probability, ...]
+    seeds: tuple[int, ...] = Field(min_length=2, description="fewer leave no interval")
+    curve: Curve
+    overrides: tuple[str, ...] = ()
+    forms: dict[FormName, Form] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: what it is compared as, the file of its method, and the values that make it."""
+
+    method: str
+    arm: str
+    rho: float
+    seed: int
+    file: SweepFile
+    values: dict[str, Any]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.file.experiment.with_values(self.values)
+
+
+def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ()) -> StudyFile:
+    """Read the study's file in one of its forms.
+
+    Raises:
+        UserError: one line of what is wrong with it.
+    """
+    try:
+        file = StudyFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    change = file.forms.get(form, Form()) if form else Form()
+    methods = file.methods if change.methods is None else {name: file.methods[name] for name in change.methods}
+    values = file.curve.values if change.curve is None else change.curve
+    return file.model_copy(
+        update={
+            "methods": methods,
+            "arms": change.arms or file.arms,
+            "seeds": change.seeds or file.seeds,
+            "rhos": change.rhos or file.rhos,
+            "curve": file.curve.model_copy(update={"values": values}),
+            "overrides": (*file.overrides, *change.overrides, *overrides),
+        }
+    )
+
+
+def planned(study: StudyFile, folder: Path) -> list[Planned]:
+    """All runs of the study; those that are compared have the same seeds. ``folder`` is that of the methods' files."""
+    runs = []
+    for method, name in study.methods.items():
+        file = load(folder / name, [*study.overrides, "background.swap=0.0"])
+        points = _points(study, method)
+        for arm, values in arms_of(study, method).items():
+            for rho in study.rhos[:1] if arm in points else study.rhos:
+                runs += [
+                    Planned(method, arm, rho, seed, file, {**_OFF, **values, "data.shortcut.rho": rho, "seed": seed})
+                    for seed in study.seeds
+                ]
+    return runs
+
+
+def arms_of(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
+    """The arms that a method has, by name; the points of the curve among them."""
+    known = {
+        name: values for name, values in study.arms.items() if method == "moco_v2" or "background.swap" not in values
+    }
+    return {NONE: {}, **known, **_points(study, method)}
+
+
+def _points(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
+    """Of the curve, which is drawn at the first rho only."""
+    curve = study.curve
+    return {curve_arm(curve.key, value): {curve.key: value} for value in curve.values if curve.method == method}
+
+
+def curve_arm(key: str, value: float) -> str:
+    """The name of a point of the curve."""
+    return f"{key.removeprefix('background.')} {value:g}"

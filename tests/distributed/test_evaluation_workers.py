@@ -1,0 +1,117 @@
+"""Numbers do not depend on who sees the pictures: this process or Ray workers, in which batches, with which threads."""
+
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bgsweep.config import (
+    Attacks,
+    Data,
+    Encoder,
+    Evaluate,
+    EvaluationWorkers,
+    Linear,
+    Pictures,
+    Sets,
+    SuiteFile,
+)
+from bgsweep.data import open_splits
+from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
+from bgsweep.errors import UserError
+from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.evaluation.datasets.export_variants import write_release
+from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit
+from bgsweep.evaluation.registry import Result, examine
+from bgsweep.models import build_encoder
+from bgsweep.tracking.encoders import Loaded
+from bgsweep.workflows.evaluate import measure, opened
+
+NAMES = ["knn", "linear", "backgrounds", "challenge", "attacks", "imagenet9", "imagenet9_challenge"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """An untrained network whose classes differ from picture to picture."""
+    torch.manual_seed(0)
+    encoder = build_encoder(Encoder(name="resnet10", width=8, stem="small"), [32]).eval().requires_grad_(False)
+    head = nn.Linear(encoder.feature_dim, 1000).requires_grad_(False)
+    head.weight *= 30
+    return Loaded(encoder, head, {})
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    """Twenty photographs in the layout of ImageNet-9, and a mapping of ImageNet's classes to ten."""
+    place = tmp_path_factory.mktemp("spread")
+    test = open_splits(Data(images="sample", resize=40, cache=True)).test
+    chosen = np.concatenate([np.flatnonzero(test.labels == label)[:2] for label in range(10)])
+    variants = VariantSet(Subset(test, chosen, "twenty"), None, Evaluate(), 32)
+    write_release(variants, place / "in9", np.zeros((1, 1, 3), np.uint8))
+    (place / "map.json").write_text(json.dumps({str(label): label % 10 for label in range(1000)}))
+    return Sets(imagenet9=str(place / "in9"), in_to_in9=str(place / "map.json"))
+
+
+def suite(sets: Sets, workers: int, batch_size: int, threads: int) -> SuiteFile:
+    return SuiteFile(
+        data=Data(images="sample", resize=40, cache=True, validation="test", test="test"),
+        size=32,
+        pictures=Pictures(resize=36, crop=32),
+        sets=sets,
+        evaluate=Evaluate(batch_size=batch_size, linear=Linear(epochs=5)),
+        attacks=Attacks(eps=(1,), steps=3, images=40),
+        threads=threads,
+        device="cpu",
+        workers=EvaluationWorkers(count=workers, cpus=1, at_least=30),
+    )
+
+
+def measured(loaded: Loaded, file: SuiteFile, names: list[str]) -> list[Result]:
+    return measure(loaded, names, file)[1]
+
+
+def test_numbers_are_the_same_here_and_on_one_or_two_ray_workers(loaded: Loaded, sets: Sets) -> None:
+    here = measured(loaded, suite(sets, 0, 256, 4), NAMES)
+    for workers, batch_size, threads in ((2, 16, 1), (1, 256, 4)):
+        there = measured(loaded, suite(sets, workers, batch_size, threads), NAMES)
+        for one, other in zip(here, there, strict=True):
+            for value, again in zip(one.values, other.values, strict=True):
+                name = f"{one.evaluator}/{value.name} with {workers} workers"
+                assert value.name == again.name and len(value.hits) == len(again.hits), name
+                # A picture may lie on the border between two classes to within the order of a sum.
+                assert (value.hits != again.hits).sum() <= max(1, len(value.hits) // 100), name
+            protocols = [{**each.protocol, "linear_held_out_top1": 0} for each in (one, other)]
+            assert protocols[0] == protocols[1]
+    values = {f"{one.evaluator}/{value.name}": value.value for one in here for value in one.values}
+    assert 0.1 < values["knn/knn_top1"] < 1 and 0 < values["imagenet9/original"] < 1
+    assert values["attacks/pgd_1_top1"] <= values["attacks/clean_top1"]
+
+
+def test_published_linear_evaluations_and_errors_come_from_workers_too(
+    loaded: Loaded, sets: Sets, tmp_path: Path
+) -> None:
+    file = suite(sets, 1, 64, 2)
+    shutil.copytree(str(sets.imagenet9), tmp_path / "in9")
+    broken = next((tmp_path / "in9" / "original" / "val").rglob("*.JPEG"))
+    broken.write_bytes(b"no picture")
+    bad = file.model_copy(update={"sets": sets.model_copy(update={"imagenet9": str(tmp_path / "in9")})})
+    protocol = replace(PROTOCOLS["linear_swav"], epochs=1)
+    with RayWorkers(partial(opened, loaded, file), bad) as workers:
+        one, other = (fit(opened(loaded, file, who), protocol) for who in (None, workers))
+        torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=1e-4)
+        with pytest.raises(UserError, match=f"{broken.name}: cannot be read"):
+            examine(opened(loaded, bad, workers), ["imagenet9_challenge"])
+
+
+def test_workers_are_asked_for_or_there_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert not wanted(SuiteFile()) and wanted(SuiteFile(workers=EvaluationWorkers(count=2)))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert wanted(SuiteFile()) and not wanted(SuiteFile(workers=EvaluationWorkers(count=0)))

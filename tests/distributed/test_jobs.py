@@ -1,0 +1,96 @@
+"""What `bgsweep submit` refuses before anything is sent; the rest needs a cluster: tests/rehearsal."""
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from bgsweep.cli.main import main
+from bgsweep.distributed import credentials
+
+TINY = str(Path(__file__).parents[1] / "tiny.yaml")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """Address of something that is no Ray, and the requests that came to it."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}", seen
+        found.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml: No such file or directory"),
+        ([TINY, "background.remov=0.3"], "background.remov: unknown key; did you mean `remove`?"),
+        (
+            [TINY, "data.images=photographs", "data.masks=masks"],
+            "data.images=photographs is relative to this machine's folder",
+        ),
+        ([TINY, "--store", "runs"], "--store=runs is relative to this machine's folder"),
+        ([TINY, "--env", "NO_SUCH_VARIABLE"], "--env NO_SUCH_VARIABLE: the variable is not set; export it first"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_submitted(
+    arguments: list[str], message: str, server: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, seen = server
+    assert main(["submit", *arguments, "--address", address]) == 2
+    assert message in capsys.readouterr().err
+    assert seen == []
+
+
+def test_an_address_that_is_no_cluster_is_one_line(
+    server: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, _ = server
+    for place, message in ((address, f"Ray at {address}: "), ("ray-head:8265", "--address ray-head:8265: name")):
+        assert main(["submit", TINY, "--address", place]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith(f"error: {message}") and "Traceback" not in error
+
+
+def test_secrets_travel_in_a_file_that_only_its_owner_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_PASSWORD": "planted", "OTHER": "1", "MORE": "2"})
+    variables = credentials.gather(["MORE"])
+    assert variables == {"MLFLOW_TRACKING_PASSWORD": "planted", "MORE": "2"}
+    credentials.write(tmp_path, variables)
+    file = tmp_path / credentials.FILE
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and json.loads(file.read_text()) == variables
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {"MORE": "the cluster's own"})
+    credentials.take_up()
+    assert os.environ == {"MLFLOW_TRACKING_PASSWORD": "planted", "MORE": "the cluster's own"}
+
+
+def test_outside_of_a_job_no_file_of_a_folder_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials.write(tmp_path, {"MLFLOW_TRACKING_URI": "http://evil.invalid"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    main(["preview", "nowhere.yaml"])
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_tune_hands_no_key_to_ray_which_would_log_it() -> None:
+    """`sweep` takes them out of what Tune passes on; this fails where Ray passes on others."""
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    secret = {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_") or "TOKEN" in name or "KEY" in name}
+    assert secret <= set(credentials.KEYS)

@@ -1,0 +1,270 @@
+"""Each published set against a slow reference, on small real trees in its layout."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torchvision import transforms
+
+from bgsweep.config import Evaluate, Pictures, Sets, SuiteFile
+from bgsweep.data import Splits
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.datasets.imagenet import wnids
+from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
+from bgsweep.evaluation.evaluators.imagenet_variants import read_real
+from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
+from bgsweep.evaluation.registry import Result, examine
+
+from .subjects import subject
+
+WHO = subject(spread=3.0)
+PICTURES = Pictures(resize=36, crop=32)
+SEE = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32)])
+
+
+@pytest.fixture(scope="module")
+def labels(shared_data: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads((shared_data / "eval_labels" / "imagenet_1k_a_r_wnids.json").read_text())
+    return tree
+
+
+@pytest.fixture(scope="module")
+def photographs(splits: Splits) -> list[np.ndarray]:
+    return [splits.train[index].image for index in range(0, 960, 16)]
+
+
+def logits(picture: PIL.Image.Image, see: Callable[[Any], Any] = SEE) -> torch.Tensor:
+    assert WHO.head is not None
+    return WHO.head(WHO.encode(torch.from_numpy(np.array(see(picture.convert("RGB"))))[None]))[0]
+
+
+def run(name: str, threads: int = 4, batch_size: int = 256, **sets: Path) -> Result:
+    settings = Sets(**{key: str(path) for key, path in sets.items()})
+    file = SuiteFile(sets=settings, pictures=PICTURES, evaluate=Evaluate(batch_size=batch_size), threads=threads)
+    (result,) = examine(Examination(WHO, file, None), [name])
+    return result
+
+
+def values(result: Result) -> dict[str, float]:
+    return {one.name: one.value for one in result.values}
+
+
+def tree(root: Path, folders: list[str], photographs: list[np.ndarray], ending: str = "png") -> dict[Path, str]:
+    """All folders, photographs spread over some of them; files with their folder's name."""
+    for name in folders:
+        (root / name).mkdir(parents=True)
+    made = {}
+    for number, image in enumerate(photographs):
+        # Most photographs go where the classifier would have them, so that accuracies are not all zero.
+        path = root / folders[(7 * number) % len(folders)] / f"{number}.{ending}"
+        cv2.imwrite(str(path), image[..., ::-1])
+        made[path] = path.parent.name
+    return made
+
+
+def moved(made: dict[Path, str], choose: Callable[[PIL.Image.Image], str | None]) -> dict[Path, str]:
+    """Every second picture in the folder that the classifier would choose."""
+    found = {}
+    for number, (path, name) in enumerate(made.items()):
+        better = choose(PIL.Image.open(path)) if number % 2 else None
+        found[path.rename(path.parent.parent / (better or name) / path.name)] = better or name
+    return found
+
+
+def test_the_label_files_that_evaluations_rest_on(shared_data: Path, labels: dict[str, Any]) -> None:
+    assert tuple(labels["imagenet_1k_wnids_in_label_order"]) == wnids()
+    ours = [wnids().index(wnid) for wnid in sorted(labels["imagenet_a_wnids"])]
+    assert ours == labels["imagenet_a_label_indices"] and len(ours) == 200
+    assert len(set(labels["imagenet_r_wnids"])) == 200
+    assert set(labels["imagenet_r_wnids"]) != set(labels["imagenet_a_wnids"])
+    real = read_real(shared_data / "eval_labels" / "imagenet_real.json")
+    assert sum(not one for one in real) == 3163
+    assert np.mean([len(one) for one in real]) == pytest.approx(1.151, abs=0.001)
+
+
+def test_the_sixteen_categories_share_no_label() -> None:
+    every = [label for labels in CATEGORIES.values() for label in labels]
+    assert len(CATEGORIES) == 16 and list(CATEGORIES) == sorted(CATEGORIES)
+    assert len(every) == len(set(every)) == 207
+    assert {wnids()[label] for label in CATEGORIES["elephant"]} == {"n02504013", "n02504458"}
+    assert {wnids()[label] for label in CATEGORIES["cat"]} >= {"n02123045", "n02124075"}
+    assert len(CATEGORIES["dog"]) == 109 and len(CATEGORIES["bird"]) == 49
+
+
+@pytest.mark.parametrize("key", ["imagenet_a", "imagenet_r"])
+def test_only_the_sets_own_200_classes_compete(
+    key: str, labels: dict[str, Any], photographs: list[np.ndarray], tmp_path: Path
+) -> None:
+    own = sorted(labels[f"{key}_wnids"])
+    numbers = [wnids().index(wnid) for wnid in own]
+
+    def choose(picture: PIL.Image.Image) -> str:
+        return own[int(logits(picture)[numbers].argmax())]
+
+    made = moved(tree(tmp_path / "set", own, photographs), choose)
+    right = [choose(PIL.Image.open(path)) == wnid for path, wnid in made.items()]
+    for threads, batch_size in ((1, 16), (4, 256)):
+        found = values(run(key, threads, batch_size, **{key: tmp_path / "set"}))
+        assert found == {f"{key}_top1": pytest.approx(np.mean(right))}
+    assert 0.5 <= np.mean(right) < 1
+    thousand = [wnids()[int(logits(PIL.Image.open(path)).argmax())] == wnid for path, wnid in made.items()]
+    assert np.mean(thousand) < np.mean(right), "the mask makes no difference here, so that its loss would not show"
+    (tmp_path / "set" / own[0]).rename(tmp_path / own[0])
+    with pytest.raises(UserError, match="199 folders in it, expected 200 like"):
+        run(key, **{key: tmp_path / "set"})
+
+
+@pytest.mark.parametrize("key", ["imagenet_v2", "imagenet_sketch"])
+def test_a_thousand_folders(key: str, photographs: list[np.ndarray], tmp_path: Path) -> None:
+    folders = [str(number) for number in range(1000)] if key == "imagenet_v2" else list(wnids())
+
+    def choose(picture: PIL.Image.Image) -> str:
+        return folders[int(logits(picture).argmax())]
+
+    made = moved(tree(tmp_path / "set", folders, photographs), choose)
+    right = [choose(PIL.Image.open(path)) == name for path, name in made.items()]
+    found = values(run(key, **{key: tmp_path / "set"}))
+    assert found[f"{key}_top1"] == pytest.approx(np.mean(right)) and 0.5 <= np.mean(right) < 1
+    assert found[f"{key}_top5"] >= found[f"{key}_top1"]
+
+
+def test_validation_and_real_see_the_same_pictures(
+    photographs: list[np.ndarray], shared_data: Path, tmp_path: Path
+) -> None:
+    real = shared_data / "eval_labels" / "imagenet_real.json"
+    lists = json.loads(real.read_text())
+    empty = [number for number, one in enumerate(lists, start=1) if not one][:5]
+    chosen = [int(logits(PIL.Image.fromarray(image)).argmax()) for image in photographs]
+    # Numbers of validation images whose reassessed labels hold what the classifier says, five of images without any,
+    # and others; in folders whose order is not that of the numbers.
+    rightly: list[int] = []
+    for guess in chosen[:20]:
+        rightly.append(next(n for n, one in enumerate(lists, 1) if guess in one and n not in rightly))
+    others = (n for n in range(40_000, 40_100) if n not in {*rightly, *empty})
+    numbers = [*rightly, *empty, *others][: len(photographs)]
+    folders = tree(tmp_path / "val", list(wnids()), [])
+    assert not folders
+    expected, counted, top1 = [], [], []
+    for place, (image, number) in enumerate(zip(photographs, numbers, strict=True)):
+        label = chosen[place] if place % 3 == 0 else (5 * place) % 1000
+        path = tmp_path / "val" / wnids()[label] / f"ILSVRC2012_val_{number:08d}.png"
+        cv2.imwrite(str(path), image[..., ::-1])
+        guess = int(logits(PIL.Image.open(path)).argmax())
+        top1.append(guess == label)
+        if lists[number - 1]:
+            counted.append(number)
+            expected.append(guess in lists[number - 1])
+    sets = {"imagenet_val": tmp_path / "val", "real": real}
+    assert values(run("real", **sets)) == {"real_top1": pytest.approx(np.mean(expected))}
+    assert len(counted) <= len(photographs) - 5 and 0.05 < np.mean(expected) < 1
+    assert values(run("imagenet", **sets))["imagenet_top1"] == pytest.approx(np.mean(top1))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (tmp_path / "val").rglob("*.png"):
+        path.rename(flat / path.name)
+    assert values(run("real", imagenet_val=flat, real=real)) == {"real_top1": pytest.approx(np.mean(expected))}
+    with pytest.raises(UserError, match="sort them into a folder a wnid"):
+        run("imagenet", imagenet_val=flat)
+
+
+def test_objectnet_maps_names_over_three_files(photographs: list[np.ndarray], tmp_path: Path) -> None:
+    """As in the release, names are listed in another order than labels, and not all folders are mapped."""
+    mappings = tmp_path / "mappings"
+    mappings.mkdir()
+    order = np.random.default_rng(0).permutation(1000)  # the line of each label's name
+    lines = [""] * 1000
+    for label, line in enumerate(order):
+        lines[line] = f"name {label}, other name"
+    (mappings / "imagenet_to_label_2012_v2").write_text("\n".join(lines) + "\n")
+    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(
+        json.dumps({str(n): int(o) for n, o in enumerate(order)})
+    )
+    mapped = {f"thing_{number}": [number, 500 + 3 * number] for number in range(100)}
+    names = {folder: folder.replace("_", " ").title() for folder in [*mapped, "unmapped"]}
+    (mappings / "folder_to_objectnet_label.json").write_text(json.dumps(names))
+    shared = {
+        names[folder]: "; ".join(f"name {one}, other name" for one in labels) for folder, labels in mapped.items()
+    }
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(shared))
+    see = transforms.Compose([transforms.Lambda(lambda p: p.crop((2, 2, p.width - 2, p.height - 2))), SEE])
+
+    def scores(picture: PIL.Image.Image) -> list[float]:
+        found = logits(picture, see)
+        return [max(float(found[label]) for label in labels) for labels in mapped.values()]
+
+    def choose(picture: PIL.Image.Image) -> str:
+        return list(mapped)[int(np.argmax(scores(picture)))]
+
+    framed = [cv2.copyMakeBorder(i, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 0, 0)) for i in photographs]
+    made = moved(tree(tmp_path / "images", [*mapped, "unmapped"][:100], framed), choose)
+    (tmp_path / "images" / "unmapped").mkdir()
+    right = [choose(PIL.Image.open(path)) == name for path, name in made.items()]
+    thousand = [int(logits(PIL.Image.open(path), see).argmax()) in mapped[name] for path, name in made.items()]
+    found = values(run("objectnet", objectnet=tmp_path))
+    assert found["objectnet_top1"] == pytest.approx(np.mean(right)) and 0.5 <= np.mean(right) < 1
+    assert found["objectnet_1000way_top1"] == pytest.approx(np.mean(thousand))
+    (mappings / "imagenet_to_label_2012_v2").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="do not fit together"):
+        run("objectnet", objectnet=tmp_path)
+
+
+@pytest.mark.slow
+def test_mce_is_the_mean_over_corruptions_against_alexnet(photographs: list[np.ndarray], tmp_path: Path) -> None:
+    small = [cv2.resize(image, (32, 32)) for image in photographs]
+    expected = []
+    for place, (name, alexnet) in enumerate(ALEXNET_ERRORS.items()):
+        wrong = []
+        for severity in range(1, 6):
+            root = tmp_path / name / str(severity)
+            # One corruption has more pictures than the others, which must not give it more weight.
+            chosen = small[severity :: 9 if place else 4]
+            for wnid in wnids():
+                (root / wnid).mkdir(parents=True)  # 75,000 folders in all
+            for number, image in enumerate(chosen):
+                guess = int(logits(PIL.Image.fromarray(image), lambda p: p).argmax())
+                label = guess if number % 2 else (guess + 1) % 1000
+                cv2.imwrite(str(root / wnids()[label] / f"{number}.png"), image[..., ::-1])
+                wrong.append(label != guess)
+        expected.append(np.mean(wrong) / alexnet)
+    found = values(run("imagenet_c", imagenet_c=tmp_path))
+    assert found["imagenet_c_mce"] == pytest.approx(np.mean(expected))
+    assert len(found) == 16
+
+
+def test_shape_bias_equals_the_slow_way(shared_data: Path) -> None:
+    root = shared_data / "cue_conflict" / "style-transfer-preprocessed-512"
+    shape = texture = 0
+    for path in sorted(root.rglob("*.jpg")):
+        probabilities = logits(PIL.Image.open(path)).softmax(dim=0)
+        means = {name: float(np.mean([float(probabilities[n]) for n in ns])) for name, ns in CATEGORIES.items()}
+        decided = max(means, key=means.__getitem__)
+        one, other = (part.rstrip("0123456789") for part in path.stem.split("-"))
+        assert one == path.parent.name
+        shape += one != other and decided == one
+        texture += one != other and decided == other
+    result = run("shape_bias", cue_conflict=root)
+    assert values(result)["shape_bias"] == pytest.approx(shape / (shape + texture))
+    assert shape > 0 and texture > 0 and result.protocol["stimuli"] == 320
+
+
+@pytest.mark.slow
+def test_a_real_classifier_prefers_texture(shared_data: Path, tmp_path: Path) -> None:
+    """EfficientNet-Lite0: 21.4 % (torchvision's ResNet-50 has 21.39 % on all 1,280 stimuli)."""
+    from bgsweep.tracking.encoders import load_model
+    from bgsweep.workflows.evaluate import subject_of
+
+    from .efficientnet import write_weights
+
+    who = subject_of(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
+    sets = Sets(cue_conflict=str(shared_data / "cue_conflict" / "style-transfer-preprocessed-512"))
+    file = SuiteFile(sets=sets, pictures=Pictures(interpolation="bicubic"))
+    (result,) = examine(Examination(who, file, None), ["shape_bias"])
+    assert values(result)["shape_bias"] == pytest.approx(0.214, abs=0.01)
+    assert values(result)["shape_match"] + values(result)["texture_match"] > 0.6

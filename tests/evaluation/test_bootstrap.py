@@ -1,0 +1,94 @@
+"""The paired bootstrap against the normal approximation, a slow loop, and cases whose answer is known."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from bgsweep.evaluation import bootstrap
+from bgsweep.evaluation.bootstrap import by_photograph, paired, paired_seeds
+from bgsweep.evaluation.frozen_model import Measured, share
+
+
+def test_the_interval_is_that_of_the_normal_approximation() -> None:
+    draws = np.random.default_rng(0)
+    first, second = draws.random(2000) < 0.6, draws.random(2000) < 0.65
+    found = paired(share("a", first), share("a", second), 4000)
+    change = second.astype(float) - first
+    half = 1.96 * change.std() / np.sqrt(len(change))
+    assert found.value == pytest.approx(change.mean())
+    assert found.lower == pytest.approx(change.mean() - half, abs=0.1 * half)
+    assert found.upper == pytest.approx(change.mean() + half, abs=0.1 * half)
+
+
+def test_pairing_makes_a_small_difference_sure() -> None:
+    draws = np.random.default_rng(1)
+    first = draws.random(1000) < 0.5
+    second = first.copy()
+    second[np.flatnonzero(~first)[:12]] = True  # twelve pictures more, and no other changed
+    assert paired(share("a", first), share("a", second), 2000).significant
+    unpaired = draws.permutation(second)
+    assert not paired(share("a", first), share("a", unpaired), 2000).significant
+
+
+def test_the_same_model_differs_in_nothing() -> None:
+    same = share("a", np.random.default_rng(2).random(100) < 0.3)
+    found = paired(same, same, 200)
+    assert (found.value, found.lower, found.upper, found.significant) == (0, 0, 0, False)
+
+
+def test_ratios_are_taken_anew_in_every_resampling() -> None:
+    draws = np.random.default_rng(3)
+    hits, counted = [], []
+    for chance in (0.3, 0.6):
+        counts = (draws.random(400) < 0.5).astype(float)
+        hits.append(counts * (draws.random(400) < chance))
+        counted.append(counts)
+    first, second = (Measured("shape_bias", hits[n], counted[n]) for n in (0, 1))
+    found = paired(first, second, 4000, seed=7)
+    generator, values = np.random.default_rng(8), []
+    for _ in range(4000):
+        rows = generator.integers(0, 400, 400)
+        one, other = (sum(hits[n][rows]) / sum(counted[n][rows]) for n in (0, 1))
+        values.append(other - one)
+    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.01)
+    assert found.significant
+
+
+def test_pictures_of_one_photograph_are_drawn_together() -> None:
+    """Four pictures of each photograph on which a model always does the same are no more evidence than one."""
+    draws = np.random.default_rng(4)
+    first, second = draws.random(300) < 0.5, draws.random(300) < 0.58
+    names = np.array([f"photograph {number}" for number in draws.permutation(300)])
+    once = paired(share("a", first), share("a", second), 4000)
+    four = [share("a", np.repeat(hits, 4)) for hits in (first, second)]
+    together = paired(*(by_photograph(one, np.repeat(names, 4)) for one in four), 4000)
+    alone = paired(*four, 4000)
+    assert together.value == pytest.approx(once.value) == pytest.approx(alone.value)
+    width = once.upper - once.lower
+    assert together.upper - together.lower == pytest.approx(width, rel=0.05)
+    assert alone.upper - alone.lower == pytest.approx(width / 2, rel=0.1)
+
+
+def test_the_interval_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(5)
+    first, second = (Measured("mce", draws.random(500) + shift, np.ones(500)) for shift in (0, 0.1))
+    whole = paired(first, second, 1000)
+    change = second.hits - first.hits
+    assert whole.upper - whole.lower == pytest.approx(2 * 1.96 * change.std() / np.sqrt(500), rel=0.1)
+    monkeypatch.setattr(bootstrap, "_DRAWS", 7 * 500)
+    assert astuple(paired(first, second, 1000)) == pytest.approx(astuple(whole))
+
+
+def test_a_photographs_pictures_are_added_up() -> None:
+    value = Measured("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
+    found = by_photograph(value, np.array(["b", "a", "b", "c", "a"]))
+    assert found.hits.tolist() == [0, 2, 1] and found.counted.tolist() == [2, 2, 0]
+    assert found.value == value.value
+
+
+def test_paired_differences_have_students_intervals() -> None:
+    """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027."""
+    found = paired_seeds([10.0, 20.0, 30.0], [11.0, 22.0, 33.0])
+    assert (found.value, found.lower, found.upper) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+    assert not found.significant and paired_seeds([0.0, 0.0], [1.0, 1.0]).significant

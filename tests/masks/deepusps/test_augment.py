@@ -1,0 +1,41 @@
+"""What networks that learn masks are shown."""
+
+import numpy as np
+import pytest
+
+from bgsweep.masks.deepusps.augment import Lessons
+from bgsweep.masks.u2net import network_input
+
+
+def _photograph() -> tuple[np.ndarray, np.ndarray]:
+    """A bright rectangle before a dark ground, and two masks of it, one upside down."""
+    mask = np.zeros((48, 48), bool)
+    mask[8:30, 5:20] = True
+    noise = np.random.default_rng(0).integers(0, 40, (48, 48, 3))
+    return (noise + 150 * mask[..., None]).astype(np.uint8), np.stack([mask, mask[::-1]])
+
+
+@pytest.mark.parametrize("cropped", [False, True])
+def test_masks_go_with_their_picture(cropped: bool) -> None:
+    photograph, masks = _photograph()
+    seen = set()
+    for key in range(40):
+        lesson = Lessons().give(photograph, masks, key, cropped)
+        assert lesson.picture.shape == (3, 48, 48) and lesson.masks.shape == (2, 48, 48)
+        inside = lesson.masks[0] > 0.5
+        if inside.any() and not inside.all():
+            assert lesson.picture[:, inside].mean() > lesson.picture[:, ~inside].mean() + 0.3
+        seen.add((lesson.mirrored, round(float(lesson.masks[0].mean()), 3)))
+    assert {mirrored for mirrored, _ in seen} == {False, True}
+    assert (len({area for _, area in seen}) > 20) == cropped
+
+
+def test_a_lesson_is_a_function_of_its_key() -> None:
+    photograph, masks = _photograph()
+    lessons = Lessons()
+    first = lessons.give(photograph, masks, 7, True)
+    other = lessons.give(photograph, masks, 8, True)
+    again = lessons.give(photograph, masks, 7, True)
+    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.masks, again.masks)
+    assert not np.array_equal(first.picture, other.picture)
+    assert not np.array_equal(first.picture, network_input(photograph, (48, 48)))

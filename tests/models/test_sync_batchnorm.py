@@ -1,0 +1,74 @@
+"""Synchronised BatchNorm: alone it is torch's own; what several workers do together is in `test_two_workers`."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bgsweep.models import convert_sync_bn
+from bgsweep.models.sync_batchnorm import SyncBatchNorm
+
+CPU = torch.device("cpu")
+
+
+def test_without_a_process_group_it_needs_none() -> None:
+    synced = convert_sync_bn(nn.BatchNorm1d(3), CPU)
+    values = torch.randn(4, 3)
+    torch.testing.assert_close(synced(values), nn.BatchNorm1d(3)(values))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of one."""
+    rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("plain", "shape"), [(nn.BatchNorm1d(5), (6, 5)), (nn.BatchNorm1d(5), (2, 5, 3)), (nn.BatchNorm2d(5), (4, 5, 3, 2))]
+)
+@pytest.mark.parametrize(("mean", "dtype"), [(0, torch.float32), (1000, torch.float32), (1, torch.bfloat16)])
+def test_alone_it_is_batch_norm(
+    alone: None, plain: nn.Module, shape: tuple[int, ...], mean: float, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    plain = copy.deepcopy(plain)
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    synced = convert_sync_bn(plain, CPU)
+    assert isinstance(synced, SyncBatchNorm)
+    plain = plain.double()  # torch's own loses digits to a large mean
+    near = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-3, "atol": 1e-3}
+    for _ in range(2):
+        values = (torch.randn(shape) + mean).to(dtype)
+        inputs = [values.double().requires_grad_(), values.clone().requires_grad_()]
+        outputs = [module(value) for module, value in zip((plain, synced), inputs, strict=True)]
+        assert outputs[1].dtype == dtype
+        weight = torch.randn(shape)
+        for output in outputs:
+            (output * weight).sum().backward()
+        compared = [(outputs[1], outputs[0]), (inputs[1].grad, inputs[0].grad)]
+    compared += [(ours.grad, theirs.grad) for ours, theirs in zip(synced.parameters(), plain.parameters(), strict=True)]
+    compared += list(zip(synced.state_dict().values(), plain.state_dict().values(), strict=True))
+    compared.append((synced.eval()(values), plain.eval()(values.double())))
+    for ours, theirs in compared:
+        torch.testing.assert_close(ours.double(), theirs.double(), **near)
+
+
+def test_conversion_keeps_names_values_and_what_learns() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4, eps=1e-3)))
+    model[2].requires_grad_(False)
+    model(torch.randn(5, 3, 2, 2))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    converted = convert_sync_bn(model, CPU)
+    assert [type(module) for module in converted.modules()].count(SyncBatchNorm) == 2
+    assert converted[2][0].eps == 1e-3
+    assert converted.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in converted.state_dict().items())
+    assert [parameter.requires_grad for parameter in converted.parameters()] == [True] * 4 + [False] * 2

@@ -1,0 +1,95 @@
+"""The study's plan, its statistics, and a minute of it from runs to page."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from bgsweep.errors import UserError
+from studies.background_shortcut import __main__ as command
+from studies.background_shortcut import conduct
+from studies.background_shortcut.findings import COLUMNS, by_run, page, write
+from studies.background_shortcut.plan import planned, read_study
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+STUDY = SPACES / "shortcut_study.yaml"
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+
+
+def test_all_arms_have_the_same_seeds_and_differ_in_nothing_but_the_background() -> None:
+    runs = planned(read_study(STUDY, None), SPACES)
+    assert len(runs) == ((4 + 3 + 3) * 2 + 4) * 3
+    assert len({run.experiment.digest for run in runs}) == len(runs)
+    plain = {run.seed: run.experiment for run in runs if (run.method, run.arm, run.rho) == ("byol", "none", 0.95)}
+    random = {run.seed: run.experiment for run in runs if (run.method, run.arm, run.rho) == ("byol", "BG_Random", 0.95)}
+    assert plain.keys() == random.keys() == {0, 1, 2}
+    for seed, experiment in random.items():
+        assert experiment.background.random == 0.5 and experiment.background.remove == 0
+        assert experiment.with_values({"background.random": 0.0}) == plain[seed]
+    assert {run.method for run in runs if run.arm == "BG_Swaps"} == {"moco_v2"}
+
+
+def test_forms_are_milder_shorter_and_larger() -> None:
+    whole = {run.experiment.digest for run in planned(read_study(STUDY, None), SPACES)}
+    mild = planned(read_study(STUDY, "mild"), SPACES)
+    assert len(mild) == (4 + 3 + 3) * 3 and {run.rho for run in mild} == {0.95}
+    for run in mild:
+        assert (run.experiment.digest in whole) == (run.arm == "none"), "what is trained need not be trained again"
+        assert run.experiment.background.remove == (0.2 if run.arm == "BG_RM" else 0)
+    quick = planned(read_study(STUDY, "quick"), SPACES)
+    assert len(quick) == (4 + 3) * 2 and {run.rho for run in quick} == {0.95}
+    assert all(run.experiment.training.epochs < mild[0].experiment.training.epochs for run in quick)
+    large = planned(read_study(STUDY, "gpu"), SPACES)
+    assert {run.experiment.background.swap_form for run in [*mild, *large]} == {"full"}
+    assert {run.experiment.views.size for run in large} == {128}
+    assert {run.experiment.encoder.name for run in large} == {"resnet18"}
+
+
+def test_a_mistake_in_the_study_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.read_text().replace("seeds: [0, 1, 2]", "seeds: [0]"))
+    with pytest.raises(UserError, match=r"seeds: .* at least 2"):
+        read_study(path, None)
+
+
+def test_results_stand_below_what_people_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "study.md"
+    out.write_text("# Question\n\n<!-- results: written by `make study` -->\n\nold\n")
+    write(out, "new\n")
+    assert out.read_text() == "# Question\n\n<!-- results: written by `make study` -->\n\nnew\n"
+
+
+def test_the_page_tells_differences_by_seed_and_marks_sure_ones() -> None:
+    study = read_study(STUDY, "quick")
+    runs = planned(study, SPACES)
+    keys = [
+        f"{train}/{probe}/{name}" for train in ("biased", "unbiased") for probe in ("knn", "linear") for name in COLUMNS
+    ]
+    gain = {"none": 0.0, "BG_RM": 0.1, "BG_Random": 0.0, "BG_Swaps": 0.0}
+    values = [dict.fromkeys([*keys, "unbiased/few_10"], 0.2 + 0.01 * run.seed + gain[run.arm]) for run in runs]
+    text = page(study, by_run(runs, values), "Measured today.", "figures")
+    assert "| moco_v2, none | 20.5 |" in text
+    assert "| byol, BG_RM | 30.5 (**+10.0 [+10.0, +10.0]**) |" in text
+    assert "| byol, BG_Random | 20.5 (+0.0 [+0.0, +0.0]) |" in text
+    assert "byol, BG_Swaps" not in text and text.count("10 % labels") == 1
+
+
+@pytest.mark.slow
+def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = yaml.safe_load(STUDY.read_text())
+    tree |= {"methods": {"moco_v2": str(TINY)}, "arms": {"BG_RM": {"background.remove": 0.5}}}
+    tree |= {"rhos": [0.95], "seeds": [0, 1], "overrides": ["data.shortcut={}", "training.epochs=1"]}
+    tree["curve"]["values"] = []
+    Path("study.yaml").write_text(yaml.safe_dump(tree))
+    assert command.main(["study.yaml", "--out", "study.md"]) == 0
+    text = Path("study.md").read_text()
+    assert text.count("| moco_v2, none |") == text.count("| moco_v2, BG_RM |") == 4
+    assert "### kNN among the biased photographs" in text
+    assert cv2.imread("study/photographs.png").shape[1] > 7 * 128
+    assert "BG_RM" in Path("study/rho_0.95.svg").read_text()
+
+    monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))
+    assert command.main(["study.yaml", "--out", "again/study.md"]) == 0
+    assert Path("again/study.md").read_text() == text

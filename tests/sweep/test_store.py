@@ -1,0 +1,65 @@
+"""A sweep's small files in an object store, as another machine sees them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.errors import UserError
+from bgsweep.sweep.control import status, stop
+from bgsweep.sweep.events import Journal, Pulse, TrialRecord, stop_file, write_manifest
+from bgsweep.sweep.store import Kept, forget_stop, local_store
+
+STORE = "s3://bucket/runs"
+ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
+
+
+def wait(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: Any) -> None:
+    folder = tmp_path / "sweeps" / "one"
+    write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
+    journal = Journal(folder)
+    with Kept(folder, STORE), Pulse(folder):
+        journal.write("started", trial=TrialRecord("t00", {"background.remove": 0.3}, None, "d", "run").public())
+        wait(lambda: status(None, STORE)["sweeps"] and status("one", STORE)["sweeps"][0]["trials"])
+        (found,) = status(None, STORE)["sweeps"]
+        assert (found["sweep"], found["state"], found["trials"][0]["id"]) == ("one", "running", "t00")
+        measured = {"epoch": 1, "metrics": {"knn_top1": 0.5}, "history": [], "seconds": 1.0}
+        journal.write("result", id="t00", run_id="r", checkpoint="s3://bucket/x", **measured)
+        wait(lambda: status("one", STORE)["sweeps"][0]["trials"][0]["checkpoint"] == "s3://bucket/x")
+        assert stop("one", STORE) == {"sweep": "one"}
+        wait(stop_file(folder).exists)
+    assert status("one", STORE)["sweeps"][0]["state"] == "interrupted"
+    with pytest.raises(UserError, match=r"one: the sweep is not running \(interrupted\); `bgsweep sweep --resume one`"):
+        stop("one", STORE)
+    with Kept(folder, STORE):
+        write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})
+    assert status("one", STORE)["sweeps"][0]["state"] == "ended"
+
+
+def test_what_a_dead_driver_left_is_brought_back_without_the_wish_to_stop(tmp_path: Path, s3: Any) -> None:
+    folder = tmp_path / "sweeps" / "one"
+    write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
+    with Kept(folder, STORE):
+        Journal(folder).write("proposed", id="t00")
+    s3.put_object(Bucket="bucket", Key="runs/sweeps/one/stop", Body=b"stop")
+    with local_store(STORE, "one") as place:
+        again = place / "sweeps" / "one"
+        assert (again / "journal.jsonl").read_bytes() == (folder / "journal.jsonl").read_bytes()
+        forget_stop(again, STORE)
+    assert "runs/sweeps/one/stop" not in [item["Key"] for item in s3.list_objects_v2(Bucket="bucket")["Contents"]]
+
+
+def test_an_empty_store_has_no_sweep_and_a_wrong_one_is_told(s3: Any) -> None:
+    assert status(None, STORE) == {"sweeps": []}
+    with pytest.raises(UserError, match="no sweep nobody"):
+        status("nobody", STORE)
+    with pytest.raises(UserError, match=r"zz://bucket/runs: .*name a folder or a URI"):
+        status(None, "zz://bucket/runs")
