@@ -1,6 +1,10 @@
 """The one error that the command line turns into a line `error: …` and exit code 2, and what such a line may show."""
 
+import logging
 import re
+from functools import lru_cache
+
+_log = logging.getLogger(__name__)
 
 # Schemes whose addresses name a container or a user before the @, which is no secret.
 _NAMED = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
@@ -53,3 +57,9 @@ def has_password(address: str) -> bool:
 def one_line(error: BaseException) -> str:
     """Another library's error as a user may read it."""
     return without_password(" ".join(str(error).split())) or type(error).__name__
+
+
+@lru_cache(maxsize=10_000)
+def warn_once(message: str) -> None:
+    """Log a warning, once for each message and process."""
+    _log.warning("%s", message)

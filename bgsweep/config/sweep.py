@@ -2,6 +2,8 @@
 
 import math
 import re
+import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -213,6 +215,11 @@ class SweepFile(Section):
                 f"space: {len(refused)} of {_DRAWS} draws cannot be trained, such as {example}: "
                 f"{self.refusal(refused[0])}; choose ranges whose values go together, or tell them apart by `when`"
             )
+
+
+def sweep_name(title: str) -> str:
+    """A name for a sweep of a file called so, that no other sweep has, even one begun in the same second elsewhere."""
+    return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:

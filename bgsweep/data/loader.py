@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.context import ForkServerContext
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bgsweep.augment.color import ROW
 from bgsweep.augment.pipeline import ViewPipeline, ViewResult
+from bgsweep.config import Data
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
@@ -70,6 +71,10 @@ class Feed(Protocol):
     """Who makes batches elsewhere, in the places' order: another machine's processes, for instance."""
 
     def __call__(self, maker: "Maker", places: Sequence[Place], pin_memory: bool) -> Iterator["Batch | UserError"]: ...
+
+
+FeedFor = Callable[[Data], Feed | None]
+"""The `Feed` that the configuration asks for; None where this process and those that it starts make the batches."""
 
 
 class Batches:

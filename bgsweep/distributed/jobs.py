@@ -63,7 +63,7 @@ def submit(
 
 
 def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
-    """As `bgsweep.sweep.control.status`, asked on the cluster; jobs that have not got as far as a sweep are shown too."""
+    """`bgsweep.sweep.control.status`, asked on the cluster; jobs whose sweep has not begun are listed too."""
     jobs = _Jobs(address)
     known = jobs.sweeps()
     if name is not None:

@@ -1,8 +1,5 @@
-"""One experiment, trained to its end: in this process for one worker, on Ray Train for several."""
+"""Train one experiment: in this process for one worker, on Ray Train for several."""
 
-import contextlib
-import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -11,64 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepFile, resolve
-from bgsweep.distributed.resources import admit
-from bgsweep.distributed.session import ray_session
-from bgsweep.errors import UserError, without_password
+from bgsweep.errors import UserError
 from bgsweep.storage.uri import Place, uri_of
-from bgsweep.tracking import Tracker, tracking_uri
 
 OnEpoch = Callable[[dict[str, Any], Place | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
-_SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
-
-
-def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any]:
-    """Train the file's experiment under an MLflow run, going on where an earlier call was interrupted.
-
-    Returns:
-        ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
-
-    Raises:
-        UserError: something in the configuration or data, or in what the machine has.
-    """
-    from bgsweep.data import open_splits
-    from bgsweep.evaluation import check
-    from bgsweep.report.run_artifacts import log_inputs
-    from bgsweep.training.run import load_trained
-
-    experiment = file.experiment
-    folder = store.absolute() / "pretrain" / experiment.digest
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
-    cpus = worker_cpus(file)
-    session = ray_session(cpus) if cpus else contextlib.nullcontext()
-    with Tracker(tracking_uri(store), file.name) as tracker, session:
-        if cpus:
-            admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
-        run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
-        log_inputs(tracker, run, file)
-
-        def on_epoch(metrics: dict[str, Any], checkpoint: Place | None) -> None:
-            tracker.log_metrics(run, int(metrics["epoch"]), metrics)
-            shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
-            _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
-
-        checkpoint = train(file, folder, on_epoch)
-    return {
-        "metrics": load_trained(checkpoint).metrics,
-        "checkpoint": str(checkpoint),
-        "run_id": run,
-        "tracking_uri": without_password(tracker.address),
-        "digest": experiment.digest,
-    }
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> Place:
@@ -85,9 +32,10 @@ def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> 
 
 
 def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+    from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import CHECKPOINT_FILE, Run, threads
 
-    run = Run(file)
+    run = Run(file, feed_for=ray_feed)
     threads(file.experiment.workers.cpus)
     if (folder / CHECKPOINT_FILE).exists():
         run.restore(folder)
@@ -201,13 +149,14 @@ def _worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers does."""
     import ray.train
 
+    from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import start, threads
 
     file = resolve(config["file"])
     context = ray.train.get_context()
     threads(file.experiment.workers.cpus)
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
-    run = start(file, config["seeds"], *ranks)
+    run = start(file, config["seeds"], *ranks, feed_for=ray_feed)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:

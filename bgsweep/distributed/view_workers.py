@@ -70,6 +70,11 @@ class RayFeed:
             thread.shutdown(wait=False, cancel_futures=True)
 
 
+def ray_feed(data: Data) -> RayFeed | None:
+    """The feed that `data.loader: cluster` asks for."""
+    return RayFeed(data) if data.loader == "cluster" else None
+
+
 def fingerprint(source: Source) -> str:
     """Tells photographs of other names, or in another order, or with other labels, apart."""
     total = hashlib.sha256("\0".join(source.ids).encode("utf-8", "surrogateescape"))

@@ -13,8 +13,7 @@ import PIL.Image
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import ImageOps
 
-from bgsweep.errors import UnreadableImage as UnreadableImage
-from bgsweep.errors import WrongMask, one_line
+from bgsweep.errors import UnreadableImage, WrongMask, one_line
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.images.mask_levels import gray_levels
 

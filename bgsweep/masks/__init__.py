@@ -1,1 +1,1 @@
-"""From photographs to foreground masks, and how good those are. What runs on many machines is `bgsweep.workflows.make_masks`."""
+"""Foreground masks: methods that make them and measures of their quality."""

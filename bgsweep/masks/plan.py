@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import Background
-from bgsweep.data.datasets.folder import check_stems, mask_name
+from bgsweep.data.datasets.folder import check_stems, mask_name, photographs_of
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.files import SUFFIXES, images_among
 from bgsweep.masks.generate import Outcome
@@ -58,18 +58,6 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
     missing = [group for group in groups if not all(map(fresh, group))]
     present = [group for group in groups if all(map(fresh, group))]
     return Plan(names, len(photographs) - len(names), missing, present, listing(names, photographs, found))
-
-
-def photographs_of(tree: Tree, files: Iterable[str]) -> list[str]:
-    """Those of a tree's files that are photographs.
-
-    Raises:
-        UserError: none is.
-    """
-    names = images_among(tree.place, files)
-    if not names:
-        raise UserError(f"{tree.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
-    return names
 
 
 def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping[str, FileStat]) -> str:

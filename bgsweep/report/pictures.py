@@ -1,15 +1,19 @@
 """Photographs for the page: background variants as they were judged, and views that the champion trained on."""
 
 import base64
+from itertools import islice
 from typing import Any
 
 import cv2
 
+from bgsweep.augment.contact_sheet import preview as preview_sheet
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import SweepFile
 from bgsweep.config.evaluate import VARIANTS
-from bgsweep.data import Image, Splits
+from bgsweep.data import Image, Sample, Splits
+from bgsweep.data.order import epoch_order
+from bgsweep.data.readable import readable
 from bgsweep.evaluation import VariantSet
-from bgsweep.workflows.preview import views_picture
 
 _ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
 
@@ -26,6 +30,22 @@ def variants_of(file: SweepFile, splits: Splits) -> tuple[list[list[str]], int]:
 def gallery(file: SweepFile, splits: Splits) -> str:
     """Views of the champion's first epoch, as an inline picture."""
     return _inline(views_picture(file, splits, min(_GALLERY_ROWS, len(splits.train))))
+
+
+def views_picture(file: SweepFile, splits: Splits, images: int) -> Image:
+    """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
+    return preview_sheet(finished_views(file), first_images(file, splits, images), file.experiment.seed)
+
+
+def first_images(file: SweepFile, splits: Splits, images: int) -> list[Sample]:
+    """Photographs in the order of the first epoch."""
+    order = epoch_order(file.experiment.seed, 0, len(splits.train))
+    return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
+
+
+def finished_views(file: SweepFile, background: dict[str, float] | None = None) -> ViewPipeline:
+    views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
+    return ViewPipeline(views, file.experiment.background.model_copy(update=background or {}))
 
 
 def _enlarged(picture: Image) -> Any:

@@ -84,14 +84,15 @@ def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: 
 def measure(file: SweepFile) -> Cost:
     """Train two epochs of the experiment here, and look at the second."""
     began = time.perf_counter()
+    from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import Run, threads
 
     threads(file.search.cpus)
-    first = Run(file)
+    first = Run(file, feed_for=ray_feed)
     first.training.step_epoch()
     first.evaluate()
     cold = time.perf_counter() - began
-    run = Run(file)
+    run = Run(file, feed_for=ray_feed)
     built = time.perf_counter()
     run.training.step_epoch()
     trained = time.perf_counter()

@@ -4,7 +4,6 @@ import difflib
 import json
 import logging
 import re
-import secrets
 import socket
 import threading
 import time
@@ -227,11 +226,6 @@ def left_in_order(folder: Path) -> bool:
 def stop_file(folder: Path) -> Path:
     """The file whose being there asks the driver to end the sweep."""
     return folder / _STOP
-
-
-def sweep_name(title: str) -> str:
-    """A name for a sweep of a file called so, that no other sweep has, even one begun in the same second elsewhere."""
-    return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
 def check_name(name: str) -> None:

@@ -24,11 +24,12 @@ class InProcessTrial(tune.Trainable):
     tree: dict[str, Any]
 
     def setup(self, config: dict[str, Any]) -> None:
+        from bgsweep.distributed.view_workers import ray_feed
         from bgsweep.training.run import start, threads
 
         file = trial_file(self.tree, config[VALUES])
         threads(file.search.cpus)
-        self.run = start(file, file.search.seeds)
+        self.run = start(file, file.search.seeds, feed_for=ray_feed)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
         if config[CHECKPOINT]:
@@ -91,11 +92,12 @@ def set_up(tree: dict[str, Any]) -> int:
     Raises:
         UserError: what every trial would meet at once, or the evaluation at the sweep's end.
     """
+    from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import check_final, checkpoint_bytes, start
     from bgsweep.training.trainer import initial_method
 
     file = resolve(tree)
-    run = start(file, file.search.seeds)
+    run = start(file, file.search.seeds, feed_for=ray_feed)
     check_final(file)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):

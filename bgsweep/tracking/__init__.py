@@ -1,4 +1,4 @@
-"""Runs in MLflow. Only this room and `bgsweep.tracking.models` know MLflow; importing the room does not import it yet."""
+"""Runs and models in MLflow. Only this package imports MLflow, and not before it is used."""
 
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.provenance import provenance

@@ -15,8 +15,8 @@ import torch
 from bgsweep.config import METRICS, Experiment, SweepFile
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
+from bgsweep.data.loader import FeedFor
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.distributed.view_workers import RayFeed
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report, VariantSet, check, final, online
 from bgsweep.models import ImageEncoder
@@ -33,7 +33,13 @@ class Run:
     """An experiment in training on this worker; `step` goes on to the next online evaluation."""
 
     def __init__(
-        self, file: SweepFile, rank: int = 0, world_size: int = 1, local_rank: int = 0, splits: Splits | None = None
+        self,
+        file: SweepFile,
+        rank: int = 0,
+        world_size: int = 1,
+        local_rank: int = 0,
+        splits: Splits | None = None,
+        feed_for: FeedFor | None = None,
     ) -> None:
         self.file = file
         self.experiment = file.experiment
@@ -42,7 +48,7 @@ class Run:
         check(self.splits, file.evaluate)
         self.placement = place(self.experiment, local_rank)
         self.metrics: dict[str, float] = {}
-        feed = RayFeed(self.experiment.data) if self.experiment.data.loader == "cluster" else None
+        feed = feed_for(self.experiment.data) if feed_for else None
         self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
 
     @property
@@ -95,7 +101,15 @@ class SeededRun:
     values, ``NAME/seed_N``.
     """
 
-    def __init__(self, file: SweepFile, seeds: int, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+    def __init__(
+        self,
+        file: SweepFile,
+        seeds: int,
+        rank: int = 0,
+        world_size: int = 1,
+        local_rank: int = 0,
+        feed_for: FeedFor | None = None,
+    ) -> None:
         self.file = file
         self.rank = rank
         self.metrics: dict[str, float] = {}
@@ -103,7 +117,7 @@ class SeededRun:
         for seed in range(file.experiment.seed, file.experiment.seed + seeds):
             seeded = file.model_copy(update={"experiment": file.experiment.with_values({"seed": seed})})
             splits = self.runs[0].splits if self.runs else None
-            self.runs.append(Run(seeded, rank, world_size, local_rank, splits))
+            self.runs.append(Run(seeded, rank, world_size, local_rank, splits, feed_for))
 
     @property
     def finished(self) -> bool:
@@ -149,11 +163,18 @@ def seed_folders(checkpoint: Path, first: int, seeds: int) -> list[Path]:
     return [checkpoint, *(checkpoint / f"seed_{seed}" for seed in range(first + 1, first + seeds))]
 
 
-def start(file: SweepFile, seeds: int = 1, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> Run | SeededRun:
+def start(
+    file: SweepFile,
+    seeds: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    local_rank: int = 0,
+    feed_for: FeedFor | None = None,
+) -> Run | SeededRun:
     """A run from its first epoch on, under one seed or several."""
     if seeds == 1:
-        return Run(file, rank, world_size, local_rank)
-    return SeededRun(file, seeds, rank, world_size, local_rank)
+        return Run(file, rank, world_size, local_rank, feed_for=feed_for)
+    return SeededRun(file, seeds, rank, world_size, local_rank, feed_for)
 
 
 @dataclass(frozen=True)

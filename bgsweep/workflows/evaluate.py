@@ -4,15 +4,14 @@ import copy
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from bgsweep.config import Experiment, SuiteFile, load_suite
+from bgsweep.config import SuiteFile, load_suite
 from bgsweep.data import Source, open_splits
 from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
 from bgsweep.errors import UserError, without_password
@@ -22,26 +21,10 @@ from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
 from bgsweep.evaluation.frozen_model import Subject
 from bgsweep.evaluation.online import variant_sheet
 from bgsweep.evaluation.registry import Result, examine, names_of
-from bgsweep.models import ImageEncoder, build_encoder
-from bgsweep.models.pretrained import load_pretrained
 from bgsweep.storage.hashing import digest
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.encode import encode_with
-from bgsweep.training.run import load_trained
-
-_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An encoder, its own classifier of ImageNet's classes, its origin, and the experiment that it came from."""
-
-    encoder: ImageEncoder
-    head: nn.Linear | None
-    origin: dict[str, Any]
-    experiment: Experiment | None = None
-    model_id: str | None = None
-    """Of MLflow, where it is a logged model."""
 
 
 def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
@@ -191,26 +174,6 @@ def public(result: Result) -> dict[str, Any]:
     return {"values": values, "protocol": result.protocol}
 
 
-def load_model(model: str, size: int, store: Path) -> Loaded:
-    """Load what a model's name stands for, in eval mode on the CPU.
-
-    Raises:
-        UserError: there is no such model, or its weights do not fit.
-    """
-    if model.startswith(_MLFLOW):
-        return from_mlflow(model, tracking_uri(store))
-    if Path(model).exists():
-        trained = load_trained(Path(model))
-        return Loaded(trained.encoder, None, {"weights": model, **_origin(trained.experiment)}, trained.experiment)
-    if "=" not in model and not model.startswith(("torchvision:", "timm:")):
-        raise UserError(
-            f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "
-            "timm:NAME, or weights with their network (resnet50=FILE)"
-        )
-    found = load_pretrained(model, size)
-    return Loaded(found.encoder, found.head, {"network": model.partition("=")[0], "weights": found.weights})
-
-
 def subject_of(loaded: Loaded, device: str) -> Subject:
     """The encoder on its device, as evaluators take it.
 
@@ -222,22 +185,6 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
     place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
     encoder = loaded.encoder.to(place).eval()
     return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
-
-
-def from_mlflow(uri: str, address: str) -> Loaded:
-    """Load an encoder that bgsweep logged or registered at an MLflow tracking URI; raises as `load_model`."""
-    from bgsweep.tracking.models import fetch_encoder
-
-    weights, description, model_id = fetch_encoder(uri, address)
-    experiment = Experiment.model_validate(description)
-    encoder = build_encoder(experiment.encoder, [experiment.views.size])
-    encoder.load_state_dict(weights)
-    encoder.eval().requires_grad_(False)
-    return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment, model_id)
-
-
-def _origin(experiment: Experiment) -> dict[str, Any]:
-    return {"network": experiment.encoder.name, "method": experiment.method.name, "digest": experiment.digest}
 
 
 def _completed(file: SuiteFile | None, loaded: Loaded) -> SuiteFile:

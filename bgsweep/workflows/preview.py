@@ -14,13 +14,12 @@ from bgsweep.augment.contact_sheet import preview as preview_sheet
 from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
 from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import SweepFile
-from bgsweep.data import Image, Sample, Splits, open_splits
+from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
-from bgsweep.data.order import epoch_order
-from bgsweep.data.readable import readable
 from bgsweep.data.view_builder import SWAP
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import Mask, foreground_area
+from bgsweep.report.pictures import finished_views, first_images
 from bgsweep.seeding import address
 
 COUNTED_IMAGES = 256
@@ -61,21 +60,17 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
     return {"picture": str(out), "images": images, "shares": shares, "foreground": found if areas else None}
 
 
-def views_picture(file: SweepFile, splits: Splits, images: int) -> Image:
-    """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
-    return preview_sheet(_pipeline(file), _first(file, splits, images), file.experiment.seed)
-
-
 def _methods_picture(file: SweepFile, splits: Splits, images: int) -> Image:
     """The same, and a column for each background augmentation that the method knows, as if it always fired."""
     seed, methods = file.experiment.seed, _methods(file) if splits.train.has_masks else {}
-    return preview_sheet(_pipeline(file), _first(file, splits, images), seed, methods=methods)
+    return preview_sheet(finished_views(file), first_images(file, splits, images), seed, methods=methods)
 
 
 def _methods(file: SweepFile) -> dict[str, Method]:
     seed = file.experiment.seed
     removing, replacing, plain = (
-        _pipeline(file, {"remove": remove, "random": random}) for remove, random in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+        finished_views(file, {"remove": remove, "random": random})
+        for remove, random in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
     )
 
     def single(pipeline: ViewPipeline) -> Method:
@@ -95,16 +90,10 @@ def _methods(file: SweepFile) -> dict[str, Method]:
     return found | key | {"Swaps: negative": swap_negative}
 
 
-def _first(file: SweepFile, splits: Splits, images: int) -> list[Sample]:
-    """Photographs in the order of the first epoch."""
-    order = epoch_order(file.experiment.seed, 0, len(splits.train))
-    return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
-
-
 def _areas(file: SweepFile, splits: Splits) -> list[float]:
     """How much of each large view of the first epoch is foreground, 0 to 1."""
     views, found = file.experiment.views, []
-    for sample in _first(file, splits, COUNTED_IMAGES):
+    for sample in first_images(file, splits, COUNTED_IMAGES):
         mask = cast(Mask, sample.mask)
         for view in range(LARGE_VIEWS):
             draws = random.Random(
@@ -117,14 +106,9 @@ def _areas(file: SweepFile, splits: Splits) -> list[float]:
 
 def _shares(file: SweepFile, splits: Splits) -> dict[str, float]:
     size = min(32, len(splits.train))
-    batches = Batches(splits.train, _pipeline(file), size, file.experiment.seed).epoch(0)
+    batches = Batches(splits.train, finished_views(file), size, file.experiment.seed).epoch(0)
     counts: Counter[str] = Counter()
     for batch in islice(batches, COUNTED_IMAGES // size):
         counts.update(batch.counts)
     found = {name: counts[name] / counts["views"] for name in ("removed", "replaced", "kept_small", "kept_large")}
     return found | {"kept": found["kept_small"] + found["kept_large"]}
-
-
-def _pipeline(file: SweepFile, background: dict[str, float] | None = None) -> ViewPipeline:
-    views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
-    return ViewPipeline(views, file.experiment.background.model_copy(update=background or {}))

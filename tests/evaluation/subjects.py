@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep.evaluation.frozen_model import Subject
-
-from .conftest import colours
+from tests.evaluation.conftest import colours
 
 
 class Colours(nn.Module):

@@ -17,8 +17,7 @@ from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.knn import knn_predict
 from bgsweep.evaluation.feature_cache import Bench
 from bgsweep.evaluation.online import knn, measured_variants
-
-from .conftest import colours
+from tests.evaluation.conftest import colours
 
 SIZE = 32
 

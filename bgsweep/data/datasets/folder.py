@@ -17,6 +17,7 @@ from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import Size, decode_image, decode_mask
 from bgsweep.images.files import SUFFIXES, images_among, read_file, walk
 from bgsweep.storage.hashing import digest
+from bgsweep.storage.tree import Tree
 
 # Sets of more files than this are digested by names and sizes: reading all of ImageNet takes an hour.
 DIGESTED_WHOLE = 20_000
@@ -146,6 +147,18 @@ def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) ->
     for unknown in sorted(set(own) - numbers.keys()):
         raise UserError(f"{folder}/{unknown}: the training split has no such class; {nearest(unknown, classes)}")
     return np.array([numbers[name] for name in own], np.int64)
+
+
+def photographs_of(tree: Tree, files: Iterable[str]) -> list[str]:
+    """Those of a tree's files that are photographs.
+
+    Raises:
+        UserError: none is.
+    """
+    names = images_among(tree.place, files)
+    if not names:
+        raise UserError(f"{tree.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+    return names
 
 
 def mask_name(image: str) -> str:

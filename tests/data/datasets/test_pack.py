@@ -199,7 +199,8 @@ def test_a_shard_damaged_on_its_way_is_not_kept(packed: Path) -> None:
 
 def test_a_killed_packer_leaves_nothing_that_looks_finished(tree: Path) -> None:
     code = (
-        "import sys, time; from bgsweep.storage.tree import LocalTree; import bgsweep.data.datasets.pack_writer as packing\n"
+        "import sys, time; from bgsweep.storage.tree import LocalTree\n"
+        "import bgsweep.data.datasets.pack_writer as packing\n"
         "write = LocalTree.write\n"
         "def slowly(self, name, data): write(self, name, data); print(name, flush=True); time.sleep(60)\n"
         "LocalTree.write = slowly\n"

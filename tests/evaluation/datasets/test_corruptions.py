@@ -21,8 +21,7 @@ from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, c
 from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.registry import examine
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 # The library defines these three anew, and its snow leaves another part of the layer out.
 OTHERWISE_IN_THE_LIBRARY = {"frost", "elastic_transform", "snow"}

@@ -17,8 +17,7 @@ from bgsweep.evaluation.evaluators.adversarial import STEP, fgsm, pgd
 from bgsweep.evaluation.evaluators.autoattack import Classifier, attack
 from bgsweep.evaluation.frozen_model import to_unit
 from bgsweep.evaluation.registry import examine
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ from bgsweep.evaluation.evaluators.detection import build_detector, fine_tune, o
 from bgsweep.evaluation.frozen_model import Subject
 from bgsweep.evaluation.registry import examine
 from bgsweep.models import build_encoder
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 KINDS = ("hat", "shoes")
 SETTINGS = Detection(

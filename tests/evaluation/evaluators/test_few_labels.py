@@ -13,8 +13,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.context import Examination
 from bgsweep.evaluation.evaluators.few_labels import drawn, listed
 from bgsweep.evaluation.registry import examine
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 SETTINGS = Evaluate(linear=Linear(epochs=20))
 

@@ -19,9 +19,8 @@ from bgsweep.evaluation.evaluators.imagenet9 import RELEASED, read_mapping, rele
 from bgsweep.evaluation.frozen_model import Subject
 from bgsweep.evaluation.registry import examine
 from bgsweep.tracking import Tracker
-
-from .conftest import colours
-from .subjects import subject
+from tests.evaluation.conftest import colours
+from tests.evaluation.subjects import subject
 
 SIZE = 32
 

@@ -21,8 +21,7 @@ from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.evaluators.imagenet_variants import read_real
 from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
 from bgsweep.evaluation.registry import Result, examine
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 WHO = subject(spread=3.0)
 PICTURES = Pictures(resize=36, crop=32)

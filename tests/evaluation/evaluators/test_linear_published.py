@@ -16,8 +16,7 @@ from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.evaluation.context import Examination
 from bgsweep.evaluation.datasets import crops
 from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit, published
-
-from .subjects import subject
+from tests.evaluation.subjects import subject
 
 
 def rates(name: str, steps_per_epoch: int = 3) -> list[float]:

@@ -1,0 +1,63 @@
+"""Train one experiment under an MLflow run: `bgsweep pretrain`."""
+
+import contextlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from bgsweep.config import SweepFile
+from bgsweep.distributed.resources import admit
+from bgsweep.distributed.session import ray_session
+from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
+from bgsweep.errors import without_password
+from bgsweep.storage.uri import Place
+from bgsweep.tracking import Tracker, tracking_uri
+
+_SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
+
+
+def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any]:
+    """Train the file's experiment under an MLflow run, going on where an earlier call was interrupted.
+
+    Returns:
+        ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
+
+    Raises:
+        UserError: something in the configuration or data, or in what the machine has.
+    """
+    from bgsweep.data import open_splits
+    from bgsweep.evaluation import check
+    from bgsweep.report.run_artifacts import log_inputs
+    from bgsweep.training.run import load_trained
+
+    experiment = file.experiment
+    folder = store.absolute() / "pretrain" / experiment.digest
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
+    cpus = worker_cpus(file)
+    session = ray_session(cpus) if cpus else contextlib.nullcontext()
+    with Tracker(tracking_uri(store), file.name) as tracker, session:
+        if cpus:
+            admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
+        run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
+        log_inputs(tracker, run, file)
+
+        def on_epoch(metrics: dict[str, Any], checkpoint: Place | None) -> None:
+            tracker.log_metrics(run, int(metrics["epoch"]), metrics)
+            shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
+            _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
+
+        checkpoint = train(file, folder, on_epoch)
+    return {
+        "metrics": load_trained(checkpoint).metrics,
+        "checkpoint": str(checkpoint),
+        "run_id": run,
+        "tracking_uri": without_password(tracker.address),
+        "digest": experiment.digest,
+    }
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
