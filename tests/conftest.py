@@ -1,12 +1,17 @@
 """Fixtures that every room's tests share."""
 
 import os
+import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+
+from bgsweep.data.sample import Sample
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -50,3 +55,51 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client.create_bucket(Bucket="bucket")
     yield client
     server.stop()
+
+
+def read(path: Path) -> Sample:
+    mask = path.parents[3] / "masks" / path.relative_to(path.parents[2]).with_suffix(".png")
+    return Sample(
+        id=path.name,
+        image=np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]),
+        label=0,
+        load_mask=lambda: cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE),
+    )
+
+
+@pytest.fixture(scope="session")
+def samples(shared_data: Path) -> list[Sample]:
+    """One photograph of each of the ten classes."""
+    classes = sorted((shared_data / "clothing10" / "images" / "train").iterdir())
+    return [read(sorted(folder.glob("*.jpg"))[7]) for folder in classes]
+
+
+@pytest.fixture(scope="session")
+def large(samples: list[Sample]) -> list[Sample]:
+    """The same at 375 x 500 px."""
+    enlarged = []
+    for sample in samples:
+        mask = cv2.resize(sample.mask, (500, 375))
+        enlarged.append(Sample(sample.id, cv2.resize(sample.image, (500, 375)), 0, mask.copy))
+    return enlarged
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts, or mounts anew, a file system in memory with the options given; skips where that is not allowed."""
+    point = tmp_path / "disk"
+    point.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        options = f"remount,{options}" if mounted else options
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", point], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("this machine lets nobody mount a small disk")
+        mounted = True
+        return point
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", point], check=True)

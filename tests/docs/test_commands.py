@@ -26,8 +26,8 @@ ELSEWHERE = {
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
-    r"bgsweep masks make .*--method u2net": "test_masking.py",
-    r"python scripts/cut_sample.py": "data/test_cut_sample.py",
+    r"bgsweep masks make .*--method u2net": "workflows/test_make_masks.py",
+    r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",
     r"python examples/neighbours.py": "docs/test_your_images.py",
 }
 """Commands that need a cluster, a sweep or weights, and the tests that run them."""

@@ -1,8 +1,7 @@
-"""Small trees of real photographs, and what can go wrong with them."""
+"""Small trees of real photographs with their masks."""
 
-import subprocess
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,24 +25,3 @@ def photographs(tmp_path: Path) -> Extract:
         return tmp_path / "images"
 
     return extract
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts, or mounts anew, a file system in memory with the options given; skips where that is not allowed."""
-    point = tmp_path / "disk"
-    point.mkdir()
-    mounted = False
-
-    def mount(options: str) -> Path:
-        nonlocal mounted
-        options = f"remount,{options}" if mounted else options
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", point], capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip("this machine lets nobody mount a small disk")
-        mounted = True
-        return point
-
-    yield mount
-    if mounted:
-        subprocess.run(["umount", point], check=True)
