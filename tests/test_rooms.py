@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "bgsweep"
 CORE = {
     "errors": set(),
     "seeding": set(),
+    "addresses": {"errors"},
     "config": {"errors"},
     "storage": {"errors"},
     "images": {"errors"},

@@ -17,7 +17,6 @@ OnEpoch = Callable[[dict[str, Any], Place | None], None]
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 
-
 def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> Place:
     """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
 

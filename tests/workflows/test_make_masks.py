@@ -21,10 +21,10 @@ from bgsweep.errors import UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.registry import HANDCRAFTED, METHODS
 from bgsweep.workflows.make_masks import _Actor, _result, gpu_share, make_masks
-from tests.masks.conftest import Extract, photographs, small_disk
+from tests.masks.conftest import Extract, photographs
 from tests.masks.onnx_network import one_channel
 
-__all__ = ["photographs", "small_disk"]
+__all__ = ["photographs"]
 
 BGSWEEP = [sys.executable, "-m", "bgsweep.cli", "masks"]
 
