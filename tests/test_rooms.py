@@ -15,7 +15,7 @@ CORE = {
     "seeding": set(),
     "addresses": {"errors"},
     "config": {"errors"},
-    "storage": {"errors"},
+    "storage": {"images", "errors"},
     "images": {"errors"},
     "augment": {"images", "seeding", "config", "errors"},
     "data": {"augment", "images", "storage", "seeding", "config", "errors"},

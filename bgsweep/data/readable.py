@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from bgsweep.data.sample import Sample, Source
 from bgsweep.errors import UnreadableImage, warn_once
 
+
 def readable(source: Source, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample]]:
     """The photographs (all, or those named) that can be read, mask included, with their indices.
 
