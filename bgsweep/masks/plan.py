@@ -9,7 +9,6 @@ from typing import Any
 from bgsweep.config import Background
 from bgsweep.data.datasets.folder import check_stems, mask_name, photographs_of
 from bgsweep.errors import UnreadableImage, UserError
-from bgsweep.images.files import SUFFIXES, images_among
 from bgsweep.masks.generate import Outcome
 from bgsweep.storage.tree import FileStat, Tree
 
