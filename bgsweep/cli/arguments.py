@@ -1,6 +1,8 @@
 """The commands and what each may be given; `bgsweep.cli.commands` holds what they do."""
 
 import argparse
+import difflib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,10 +17,36 @@ _MODEL = (
 )
 
 
+_MEANT = {
+    "resume": "`bgsweep sweep --resume NAME` goes on with a sweep",
+    "list": "`bgsweep status` lists the sweeps of a store, `bgsweep models` the registered encoders",
+    "ls": "`bgsweep status` lists the sweeps of a store, `bgsweep models` the registered encoders",
+    "train": "`bgsweep pretrain FILE` trains one experiment, `bgsweep masks train` a network for masks",
+    "run": "`bgsweep pretrain FILE` trains one experiment, `bgsweep sweep FILE` searches",
+    "search": "`bgsweep sweep FILE` searches",
+    "tune": "`bgsweep sweep FILE` searches",
+    "kill": "`bgsweep stop NAME` ends a sweep",
+    "cancel": "`bgsweep stop NAME` ends a sweep",
+    "eval": "did you mean `evaluate`?",
+    "test": "did you mean `evaluate`?",
+    "register": "`bgsweep sweep` registers its best encoder, `bgsweep promote MODEL VERSION` makes one the champion",
+    "help": "did you mean `bgsweep --help`?",
+}
+"""What people type for a command, from habit, and what does it here."""
+
+
 class Parser(argparse.ArgumentParser):
-    """One that raises what the user can mend as a `UserError`."""
+    """Raises a `UserError` for a line that it does not understand."""
 
     def error(self, message: str) -> NoReturn:
+        if found := re.match(r"argument (?:COMMAND|ACTION): invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            given, known = found[1], found[2].replace("'", "").split(", ")
+            meant = _MEANT.get(given) if self.prog == "bgsweep" else None
+            near = difflib.get_close_matches(given, known, n=1)
+            meant = meant or (f"did you mean `{near[0]}`?" if near else "")
+            message = "; ".join(filter(None, (f"{given!r}: no such command", meant, f"known: {', '.join(known)}")))
+        # argparse counts a list that may be empty among what is required.
+        message = message.removesuffix(", key=value")
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
@@ -32,10 +60,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     # argparse fills a list of positionals from before the first option only; `--store there key=value` goes on with it.
     several = next((name for name in ("overrides", "models") if name in options), None)
     if rest and (several is None or any(word.startswith("-") for word in rest)):
-        raise UserError(f"unrecognized arguments: {' '.join(rest)}; see `bgsweep --help`")
+        raise UserError(_unrecognized(rest, options.parser, takes_overrides=several == "overrides"))
     if several:
         setattr(options, several, [*getattr(options, several), *rest])
     return options
+
+
+def _unrecognized(rest: Sequence[str], parser: argparse.ArgumentParser, takes_overrides: bool) -> str:
+    """The refusal of words that a command does not take."""
+    word = next((word for word in rest if word.startswith("-")), rest[0])
+    name, equals, value = word.lstrip("-").partition("=")
+    known = re.findall(r"--[a-z-]+", parser.format_usage())
+    near = difflib.get_close_matches(f"--{name}", known, n=1) if word.startswith("-") else []
+    if near:
+        cure = f"did you mean {near[0]}?"
+    elif equals and takes_overrides:
+        cure = f"an override has no dashes: {name}={value}"
+    elif equals or "=" in word:
+        cure = "this command takes no key=value"
+    else:
+        cure = f"options: {', '.join(known)}" if known else "it takes no options"
+    return f"unrecognized arguments: {' '.join(rest)}; {cure}; see `{parser.prog} --help`"
 
 
 def _parser() -> Parser:
@@ -134,7 +179,7 @@ def _judging_commands(parsers: Any) -> None:
     make.add_argument("images", type=Path, help="folder of class folders")
     make.add_argument("masks", type=Path, help="folder that mirrors it, a PNG for each photograph")
     make.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
-    make.add_argument("--size", type=int, default=224, help="side of the pictures in pixels (default: %(default)s)")
+    make.add_argument("--size", type=_count, default=224, help="side of the pictures in pixels (default: %(default)s)")
     make.add_argument("--seed", type=int, default=0, help="decides which backgrounds meet (default: %(default)s)")
 
 
@@ -142,7 +187,7 @@ def _photograph_commands(parsers: Any) -> None:
     preview = _command(parsers, "preview", "write a picture of augmented views", commands.preview)
     _file_arguments(preview)
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default: %(default)s)")
-    preview.add_argument("--images", type=int, default=6, help="rows of the picture (default: %(default)s)")
+    preview.add_argument("--images", type=_count, default=6, help="rows of the picture (default: %(default)s)")
 
     masks = parsers.add_parser("masks", help="make foreground masks, learn them, score them, look at them")
     _mask_commands(masks.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser))
@@ -211,7 +256,7 @@ def _command(parsers: Any, name: str, text: str, run: Callable[..., commands.Res
 
         print(getattr(show, f"show_{run.__name__}")(result))
 
-    parser.set_defaults(run=run, show=shown)
+    parser.set_defaults(run=run, show=shown, parser=parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
     return parser
 

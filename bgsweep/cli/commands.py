@@ -29,12 +29,12 @@ def sweep(options: argparse.Namespace) -> Result:
     words = [] if options.file is None else [str(options.file)]
     if options.resume is not None:
         if any("=" not in word for word in words):
-            raise UserError(f"{words[0]}: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
+            raise UserError(f"sweep: both {words[0]} and --resume {options.resume} are named; leave one of them out")
         from bgsweep.sweep.driver import resume
 
         return resume(options.resume, _store(options), [*words, *options.overrides])
     if not words:
-        raise UserError("sweep: name either a file or, with --resume, a sweep; see `bgsweep sweep --help`")
+        raise UserError("sweep: nothing is named; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)
@@ -113,7 +113,10 @@ def evaluate(options: argparse.Namespace) -> Result:
             options.model, "quick" if options.suite is None else options.suite, options.data, _folder(options)
         )
     if options.file is None:
-        raise UserError("evaluate: name a --suite, or the YAML file of the checkpoint's experiment")
+        raise UserError(
+            "evaluate: nothing says what to measure; name a --suite (such as quick), or the YAML file of the "
+            "checkpoint's experiment"
+        )
     from bgsweep.config import load
 
     file = load(options.file, options.overrides)

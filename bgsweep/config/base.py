@@ -38,4 +38,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """What a mistyped name may have been meant to be, or all that there is."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+    return (f"did you mean `{near[0]}`? " if near else "") + f"known: {', '.join(known)}"

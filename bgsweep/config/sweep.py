@@ -16,11 +16,12 @@ from bgsweep.config.evaluate import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import METHODS
+from bgsweep.config.refusals import choose, words
 from bgsweep.config.search import Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.suite import SuiteFile
 from bgsweep.config.yaml_file import parse_yaml, read_yaml
-from bgsweep.errors import UserError, without_password
+from bgsweep.errors import UserError
 
 _DRAWS = 300
 
@@ -183,7 +184,7 @@ class SweepFile(Section):
 
     def _try(self, place: str, values: dict[str, Any]) -> None:
         if reason := self.refusal(values):
-            raise ValueError(f"{place}: {reason}")
+            raise ValueError(f"{place}: {reason.removeprefix(place.removeprefix('space.') + ': ')}")
 
     def refusal(self, values: dict[str, Any]) -> str:
         """Why a trial cannot have these values; an empty text where it can."""
@@ -317,7 +318,7 @@ def _known_key(key: str) -> None:
     for depth, part in enumerate(key.split(".")):
         fields = _fields(model)
         if part not in fields:
-            raise ValueError(f"space.{key}: {_unknown('.'.join(key.split('.')[: depth + 1]), part, fields)}")
+            raise ValueError(_unknown("space." + ".".join(key.split(".")[: depth + 1]), part, fields))
         model = fields[part]
     if _fields(model):
         raise ValueError(
@@ -354,7 +355,7 @@ def _unknown(path: str, name: str, known: Iterable[str]) -> str:
 
 def _reason(error: ValidationError, root: Any = None) -> str:
     """The first problem, as one line: full path of the key, what is wrong, what would be right."""
-    problem = error.errors()[0]
+    problem = choose(error.errors())
     model = root or (SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment)
     path: list[str] = []
     known: dict[str, Any] = {}
@@ -365,7 +366,8 @@ def _reason(error: ValidationError, root: Any = None) -> str:
             model = get_args(model)[1]
             continue
         if isinstance(part, int):
-            path.append(str(part))
+            if problem["type"] not in ("missing", "too_long"):  # else the list is meant, not what it lacks
+                path.append(str(part))
             continue
         fields = _fields(model)
         if part not in fields and not (unknown and depth == len(problem["loc"])):
@@ -377,7 +379,31 @@ def _reason(error: ValidationError, root: Any = None) -> str:
         place = re.sub(r"\.0(?=\.|$)", "", place.replace("space.parameters.", "space."))
     if unknown:
         return _unknown(place, path[-1], known)
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem.get("input")
-    shown = f" (given: {without_password(repr(given))})" if isinstance(given, str | int | float | bool) else ""
-    return f"{place}: {message}{shown}" if place else message
+    message = words(problem, _default(root or SweepFile, path), list(_fields(model)))
+    if problem["type"] == "value_error":
+        key = message.partition(":")[0].partition(".")[0]
+        if key in _fields(model):  # a section speaks of its own keys
+            return f"{place}.{message}" if place else message
+    return f"{place}: {message}" if place else message
+
+
+def _default(model: Any, path: Sequence[str]) -> str:
+    """A key's default as it is written in the file, for an example; empty where it has none."""
+    for place, part in enumerate(path):
+        if part == "experiment" and model is not SweepFile:
+            return ""
+        field = next((field for name, field in _model_fields(model) if part == (field.alias or name)), None)
+        if field is None:
+            return ""
+        if place == len(path) - 1:
+            value = field.default
+            plain = isinstance(value, str | int | float | tuple) and not isinstance(value, bool)
+            return str(list(value) if isinstance(value, tuple) else value) if plain and value != () else ""
+        model = field.annotation
+    return ""
+
+
+def _model_fields(annotation: Any) -> list[tuple[str, Any]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return list(annotation.model_fields.items())
+    return [pair for part in get_args(annotation) for pair in _model_fields(part)]

@@ -1,5 +1,6 @@
 """YAML as bgsweep reads it: numbers such as 1e-3 are numbers, and a key given twice is an error."""
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         return _parse(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.y*ml")], n=1)
+        meant = f"did you mean {path.with_name(near[0])}?" if near else "name a YAML file"
+        raise UserError(f"{path}: {error.strerror}; {meant}") from error
+    except IsADirectoryError as error:
+        inside = ", ".join(sorted(one.name for one in path.glob("*.y*ml"))[:5])
+        raise UserError(f"{path}: a folder; name a YAML file{f' in it, such as {inside}' if inside else ''}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except _DuplicateKeyError as error:

@@ -68,8 +68,13 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
     present = masks.files()
     photographs = images_among(images.place, images.files())
     paired = [name for name in photographs if mask_name(name) in present]
+    if not photographs:
+        raise UserError(f"{images.place}: no such folder, or no images in it")
     if not paired:
-        raise UserError(f"{masks.place}: has no mask for any of the {len(photographs)} images of {images.place}")
+        raise UserError(
+            f"{masks.place}: has no mask for any of the {len(photographs)} images of {images.place}; name the folder "
+            "that mirrors it"
+        )
     looked_at = [paired[i] for i in np.linspace(0, len(paired) - 1, min(len(paired), _LOOKED_AT)).astype(int)]
     verdicts = {name: judge(read_mask(masks, mask_name(name))) for name in looked_at}
     shown = sorted(looked_at, key=lambda name: (-verdicts[name].strangeness, name))[:count]

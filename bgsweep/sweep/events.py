@@ -253,7 +253,13 @@ def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:
     if manifest is None:
         known = [path.name for path, _ in sweeps(store)]
         near = difflib.get_close_matches(name, known, n=1)
-        told = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known[:5])}" if known else "it has none"
+        told = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"there are: {', '.join(known[:5])}"
+            if known
+            else ("it has none; name the sweep's store by --store")
+        )
         raise UserError(f"{store}: no sweep {name}; {told}")
     return folder, manifest
 

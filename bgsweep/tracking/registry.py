@@ -77,7 +77,7 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
     """
     database = sqlite_file(address)
     if database and not database.exists():
-        return {"models": []}
+        return {"models": [] if name is None else _unknown(name, [])}
     with mlflow_client(address) as client:
         known = pages(client.search_registered_models)
         if name is not None:

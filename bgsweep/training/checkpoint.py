@@ -35,7 +35,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        raise UserError(f"{path}: no such checkpoint; name its file, or the folder that holds it") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint that can be read safely; it is damaged or holds code") from error
     if not isinstance(state, dict) or "experiment" not in state:

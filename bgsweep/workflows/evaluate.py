@@ -65,7 +65,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
         UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
     """
     if len(models) < 2:
-        raise UserError("compare: name at least two models")
+        raise UserError("compare: one model is named; name two or more")
     names, file = names_of(suite), None if data is None else load_suite(data)
     # Each model's own photographs would be no common ground: those of the first are taken.
     loaded, file = prepare(models[0], file, store)

@@ -47,7 +47,7 @@ def test_help_brings_in_nothing_that_takes_time() -> None:
     ("arguments", "told"),
     [
         (["sweep", "nothing.yaml"], "nothing.yaml: No such file"),
-        (["sweeep", TINY], "invalid choice: 'sweeep'"),
+        (["sweeep", TINY], "'sweeep': no such command; did you mean `sweep`?"),
         (["pretrain", TINY, "background.remvoe=0.5"], "did you mean `remove`"),
         (["pretrain", TINY, "background.remove=1.5"], "less than or equal to 1"),
         (["pretrain", TINY, "data.images=nowhere", "data.masks=nowhere"], "data.images: no folder nowhere"),

@@ -19,6 +19,7 @@ from bgsweep.sweep.trial import dump
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
+RANGE = "space.background.remove={uniform: [0, 0.8]}"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
 
 
@@ -92,7 +93,7 @@ def test_a_new_sweep_begins_beside_an_unreadable_one(
     spoil(tmp_path, kind)
     begun: list[Path] = []
     monkeypatch.setattr("bgsweep.sweep.driver._conduct", lambda file, folder, *_: begun.append(folder))
-    sweep(load(TINY), tmp_path, "mine")
+    sweep(load(TINY, [RANGE]), tmp_path, "mine")
     assert begun == [tmp_path / "sweeps" / "mine"]
 
 
@@ -149,7 +150,7 @@ def test_the_time_in_a_name_is_that_of_all_machines() -> None:
 @pytest.mark.parametrize("name", ["a/b", "../../x", "..", "", ".hidden", "a b", "-x", "/tmp/x"])
 def test_a_name_that_no_folder_of_the_store_can_have_is_refused(name: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    done = bgsweep("sweep", TINY, f"--name={name}", "--store", store, folder=tmp_path)
+    done = bgsweep("sweep", TINY, RANGE, f"--name={name}", "--store", store, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {name!r}: not a name for a sweep; use letters, digits")
     assert not store.exists()
@@ -169,6 +170,6 @@ def test_the_name_of_another_sweep_is_refused(more: dict[str, Any], cure: str, t
     folder = make(tmp_path, "mine", **more)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match=f"--name mine: .* is there already; .*{cure}"):
-        sweep(load(TINY), tmp_path, "mine")
+        sweep(load(TINY, [RANGE]), tmp_path, "mine")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert [path for path, _ in sweeps(tmp_path)] == [folder]
