@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bgsweep.config.section import NAME_PATTERN
+from bgsweep.config.base import NAME_PATTERN
 from bgsweep.errors import without_password
 
 _LONGEST = 80  # characters of a value that is shown

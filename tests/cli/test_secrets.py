@@ -1,9 +1,6 @@
 """A secret is planted in every channel that takes one, and looked for in all that commands print, log and record."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,7 @@ import pytest
 from tests.command import bgsweep
 from tests.servers import mlflow_server
 
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = Path(__file__).parents[1] / "tiny.yaml"
 SECRET = "PLANTED-7f3a"
 RANGE = "space.background.remove={uniform: [0, 0.8]}"
 WEB = f"http://me:{SECRET}@127.0.0.1:9"
@@ -119,35 +116,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 @pytest.mark.slow
-def test_what_trains_evaluates_and_searches_records_no_secret(server: tuple[str, Path], tmp_path: Path) -> None:
-    """In fresh processes, as Ray's logs are looked through too."""
+def test_what_trains_evaluates_and_searches_records_no_secret(
+    server: tuple[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     address, told = server
     logs = Path(tempfile.mkdtemp(prefix="secrets-"))  # Ray's sockets need a short path
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": address,
-        "MLFLOW_TRACKING_TOKEN": "",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "RAY_TMPDIR": str(logs),
-    }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("RAY_TMPDIR", str(logs))
 
     def run(*arguments: object) -> str:
-        command = [sys.executable, "-m", "bgsweep.cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+        done = bgsweep(*arguments, folder=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert SECRET not in done.stdout + done.stderr
+        raw = capfd.readouterr()
+        assert SECRET not in done.stdout + done.stderr + raw.out + raw.err + caplog.text
         return done.stdout
 
     short = ["training.epochs=1", "register.name=secrets"]
+    run("pretrain", TINY, *short)
     trained = json.loads(run("pretrain", TINY, *short, "--json").splitlines()[-1])
     assert trained["tracking_uri"].startswith("http://127.0.0.1:")
-    run("pretrain", TINY, *short)
     run("evaluate", trained["checkpoint"], "--suite", "knn")
-    run("evaluate", trained["checkpoint"], "--suite", "knn", "--json")
     run("sweep", TINY, RANGE, *short, "search.trials=2", "--name", "secrets")
     run("status", "secrets")
     run("report", "secrets", "--out", "page.html")
-    run("models")
     run("models", "secrets", "--json")
     run("promote", "secrets", "1")
     run("evaluate", "models:/secrets@champion", "--suite", "knn", "--json")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.command import bgsweep
 
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = Path(__file__).parents[1] / "tiny.yaml"
 METHODS = "moco_v2, byol, swav, supervised"
 DISTRIBUTION = "a searched key needs a distribution, such as {uniform: [0, 0.5]}"
 
