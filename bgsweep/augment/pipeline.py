@@ -12,7 +12,8 @@ import numpy as np
 from bgsweep.augment.background import Donor, area_verdict, resolve_mask
 from bgsweep.augment.color import Photometric, Photometry, render
 from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop, Negative, draw_window
-from bgsweep.config.experiment import Background, PerView, Views
+from bgsweep.config.experiment import Background, Views
+from bgsweep.config.schedule import PerView, at_epoch, highest
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2
@@ -58,17 +59,25 @@ class ViewPipeline:
     A view is cropped (with its background augmentation), flipped, and then treated photometrically, in the order that
     MoCo-v2, BYOL and SwAV share: colour jitter, grey, blur, solarise. With `views.photometric: device` that last part
     is drawn but left to whoever has the batch (`batched.render`). A view is a function of its key, the picture and the
-    donor alone: it does not depend on the process that makes it or on what was made before.
+    donor alone: it does not depend on the process that makes it or on what was made before. Probabilities that are
+    scheduled over training are those of the epoch that `set_epoch` names, at first of epoch 0.
+
+    Args:
+        views: how views are made.
+        background: the background augmentations.
+        epochs: how many a run has, for schedules.
     """
 
-    def __init__(self, views: Views, background: Background):
+    def __init__(self, views: Views, background: Background, epochs: int = 1):
+        self.background, self.epochs, self._epoch = background, epochs, 0
         self.sizes = [views.size] * LARGE_VIEWS + [views.small_size] * views.small_crops
         self.n_views = len(self.sizes)
         self._crops = [_crop(views, background, view) for view in range(self.n_views)]
-        self.swap_share, self._negative_kind = background.swap, background.swap_negative
+        self._negative_kind = background.swap_negative
         self.swaps_keys = background.swap_form == "full"
-        self.donor_views = [view for view in range(self.n_views) if self._crops[view].random]
-        self.gives_rect = background.donor == "tiled" and not background.swap
+        self._set_probabilities()
+        # BG_Swaps shows other images whole.
+        self.gives_rect = background.donor == "tiled" and not highest(background.swap)
         self.on_device = views.photometric == "device"
         # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
         # `set_random_seed` builds two for each transform. None of them draws from NumPy's.
@@ -78,6 +87,21 @@ class ViewPipeline:
         transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
         for transform in transforms:
             transform.set_random_state(np.random.default_rng(0), self._uniform)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the views of another epoch, counted from 0."""
+        if self.background.scheduled and epoch != self._epoch:
+            self._epoch = epoch
+            self._set_probabilities()
+
+    def _set_probabilities(self) -> None:
+        background, now = self.background, (self._epoch, self.epochs)
+        remove, replace = at_epoch(background.remove, *now), at_epoch(background.random, *now)
+        for view, crop in enumerate(self._crops):
+            if view < LARGE_VIEWS or background.apply_to == "all":
+                crop.remove, crop.random = _for_view(remove, view), _for_view(replace, view)
+        self.swap_share = highest(at_epoch(background.swap, *now))
+        self.donor_views = [view for view, crop in enumerate(self._crops) if crop.random]
 
     def asks_donor(self, address_key: int, view: int) -> bool:
         """Whether BG_Random is drawn for a view, so that `make` calls for a donor unless the mask speaks against it."""
@@ -140,7 +164,12 @@ class ViewPipeline:
         pairs = zip(self._crops, self._photometric, strict=True)
         # Of copies: `Compose` gives its transforms generators of its own.
         copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
-        return {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
+        found: dict[str, Any] = {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
+        if self.background.scheduled:
+            # The views' probabilities are those of the first epoch.
+            found["schedules"] = self.background.model_dump(mode="json", include={"remove", "random", "swap"})
+            found["epochs"] = self.epochs
+        return found
 
     def _cropped(
         self,
@@ -181,17 +210,18 @@ def _for_view(value: PerView, view: int) -> float:
 def _crop(views: Views, background: Background, view: int) -> BackgroundResizedCrop:
     small = view >= LARGE_VIEWS
     size = views.small_size if small else views.size
-    augmented = not small or background.apply_to == "all"
     return BackgroundResizedCrop(
         size=(size, size),
         scale=views.small_scale if small else views.scale,
         ratio=views.ratio,
-        remove=_for_view(background.remove, view) if augmented else 0.0,
-        random=_for_view(background.random, view) if augmented else 0.0,
         fill=background.fill,
         donor=background.donor,
         min_area=background.min_area,
         max_area=background.max_area,
+        foreground_scale=background.foreground_scale,
+        foreground_position=background.foreground_position,
+        blend=background.blend,
+        mask_blur=background.mask_blur,
         interpolation=views.interpolation,
         mask_key="foreground",
     )

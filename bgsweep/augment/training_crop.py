@@ -18,11 +18,13 @@ from bgsweep.augment.background import (
     replacement,
     resolve_mask,
 )
+from bgsweep.augment.placement import Placement, draw_placement, mix, place
 from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
 from bgsweep.images.compositing import Image, Mask, Rect, background_plate, binarize, paste
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area"]
+Blend = Literal["hard", "soft"]
 NegativeKind = Literal["silhouette", "foreground"]
 Side = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -67,6 +69,11 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         donor: what BG_Random shows of the other image (`RandomBackground`).
         min_area: smallest share of the crop, 0 to 1.
         max_area: largest share of the crop, 0 to 1.
+        foreground_scale: most that the foreground's sides are multiplied by, or divided, before a new background
+            (`placement.draw_placement`); 1 leaves it as it is.
+        foreground_position: 0 leaves the foreground where it is; n: order of the Bates distribution of its place.
+        blend: `hard` (a pixel is foreground where the mask is above 127) or `soft` (mixed by the mask's grey levels).
+        mask_blur: sigma of a Gaussian over the mask, in pixels of the view, which mixes both along the edge.
         interpolation: `linear`, which does not antialias, or `area`, which does when it shrinks, and takes longer.
         mask_key: the input that holds the foreground mask, height x width, or a function that gives it and is called
             only where a background augmentation was drawn. The target `mask`, if there is one, is cropped too.
@@ -84,6 +91,10 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         random: Share
         fill: FillMode
         donor: DonorMode
+        foreground_scale: Annotated[float, Field(ge=1)]
+        foreground_position: Annotated[int, Field(ge=0)]
+        blend: Blend
+        mask_blur: Annotated[float, Field(ge=0)]
         interpolation: Interpolation
         metadata_key: str
 
@@ -98,6 +109,10 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         donor: DonorMode = "tiled",
         min_area: float = 0.01,
         max_area: float = 0.95,
+        foreground_scale: float = 1.0,
+        foreground_position: int = 0,
+        blend: Blend = "hard",
+        mask_blur: float = 0.0,
         interpolation: Interpolation = "linear",
         mask_key: str = "mask",
         metadata_key: str = "donor",
@@ -107,6 +122,8 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
         self.remove, self.random, self.fill, self.donor = remove, random, fill, donor
         self.min_area, self.max_area = min_area, max_area
+        self.foreground_scale, self.foreground_position = foreground_scale, foreground_position
+        self.blend, self.mask_blur = blend, mask_blur
         self.mask_key, self.metadata_key = mask_key, metadata_key
 
     @property
@@ -130,7 +147,12 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         if drawn != "none":
             verdict = area_verdict(window.of(resolve_mask(data[self.mask_key])), self.min_area, self.max_area)
             applied = verdict or drawn
-        return {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
+        found = {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
+        if applied in ("removed", "replaced") and (self.foreground_scale > 1 or self.foreground_position):
+            # A generator of its own, so that flip and colours are the same with and without it.
+            placing = random.Random(int(fill_draw * 2**53))
+            found["placement"] = draw_placement(self.foreground_scale, self.foreground_position, placing)
+        return found
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         names = {"foreground": self.mask_key, "donors": self.metadata_key, "negative": "negative"}
@@ -147,6 +169,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         donor_draw: DonorDraw,
         foreground: LazyMask,
         negative: Negative | None,
+        placement: Placement | None = None,
         **params: Any,
     ) -> Image:
         rect = Rect(*window)
@@ -161,14 +184,39 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
                 backdrop = rect.of(background_plate(img, resolve_mask(foreground)))
             view = self._in_front(negative, backdrop)
         elif negative is not None:  # m * r + (1 - m) * q; of what BG_RM or BG_Random made of q, no more than 1 - m
-            filling = self._filling(negative, view)
-            view = paste(filling, rect.of(resolve_mask(foreground)), view if backdrop is None else backdrop)
+            mask = rect.of(resolve_mask(foreground))
+            if placement is not None:
+                mask = place(view, mask, placement)[1]
+            view = self._composed(self._filling(negative, view), mask, (view if backdrop is None else backdrop).copy())
         elif backdrop is not None:
-            view = cast(Image, cv2.copyTo(view, binarize(rect.of(resolve_mask(foreground))), backdrop))
+            mask = rect.of(resolve_mask(foreground))
+            if placement is not None:
+                view, mask = place(view, mask, placement)
+            view = self._composed(view, mask, backdrop)
         return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
 
-    def apply_to_mask(self, mask: Mask, *args: Any, window: tuple[int, int, int, int], **params: Any) -> Mask:
-        return cast(Mask, cv2.resize(Rect(*window).of(mask), self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+    def apply_to_mask(
+        self,
+        mask: Mask,
+        *args: Any,
+        window: tuple[int, int, int, int],
+        placement: Placement | None = None,
+        **params: Any,
+    ) -> Mask:
+        part: Mask = Rect(*window).of(mask)
+        if placement is not None:
+            part = binarize(place(part, part, placement)[1])
+        return cast(Mask, cv2.resize(part, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+
+    def _composed(self, view: Image, mask: Mask, backdrop: Image) -> Image:
+        """The foreground before the backdrop, which may be written to; mixed along its edge where that is asked."""
+        alpha = mask if self.blend == "soft" else binarize(mask)
+        if self.mask_blur:
+            sigma = self.mask_blur * min(mask.shape) / min(self.size)
+            alpha = cast(Mask, cv2.GaussianBlur(alpha, (0, 0), sigma))
+        elif self.blend == "hard":
+            return cast(Image, cv2.copyTo(view, alpha, backdrop))
+        return mix(view, alpha, backdrop)
 
     def _filling(self, negative: Negative, view: Image) -> Image:
         """A random crop of another image, of the view's shape and size."""

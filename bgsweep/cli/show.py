@@ -208,8 +208,11 @@ def show_backgrounds_make(result: dict[str, Any]) -> str:
 
 
 def show_preview(result: dict[str, Any]) -> str:
-    shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result["shares"].items())
-    lines = [f"wrote {result['picture']} ({result['images']} images)", f"views: {shares}"]
+    lines = [f"wrote {result['picture']} ({result['images']} images)"]
+    for key, words in (("shares", "views"), ("last_shares", "views of the last epoch")):
+        if key in result:
+            shares = ", ".join(f"{name} {_percent(value)} %" for name, value in result[key].items())
+            lines.append(f"{words}: {shares}")
     if found := result["foreground"]:
         words = ", ".join(f"{name.replace('_', ' ')} {_percent(value)} %" for name, value in found.items())
         lines.append(f"foreground of a view: {words}")

@@ -8,9 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.methods import MethodConfig, MoCoV2Config, SwAVConfig
+from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, as_schedule, highest
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
-PerView = Probability | tuple[Probability, Probability]
 Range = tuple[Positive, Positive]
 
 
@@ -143,12 +143,13 @@ class Views(Section):
 class Background(Section):
     """Background augmentations (arXiv 2103.12719), each with its probability for a view, or for a pair of views.
 
-    BG_RM and BG_Random are drawn independently; where both fire, the background is removed.
+    BG_RM and BG_Random are drawn independently; where both fire, the background is removed. Each probability may be a
+    schedule over training: `{from: 0.4, to: 0, course: cosine}`.
     """
 
-    remove: PerView = Field(0.0, description="BG_RM: the background is filled")
-    random: PerView = Field(0.0, description="BG_Random: the background is another image's")
-    swap: Probability = Field(
+    remove: ScheduledPerView = Field(0.0, description="BG_RM: the background is filled")
+    random: ScheduledPerView = Field(0.0, description="BG_Random: the background is another image's")
+    swap: ScheduledPerView = Field(
         0.0,
         description="BG_Swaps: share of images whose key (second view) gets another image's background, while their "
         "query gets a negative on its own",
@@ -170,16 +171,42 @@ class Background(Section):
     min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
     max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
     apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
+    foreground_scale: Annotated[float, Field(ge=1)] = Field(
+        1.0,
+        description="before a new background the foreground's sides are multiplied by up to this, or divided, drawn "
+        "log-uniformly; 1 leaves it as it is",
+    )
+    foreground_position: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="0: the foreground stays where it is; n: its place in the view is the mean of n uniform draws "
+        "(Bates): 1 is uniform, more are nearer the middle",
+    )
+    blend: Literal["hard", "soft"] = Field(
+        "hard", description="hard: each pixel is foreground or background; soft: mixed by the mask's grey levels"
+    )
+    mask_blur: NonNegative = Field(
+        0.0, description="sigma, in pixels of the view, of a Gaussian over the mask: mixes both along the edge"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ordered("min_area, max_area", (self.min_area, self.max_area))
+        ends = (self.swap.start, self.swap.end) if isinstance(self.swap, Schedule) else (self.swap,)
+        if any(isinstance(end, tuple) for end in ends):
+            raise ValueError("swap: BG_Swaps is drawn once for an image, so that it takes one probability, not a pair")
         return self
 
     @property
     def active(self) -> bool:
         """Whether any view can get a background augmentation, so that masks are needed."""
-        return any(max(p) > 0 if isinstance(p, tuple) else p > 0 for p in (self.remove, self.random, self.swap))
+        return any(highest(p) > 0 for p in (self.remove, self.random, self.swap))
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether any probability changes over training."""
+        return any(isinstance(p, Schedule) for p in (self.remove, self.random, self.swap))
 
 
 class Encoder(Section):
@@ -283,7 +310,7 @@ class Experiment(Section):
                 raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
             if self.training.sync_bn:
                 raise ValueError("training.sync_bn: moco_v2 hides a key's company from its query; use method.split_bn")
-        if self.background.swap and not method.takes_negatives:
+        if highest(self.background.swap) and not method.takes_negatives:
             raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
         if method.name != "swav" and self.views.small_crops:
             raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}")
@@ -299,8 +326,8 @@ class Experiment(Section):
 
     def without_background(self) -> dict[str, float]:
         """Dotted keys and values that switch off the background augmentations that are on."""
-        keys = ("background.remove", "background.random", "background.swap")
-        return {key: 0.0 for key in keys if self.value(key)}
+        names = ("remove", "random", "swap")
+        return {f"background.{name}": 0.0 for name in names if highest(getattr(self.background, name))}
 
     def has(self, key: str) -> bool:
         """Whether there is a value under a dotted key: methods differ in theirs."""
@@ -309,9 +336,9 @@ class Experiment(Section):
 
     def value(self, key: str) -> Any:
         """The value under a dotted key."""
-        found: Any = self
+        found: Any = self.model_dump()
         for part in key.split("."):
-            found = getattr(found, part)
+            found = (found if isinstance(found, dict) else as_schedule(found))[part]
         return found
 
     def with_values(self, values: dict[str, Any]) -> "Experiment":
@@ -326,6 +353,8 @@ class Experiment(Section):
             *path, leaf = key.split(".")
             branch = tree
             for part in path:
+                if key.startswith("background.") and not isinstance(branch[part], dict):
+                    branch[part] = as_schedule(branch[part])  # `background.random.from` beside `random: 0.2`
                 branch = branch[part]
             branch[leaf] = value
         return Experiment.model_validate(tree)

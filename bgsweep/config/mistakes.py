@@ -23,6 +23,8 @@ class _Rule(NamedTuple):
 
 
 def _positive(value: Any) -> bool:
+    if isinstance(value, dict):  # a schedule
+        return _positive(value["from"]) or _positive(value["to"])
     return bool((max(value) if isinstance(value, tuple | list) else value) > 0)
 
 
@@ -30,7 +32,15 @@ _AUGMENTED = ("background.remove", "background.random", "background.swap")
 
 _EXPERIMENT = (
     _Rule("background.fill", ("background.remove",), _positive, "background.remove is 0"),
-    _Rule("background.donor", ("background.random",), _positive, "background.random is 0"),
+    _Rule("background.donor", ("background.random", "background.swap"), _positive, "background.random is 0"),
+    *(
+        _Rule(f"background.{name}", ("background.swap",), _positive, "background.swap is 0")
+        for name in ("swap_form", "swap_negative")
+    ),
+    *(
+        _Rule(f"background.{name}", _AUGMENTED, _positive, "there is no background augmentation")
+        for name in ("foreground_scale", "foreground_position", "blend", "mask_blur")
+    ),
     _Rule("background.min_area", _AUGMENTED, _positive, "there is no background augmentation"),
     _Rule("background.max_area", _AUGMENTED, _positive, "there is no background augmentation"),
     _Rule("background.apply_to", ("views.small_crops",), _positive, "views.small_crops is 0"),
@@ -97,8 +107,9 @@ def _possible(file: SweepFile, key: str) -> Iterator[Any]:
         return
     if file.experiment.has(key):
         yield file.experiment.value(key)
-    for distribution in file.space.parameters.get(key, ()):
-        yield from distribution.extremes()
+    for name in (key, f"{key}.from", f"{key}.to"):
+        for distribution in file.space.parameters.get(name, ()):
+            yield from distribution.extremes()
 
 
 def _contradictions(file: SweepFile) -> Iterator[str]:

@@ -57,6 +57,9 @@ class SweepFile(Section):
             for distribution in distributions:
                 self._check_whole(key, distribution)
                 self._check_method(key, distribution)
+        for key in self.space.parameters:
+            if (whole := key.rpartition(".")[0]) in self.space.parameters:
+                raise ValueError(f"space.{key}: {whole} is searched as a whole; leave one of the two out")
         for key in sorted(self.space.parameters, key=lambda key: not self.space.depends(key)):
             self._check_key(key)
         for index, point in enumerate(self.space.points):
@@ -320,10 +323,17 @@ def _known_key(key: str) -> None:
         if part not in fields:
             raise ValueError(_unknown("space." + ".".join(key.split(".")[: depth + 1]), part, fields))
         model = fields[part]
-    if _fields(model):
+    if _fields(model) and not _takes_values(model):
         raise ValueError(
             f"space.{key}: a section, not a single value; name one of its keys: {', '.join(_fields(model))}"
         )
+
+
+def _takes_values(annotation: Any) -> bool:
+    """Whether a key with sections among its types takes plain values too, as a probability with a schedule does."""
+    if get_args(annotation):
+        return any(map(_takes_values, get_args(annotation)))
+    return annotation is float
 
 
 def _is_whole(key: str) -> bool:

@@ -67,6 +67,7 @@ class Rows:
 
     def of(self, positions: range, pictures: Sequence[Image]) -> list[Row]:
         """One row for each position; views are also written to their places in `pictures`, one array for each view."""
+        self.pipeline.set_epoch(self.epoch)
         rows = {}
         for number, block in groupby(positions, lambda position: position // DONOR_BLOCK):
             self._samples.clear()

@@ -45,7 +45,8 @@ def first_images(file: SweepFile, splits: Splits, images: int) -> list[Sample]:
 
 def finished_views(file: SweepFile, background: dict[str, float] | None = None) -> ViewPipeline:
     views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
-    return ViewPipeline(views, file.experiment.background.model_copy(update=background or {}))
+    section = file.experiment.background.model_copy(update=background or {})
+    return ViewPipeline(views, section, file.experiment.training.epochs)
 
 
 def _enlarged(picture: Image) -> Any:

@@ -16,9 +16,10 @@ def log_inputs(tracker: Tracker, run: str, file: SweepFile) -> None:
     """Data and mask digests, the augmentation policy as Albumentations writes it, and a picture of the first views."""
     experiment = file.experiment
     splits = open_splits(experiment.data)
+    pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
     for context, source in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         tracker.log_dataset(run, context, source.name, source.digests(), len(source))
-    tracker.log_json(run, ViewPipeline(experiment.views, experiment.background).policy(), "augmentation.json")
+    tracker.log_json(run, pipeline.policy(), "augmentation.json")
     tracker.log_image(run, views_picture(file, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
 
 

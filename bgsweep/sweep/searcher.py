@@ -162,9 +162,10 @@ class Proposals(Searcher):
 
 def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
     """Names and values of the trials that come before any proposal: the baseline, then the file's own points."""
-    named: list[tuple[str | None, dict[str, Any]]] = (
-        [("baseline", file.complete({}) | file.experiment.without_background())] if file.search.baseline else []
-    )
+    off = file.experiment.without_background()
+    # What is off as a whole has no schedule any more.
+    rest = {key: value for key, value in file.complete({}).items() if key.rpartition(".")[0] not in off}
+    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if file.search.baseline else []
     return named + [(f"point {index}", file.complete(point)) for index, point in enumerate(file.space.points, start=1)]
 
 

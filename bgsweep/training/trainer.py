@@ -61,7 +61,7 @@ class Pretraining:
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
         self.batches = Batches(
             source,
-            ViewPipeline(experiment.views, experiment.background),
+            ViewPipeline(experiment.views, experiment.background, experiment.training.epochs),
             batch_size=experiment.training.batch_size,
             seed=experiment.seed,
             rank=rank,

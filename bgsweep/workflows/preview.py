@@ -31,9 +31,12 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
     Below the views is a histogram of how much of a view is foreground, where there are masks.
 
     Returns:
-        ``picture``, ``images``, ``shares`` of views: `removed`, `replaced`, `kept` (foreground too small or large, of
-        which `kept_small` and `kept_large`), and ``foreground``: of all views, whatever was drawn for them, the shares
-        `too_small` and `too_large` for a background augmentation, and the `median` area (None without masks).
+        ``picture``, ``images``, ``shares`` of the first epoch's views: `removed`, `replaced`, `kept` (foreground too
+        small or large, of which
+        `kept_small` and `kept_large`), with BG_Swaps `swapped` (of images); where probabilities
+        are scheduled, ``last_shares``, those of the last epoch; ``foreground``: of all views, whatever was drawn for
+        them, the shares `too_small` and `too_large` for a background augmentation, and the `median` area (None without
+        masks).
 
     Raises:
         UserError: the picture cannot be written.
@@ -56,8 +59,10 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
         "too_large": float(np.mean(np.greater(areas, background.max_area))),
         "median": float(np.median(areas)),
     }
-    shares = _shares(file, splits)
-    return {"picture": str(out), "images": images, "shares": shares, "foreground": found if areas else None}
+    result = {"picture": str(out), "images": images, "shares": _shares(file, splits)}
+    if background.scheduled:
+        result["last_shares"] = _shares(file, splits, file.experiment.training.epochs - 1)
+    return result | {"foreground": found if areas else None}
 
 
 def _methods_picture(file: SweepFile, splits: Splits, images: int) -> Image:
@@ -104,11 +109,13 @@ def _areas(file: SweepFile, splits: Splits) -> list[float]:
     return found
 
 
-def _shares(file: SweepFile, splits: Splits) -> dict[str, float]:
+def _shares(file: SweepFile, splits: Splits, epoch: int = 0) -> dict[str, float]:
     size = min(32, len(splits.train))
-    batches = Batches(splits.train, finished_views(file), size, file.experiment.seed).epoch(0)
+    batches = Batches(splits.train, finished_views(file), size, file.experiment.seed).epoch(epoch)
     counts: Counter[str] = Counter()
     for batch in islice(batches, COUNTED_IMAGES // size):
         counts.update(batch.counts)
     found = {name: counts[name] / counts["views"] for name in ("removed", "replaced", "kept_small", "kept_large")}
-    return found | {"kept": found["kept_small"] + found["kept_large"]}
+    found["kept"] = found["kept_small"] + found["kept_large"]
+    images = counts["views"] / (LARGE_VIEWS + file.experiment.views.small_crops)
+    return found | ({"swapped": counts["swaps"] / images} if file.experiment.background.swap else {})

@@ -151,7 +151,11 @@ def test_masks_and_donors_are_asked_for_only_when_drawn(samples: list[Sample]) -
 
 
 def test_serialisation_keeps_every_argument() -> None:
-    values = ((20, 30), (0.3, 0.8), (0.9, 1.1), 0.4, 0.7, "noise", "plain", 0.02, 0.9, "area", "fg", "others", 0.5)
+    placing = (1.5, 3, "soft", 0.25)
+    values = (
+        *((20, 30), (0.3, 0.8), (0.9, 1.1), 0.4, 0.7, "noise", "plain", 0.02, 0.9),
+        *(*placing, "area", "fg", "others", 0.5),
+    )
     crop = BackgroundResizedCrop(*values)
     described = A.to_dict(crop)["transform"]
     assert A.from_dict(A.to_dict(crop)).to_dict()["transform"] == described

@@ -118,6 +118,13 @@ def test_preview_writes_a_picture(tmp_path: Path) -> None:
     assert result["foreground"]["median"] == pytest.approx(0.5, abs=0.25)
 
 
+def test_preview_shows_where_a_schedule_begins_and_ends(tmp_path: Path) -> None:
+    values = ["background.remove={from: 0, to: 0.4}", "background.swap=0.3"]
+    result = json.loads(bgsweep("preview", TINY, *values, "--json", "--images", 2, folder=tmp_path).stdout)
+    assert result["shares"]["removed"] == 0 and result["last_shares"]["removed"] == pytest.approx(0.35, abs=0.08)
+    assert result["shares"]["swapped"] == pytest.approx(0.27, abs=0.1)
+
+
 def test_preview_counts_the_views_whose_foreground_is_too_large(tmp_path: Path) -> None:
     bounds = ["background.min_area=0.3", "background.max_area=0.4", "background.remove=1.0"]
     result = json.loads(bgsweep("preview", TINY, *bounds, "--json", "--images", 2, folder=tmp_path).stdout)

@@ -117,3 +117,30 @@ def test_an_image_that_is_not_drawn_is_as_without_the_augmentation() -> None:
     rest[batch.swapped] = False
     assert torch.equal(batch.views[0], plain.views[0])
     assert torch.equal(batch.views[1][rest], plain.views[1][rest])
+
+
+def test_scheduled_probabilities_are_those_of_the_epoch_whoever_makes_the_batches() -> None:
+    background = Background.model_validate(
+        {
+            "remove": {"from": 0.0, "to": [0.0, 0.6]},
+            "random": {"from": 0.6, "to": 0.0},
+            "swap": {"from": 1.0, "to": 0.0, "course": "constant"},
+        }
+    )
+
+    def epochs(numbers: list[int], workers: int = 0) -> list[Batch]:
+        batches = Batches(Coloured(), ViewPipeline(VIEWS, background, epochs=4), 96, seed=3, workers=workers)
+        return [next(batches.epoch(number)) for number in numbers]
+
+    whole = epochs([0, 1, 2, 3])
+    values = zip([0, (0, 0.2), (0, 0.4), (0, 0.6)], [0.6, 0.4, 0.2, 0.0], strict=True)
+    for epoch, (remove, random) in enumerate(values):
+        batch, fixed = whole[epoch], Background(remove=remove, random=random, swap=1.0)
+        plain = next(Batches(Coloured(), ViewPipeline(VIEWS, fixed), 96, seed=3).epoch(epoch))
+        assert batch.counts == plain.counts
+        assert all(torch.equal(a, b) for a, b in zip(batch.views, plain.views, strict=True))
+        assert batch.swaps is not None and torch.equal(batch.swaps, plain.swaps)
+    # Another order, as a continued run has; other processes.
+    for again in (epochs([3, 0]), epochs([3, 0], workers=2)):
+        for batch, expected in zip(again, (whole[3], whole[0]), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch.views, expected.views, strict=True))

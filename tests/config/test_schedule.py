@@ -1,0 +1,92 @@
+from typing import Any
+
+import pytest
+
+from bgsweep.config import Background, Experiment, resolve
+from bgsweep.config.schedule import at_epoch, highest
+from bgsweep.errors import UserError
+from bgsweep.sweep.proposals import fixed_points
+
+
+def course(name: str, epochs: int = 5, first: Any = 0.4, last: Any = 0.0) -> list[Any]:
+    schedule = Background.model_validate({"random": {"from": first, "to": last, "course": name}}).random
+    return [at_epoch(schedule, epoch, epochs) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", [0.4, 0.4, 0.4, 0.4, 0.4]),
+        ("linear", [0.4, 0.3, 0.2, 0.1, 0.0]),
+        ("cosine", [0.4, 0.341421, 0.2, 0.058579, 0.0]),
+        ("reversed_linear", [0.0, 0.1, 0.2, 0.3, 0.4]),
+        ("reversed_cosine", [0.0, 0.058579, 0.2, 0.341421, 0.4]),
+    ],
+)
+def test_courses(name: str, expected: list[float]) -> None:
+    assert course(name) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_schedule_of_one_epoch_is_at_its_start_and_one_that_is_over_at_its_end() -> None:
+    assert course("linear", epochs=1) == [0.4]
+    schedule = Background.model_validate({"swap": {"from": 0.0, "to": 0.3}}).swap
+    assert at_epoch(schedule, 9, 4) == 0.3 and highest(schedule) == 0.3
+
+
+def test_ends_may_be_pairs_of_views() -> None:
+    assert course("linear", epochs=3, first=(0.2, 0.8)) == [(0.2, 0.8), (0.1, 0.4), (0.0, 0.0)]
+
+
+def resolved(space: dict[str, Any], *overrides: str) -> Any:
+    return resolve({"space": space, "experiment": {"training": {"epochs": 10}}}, overrides)
+
+
+def test_each_part_of_a_schedule_can_be_searched_beside_a_plain_value() -> None:
+    space = {
+        "background.random.from": {"uniform": [0.0, 0.5]},
+        "background.random.to": {"uniform": [0.0, 0.5]},
+        "background.random.course": {"choice": ["linear", "cosine", "reversed_linear"]},
+        "points": [{"background.random.from": 0.3, "background.random.course": "cosine"}],
+    }
+    file = resolved(space, "background.random=0.2")
+    (baseline, off), (_, point) = fixed_points(file)
+    assert baseline == "baseline" and not file.experiment.with_values(off).background.active
+    random = file.experiment.with_values(point).background.random
+    assert random.model_dump() == {"from": 0.3, "to": 0.2, "course": "cosine"}
+    # As a whole or in parts, in Python or as JSON: the same run.
+    again = Experiment.model_validate(file.experiment.with_values(point).model_dump(mode="json"))
+    assert again.digest == file.experiment.with_values(point).digest != file.experiment.digest
+    whole = file.experiment.with_values({"background.random": {"from": 0.3, "to": 0.2, "course": "cosine"}})
+    assert whole.digest == again.digest and again.value("background.random.from") == 0.3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("background.random={from: 1.4, to: 0}", "background.random.from: Input should be less than or equal to 1"),
+        ("background.random={from: 0.4}", "background.random.to: Field required"),
+        ("background.random={from: 0.4, to: 0, course: cubic}", "background.random.course: Input should be 'constant'"),
+        ("background.random={from: 0.4, to: 0, cuorse: cosine}", "unknown key; did you mean `course`?"),
+        ("background.random=1.4", "background.random: Input should be less than or equal to 1"),
+        ("background.swap=[0.1, 0.2]", "one probability, not a pair"),
+        ("background.foreground_scale=0.5", "background.foreground_scale: Input should be greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_is_one_line(override: str, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolved({}, override)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_key_is_searched_as_a_whole_or_in_parts() -> None:
+    both = {"background.random": {"uniform": [0, 0.5]}, "background.random.to": {"uniform": [0, 0.5]}}
+    with pytest.raises(UserError, match=r"space.background.random.to: background.random is searched as a whole"):
+        resolved(both)
+    with pytest.raises(UserError, match=r"space.background.random.end: .*unknown key"):
+        resolved({"background.random.end": {"uniform": [0, 0.5]}})
+    assert resolved({"background.random": {"uniform": [0, 0.5]}}).space.parameters
+
+
+def test_a_scheduled_swap_needs_a_method_with_negatives() -> None:
+    with pytest.raises(UserError, match=r"BG_Swaps adds negatives, and byol has none"):
+        resolved({}, "method.name=byol", "background.swap={from: 0, to: 0.2}")
