@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import cv2
 import numpy as np
 
-from bgsweep.augment.composite import Image, Mask, binarize
+from bgsweep.images.compositing import Image, Mask, binarize
 
 
 class Placement(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from bgsweep.config.section import Probability, Section
+from bgsweep.config.base import Probability, Section
 
 PerView = Probability | tuple[Probability, Probability]
 """One probability for all views, or a pair: the first view's, every other view's."""

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from bgsweep.augment.composite import binarize
-from bgsweep.augment.crop import BackgroundResizedCrop
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.augment.placement import Placement, draw_placement, mix, place
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.training_crop import BackgroundResizedCrop
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
+from bgsweep.images.compositing import binarize
 
 PLAIN = Views(size=64, jitter_p=0, gray=0, blur=0, flip=0)
 

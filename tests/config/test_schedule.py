@@ -5,7 +5,7 @@ import pytest
 from bgsweep.config import Background, Experiment, resolve
 from bgsweep.config.schedule import at_epoch, highest
 from bgsweep.errors import UserError
-from bgsweep.sweep.proposals import fixed_points
+from bgsweep.sweep.searcher import fixed_points
 
 
 def course(name: str, epochs: int = 5, first: Any = 0.4, last: Any = 0.0) -> list[Any]:
