@@ -14,10 +14,11 @@ study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=
 	$(BIN)/python -m studies.background_shortcut search_spaces/shortcut_study.yaml $(ARGS)
 
 docs: setup ## the API's pages, from the docstrings, into build/api
-	$(BIN)/python -m pdoc --docformat google -o build/api bgsweep
+	@# It imports bgsweep, and matplotlib, which runs fc-list where it has not yet cached the fonts.
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google -o build/api bgsweep
 
-test: lint ## lint, type check and all tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: lint ## lint, type check and all tests; ARGS=--random-order shuffles them
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
 	$(BIN)/pytest -m faults tests/faults

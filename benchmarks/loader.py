@@ -42,7 +42,7 @@ Timed = Callable[[int], float]
 
 def batches(data: Data, seed: int = 0, **options: Any) -> Batches:
     file = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"
-    experiment = load(file, ["background.remove=0.2", "background.random=0.2"]).experiment
+    experiment = load(file, ["data.images=sample", "background.remove=0.2", "background.random=0.2"]).experiment
     pipeline = ViewPipeline(experiment.views, experiment.background)
     return Batches(open_splits(data).train, pipeline, BATCH, seed, **options)
 

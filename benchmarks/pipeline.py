@@ -54,7 +54,7 @@ Pass = Callable[[int], None]
 def ours(method: str, source: Source, background: bool, *overrides: str) -> Pass:
     """bgsweep itself, from files or a pack to uint8 batches, by the published recipe of a method."""
     strength = 0.2 if background else 0.0
-    values = [f"background.remove={strength}", f"background.random={strength}", *overrides]
+    values = ["data.images=sample", f"background.remove={strength}", f"background.random={strength}", *overrides]
     experiment = load(SPACES / f"{method}_imagenet.yaml", values).experiment
     pipeline = ViewPipeline(experiment.views, experiment.background)
     batches = Batches(source, pipeline, BATCH, seed=0)

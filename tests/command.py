@@ -1,8 +1,10 @@
-"""`bgsweep …` as a user types it, in this process, which has imported what a new one would take seconds for."""
+"""`bgsweep …` as a user types it, in this process, which has imported what takes a new one seconds, or in a new one."""
 
 import contextlib
 import io
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 from bgsweep.cli.main import main
@@ -14,3 +16,12 @@ def bgsweep(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[st
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def fresh(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a line as a shell takes it, in a process that inherits nothing but the way to programs and a home folder."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": os.environ["HOME"]}
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )

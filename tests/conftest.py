@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,20 @@ import numpy as np
 import pytest
 
 from bgsweep.data.sample import Sample
+from bgsweep.errors import warn_once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every run an empty home folder, as a new machine has, so that no test leans on caches that others left."""
+    if hasattr(config, "workerinput"):
+        return  # pytest-xdist's workers inherit the environment of the process that started them
+    home = tempfile.TemporaryDirectory(prefix="bgsweep-home-", ignore_cleanup_errors=True)
+    config.add_cleanup(home.cleanup)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR", "TORCH_HOME", "BGSWEEP_STORE"):
+        os.environ.pop(name, None)
+    os.environ["HOME"] = home.name
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +38,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_store_of_another_test() -> Iterator[None]:
-    """MLflow writes the store that it is told of into the environment, which the next test's processes inherit."""
+def nothing_of_another_test() -> Iterator[None]:
+    """Undo what a test leaves in this process: MLflow writes the store that it is told of into the environment, which
+    the next test's processes inherit, and each warning is given only once."""
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    warn_once.cache_clear()
 
 
 @pytest.fixture

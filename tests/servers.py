@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.progress import files_in, wait_for
 
 Server = tuple[str, Callable[[], None], Callable[[], None]]
 """Its address, and how to start and kill it."""
@@ -31,10 +32,12 @@ def mlflow_server(folder: Path) -> Iterator[Server]:
             running.append(
                 subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
             )
-        deadline = time.monotonic() + 90
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < deadline, (folder / "server.log").read_text()
-            time.sleep(0.2)
+        wait_for(
+            lambda: _answers(f"http://127.0.0.1:{port}/health"),
+            lambda: files_in(folder),
+            lambda: (folder / "server.log").read_text(),
+            running[-1],
+        )
 
     def kill() -> None:
         os.killpg(running[-1].pid, signal.SIGKILL)

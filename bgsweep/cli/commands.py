@@ -20,7 +20,7 @@ def pretrain(options: argparse.Namespace) -> Result:
     from bgsweep.config import load, review
     from bgsweep.workflows.pretrain import pretrain
 
-    file = load(options.file, options.overrides)
+    file = load(options.file, options.overrides, searched=False)
     review(file)
     return pretrain(file, _folder(options), fresh=options.fresh)
 
@@ -119,7 +119,7 @@ def evaluate(options: argparse.Namespace) -> Result:
         )
     from bgsweep.config import load
 
-    file = load(options.file, options.overrides)
+    file = load(options.file, options.overrides, searched=False)
     from bgsweep.training.run import judge, load_trained
 
     return judge(file, load_trained(options.model)).public()
@@ -149,7 +149,7 @@ def backgrounds_make(options: argparse.Namespace) -> Result:
 def preview(options: argparse.Namespace) -> Result:
     from bgsweep.config import load, review
 
-    file = load(options.file, options.overrides)
+    file = load(options.file, options.overrides, searched=False)
     review(file)
     from bgsweep.workflows.preview import preview
 

@@ -1,5 +1,6 @@
 """Results as text for a person; the same results are what `--json` prints."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bgsweep.config.evaluate import VARIANTS
+from bgsweep.storage.uri import anywhere
 
 _LINEAGE = {
     "sweep": "sweep",
@@ -28,9 +30,10 @@ def show_sweep(result: dict[str, Any]) -> str:
         _trials(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
         _comparison(result),
         f"MLflow store   {result['tracking_uri']}",
-        f"look at it     mlflow ui --backend-store-uri {result['tracking_uri']}",
+        f"look at it     mlflow ui --backend-store-uri {shlex.quote(result['tracking_uri'])}",
         f"registered     {model['name']} version {model['version']}, alias {model['alias']}: {model['reason']}",
-        f'load it        mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
+        f"load it        import mlflow; mlflow.set_tracking_uri({result['tracking_uri']!r}); "
+        f'encoder = mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
     ]
     if not result["tracking_uri"].startswith("sqlite"):
         del lines[3]
@@ -98,7 +101,7 @@ def show_submit(result: dict[str, Any]) -> str:
 
 
 def show_stop(result: dict[str, Any]) -> str:
-    return f"{result['sweep']} ends its trials; `bgsweep status {result['sweep']}` shows how far it is"
+    return f"{result['sweep']} ends its trials; `{result['follow']}` shows how far it is"
 
 
 def show_models(result: dict[str, Any]) -> str:
@@ -234,7 +237,7 @@ def show_doctor(result: dict[str, Any]) -> str:
 def show_pack(result: dict[str, Any]) -> str:
     lines = [f"{result['images']} images in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}"]
     lines += [f"  image or mask cannot be read, left out in training: {name}" for name in result["unreadable"]]
-    return "\n".join([*lines, f"to train from it: data.pack={result['out']}"])
+    return "\n".join([*lines, f"to train from it: data.pack={anywhere(result['out'])}"])
 
 
 def show_masks_make(result: dict[str, Any]) -> str:
@@ -258,7 +261,7 @@ def show_masks_train(result: dict[str, Any]) -> str:
     lines = [
         f"wrote {result['out']}: learnt from {result['images']} images by {', '.join(result['teachers'])}",
         f"every network started from {start}",
-        f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {result['out']}",
+        f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {anywhere(result['out'])}",
     ]
     lines += [f"not read: {item['image']}: {item['reason']}" for item in result["unreadable"]]
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()

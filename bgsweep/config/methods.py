@@ -1,6 +1,6 @@
 """Hyperparameters of the self-supervised methods (the methods themselves are in `bgsweep.methods`, one file each)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -59,11 +59,10 @@ class SupervisedConfig(MethodSection):
     label_smoothing: Probability = 0.0
 
 
-METHODS: dict[str, type[MethodSection]] = {
-    "moco_v2": MoCoV2Config,
-    "byol": BYOLConfig,
-    "swav": SwAVConfig,
-    "supervised": SupervisedConfig,
-}
+_Any = MoCoV2Config | BYOLConfig | SwAVConfig | SupervisedConfig
+MethodConfig = Annotated[_Any, Field(discriminator="name")]
 
-MethodConfig = Annotated[MoCoV2Config | BYOLConfig | SwAVConfig | SupervisedConfig, Field(discriminator="name")]
+METHODS: dict[str, type[MethodSection]] = {
+    get_args(one.model_fields["name"].annotation)[0]: one for one in get_args(_Any)
+}
+"""The configuration of each method, by its name."""

@@ -226,8 +226,11 @@ def sweep_name(title: str) -> str:
     return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
+def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True) -> SweepFile:
     """Read a YAML file, apply ``key=value`` overrides, and validate.
+
+    Args:
+        searched: false for a command that uses the experiment alone, which the space and the search must not stop.
 
     Raises:
         UserError: one line with the file, the key's full path, the range or the nearest valid name.
@@ -235,7 +238,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     path = Path(path)
     tree = _mapping(path, "experiment")
     tree.setdefault("name", re.sub("[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("_.-") or "bgsweep")
-    file = resolve(tree, overrides, str(path))
+    file = resolve(tree, overrides, str(path), searched)
     try:
         file.check_draws()
     except UserError as error:
@@ -262,10 +265,16 @@ def _mapping(path: Path, section: str) -> dict[str, Any]:
     return tree or {}
 
 
-def resolve(tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration") -> SweepFile:
+def resolve(
+    tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration", searched: bool = True
+) -> SweepFile:
     """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
     for override in overrides:
         _override(tree, override)
+    if not searched:
+        given = tree.get("search")
+        kept = {key: value for key, value in given.items() if key == "wait_minutes"} if isinstance(given, dict) else {}
+        tree = {key: value for key, value in tree.items() if key != "space"} | {"search": kept}
     try:
         return SweepFile.model_validate(tree)
     except ValidationError as error:
@@ -290,9 +299,9 @@ def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     path, value = _parsed(override)
-    if path[0] == "space":
+    if path[0] == "space" and len(path) > 1:
         path = ["space", ".".join(path[1:])]
-    elif path[0] not in ("name", "experiment", "search", "evaluate", "register"):
+    elif path[0] not in ("name", "experiment", "space", "search", "evaluate", "register"):
         path = ["experiment", *path]
     _put(tree, path, value, override)
 

@@ -87,8 +87,10 @@ def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
     begun = jobs.sweeps().get(name)
     if begun is not None and not begun.status.is_terminal() and not jobs.has_begun(name):
         jobs.client.stop_job(name)
-        return {"sweep": name}
-    return jobs.ask(["stop", name], store, begun)
+    else:
+        jobs.ask(["stop", name], store, begun)
+    place = "" if store is None else f" --store {store}"
+    return {"sweep": name, "follow": f"bgsweep status {name} --address {jobs.address}{place}"}
 
 
 class _Jobs:

@@ -67,7 +67,9 @@ class RayFeed:
                 ask()
                 yield brought
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+            # A batch on its way is waited for: once Ray is shut down the thread would never get it, and at its exit
+            # Python waits for the thread.
+            thread.shutdown(wait=True, cancel_futures=True)
 
 
 def ray_feed(data: Data) -> RayFeed | None:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,16 @@ def is_remote(place: Place) -> bool:
 def below(place: Place, *parts: str) -> Place:
     """A place further down; that of this machine is made absolute."""
     return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place).absolute().joinpath(*parts)
+
+
+def anywhere(place: Place) -> str:
+    """A place as a shell takes it in any folder: absolute, and quoted where that is needed."""
+    return shlex.quote(str(place if is_remote(place) else Path(place).absolute()))
+
+
+def sweep_command(words: str, name: str, store: Place) -> str:
+    """A command about a sweep that can be given as it is printed, from any folder."""
+    return f"bgsweep {words} {name} --store {anywhere(store)}"
 
 
 def filesystem(place: Place) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Place
+from bgsweep.storage.uri import Place, sweep_command
 from bgsweep.sweep.events import alive, began, by_number, find_sweep, fold, left_in_order, read_journal, sweeps
 from bgsweep.sweep.store import ask_to_stop, local_store
 
@@ -26,6 +26,9 @@ def status(name: str | None, store: Place) -> dict[str, Any]:
 def stop(name: str, store: Place) -> dict[str, Any]:
     """Ask a sweep's driver to end its trials and to judge what has come to its end.
 
+    Returns:
+        ``sweep``, its name, and ``follow``, the command that shows how far it is.
+
     Raises:
         UserError: the sweep is not running.
     """
@@ -33,10 +36,10 @@ def stop(name: str, store: Place) -> dict[str, Any]:
         folder, manifest = find_sweep(name, place)
         state = _state(folder, manifest)
         if state != "running":
-            cure = f"; `bgsweep sweep --resume {name}` goes on with it" if state != "ended" else ""
+            cure = f"; `{sweep_command('sweep --resume', name, store)}` goes on with it" if state != "ended" else ""
             raise UserError(f"{name}: the sweep is not running ({state}){cure}")
         ask_to_stop(folder, store)
-    return {"sweep": name}
+    return {"sweep": name, "follow": sweep_command("status", name, store)}
 
 
 def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

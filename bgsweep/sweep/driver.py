@@ -23,7 +23,7 @@ from bgsweep.distributed.resources import admit, nodes, room
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, gpus_of_worker, worker_bundles, worker_cpus
 from bgsweep.errors import UserError, without_password
-from bgsweep.storage.uri import Place, below, is_remote
+from bgsweep.storage.uri import Place, below, is_remote, sweep_command
 from bgsweep.sweep.callbacks import Monitor
 from bgsweep.sweep.events import (
     Event,
@@ -79,9 +79,9 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
     uri = tracking_uri(store)
     with local_store(store) as folder:
         if name is not None:
-            _refuse_taken(name, folder)
+            _refuse_taken(name, folder, store)
         name = name or sweep_name(file.name)
-        _refuse_twin(file, folder)
+        _refuse_twin(file, folder, store)
         return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
 
 
@@ -96,12 +96,14 @@ def resume(name: str, store: Place, overrides: Sequence[str] = ()) -> dict[str, 
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
         if manifest.get("result") and not overrides:
+            command = sweep_command("sweep --resume", name, store)
             raise UserError(
                 f"{name}: the sweep has come to its end; there is nothing to resume. To evaluate and register its best "
-                f"trial again, name other settings: `bgsweep sweep --resume {name} register.name=OTHER`"
+                f"trial again, name other settings: `{command} register.name=OTHER`"
             )
         if alive(folder, manifest):
-            raise UserError(f"{name}: the sweep is still running; follow it with `bgsweep status {name}`")
+            command = sweep_command("status", name, store)
+            raise UserError(f"{name}: the sweep is still running; follow it with `{command}`")
         _check_changes(name, folder, overrides)
         forget_stop(folder, store)
         file = resolve(manifest["file"], overrides, name)
@@ -166,14 +168,13 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
             monitor.catch_up(past)
             _tune(file, folder, below(store, "sweeps", folder.name), monitor, past, share)
             if monitor.disk.full:
-                raise UserError(
-                    f"{monitor.disk.full}; make room, then go on with `bgsweep sweep --resume {folder.name}`"
-                )
+                command = sweep_command("sweep --resume", folder.name, store)
+                raise UserError(f"{monitor.disk.full}; make room, then go on with `{command}`")
             monitor.close()
             result = {
                 "sweep": folder.name,
                 "tracking_uri": without_password(uri),
-                **_result(file, folder, parent, list(monitor.records.values()), tracker, progress),
+                **_result(file, folder, store, parent, list(monitor.records.values()), tracker, progress),
             }
             log_page(folder, manifest | {"result": result}, tracker)
             write_manifest(folder, manifest | {"result": result})
@@ -181,7 +182,13 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
 
 
 def _result(
-    file: SweepFile, folder: Path, parent: str, found: list[TrialRecord], tracker: Tracker, progress: Progress
+    file: SweepFile,
+    folder: Path,
+    store: Place,
+    parent: str,
+    found: list[TrialRecord],
+    tracker: Tracker,
+    progress: Progress,
 ) -> dict[str, Any]:
     """What the ended trials have come to, the best one being judged and registered."""
     records = sorted(found, key=lambda record: by_number(record.id))
@@ -192,9 +199,10 @@ def _result(
         verdict = crown(file, tracker, ending)
     except UserError as error:
         (folder / _END_ERROR).write_text(f"{error.__cause__ or error}\n", encoding="utf-8", errors="replace")
+        command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(
-            f"{error} (in full: {folder / _END_ERROR}); all trials are kept: run the end again with `bgsweep sweep "
-            f"--resume {folder.name}`, where needed with other settings such as register.name=OTHER"
+            f"{error} (in full: {folder / _END_ERROR}); all trials are kept: run the end again with `{command}`, where "
+            "needed with other settings such as register.name=OTHER"
         ) from error
     result = {"trials": [record.public() for record in records], **verdict}
     if len(file.search.metrics) > 1:
@@ -209,24 +217,24 @@ def _digest(file: SweepFile) -> str:
     return hashlib.sha256(json.dumps(dump(file), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _refuse_taken(name: str, store: Path) -> None:
+def _refuse_taken(name: str, place: Path, store: Place) -> None:
     """A sweep must not write over another one's journal, checkpoints and result."""
-    folder = store.absolute() / "sweeps" / name
+    folder = place.absolute() / "sweeps" / name
     if not folder.exists():
         return
     manifest = read_manifest(folder)
     over = manifest is None or manifest.get("result")
-    cure = "" if over else f", go on with that one by `bgsweep sweep --resume {name}`,"
+    cure = "" if over else f", go on with that one by `{sweep_command('sweep --resume', name, store)}`,"
     raise UserError(f"--name {name}: {folder} is there already; choose another name{cure} or leave --name out")
 
 
-def _refuse_twin(file: SweepFile, store: Path) -> None:
-    for folder, manifest in sweeps(store):
+def _refuse_twin(file: SweepFile, place: Path, store: Place) -> None:
+    for folder, manifest in sweeps(place):
         if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder, manifest):
-            name = folder.name
+            follow, end = (sweep_command(word, folder.name, store) for word in ("status", "stop"))
             raise UserError(
-                f"{name}: the very same sweep is running; follow it with `bgsweep status {name}`, end it with "
-                f"`bgsweep stop {name}`, or change search.seed for another one"
+                f"{folder.name}: the very same sweep is running; follow it with `{follow}`, end it with `{end}`, or "
+                "change search.seed for another one"
             )
 
 

@@ -152,7 +152,7 @@ def sweep(folder: Path, *overrides: str) -> tuple[dict[str, Any], list[psutil.Pr
     out, log = process.communicate()
     assert process.returncode == 0, log
     assert makers, "nobody but the training made views"
-    _, alive = psutil.wait_procs(list(makers.values()), timeout=30)
+    _, alive = psutil.wait_procs(list(makers.values()), timeout=120)
     # Where nobody takes care of orphans, as in some containers, the dead stay in the list.
     return json.loads(out.splitlines()[-1]), [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 

@@ -92,10 +92,8 @@ def test_every_command_has_a_test_that_runs_it() -> None:
 RUN_HERE = ("README", "concepts", "masks", "packs", "evaluation", "sweeps")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photographs of four classes, their true masks, the files that the pages name, and a checkpoint."""
-    folder = tmp_path_factory.mktemp("reader")
+def write_sample(folder: Path) -> None:
+    """Write embedded images of four classes into `photographs`, and their masks into `truth`."""
     for split, share in (("train", 8), ("test", 4)):
         sample = EmbeddedSample(split)
         for index in [index for index in range(0, len(sample), share) if sample.labels[index] < 4]:
@@ -104,6 +102,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path = folder / tree / split / sample.classes[photograph.label] / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assert cv2.imwrite(str(path), picture)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs of four classes, their true masks, the files that the pages name, and a checkpoint."""
+    folder = tmp_path_factory.mktemp("reader")
+    write_sample(folder)
     page = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
     file = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])  # type: ignore[index]
     file["experiment"]["data"]["masks"] = "truth"

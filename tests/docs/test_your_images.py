@@ -1,17 +1,14 @@
 """The page "bring your own images", command by command, from a folder to the champion's neighbours."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
-from tests.command import bgsweep
+from tests.command import bgsweep, fresh
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
@@ -22,9 +19,7 @@ def run(command: str, folder: Path) -> str:
     if kind == "bgsweep":
         done = bgsweep(*words, folder=folder)
     else:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        started = [sys.executable, str(ROOT / words[0]), *words[1:]]
-        done = subprocess.run(started, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = fresh(shlex.join([kind, str(ROOT / words[0]), *words[1:]]), folder)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout
 

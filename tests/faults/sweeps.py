@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import psutil
 
 from bgsweep.sweep.events import read_journal
+from tests import progress
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]
@@ -31,10 +31,10 @@ def told(folder: Path) -> str:
     return (folder / "log").read_text(encoding="utf-8")
 
 
-def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) -> dict[str, Any]:
+def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     """What a sweep has come to; it must have ended well."""
     try:
-        out, _ = process.communicate(timeout=seconds)
+        out, _ = progress.output_of(process, lambda: progress.files_in(folder))
     finally:
         process.kill()
     assert process.returncode == 0 and out, told(folder)
@@ -42,13 +42,16 @@ def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 400) ->
     return found
 
 
-def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path, seconds: float = 240) -> Any:
-    """What a call gives once it is something, while the sweep runs."""
-    deadline = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < deadline and process.poll() is None, told(folder)
-        time.sleep(0.05)
-    return found
+def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path) -> Any:
+    """What a call gives once it is something, while the sweep runs and writes."""
+    return progress.wait_for(happened, lambda: progress.files_in(folder), lambda: told(folder), process)
+
+
+def refused(process: subprocess.Popen[str], folder: Path) -> str:
+    """The last line of a sweep that ends with an error that the user can fix."""
+    progress.output_of(process, lambda: progress.files_in(folder))
+    assert process.returncode == 2, told(folder)
+    return told(folder).splitlines()[-1]
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:

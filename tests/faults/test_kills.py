@@ -17,6 +17,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests import progress
 from tests.faults.clusters import cluster, kill_node, raylet
 from tests.faults.sweeps import SPACE, TINY, actors, begin, ended, events, outcome, runs, told, wait_for
 
@@ -48,10 +49,12 @@ def check_all_is_well(found: dict[str, Any], made: Cluster, trials: int) -> None
     assert {run.info.status for run in recorded.values()} == {"FINISHED"}
     ray.init(address=made.address, log_to_driver=False)
     try:
-        deadline = time.monotonic() + 60
-        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
-            assert time.monotonic() < deadline, f"held: {ray.available_resources()} of {ray.cluster_resources()}"
-            time.sleep(0.5)
+        progress.wait_for(
+            lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"],
+            ray.available_resources,
+            lambda: f"held: {ray.available_resources()} of {ray.cluster_resources()}",
+            every=0.5,
+        )
     finally:
         ray.shutdown()
 

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from tests.progress import files_in, output_of, wait_for
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 OVERRIDES = ["workers.count=2", "training.epochs=8"]
@@ -36,8 +37,8 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def result(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
-    out, log = process.communicate(timeout=400)
+def result(process: subprocess.Popen[str], folder: Path) -> tuple[dict[str, Any], str]:
+    out, log = output_of(process, lambda: files_in(folder))
     assert process.returncode == 0, log
     return json.loads(out.splitlines()[-1]), log
 
@@ -45,17 +46,19 @@ def result(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 def test_a_worker_killed_in_mid_epoch_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "quiet").mkdir()
     (tmp_path / "killed").mkdir()
-    undisturbed, _ = result(pretrain(tmp_path / "quiet"))
+    undisturbed, _ = result(pretrain(tmp_path / "quiet"), tmp_path / "quiet")
 
     process = pretrain(tmp_path / "killed")
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "killed").glob("bgsweep_runs/pretrain/*/checkpoint_*/state.pt")):
-        assert time.monotonic() < deadline and process.poll() is None, "no checkpoint was written"
-        time.sleep(0.05)
+    wait_for(
+        lambda: list((tmp_path / "killed").glob("bgsweep_runs/pretrain/*/checkpoint_*/state.pt")),
+        lambda: files_in(tmp_path / "killed"),
+        "no checkpoint was written",
+        process,
+    )
     victims = training_workers(process.pid)
     assert len(victims) == 2
     os.kill(victims[1].pid, signal.SIGKILL)
-    disturbed, log = result(process)
+    disturbed, log = result(process, tmp_path / "killed")
 
     assert disturbed["metrics"]["epoch"] == 8
     assert [line.split("  ")[0] for line in log.splitlines() if line.startswith("epoch ")] == [

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.progress import files_in, output_of, wait_for
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -76,13 +77,13 @@ class Site:
 
     def start_head(self, cpus: int) -> None:
         self._ray("head", "--head", f"--port={self.gcs}", f"--dashboard-port={self.dashboard}", cpus=cpus)
-        wait_for(lambda: _answers(f"{self.address}/api/version", self.token.read_text()), 60, "Ray's head")
+        self.wait_for(lambda: _answers(f"{self.address}/api/version", self.token.read_text()), "Ray's head")
 
     def start_node(self, name: str, cpus: int) -> None:
         """One after another: of two that start on one machine at the same time, one fails now and then."""
         before = self.alive_nodes()
         self._ray(name, f"--address=127.0.0.1:{self.gcs}", cpus=cpus)
-        wait_for(lambda: self.alive_nodes() > before, 60, f"Ray's node {name}")
+        self.wait_for(lambda: self.alive_nodes() > before, f"Ray's node {name}")
 
     def kill_node(self, name: str) -> None:
         """As if the machine were gone: every process of the node, at once."""
@@ -116,8 +117,8 @@ class Site:
         self._start("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(self.s3_port)], {})
 
     def wait_for_servers(self) -> None:
-        wait_for(lambda: _answers(f"http://127.0.0.1:{self.mlflow_port}/health"), 120, "the MLflow server")
-        wait_for(lambda: _answers(f"http://127.0.0.1:{self.s3_port}/moto-api/"), 60, "the S3 store")
+        self.wait_for(lambda: _answers(f"http://127.0.0.1:{self.mlflow_port}/health"), "the MLflow server")
+        self.wait_for(lambda: _answers(f"http://127.0.0.1:{self.s3_port}/moto-api/"), "the S3 store")
 
     def alive_nodes(self) -> int:
         nodes = json.loads(self.get("/nodes?view=summary"))["data"]["summary"]
@@ -128,20 +129,35 @@ class Site:
         request = urllib.request.Request(
             self.address + path, headers={"Authorization": f"Bearer {self.token.read_text()}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return str(answer.read().decode())
 
     def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run ``bgsweep …`` on the laptop."""
-        return subprocess.run(
-            [sys.executable, "-m", "bgsweep.cli", *arguments],
-            env=self.laptop | environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        return self.run([sys.executable, "-m", "bgsweep.cli", *arguments], self.laptop | environment)
+
+    def run(self, command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the site's folder to its end, as long as there is progress."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
+        out, err = output_of(process, self.progress)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def progress(self) -> object:
+        """What the site's programs write; not what Ray's own daemons log, which they do for ever."""
+        logs = [*self.folder.glob("*/session_*/logs/job-driver-*"), *self.folder.glob("*/session_*/logs/worker-*")]
+        parts = [self.store, self.folder / "plain", self.folder / "mlflow", *self.folder.glob("*.log"), *logs]
+        return len(self.processes()), files_in(*parts)
+
+    def wait_for(self, happened: Callable[[], object], what: str) -> None:
+        """Wait until something has happened, as long as there is progress."""
+
+        def surely() -> object:
+            with contextlib.suppress(OSError, KeyError, ValueError):  # a server that is not up yet
+                return happened()
+            return None
+
+        wait_for(surely, self.progress, f"waited in vain for {what}", every=0.3)
 
     def json(self, *arguments: str) -> dict[str, Any]:
         done = self.command(*arguments, "--json")
@@ -164,8 +180,10 @@ class Site:
         for name in sorted(self._started, key=lambda name: name == "head"):
             self._started[name].terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._started[name].wait(20)
-        _, left = psutil.wait_procs(self.processes(), timeout=10)
+                self._started[name].wait(120)
+        gone, left = psutil.wait_procs(self.processes(), timeout=30)
+        while gone and left:  # as long as some still end
+            gone, left = psutil.wait_procs(left, timeout=30)
         return left
 
     def remove(self) -> None:
@@ -202,17 +220,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.3)
-
-
 def _answers(url: str, token: str = "") -> bool:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=2):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10):
         return True

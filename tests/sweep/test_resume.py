@@ -91,7 +91,7 @@ def test_a_running_sweep_is_seen_not_started_twice_and_ended_from_outside(tmp_pa
         assert code == 0, log
         assert process.stderr is not None
         rest = process.stderr.read()
-        assert process.wait(timeout=120) == 0, rest
+        assert process.wait(timeout=600) == 0, rest
     finally:
         process.kill()
     _, seen, _ = told(tmp_path, "status", sweep["sweep"])

@@ -1,6 +1,5 @@
 """A sweep's small files in an object store, as another machine sees them."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,14 @@ from bgsweep.errors import UserError
 from bgsweep.sweep.control import status, stop
 from bgsweep.sweep.events import Journal, Pulse, TrialRecord, stop_file, write_manifest
 from bgsweep.sweep.store import Kept, forget_stop, local_store
+from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
 
 
 def wait(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(condition, lambda: None, "it is not seen at the other place", every=0.1)
 
 
 def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: Any) -> None:
@@ -34,10 +31,10 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
         measured = {"epoch": 1, "metrics": {"knn_top1": 0.5}, "history": [], "seconds": 1.0}
         journal.write("result", id="t00", run_id="r", checkpoint="s3://bucket/x", **measured)
         wait(lambda: status("one", STORE)["sweeps"][0]["trials"][0]["checkpoint"] == "s3://bucket/x")
-        assert stop("one", STORE) == {"sweep": "one"}
+        assert stop("one", STORE) == {"sweep": "one", "follow": f"bgsweep status one --store {STORE}"}
         wait(stop_file(folder).exists)
     assert status("one", STORE)["sweeps"][0]["state"] == "interrupted"
-    with pytest.raises(UserError, match=r"one: the sweep is not running \(interrupted\); `bgsweep sweep --resume one`"):
+    with pytest.raises(UserError, match=r"not running \(interrupted\); `bgsweep sweep --resume one --store s3://bucket/"):
         stop("one", STORE)
     with Kept(folder, STORE):
         write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})

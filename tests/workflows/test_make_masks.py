@@ -23,6 +23,7 @@ from bgsweep.masks.registry import HANDCRAFTED, METHODS
 from bgsweep.workflows.make_masks import _Actor, _result, gpu_share, make_masks
 from tests.masks.conftest import Extract, photographs
 from tests.masks.onnx_network import one_channel
+from tests.progress import wait_for
 
 __all__ = ["photographs"]
 
@@ -87,9 +88,7 @@ def kill_after(count: int, images: Path, out: Path, workers: int) -> None:
     """Make masks in another process until so many are there, and kill it."""
     command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", str(workers)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(times(out)) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: len(times(out)) >= count, lambda: times(out), "no more masks are made", process, every=0.02)
         process.send_signal(signal.SIGKILL)
 
 
@@ -115,7 +114,9 @@ def test_ray_actors_give_the_same_bytes_also_when_killed(photographs: Extract, t
     out = tmp_path / "killed"
     kill_after(50, images, out, workers=2)
     assert 50 <= len(times(out)) < 160
-    time.sleep(3)  # actors that outlive their driver for a moment finish what they have begun
+    made: dict[str, int] = {}
+    while made != (made := times(out)):  # actors that outlive their driver for a moment finish what they have begun
+        time.sleep(3)
     make(images, out, workers=2)
     assert contents(out) == contents(tmp_path / "one")
 

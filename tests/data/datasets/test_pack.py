@@ -211,7 +211,7 @@ def test_a_killed_packer_leaves_nothing_that_looks_finished(tree: Path) -> None:
     assert child.stdout is not None
     assert child.stdout.readline() == b"shard-000000.tar\n"
     os.kill(child.pid, signal.SIGKILL)
-    child.wait(10)
+    child.wait(120)
     assert not (tree / "pack").exists()
     make_pack(places[0], places[1], places[2], SMALL)
     assert len(Pack(places[2], "train")) == 18
