@@ -34,7 +34,9 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
         assert stop("one", STORE) == {"sweep": "one", "follow": f"bgsweep status one --store {STORE}"}
         wait(stop_file(folder).exists)
     assert status("one", STORE)["sweeps"][0]["state"] == "interrupted"
-    with pytest.raises(UserError, match=r"not running \(interrupted\); `bgsweep sweep --resume one --store s3://bucket/"):
+    with pytest.raises(
+        UserError, match=r"not running \(interrupted\); `bgsweep sweep --resume one --store s3://bucket/"
+    ):
         stop("one", STORE)
     with Kept(folder, STORE):
         write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})
