@@ -79,8 +79,8 @@ def unreachable(host: str, port: int, speaks_http2: bool = False) -> str:
                 connection.sendall(_HTTP2_PREFACE)
                 if connection.recv(9)[3:4] != b"\4":  # the type of a frame of settings
                     return "something else listens there"
-    except OSError as error:
-        return error.strerror or str(error)
+    except (OSError, ValueError, OverflowError) as error:  # not only of networks: a host's name or port can be none
+        return getattr(error, "strerror", None) or str(error)
     return ""
 
 

@@ -9,4 +9,4 @@ def address(seed: int, epoch: int, sample_id: str, view: int) -> int:
     Non-negative `view` numbers are views of the sample; negative ones are free for other draws (donors, swaps).
     """
     text = f"{seed}/{epoch}/{view}/{sample_id}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")

@@ -37,10 +37,10 @@ def mark(tmp_path: Path) -> Path:
 def test_checkpoint_that_holds_code(tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "state.pt"
     torch.save({"experiment": {}, "method": Payload(mark)}, path)
-    with pytest.raises(UserError, match="damaged or holds code"):
+    with pytest.raises(UserError, match=r"holds objects of|damaged"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Payload(mark)))
-    with pytest.raises(UserError, match="damaged or holds code"):
+    with pytest.raises(UserError, match=r"holds objects of|damaged"):
         load_checkpoint(path)
     assert main(["evaluate", str(path), str(Path(__file__).parent / "tiny.yaml")]) == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 from bgsweep.data import splits
 from bgsweep.errors import warn_once
@@ -296,7 +298,79 @@ space: {optimizer.lr: {loguniform: [1e-4, 1e-1]}, points: [{optimizer.lr: 1e-2}]
     Situation("a file's name in Greek", named("πείραμα.yaml"), "plan πείραμα.yaml --gpus 1 --epoch-seconds 1", 0, WELL),
 ]
 
-TABLE = IMAGES + SWEEPS
+
+class Foreign:
+    """Stands for OmegaConf's and others' classes, which checkpoints of training frameworks hold."""
+
+
+def weights(write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A file of weights, ``w.pt``, beside images to evaluate on."""
+
+    def make(folder: Path) -> None:
+        inputs.photographs(folder)
+        (folder / "suite.yaml").write_text("data: {images: photos}\nsize: 24\n")
+        write(folder / "w.pt")
+
+    return make
+
+
+def weight(id: str, write: Callable[[Path], None], says: str, network: str = "resnet10=") -> Situation:
+    command = f"evaluate {network}w.pt --suite knn --data suite.yaml"
+    return Situation(id, weights(write), command, 2, says, "holds code")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 98\n"
+
+WEIGHTS = [
+    weight("weights: a web page", lambda p: p.write_text("\n<!DOCTYPE html><html></html>"), r"w\.pt: a web page.*raw"),
+    weight("weights: a pointer of Git LFS", lambda p: p.write_text(LFS), r"w\.pt: a pointer of Git LFS.*git lfs pull"),
+    weight("weights: an empty file", lambda p: p.write_bytes(b""), r"w\.pt: the file is empty"),
+    weight("weights: a text", lambda p: p.write_text("hello"), r"w\.pt: not weights that can be read"),
+    weight("weights: a folder", lambda p: p.mkdir(), r"w\.pt: Is a directory"),
+    weight("weights: none", lambda p: None, r"w\.pt: no such file"),
+    weight(
+        "weights: a class of another library",
+        lambda p: torch.save({"state_dict": {}, "cfg": Foreign()}, p),
+        r"holds objects of tests\.test_situations\.Foreign.*python -c",
+    ),
+    weight(
+        "weights: a number of numpy",
+        lambda p: torch.save({"state_dict": {}, "best": np.float64(0.5)}, p),
+        r"holds objects of numpy\.\S*scalar.*python -c",
+    ),
+    weight("a checkpoint that is a web page", lambda p: p.write_text("<html>"), r"w\.pt: a web page", ""),
+    Situation(
+        "resnet51",
+        inputs.photographs,
+        "pretrain mine.yaml encoder.name=resnet51",
+        2,
+        r"encoder\.name: no model 'resnet51' in torchvision.*(resnet5|resnet101|resnet152)",
+        "width",
+    ),
+    Situation(
+        "loss that is no number",
+        inputs.photographs,
+        "pretrain mine.yaml optimizer.lr=1e30",
+        2,
+        r"loss is .*lower optimizer\.lr",
+    ),
+    Situation(
+        "more cores than there are",
+        inputs.photographs,
+        "sweep mine.yaml search.cpus=4096 search.trials=1",
+        2,
+        r"search\.cpus: 4096 cores are more",
+    ),
+    Situation(
+        "more cores than there are, of workers",
+        inputs.photographs,
+        "pretrain mine.yaml workers.count=2 workers.cpus=4096",
+        2,
+        r"workers\.cpus: 4096 cores are more",
+    ),
+]
+
+TABLE = IMAGES + SWEEPS + WEIGHTS
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def masks_score(options: argparse.Namespace) -> Result:
 
     result, table = score_trees(open_tree(options.masks), open_tree(options.truth))
     if options.table:
-        write_file(options.table, table.encode())
+        write_file(options.table, table.encode("utf-8", "surrogateescape"))
     return result
 
 
@@ -204,6 +204,11 @@ def doctor(options: argparse.Namespace) -> Result:
 
 def _store(options: argparse.Namespace) -> str | Path:
     given: str | Path = options.store or place(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
+    if isinstance(given, Path):
+        try:
+            given.exists()
+        except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
+            raise UserError(f"--store {given}: {getattr(error, 'strerror', None) or error}") from error
     return given
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,9 @@ def run(main: Callable[[], int]) -> NoReturn:
     so ``main`` imports heavy packages itself.
     """
     code = 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need be no UTF-8
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):

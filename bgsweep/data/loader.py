@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol
 
@@ -288,6 +289,16 @@ def _order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
 def _fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    # The server would look for this package in the working directory first, and find a folder of its name there, such
+    # as that of a clone; what is not found without it is imported by the workers, which have this process's path.
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
     return context
 
 

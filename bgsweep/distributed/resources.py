@@ -8,6 +8,8 @@ from pathlib import Path
 
 import ray
 
+from bgsweep.addresses import ray_address
+from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError
 
 Resources = Mapping[str, float]
@@ -52,6 +54,21 @@ def admit(
                 told = gone
                 tell(f"waiting for the cluster to grow, {gone / 60:.1f} of {limit:g} minutes: {missing}")
             time.sleep(_ASK_EVERY)
+
+
+def check_cores(cpus: float, key: str) -> None:
+    """Refuse a process of more cores than this machine has, where Ray starts here.
+
+    Ray would take any number for granted, and each process as many threads.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    if cpus > usable_cores() and ray_address() is None:
+        raise UserError(
+            f"{key}: {cpus:g} cores are more than the {usable_cores()} of this machine; lower it, or name a cluster by "
+            "RAY_ADDRESS"
+        )
 
 
 def nodes() -> list[Resources]:

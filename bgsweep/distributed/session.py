@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from bgsweep.addresses import ray_address
+from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError, one_line, without_password
 
 # Ray Train's controller sees a report, or a worker's end, only when it polls: every 2 s by default, which short epochs
@@ -52,7 +53,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
         else:
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
+                num_cpus=max(usable_cores(), int(-(-cpus // 1))),
                 include_dashboard=dashboard,
                 dashboard_port=port,
                 **common,

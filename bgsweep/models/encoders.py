@@ -1,6 +1,7 @@
 """Encoders by name: models of torchvision and timm without their classifier, ViT-S, and ResNets for small images."""
 
 import contextlib
+import difflib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from bgsweep.config import Encoder
+from bgsweep.config.section import nearest
 from bgsweep.errors import UserError
 from bgsweep.models.vit import SHAPES, AnySizeVisionTransformer
 
@@ -91,7 +93,11 @@ def _backbone(config: Encoder, size: int) -> nn.Module:
 def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
     """The named network with its classifier of 1000 classes; None where neither bgsweep nor torchvision has it."""
     name = config.name
-    if config.width != 64 and name not in _NARROW_DEPTHS:
+    if (
+        config.width != 64
+        and name not in _NARROW_DEPTHS
+        and (name in SHAPES or name in models.list_models(module=models))
+    ):
         raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
     if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
         return _NarrowResNet(_NARROW_DEPTHS[name], config.width)
@@ -112,11 +118,15 @@ def timm_library(name: str) -> Any:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError as error:
-        raise UserError(
-            f"encoder.name: {name!r} is no model of torchvision; for those of timm: pip install 'timm>=1.0,<2'"
-        ) from error
+        known = [*_NARROW_DEPTHS, *SHAPES, *models.list_models(module=models)]
+        cure = "install timm: pip install 'timm>=1.0,<2'" if name.startswith("timm:") else nearest(name, known)
+        raise UserError(f"encoder.name: no model {name!r} in torchvision; {cure}") from error
     if not timm.is_model(name.removeprefix("timm:")):
-        raise UserError(f"encoder.name: no model {name!r} in torchvision or timm; give resnet50, vit_s_16 or timm:NAME")
+        bare, prefix = name.removeprefix("timm:"), "timm:" if name.startswith("timm:") else ""
+        own = [] if prefix else [*_NARROW_DEPTHS, *SHAPES, *models.list_models(module=models)]
+        near = difflib.get_close_matches(bare, own or timm.list_models(), n=1)
+        cure = f"did you mean `{prefix}{near[0]}`?" if near else "give resnet50, vit_s_16 or timm:NAME"
+        raise UserError(f"encoder.name: no model {name!r} in torchvision or timm; {cure}")
     return timm
 
 

@@ -1,7 +1,6 @@
 """Encoders that others have trained: published weights of torchvision and timm, and files of MoCo, BYOL, SwAV, DINO."""
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from bgsweep.models.encoders import (
     take_off,
     timm_library,
 )
+from bgsweep.models.safe_load import load_safely, why_unreadable
 
 IMAGENET_CLASSES = 1000
 # Of two networks in one file these are the ones that the methods' authors do not evaluate.
@@ -76,25 +76,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged, or would run code when read.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
+    if path.suffix != ".safetensors":
         # DINO's checkpoints hold their command line beside the weights; a Namespace runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            tree = torch.load(path, map_location="cpu", weights_only=True)
+        return _flat(load_safely(path, [argparse.Namespace]))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file of weights") from error
+        raise UserError(f"{path}: no such file") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # safetensors has an error of its own, torch several
-        code = isinstance(error, pickle.UnpicklingError)
-        raise UserError(
-            f"{path}: not weights that can be read safely; it {'holds code' if code else 'is damaged'}; "
-            "save the state dict alone with torch.save or safetensors"
-        ) from error
-    return _flat(tree)
+        raise UserError(f"{path}: {error.strerror or one_line(error)}") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: {why_unreadable(path, error)}") from error
 
 
 def fill_from(network: nn.Module, classifier: str | None, state: Mapping[str, Tensor], name: str) -> str:

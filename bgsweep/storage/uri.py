@@ -51,7 +51,7 @@ def filesystem(place: Place) -> tuple[Any, str]:
         raise UserError(f"{without_password(str(place))}: {NO_CREDENTIALS}")
     try:
         found, root = FileSystem.from_uri(str(place))
-    except (ArrowInvalid, OSError) as error:
+    except (ArrowInvalid, OSError, ValueError) as error:  # ValueError: not UTF-8
         raise UserError(f"{place}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
     return found, root.rstrip("/")
 

@@ -19,7 +19,7 @@ from ray.tune.schedulers import TrialScheduler
 from bgsweep.config import SweepFile, resolve, review_search
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.credentials import KEYS
-from bgsweep.distributed.resources import admit, nodes, room
+from bgsweep.distributed.resources import admit, check_cores, nodes, room
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, gpus_of_worker, worker_bundles, worker_cpus
 from bgsweep.errors import UserError, without_password
@@ -139,6 +139,7 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
     ``folder`` holds its journal, ``store`` its checkpoints: the same place unless the store is in an object store.
     """
     several = file.experiment.workers.count > 1
+    check_cores(*((file.experiment.workers.cpus, "workers.cpus") if several else (file.search.cpus, "search.cpus")))
     past = read_journal(folder)
     with ray_session(_cpus(file), dashboard=several), contextlib.ExitStack() as opened:
         _admit(file)

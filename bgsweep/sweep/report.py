@@ -41,7 +41,7 @@ def report(name: str, store: Place, out: Path) -> dict[str, Any]:
     text = page(Told(name, manifest, events, tags, datasets))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
     return {"sweep": name, "page": str(out)}
@@ -54,7 +54,7 @@ def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> Non
         tracker.flush()
         task = ray.remote(num_cpus=1, max_retries=0)(_page)
         text = ray.get(task.remote(folder.name, dict(manifest), read_journal(folder), *_from_mlflow(tracker, parent)))
-        (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
         tracker.log_text(parent, text, FILE)
     except Exception as error:  # the sweep's results are worth more than its page
         _log.warning("the sweep's page could not be made: %s", one_line(error).rpartition("Error: ")[2])

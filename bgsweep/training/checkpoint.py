@@ -1,7 +1,6 @@
 """Checkpoints as files: written whole or not at all, read without executing anything."""
 
 import os
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from bgsweep.errors import UserError
+from bgsweep.models.safe_load import load_safely
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -32,12 +32,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, is not a checkpoint, or would run code when read.
     """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint; name its file, or the folder that holds it") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a checkpoint that can be read safely; it is damaged or holds code") from error
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint; name its file, or the folder that holds it")
+    state: dict[str, Any] = load_safely(path)
     if not isinstance(state, dict) or "experiment" not in state:
         raise UserError(
             f"{path}: not a checkpoint of bgsweep; weights of another program are named with their network: "

@@ -30,8 +30,11 @@ from bgsweep.training.schedule import cosine_with_warmup
 _log = logging.getLogger(__name__)
 
 
-class Diverged(RuntimeError):
+class Diverged(UserError):
     """The loss is no longer a number."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; try a lower optimizer.lr, more optimizer.warmup_epochs or training.precision: fp32")
 
 
 class Pretraining:
@@ -91,7 +94,7 @@ class Pretraining:
         self.epoch += 1
         metrics = self._mean(totals)
         if not math.isfinite(metrics["loss"]):
-            raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}; a lower optimizer.lr may cure it")
+            raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}")
         images = self.batches.steps_per_epoch * self.experiment.training.batch_size
         return {
             **metrics,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepFile
-from bgsweep.distributed.resources import admit
+from bgsweep.distributed.resources import admit, check_cores
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
 from bgsweep.errors import without_password
@@ -36,6 +36,8 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
+    if experiment.workers.count > 1:
+        check_cores(experiment.workers.cpus, "workers.cpus")
     cpus = worker_cpus(file)
     session = ray_session(cpus) if cpus else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:

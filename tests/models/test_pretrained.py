@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_said_in_one_line(wanted: State, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"none of its weights is called conv1\.weight, as the network's are; it has w"):
         load_pretrained(f"resnet18={file}", 64)
     torch.save({"state_dict": Code()}, file)
-    with pytest.raises(UserError, match="holds code"):
+    with pytest.raises(UserError, match="holds objects of"):
         load_pretrained(f"resnet18={file}", 64)
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="not weights that can be read safely"):

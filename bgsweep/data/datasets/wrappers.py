@@ -32,9 +32,9 @@ class Subset:
         return self.source[int(self.indices[index])]
 
     def digests(self) -> dict[str, str]:
-        ids = "\0".join(self.ids)
+        ids = "\0".join(self.ids).encode("utf-8", "surrogateescape")
         whole = self.source.digests()
-        return {kind: hashlib.sha256(f"{digest}\0{ids}".encode()).hexdigest()[:16] for kind, digest in whole.items()}
+        return {kind: hashlib.sha256(digest.encode() + b"\0" + ids).hexdigest()[:16] for kind, digest in whole.items()}
 
 
 class Cached:

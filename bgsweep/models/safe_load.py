@@ -1,0 +1,61 @@
+"""Reading files of tensors without executing anything that they hold."""
+
+import pickle
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bgsweep.errors import UserError, one_line
+
+_TENSORS_ONLY = (
+    "import torch; keep = lambda tree: {{k: keep(v) if isinstance(v, dict) else v for k, v in tree.items() "
+    "if isinstance(v, (dict, torch.Tensor))}}; "
+    "torch.save(keep(torch.load({source!r}, 'cpu', weights_only=False)), {target!r})"
+)
+_HTML = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.I)
+_LFS = b"version https://git-lfs"
+
+
+def load_safely(path: Path, allowed: Sequence[type] = ()) -> Any:
+    """What `torch.save` wrote, on the CPU.
+
+    Args:
+        allowed: classes that may be made besides tensors and plain values.
+
+    Raises:
+        UserError: the file is missing, is something else, or would run code when read.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or one_line(error)}") from error
+    except Exception as error:  # torch has several, and passes on those of zipfile and struct
+        raise UserError(f"{path}: {why_unreadable(path, error)}") from error
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """In words for the user, why a file of weights could not be read, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "the file is empty; fetch it again"
+    if start.startswith(_LFS):
+        return "a pointer of Git LFS, not the file itself; fetch that by `git lfs pull`"
+    if _HTML.match(start):
+        return "a web page, not weights; download the file itself (of GitHub its `raw` address)"
+    named = re.search(r"(?:Unsupported (?:global|class)[: ]+GLOBAL |Unsupported class )([\w.]+)", str(error))
+    if named and isinstance(error, pickle.UnpicklingError):
+        target = str(path.with_name(f"{path.stem}.tensors.pt"))
+        command = shlex.quote(_TENSORS_ONLY.format(source=str(path), target=target))
+        return (
+            f"holds objects of {named[1]}, and making such objects can run code; if you trust its origin, save the "
+            f"tensors alone by `python -c {command}`"
+        )
+    return "not weights that can be read safely; the file is damaged, or something else under that name"

@@ -1,0 +1,147 @@
+"""A sweep's end: what it needs is checked before the first trial, and where it fails it is run again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bgsweep.config import SweepFile, load, resolve
+from bgsweep.errors import UserError
+from bgsweep.run import check_final, checkpoint_bytes, start
+from bgsweep.sweep import finish
+from bgsweep.sweep.guards import check_room
+from bgsweep.sweep.population import Population
+from bgsweep.sweep.proposals import NUMBER, VALUES, Proposals
+from bgsweep.sweep.trial import dump, set_up
+from tests.command import bgsweep
+from tests.inputs import photographs
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+CROSSING: dict[str, Any] = {
+    "background.min_area": {"uniform": [0.4, 0.9]},
+    "background.max_area": {"uniform": [0.5, 1.0]},
+}
+
+
+def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> None:
+    file = resolve({"space": CROSSING, "search": {"trials": 30, "algorithm": "random"}})
+    refused: dict[int, str] = {}
+    events: list[dict[str, Any]] = []
+
+    def refuse(config: dict[str, Any], reason: str) -> None:
+        refused[config[NUMBER]] = reason
+
+    given = {}
+    proposals = Proposals(file, refuse=refuse)
+    while isinstance(found := proposals.suggest(str(len(given))), dict):
+        given[found[NUMBER]] = found[VALUES]
+        assert not file.refusal(found[VALUES])
+    assert refused and sorted([*refused, *given]) == list(range(30))
+    assert all("above the upper bound" in reason for reason in refused.values())
+    # A resumed sweep proposes the same, those that were refused included.
+    whole = Proposals(file)
+    for number in range(30):
+        found = whole.suggest(str(number))
+        assert isinstance(found, dict)
+        events.append({"event": "proposed", "id": f"t{number:02d}", "values": found[VALUES]})
+        failed = {"id": f"t{number:02d}", "status": "failed", "epochs": 0, "metrics": {}}
+        events.append({"event": "ended", "trial": failed})
+        assert number in refused or found[VALUES] == given[number]
+    assert not isinstance(Proposals(file, events, refuse=refuse).suggest("again"), dict)
+
+
+def test_whole_numbers_are_drawn_as_such() -> None:
+    space = {"encoder.width": {"quniform": [8, 32, 8]}}
+    file = resolve({"experiment": {"encoder": {"name": "resnet10"}}, "space": space, "search": {"trials": 12}})
+    proposals = Proposals(file)
+    found = [proposals.suggest(str(number)) for number in range(12)]
+    drawn = [each[VALUES]["encoder.width"] for each in found[1:] if isinstance(each, dict)]
+    assert len(drawn) == 11 and all(isinstance(value, int) for value in drawn) and set(drawn) <= {8, 16, 24, 32}
+
+
+def test_a_population_takes_over_only_values_that_go_together(tmp_path: Path) -> None:
+    import random
+
+    file = resolve(
+        {
+            "experiment": {"training": {"epochs": 9}},
+            "space": CROSSING,
+            "search": {"scheduler": "pbt", "perturb_epochs": 3},
+        }
+    )
+    population = Population(file, tmp_path, 2, 2, lambda epoch, found: None)
+    values = {"background.min_area": 0.6, "background.max_area": 0.61}
+    found = [population._explored(values, random.Random(seed)) for seed in range(50)]
+    assert not any(map(file.refusal, found)) and any(each != values for each in found)
+
+
+def test_what_the_end_would_refuse_is_refused_before(tmp_path: Path) -> None:
+    photographs(tmp_path)
+    for split in ("train", "validation", "test"):
+        (tmp_path / "flat" / split).mkdir(parents=True)
+        for path in sorted((tmp_path / "photos" / split).rglob("*.jpg")):
+            path.rename(tmp_path / "flat" / split / f"{path.parent.name}-{path.name}")
+    small = {"encoder": {"name": "resnet10", "width": 4}, "training": {"batch_size": 8}, "workers": {"device": "cpu"}}
+    small |= {"method": {"queue_size": 16, "hidden_dim": 8, "embedding_dim": 4}, "views": {"size": 16}}
+    unlabelled = resolve(
+        {"experiment": {**small, "data": {"images": str(tmp_path / "flat"), "loader_workers": 0}}}  # type: ignore[dict-item]
+    )
+    with pytest.raises(UserError, match="needs images in class folders"):
+        check_final(unlabelled)
+    mistyped = resolve({"experiment": small, "space": {"encoder.name": {"choice": ["resnet10", "resnet51"]}}})
+    with pytest.raises(UserError, match=r"space\.encoder\.name: resnet51: encoder\.name: no model 'resnet51'"):
+        set_up(dump(mistyped))
+
+
+def test_checkpoints_of_all_trials_must_fit(tmp_path: Path) -> None:
+    run = start(load(TINY))
+    run.step_epoch()
+    actual = run.save(tmp_path).stat().st_size
+    # Of so small a network a fifth of the file is names.
+    assert actual * 0.7 < checkpoint_bytes(run) < actual * 1.05
+    check_room(tmp_path / "not" / "there", actual, 3)
+    with pytest.raises(UserError, match=r"the checkpoints of 3 trials.*search\.trials"):
+        check_room(tmp_path / "not" / "there", 2**60, 3)
+
+
+@pytest.mark.slow
+def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    (tmp_path / "tiny.yaml").write_bytes(TINY.read_bytes())
+    store = ["--store", "odd?store %20"]  # quoted wherever an address is made of it
+    monkeypatch.setattr(SweepFile, "check_draws", lambda file: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "_crown", broken)
+        space = [f"space.{key}={value}" for key, value in CROSSING.items()]
+        settings = [
+            "search.trials=4",
+            "search.seed=8",
+            "training.epochs=1",
+            "search.scheduler=none",
+            "register.name=ann's",
+        ]
+        failed = bgsweep("sweep", "tiny.yaml", *space, *settings, "--name", "one", *store, folder=tmp_path)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert "failed for good: its values do not go together" in failed.stderr
+    (line,) = (line for line in failed.stderr.splitlines() if line.startswith("error: "))
+    assert "MemoryError: no room" in line and "bgsweep sweep --resume one" in line
+    assert "no room" in (tmp_path / store[1] / "sweeps/one/end_error.txt").read_text()
+
+    refused = bgsweep("sweep", "--resume", "one", "search.trials=5", *store, folder=tmp_path)
+    assert refused.returncode == 2 and "search.trials=5: cannot change within sweep one" in refused.stderr
+    again = bgsweep("sweep", "--resume", "one", "evaluate.knn.k=3", *store, "--json", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert '"protocol": {"variant": "original", "knn": "k 3,' in again.stdout
+    over = bgsweep("sweep", "--resume", "one", *store, folder=tmp_path)
+    assert over.returncode == 2 and "the sweep has come to its end" in over.stderr
+    other = bgsweep("sweep", "--resume", "one", "register.name=other", *store, folder=tmp_path)
+    assert other.returncode == 0, other.stderr
+    listed = bgsweep("models", *store, folder=tmp_path).stdout
+    assert "ann's" in listed and "other" in listed
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [store[1]]
+    assert np.count_nonzero(
+        [" failed" in line for line in bgsweep("status", "one", *store, folder=tmp_path).stdout.splitlines()]
+    )
