@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 LOADER = """
-from bgsweep.augment.views import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data, Experiment, Views
 from bgsweep.data import open_splits
 from bgsweep.data.loader import Batches

@@ -14,7 +14,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from bgsweep.config import Encoder
-from bgsweep.config.section import nearest
+from bgsweep.config.base import nearest
 from bgsweep.errors import UserError
 from bgsweep.models.vit import SHAPES, AnySizeVisionTransformer
 

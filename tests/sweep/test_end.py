@@ -8,12 +8,12 @@ import pytest
 
 from bgsweep.config import SweepFile, load, resolve
 from bgsweep.errors import UserError
-from bgsweep.run import check_final, checkpoint_bytes, start
-from bgsweep.sweep import finish
+from bgsweep.sweep import final_evaluation as finish
 from bgsweep.sweep.guards import check_room
-from bgsweep.sweep.population import Population
-from bgsweep.sweep.proposals import NUMBER, VALUES, Proposals
+from bgsweep.sweep.pbt import Population
+from bgsweep.sweep.searcher import NUMBER, VALUES, Proposals
 from bgsweep.sweep.trial import dump, set_up
+from bgsweep.training.run import check_final, checkpoint_bytes, start
 from tests.command import bgsweep
 from tests.inputs import photographs
 
