@@ -105,7 +105,7 @@ def evaluate(options: argparse.Namespace) -> Result:
     if options.suite is not None or options.data:
         if options.file:
             raise UserError(
-                f"{options.file}: with --suite the photographs are named in a file of their own, --data FILE"
+                f"{options.file}: with --suite the images are named in a file of their own; write --data FILE"
             )
         from bgsweep.workflows.evaluate import assess
 
@@ -138,7 +138,9 @@ def backgrounds_make(options: argparse.Namespace) -> Result:
     from bgsweep.evaluation.datasets.export_variants import write_release
 
     if options.size < 8 or options.seed < 0:
-        raise UserError("--size and --seed: at least 8 pixels, and a seed that is not negative")
+        raise UserError(
+            f"--size {options.size} --seed {options.seed}: give a size of 8 pixels or more, and a seed from 0 on"
+        )
     source = Folder(options.images, ".", options.masks)
     variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
     if len(set(source.labels.tolist())) < 2:

@@ -19,6 +19,16 @@ def _ordered(name: str, bounds: tuple[float, float]) -> None:
         raise ValueError(f"{name}: the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
 
 
+def _multiple(value: int, of: int) -> int:
+    """The nearest multiple that is not above, for a cure; at least one time."""
+    return max(1, value // of) * of
+
+
+def _divisor(value: int, of: int) -> int:
+    """The largest divisor that is not above, for a cure."""
+    return next(number for number in range(min(value, of), 0, -1) if of % number == 0)
+
+
 class Shortcut(Section):
     """Recompose the training photographs so that the background gives the class away."""
 
@@ -41,7 +51,7 @@ class MaskNoise(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.drop + self.other + self.box > 1:
-            raise ValueError("drop, other and box are shares of the same photographs: their sum is above 1")
+            raise ValueError("drop, other and box are shares of the same photographs: their sum is above 1; lower one")
         return self
 
     @property
@@ -91,7 +101,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
-            raise ValueError("pack: holds photographs and masks, so that images and masks cannot be named beside it")
+            raise ValueError(
+                "pack: holds photographs and masks, so that images and masks cannot be named beside it; leave them out"
+            )
         if self.loader == "cluster" and not self.loader_workers:
             raise ValueError(
                 "loader: cluster needs loader_workers: how many cores of the cluster make views for each worker"
@@ -136,7 +148,7 @@ class Views(Section):
         _ordered("blur_sigma", self.blur_sigma)
         _ordered("small_scale", self.small_scale)
         if self.scale[1] > 1 or self.small_scale[1] > 1:
-            raise ValueError("scale: a crop cannot cover more than the whole image (1.0)")
+            raise ValueError("scale: a crop cannot cover more than the whole image; let it end at 1.0")
         return self
 
 
@@ -280,7 +292,7 @@ class Experiment(Section):
         if self.training.batch_size % self.workers.count:
             raise ValueError(
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
-                f"workers.count {self.workers.count}"
+                f"workers.count {self.workers.count}; {_multiple(self.training.batch_size, self.workers.count)} is"
             )
         if self.background.active and not self.data.has_masks:
             raise ValueError(
@@ -293,7 +305,8 @@ class Experiment(Section):
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
             raise ValueError(
-                f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}"
+                f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}; "
+                f"{_divisor(self.training.accumulate, share)} does"
             )
         self._check_method(share // self.training.accumulate)
         return self
@@ -303,17 +316,21 @@ class Experiment(Section):
         if isinstance(method, MoCoV2Config | SwAVConfig) and method.queue_size % self.training.batch_size:
             raise ValueError(
                 f"method.queue_size {method.queue_size} is not a multiple of "
-                f"training.batch_size {self.training.batch_size}"
+                f"training.batch_size {self.training.batch_size}; "
+                f"{_multiple(method.queue_size, self.training.batch_size)} is"
             )
         if method.name == "moco_v2":
             if part % method.split_bn:
-                raise ValueError(f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}")
+                raise ValueError(
+                    f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}; "
+                    f"{_divisor(method.split_bn, part)} does"
+                )
             if self.training.sync_bn:
                 raise ValueError("training.sync_bn: moco_v2 hides a key's company from its query; use method.split_bn")
         if highest(self.background.swap) and not method.takes_negatives:
             raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
         if method.name != "swav" and self.views.small_crops:
-            raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}")
+            raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}; set it to 0")
 
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out."""

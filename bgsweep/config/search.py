@@ -14,6 +14,10 @@ LOWER_IS_BETTER = ("loss", "bg_gap")
 Mode = Literal["max", "min"]
 
 
+def _best(metrics: tuple[str, ...]) -> list[str]:
+    return ["min" if metric in LOWER_IS_BETTER else "max" for metric in metrics]
+
+
 class Search(Section):
     """Who proposes trials, who stops them, and what each may use."""
 
@@ -62,9 +66,11 @@ class Search(Section):
             if metric not in METRICS:
                 raise ValueError(f"metric: {metric} is not measured during training; {nearest(metric, METRICS)}")
         if not metrics or len(set(metrics)) < len(metrics):
-            raise ValueError("metric: name each metric once")
+            raise ValueError(f"metric: name each metric once; known: {', '.join(METRICS)}")
         if len(modes) != len(metrics):
-            raise ValueError(f"mode: {len(metrics)} metrics need {len(metrics)} modes, in the same order")
+            raise ValueError(
+                f"mode: {len(metrics)} metrics need {len(metrics)} modes, such as [{', '.join(_best(metrics))}]"
+            )
         if len(metrics) > 1 and self.scheduler != "none":
             raise ValueError(
                 f"scheduler: {self.scheduler} compares trials by one metric and metric names {len(metrics)}; "

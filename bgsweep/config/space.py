@@ -35,12 +35,17 @@ class Distribution(Section):
         kinds = [name for name in type(self).model_fields if name != "when"]
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of uniform, loguniform, quniform, choice, grid")
+            raise ValueError(
+                "give exactly one of uniform, loguniform, quniform, choice, grid"
+                + (f"; leave out all but one of: {', '.join(given)}" if given else ", such as {uniform: [0, 0.5]}")
+            )
         bounds = self.bounds
         if bounds is not None and bounds[0] >= bounds[1]:
-            raise ValueError(f"{given[0]}: the lower bound {bounds[0]} is not below the upper bound {bounds[1]}")
+            raise ValueError(
+                f"{given[0]}: the lower bound {bounds[0]} is not below the upper bound {bounds[1]}; exchange them"
+            )
         if self.options == ():
-            raise ValueError(f"{given[0]}: no values given")
+            raise ValueError(f"{given[0]}: no values given; name one or more, such as [1, 2]")
         return self
 
     @property
@@ -147,7 +152,9 @@ class Space(Section):
                 key for key in waiting if all(other in order for each in self.parameters[key] for other in each.when)
             ]
             if not ready:
-                raise ValueError(f"{waiting[0]}.when: {', '.join(waiting)} depend on one another in a circle")
+                raise ValueError(
+                    f"{waiting[0]}.when: {', '.join(waiting)} depend on one another in a circle; leave one `when` out"
+                )
             order += ready
             waiting = [key for key in waiting if key not in ready]
         return order

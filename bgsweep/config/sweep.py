@@ -92,7 +92,7 @@ class SweepFile(Section):
             tried += 1
             self._try(f"space.{key}", values)
         if not tried:
-            raise ValueError(f"space.{key}: its `when` is never met")
+            raise ValueError(f"space.{key}: its `when` is never met; name values that the other keys can have")
 
     @staticmethod
     def _check_whole(key: str, distribution: Distribution) -> None:
@@ -125,7 +125,9 @@ class SweepFile(Section):
             raise ValueError(f"{place}: {error}") from error
         for key, _, distribution in self.space.walk(values):
             if key in point and not distribution.contains(point[key]):
-                raise ValueError(f"{place}.{key}: {point[key]!r} lies outside its distribution")
+                raise ValueError(
+                    f"{place}.{key}: {point[key]!r} lies outside its distribution; widen that, or change the point"
+                )
         self._try(place, values)
 
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
@@ -154,7 +156,7 @@ class SweepFile(Section):
                 raise ValueError(f"{key} is searched beside these values, and the experiment has none for it; name one")
         for key in given:
             if key not in values:
-                raise ValueError(f"{key} is not searched beside the point's other values")
+                raise ValueError(f"{key} is not searched beside the point's other values; leave it out of the point")
         return values
 
     def _check_population(self) -> None:
@@ -169,12 +171,12 @@ class SweepFile(Section):
             raise ValueError("search.concurrent: pbt trains as many trials at once as there is room for; leave it out")
         if search.perturb_epochs % every:
             raise ValueError(
-                f"search.perturb_epochs: {search.perturb_epochs} is not a multiple of evaluate.every {every}"
+                f"search.perturb_epochs: {search.perturb_epochs} is no multiple of evaluate.every {every}; change one"
             )
         if search.perturb_epochs >= self.experiment.training.epochs:
             raise ValueError(
                 f"search.perturb_epochs: {search.perturb_epochs} is not below training.epochs "
-                f"{self.experiment.training.epochs}, so that nothing would ever be taken over"
+                f"{self.experiment.training.epochs}, so that nothing would ever be taken over; lower it"
             )
         if any(map(self.space.depends, self.space.parameters)):
             raise ValueError("search.scheduler: pbt cannot change keys that depend on others (`when`); use asha")
@@ -321,7 +323,7 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -
             branch[part] = {}
         branch = branch[part]
         if not isinstance(branch, dict):
-            raise UserError(f"{override!r}: {part} is a single value, not a section")
+            raise UserError(f"{override!r}: {part} is a single value, not a section; write it as {part}=VALUE")
     branch[path[-1]] = value
 
 

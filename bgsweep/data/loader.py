@@ -115,7 +115,8 @@ class Batches:
         self.steps_per_epoch = len(source) // batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of {source.name}"
+                f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of "
+                f"{source.name}; lower it"
             )
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers

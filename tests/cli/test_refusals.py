@@ -69,8 +69,16 @@ OVERRIDES = [
         "search.metric: linear_top1 is not measured during training; did you mean `knn_top1`? "
         "known: knn_top1, bg_gap, mixed_same, mixed_rand, loss",
     ),
-    ("search.metric=[knn_top1, bg_gap]", "search.mode: 2 metrics need 2 modes"),
+    ("search.metric=[knn_top1, bg_gap]", "search.mode: 2 metrics need 2 modes, such as [max, min]"),
     ("method.name=mocov2", f"experiment.method: 'mocov2' is not known; did you mean `moco_v2`? known: {METHODS}"),
+    ("workers.count=7", "training.batch_size 320 is not a multiple of workers.count 7; 315 is"),
+    ("training.accumulate=3", "training.accumulate 3 does not divide a worker's batch of 320; 2 does"),
+    ("method.queue_size=700", "method.queue_size 700 is not a multiple of training.batch_size 320; 640 is"),
+    (
+        "space.optimizer.lr={}",
+        "give exactly one of uniform, loguniform, quniform, choice, grid, such as {uniform: [0, 0.5]}",
+    ),
+    ("space.optimizer.lr={uniform: [2, 1]}", "the lower bound 2.0 is not below the upper bound 1.0; exchange them"),
     ("method.name=bert", f"experiment.method: 'bert' is not known; known: {METHODS}"),
     ("optimizer.name=adam", "experiment.optimizer.name: Input should be 'sgd', 'lars' or 'adamw' (given: 'adam')"),
     ("training.epochs=many", "experiment.training.epochs: a whole number is needed, such as 200 (given: 'many')"),

@@ -245,7 +245,7 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
         (["search.scheduler=pbt", "search.perturb_epochs=200"], "search.perturb_epochs: 200 is not below"),
         (
             ["search.scheduler=pbt", "evaluate.every=3"],
-            "search.perturb_epochs: 10 is not a multiple of evaluate.every 3",
+            "search.perturb_epochs: 10 is no multiple of evaluate.every 3",
         ),
         (["search.scheduler=pbt", "workers.count=2"], "set workers.count: 1"),
         (["search.scheduler=pbt", "space.encoder.width={choice: [8, 16]}"], "space.encoder.width: pbt changes values"),
