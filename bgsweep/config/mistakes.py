@@ -122,11 +122,6 @@ def _contradictions(file: SweepFile) -> Iterator[str]:
             f"space: {what}, so that {proposed} trials would be the same; name keys to search, such as `space: "
             "{background.remove: {uniform: [0, 0.5]}}`, or train the experiment once by `bgsweep pretrain`"
         )
-    if search.scheduler in ("asha", "median") and search.grace_epochs > experiment.training.epochs:
-        yield (
-            f"search.grace_epochs: {search.grace_epochs} is above training.epochs {experiment.training.epochs}, so "
-            "that no trial would ever be stopped early; lower it, or set search.scheduler: none"
-        )
     for metric in ("loss", "knn_top1"):
         if search.signs.get(metric) == (1 if metric in LOWER_IS_BETTER else -1):
             right = "min" if metric in LOWER_IS_BETTER else "max"
@@ -138,6 +133,11 @@ def _contradictions(file: SweepFile) -> Iterator[str]:
 
 def _doubtful(file: SweepFile) -> Iterator[str]:
     """What may be meant, but rarely is."""
+    if file.search.scheduler in ("asha", "median") and file.search.grace_epochs > file.experiment.training.epochs:
+        yield (
+            f"search.grace_epochs: {file.search.grace_epochs} is above training.epochs "
+            f"{file.experiment.training.epochs}, so that no trial is stopped early"
+        )
     search, epochs = file.search, file.experiment.training.epochs
     stops = search.scheduler in ("asha", "median")
     if stops and file.evaluate.every >= epochs > 1 and search.metrics != ("loss",):

@@ -20,8 +20,6 @@ IDENTICAL = "so that 15 trials would be the same; name keys to search"
     [
         ([], f"space: nothing is searched, {IDENTICAL}"),
         (["space.optimizer.lr={choice: [0.1]}"], f"space: every searched key has one value only, {IDENTICAL}"),
-        ([RANGE, "search.grace_epochs=50"], "search.grace_epochs: 50 is above training.epochs 3"),
-        ([RANGE, "search.grace_epochs=50", "search.scheduler=median"], "search.grace_epochs: 50 is above"),
         ([RANGE, "search.metric=loss"], "search.mode: the best loss is the lowest; set it to min"),
         ([RANGE, "search.mode=min"], "search.mode: the best knn_top1 is the highest; set it to max"),
         ([RANGE, "workers.device=cuda"], "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda"),
@@ -60,6 +58,8 @@ WITHOUT_EFFECT = [
     ([], None),
 ]
 DOUBTFUL = [
+    (["search.grace_epochs=50"], "search.grace_epochs: 50 is above training.epochs 3, so that no trial is stopped early"),
+    (["search.grace_epochs=50", "search.scheduler=median"], "search.grace_epochs: 50 is above"),
     (["search.reduction=4", "search.scheduler=none"], "search.reduction has no effect: search.scheduler is not asha"),
     (["search.perturb_epochs=2"], "search.perturb_epochs has no effect: search.scheduler is not pbt"),
     (["search.grace_epochs=50", "search.scheduler=none"], "search.grace_epochs has no effect: nothing stops trials"),
