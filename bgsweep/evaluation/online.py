@@ -6,7 +6,7 @@ An evaluator takes an encoder on the bench and yields named values, each a share
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from bgsweep.config import Evaluate, Knn, Linear
 from bgsweep.config.evaluate import VARIANTS, Variant
 from bgsweep.data import UNLABELLED, Image, Splits
-from bgsweep.errors import UserError
+from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.evaluation.bootstrap import by_photograph
 from bgsweep.evaluation.datasets.background_variants import MAX_AREA, MIN_AREA, VariantSet
 from bgsweep.evaluation.evaluators.knn import knn_predict
@@ -26,6 +26,10 @@ from bgsweep.evaluation.frozen_model import Measured, Yields, share
 
 Values = Iterator[tuple[str, float]]
 Predict = Callable[[Tensor], Tensor]
+T = TypeVar("T")
+
+# More images that are deleted during one evaluation are no accident.
+_LOST_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,12 @@ def online(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> dic
     """What a training run is looked at by: kNN on the validation split; nothing where there are no classes."""
     if not splits.train.classes:
         return {}
-    bench = Bench(encode, splits, settings, size, "validation")
+    return _without_lost_files(splits, lambda: _online(Bench(encode, splits, settings, size, "validation")))
+
+
+def _online(bench: Bench) -> dict[str, float]:
     values = dict(knn(bench))
-    if settings.bg_gap:
+    if bench.settings.bg_gap:
         predict = _knn_predictor(bench)
         found = {name: bench.variant(name) for name in ("mixed_same", "mixed_rand")}
         shares = {name: accuracy(predict(each.values), each.labels) for name, each in found.items()}
@@ -122,7 +129,11 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
     Raises:
         UserError: the photographs have no classes.
     """
-    bench = Bench(encode, splits, settings, size, "test")
+    return _without_lost_files(splits, lambda: _final(Bench(encode, splits, settings, size, "test")))
+
+
+def _final(bench: Bench) -> Report:
+    settings = bench.settings
     masks = bench.source.has_masks and len(np.unique(bench.source.labels)) > 1
     head = fit_linear(bench.train(), settings.linear, bench.classes)
     chosen = bench.variant(settings.variant)
@@ -135,6 +146,17 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
         protocol=_protocol(bench, head),
         decisive=judged,
     )
+
+
+def _without_lost_files(splits: Splits, measure: Callable[[], T]) -> T:
+    """Measure, and again without an image that was deleted meanwhile: which ones can be read is found out anew."""
+    for _ in range(_LOST_FILES):
+        try:
+            return measure()
+        except UnreadableImage as error:
+            warn_once(f"{error}; the evaluation begins again without it")
+            splits.kept.clear()
+    return measure()
 
 
 def variant_sheet(

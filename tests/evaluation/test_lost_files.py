@@ -1,0 +1,36 @@
+"""Images that are deleted while they are evaluated."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.config import Data, Evaluate, Knn, Linear
+from bgsweep.data import Image, open_splits
+from bgsweep.evaluation import final
+from bgsweep.evaluation.variants import VariantSet
+from tests.inputs import photographs
+
+from .conftest import colours
+
+
+def test_an_image_deleted_while_an_encoder_is_judged_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path)
+    data = Data(images=str(tmp_path / "photos"), masks=str(tmp_path / "masks"), resize=32)
+    doomed = [sorted((tmp_path / "photos" / split).rglob("*.*"))[2] for split in ("test", "validation")]
+    picture = VariantSet.picture
+
+    def deleting(*arguments: Any) -> Image:
+        for path in doomed:
+            path.unlink(missing_ok=True)
+        return picture(*arguments)
+
+    monkeypatch.setattr(VariantSet, "picture", deleting)
+    settings = Evaluate(knn=Knn(k=5), linear=Linear(epochs=2, lrs=(0.1,)))
+    report = final(colours, open_splits(data), settings, 24)
+    assert f"{doomed[0]}: cannot be read" in caplog.text
+    assert "the evaluation begins again without it" in caplog.text
+    again = open_splits(data.model_copy(update={"holdout": 0.3}))
+    assert report.backgrounds == final(colours, again, settings, 24).backgrounds
