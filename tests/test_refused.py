@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -116,3 +117,23 @@ def test_names_that_lead_out_of_the_photographs_folder(tmp_path: Path) -> None:
     (tmp_path / "photos" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match=r"data\.train"):
         resolve({"experiment": {"data": {"images": str(tmp_path / "photos"), "train": "../secrets"}}})
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"experiment": 3},
+        {"experiment": 3, "method": {}, "classes": 2},
+        {"experiment": {}, "method": {"x": torch.zeros(2)}, "classes": 2},
+        {"experiment": {}, "method": [1], "classes": 2},
+        {"experiment": {}, "method": {}, "classes": "two"},
+    ],
+    ids=repr,
+)
+def test_checkpoint_of_another_program_is_one_line(
+    tmp_path: Path, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state.pt"
+    torch.save(state, path)
+    assert main(["evaluate", str(path), str(Path(__file__).with_name("tiny.yaml"))]) == 2
+    assert re.search(rf"^error: {path}: not a checkpoint of (this )?bgsweep.*\n$", capsys.readouterr().err)

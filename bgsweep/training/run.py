@@ -17,7 +17,7 @@ from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.loader import FeedFor
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.evaluation import Report, VariantSet, check, final, online
 from bgsweep.models import ImageEncoder
 from bgsweep.storage.uri import Place, fetched
@@ -187,13 +187,20 @@ class Trained:
 
 
 def load_trained(place: Place) -> Trained:
-    """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI."""
+    """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI.
+
+    Raises:
+        UserError: there is none, or it is none of this bgsweep.
+    """
     with fetched(place) as path:
         state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
-    experiment = Experiment.model_validate(state["experiment"])
-    method = initial_method(experiment, state["classes"])
-    method.load_state_dict(state["method"])
-    return Trained(experiment, _still(method.encoder), state["metrics"])
+    try:
+        experiment = Experiment.model_validate(state["experiment"])
+        method = initial_method(experiment, state["classes"])
+        method.load_state_dict(state["method"])
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # a ValidationError is a ValueError
+        raise UserError(f"{place}: not a checkpoint of this bgsweep ({one_line(error)}); train it again") from error
+    return Trained(experiment, _still(method.encoder), state.get("metrics", {}))
 
 
 def untrained(experiment: Experiment) -> Trained:

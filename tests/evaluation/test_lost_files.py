@@ -8,7 +8,7 @@ import pytest
 from bgsweep.config import Data, Evaluate, Knn, Linear
 from bgsweep.data import Image, open_splits
 from bgsweep.evaluation import final
-from bgsweep.evaluation.variants import VariantSet
+from bgsweep.evaluation.datasets.background_variants import VariantSet
 from tests.inputs import photographs
 
 from .conftest import colours
