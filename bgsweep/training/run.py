@@ -198,7 +198,7 @@ def load_trained(place: Place) -> Trained:
         experiment = Experiment.model_validate(state["experiment"])
         method = initial_method(experiment, state["classes"])
         method.load_state_dict(state["method"])
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # a ValidationError is a ValueError
+    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(f"{place}: not a checkpoint of this bgsweep ({one_line(error)}); train it again") from error
     return Trained(experiment, _still(method.encoder), state.get("metrics", {}))
 
