@@ -135,5 +135,5 @@ def test_checkpoint_of_another_program_is_one_line(
 ) -> None:
     path = tmp_path / "state.pt"
     torch.save(state, path)
-    assert main(["evaluate", str(path), str(Path(__file__).with_name("tiny.yaml"))]) == 2
+    assert main(["evaluate", str(path), str(Path(__file__).parent / "tiny.yaml")]) == 2
     assert re.search(rf"^error: {path}: not a checkpoint of (this )?bgsweep.*\n$", capsys.readouterr().err)

@@ -265,7 +265,12 @@ space: {optimizer.lr: {loguniform: [1e-4, 1e-1]}, points: [{optimizer.lr: 1e-2}]
     ),
     space("a list for a distribution", "space: {background.remove: [0, 0.5]}", 2, r"space\.background\.remove: "),
     space("a log range from 0", "space: {optimizer.weight_decay: {loguniform: [0, 0.1]}}", 2, r"greater than 0"),
-    space("grace longer than the run", f"{REMOVE}\nsearch: {{trials: 4, grace_epochs: 50}}", 0, r"grace_epochs: 50 is above"),
+    space(
+        "grace longer than the run",
+        f"{REMOVE}\nsearch: {{trials: 4, grace_epochs: 50}}",
+        0,
+        r"grace_epochs: 50 is above",
+    ),
     space("choice of null", "experiment: {data: {masks: null}}\nspace: {data.resize: {choice: [null, 64]}}", 0, WELL),
     space("choice of pairs", "space: {views.scale: {choice: [[0.2, 1.0], [0.08, 1.0]]}}", 0, WELL),
     space("choice of numbers and pairs", "space: {background.remove: {choice: [0.1, [0.1, 0.3]]}}", 0, WELL),

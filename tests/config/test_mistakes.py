@@ -58,7 +58,10 @@ WITHOUT_EFFECT = [
     ([], None),
 ]
 DOUBTFUL = [
-    (["search.grace_epochs=50"], "search.grace_epochs: 50 is above training.epochs 3, so that no trial is stopped early"),
+    (
+        ["search.grace_epochs=50"],
+        "search.grace_epochs: 50 is above training.epochs 3, so that no trial is stopped early",
+    ),
     (["search.grace_epochs=50", "search.scheduler=median"], "search.grace_epochs: 50 is above"),
     (["search.reduction=4", "search.scheduler=none"], "search.reduction has no effect: search.scheduler is not asha"),
     (["search.perturb_epochs=2"], "search.perturb_epochs has no effect: search.scheduler is not pbt"),
