@@ -155,6 +155,12 @@ def _watching_commands(parsers: Any) -> None:
     report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)")
     _store_argument(report)
 
+    policy = _command(parsers, "policy", "write a sweep's learnt augmentation policy as a JSON file", commands.policy)
+    policy.add_argument("name", help="the sweep's name, as `bgsweep status` shows it")
+    policy.add_argument("--trial", help="such as t03 (default: the best of those that ran to their end)")
+    policy.add_argument("--out", type=Path, default=Path("policy.json"), help="file to write (default: %(default)s)")
+    _store_argument(policy)
+
 
 def _judging_commands(parsers: Any) -> None:
     evaluate = _command(parsers, "evaluate", "judge an encoder by a suite of protocols", commands.evaluate)

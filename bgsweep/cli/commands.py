@@ -101,6 +101,12 @@ def report(options: argparse.Namespace) -> Result:
     return report(options.name, _store(options), options.out)
 
 
+def policy(options: argparse.Namespace) -> Result:
+    from bgsweep.sweep.policy import policy
+
+    return policy(options.name, _store(options), options.out, options.trial)
+
+
 def evaluate(options: argparse.Namespace) -> Result:
     if options.suite is not None or options.data:
         if options.file:

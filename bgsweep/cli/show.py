@@ -134,6 +134,10 @@ def show_report(result: dict[str, Any]) -> str:
     return f"wrote {result['page']}: open it in a browser"
 
 
+def show_policy(result: dict[str, Any]) -> str:
+    return f"wrote {result['policy']}: the views of {result['trial']}"
+
+
 def show_pretrain(result: dict[str, Any]) -> str:
     values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
     return f"{values}\ncheckpoint  {result['checkpoint']}\nMLflow run  {result['run_id']} at {result['tracking_uri']}"

@@ -1,0 +1,66 @@
+"""A sweep's learnt augmentation policy as a file of plain numbers, which needs no bgsweep."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
+from bgsweep.config import Experiment
+from bgsweep.errors import UserError
+from bgsweep.storage.uri import Place
+from bgsweep.sweep.events import find_sweep, fold, read_journal
+from bgsweep.sweep.pareto import best_of, pareto
+from bgsweep.sweep.store import local_store
+from bgsweep.sweep.trial import trial_file
+
+FORMAT = "bgsweep augmentation policy 1"
+
+
+def policy(name: str, store: Place, out: Path, trial: str | None = None) -> dict[str, Any]:
+    """Write the policy of a sweep's best trial, or of the one that is named.
+
+    Returns:
+        ``sweep``, ``trial`` and ``policy``, the file's path.
+
+    Raises:
+        UserError: there is no such sweep or trial, none ran to its end, or the file cannot be written.
+    """
+    with local_store(store, name) as place:
+        folder, manifest = find_sweep(name, place)
+        records = fold(read_journal(folder))
+    tree = manifest["file"]
+    if trial is not None and trial not in records:
+        raise UserError(f"{name}: no trial {trial}; it has {', '.join(records) or 'none yet'}")
+    if trial is None:
+        signs = trial_file(tree, {}).search.signs
+        front = pareto(list(records.values()), signs)
+        if not front:
+            raise UserError(f"{name}: no trial ran to its end yet; name one by --trial")
+        trial = best_of(front, signs).id
+    record = records[trial]
+    experiment = trial_file(tree, record.params).experiment
+    found = {"format": FORMAT, "sweep": name, "trial": trial, "metrics": record.metrics, **described(experiment)}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    return {"sweep": name, "trial": trial, "policy": str(out)}
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """How an experiment makes its views, as plain values.
+
+    ``views`` holds, for each view, its crop, background and colours, with the background's probabilities in the first
+    epoch; ``background`` the whole section, schedules included, of which ``epochs`` is the length.
+    """
+    pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
+    views = []
+    for number, each in enumerate(pipeline.policy()["views"]):
+        crop, flip, colors = each["transform"]["transforms"]
+        kept = {key: crop[key] for key in ("size", "scale", "ratio", "interpolation", "remove", "random")}
+        photometric = ("jitter", "jitter_p", "gray", "blur", "blur_sigma", "solarize", "color")
+        rest = {key: colors[key] for key in photometric}
+        views.append({"small": number >= LARGE_VIEWS, **kept, "flip": flip["p"], **rest})
+    section = experiment.background.model_dump(mode="json")
+    return {"epochs": experiment.training.epochs, "views": views, "background": section}
