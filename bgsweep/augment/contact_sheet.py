@@ -8,7 +8,7 @@ import numpy as np
 
 from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
 from bgsweep.images.compositing import Image, Mask, binarize
-from bgsweep.seeding import address
+from bgsweep.seeding import view_key
 
 Method = Callable[[Picture, Picture], ViewResult]
 """Makes one view of a sample, with a background donor."""
@@ -111,7 +111,7 @@ def area_histogram(areas: Sequence[float], low: float, high: float, width: int) 
 
 
 def _views(pipeline: ViewPipeline, sample: Picture, donor: Picture, seed: int, epoch: int) -> list[ViewResult]:
-    keys = [address(seed, epoch, sample.id, view) for view in range(pipeline.n_views)]
+    keys = [view_key(seed, epoch, sample.id, view) for view in range(pipeline.n_views)]
     return [pipeline.make(sample, lambda: donor, key, view) for view, key in enumerate(keys)]
 
 

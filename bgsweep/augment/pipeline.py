@@ -132,7 +132,7 @@ class ViewPipeline:
         Args:
             sample: its mask is asked for only if a background augmentation was drawn.
             donor: gives the picture that BG_Random takes its background from; called only if it fired, at most once.
-            address_key: from `randomness.address`, 64 bits.
+            address_key: from `seeding.view_key`, 64 bits.
             view: 0 and 1 are the large views.
             replace: the background is the donor's, whatever was drawn; all other draws stay as they are.
         """

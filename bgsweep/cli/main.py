@@ -15,7 +15,7 @@ from bgsweep.errors import UserError, without_password
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with a line `error: …` for what the user can mend."""
+    """Run one command; 0, or 2 with a line `error: …` or what `doctor` has found missing."""
     if credentials.IN_A_JOB in os.environ:
         credentials.take_up()
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             options.show(result)
         sys.stdout.flush()
+        if result.get("ok") is False:  # `doctor` has found that something is missing
+            return 2
     except UserError as error:
         print(f"error: {without_password(str(error))}", file=sys.stderr)
         return 2

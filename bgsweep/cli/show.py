@@ -319,7 +319,13 @@ def _failures(trial: dict[str, Any]) -> str:
 
 def _comparison(result: dict[str, Any]) -> str:
     names = [name for name in ("best", "baseline", "champion", "untrained") if result.get(name)]
-    table = Table(title="Test photographs, unseen by the search, in %", title_justify="left", box=None, pad_edge=False)
+    images = result["best"]["protocol"].get("test", "test split")
+    table = Table(
+        title=f"Final evaluation, in % ({images}; not used by the search)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("")
     for name in names:
         origin = result[name].get("trial") or f"version {result[name].get('version')}"

@@ -8,7 +8,6 @@ from pydantic import Field, field_validator
 from bgsweep.config.base import Count, Positive, Section
 
 Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
-# A variant's place here addresses its draws, so that new ones come last.
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 

@@ -68,8 +68,9 @@ class Data(Section):
     pack_cache_gb: NonNegative = Field(20.0, description="local disk for the shards of a pack that a URI names, in GB")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
     validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
-    test: str | None = Field("test", description="sub-folder; null evaluates on the validation split")
-    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share held out where `validation` is null")
+    test: str | None = Field("test", description="sub-folder; null holds out another share of `train`")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of each class that is held out")
+    holdout_seed: int = Field(0, ge=0, description="decides which images are held out")
     resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
     fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
     cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
@@ -86,6 +87,17 @@ class Data(Section):
         if split and (split.startswith("/") or ".." in split.split("/")):
             raise ValueError("a split is a sub-folder of data.images; it cannot lead out of it")
         return split
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.test is not None and self.validation == self.test:
+            raise ValueError(
+                f"test: {self.test!r} is the validation split, by which the search chooses; name another folder, "
+                "or `test: null`, which holds a share of train out"
+            )
+        if self.validation is None and self.test is None and self.holdout >= 0.5:
+            raise ValueError("holdout: with validation and test both held out, less than .5 leaves any for training")
+        return self
 
     @field_validator("images", "masks", "pack")
     @classmethod

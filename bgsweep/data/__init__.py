@@ -2,7 +2,7 @@
 
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample, Source
-from bgsweep.data.splits import Splits, open_splits
+from bgsweep.data.splits import Splits, notes, open_splits
 
 __all__ = [
     "UNLABELLED",
@@ -12,5 +12,6 @@ __all__ = [
     "Sample",
     "Source",
     "Splits",
+    "notes",
     "open_splits",
 ]

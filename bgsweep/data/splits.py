@@ -14,8 +14,11 @@ from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.shortcut import ClassPools, Recomposed
 from bgsweep.data.datasets.wrappers import Cached, hold_out
 from bgsweep.data.donors import BackgroundPools
+from bgsweep.data.layout import recognized
+from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
 from bgsweep.data.sample import Source
-from bgsweep.errors import warn_once
+from bgsweep.errors import UserError, warn_once
+from bgsweep.seeding import Draw
 from bgsweep.storage.uri import cached, is_remote
 
 SplitName = Literal["train", "validation", "test"]
@@ -27,13 +30,16 @@ class Splits:
 
     `validation` and `test` never are, nor are the masks that the shortcut's pools are made with.
 
-    `kept` is for what others make of the photographs and want again, such as pictures to evaluate on.
+    `said` has a line on each thing that is not as the configuration has it: splits held out, images left out.
+
+    `kept` is for what others make of the images and want again, such as pictures to evaluate on.
     """
 
     train: Source
     validation: Source
     test: Source
     class_pools: ClassPools | None = None
+    said: tuple[str, ...] = ()
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _pools: dict[SplitName, BackgroundPools] = field(default_factory=dict, repr=False)
 
@@ -48,6 +54,24 @@ class Splits:
         return self._pools[split]
 
 
+def notes(data: Data) -> list[str]:
+    """What a command says of the splits before it starts: `Splits.said`, and images that nearly are in two splits.
+
+    Raises:
+        UserError: as `open_splits`.
+    """
+    parts, said = open_sources(data)
+    lines = list(said)
+    for name in () if data.images == "sample" and data.pack is None else ("validation", "test"):
+        source = parts[name]
+        count, looked_at, pair = nearly_shared(source, parts["train"])
+        if count:
+            sample = "" if looked_at == len(source) else f" ({looked_at} looked at)"
+            found = f"{count} of {len(source)} images{sample}"
+            lines.append(f"{source.name}: {found} look like one of train: {pair}")
+    return lines
+
+
 def open_splits(data: Data) -> Splits:
     """Open what a configuration names; all trials of a process that read the same share one.
 
@@ -59,24 +83,60 @@ def open_splits(data: Data) -> Splits:
 
 @lru_cache(maxsize=4)
 def _open(data: Data) -> Splits:
-    train: Source = _source(data, data.train, None)
-    if len(train.classes) == 1:
+    parts, said = open_sources(data)
+    validation, test = _kept(parts["validation"], data), _kept(parts["test"], data)
+    train, pools = parts["train"], None
+    if data.shortcut is not None:
+        pools = ClassPools(train, data.shortcut.seed)
+        train = Recomposed(train, pools.train, data.shortcut)
+    return Splits(_kept(_spoilt(train, data), data), validation, test, pools, said)
+
+
+def open_sources(data: Data) -> tuple[dict[SplitName, Source], tuple[str, ...]]:
+    """The splits' images as they lie there, with a line on each thing that was not as the configuration has it.
+
+    Images that two splits share are left out of `train`, or of `validation` where `test` has them.
+
+    Raises:
+        UserError: as `open_splits`.
+    """
+    data, said = recognized(data)
+    check_apart(data)
+    parts: dict[SplitName, Source] = {"train": _source(data, data.train, None)}
+    classes = parts["train"].classes or None
+    if classes is not None and len(classes) == 1:
         warn_once(
-            f"{train.name}: {train.classes[0]} is the only class, so that kNN and linear accuracy are 100 % for any "
+            f"{parts['train'].name}: {classes[0]} is the only class, so that kNN and linear accuracy are 100 % for any "
             "encoder; put images into one folder a class, or judge by other metrics"
         )
-    validation: Source
-    if data.validation is None:
-        train, validation = hold_out(train, data.holdout)
-    else:
-        validation = _source(data, data.validation, train.classes or None)
-    validation = _kept(validation, data)
-    test = validation if data.test is None else _kept(_source(data, data.test, train.classes or None), data)
-    if data.shortcut is None:
-        return Splits(_kept(_spoilt(train, data), data), validation, test)
-    pools = ClassPools(train, data.shortcut.seed)
-    recomposed = Recomposed(train, pools.train, data.shortcut)
-    return Splits(_kept(_spoilt(recomposed, data), data), validation, test, pools)
+    held: tuple[tuple[SplitName, Draw], ...] = (("validation", Draw.VALIDATION), ("test", Draw.TEST))
+    share = data.holdout
+    for name, draw in held:
+        split = getattr(data, name)
+        if split is not None:
+            parts[name] = _source(data, split, classes)
+        else:
+            parts["train"], parts[name] = hold_out(parts["train"], share, draw, data.holdout_seed, name)
+            share /= 1 - share  # of what is left, for the same number of images
+    pairs: list[tuple[SplitName, SplitName]] = [("train", "validation"), ("train", "test"), ("validation", "test")]
+    if data.validation is not None and data.validation == data.test:
+        pairs.pop()  # an evaluation suite, which reads no validation split
+    for one, other in pairs:
+        parts[one], line = _apart(parts[one], parts[other])
+        said += line
+    return parts, said
+
+
+def _apart(source: Source, other: Source) -> tuple[Source, tuple[str, ...]]:
+    """The source without what the other has too, and a line that says so."""
+    found = shared(source, other)
+    if not len(found):
+        return source, ()
+    if len(found) == len(source):
+        raise UserError(f"{source.name}: every image of it is in {other.name} too; name folders apart")
+    left_out = f"{len(found)} of {len(source)} images left out"
+    line = f"{source.name}: {left_out}, since {other.name} has them too: {source.ids[int(found[0])]}"
+    return without(source, found), (line,)
 
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:

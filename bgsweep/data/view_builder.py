@@ -12,13 +12,10 @@ from bgsweep.data.order import DONOR_BLOCK, donor_position, swap_position
 from bgsweep.data.sample import Image, Sample, Source
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key, view_key
 
 # So many unreadable photographs in a row are no accident.
 _PATIENCE = 20
-
-# The number that BG_Swaps' draws have where those of views have 0, 1, ...
-SWAP = -1
 
 
 @dataclass
@@ -88,7 +85,7 @@ class Rows:
         for position in range(first, min(first + DONOR_BLOCK, length)):
             name = self.source.ids[int(self.order[position])]
             for view in pipeline.donor_views:
-                key = self._address(name, view)
+                key = self._view_key(name, view)
                 if pipeline.asks_donor(key, view):
                     wanted.add(donor_position(key, position, length))
             if (swap := self._drawn_swap(name, position)) is not None:
@@ -114,7 +111,7 @@ class Rows:
         """The views of a photograph, and BG_Swaps' negative if its draw says so and both large views admit it."""
         pipeline, sample = self.pipeline, self._sample(index)
         swap = self._drawn_swap(sample.id, position)
-        keys = [self._address(sample.id, view) for view in range(LARGE_VIEWS)]
+        keys = [self._view_key(sample.id, view) for view in range(LARGE_VIEWS)]
         kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
         replacing = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
         views = [
@@ -128,7 +125,7 @@ class Rows:
 
     def _view(self, sample: Sample, position: int, view: int, place: Image, replacing: int | None) -> ViewResult:
         """One view; with `replacing`, on the background of the photograph at that position."""
-        key = self._address(sample.id, view)
+        key = self._view_key(sample.id, view)
 
         def donor() -> Sample:
             return self._at(donor_position(key, position, len(self.order)) if replacing is None else replacing)
@@ -141,15 +138,15 @@ class Rows:
         """What is drawn for a photograph by BG_Swaps; None where nothing is."""
         if not self.pipeline.swap_share:
             return None
-        key, length = self._address(name, SWAP), len(self.order)
+        key, length = rng_key(self.seed, self.epoch, name, Draw.SWAP), len(self.order)
         if key / 2**64 >= self.pipeline.swap_share:
             return None
-        donor = donor_position(self._address(name, 0), position, length)
+        donor = donor_position(self._view_key(name, 0), position, length)
         other = swap_position(key, position, donor, length)
-        return _Swap(key, donor, other, swap_position(self._address(name, 1), position, donor, length))
+        return _Swap(key, donor, other, swap_position(self._view_key(name, 1), position, donor, length))
 
-    def _address(self, name: str, draw: int) -> int:
-        return address(self.seed, self.epoch, name, draw)
+    def _view_key(self, name: str, view: int) -> int:
+        return view_key(self.seed, self.epoch, name, view)
 
     def _at(self, position: int) -> Sample:
         """What the photograph at a position gives to others."""

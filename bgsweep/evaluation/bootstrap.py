@@ -11,8 +11,10 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from bgsweep.evaluation.frozen_model import Measured
+from bgsweep.seeding import Draw, rng_key
 
 LEVEL = 0.95
+SEEDS = 3  # fewer have no interval of their own
 _DRAWS = 10_000_000  # numbers held at once: of mCE nearly every photograph is of a kind of its own
 
 
@@ -47,14 +49,20 @@ def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -
     """Paired percentile bootstrap (Efron 1979): photographs are drawn with replacement, the same for both encoders.
 
     Shares whose denominators differ, such as shape bias, are taken anew in every resampling. The interval is of which
-    photographs the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one
-    number stands for a whole set.
+    images the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one number stands
+    for a whole set.
+
+    Two images are added to those drawn from, one that only the first model gets right and one that only the second does
+    (Bonett & Price 2012). Without them, two models that agree on all images would have an interval of no width, and
+    four images of two hundred, on which p of the exact test is .125, would be a sure difference. With them, models that
+    agree on n images differ by less than about 3/n.
     """
     assert len(first.hits) == len(second.hits), "both were measured on the same photographs"
     if len(first.hits) < 2:  # one number for a whole set, as average precision is
         return Difference(second.value - first.value, float("nan"), float("nan"))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(rng_key(seed, 0, "", Draw.BOOTSTRAP))
     columns = np.stack([first.hits, first.counted, second.hits, second.counted], axis=1)
+    columns = np.concatenate([columns, _contrary(columns)])
     # Photographs on which the two fare alike are alike: how often each kind is drawn is multinomial, which is as exact
     # as drawing them one by one, and as quick for millions of them.
     kinds, sizes = np.unique(columns, axis=0, return_counts=True)
@@ -69,9 +77,37 @@ def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -
     return Difference(second.value - first.value, float(lower), float(upper))
 
 
-def paired_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Mean of ``second - first``, seed by seed, with Student's t interval; at least two seeds."""
+def agree(first: Measured, second: Measured) -> bool:
+    """Whether two models fare alike on every image."""
+    return bool(np.array_equal(first.hits, second.hits) and np.array_equal(first.counted, second.counted))
+
+
+def _contrary(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Two images of the usual number of pictures, of each of which one model has all right and the other none."""
+    pictures = np.median(columns[:, [1, 3]][columns[:, [1, 3]] > 0]) if (columns[:, [1, 3]] > 0).any() else 1.0
+    # What is no share, such as mCE, may be more than one for an image.
+    most = max(pictures, float(np.abs(columns[:, [0, 2]]).max()))
+    return np.array([[0, pictures, most, pictures], [most, pictures, 0, pictures]])
+
+
+def paired_seeds(
+    first: Sequence[float], second: Sequence[float], of_images: tuple[float, float] | None = None
+) -> Difference:
+    """Mean of ``second - first``, seed by seed, with Student's t interval over the seeds.
+
+    All seeds are evaluated on the same images, so that more seeds do not make up for few images. Fewer than three
+    seeds, or seeds that all differ by the same, do not tell the spread: without `of_images` the interval is NaN.
+
+    Args:
+        of_images: interval of the difference over images; its distances from the value are added in squares.
+    """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     value, count = mean(differences), len(differences)
     half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * stdev(differences) / math.sqrt(count)
+    if of_images is not None:
+        return Difference(
+            value, value - math.hypot(half, value - of_images[0]), value + math.hypot(half, of_images[1] - value)
+        )
+    if count < SEEDS or half == 0:
+        return Difference(value, math.nan, math.nan)
     return Difference(value, value - half, value + half)

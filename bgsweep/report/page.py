@@ -1,6 +1,7 @@
 """The page put together: what can be shown is shown, and of what cannot it is said why."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -65,7 +66,7 @@ def page(told: Told) -> str:
         "trials": trials,
         "table": [_row(trial) for trial in trials],
         "comparison": _comparison(verdict, pictures["count"]),
-        "seeds": _over_seeds(verdict),
+        "seeds": _over_seeds(verdict, pictures["count"]),
         "trend_trials": TREND_TRIALS,
         "notes": notes,
         "shown": shown,
@@ -130,17 +131,32 @@ def _comparison(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
     return rows
 
 
-def _over_seeds(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Champion and baseline over the seeds that both were trained with, a row a value; [] for one seed."""
+def _over_seeds(verdict: Mapping[str, Any], count: int | None) -> list[dict[str, Any]]:
+    """Champion and baseline over the seeds that both were trained with, a row a value; [] for one seed.
+
+    Intervals hold the images' uncertainty too, as of independent sets; of BG-Gap that of the first seed's. None where
+    the images are not there to be counted and the seeds are too few.
+    """
     best, baseline = ((verdict.get(role) or {}).get("seeds") for role in ("best", "baseline"))
     if not (best and baseline):
         return []
     rows = []
+    gaps = {row["probe"]: row for row in _comparison(verdict, count) if row["name"] == "bg_gap"}
     for name, ours in best.items():
-        change = paired_seeds(baseline[name]["values"], ours["values"])
+        theirs = baseline[name]
+        value, of_images = ours["mean"] - theirs["mean"], None
+        if name == "bg_gap" and "kNN" in gaps:
+            low, high = gaps["kNN"]["of_difference"]
+            middle = gaps["kNN"]["difference"]
+            of_images = (value - (middle - low), value + (high - middle))
+        elif count and name != "bg_gap":
+            spans = [wilson(one["mean"], count) for one in (theirs, ours)]
+            of_images = difference(theirs["mean"], spans[0], ours["mean"], spans[1])
+        change = paired_seeds(theirs["values"], ours["values"], of_images)
+        known = math.isfinite(change.lower)
         rows.append(
-            {"name": name, "count": len(ours["values"]), "best": ours, "baseline": baseline[name]}
-            | {"difference": change.value, "of_difference": (change.lower, change.upper)}
+            {"name": name, "count": len(ours["values"]), "best": ours, "baseline": theirs, "difference": change.value}
+            | {"of_difference": (change.lower, change.upper) if known else None, "of_images": of_images is not None}
         )
     return rows
 

@@ -19,6 +19,7 @@ def log_inputs(tracker: Tracker, run: str, file: SweepFile) -> None:
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
     for context, source in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         tracker.log_dataset(run, context, source.name, source.digests(), len(source))
+    tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
     tracker.log_image(run, views_picture(file, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
 

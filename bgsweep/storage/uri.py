@@ -134,6 +134,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep"
 
 
+def listed(root: str) -> list[tuple[str, bool]]:
+    """Names directly below a remote folder, and which of them are folders; none where there is no such folder."""
+    from pyarrow.fs import FileSelector, FileType
+
+    where, path = filesystem(root)
+    try:
+        infos = where.get_file_info(FileSelector(path, allow_not_found=True))
+    except OSError as error:
+        raise UserError(f"{root}: {one_line(error)}; check the address and the credentials") from error
+    return [(info.base_name, info.type == FileType.Directory) for info in infos]
+
+
 def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:
     """Names below the root, sizes in bytes, times in ns, sorted."""
     from pyarrow.fs import FileSelector, FileType

@@ -149,7 +149,7 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
         share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm)
         first = _first_set_up(file)
         tracker = opened.enter_context(Tracker(uri, file.name))  # takes as long, meanwhile
-        checkpoint = _refuse_early(first)
+        checkpoint, notes = _refuse_early(first)
         open_registered_model(tracker, file.register_as.name)
         if not is_remote(store):
             ended = sum(record.status != "running" for record in fold(past).values())
@@ -165,6 +165,8 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
             Progress(folder.name, file, total_trials(file)) as progress,
         ):
             progress.note(f"sweep {folder.name} in {store}")
+            for line in notes:
+                progress.note(line)
             monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
             monitor.catch_up(past)
             _tune(file, folder, below(store, "sweeps", folder.name), monitor, past, share)
@@ -195,7 +197,7 @@ def _result(
     records = sorted(found, key=lambda record: by_number(record.id))
     front = pareto(records, file.search.signs)
     ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
-    progress.note(f"judging {ending.best.id} on photographs that the search has not seen")
+    progress.note(f"evaluating {ending.best.id} on the test split, which the search has not used")
     try:
         verdict = crown(file, tracker, ending)
     except UserError as error:
@@ -245,15 +247,15 @@ def _first_set_up(file: SweepFile) -> Any:
     return ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up).remote(dump(file))
 
 
-def _refuse_early(first: Any) -> int:
-    """Wait for the trial that is set up first; give the bytes of its checkpoints.
+def _refuse_early(first: Any) -> tuple[int, list[str]]:
+    """Wait for the trial that is set up first; give what `set_up` does.
 
     Raises:
         UserError: the trial's own.
     """
     try:
-        size: int = ray.get(first)
-        return size
+        found: tuple[int, list[str]] = ray.get(first)
+        return found
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error

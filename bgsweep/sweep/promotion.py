@@ -7,7 +7,7 @@ from bgsweep.config import SweepFile
 from bgsweep.config.evaluate import CHALLENGER
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
-from bgsweep.evaluation.bootstrap import paired
+from bgsweep.evaluation.bootstrap import agree, paired
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.encoders import from_mlflow
 from bgsweep.tracking.registry import holder
@@ -62,10 +62,15 @@ def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
         return False, f"measured on {len(second.hits)} and {len(first.hits)} photographs, which cannot be paired"
     found = paired(first, second, RESAMPLINGS, seed)
     better = found.lower > 0
+    if agree(first, second):
+        return False, (
+            f"no difference: both get the same {len(first.hits)} test images right ({100 * second.value:.1f} %), and "
+            f"they differ by less than {100 * max(found.upper, -found.lower):.1f} points (95 %)"
+        )
     verdict = "better by more than the noise" if better else "not better by more than the noise"
     return better, (
         f"{verdict}: {100 * second.value:.1f} % against {100 * first.value:.1f} % of {len(first.hits)} test "
-        f"photographs, difference {100 * found.value:+.1f} [{100 * found.lower:+.1f}, {100 * found.upper:+.1f}]"
+        f"images, difference {100 * found.value:+.1f} [{100 * found.lower:+.1f}, {100 * found.upper:+.1f}]"
     )
 
 

@@ -86,12 +86,16 @@ def trainable(file: SweepFile, place: Place) -> Any:
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
 
-def set_up(tree: dict[str, Any]) -> int:
-    """Build the experiment without training it; give the bytes that the checkpoint of one trial takes at most.
+def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
+    """Build the experiment without training it.
+
+    Returns:
+        The bytes that the checkpoint of one trial takes at most, and what is to be said of the splits.
 
     Raises:
         UserError: what every trial would meet at once, or the evaluation at the sweep's end.
     """
+    from bgsweep.data import notes
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import check_final, checkpoint_bytes, start
     from bgsweep.training.trainer import initial_method
@@ -106,7 +110,7 @@ def set_up(tree: dict[str, Any]) -> int:
                 initial_method(file.experiment.with_values(values), classes=2)
             except UserError as error:
                 raise UserError(f"space.encoder.name: {name}: {error}") from error
-    return checkpoint_bytes(run)
+    return checkpoint_bytes(run), notes(file.experiment.data)
 
 
 def dump(file: SweepFile) -> dict[str, Any]:

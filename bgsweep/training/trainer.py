@@ -22,7 +22,7 @@ from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
 from bgsweep.methods.base import Views
 from bgsweep.models import ImageEncoder, convert_sync_bn
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 from bgsweep.training.device import Placement
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
@@ -82,7 +82,7 @@ class Pretraining:
         Raises:
             Diverged: the mean loss is not finite.
         """
-        torch.manual_seed(address(self.experiment.seed, self.epoch, "torch", self.rank))
+        torch.manual_seed(rng_key(self.experiment.seed, self.epoch, "", Draw.TRAINING_STEP, self.rank))
         self.model.train()
         waits = _Waits(self.batches.epoch(self.epoch))
         totals: dict[str, Tensor] = {}

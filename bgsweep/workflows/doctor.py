@@ -106,27 +106,29 @@ def _onnx() -> Check:
 
 
 def _data(file: SweepFile) -> Iterator[Check]:
-    from bgsweep.data import open_splits
+    from bgsweep.data import notes, open_splits
 
     try:
-        splits = open_splits(file.experiment.data)
+        splits, lines = open_splits(file.experiment.data), notes(file.experiment.data)
     except UserError as error:
         yield "train", False, str(error), "see data: in the file"
         return
     for name in ("train", "validation", "test"):
-        yield _readable(name, getattr(splits, name))
+        yield from _readable(name, getattr(splits, name))
+    for line in lines:
+        yield "splits", True, line, ""
     masks = splits.train.has_masks
     needed = file.experiment.background.active or file.experiment.data.shortcut is not None
     cure = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
     yield "masks", masks or not needed, "for every photograph" if masks else "none", cure
 
 
-def _readable(split: str, source: Source) -> Check:
+def _readable(split: str, source: Source) -> Iterator[Check]:
     from bgsweep.data.survey import survey
 
     found, cure = survey(source), "they are passed over in training and evaluation; replace or remove them"
-    told = f"{len(source)} photographs in {len(source.classes)} classes"
+    yield split, True, f"{source.name}: {len(source)} images in {len(source.classes)} classes", ""
     if found.unreadable:
+        # Images that are passed over are no reason to end with exit code 2.
         count = f"{len(found.unreadable)} of the {found.looked_at} looked at cannot be used"
-        told += f"; {count}, the first: {found.unreadable[0]}"
-    return split, not found.unreadable, told, cure
+        yield f"{split} files", False, f"{count}, the first: {found.unreadable[0]}", cure

@@ -13,6 +13,7 @@ import torch
 
 from bgsweep.config import SuiteFile, load_suite
 from bgsweep.data import Source, open_splits
+from bgsweep.data.leaks import shared
 from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
 from bgsweep.errors import UserError, without_password
 from bgsweep.evaluation.bootstrap import Difference, paired
@@ -70,6 +71,8 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     # Each model's own photographs would be no common ground: those of the first are taken.
     loaded, file = prepare(models[0], file, store)
     found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
+    for model, one in zip(models[1:], found[1:], strict=True):
+        _refuse_trained_on(model, one, file)
     first, *others = (measure(one, names, file)[1] for one in found)
     return {
         "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
@@ -110,7 +113,27 @@ def _number(value: float) -> float | None:
 def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
     """Load a model, and complete the suite's file with what the model's own experiment says of photographs."""
     loaded = load_model(model, file.pictures.crop if file else 224, store)
+    if file is not None:
+        _refuse_trained_on(model, loaded, file)
     return loaded, _completed(file, loaded)
+
+
+def _refuse_trained_on(model: str, loaded: Loaded, file: SuiteFile) -> None:
+    """Raise UserError where test images of a suite's file are among those that the model was trained on."""
+    if file.data is None or loaded.experiment is None:
+        return
+    try:
+        train = open_splits(loaded.experiment.data).train
+    except UserError as error:
+        print(f"whether {model} was trained on images of --data cannot be told here: {error}", file=sys.stderr)
+        return
+    test = open_splits(file.data).test
+    found = shared(test, train)
+    if len(found):
+        raise UserError(
+            f"--data: {len(found)} of the {len(test)} test images of {test.name} were trained on by {model}, such as "
+            f"{test.ids[int(found[0])]}; name images that it has not seen"
+        )
 
 
 def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:

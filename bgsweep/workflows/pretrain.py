@@ -26,7 +26,7 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     Raises:
         UserError: something in the configuration or data, or in what the machine has.
     """
-    from bgsweep.data import open_splits
+    from bgsweep.data import notes, open_splits
     from bgsweep.evaluation import check
     from bgsweep.report.run_artifacts import log_inputs
     from bgsweep.training.run import load_trained
@@ -38,6 +38,8 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
+    for line in notes(experiment.data):
+        _tell(line)
     cpus = worker_cpus(file)
     session = ray_session(cpus) if cpus else contextlib.nullcontext()
     with Tracker(tracking_uri(store), file.name) as tracker, session:

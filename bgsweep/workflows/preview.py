@@ -1,6 +1,7 @@
 """A look at augmented views before any device hour is spent on them."""
 
 import random
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -16,11 +17,10 @@ from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import SweepFile
 from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
-from bgsweep.data.view_builder import SWAP
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import Mask, foreground_area
 from bgsweep.report.pictures import finished_views, first_images
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key, view_key
 
 COUNTED_IMAGES = 256
 
@@ -42,6 +42,8 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
         UserError: the picture cannot be written.
     """
     splits = open_splits(file.experiment.data)
+    for line in splits.said:
+        print(line, file=sys.stderr)
     sheet = _methods_picture(file, splits, images)
     areas = _areas(file, splits) if splits.train.has_masks else []
     background = file.experiment.background
@@ -79,13 +81,13 @@ def _methods(file: SweepFile) -> dict[str, Method]:
     )
 
     def single(pipeline: ViewPipeline) -> Method:
-        return lambda sample, donor: pipeline.make(sample, lambda: donor, address(seed, 0, sample.id, 0), 0)
+        return lambda sample, donor: pipeline.make(sample, lambda: donor, view_key(seed, 0, sample.id, 0), 0)
 
     def swap_key(sample: Picture, donor: Picture) -> ViewResult:
-        return plain.make(sample, lambda: donor, address(seed, 0, sample.id, 1), 1, replace=True)
+        return plain.make(sample, lambda: donor, view_key(seed, 0, sample.id, 1), 1, replace=True)
 
     def swap_negative(sample: Picture, donor: Picture) -> ViewResult:
-        keys = address(seed, 0, sample.id, 0), address(seed, 0, sample.id, SWAP)
+        keys = view_key(seed, 0, sample.id, 0), rng_key(seed, 0, sample.id, Draw.SWAP)
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 
     found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}
@@ -102,7 +104,7 @@ def _areas(file: SweepFile, splits: Splits) -> list[float]:
         mask = cast(Mask, sample.mask)
         for view in range(LARGE_VIEWS):
             draws = random.Random(
-                address(file.experiment.seed, 0, sample.id, view)
+                view_key(file.experiment.seed, 0, sample.id, view)
             )  # a view's first draw is its window
             window = draw_window(mask.shape[0], mask.shape[1], views.scale, views.ratio, draws)
             found.append(foreground_area(window.of(mask)))

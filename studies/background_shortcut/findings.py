@@ -1,5 +1,6 @@
 """Differences between runs of the same seeds, with how sure they are, and the page that tells of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -68,7 +69,8 @@ def _cell(study: StudyFile, found: Found, place: tuple[str, str, float], key: st
     if arm == NONE:
         return text
     one = paired_seeds([found[(method, NONE, rho, seed)][key] for seed in study.seeds], own)
-    words = f"{100 * one.value:+.1f} [{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]"
+    interval = f"[{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]" if math.isfinite(one.lower) else "no interval"
+    words = f"{100 * one.value:+.1f} {interval}"
     return f"{text} ({f'**{words}**' if one.significant else words})"
 
 

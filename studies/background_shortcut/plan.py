@@ -42,7 +42,7 @@ class StudyFile(Section):
     methods: dict[str, str]
     arms: dict[str, dict[str, Probability]]
     rhos: tuple[Probability, ...]
-    seeds: tuple[int, ...] = Field(min_length=2, description="fewer leave no interval")
+    seeds: tuple[int, ...] = Field(min_length=2, description="fewer than three leave no interval")
     curve: Curve
     overrides: tuple[str, ...] = ()
     forms: dict[FormName, Form] = Field(default_factory=dict)

@@ -21,7 +21,7 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
-from bgsweep.seeding import address
+from bgsweep.seeding import view_key
 
 BYOL = Views(size=48, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2, blur=(1.0, 0.1), solarize=(0.0, 0.2))
 SWAV = Views(size=40, jitter=(0.8, 0.8, 0.8, 0.2), small_crops=3, small_size=24)
@@ -39,7 +39,7 @@ def names(policy: dict[str, Any]) -> list[list[str]]:
 
 
 def test_a_view_depends_on_its_key_alone(samples: list[Sample]) -> None:
-    jobs = [(sample, view, address(0, 1, sample.id, view)) for sample in samples for view in range(2)]
+    jobs = [(sample, view, view_key(0, 1, sample.id, view)) for sample in samples for view in range(2)]
 
     def made(order: list[int]) -> dict[int, bytes]:
         pipeline = ViewPipeline(BYOL, BOTH)
@@ -83,16 +83,17 @@ def test_read_only_images_are_left_alone(samples: list[Sample]) -> None:
 def test_another_process_makes_the_same_bytes(shared_data: Path) -> None:
     script = """
 import hashlib, sys, cv2
-from bgsweep.seeding import address
+from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
+from bgsweep.seeding import view_key
 image, mask = cv2.imread(sys.argv[1]), cv2.imread(sys.argv[2], 0)
 sample = Sample("a", image, 0, lambda: mask)
 pipeline = ViewPipeline(Views(size=48), Background(remove=0.5, random=0.5, fill="noise"))
 digest = hashlib.sha256()
 for epoch in range(10):
-    digest.update(pipeline.make(sample, lambda: sample, address(5, epoch, "a", 0), 0).image.tobytes())
+    digest.update(pipeline.make(sample, lambda: sample, view_key(5, epoch, "a", 0), 0).image.tobytes())
 print(digest.hexdigest())
 """
     image = next((shared_data / "clothing10" / "images" / "train" / "hat").iterdir())
@@ -109,7 +110,7 @@ def test_views_are_compact_uint8_and_own_their_memory(samples: list[Sample]) -> 
         pipeline = ViewPipeline(views, BOTH)
         for view in range(pipeline.n_views):
             for sample in samples:
-                image = pipeline.make(sample, of(samples[0]), address(0, 0, sample.id, view), view).image
+                image = pipeline.make(sample, of(samples[0]), view_key(0, 0, sample.id, view), view).image
                 size = views.size if view < 2 else views.small_size
                 assert image.shape == (size, size, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
                 assert not np.shares_memory(image, sample.image)
@@ -176,7 +177,7 @@ def test_views_are_what_albumentations_makes_of_the_policy(samples: list[Sample]
 def test_small_crops_are_augmented_only_where_asked_for(samples: list[Sample]) -> None:
     for apply_to, expected in (("global", {"none"}), ("all", {"removed", "kept_small", "kept_large"})):
         pipeline = ViewPipeline(SWAV, Background(remove=1.0, apply_to=apply_to))
-        made = [pipeline.make(s, of(s), address(0, epoch, s.id, 3), 3) for s in samples for epoch in range(9)]
+        made = [pipeline.make(s, of(s), view_key(0, epoch, s.id, 3), 3) for s in samples for epoch in range(9)]
         assert {view.applied for view in made} == expected
 
 
@@ -191,7 +192,7 @@ def test_shares_of_outcomes(samples: list[Sample]) -> None:
     pipeline = ViewPipeline(
         Views(size=8, jitter_p=0, gray=0, blur=0), Background(remove=0.2, random=0.5, min_area=0.0, max_area=1.0)
     )
-    made = [pipeline.make(samples[0], of(samples[1]), address(0, epoch, "x", 0), 0).applied for epoch in range(1500)]
+    made = [pipeline.make(samples[0], of(samples[1]), view_key(0, epoch, "x", 0), 0).applied for epoch in range(1500)]
     shares = {name: count / len(made) for name, count in Counter(made).items()}
     assert shares == pytest.approx({"removed": 0.2, "replaced": 0.4, "none": 0.4}, abs=0.04)
 
@@ -215,7 +216,7 @@ def test_swap_shows_the_view_s_own_background(samples: list[Sample], background:
     pipeline = ViewPipeline(PLAIN, background.model_copy(update={"swap_negative": "foreground"}))
     shown = 0
     for index, sample in enumerate(samples * 3):
-        donor, other, key = samples[(index + 1) % 10], samples[(index + 2) % 10], address(0, index, sample.id, 0)
+        donor, other, key = samples[(index + 1) % 10], samples[(index + 2) % 10], view_key(0, index, sample.id, 0)
         view = pipeline.make(sample, of(donor), key, 0).image
         swap = pipeline.make_swap(sample, of(donor), other, key, key + 1).image
         # Painted black and white, the foregrounds show which pixels of the views they reach.

@@ -97,7 +97,7 @@ def test_doctor_says_what_is_here(tmp_path: Path) -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ok"]
     found = {check["name"]: check["found"] for check in result["checks"]}
-    assert found["train"] == "960 photographs in 10 classes"
+    assert found["train"] == "sample/train, recomposed: 960 images in 10 classes"
     assert found["masks"] == "for every photograph"
 
 

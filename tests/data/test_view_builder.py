@@ -11,7 +11,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order
 from bgsweep.data.sample import Sample
 from bgsweep.data.view_builder import Rows
-from bgsweep.seeding import address
+from bgsweep.seeding import view_key
 
 SEED, EPOCH = 3, 1
 
@@ -41,7 +41,7 @@ def test_rows_are_what_each_view_alone_would_be(donor: str) -> None:
         sample = plain[int(order[position])]
         assert rows[place].index == order[position]
         for view in range(pipeline.n_views):
-            key = address(SEED, EPOCH, sample.id, view)
+            key = view_key(SEED, EPOCH, sample.id, view)
             other = plain[int(order[donor_position(key, position, len(order))])]
             made = pipeline.make(sample, lambda other=other: other, key, view)
             assert rows[place].views[view].applied == made.applied

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bgsweep.evaluation import bootstrap
-from bgsweep.evaluation.bootstrap import by_photograph, paired, paired_seeds
+from bgsweep.evaluation.bootstrap import agree, by_photograph, paired, paired_seeds
 from bgsweep.evaluation.frozen_model import Measured, share
 
 
@@ -31,10 +31,33 @@ def test_pairing_makes_a_small_difference_sure() -> None:
     assert not paired(share("a", first), share("a", unpaired), 2000).significant
 
 
-def test_the_same_model_differs_in_nothing() -> None:
-    same = share("a", np.random.default_rng(2).random(100) < 0.3)
-    found = paired(same, same, 200)
-    assert (found.value, found.lower, found.upper, found.significant) == (0, 0, 0, False)
+@pytest.mark.parametrize(("count", "right"), [(2, 0.0), (2, 1.0), (100, 0.0), (100, 0.3), (100, 1.0), (5000, 0.5)])
+def test_models_that_agree_on_all_images_differ_by_less_than_three_in_their_number(count: int, right: float) -> None:
+    """As the rule of three has it (exactly: 1 - .05^(1/n))."""
+    same = share("a", np.arange(count) < right * count)
+    assert agree(same, same)
+    found = paired(same, same, 4000)
+    assert found.value == 0 and not found.significant
+    for bound in (-found.lower, found.upper):
+        assert bound == pytest.approx(3 / count, rel=0.35) if count > 2 else 0.3 < bound <= 1
+
+
+@pytest.mark.parametrize(("repeats", "scale"), [(4, 1.0), (1, 2.5)])
+def test_agreement_on_several_pictures_and_on_values_beyond_one_has_a_bound_too(repeats: int, scale: float) -> None:
+    once = share("a", np.arange(200) < 60)
+    plain = paired(once, once, 4000)
+    many = Measured("a", scale * repeats * once.hits, repeats * once.counted)
+    found = paired(many, many, 4000)
+    assert found.upper == pytest.approx(scale * plain.upper, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [60, 200, 2000])
+def test_few_images_that_differ_are_as_sure_as_the_exact_test_has_it(count: int) -> None:
+    """McNemar's exact p for 3, 4, 5 images that only the second gets right is .25, .125, .062; for 7 it is .016."""
+    first = np.zeros(count, bool)
+    for differing, sure in ((3, False), (4, False), (5, False), (7, True)):
+        second = np.arange(count) < differing
+        assert paired(share("a", first), share("a", second), 4000).significant == sure
 
 
 def test_ratios_are_taken_anew_in_every_resampling() -> None:
@@ -91,4 +114,15 @@ def test_paired_differences_have_students_intervals() -> None:
     """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027."""
     found = paired_seeds([10.0, 20.0, 30.0], [11.0, 22.0, 33.0])
     assert (found.value, found.lower, found.upper) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert not found.significant and paired_seeds([0.0, 0.0], [1.0, 1.0]).significant
+    assert not found.significant
+
+
+@pytest.mark.parametrize("changes", [[0.04, 0.04], [0.03, 0.05], [0.0, 0.0, 0.0], [0.04, 0.04, 0.04]])
+def test_seeds_that_do_not_tell_their_spread_have_no_interval_without_the_images(changes: list[float]) -> None:
+    first = [0.5] * len(changes)
+    second = [0.5 + change for change in changes]
+    alone = paired_seeds(first, second)
+    assert np.isnan(alone.lower) and np.isnan(alone.upper) and not alone.significant
+    value = sum(changes) / len(changes)
+    whole = paired_seeds(first, second, (value - 0.06, value + 0.07))
+    assert whole.lower <= value - 0.06 + 1e-9 and whole.upper >= value + 0.07 - 1e-9

@@ -27,7 +27,7 @@ def report(hits: list[int] | np.ndarray[tuple[int], np.dtype[np.int64]], of: flo
 def test_only_a_difference_beyond_the_noise_counts() -> None:
     theirs = report([1, 0] * 50)
     better, reason = compare(report([1, 1] * 40 + [1, 0] * 10), theirs, 0)
-    assert better and reason.startswith("better by more than the noise: 90.0 % against 50.0 % of 100 test photographs")
+    assert better and reason.startswith("better by more than the noise: 90.0 % against 50.0 % of 100 test images")
     better, reason = compare(report([1, 1] + [1, 0] * 49), theirs, 0)
     assert not better and "not better by more than the noise: 51.0 % against 50.0 %" in reason
     assert not compare(report([0, 0] * 50), theirs, 0)[0]
@@ -64,7 +64,7 @@ def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_a
         equal = decide(tracker, winner, "another run", ours)
         assert equal.alias == "challenger" and equal.report is not None
         assert equal.report.public() == ours.public()
-        assert "kNN against version 1, the champion: not better" in equal.reason
+        assert "kNN against version 1, the champion: no difference: both get the same" in equal.reason
         perfect = dataclasses.replace(ours.decisive, hits=ours.decisive.counted)
         assert decide(tracker, winner, "another run", dataclasses.replace(ours, decisive=perfect)).alias == "champion"
         assert decide(tracker, winner, run, ours).reason == first.reason

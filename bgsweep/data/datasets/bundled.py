@@ -55,6 +55,18 @@ class EmbeddedSample:
     def digests(self) -> dict[str, str]:
         return {"images": digest(self.ids, self._images), "masks": digest(self.ids, self._masks)}
 
+    def place_of(self, index: int) -> str:
+        """Where an image is: the same in all splits that hold it."""
+        return f"{self.name}/{self.ids[index]}"
+
+    def size_of(self, index: int) -> int:
+        """Bytes of an image's file."""
+        return len(self._images[index])
+
+    def encoded(self, index: int) -> bytes:
+        """An image's file."""
+        return self._images[index]
+
     def _load_mask(self, index: int, image_size: Size) -> Mask:
         name = self.ids[index]
         return decode_mask(self._masks[index], f"mask of {name}", image_size, name, self.resize)

@@ -57,6 +57,7 @@ class Folder:
         self.has_masks = masks is not None
         self._outlines = Outlines()
         self._images = _split_folder(images, split, "data.images")
+        self._resolved = self._images.resolve()
         names = images_among(str(self._images), (name for name, _ in walk(self._images)))
         check_count(self._images, names)
         own = class_of_each(self._images, names)
@@ -95,6 +96,21 @@ class Folder:
             digests["masks"] = _digest(names, (self._mask_path(name) for name in self.ids))
         return digests
 
+    def place_of(self, index: int) -> str:
+        """Where an image is: the same in all splits that hold it."""
+        return f"{self._resolved}/{self.ids[index]}"
+
+    def size_of(self, index: int) -> int:
+        """Bytes of an image's file; raises UnreadableImage."""
+        try:
+            return (self._images / self.ids[index]).stat().st_size
+        except OSError as error:
+            raise UnreadableImage(f"{self._images}/{self.ids[index]}: {error.strerror}") from error
+
+    def encoded(self, index: int) -> bytes:
+        """An image's file; raises UnreadableImage."""
+        return read_file(f"{self._images}/{self.ids[index]}")
+
     def _load_mask(self, name: str, image_size: Size) -> Mask:
         path, image = self._mask_path(name), f"{self._images}/{name}"
         return decode_mask(read_file(path), path, image_size, image, self.resize, partial(read_file, image))
@@ -114,7 +130,10 @@ def _split_folder(root: Path, split: str, key: str) -> Path:
     folder = root / split
     if not folder.is_dir():
         splits = [path.name for path in root.iterdir() if path.is_dir()]
-        raise UserError(f"{key}: {root} has no split {split!r}; {nearest(split, splits)}")
+        if key == "data.masks":
+            raise UserError(f"{key}: {root} has no split {split!r}; {nearest(split, splits)}")
+        cure = "name one by data.train, data.validation or data.test; null for the last two holds out a share of train"
+        raise UserError(f"{key}: {root} has no split {split!r}; {nearest(split, splits)} ({cure})")
     return folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bgsweep.config import MaskNoise
 from bgsweep.data.sample import Mask, Sample, Source
 from bgsweep.images.compositing import binarize
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 
 class NoisyMasks:
@@ -42,7 +42,7 @@ class NoisyMasks:
 
     def _spoilt(self, index: int, sample: Sample) -> Mask:
         noise = self.noise
-        draws = random.Random(address(noise.seed, 0, f"mask_noise/{sample.id}", -1))
+        draws = random.Random(rng_key(noise.seed, 0, sample.id, Draw.MASK_NOISE))
         kind, other = draws.random(), draws.randrange(len(self) - 1)
         mask = cast(Mask, sample.mask)
         if kind < noise.drop:

@@ -90,7 +90,7 @@ class Pack:
         fast_jpeg: bool = False,
         cache_gb: float = 0.0,
     ) -> None:
-        self._place, self.resize, self._fast = place, resize, fast_jpeg
+        self._place, self._split, self.resize, self._fast = place, split, resize, fast_jpeg
         self._shards = open_shards(place, cache_gb)
         manifest, index = _opened(self._shards)
         if split not in manifest["splits"]:
@@ -135,6 +135,18 @@ class Pack:
     def digests(self) -> dict[str, str]:
         return self._digests
 
+    def place_of(self, index: int) -> str:
+        """Where an image is: the same in all splits that hold it."""
+        return f"{self._place}/{self._split}/{self.ids[index]}".replace("/./", "/")
+
+    def size_of(self, index: int) -> int:
+        """Bytes of an image's file."""
+        return int(self._index["image"][index])
+
+    def encoded(self, index: int) -> bytes:
+        """An image's file."""
+        return self._read(index, self.ids[index])[0]
+
     def _read(self, index: int, name: str) -> tuple[bytes, bytes]:
         offset, image, mask = (int(self._index[key][index]) for key in ("offset", "image", "mask"))
         until = -(-image // BLOCK) * BLOCK + BLOCK  # where the mask begins, behind its header
@@ -156,6 +168,11 @@ class Pack:
     def _rect(self, index: int) -> Rect | None:
         found = tuple(int(edge) for edge in self._index["rect"][index])
         return None if found == _NO_RECT else Rect(*found)
+
+
+def splits_of(place: str, cache_gb: float) -> set[str]:
+    """The splits of a pack: its top-level folders, and ``.`` for all of it."""
+    return set(_opened(open_shards(place, cache_gb))[0]["splits"])
 
 
 def shard_name(number: int) -> str:

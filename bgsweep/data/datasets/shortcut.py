@@ -19,7 +19,7 @@ from bgsweep.data.sample import Image, Mask, Sample, Source
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import foreground_area, inpaint_background, paste
 from bgsweep.images.decoding import cover
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 Layouts = npt.NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class Recomposed:
 
     def plate_of(self, index: int) -> int:
         """Which of the pools' plates stands behind a photograph."""
-        draws = random.Random(address(self.shortcut.seed, 0, f"shortcut/{self.ids[index]}", -1))
+        draws = random.Random(rng_key(self.shortcut.seed, 0, self.ids[index], Draw.SHORTCUT))
         if draws.random() < self.shortcut.rho:
             return int(draws.choice(self.pools.by_class[self.labels[index]]))
         return draws.randrange(len(self.pools.plates))

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from bgsweep.data.names import Names
 from bgsweep.data.sample import Sample, Source
 from bgsweep.errors import UserError
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
+
+REST = ", rest"
 
 
 class Subset:
@@ -66,22 +68,27 @@ class Cached:
         return self.source.digests()
 
 
-def hold_out(source: Source, share: float) -> tuple[Subset, Subset]:
-    """Divide a source into training and validation, the given share of each class (0 to 1) going to validation.
+def hold_out(source: Source, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
+    """Divide a source into what stays and what is held out: a share (0 to 1) of each class, at least one image.
 
-    Which photographs are held out depends on their ids alone, so that all runs agree on it.
+    Which images are held out depends on their ids, the seed and the kind of draw alone, so that all runs agree on it.
+    One image of each class stays.
+
+    Args:
+        name: of the split that they are held out for, in messages and records.
 
     Raises:
-        UserError: no class has more than one photograph.
+        UserError: no class has more than one image.
     """
-    shuffled = np.array(sorted(range(len(source)), key=lambda index: address(0, 0, source.ids[index], -1)))
+    shuffled = np.array(sorted(range(len(source)), key=lambda index: rng_key(seed, 0, source.ids[index], kind)))
     held = [
-        members[: max(1, round(share * len(members)))]
+        members[: min(max(1, round(share * len(members))), len(members) - 1)]
         for label in np.unique(source.labels)
         if len(members := shuffled[source.labels[shuffled] == label]) > 1
     ]
     if not held:
-        raise UserError(f"data.validation: {source.name} has one image a class, so none can be held out; name a split")
-    validation = np.sort(np.concatenate(held))
-    train = np.setdiff1d(np.arange(len(source)), validation)
-    return Subset(source, train, f"{source.name}, rest"), Subset(source, validation, f"{source.name}, held out")
+        raise UserError(f"data.{name}: {source.name} has one image a class, so none can be held out; name a split")
+    chosen = np.sort(np.concatenate(held))
+    rest = np.setdiff1d(np.arange(len(source)), chosen)
+    whole = source.name.removesuffix(REST)
+    return Subset(source, rest, whole + REST), Subset(source, chosen, f"{whole}, held out for {name}")

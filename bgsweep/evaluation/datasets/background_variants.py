@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.config import Evaluate
-from bgsweep.config.evaluate import VARIANTS, Variant
+from bgsweep.config.evaluate import Variant
 from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
@@ -31,7 +31,7 @@ from bgsweep.images.compositing import (
     without_rim,
 )
 from bgsweep.images.decoding import centre_view, cover
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 _KEPT_PLATES = 1024
 BLACK = (0.0, 0.0, 0.0)
@@ -122,8 +122,8 @@ class VariantSet:
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
         """Which of the pools' plates stands behind a photograph in a mixed variant."""
         label = int(self.source.labels[index])
-        place = VARIANTS.index(variant)
-        draw = np.random.default_rng(address(self.settings.seed, repeat, self.source.ids[index], place))
+        kind = Draw[variant.upper()]
+        draw = np.random.default_rng(rng_key(self.settings.seed, repeat, self.source.ids[index], kind))
         if variant == "mixed_rand":
             others = [other for other, members in enumerate(self.pools.by_class) if other != label and len(members)]
             label = int(draw.choice(others))

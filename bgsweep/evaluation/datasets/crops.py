@@ -23,7 +23,7 @@ from bgsweep.evaluation.datasets.background_variants import pictures_of
 from bgsweep.evaluation.datasets.listing import preprocessing_words, square
 from bgsweep.evaluation.features import Pictures
 from bgsweep.images.compositing import Rect
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Kind = Literal["torchvision", "byol"]
@@ -35,7 +35,7 @@ _MODES = {"torchvision": InterpolationMode.BILINEAR, "byol": InterpolationMode.B
 
 def shuffled(count: int, seed: int, epoch: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
     """The numbers 0 to `count` - 1 in an epoch's order, in batches."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order = np.random.default_rng(rng_key(seed, epoch, "", Draw.PROBE_ORDER)).permutation(count)
     return [order[first : first + batch_size] for first in range(0, count, batch_size)]
 
 
@@ -102,7 +102,7 @@ def _crop(source: Source, size: int, seed: int, epoch: int, kind: Kind, index: i
         sample = source[index]
     except UnreadableImage:
         return None
-    draws = random.Random(address(seed, epoch, sample.id, 0))
+    draws = random.Random(rng_key(seed, epoch, sample.id, Draw.PROBE_CROP))
     height, width = sample.image.shape[:2]
     window = _cut_window(height, width, draws) if kind == "byol" else draw_window(height, width, SCALE, RATIO, draws)
     picture = PIL.Image.fromarray(sample.image)

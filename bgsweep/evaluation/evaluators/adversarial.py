@@ -25,7 +25,7 @@ from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
 from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
 from bgsweep.evaluation.online import linear_words, square_words
 from bgsweep.images.decoding import centre_view
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 Part = Listing | npt.NDArray[np.int64]
 """Files, or numbers of the user's test photographs."""
@@ -184,7 +184,7 @@ def _attack(
 
 
 def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(address(seed, restart, name, -1) >> 1)
+    generator = torch.Generator().manual_seed(rng_key(seed, restart, name, Draw.ATTACK) >> 1)
     return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
 
 

@@ -30,7 +30,7 @@ from bgsweep.evaluation.datasets.listing import Listing, read_rgb
 from bgsweep.evaluation.evaluator import Prepared
 from bgsweep.evaluation.evaluators.average_precision import Found, average_precisions, cocotools
 from bgsweep.evaluation.frozen_model import Measured, Subject, Yields, to_unit
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -149,7 +149,7 @@ def fine_tune(exam: Examination, train: BoxSet) -> FasterRCNN:
     """A detector made of the encoder and trained, in eval mode. The encoder itself stays as it is."""
     settings, device = exam.file.detection, exam.subject.device
     with torch.random.fork_rng():
-        torch.manual_seed(exam.file.evaluate.seed)
+        torch.manual_seed(rng_key(exam.file.evaluate.seed, 0, "detection", Draw.PROBE_WEIGHTS))
         detector = build_detector(resnet_of(exam.subject), len(train.classes), settings).to(device).train()
         optimizer = torch.optim.SGD(
             detector.parameters(), lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay
@@ -216,7 +216,7 @@ def _parts(photographs: int, size: int, seed: int, count: int) -> Iterator[list[
 
 def _example(one: Annotated, seed: int, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
     image, boxes = _image(one), torch.from_numpy(one.boxes[~one.ignored])
-    if address(seed, epoch, one.path.name, 0) % 2:
+    if rng_key(seed, epoch, one.path.name, Draw.DETECTION_FLIP) % 2:
         image = image.flip(2)
         boxes = torch.stack([image.shape[2] - boxes[:, 2], boxes[:, 1], image.shape[2] - boxes[:, 0], boxes[:, 3]], 1)
     return image, {"boxes": boxes, "labels": torch.from_numpy(one.labels[~one.ignored] + 1)}

@@ -17,9 +17,7 @@ from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
 from bgsweep.evaluation.evaluators.probes import sets, top1
 from bgsweep.evaluation.frozen_model import Yields
 from bgsweep.evaluation.online import linear_words
-from bgsweep.seeding import address
-
-_DRAW = -4  # of which photographs keep their labels; negative draws are no views
+from bgsweep.seeding import Draw, rng_key
 
 
 def drawn(source: Source, share: float, seed: int) -> npt.NDArray[np.int64]:
@@ -27,7 +25,7 @@ def drawn(source: Source, share: float, seed: int) -> npt.NDArray[np.int64]:
 
     The choice depends on the seed and the photographs' ids alone, and a larger share holds the smaller ones.
     """
-    keys = np.array([address(seed, 0, name, _DRAW) for name in source.ids], np.uint64)
+    keys = np.array([rng_key(seed, 0, name, Draw.FEW_LABELS) for name in source.ids], np.uint64)
     chosen = []
     for label in np.unique(source.labels):
         members = np.flatnonzero(source.labels == label)

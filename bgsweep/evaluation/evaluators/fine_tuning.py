@@ -16,6 +16,7 @@ from bgsweep.evaluation.datasets.crops import shuffled, squares_words, test_squa
 from bgsweep.evaluation.evaluator import Prepared
 from bgsweep.evaluation.evaluators.few_labels import labelled
 from bgsweep.evaluation.frozen_model import Yields, to_unit, tops
+from bgsweep.seeding import Draw, rng_key
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def fine_tune(exam: Examination, part: Source, protocol: FineTuning) -> nn.Modul
     subject, seed = exam.subject, exam.file.evaluate.seed
     width = subject.encode(torch.zeros(1, exam.file.pictures.crop, exam.file.pictures.crop, 3, dtype=torch.uint8))
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # of the classifier's first weights, and of dropout where the encoder has any
+        torch.manual_seed(
+            rng_key(seed, 0, "fine-tuning", Draw.PROBE_WEIGHTS)
+        )  # of the classifier's first weights, and of dropout where the encoder has any
         trunk = copy.deepcopy(subject.network).requires_grad_(True)
         head = nn.Linear(width.shape[1], exam.bench.classes).to(subject.device)
         network = nn.Sequential(trunk, head).train()

@@ -29,7 +29,7 @@ from bgsweep.evaluation.datasets.listing import (
 from bgsweep.evaluation.evaluator import Prepared
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
 from bgsweep.evaluation.frozen_model import Measured, Yields, share
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 
 SEVERITIES = range(1, 6)
 ALEXNET_ERRORS = {
@@ -55,7 +55,6 @@ ALEXNET_ERRORS = {
 Part = tuple[Listing, See]
 """Pictures of one corruption and severity, and how they are seen."""
 
-_DRAW = -100  # and below: of corruptions, one number for each and its severity
 _FROST = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 SIDE = 224
 
@@ -144,7 +143,7 @@ def _made(exam: Examination) -> dict[str, list[Part]]:
 
 def _corrupted(path: Path, pictures: Pictures, name: str, severity: int, seed: int, frost: Sequence[Image]) -> Image:
     place = len(SEVERITIES) * list(CORRUPTIONS).index(name) + severity
-    draws = np.random.default_rng(address(seed, 0, path.name, _DRAW - place))
+    draws = np.random.default_rng(rng_key(seed, 0, path.name, Draw.CORRUPTION, place))
     return as_published(corrupt(square(read_rgb(path), pictures), name, severity, draws, frost))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bgsweep.config import Linear
 from bgsweep.evaluation.features import Features
+from bgsweep.seeding import Draw, rng_key
 
 BATCH_SIZE = 256
 MOMENTUM = 0.9
@@ -57,7 +58,7 @@ def fit_linear(train: Features, settings: Linear, classes: int) -> LinearHead:
 
 def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
     """Indices to fit on and indices held out: of every class the same share, at least one, and never the whole."""
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(rng_key(settings.seed, 0, "", Draw.PROBE_HOLD_OUT))
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]

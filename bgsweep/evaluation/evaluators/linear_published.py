@@ -21,6 +21,7 @@ from bgsweep.evaluation.evaluator import Prepared
 from bgsweep.evaluation.evaluators.probes import top1
 from bgsweep.evaluation.features import Features, extract
 from bgsweep.evaluation.frozen_model import Yields
+from bgsweep.seeding import Draw, rng_key
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def fit(exam: Examination, protocol: Protocol) -> nn.Linear:
 
 def _layer(features: int, classes: int, deviation: float | None, seed: int) -> nn.Linear:
     layer = nn.Linear(features, classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(rng_key(seed, 0, "linear", Draw.PROBE_WEIGHTS) >> 1)
     nn.init.zeros_(layer.bias)
     if deviation is None:
         scale = features**-0.5

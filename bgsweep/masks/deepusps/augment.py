@@ -38,7 +38,7 @@ class Lessons:
         Args:
             photograph: side x side, RGB.
             masks: any number x side x side.
-            key: from `randomness.address`.
+            key: from `seeding.rng_key`.
             cropped: show a part, enlarged; else all of it.
         """
         self._uniform.seed(key)

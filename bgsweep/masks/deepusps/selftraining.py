@@ -17,7 +17,7 @@ from bgsweep.masks.deepusps.augment import Lessons
 from bgsweep.masks.deepusps.network import SaliencyNetwork, saliency_loss
 from bgsweep.masks.grabcut import grabcut, otsu
 from bgsweep.masks.u2net import network_input
-from bgsweep.seeding import address
+from bgsweep.seeding import Draw, rng_key
 from bgsweep.training.device import place
 
 Bytes = npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ class SelfTraining:
         self.config = config
         self._placement = place(Experiment(workers=Workers(device=config.device)))
         self._photographs, self._lessons = photographs, Lessons()
-        torch.manual_seed(config.seed)
+        torch.manual_seed(rng_key(config.seed, 0, "", Draw.MASK_WEIGHTS))
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
         self.stages.append(Stage(None, 0, config.student_epochs))
@@ -72,7 +72,7 @@ class SelfTraining:
     def step_epoch(self) -> float:
         """Train one epoch of the current stage; its mean loss."""
         stage = self.stages[self.stage]
-        draws = np.random.default_rng((self.config.seed, self.stage, self.epoch))
+        draws = np.random.default_rng(rng_key(self.config.seed, self.epoch, "", Draw.MASK_ORDER, self.stage))
         order = draws.permutation(len(self._photographs))
         size = self.config.batch_size
         steps = len(order) // size  # what is left over comes first in line by chance in another epoch
@@ -124,7 +124,7 @@ class SelfTraining:
             self._lessons.give(
                 self._photographs[index],
                 np.stack([self.foregrounds[name][index] for name in wanted]),
-                address(self.config.seed, self.epoch, str(index), self.stage),
+                rng_key(self.config.seed, self.epoch, str(index), Draw.MASK_VIEW, self.stage),
                 cropped=method is None,  # of the others' predictions the averages are of whole photographs
             )
             for index in chosen

@@ -129,7 +129,7 @@ def _empty(tree: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no images folder": (lambda t: (t / "images").rename(t / "image"), r"no folder .*images; did you mean 'image'"),
     "no split": (lambda t: (t / "images/train").rename(t / "images/trian"), r"no split 'train'; did you mean 'trian'"),
-    "no such split at all": (lambda t: shutil.rmtree(t / "images/train"), r"no split 'train'; there are: test$"),
+    "no such split at all": (lambda t: shutil.rmtree(t / "images/train"), r"no split 'train'; there are: test \("),
     "no masks folder": (lambda t: shutil.rmtree(t / "masks"), r"data\.masks: no folder .*masks; there are: images$"),
     "no mask split": (lambda t: shutil.rmtree(t / "masks/train"), r"masks: .* no split 'train'; there are: test$"),
     "no images": (_empty, r"images/train: no images in it"),

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from bgsweep.config import Evaluate
+from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import BackgroundPools, Sample, Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UnreadableImage, UserError
-from bgsweep.evaluation.datasets.background_variants import VARIANTS, VariantSet, label_pools
+from bgsweep.evaluation.datasets.background_variants import VariantSet, label_pools
 from bgsweep.images.compositing import binarize, without_rim
 from bgsweep.images.decoding import centre_view
 

@@ -1,0 +1,76 @@
+"""Which folders of an image tree are splits, and what stands in for splits that it does not have."""
+
+from collections.abc import Iterable, Set
+from pathlib import Path
+
+from bgsweep.config import Data
+from bgsweep.data.datasets.pack import Pack, splits_of
+from bgsweep.images.files import SUFFIXES, is_junk
+from bgsweep.storage.uri import is_remote, listed
+
+# Top-level folders with these names are splits (or masks), not classes.
+_SPLITS = {
+    "train": {"train", "training", "trn"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "tst"},
+}
+_NO_CLASSES = set().union(*_SPLITS.values(), {"images", "masks"})
+
+_LOOKED_INTO = 32
+
+
+def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
+    """Complete the configuration's splits by the folders that exist, with a line on each thing that was not as written.
+
+    Class folders without splits are split by class. A validation or test split of the default name that does not exist
+    is held out of `train`. Anything else stays as it is, and is an error where it is opened.
+    """
+    root = data.pack or data.images
+    if root == "sample":
+        return data, ()
+    folders = _folders(root, data)
+    found = {name.lower() for name in folders}
+    flat = data.train == "train" and "train" not in folders and _is_flat(root, data, folders)
+    if not flat and data.train != "." and data.train.partition("/")[0] not in folders:
+        return data, ()
+    absent = [
+        name
+        for name in ("validation", "test")
+        if getattr(data, name) == name and name not in folders and (flat or not found & _SPLITS[name])
+    ]
+    complete = data.model_copy(update=dict.fromkeys(absent) | ({"train": "."} if flat else {}))
+    share = f"{data.holdout:.0%} of each class"
+    if flat:
+        held = " and ".join(name for name in ("validation", "test") if getattr(complete, name) is None)
+        line = f"{root}: {len(folders)} class folders, no splits: {share} is held out for {held} each, the rest trains"
+        return complete, (f"{line} (data.holdout, data.holdout_seed)",)
+    return complete, tuple(f"{root}: no folder {name!r}: {share} of {data.train} is held out for it" for name in absent)
+
+
+def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
+    """Whether the folders are classes: two or more, with images directly in each that is looked into."""
+    if len(folders) < 2 or _NO_CLASSES & {name.lower() for name in folders}:
+        return False
+    return all(
+        any(name.lower().endswith(SUFFIXES) for name in _files_in(root, data, folder))
+        for folder in sorted(folders)[:_LOOKED_INTO]
+    )
+
+
+def _folders(root: str, data: Data) -> set[str]:
+    """Names of the top-level folders."""
+    if data.pack is not None:
+        return splits_of(root, data.pack_cache_gb) - {"."}
+    if is_remote(root):
+        return {name for name, is_folder in listed(root) if is_folder}
+    folder = Path(root).expanduser()
+    below = folder.iterdir() if folder.is_dir() else ()
+    return {path.name for path in below if path.is_dir() and not is_junk(path.name)}
+
+
+def _files_in(root: str, data: Data, folder: str) -> Iterable[str]:
+    if data.pack is not None:
+        return (name for name in Pack(root, folder, cache_gb=data.pack_cache_gb).ids if "/" not in name)
+    if is_remote(root):
+        return (name for name, is_folder in listed(f"{root.rstrip('/')}/{folder}") if not is_folder)
+    return (path.name for path in (Path(root).expanduser() / folder).iterdir())
