@@ -23,6 +23,7 @@ FILE = ROOT / "search_spaces" / "moco_v2_small.yaml"
 ELSEWHERE = {
     r"bgsweep (sweep|report|policy|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
     r"bgsweep (stop NAME|sweep --resume NAME)$": "sweep/test_resume.py",
+    r"bgsweep sweep --resume NAME register": "sweep/test_end.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
