@@ -27,10 +27,10 @@ from common import markdown, parser_of, report
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data, load
 from bgsweep.data import open_splits
-from bgsweep.data.loader import Batches, Maker
+from bgsweep.data.loader import Batches, BatchMaker
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.view_workers import RayFeed
-from bgsweep.training.run import threads
+from bgsweep.training.run import limit_threads
 
 # An even number of the epoch's 30 batches remain, so that of two processes neither ends before the other.
 BATCH, AHEAD = 32, 6
@@ -70,8 +70,8 @@ class RayData:
 
 
 class _Mapped:
-    def __init__(self, maker: Maker) -> None:
-        threads(1)
+    def __init__(self, maker: BatchMaker) -> None:
+        limit_threads(1)
         self.maker = maker
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Apart:
 
 
 def _alone(data: Data, seed: int, pipe: Any) -> None:
-    threads(1)
+    limit_threads(1)
     made = batches(data, seed)
     with suppress(EOFError):  # the benchmark is over
         while True:
@@ -157,7 +157,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
-    threads(1)
+    limit_threads(1)
     data = Data(resize=375)
     speeds = measured(without_ray(data), options.rounds)
     with ray_session(4):

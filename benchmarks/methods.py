@@ -34,10 +34,10 @@ COLUMNS = (
 def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
     """Train one method with one seed on one core, with these changes (``KEY=VALUE``) to its small recipe."""
     from bgsweep.config import load
-    from bgsweep.training.run import Run, Trained, judge, threads, untrained
+    from bgsweep.training.run import Run, TrainedEncoder, evaluate_final, limit_threads, untrained
 
     method, seed, changes = job
-    threads(1)
+    limit_threads(1)
     file = load(SPACES / f"{method}_small.yaml", [f"seed={seed}", *changes])
     run = Run(file)
     losses, began = [], time.perf_counter()
@@ -46,8 +46,8 @@ def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
         losses.append(metrics["loss"])
     seconds = time.perf_counter() - began
     encoder = run.training.method.encoder.eval().requires_grad_(False)
-    after = judge(file, Trained(file.experiment, encoder, {}))
-    before = judge(file, untrained(file.experiment))
+    after = evaluate_final(file, TrainedEncoder(file.experiment, encoder, {}))
+    before = evaluate_final(file, untrained(file.experiment))
     print(
         f"{method}, seed {seed} {' '.join(changes)}: {seconds:.0f} s, {after.backgrounds}", file=sys.stderr, flush=True
     )

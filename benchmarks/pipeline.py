@@ -42,8 +42,8 @@ from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.pack_writer import make_pack
 from bgsweep.data.loader import Batches
-from bgsweep.data.sample import Source
-from bgsweep.training.run import threads
+from bgsweep.data.sample import ImageDataset
+from bgsweep.training.run import limit_threads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 BATCH = 32
@@ -51,7 +51,7 @@ Pass = Callable[[int], None]
 """Makes all batches of an epoch, whose number it is given."""
 
 
-def ours(method: str, source: Source, background: bool, *overrides: str) -> Pass:
+def ours(method: str, source: ImageDataset, background: bool, *overrides: str) -> Pass:
     """bgsweep itself, from files or a pack to uint8 batches, by the published recipe of a method."""
     strength = 0.2 if background else 0.0
     values = ["data.images=sample", f"background.remove={strength}", f"background.random={strength}", *overrides]
@@ -142,7 +142,7 @@ def floor(paths: list[Path]) -> Pass:
     return batched(paths, views_of, (224, 224))
 
 
-def first_epoch(opened: Callable[[], Source]) -> Pass:
+def first_epoch(opened: Callable[[], ImageDataset]) -> Pass:
     """As `ours` with `bg`, by a process that has just opened the photographs."""
 
     def run(epoch: int) -> None:
@@ -224,7 +224,7 @@ def main() -> None:
     options = parser.parse_args()
     if (options.images is None) != (options.masks is None):
         parser.error("--images and --masks go together")
-    threads(1)
+    limit_threads(1)
     with tempfile.TemporaryDirectory() as made:
         images, masks = options.images, options.masks
         if images is None:

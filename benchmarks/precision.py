@@ -14,7 +14,7 @@ from typing import Any
 from common import markdown, parser_of, report
 from step import experiment, noise, seconds, started
 
-from bgsweep.training.run import threads
+from bgsweep.training.run import limit_threads
 
 SHAPES: list[tuple[dict[str, Any], int, int]] = [
     ({"name": "resnet10", "width": 16, "stem": "small"}, 24, 64),
@@ -40,7 +40,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    threads(1)
+    limit_threads(1)
     rows, factors = [], {}
     for encoder, size, batch in SHAPES:
         single, half = measure(encoder, size, batch, options.rounds)

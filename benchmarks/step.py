@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from bgsweep.config import Experiment, resolve
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.loader import Batch
-from bgsweep.training import Pretraining, place
-from bgsweep.training.run import threads
+from bgsweep.training import Trainer, select_device
+from bgsweep.training.run import limit_threads
 
 METHODS = {
     "moco_v2": {"name": "moco_v2", "queue_size": 4096},
@@ -81,7 +81,7 @@ def _codes(scores: Tensor) -> Tensor:
 BARE: dict[str, Loss] = {"moco_v2": moco_v2, "byol": byol, "swav": swav, "supervised": supervised}
 
 
-def bare_loop(training: Pretraining) -> Callable[[Batch], None]:
+def bare_loop(training: Trainer) -> Callable[[Batch], None]:
     """A plain loop over a copy of the networks."""
     method, placement = copy.deepcopy(training.method), training.placement
     learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
@@ -142,8 +142,8 @@ def experiment(method: str, encoder: dict[str, Any], size: int, **training: Any)
     return resolve({"experiment": tree}).experiment
 
 
-def started(experiment: Experiment) -> Pretraining:
-    training = Pretraining(experiment, EmbeddedSample("train"), place(experiment))
+def started(experiment: Experiment) -> Trainer:
+    training = Trainer(experiment, EmbeddedSample("train"), select_device(experiment))
     training.model.train()
     return training
 
@@ -161,14 +161,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="both loops with a compiled encoder")
     options = parser.parse_args()
-    threads(1)
+    limit_threads(1)
     rows, ratios = [], {}
     for name in METHODS:
         times = measure(name, options)
         ours, bare = (1e3 * statistics.median(each) for each in zip(*times, strict=True))
         ratios[name] = round(statistics.median(one / other for one, other in times), 4)
         rows.append([name, f"{ours:.0f}", f"{bare:.0f}", f"{ratios[name]:.3f}"])
-    where = place(_experiment("moco_v2", options)).describe()
+    where = select_device(_experiment("moco_v2", options)).describe()
     shape = f"{options.encoder}, {options.size} px, batch {options.batch}, {where}"
     body = markdown(["method", "bgsweep, ms a step", "bare, ms a step", "ratio"], rows)
     body += f"\n\n{shape}, one thread, {options.rounds} rounds, load {os.getloadavg()[1]:.1f}"

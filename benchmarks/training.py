@@ -23,14 +23,14 @@ import torch
 from common import markdown, parser_of, report
 from torch.utils.flop_counter import FlopCounterMode
 
-from bgsweep.config import SweepFile, load
+from bgsweep.config import SweepConfig, load
 from bgsweep.data.loader import Batch
 from bgsweep.training.run import Run
 
 RECIPE = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"
 
 
-def recipe(options: argparse.Namespace, compiled: bool) -> SweepFile:
+def recipe(options: argparse.Namespace, compiled: bool) -> SweepConfig:
     data = ["data.images=sample", "data.masks=null", "data.resize=375", "data.validation=validation", "data.test=test"]
     if options.images:
         data = [f"data.images={options.images}", f"data.masks={options.masks}"]

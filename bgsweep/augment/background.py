@@ -54,7 +54,7 @@ def area_verdict(mask: Mask, min_area: float, max_area: float) -> Literal["kept_
     return "kept_large" if area > max_area else None
 
 
-def removal(view: Image, mode: FillMode, draw: float) -> Image:
+def removed_background(view: Image, mode: FillMode, draw: float) -> Image:
     """What BG_RM puts behind the foreground of a view.
 
     Args:
@@ -73,7 +73,7 @@ def removal(view: Image, mode: FillMode, draw: float) -> Image:
     return np.full(view.shape, level, np.uint8)
 
 
-def replacement(
+def random_background(
     donors: Donors, mode: DonorMode, height: int, width: int, scale: tuple[float, float], draw: DonorDraw
 ) -> Image:
     """What BG_Random puts behind the foreground of a view of height x width.

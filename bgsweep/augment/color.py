@@ -1,6 +1,6 @@
 """What happens to a view's colours: jitter, grey, blur and solarise, as one transform, in as few passes as it takes.
 
-Drawing is kept apart from rendering: what was drawn is a `Photometry`, a handful of numbers, which the CPU renders here
+Drawing is kept apart from rendering: what was drawn is a `ColorDraw`, a handful of numbers, which the CPU renders here
 and a batch of which `batched.py` renders on a device.
 """
 
@@ -35,7 +35,7 @@ _UNSEEN = np.zeros(4)
 _UNCHANGED = np.eye(3, 4)
 
 
-class Photometry(NamedTuple):
+class ColorDraw(NamedTuple):
     """What was drawn for one view.
 
     Attributes:
@@ -105,7 +105,7 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         self._ranges = [(max(0.0, 1 - x), 1 + x) for x in jitter[:3]]
         self.blur, self.blur_sigma, self.solarize, self.color = blur, blur_sigma, solarize, color
 
-    def draw(self) -> Photometry:
+    def draw(self) -> ColorDraw:
         """Draws of one view, always equally many, so that a probability changes nothing but what it is of."""
         uniform = self.py_random.random
         jittered, grayed, blurred, solarized = (
@@ -116,7 +116,7 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         hue = (2 * uniform() - 1) * self.jitter[3]
         low, high = self.blur_sigma
         sigma = low + uniform() * (high - low)
-        return Photometry(
+        return ColorDraw(
             order,
             (factors[0], factors[1], factors[2], hue) if jittered else NEUTRAL,
             grayed,
@@ -128,10 +128,10 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         return self.draw()._asdict()
 
     def apply(self, img: Image, **params: Any) -> Image:
-        return render(img, Photometry(*(params[name] for name in Photometry._fields)), self.color)
+        return render(img, ColorDraw(*(params[name] for name in ColorDraw._fields)), self.color)
 
 
-def render(image: Image, photometry: Photometry, color: Color) -> Image:
+def render(image: Image, photometry: ColorDraw, color: Color) -> Image:
     """Do to a view (height x width x RGB) what was drawn for it; freshly allocated."""
     canvas = _Canvas(image, clips=color == "exact")
     for operation in photometry.order:

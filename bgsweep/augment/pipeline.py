@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from bgsweep.augment.background import Donor, area_verdict, resolve_mask
-from bgsweep.augment.color import Photometric, Photometry, render
+from bgsweep.augment.color import ColorDraw, Photometric, render
 from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop, Negative, draw_window
 from bgsweep.config.experiment import Background, Views
 from bgsweep.config.schedule import PerView, at_epoch, highest
@@ -50,7 +50,7 @@ class ViewResult(NamedTuple):
 
     image: Image
     applied: Applied
-    photometry: Photometry | None = None
+    photometry: ColorDraw | None = None
 
 
 class ViewPipeline:

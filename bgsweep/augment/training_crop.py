@@ -14,13 +14,13 @@ from bgsweep.augment.background import (
     FillMode,
     LazyMask,
     area_verdict,
-    removal,
-    replacement,
+    random_background,
+    removed_background,
     resolve_mask,
 )
 from bgsweep.augment.placement import Placement, draw_placement, mix, place
 from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
-from bgsweep.images.compositing import Image, Mask, Rect, background_plate, binarize, paste
+from bgsweep.images.compositing import Image, Mask, Rect, binarize, paste, tiled_background
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area"]
@@ -176,12 +176,12 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         view: Image = rect.of(img)
         backdrop: Image | None = None
         if applied == "removed":
-            backdrop = removal(view, self.fill, fill_draw)
+            backdrop = removed_background(view, self.fill, fill_draw)
         elif applied == "replaced":
-            backdrop = replacement(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
+            backdrop = random_background(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
         if negative is not None and negative["kind"] == "foreground":
             if backdrop is None:
-                backdrop = rect.of(background_plate(img, resolve_mask(foreground)))
+                backdrop = rect.of(tiled_background(img, resolve_mask(foreground)))
             view = self._in_front(negative, backdrop)
         elif negative is not None:  # m * r + (1 - m) * q; of what BG_RM or BG_Random made of q, no more than 1 - m
             mask = rect.of(resolve_mask(foreground))

@@ -24,8 +24,8 @@ from bgsweep.augment.background import (
     FillMode,
     LazyMask,
     area_verdict,
-    removal,
-    replacement,
+    random_background,
+    removed_background,
 )
 from bgsweep.augment.inputs import AnyImage, bytes_of, checked_image, chosen_donor, foreground, like
 from bgsweep.images.compositing import Image, binarize
@@ -105,7 +105,7 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         if applied != "removed":
             return img
         image = checked_image(img, "image")
-        behind = removal(
+        behind = removed_background(
             bytes_of(image) if self.fill == "mean" else np.empty(img.shape, np.uint8), self.fill, fill_draw
         )
         return _in_front(image, pixels, self.mask_key, behind)
@@ -178,7 +178,7 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
             return img
         image = checked_image(img, "image")
         donor = chosen_donor(donors, self.donor, donor_draw[0], self.metadata_key)
-        behind = replacement(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
+        behind = random_background(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
         return _in_front(image, pixels, self.mask_key, behind)
 
 

@@ -113,9 +113,9 @@ def evaluate(options: argparse.Namespace) -> Result:
             raise UserError(
                 f"{options.file}: with --suite the images are named in a file of their own; write --data FILE"
             )
-        from bgsweep.workflows.evaluate import assess
+        from bgsweep.workflows.evaluate import evaluate
 
-        return assess(
+        return evaluate(
             options.model, "quick" if options.suite is None else options.suite, options.data, _folder(options)
         )
     if options.file is None:
@@ -126,9 +126,9 @@ def evaluate(options: argparse.Namespace) -> Result:
     from bgsweep.config import load
 
     file = load(options.file, options.overrides, searched=False)
-    from bgsweep.training.run import judge, load_trained
+    from bgsweep.training.run import evaluate_final, load_trained
 
-    return judge(file, load_trained(options.model)).public()
+    return evaluate_final(file, load_trained(options.model)).public()
 
 
 def compare(options: argparse.Namespace) -> Result:
@@ -205,9 +205,9 @@ def masks_show(options: argparse.Namespace) -> Result:
 
 
 def doctor(options: argparse.Namespace) -> Result:
-    from bgsweep.workflows.doctor import examine
+    from bgsweep.workflows.doctor import diagnose
 
-    return examine(options.file, _folder(options))
+    return diagnose(options.file, _folder(options))
 
 
 def _store(options: argparse.Namespace) -> str | Path:

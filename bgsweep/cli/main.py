@@ -17,7 +17,7 @@ from bgsweep.errors import UserError, without_password
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with a line `error: …` or what `doctor` has found missing."""
     if credentials.IN_A_JOB in os.environ:
-        credentials.take_up()
+        credentials.restore()
     wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:

@@ -26,9 +26,9 @@ from bgsweep.config.suite import (
     FewLabels,
     Pictures,
     Sets,
-    SuiteFile,
+    SuiteConfig,
 )
-from bgsweep.config.sweep import SweepFile, load, load_suite, mask_training, resolve
+from bgsweep.config.sweep import SweepConfig, load, load_suite, mask_training, resolve
 
 __all__ = [
     "METRICS",
@@ -57,10 +57,10 @@ __all__ = [
     "Sets",
     "Shortcut",
     "Space",
-    "SuiteFile",
+    "SuiteConfig",
     "SupervisedConfig",
     "SwAVConfig",
-    "SweepFile",
+    "SweepConfig",
     "Training",
     "Views",
     "Workers",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bgsweep.config.base import Section
 from bgsweep.config.search import LOWER_IS_BETTER
-from bgsweep.config.sweep import SweepFile
+from bgsweep.config.sweep import SweepConfig
 from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -68,56 +68,56 @@ _SEARCH = (
 )
 
 
-def review(file: SweepFile) -> None:
+def review(config: SweepConfig) -> None:
     """Warn of settings of the experiment that have no effect."""
-    for line in _without_effect(file, _EXPERIMENT):
+    for line in _without_effect(config, _EXPERIMENT):
         _log.warning("%s", line)
 
 
-def review_search(file: SweepFile) -> None:
-    """As `review`, for the whole file, in whose search something must differ from trial to trial.
+def review_search(config: SweepConfig) -> None:
+    """As `review`, for the whole config, in whose search something must differ from trial to trial.
 
     Raises:
         UserError: the search makes no sense.
     """
-    if reason := next(_contradictions(file), None):
+    if reason := next(_contradictions(config), None):
         raise UserError(reason)
-    for line in (*_without_effect(file, _EXPERIMENT + _SEARCH), *_doubtful(file)):
+    for line in (*_without_effect(config, _EXPERIMENT + _SEARCH), *_doubtful(config)):
         _log.warning("%s", line)
 
 
-def _without_effect(file: SweepFile, rules: Iterable[_Rule]) -> Iterator[str]:
+def _without_effect(config: SweepConfig, rules: Iterable[_Rule]) -> Iterator[str]:
     for rule in rules:
         section, _, leaf = rule.key.partition(".")
-        owner: Section = getattr(file if section == "search" else file.experiment, section)
+        owner: Section = getattr(config if section == "search" else config.experiment, section)
         if leaf not in type(owner).model_fields:
             continue
-        searched = rule.key in file.space.parameters
+        searched = rule.key in config.space.parameters
         if not searched and getattr(owner, leaf) == type(owner).model_fields[leaf].default:
             continue
-        if not any(rule.fits(value) for need in rule.needs for value in _possible(file, need)):
+        if not any(rule.fits(value) for need in rule.needs for value in _possible(config, need)):
             yield f"{'space.' if searched else ''}{rule.key} has no effect: {rule.words}"
 
 
-def _possible(file: SweepFile, key: str) -> Iterator[Any]:
+def _possible(config: SweepConfig, key: str) -> Iterator[Any]:
     """Values that a key can have in the experiment, or in a trial."""
     section, _, leaf = key.partition(".")
     if section == "search":
-        yield getattr(file.search, leaf)
+        yield getattr(config.search, leaf)
         return
-    if file.experiment.has(key):
-        yield file.experiment.value(key)
+    if config.experiment.has(key):
+        yield config.experiment.value(key)
     for name in (key, f"{key}.from", f"{key}.to"):
-        for distribution in file.space.parameters.get(name, ()):
+        for distribution in config.space.parameters.get(name, ()):
             yield from distribution.extremes()
 
 
-def _contradictions(file: SweepFile) -> Iterator[str]:
+def _contradictions(config: SweepConfig) -> Iterator[str]:
     """What is surely a mistake, each with what to do."""
-    search, experiment = file.search, file.experiment
-    proposed = search.trials - search.baseline - len(file.space.points)
-    if search.algorithm != "grid" and combinations(file) == 1 and proposed > 1:
-        what = "nothing is searched" if not file.space.parameters else "every searched key has one value only"
+    search, experiment = config.search, config.experiment
+    proposed = search.trials - search.baseline - len(config.space.points)
+    if search.algorithm != "grid" and combinations(config) == 1 and proposed > 1:
+        what = "nothing is searched" if not config.space.parameters else "every searched key has one value only"
         yield (
             f"space: {what}, so that {proposed} trials would be the same; name keys to search, such as `space: "
             "{background.remove: {uniform: [0, 0.5]}}`, or train the experiment once by `bgsweep pretrain`"
@@ -131,28 +131,28 @@ def _contradictions(file: SweepFile) -> Iterator[str]:
         yield ("search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1")
 
 
-def _doubtful(file: SweepFile) -> Iterator[str]:
+def _doubtful(config: SweepConfig) -> Iterator[str]:
     """What may be meant, but rarely is."""
-    if file.search.scheduler in ("asha", "median") and file.search.grace_epochs > file.experiment.training.epochs:
+    if config.search.scheduler in ("asha", "median") and config.search.grace_epochs > config.experiment.training.epochs:
         yield (
-            f"search.grace_epochs: {file.search.grace_epochs} is above training.epochs "
-            f"{file.experiment.training.epochs}, so that no trial is stopped early"
+            f"search.grace_epochs: {config.search.grace_epochs} is above training.epochs "
+            f"{config.experiment.training.epochs}, so that no trial is stopped early"
         )
-    search, epochs = file.search, file.experiment.training.epochs
+    search, epochs = config.search, config.experiment.training.epochs
     stops = search.scheduler in ("asha", "median")
-    if stops and file.evaluate.every >= epochs > 1 and search.metrics != ("loss",):
+    if stops and config.evaluate.every >= epochs > 1 and search.metrics != ("loss",):
         yield (
-            f"search.scheduler: {search.scheduler} stops no trial: evaluate.every {file.evaluate.every} leaves one "
+            f"search.scheduler: {search.scheduler} stops no trial: evaluate.every {config.evaluate.every} leaves one "
             f"evaluation, at the end of {epochs} epochs"
         )
-    if file.experiment.optimizer.warmup_epochs >= epochs:
+    if config.experiment.optimizer.warmup_epochs >= epochs:
         yield (
-            f"optimizer.warmup_epochs: {file.experiment.optimizer.warmup_epochs:g} is not below training.epochs "
+            f"optimizer.warmup_epochs: {config.experiment.optimizer.warmup_epochs:g} is not below training.epochs "
             f"{epochs}, so that training ends before the rate has reached optimizer.lr"
         )
-    if search.algorithm != "grid" and (missing := search.baseline + len(file.space.points) - search.trials) > 0:
+    if search.algorithm != "grid" and (missing := search.baseline + len(config.space.points) - search.trials) > 0:
         yield f"search.trials: {search.trials} leave {missing} of space.points out"
-    count = combinations(file)
+    count = combinations(config)
     if 1 < count < (proposed := search.trials - search.baseline) and search.algorithm != "grid":
         yield (
             f"search.trials: the space has {count:g} combinations for {proposed} trials, so that some are trained more "
@@ -163,9 +163,9 @@ def _doubtful(file: SweepFile) -> Iterator[str]:
             yield f"search.mode: trials with the {'highest' if sign > 0 else 'lowest'} {metric} win, which is the worst"
 
 
-def combinations(file: SweepFile) -> float:
+def combinations(config: SweepConfig) -> float:
     """How many different trials the space holds, dependent keys being counted as if always there."""
-    options = [file.space.all(key) for key in file.space.parameters]
-    if any(each.bounds for each in file.space.distributions()):
+    options = [config.space.all(key) for key in config.space.parameters]
+    if any(each.bounds for each in config.space.distributions()):
         return math.inf
     return math.prod(len({repr(option) for option in each}) for each in options)

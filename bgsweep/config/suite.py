@@ -91,7 +91,7 @@ class EvaluationWorkers(Section):
     at_least: Count = Field(4096, description="sets of fewer pictures are seen in this process")
 
 
-class SuiteFile(Section):
+class SuiteConfig(Section):
     """One YAML file: the user's labelled photographs, published sets, and the settings of the protocols."""
 
     data: Data | None = Field(None, description="labelled photographs, as in an experiment")

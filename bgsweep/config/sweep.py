@@ -19,14 +19,14 @@ from bgsweep.config.methods import METHODS
 from bgsweep.config.refusals import choose, words
 from bgsweep.config.search import Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.suite import SuiteFile
+from bgsweep.config.suite import SuiteConfig
 from bgsweep.config.yaml_file import parse_yaml, read_yaml
 from bgsweep.errors import UserError
 
 _DRAWS = 300
 
 
-class SweepFile(Section):
+class SweepConfig(Section):
     """What one YAML file says: the fixed experiment, the space around it, and how to search, judge and register."""
 
     name: str = Field("bgsweep", description="of the sweep; file name by default")
@@ -228,7 +228,7 @@ def sweep_name(title: str) -> str:
     return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True) -> SweepFile:
+def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True) -> SweepConfig:
     """Read a YAML file, apply ``key=value`` overrides, and validate.
 
     Args:
@@ -248,16 +248,16 @@ def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True)
     return file
 
 
-def load_suite(path: Path) -> SuiteFile:
+def load_suite(path: Path) -> SuiteConfig:
     """Read and validate the YAML file of an evaluation suite.
 
     Raises:
         UserError: as `load`.
     """
     try:
-        return SuiteFile.model_validate(_mapping(path, "data"))
+        return SuiteConfig.model_validate(_mapping(path, "data"))
     except ValidationError as error:
-        raise UserError(f"{path}: {_reason(error, SuiteFile)}") from error
+        raise UserError(f"{path}: {_reason(error, SuiteConfig)}") from error
 
 
 def _mapping(path: Path, section: str) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _mapping(path: Path, section: str) -> dict[str, Any]:
 
 def resolve(
     tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration", searched: bool = True
-) -> SweepFile:
+) -> SweepConfig:
     """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
     for override in overrides:
         _override(tree, override)
@@ -278,7 +278,7 @@ def resolve(
         kept = {key: value for key, value in given.items() if key == "wait_minutes"} if isinstance(given, dict) else {}
         tree = {key: value for key, value in tree.items() if key != "space"} | {"search": kept}
     try:
-        return SweepFile.model_validate(tree)
+        return SweepConfig.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{origin}: {_reason(error)}") from error
 
@@ -377,7 +377,7 @@ def _unknown(path: str, name: str, known: Iterable[str]) -> str:
 def _reason(error: ValidationError, root: Any = None) -> str:
     """The first problem, as one line: full path of the key, what is wrong, what would be right."""
     problem = choose(error.errors())
-    model = root or (SweepFile if problem["loc"] and problem["loc"][0] in _fields(SweepFile) else Experiment)
+    model = root or (SweepConfig if problem["loc"] and problem["loc"][0] in _fields(SweepConfig) else Experiment)
     path: list[str] = []
     known: dict[str, Any] = {}
     unknown = problem["type"] == "extra_forbidden"
@@ -400,7 +400,7 @@ def _reason(error: ValidationError, root: Any = None) -> str:
         place = re.sub(r"\.0(?=\.|$)", "", place.replace("space.parameters.", "space."))
     if unknown:
         return _unknown(place, path[-1], known)
-    message = words(problem, _default(root or SweepFile, path), list(_fields(model)))
+    message = words(problem, _default(root or SweepConfig, path), list(_fields(model)))
     if problem["type"] == "value_error":
         key = message.partition(":")[0].partition(".")[0]
         if key in _fields(model):  # a section speaks of its own keys
@@ -411,7 +411,7 @@ def _reason(error: ValidationError, root: Any = None) -> str:
 def _default(model: Any, path: Sequence[str]) -> str:
     """A key's default as it is written in the file, for an example; empty where it has none."""
     for place, part in enumerate(path):
-        if part == "experiment" and model is not SweepFile:
+        if part == "experiment" and model is not SweepConfig:
             return ""
         field = next((field for name, field in _model_fields(model) if part == (field.alias or name)), None)
         if field is None:

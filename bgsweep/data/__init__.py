@@ -1,16 +1,16 @@
 """Where photographs and their foreground masks come from, and how they become batches of views."""
 
 from bgsweep.data.donors import BackgroundPools
-from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample, Source
+from bgsweep.data.sample import UNLABELLED, Image, ImageDataset, Mask, Sample
 from bgsweep.data.splits import Splits, notes, open_splits
 
 __all__ = [
     "UNLABELLED",
     "BackgroundPools",
     "Image",
+    "ImageDataset",
     "Mask",
     "Sample",
-    "Source",
     "Splits",
     "notes",
     "open_splits",

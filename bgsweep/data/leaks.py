@@ -12,7 +12,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import DIGESTED_WHOLE, Folder
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.wrappers import Subset
-from bgsweep.data.sample import Source
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.seeding import Draw, rng_key
 
@@ -48,7 +48,7 @@ def _parts(split: str) -> tuple[str, ...]:
     return tuple(part for part in split.split("/") if part not in ("", "."))
 
 
-def shared(source: Source, other: Source) -> Indices:
+def shared(source: ImageDataset, other: ImageDataset) -> Indices:
     """Indices of the images of `source` whose files `other` has too: the same place, or the same bytes.
 
     Bytes are compared where two files have the same size. Of sets of more than 20,000 images only files of the same
@@ -74,14 +74,14 @@ def shared(source: Source, other: Source) -> Indices:
     return np.array(sorted(same), np.int64)
 
 
-def without(source: Source, indices: Indices) -> Source:
+def without(source: ImageDataset, indices: Indices) -> ImageDataset:
     """The source without some of its images."""
     if not len(indices):
         return source
     return Subset(source, np.setdiff1d(np.arange(len(source)), indices), source.name)
 
 
-def nearly_shared(source: Source, train: Source) -> tuple[int, int, str]:
+def nearly_shared(source: ImageDataset, train: ImageDataset) -> tuple[int, int, str]:
     """Count images that look like one of `train`: re-encoded, resized, brightened or mirrored copies.
 
     Gray thumbnails of 16 x 16 pixels are compared by their correlation. At most 500 images of `source` are looked at,
@@ -104,13 +104,13 @@ def nearly_shared(source: Source, train: Source) -> tuple[int, int, str]:
     return len(found), len(sought[0]), f"{source.ids[sought[0][first]]} and {train.ids[known[0][twin]]}"
 
 
-def _files(source: Source) -> tuple[Files, Indices] | None:
+def _files(source: ImageDataset) -> tuple[Files, Indices] | None:
     """The folder or pack that a source reads, and which of its files; None for a source of another kind."""
     indices = np.arange(len(source))
     while (inner := getattr(source, "source", None)) is not None:
         if isinstance(source, Subset):
             indices = source.indices[indices]
-        source = cast(Source, inner)
+        source = cast(ImageDataset, inner)
     return (source, indices) if isinstance(source, Files) else None
 
 
@@ -141,7 +141,7 @@ def _spread(count: int, wanted: int) -> list[int]:
     return sorted(generator.choice(count, wanted, replace=False).tolist())
 
 
-def _thumbnails(source: Source, wanted: Sequence[int]) -> tuple[list[int], npt.NDArray[np.float32]]:
+def _thumbnails(source: ImageDataset, wanted: Sequence[int]) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Standardized gray thumbnails of the images that can be read and are not of one color, and their indices."""
     files = _files(source)
     found: list[int] = []
@@ -160,7 +160,7 @@ def _thumbnails(source: Source, wanted: Sequence[int]) -> tuple[list[int], npt.N
     return found, np.array(vectors, np.float32)
 
 
-def _gray(source: Source, files: tuple[Files, Indices] | None, number: int) -> npt.NDArray[np.uint8]:
+def _gray(source: ImageDataset, files: tuple[Files, Indices] | None, number: int) -> npt.NDArray[np.uint8]:
     """An image in gray; of a large JPEG only an eighth of the pixels are computed."""
     if files is not None:
         content = np.frombuffer(files[0].encoded(int(files[1][number])), np.uint8)

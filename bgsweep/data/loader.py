@@ -23,13 +23,13 @@ from bgsweep.config import Data
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
-from bgsweep.data.sample import Image, Source
-from bgsweep.data.shared_buffers import Ring, arrived, pictures_at
-from bgsweep.data.view_builder import Row, Rows
+from bgsweep.data.sample import Image, ImageDataset
+from bgsweep.data.shared_buffers import SharedBuffers, arrived, pictures_at
+from bgsweep.data.view_builder import ImageViews, ViewBuilder
 from bgsweep.errors import UserError
 
-Place = tuple[int, int]
-Task = tuple[Place, str | None]
+BatchIndex = tuple[int, int]
+Task = tuple[BatchIndex, str | None]
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,16 @@ class Batch:
         return replace(self, **pinned)
 
 
-class Feed(Protocol):
+class BatchFeed(Protocol):
     """Who makes batches elsewhere, in the places' order: another machine's processes, for instance."""
 
-    def __call__(self, maker: "Maker", places: Sequence[Place], pin_memory: bool) -> Iterator["Batch | UserError"]: ...
+    def __call__(
+        self, maker: "BatchMaker", places: Sequence[BatchIndex], pin_memory: bool
+    ) -> Iterator["Batch | UserError"]: ...
 
 
-FeedFor = Callable[[Data], Feed | None]
-"""The `Feed` that the configuration asks for; None where this process and those that it starts make the batches."""
+FeedFor = Callable[[Data], BatchFeed | None]
+"""Gives the `BatchFeed` that the configuration asks for; None where this process and its own loader make batches."""
 
 
 class Batches:
@@ -102,7 +104,7 @@ class Batches:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageDataset,
         pipeline: ViewPipeline,
         batch_size: int,
         seed: int,
@@ -110,7 +112,7 @@ class Batches:
         world_size: int = 1,
         workers: int | None = 0,
         pin_memory: bool = False,
-        feed: Feed | None = None,
+        feed: BatchFeed | None = None,
     ) -> None:
         self.steps_per_epoch = len(source) // batch_size
         if self.steps_per_epoch == 0:
@@ -121,9 +123,9 @@ class Batches:
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers
         share = batch_size // world_size
-        self._maker = Maker(source, pipeline, share, batch_size, rank, seed)
+        self._maker = BatchMaker(source, pipeline, share, batch_size, rank, seed)
         shares_memory = self._workers > 0 and hasattr(os, "memfd_create")
-        self._places = _Places(Ring(pipeline.sizes, share) if shares_memory else None)
+        self._places = _BatchIndices(SharedBuffers(pipeline.sizes, share) if shares_memory else None)
         self._loader = DataLoader(
             _Process(self._maker),
             batch_size=None,
@@ -153,7 +155,7 @@ class Batches:
                 raise made
             yield made
 
-    def _made(self, places: list[Place]) -> Iterator[Batch | UserError]:
+    def _made(self, places: list[BatchIndex]) -> Iterator[Batch | UserError]:
         if self._feed is not None:
             return self._feed(self._maker, places, self._pin_memory)
         self._places.now = places
@@ -166,11 +168,11 @@ def default_loader_workers() -> int:
     return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-class _Places(Sampler[Task]):
+class _BatchIndices(Sampler[Task]):
     """Tells the persistent loader which steps of which epoch come next, and where each batch is to be put."""
 
-    def __init__(self, ring: Ring | None) -> None:
-        self.now: list[Place] = []
+    def __init__(self, ring: SharedBuffers | None) -> None:
+        self.now: list[BatchIndex] = []
         self._ring = ring
 
     def __iter__(self) -> Iterator[Task]:
@@ -181,23 +183,23 @@ class _Places(Sampler[Task]):
 
 
 @dataclass
-class Maker(Dataset[Batch | UserError]):
+class BatchMaker(Dataset[Batch | UserError]):
     """Makes whole batches by (epoch, step), in this process or, pickled, in another.
 
     A `UserError` is handed over like a batch: raised in a loader process, it would arrive wrapped in a traceback.
     """
 
-    source: Source
+    source: ImageDataset
     pipeline: ViewPipeline
     share: int
     batch_size: int
     rank: int
     seed: int
 
-    def __getitem__(self, place: Place) -> Batch | UserError:
+    def __getitem__(self, place: BatchIndex) -> Batch | UserError:
         return self.made(place, [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes])
 
-    def made(self, place: Place, pictures: list[Image]) -> Batch | UserError:
+    def made(self, place: BatchIndex, pictures: list[Image]) -> Batch | UserError:
         """The batch, its views in `pictures`."""
         try:
             return self._batch(*place, pictures)
@@ -207,7 +209,9 @@ class Maker(Dataset[Batch | UserError]):
     def _batch(self, epoch: int, step: int, pictures: list[Image]) -> Batch:
         order = _order(self.seed, epoch, len(self.source))
         first = step * self.batch_size + self.rank * self.share
-        rows = Rows(self.source, self.pipeline, self.seed, epoch, order).of(range(first, first + self.share), pictures)
+        rows = ViewBuilder(self.source, self.pipeline, self.seed, epoch, order).of(
+            range(first, first + self.share), pictures
+        )
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
@@ -223,21 +227,21 @@ class Maker(Dataset[Batch | UserError]):
 
 
 @dataclass
-class _Process(Dataset["Batch | _Parcel | UserError"]):
+class _Process(Dataset["Batch | _SharedBatch | UserError"]):
     """What torch's loader asks for batches, in this process or in one of its own."""
 
-    maker: Maker
+    maker: BatchMaker
 
-    def __getitem__(self, task: Task) -> "Batch | _Parcel | UserError":
+    def __getitem__(self, task: Task) -> "Batch | _SharedBatch | UserError":
         place, address = task
         if address is None:
             return self.maker[place]
         made = self.maker.made(place, pictures_at(address, self.maker.pipeline.sizes, self.maker.share))
-        return made if isinstance(made, UserError) else _Parcel(made, address)
+        return made if isinstance(made, UserError) else _SharedBatch(made, address)
 
 
 @dataclass
-class _Parcel:
+class _SharedBatch:
     """A batch on its way to the process that trains, where it arrives as a `Batch`: its views are there already."""
 
     batch: Batch
@@ -266,7 +270,7 @@ def _unpacked(address: str, rest: dict[str, Any]) -> Batch:
     return Batch(views=[torch.from_numpy(view) for view in arrived(address)], **fields)
 
 
-def _with_swaps(batch: Batch, rows: list[Row]) -> Batch:
+def _with_swaps(batch: Batch, rows: list[ImageViews]) -> Batch:
     made = {place: row.swap for place, row in enumerate(rows) if row.swap is not None}
     pictures = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
     for number, swap in enumerate(made.values()):

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
-from bgsweep.data.sample import Sample, Source
+from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UnreadableImage, warn_once
 
 
-def readable(source: Source, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample]]:
+def readable(source: ImageDataset, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample]]:
     """The photographs (all, or those named) that can be read, mask included, with their indices.
 
     Each of the others is warned of, once in a process.

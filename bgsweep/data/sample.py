@@ -51,7 +51,7 @@ class Sample:
         return self.image if self.mask is None else inpaint_background(self.image, self.mask)
 
 
-class Source(Protocol):
+class ImageDataset(Protocol):
     """A numbered set of photographs: a folder, a pack, the embedded sample, or another source recomposed."""
 
     name: str

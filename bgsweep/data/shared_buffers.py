@@ -20,7 +20,7 @@ from bgsweep.data.sample import Image
 Shape = tuple[int, int, int, int]
 
 
-class Ring:
+class SharedBuffers:
     """Places for batches, as many as are in use at the same time; without names, so that no killed process leaves any.
 
     Args:

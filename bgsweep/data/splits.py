@@ -16,10 +16,10 @@ from bgsweep.data.datasets.wrappers import Cached, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.layout import recognized
 from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
-from bgsweep.data.sample import Source
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError, warn_once
 from bgsweep.seeding import Draw
-from bgsweep.storage.uri import cached, is_remote
+from bgsweep.storage.uri import cached_split, is_remote
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -35,9 +35,9 @@ class Splits:
     `kept` is for what others make of the images and want again, such as pictures to evaluate on.
     """
 
-    train: Source
-    validation: Source
-    test: Source
+    train: ImageDataset
+    validation: ImageDataset
+    test: ImageDataset
     class_pools: ClassPools | None = None
     said: tuple[str, ...] = ()
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
@@ -92,7 +92,7 @@ def _open(data: Data) -> Splits:
     return Splits(_kept(_spoilt(train, data), data), validation, test, pools, said)
 
 
-def open_sources(data: Data) -> tuple[dict[SplitName, Source], tuple[str, ...]]:
+def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, ...]]:
     """The splits' images as they lie there, with a line on each thing that was not as the configuration has it.
 
     Images that two splits share are left out of `train`, or of `validation` where `test` has them.
@@ -102,7 +102,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, Source], tuple[str, ...]]:
     """
     data, said = recognized(data)
     check_apart(data)
-    parts: dict[SplitName, Source] = {"train": _source(data, data.train, None)}
+    parts: dict[SplitName, ImageDataset] = {"train": _source(data, data.train, None)}
     classes = parts["train"].classes or None
     if classes is not None and len(classes) == 1:
         warn_once(
@@ -127,7 +127,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, Source], tuple[str, ...]]:
     return parts, said
 
 
-def _apart(source: Source, other: Source) -> tuple[Source, tuple[str, ...]]:
+def _apart(source: ImageDataset, other: ImageDataset) -> tuple[ImageDataset, tuple[str, ...]]:
     """The source without what the other has too, and a line that says so."""
     found = shared(source, other)
     if not len(found):
@@ -139,7 +139,7 @@ def _apart(source: Source, other: Source) -> tuple[Source, tuple[str, ...]]:
     return without(source, found), (line,)
 
 
-def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
+def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDataset:
     if data.pack is not None:
         return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
     if data.images == "sample":
@@ -149,12 +149,12 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> Source:
 
 
 def _here(root: str, split: str, key: str) -> Path:
-    return cached(root, split, key) if is_remote(root) else Path(root).expanduser()
+    return cached_split(root, split, key) if is_remote(root) else Path(root).expanduser()
 
 
-def _spoilt(source: Source, data: Data) -> Source:
+def _spoilt(source: ImageDataset, data: Data) -> ImageDataset:
     return NoisyMasks(source, data.mask_noise) if data.mask_noise.active else source
 
 
-def _kept(source: Source, data: Data) -> Source:
+def _kept(source: ImageDataset, data: Data) -> ImageDataset:
     return Cached(source) if data.cache else source

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bgsweep.data.order import spread_evenly
-from bgsweep.data.sample import Source
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UnreadableImage
 
 LOOKED_AT = 2_000
@@ -16,7 +16,7 @@ class Survey(NamedTuple):
     unreadable: list[str]
 
 
-def survey(source: Source) -> Survey:
+def survey(source: ImageDataset) -> Survey:
     """Decode images and masks spread evenly over a set."""
     chosen, unreadable = spread_evenly(len(source), LOOKED_AT).tolist(), []
     for index in chosen:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline, ViewResult
 from bgsweep.data.order import DONOR_BLOCK, donor_position, swap_position
-from bgsweep.data.sample import Image, Sample, Source
+from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
 from bgsweep.seeding import Draw, rng_key, view_key
@@ -19,7 +19,7 @@ _PATIENCE = 20
 
 
 @dataclass
-class Row:
+class ImageViews:
     """The views of one photograph and where it stands in the source; with BG_Swaps, its negative if one was drawn.
 
     `swap_kept`: BG_Swaps was drawn, but a view's foreground is out of bounds, so that nothing was done.
@@ -47,7 +47,7 @@ class _Swap:
     keys_donor: int
 
 
-class Rows:
+class ViewBuilder:
     """Makes the views of the photographs at some positions of an epoch's order, block by block.
 
     Which photographs give others their backgrounds is drawn before any is decoded: these come first in their block, and
@@ -56,13 +56,13 @@ class Rows:
     """
 
     def __init__(
-        self, source: Source, pipeline: ViewPipeline, seed: int, epoch: int, order: npt.NDArray[np.int64]
+        self, source: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: npt.NDArray[np.int64]
     ) -> None:
         self.source, self.pipeline, self.seed, self.epoch, self.order = source, pipeline, seed, epoch, order
         self._samples: dict[int, Sample] = {}
         self._given: dict[int, Sample] = {}
 
-    def of(self, positions: range, pictures: Sequence[Image]) -> list[Row]:
+    def of(self, positions: range, pictures: Sequence[Image]) -> list[ImageViews]:
         """One row for each position; views are also written to their places in `pictures`, one array for each view."""
         self.pipeline.set_epoch(self.epoch)
         rows = {}
@@ -97,7 +97,7 @@ class Rows:
         if wanted:
             self._given[index] = _rect_of(sample) if self.pipeline.gives_rect else sample
 
-    def _row(self, position: int, places: list[Image]) -> Row:
+    def _row(self, position: int, places: list[Image]) -> ImageViews:
         wanted = int(self.order[position])
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
@@ -107,7 +107,7 @@ class Rows:
                 warn_once(f"{error}; the next image stands in for it")
         raise UserError(f"{self.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
-    def _swapping(self, index: int, position: int, places: list[Image]) -> Row:
+    def _swapping(self, index: int, position: int, places: list[Image]) -> ImageViews:
         """The views of a photograph, and BG_Swaps' negative if its draw says so and both large views admit it."""
         pipeline, sample = self.pipeline, self._sample(index)
         swap = self._drawn_swap(sample.id, position)
@@ -119,9 +119,9 @@ class Rows:
             for view, place in enumerate(places)
         ]
         if swap is None or kept:
-            return Row(index, views, swap_kept=kept)
+            return ImageViews(index, views, swap_kept=kept)
         other, donor = self._at(swap.other), swap.donor
-        return Row(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], swap.key))
+        return ImageViews(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], swap.key))
 
     def _view(self, sample: Sample, position: int, view: int, place: Image, replacing: int | None) -> ViewResult:
         """One view; with `replacing`, on the background of the photograph at that position."""

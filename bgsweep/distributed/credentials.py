@@ -34,7 +34,7 @@ IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """What Ray sets for a job's own command, and nobody else."""
 
 
-def gather(names: Sequence[str] = ()) -> dict[str, str]:
+def collect(names: Sequence[str] = ()) -> dict[str, str]:
     """This environment's variables that a job needs, with those named besides.
 
     Raises:
@@ -53,7 +53,7 @@ def write(folder: Path, variables: Mapping[str, str]) -> None:
     path.write_text(json.dumps(dict(variables)), encoding="utf-8")
 
 
-def take_up() -> None:
+def restore() -> None:
     """Set what the job's package brings, in a process of the job, which begins in it.
 
     Ray calls this in the job's workers (`worker_process_setup_hook`). What the cluster's own environment says is left.

@@ -7,24 +7,24 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from bgsweep.config import SuiteFile
+from bgsweep.config import SuiteConfig
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination, Task
+from bgsweep.evaluation.context import EvalContext, Task
 
 _ENDED = object()
 
 
 class RayWorkers:
-    """What an `Examination` takes as its workers; Ray is joined or started when the first large set comes.
+    """What an `EvalContext` takes as its workers; Ray is joined or started when the first large set comes.
 
     Args:
         make: makes a worker's own examination there.
     """
 
-    def __init__(self, make: Callable[[], Examination], file: SuiteFile) -> None:
+    def __init__(self, make: Callable[[], EvalContext], config: SuiteConfig) -> None:
         self._make = make
-        self._settings = file.workers
-        self._device = file.device
+        self._settings = config.workers
+        self._device = config.device
         self._session = ExitStack()
         self._actors: list[Any] = []
         self._held: Any = None
@@ -83,23 +83,23 @@ class RayWorkers:
         # A process that dies (memory, a node that goes) is started again, and its part is seen again.
         options = {"num_cpus": settings.cpus, "num_gpus": gpus, "max_restarts": 3, "max_task_retries": 3}
         self._held = ray.put(self._make)
-        return [ray.remote(_Examiner).options(**options).remote(settings.cpus) for _ in range(max(1, count))]
+        return [ray.remote(_EvaluationWorker).options(**options).remote(settings.cpus) for _ in range(max(1, count))]
 
 
-def wanted(file: SuiteFile) -> bool:
+def wants_workers(config: SuiteConfig) -> bool:
     """Whether large sets are to be seen by Ray workers at all."""
-    count = file.workers.count
+    count = config.workers.count
     return bool(os.environ.get("RAY_ADDRESS")) if count is None else count > 0
 
 
-class _Examiner:
+class _EvaluationWorker:
     """An examination in a process of its own. A `UserError` is handed over as a result: raised, it would be wrapped."""
 
     def __init__(self, cpus: float) -> None:
-        from bgsweep.training.run import threads
+        from bgsweep.training.run import limit_threads
 
-        threads(cpus)
-        self._exam: Examination | None = None
+        limit_threads(cpus)
+        self._exam: EvalContext | None = None
 
     def run(self, held: list[Any], part: Any) -> Any:
         """The task's result; ``held`` refers to what makes an examination, and to the task."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from bgsweep.config import SweepFile, load, review_search
+from bgsweep.config import SweepConfig, load, review_search
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed import credentials
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
@@ -47,7 +47,7 @@ def submit(
     file = load(path, overrides)
     review_search(file)
     _refuse_local(path, file, store)
-    variables = credentials.gather(names)
+    variables = credentials.collect(names)
     name = sweep_name(file.name)
     jobs = _Jobs(address)
     command = ["sweep", path.name, *overrides, "--name", name]
@@ -140,7 +140,7 @@ class _Jobs:
         place = store or metadata.get(_STORE) or None
         with tempfile.TemporaryDirectory() as folder:
             code = metadata.get(_CODE) == "true"
-            job = self.begin(command, place, code, credentials.gather(), Path(folder), {_KIND: command[0]})
+            job = self.begin(command, place, code, credentials.collect(), Path(folder), {_KIND: command[0]})
         try:
             while not self._status(job).is_terminal():
                 time.sleep(_POLL / 4)
@@ -221,9 +221,9 @@ def _unbegun(name: str, job: Any) -> dict[str, Any]:
     return {"sweep": name, "state": str(job.status.value).lower(), "began": (job.start_time or 0) / 1000, "trials": []}
 
 
-def _refuse_local(path: Path, file: SweepFile, store: str | None) -> None:
+def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:
     """Places that mean something on this machine only."""
-    data = file.experiment.data
+    data = config.experiment.data
     places = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
     if store and has_password(store):
         raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")

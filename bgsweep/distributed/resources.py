@@ -20,14 +20,14 @@ _ASK_EVERY, _TELL_EVERY = 2.0, 30.0  # seconds
 _SLACK = 1e-6
 
 
-def admit(
+def wait_for_resources(
     bundles: Sequence[Resources],
     cure: str,
     minutes: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
     times: int = 1,
 ) -> None:
-    """Return once the cluster has room for all bundles at once.
+    """Return once the cluster has capacity for all bundles at once.
 
     Args:
         cure: what the user may lower, for the message.
@@ -36,12 +36,12 @@ def admit(
         times: how often an autoscaler is asked for the bundles, of which one is waited for.
 
     Raises:
-        UserError: the cluster has no such room, and will not have it or has not got it in time.
+        UserError: the cluster has no such capacity, and will not have it or has not got it in time.
     """
     limit = minutes if minutes is not None else _AUTOSCALER_MINUTES if _autoscales() else 0.0
     began, told = time.monotonic(), -_TELL_EVERY
     with _requested(bundles, times) if limit else contextlib.nullcontext():
-        while not room(nodes(), bundles, 1):
+        while not capacity(nodes(), bundles, 1):
             gone = time.monotonic() - began
             missing = f"{_words(bundles)} are needed, and the Ray cluster has {_shapes()}"
             if gone >= 60 * limit:
@@ -76,11 +76,11 @@ def nodes() -> list[Resources]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def room(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
+def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
     """How many times all the bundles fit into the nodes at once, up to ``most``; each bundle lies on one node.
 
-    Large bundles are placed first, and those without GPUs on nodes without where these have room, as Ray does. A share
-    of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
+    As in Ray, large bundles are placed first, and bundles without GPUs go to nodes without GPUs while these have
+    capacity. A share of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
     """
     free = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
     free.sort(key=lambda node: node["GPU"])

@@ -7,35 +7,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Place, uri_of
+from bgsweep.storage.uri import Uri, uri_of
 
-OnEpoch = Callable[[dict[str, Any], Place | None], None]
+OnEpoch = Callable[[dict[str, Any], Uri | None], None]
 """Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 
-def train(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int = 1) -> Place:
-    """Train the file's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
+def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -> Uri:
+    """Train the config's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
 
     More ``seeds`` than one train side by side, on several workers only.
 
     Raises:
         UserError: something in the configuration or data that shows only now.
     """
-    if file.experiment.workers.count == 1:
-        return _train_here(file, Path(folder), on_epoch)
-    return _train_on_ray(file, folder, on_epoch, seeds)
+    if config.experiment.workers.count == 1:
+        return _train_here(config, Path(folder), on_epoch)
+    return _train_on_ray(config, folder, on_epoch, seeds)
 
 
-def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
+def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
-    from bgsweep.training.run import CHECKPOINT_FILE, Run, threads
+    from bgsweep.training.run import CHECKPOINT_FILE, Run, limit_threads
 
-    run = Run(file, feed_for=ray_feed)
-    threads(file.experiment.workers.cpus)
+    run = Run(config, feed_for=ray_feed)
+    limit_threads(config.experiment.workers.cpus)
     if (folder / CHECKPOINT_FILE).exists():
         run.restore(folder)
     while not run.finished:
@@ -47,12 +47,12 @@ def _train_here(file: SweepFile, folder: Path, on_epoch: OnEpoch) -> Path:
     return folder
 
 
-def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int) -> Place:
+def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int) -> Uri:
     """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
     from ray.util.queue import Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
-    trainer = _trainer(file, folder, reports, seeds)
+    trainer = _trainer(config, folder, reports, seeds)
     outcome: list[Any] = []
 
     def fit() -> None:
@@ -77,16 +77,16 @@ def _train_on_ray(file: SweepFile, folder: Place, on_epoch: OnEpoch, seeds: int)
     return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
 
 
-def _trainer(file: SweepFile, folder: Place, reports: Any, seeds: int) -> Any:
+def _trainer(config: SweepConfig, folder: Uri, reports: Any, seeds: int) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers = file.experiment.workers
-    gpus = gpus_of_worker(file)
+    workers = config.experiment.workers
+    gpus = gpus_of_worker(config)
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
-        train_loop_config={"file": file.model_dump(mode="json", by_alias=True), "seeds": seeds},
+        train_loop_config={"config": config.model_dump(mode="json", by_alias=True), "seeds": seeds},
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus > 0,
@@ -102,34 +102,34 @@ def _trainer(file: SweepFile, folder: Place, reports: Any, seeds: int) -> Any:
     )
 
 
-def gpus_of_worker(file: SweepFile) -> float:
-    """GPUs that each worker asks of Ray: the file's number, else one for cuda, and for auto where there are any."""
+def gpus_of_worker(config: SweepConfig) -> float:
+    """GPUs that each worker asks of Ray: the config's number, else one for cuda, and for auto where there are any."""
     import ray
 
-    workers = file.experiment.workers
+    workers = config.experiment.workers
     if workers.gpus is not None:
         return workers.gpus
     there = workers.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
     return 1.0 if workers.device == "cuda" or there else 0.0
 
 
-def worker_bundles(file: SweepFile) -> list[dict[str, float]]:
+def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
     """What one experiment's workers, if they are on Ray Train, and its makers of views ask of the cluster."""
-    workers = file.experiment.workers
+    workers = config.experiment.workers
     several = workers.count if workers.count > 1 else 0
-    each = {"CPU": workers.cpus, "GPU": gpus_of_worker(file)} if several else {}
-    return [each] * several + [{"CPU": 1.0}] * _view_makers(file)
+    each = {"CPU": workers.cpus, "GPU": gpus_of_worker(config)} if several else {}
+    return [each] * several + [{"CPU": 1.0}] * _view_makers(config)
 
 
-def worker_cpus(file: SweepFile) -> float:
+def worker_cpus(config: SweepConfig) -> float:
     """CPUs in all of `worker_bundles`, before there is a cluster to ask; 0: nothing of the experiment is on Ray."""
-    workers = file.experiment.workers
-    return (workers.count * workers.cpus if workers.count > 1 else 0) + _view_makers(file)
+    workers = config.experiment.workers
+    return (workers.count * workers.cpus if workers.count > 1 else 0) + _view_makers(config)
 
 
-def _view_makers(file: SweepFile) -> int:
-    data = file.experiment.data
-    return file.experiment.workers.count * (data.loader_workers or 0) if data.loader == "cluster" else 0
+def _view_makers(config: SweepConfig) -> int:
+    data = config.experiment.data
+    return config.experiment.workers.count * (data.loader_workers or 0) if data.loader == "cluster" else 0
 
 
 def _forward_to(reports: Any) -> Any:
@@ -149,11 +149,11 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
 
     from bgsweep.distributed.view_workers import ray_feed
-    from bgsweep.training.run import start, threads
+    from bgsweep.training.run import limit_threads, start
 
     file = resolve(config["file"])
     context = ray.train.get_context()
-    threads(file.experiment.workers.cpus)
+    limit_threads(file.experiment.workers.cpus)
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
     run = start(file, config["seeds"], *ranks, feed_for=ray_feed)
     last = ray.train.get_checkpoint()

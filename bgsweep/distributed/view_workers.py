@@ -18,8 +18,8 @@ from typing import Any
 
 from bgsweep.config import Data
 from bgsweep.data import open_splits
-from bgsweep.data.loader import Batch, Maker, Place, begin
-from bgsweep.data.sample import Source
+from bgsweep.data.loader import Batch, BatchIndex, BatchMaker, begin
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError
 
 # Batches that each process has made or is making for a step that has not come yet: as many as torch's DataLoader.
@@ -39,7 +39,9 @@ class RayFeed:
         self._data = data
         self._held: Any = None
 
-    def __call__(self, maker: Maker, places: Sequence[Place], pin_memory: bool) -> Iterator[Batch | UserError]:
+    def __call__(
+        self, maker: BatchMaker, places: Sequence[BatchIndex], pin_memory: bool
+    ) -> Iterator[Batch | UserError]:
         """Ends with a `UserError` if a process dies again and again."""
         import ray
 
@@ -77,7 +79,7 @@ def ray_feed(data: Data) -> RayFeed | None:
     return RayFeed(data) if data.loader == "cluster" else None
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: ImageDataset) -> str:
     """Tells photographs of other names, or in another order, or with other labels, apart."""
     total = hashlib.sha256("\0".join(source.ids).encode("utf-8", "surrogateescape"))
     total.update(source.labels.tobytes())
@@ -109,7 +111,7 @@ class _ViewMaker:
         with suppress(OSError):  # relative places mean what they mean to the training, where there is its folder
             os.chdir(folder)
 
-    def make(self, held: list[Any], place: Place) -> Batch | UserError:
+    def make(self, held: list[Any], place: BatchIndex) -> Batch | UserError:
         """The batch at a place; ``held`` refers to what a maker is made of."""
         try:
             return _maker(held[0])[place]
@@ -118,7 +120,7 @@ class _ViewMaker:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _maker(held: Any) -> Maker:
+def _maker(held: Any) -> BatchMaker:
     import ray
 
     data, mark, rest = ray.get(held)
@@ -128,7 +130,7 @@ def _maker(held: Any) -> Maker:
             f"{source.name}: node {ray.util.get_node_ip_address()}, which makes views, has other photographs under "
             "this name than the node that trains; bring them into line, or set data.loader: local"
         )
-    return Maker(source=source, **rest)
+    return BatchMaker(source=source, **rest)
 
 
 def _brought(made: Any, pin_memory: bool) -> Batch | UserError:

@@ -1,13 +1,13 @@
 """An encoder in, named values out."""
 
 from bgsweep.evaluation.datasets.background_variants import VariantSet
-from bgsweep.evaluation.feature_cache import Bench
+from bgsweep.evaluation.feature_cache import FeatureCache
 from bgsweep.evaluation.features import Encode, Features, extract
 from bgsweep.evaluation.online import Report, check, final, online, variant_sheet
 
 __all__ = [
-    "Bench",
     "Encode",
+    "FeatureCache",
     "Features",
     "Report",
     "VariantSet",

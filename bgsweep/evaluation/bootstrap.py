@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from bgsweep.evaluation.frozen_model import Measured
+from bgsweep.evaluation.frozen_model import PerImageMetric
 from bgsweep.seeding import Draw, rng_key
 
 LEVEL = 0.95
@@ -31,7 +31,7 @@ class Difference:
         return self.lower > 0 or self.upper < 0
 
 
-def by_photograph(measured: Measured, photographs: npt.NDArray[Any]) -> Measured:
+def by_photograph(measured: PerImageMetric, photographs: npt.NDArray[Any]) -> PerImageMetric:
     """The same value with one entry for each photograph, of which there may be several pictures.
 
     Several backgrounds of one foreground, or corruptions of one photograph, are not independent: they are drawn
@@ -42,10 +42,10 @@ def by_photograph(measured: Measured, photographs: npt.NDArray[Any]) -> Measured
     """
     places = np.unique(photographs, return_inverse=True)[1]
     sums = (np.asarray(np.bincount(places, part), np.float64) for part in (measured.hits, measured.counted))
-    return Measured(measured.name, *sums)
+    return PerImageMetric(measured.name, *sums)
 
 
-def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -> Difference:
+def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed: int = 0) -> Difference:
     """Paired percentile bootstrap (Efron 1979): photographs are drawn with replacement, the same for both encoders.
 
     Shares whose denominators differ, such as shape bias, are taken anew in every resampling. The interval is of which
@@ -77,7 +77,7 @@ def paired(first: Measured, second: Measured, resamplings: int, seed: int = 0) -
     return Difference(second.value - first.value, float(lower), float(upper))
 
 
-def agree(first: Measured, second: Measured) -> bool:
+def agree(first: PerImageMetric, second: PerImageMetric) -> bool:
     """Whether two models fare alike on every image."""
     return bool(np.array_equal(first.hits, second.hits) and np.array_equal(first.counted, second.counted))
 

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bgsweep.config import SuiteFile
+from bgsweep.config import SuiteConfig
 from bgsweep.data import UNLABELLED, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.datasets.listing import Listing, See, squares
 from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
-from bgsweep.evaluation.feature_cache import Bench, PictureSet
+from bgsweep.evaluation.feature_cache import FeatureCache, PictureSet
 from bgsweep.evaluation.features import Features, extract
-from bgsweep.evaluation.frozen_model import Head, Subject
+from bgsweep.evaluation.frozen_model import FrozenModel, Head
 
-Task = Callable[["Examination", Any], Any]
+Task = Callable[["EvalContext", Any], Any]
 """Work on one part of something by whoever has the same subject and sets."""
 Workers = Callable[[Task, Iterable[Any]], Iterator[Any]]
 """Others who do a task on every part, each with an examination of its own; results come in the order of the parts."""
@@ -26,26 +26,26 @@ Workers = Callable[[Task, Iterable[Any]], Iterator[Any]]
 _PART = 1024  # pictures that a worker is given at a time
 
 
-class Examination:
+class EvalContext:
     """The subject with its sets.
 
     Args:
-        splits: the user's labelled photographs; None where the file names none.
-        workers: who sees the picture sets that are worth it (`file.workers.at_least`); None sees all of them here.
+        splits: the user's labelled photographs; None where the config names none.
+        workers: who sees the picture sets that are worth it (`config.workers.at_least`); None sees all of them here.
     """
 
     def __init__(
-        self, subject: Subject, file: SuiteFile, splits: Splits | None, workers: Workers | None = None
+        self, model: FrozenModel, config: SuiteConfig, splits: Splits | None, workers: Workers | None = None
     ) -> None:
-        self.subject = subject
-        self.file = file
+        self.model = model
+        self.config = config
         self.splits = splits
         self._workers = workers
         self._kept: dict[Hashable, Any] = {}
 
     def shared_out(self, pictures: int) -> bool:
         """Whether so many pictures are seen by workers."""
-        return self._workers is not None and pictures >= self.file.workers.at_least
+        return self._workers is not None and pictures >= self.config.workers.at_least
 
     def each(self, task: Task, parts: Iterable[Any], pictures: int) -> Iterator[Any]:
         """The task's result for every part, in order; `pictures` is how many the parts have together."""
@@ -65,7 +65,7 @@ class Examination:
         return self._kept[key]
 
     @cached_property
-    def bench(self) -> Bench:
+    def features(self) -> FeatureCache:
         """Features of the user's photographs.
 
         Raises:
@@ -76,13 +76,13 @@ class Examination:
         for source in (self.splits.train, self.splits.test):
             if UNLABELLED in source.labels:
                 raise UserError(f"{source.name}: photographs in class folders are needed to measure accuracy")
-        bench = Bench(self.subject.encode, self.splits, self.file.evaluate, self.file.size, "test")
+        bench = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, "test")
         bench.elsewhere, bench.look = self._elsewhere, self.looked
         return bench
 
     def looked(self) -> dict[int, bool] | None:
         """What workers find of the test photographs' foregrounds; None where they are looked at here."""
-        count = len(self.bench.source)
+        count = len(self.features.source)
         if not self.shared_out(count):
             return None
         found: dict[int, bool] = self.once("looked", lambda: _merged(self.each(_look, self.slices(count), count)))
@@ -98,11 +98,11 @@ class Examination:
     @cached_property
     def linear(self) -> LinearHead:
         """The linear probe on the user's training photographs."""
-        return fit_linear(self.bench.train(), self.file.evaluate.linear, self.bench.classes)
+        return fit_linear(self.features.train(), self.config.evaluate.linear, self.features.classes)
 
     @cached_property
     def test(self) -> Features:
-        return self.bench.variant("original")
+        return self.features.variant("original")
 
     def check_classifier(self) -> None:
         """Refuse what has no way to ImageNet's classes.
@@ -110,7 +110,7 @@ class Examination:
         Raises:
             UserError: the encoder has no classifier of them, and the user's photographs are not ImageNet's.
         """
-        if self.subject.head is None and not (self.splits is not None and tuple(self.splits.train.classes) == wnids()):
+        if self.model.head is None and not (self.splits is not None and tuple(self.splits.train.classes) == wnids()):
             raise UserError(
                 "this encoder has no classifier of ImageNet's 1000 classes; set data.images to ImageNet (train and "
                 "validation, a folder a wnid), so that a linear probe can be trained"
@@ -120,9 +120,9 @@ class Examination:
     def classifier(self) -> tuple[Head, str]:
         """Logits of ImageNet's 1000 classes from features, and a word on where they come from."""
         self.check_classifier()
-        if self.subject.head is not None:
-            return self.subject.head, "the model's own"
-        return self.linear.logits, f"linear probe on {self.bench.splits.train.name}"
+        if self.model.head is not None:
+            return self.model.head, "the model's own"
+        return self.linear.logits, f"linear probe on {self.features.splits.train.name}"
 
     def logits(self, listing: Listing, see: See | None = None, keep: bool = False) -> Tensor:
         """Logits (N, 1000) of listed pictures; kept for the next evaluator only where that is said."""
@@ -134,24 +134,24 @@ class Examination:
     def _logits(self, listing: Listing, see: See | None) -> Tensor:
         head, _ = self.classifier
         parts = [listing[numbers] for numbers in self.slices(len(listing.paths))]
-        task = partial(_see_listed, see=see or squares(self.file.pictures))
+        task = partial(_see_listed, see=see or squares(self.config.pictures))
         with torch.no_grad():
             return torch.cat([head(features) for features in self.each(task, parts, len(listing.paths))])
 
 
-def _see_listed(exam: Examination, listing: Listing, see: See) -> Tensor:
-    batches = listing.batches(see, exam.file.evaluate.batch_size, exam.file.threads)
-    return torch.cat([exam.subject.encode(torch.from_numpy(images)) for images in batches])
+def _see_listed(context: EvalContext, listing: Listing, see: See) -> Tensor:
+    batches = listing.batches(see, context.config.evaluate.batch_size, context.config.threads)
+    return torch.cat([context.model.encode(torch.from_numpy(images)) for images in batches])
 
 
-def _see(exam: Examination, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:
-    exam.bench.look = lambda: looked
-    return extract(exam.subject.encode, exam.bench.pictures(name, numbers))
+def _see(context: EvalContext, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:
+    context.features.look = lambda: looked
+    return extract(context.model.encode, context.features.pictures(name, numbers))
 
 
-def _look(exam: Examination, numbers: slice) -> dict[int, bool]:
-    source = exam.bench.source
-    return looked_at(source, exam.file.size, range(len(source))[numbers])
+def _look(context: EvalContext, numbers: slice) -> dict[int, bool]:
+    source = context.features.source
+    return looked_at(source, context.config.size, range(len(source))[numbers])
 
 
 def _merged(parts: Iterable[Mapping[int, bool]]) -> dict[int, bool]:

@@ -9,7 +9,7 @@ from bgsweep.evaluation.frozen_model import Yields
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Evaluator:
     """`measure` yields the values; `protocol`, asked afterwards, says how they were measured.
 
     `pictures` are the published ones that they are of; where there are none, it is the user's test photographs.

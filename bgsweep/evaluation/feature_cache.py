@@ -8,7 +8,7 @@ import torch
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
-from bgsweep.data import Source, Splits
+from bgsweep.data import ImageDataset, Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_pictures
@@ -21,7 +21,7 @@ PictureSet = Variant | Literal["train", "plain"]
 _KEPT_BYTES = 256_000_000
 
 
-class Bench:
+class FeatureCache:
     """Shared by the evaluators of one call.
 
     The training features, that is kNN's bank and the linear probe's training set, are those of the training split as
@@ -38,7 +38,7 @@ class Bench:
         self.settings = settings
         self.size = size
         self.split = split
-        self.source: Source = getattr(splits, split)
+        self.source: ImageDataset = getattr(splits, split)
         self.elsewhere: Callable[[PictureSet, int], Features | None] = lambda name, count: None
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}

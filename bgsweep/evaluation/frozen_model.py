@@ -16,12 +16,12 @@ Head = Callable[[Tensor], Tensor]
 
 
 def to_unit(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 pictures (N, H, W, 3) as `Subject.network` takes them: floats (N, 3, H, W) in [0, 1], channels-last."""
+    """uint8 pictures (N, H, W, 3) as `FrozenModel.network` takes them: floats (N, 3, H, W) in [0, 1], channels-last."""
     return images.to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 @dataclass(frozen=True)
-class Subject:
+class FrozenModel:
     """An encoder under evaluation, in eval mode, its weights frozen.
 
     Attributes:
@@ -39,7 +39,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PerImageMetric:
     """A named value with the photographs that it is made of: the sum of `hits` over the sum of `counted`.
 
     For an accuracy the hits are 1 where the prediction is right, and all count 1; a photograph that is seen in several
@@ -57,18 +57,18 @@ class Measured:
         total = float(self.counted.sum())
         return float(self.hits.sum()) / total if total else float("nan")
 
-    def minus(self, other: "Measured", name: str) -> "Measured":
+    def minus(self, other: "PerImageMetric", name: str) -> "PerImageMetric":
         """The difference of two accuracies over the same photographs."""
-        return Measured(name, self.hits - other.hits, self.counted)
+        return PerImageMetric(name, self.hits - other.hits, self.counted)
 
 
-Yields = Iterator[Measured]
+Yields = Iterator[PerImageMetric]
 
 
-def share(name: str, hits: Tensor | npt.NDArray[Any]) -> Measured:
+def share(name: str, hits: Tensor | npt.NDArray[Any]) -> PerImageMetric:
     """A measured share of pictures, from a truth value for each."""
     values = np.asarray(hits, np.float64)
-    return Measured(name, values, np.ones(len(values)))
+    return PerImageMetric(name, values, np.ones(len(values)))
 
 
 def tops(name: str, logits: Tensor, labels: Tensor) -> Yields:

@@ -20,9 +20,9 @@ from bgsweep.evaluation.bootstrap import by_photograph
 from bgsweep.evaluation.datasets.background_variants import MAX_AREA, MIN_AREA, VariantSet
 from bgsweep.evaluation.evaluators.knn import knn_predict
 from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
-from bgsweep.evaluation.feature_cache import Bench
+from bgsweep.evaluation.feature_cache import FeatureCache
 from bgsweep.evaluation.features import Encode, accuracy
-from bgsweep.evaluation.frozen_model import Measured, Yields, share
+from bgsweep.evaluation.frozen_model import PerImageMetric, Yields, share
 
 Values = Iterator[tuple[str, float]]
 Predict = Callable[[Tensor], Tensor]
@@ -46,7 +46,7 @@ class Report:
     backgrounds: dict[str, float] | None
     backgrounds_linear: dict[str, float] | None
     protocol: dict[str, Any]
-    decisive: Measured
+    decisive: PerImageMetric
 
     def public(self) -> dict[str, Any]:
         """As JSON; without single photographs."""
@@ -55,29 +55,29 @@ class Report:
         return shown
 
 
-def knn(bench: Bench) -> Values:
+def knn(bench: FeatureCache) -> Values:
     """`knn_top1` of the configured variant."""
     yield "knn_top1", decisive(bench).value
 
 
-def decisive(bench: Bench) -> Measured:
+def decisive(bench: FeatureCache) -> PerImageMetric:
     """The same by photographs."""
     return _measured(bench, "knn_top1", bench.settings.variant, _knn_predictor(bench))
 
 
-def _measured(bench: Bench, name: str, variant: Variant, predict: Predict) -> Measured:
+def _measured(bench: FeatureCache, name: str, variant: Variant, predict: Predict) -> PerImageMetric:
     found = bench.variant(variant)
     repeats = bench.variants().repeats(variant) if bench.source.has_masks else 1
     return by_photograph(share(name, predict(found.values) == found.labels), np.arange(len(found.labels)) // repeats)
 
 
-def background_values(bench: Bench, predict: Predict) -> Values:
+def background_values(bench: FeatureCache, predict: Predict) -> Values:
     """Accuracy on each background variant, and BG-Gap."""
     for one in measured_variants(bench, predict):
         yield one.name, one.value
 
 
-def measured_variants(bench: Bench, predict: Predict) -> Yields:
+def measured_variants(bench: FeatureCache, predict: Predict) -> Yields:
     """The same with the photographs that it is made of."""
     found = {}
     for name in VARIANTS:
@@ -110,10 +110,10 @@ def online(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> dic
     """What a training run is looked at by: kNN on the validation split; nothing where there are no classes."""
     if not splits.train.classes:
         return {}
-    return _without_lost_files(splits, lambda: _online(Bench(encode, splits, settings, size, "validation")))
+    return _without_lost_files(splits, lambda: _online(FeatureCache(encode, splits, settings, size, "validation")))
 
 
-def _online(bench: Bench) -> dict[str, float]:
+def _online(bench: FeatureCache) -> dict[str, float]:
     values = dict(knn(bench))
     if bench.settings.bg_gap:
         predict = _knn_predictor(bench)
@@ -129,10 +129,10 @@ def final(encode: Encode, splits: Splits, settings: Evaluate, size: int) -> Repo
     Raises:
         UserError: the photographs have no classes.
     """
-    return _without_lost_files(splits, lambda: _final(Bench(encode, splits, settings, size, "test")))
+    return _without_lost_files(splits, lambda: _final(FeatureCache(encode, splits, settings, size, "test")))
 
 
-def _final(bench: Bench) -> Report:
+def _final(bench: FeatureCache) -> Report:
     settings = bench.settings
     masks = bench.source.has_masks and len(np.unique(bench.source.labels)) > 1
     head = fit_linear(bench.train(), settings.linear, bench.classes)
@@ -182,22 +182,22 @@ def side_by_side(
     return np.vstack(lines)
 
 
-def _knn_predictor(bench: Bench) -> Predict:
+def _knn_predictor(bench: FeatureCache) -> Predict:
     return partial(_knn_of, bench)
 
 
-def _knn_of(bench: Bench, queries: Tensor) -> Tensor:
+def _knn_of(bench: FeatureCache, queries: Tensor) -> Tensor:
     return knn_predict(bench.train(), queries, bench.settings.knn, bench.classes)
 
 
-def _protocol(bench: Bench, head: LinearHead) -> dict[str, Any]:
+def _protocol(bench: FeatureCache, head: LinearHead) -> dict[str, Any]:
     settings = bench.settings
     words = {"variant": settings.variant, "knn": knn_words(settings.knn), "seed": settings.seed}
     words |= square_words(bench) | linear_words(head, settings.linear)
     return words | (variant_words(bench) if bench.source.has_masks else {})
 
 
-def square_words(bench: Bench) -> dict[str, Any]:
+def square_words(bench: FeatureCache) -> dict[str, Any]:
     """The protocol in words: which photographs, and how they are seen."""
     return {
         "features": "encoder output, float32, eval mode",
@@ -230,7 +230,7 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def variant_words(bench: Bench) -> dict[str, Any]:
+def variant_words(bench: FeatureCache) -> dict[str, Any]:
     """The protocol of background variants in words."""
     return {
         "left_out": f"{bench.variants().left_out} photographs whose foreground covers less than {MIN_AREA:.0%} or more "

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators import (
     adversarial,
     autoattack,
@@ -21,11 +21,11 @@ from bgsweep.evaluation.evaluators import (
     probes,
     shape_bias,
 )
-from bgsweep.evaluation.frozen_model import Measured
+from bgsweep.evaluation.frozen_model import PerImageMetric
 
-Evaluator = Callable[[Examination], Prepared]
+EvaluatorFactory = Callable[[EvalContext], Evaluator]
 
-EVALUATORS: dict[str, Evaluator] = {
+EVALUATORS: dict[str, EvaluatorFactory] = {
     **probes.EVALUATORS,
     **linear_published.EVALUATORS,
     **few_labels.EVALUATORS,
@@ -47,15 +47,15 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluator's values, in their order, the protocol that they were measured by, and `Prepared.pictures`."""
+    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.pictures`."""
 
     evaluator: str
-    values: tuple[Measured, ...]
+    values: tuple[PerImageMetric, ...]
     protocol: dict[str, Any]
     pictures: Sequence[Listing] = ()
 
 
-def names_of(suite: str) -> list[str]:
+def evaluator_names(suite: str) -> list[str]:
     """Evaluators that a suite's name, or a list of names with commas, stands for.
 
     Raises:
@@ -71,8 +71,8 @@ def names_of(suite: str) -> list[str]:
     return list(names)
 
 
-def examine(
-    examination: Examination, names: Sequence[str], say: Callable[[str], None] = lambda line: None
+def run_evaluators(
+    examination: EvalContext, names: Sequence[str], say: Callable[[str], None] = lambda line: None
 ) -> list[Result]:
     """Open everything, then measure everything.
 

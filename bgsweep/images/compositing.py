@@ -91,7 +91,7 @@ def _repeat(lines: Image, period: int) -> None:
         period *= 2
 
 
-def background_plate(image: Image, mask: Mask) -> Image:
+def tiled_background(image: Image, mask: Mask) -> Image:
     """The image with its foreground hidden under tiles of its largest background rectangle.
 
     No hole and no silhouette is left, so that it can stand behind any other foreground (the idea of ImageNet-9's

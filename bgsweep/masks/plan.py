@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import Background
-from bgsweep.data.datasets.folder import check_stems, mask_name, photographs_of
+from bgsweep.data.datasets.folder import check_stems, image_names, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.masks.generate import Outcome
 from bgsweep.storage.tree import FileStat, Tree
@@ -45,7 +45,7 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
         UserError: no photographs, or two that would share a mask.
     """
     photographs = images.files()
-    names = photographs_of(images, photographs)
+    names = image_names(images, photographs)
     check_stems(images.place, names)
     found = masks.files()
 

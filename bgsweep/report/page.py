@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
@@ -32,7 +32,7 @@ _PROBES = {"backgrounds": "kNN", "backgrounds_linear": "linear probe"}
 
 
 @dataclass(frozen=True)
-class Told:
+class SweepResults:
     """A sweep in plain values: its name, its manifest (with its ``result``, if it came to one), its journal's events,
     and what MLflow has of its run: ``tags`` and ``datasets``.
     """
@@ -44,7 +44,7 @@ class Told:
     datasets: Sequence[Mapping[str, Any]]
 
 
-def page(told: Told) -> str:
+def page(told: SweepResults) -> str:
     """One self-contained HTML page of a sweep."""
     file = resolve(dict(told.manifest["file"]))
     trials = trials_of(told.events)
@@ -77,11 +77,13 @@ def page(told: Told) -> str:
     return _rendered(context, figures)
 
 
-def _pictures(file: SweepFile, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
+def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
     """Examples of the variants, the photographs' count, and the champion's views, where photographs are here."""
     found: dict[str, Any] = {"variants": None, "count": None, "gallery": None}
     best = verdict.get("best")
-    champion = file.model_copy(update={"experiment": file.experiment.with_values(best["params"])}) if best else file
+    champion = (
+        config.model_copy(update={"experiment": config.experiment.with_values(best["params"])}) if best else config
+    )
     try:
         splits: Splits = open_splits(champion.experiment.data)
         found["gallery"] = gallery(champion, splits)
@@ -164,15 +166,15 @@ def _over_seeds(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
 def _searched(
     figures: dict[str, charts.Figure],
     notes: dict[str, str],
-    file: SweepFile,
+    config: SweepConfig,
     trials: Sequence[Trial],
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The figures of the search itself; gives what the page says beside them."""
-    measures = _measures(file, trials)
+    measures = _measures(config, trials)
     trials = [trial for trial in trials if measures.metric in trial.last]
     epoch = common_epoch(trials)
-    plain = {key: ones[0] for key, ones in file.space.parameters.items() if len(ones) == 1}
+    plain = {key: ones[0] for key, ones in config.space.parameters.items() if len(ones) == 1}
     space = {key: one for key, one in plain.items() if not one.when}
     if epoch is None:
         notes["search"] = "No trial has come to its first evaluation of accuracy, so that there is nothing to compare."
@@ -184,8 +186,8 @@ def _searched(
     for key in varied:
         having = [trial for trial in trials if key in trial.params]
         figures[f"against {key}"] = charts.against(key, plain[key], having, epoch, champion, measures)
-    if len(space) < len(file.space.parameters):
-        left_out = ", ".join(sorted(file.space.parameters.keys() - space.keys()))
+    if len(space) < len(config.space.parameters):
+        left_out = ", ".join(sorted(config.space.parameters.keys() - space.keys()))
         notes["conditional"] = (
             f"Not in the importances and the parallel coordinates, because not every trial has them: {left_out}."
         )
@@ -211,24 +213,24 @@ def _searched(
     }
 
 
-def _measures(file: SweepFile, trials: Sequence[Trial]) -> Measures:
+def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
     """The accuracy that trials are shown by, and BG-Gap where all trials have it."""
-    asked = file.search.model_dump(mode="json")["metric"]
+    asked = config.search.model_dump(mode="json")["metric"]
     metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
     measured = [trial.last for trial in trials if trial.last]
     gap = "bg_gap" if measured and all("bg_gap" in each for each in measured) else None
-    return Measures(metric, gap, f"kNN on {file.evaluate.variant if metric == 'knn_top1' else metric}")
+    return Measures(metric, gap, f"kNN on {config.evaluate.variant if metric == 'knn_top1' else metric}")
 
 
 def _cost(
-    figures: dict[str, charts.Figure], file: SweepFile, trials: Sequence[Trial], events: Sequence[dict[str, Any]]
+    figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], events: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    workers, search = file.experiment.workers, file.search
+    workers, search = config.experiment.workers, config.search
     several = workers.count > 1
     devices = (
         (workers.count * workers.cpus, workers.count * (workers.gpus or 0.0)) if several else (search.cpus, search.gpus)
     )
-    cost = cost_of(trials, events, file.experiment.training.epochs, devices)
+    cost = cost_of(trials, events, config.experiment.training.epochs, devices)
     figures["cost"] = charts.costs(cost)
     return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
 

@@ -8,7 +8,7 @@ import cv2
 
 from bgsweep.augment.contact_sheet import preview as preview_sheet
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.config.evaluate import VARIANTS
 from bgsweep.data import Image, Sample, Splits
 from bgsweep.data.order import epoch_order
@@ -18,35 +18,35 @@ from bgsweep.evaluation import VariantSet
 _ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
 
 
-def variants_of(file: SweepFile, splits: Splits) -> tuple[list[list[str]], int]:
+def variants_of(config: SweepConfig, splits: Splits) -> tuple[list[list[str]], int]:
     """For each background variant pictures of the same photographs, and how many photographs the variants have."""
-    variants = VariantSet(splits.test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+    variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
     step = max(1, len(variants.usable) // _ROWS)
     chosen = variants.usable[::step][:_ROWS]
     columns = [[_inline(_enlarged(variants.picture(name, index))) for index in chosen] for name in VARIANTS]
     return columns, len(variants.usable)
 
 
-def gallery(file: SweepFile, splits: Splits) -> str:
+def gallery(config: SweepConfig, splits: Splits) -> str:
     """Views of the champion's first epoch, as an inline picture."""
-    return _inline(views_picture(file, splits, min(_GALLERY_ROWS, len(splits.train))))
+    return _inline(views_picture(config, splits, min(_GALLERY_ROWS, len(splits.train))))
 
 
-def views_picture(file: SweepFile, splits: Splits, images: int) -> Image:
+def views_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
     """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
-    return preview_sheet(finished_views(file), first_images(file, splits, images), file.experiment.seed)
+    return preview_sheet(finished_views(config), first_images(config, splits, images), config.experiment.seed)
 
 
-def first_images(file: SweepFile, splits: Splits, images: int) -> list[Sample]:
+def first_images(config: SweepConfig, splits: Splits, images: int) -> list[Sample]:
     """Photographs in the order of the first epoch."""
-    order = epoch_order(file.experiment.seed, 0, len(splits.train))
+    order = epoch_order(config.experiment.seed, 0, len(splits.train))
     return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
 
 
-def finished_views(file: SweepFile, background: dict[str, float] | None = None) -> ViewPipeline:
-    views = file.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
-    section = file.experiment.background.model_copy(update=background or {})
-    return ViewPipeline(views, section, file.experiment.training.epochs)
+def finished_views(config: SweepConfig, background: dict[str, float] | None = None) -> ViewPipeline:
+    views = config.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
+    section = config.experiment.background.model_copy(update=background or {})
+    return ViewPipeline(views, section, config.experiment.training.epochs)
 
 
 def _enlarged(picture: Image) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.data import open_splits
 from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.report.pictures import views_picture
@@ -12,16 +12,16 @@ from bgsweep.tracking import Tracker
 PICTURED_IMAGES = 6
 
 
-def log_inputs(tracker: Tracker, run: str, file: SweepFile) -> None:
+def log_inputs(tracker: Tracker, run: str, config: SweepConfig) -> None:
     """Data and mask digests, the augmentation policy as Albumentations writes it, and a picture of the first views."""
-    experiment = file.experiment
+    experiment = config.experiment
     splits = open_splits(experiment.data)
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
     for context, source in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         tracker.log_dataset(run, context, source.name, source.digests(), len(source))
     tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
-    tracker.log_image(run, views_picture(file, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
+    tracker.log_image(run, views_picture(config, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
 
 
 def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
@@ -33,23 +33,23 @@ def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
     tracker.log_json(run, report.public(), "evaluation.json")
 
 
-def log_variants(tracker: Tracker, run: str, file: SweepFile) -> None:
+def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
     """A picture of the background variants that the report's numbers are of, where there are masks to make them."""
-    splits = open_splits(file.experiment.data)
+    splits = open_splits(config.experiment.data)
     if splits.test.has_masks:
-        variants = VariantSet(splits.test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+        variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
         tracker.log_image(run, variant_sheet(variants), "variants.png")
 
 
-def registry_tags(file: SweepFile, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
+def registry_tags(config: SweepConfig, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
     """What a registered version says of itself: where it came from, and its key numbers."""
     numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
     if report.backgrounds:
         numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
-    digests = open_splits(file.experiment.data).train.digests()
+    digests = open_splits(config.experiment.data).train.digests()
     return {
         **lineage,
-        "digest": file.experiment.digest,
+        "digest": config.experiment.digest,
         **{f"{name}_digest": digest for name, digest in digests.items()},
         **{name: f"{value:.4f}" for name, value in numbers.items()},
     }

@@ -13,32 +13,32 @@ from typing import Any
 
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 
-Place = str | Path
+Uri = str | Path
 """A folder or file of this machine, or a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``)."""
 
 _SCHEMES = {"s3": "s3", "gcs": "gs", "abfs": "abfs", "hdfs": "hdfs"}
 
 
-def is_remote(place: Place) -> bool:
+def is_remote(place: Uri) -> bool:
     return "://" in str(place)
 
 
-def below(place: Place, *parts: str) -> Place:
+def join(place: Uri, *parts: str) -> Uri:
     """A place further down; that of this machine is made absolute."""
     return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place).absolute().joinpath(*parts)
 
 
-def anywhere(place: Place) -> str:
+def anywhere(place: Uri) -> str:
     """A place as a shell takes it in any folder: absolute, and quoted where that is needed."""
     return shlex.quote(str(place if is_remote(place) else Path(place).absolute()))
 
 
-def sweep_command(words: str, name: str, store: Place) -> str:
+def sweep_command(words: str, name: str, store: Uri) -> str:
     """A command about a sweep that can be given as it is printed, from any folder."""
     return f"bgsweep {words} {name} --store {anywhere(store)}"
 
 
-def filesystem(place: Place) -> tuple[Any, str]:
+def filesystem(place: Uri) -> tuple[Any, str]:
     """pyarrow's file system of a URI, and the path in it; credentials come from the environment.
 
     Raises:
@@ -57,12 +57,12 @@ def filesystem(place: Place) -> tuple[Any, str]:
 
 
 def uri_of(path: str, where: Any) -> str:
-    """What Ray calls a checkpoint's path in a pyarrow file system, as a place that `fetched` reads."""
+    """What Ray calls a checkpoint's path in a pyarrow file system, as a place that `downloaded` reads."""
     scheme = _SCHEMES.get(getattr(where, "type_name", "local"))
     return f"{scheme}://{path}" if scheme else path
 
 
-def put(folder: Path, place: Place) -> None:
+def upload(folder: Path, place: Uri) -> None:
     """Copy a folder's files into an object store.
 
     Raises:
@@ -78,7 +78,7 @@ def put(folder: Path, place: Place) -> None:
 
 
 @contextlib.contextmanager
-def fetched(place: Place) -> Iterator[Path]:
+def downloaded(place: Uri) -> Iterator[Path]:
     """A folder, or a copy of it for as long as the context lasts where it is in an object store.
 
     Raises:
@@ -94,11 +94,11 @@ def fetched(place: Place) -> Iterator[Path]:
         yield Path(folder)
 
 
-def cached(root: str, split: str, key: str) -> Path:
+def cached_split(root: str, split: str, key: str) -> Path:
     """A folder with a copy of one split of photographs (or masks), made once on each machine.
 
     The copy is found again by the names, sizes and times of the objects, which are listed at each call. Copies lie
-    below ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache folder), and nobody removes them but the user.
+    join ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache folder), and nobody removes them but the user.
 
     Args:
         key: what errors call `root`, such as ``data.images``.
@@ -135,7 +135,7 @@ def cache_folder() -> Path:
 
 
 def listed(root: str) -> list[tuple[str, bool]]:
-    """Names directly below a remote folder, and which of them are folders; none where there is no such folder."""
+    """Names directly join a remote folder, and which of them are folders; none where there is no such folder."""
     from pyarrow.fs import FileSelector, FileType
 
     where, path = filesystem(root)
@@ -146,8 +146,8 @@ def listed(root: str) -> list[tuple[str, bool]]:
     return [(info.base_name, info.type == FileType.Directory) for info in infos]
 
 
-def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:
-    """Names below the root, sizes in bytes, times in ns, sorted."""
+def _list(place: Uri, where: Any, root: str) -> list[tuple[str, int, int]]:
+    """Names join the root, sizes in bytes, times in ns, sorted."""
     from pyarrow.fs import FileSelector, FileType
 
     try:
@@ -167,7 +167,7 @@ def _list(place: Place, where: Any, root: str) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-def _copy(place: Place, where: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
+def _copy(place: Uri, where: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
     """Copy the listed files, several at a time."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from ray.tune import Callback
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.storage.uri import uri_of
 from bgsweep.sweep.events import Event, Journal, Status, TrialRecord
-from bgsweep.sweep.guards import Disk, Hangs
+from bgsweep.sweep.guards import DiskGuard, HangGuard
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
 from bgsweep.tracking import Tracker
 
 
-class Monitor(Callback):
+class SweepCallback(Callback):
     """Turns Tune's events into records.
 
     A trial that the scheduler stops never runs code of its own again, so that its MLflow run must be closed from here.
@@ -24,22 +24,22 @@ class Monitor(Callback):
 
     def __init__(
         self,
-        file: SweepFile,
+        config: SweepConfig,
         journal: Journal,
         tracker: Tracker,
         parent: str,
         progress: Progress,
         records: dict[str, TrialRecord],
     ) -> None:
-        self.file = file
+        self.config = config
         self.journal = journal
         self.tracker = tracker
         self.parent = parent
         self.progress = progress
         self.records = records
         self._runs: dict[str, str] = {}
-        self.disk = Disk(journal.folder)
-        self._hangs = Hangs(file.search.hang_minutes)
+        self.disk = DiskGuard(journal.folder)
+        self._hangs = HangGuard(config.search.hang_minutes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
@@ -89,7 +89,7 @@ class Monitor(Callback):
     def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:
         """What trials of a population have taken over from one another at a generation's end."""
         for exchange in exchanges:
-            exchange["digest"] = self.file.experiment.with_values(exchange["values"]).digest
+            exchange["digest"] = self.config.experiment.with_values(exchange["values"]).digest
         self.journal.write("generation", epoch=epoch, exchanges=exchanges)
         for exchange in exchanges:
             record = self.records[exchange["id"]]
@@ -152,7 +152,7 @@ class Monitor(Callback):
         name = trial_name(trial)
         if name in self._runs:
             return self.records[name]
-        digest = self.file.experiment.with_values(trial.config[VALUES]).digest
+        digest = self.config.experiment.with_values(trial.config[VALUES]).digest
         return self._begin(TrialRecord(name, trial.config[VALUES], trial.config[FIXED], digest, ""))
 
     def _begin(self, record: TrialRecord) -> TrialRecord:
@@ -173,9 +173,9 @@ class Monitor(Callback):
     def _open(self, record: TrialRecord) -> None:
         # MLflow's parameters cannot change: they are what the trial began with.
         values = record.lineage[0]["before"] if record.lineage else record.params
-        valid = not self.file.refusal(values)
-        experiment = self.file.experiment.with_values(values) if valid else self.file.experiment
-        seeds = range(experiment.seed, experiment.seed + self.file.search.seeds)
+        valid = not self.config.refusal(values)
+        experiment = self.config.experiment.with_values(values) if valid else self.config.experiment
+        seeds = range(experiment.seed, experiment.seed + self.config.search.seeds)
         tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
         if record.fixed:
             tags["bgsweep.fixed"] = record.fixed
@@ -199,7 +199,7 @@ class Monitor(Callback):
     def end(self, name: str, status: Status | None = None) -> Event:
         """Close a trial's record and run; give what the journal says of it."""
         record = self.records[name]
-        whole = record.epochs >= self.file.experiment.training.epochs
+        whole = record.epochs >= self.config.experiment.training.epochs
         record.status = status or ("completed" if whole else "stopped")
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
         self._close_run(record)

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Place, sweep_command
-from bgsweep.sweep.events import alive, began, by_number, find_sweep, fold, left_in_order, read_journal, sweeps
+from bgsweep.storage.uri import Uri, sweep_command
+from bgsweep.sweep.events import alive, began, by_number, find_sweep, left_in_order, read_journal, replay, sweeps
 from bgsweep.sweep.store import ask_to_stop, local_store
 
 State = Literal["running", "ended", "interrupted", "dead"]
 
 
-def status(name: str | None, store: Place) -> dict[str, Any]:
+def status(name: str | None, store: Uri) -> dict[str, Any]:
     """One sweep with its trials, or, without a name, all sweeps of the store, the latest first.
 
     Returns:
@@ -23,7 +23,7 @@ def status(name: str | None, store: Place) -> dict[str, Any]:
         return {"sweeps": [_status(*each) for each in found]}
 
 
-def stop(name: str, store: Place) -> dict[str, Any]:
+def stop(name: str, store: Uri) -> dict[str, Any]:
     """Ask a sweep's driver to end its trials and to judge what has come to its end.
 
     Returns:
@@ -43,7 +43,7 @@ def stop(name: str, store: Place) -> dict[str, Any]:
 
 
 def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    records = fold(read_journal(folder))
+    records = replay(read_journal(folder))
     return {
         "sweep": folder.name,
         "state": _state(folder, manifest),

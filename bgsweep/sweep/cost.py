@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.distributed.train import worker_cpus
 from bgsweep.errors import UserError
 from bgsweep.sweep.schedulers import build_scheduler
@@ -47,8 +47,8 @@ class Outcome:
     whole: int
 
 
-def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: float | None) -> dict[str, Any]:
-    """Simulate the file's search, and others beside it, on ``gpus`` devices.
+def plan(config: SweepConfig, gpus: int, hourly_price: float | None, epoch_seconds: float | None) -> dict[str, Any]:
+    """Simulate the config's search, and others beside it, on ``gpus`` devices.
 
     A device is a GPU, or where trials ask for none a place for one trial. Devices are paid for, at ``hourly_price``
     each, as long as the search lasts. Without ``epoch_seconds`` (of one trial's epoch, evaluations included) two epochs
@@ -57,12 +57,12 @@ def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: 
     Returns:
         ``cost`` (seconds), ``trials``, ``at_once``, and ``settings``: each with ``setting``, ``hours`` (mean,
         ``hours_low`` and ``hours_high`` over the rounds), ``gpu_hours``, ``price`` (or None), ``utilisation``,
-        ``epochs`` and ``whole_trials``. The first setting is the file's own.
+        ``epochs`` and ``whole_trials``. The first setting is the config's own.
 
     Raises:
         UserError: a trial needs more devices than there are; an epoch of several workers cannot be measured here.
     """
-    workers, search = file.experiment.workers, file.search
+    workers, search = config.experiment.workers, config.search
     several = workers.count > 1
     need = workers.count * (workers.gpus or 1.0) if several else search.gpus or 1.0
     at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000)
@@ -70,29 +70,29 @@ def plan(file: SweepFile, gpus: int, hourly_price: float | None, epoch_seconds: 
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
     if epoch_seconds is not None:
         cost = Cost(epoch_seconds, start=RAY_TRAIN_START if several else 0.0)
-    elif worker_cpus(file):
+    elif worker_cpus(config):
         raise UserError("plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds")
     else:
-        cost = measure(file)
+        cost = measure(config)
     rows = []
-    for name, each in _settings(file).items():
+    for name, each in _settings(config).items():
         found = [simulate(each, at_once, cost, seed) for seed in range(ROUNDS)]
         rows.append({"setting": name, **_summary(found, need, gpus, hourly_price)})
-    return {"cost": asdict(cost), "trials": total_trials(file), "at_once": at_once, "gpus": gpus, "settings": rows}
+    return {"cost": asdict(cost), "trials": total_trials(config), "at_once": at_once, "gpus": gpus, "settings": rows}
 
 
-def measure(file: SweepFile) -> Cost:
+def measure(config: SweepConfig) -> Cost:
     """Train two epochs of the experiment here, and look at the second."""
     began = time.perf_counter()
     from bgsweep.distributed.view_workers import ray_feed
-    from bgsweep.training.run import Run, threads
+    from bgsweep.training.run import Run, limit_threads
 
-    threads(file.search.cpus)
-    first = Run(file, feed_for=ray_feed)
+    limit_threads(config.search.cpus)
+    first = Run(config, feed_for=ray_feed)
     first.training.step_epoch()
     first.evaluate()
     cold = time.perf_counter() - began
-    run = Run(file, feed_for=ray_feed)
+    run = Run(config, feed_for=ray_feed)
     built = time.perf_counter()
     run.training.step_epoch()
     trained = time.perf_counter()
@@ -101,25 +101,25 @@ def measure(file: SweepFile) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         run.save(Path(folder))
     saved = (time.perf_counter() - evaluated) * min(
-        1.0, file.evaluate.every / file.experiment.training.checkpoint_every
+        1.0, config.evaluate.every / config.experiment.training.checkpoint_every
     )
     start = built - began - cold
     epoch, evaluation = trained - built, evaluated - trained + saved
     return Cost(epoch, evaluation, start, max(0.0, cold - start - epoch - evaluation))
 
 
-def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
+def simulate(config: SweepConfig, at_once: int, cost: Cost, seed: int) -> Outcome:
     """One search, whose trials' scores are made up.
 
     Each trial's accuracy rises along the same curve to a height of its own, with noise, so that the best after one
-    epoch is likely, but not bound, to be the best in the end; the file's scheduler decides on these as on real ones.
+    epoch is likely, but not bound, to be the best in the end; the config's scheduler decides on these as on real ones.
     """
-    total, epochs = total_trials(file), file.experiment.training.epochs
-    if file.search.scheduler == "pbt":
-        return _generations(file, at_once, cost)
+    total, epochs = total_trials(config), config.experiment.training.epochs
+    if config.search.scheduler == "pbt":
+        return _generations(config, at_once, cost)
     draw = random.Random(seed)
-    scheduler: Any = build_scheduler(file)[0]
-    trials = [_trial(file, number, draw.gauss(0.5, 0.1)) for number in range(total)]
+    scheduler: Any = build_scheduler(config)[0]
+    trials = [_trial(config, number, draw.gauss(0.5, 0.1)) for number in range(total)]
     waiting = list(reversed(trials))
     events: list[tuple[float, int, Any]] = []
     busy = now = 0.0
@@ -129,7 +129,7 @@ def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
         nonlocal busy
         trial = waiting.pop()
         scheduler.on_trial_add(None, trial)
-        step = extra + cost.start * file.search.seeds + _until_report(file, cost, 0)
+        step = extra + cost.start * config.search.seeds + _until_report(config, cost, 0)
         busy += step
         heapq.heappush(events, (at + step, trial.config[NUMBER], trial))
 
@@ -137,11 +137,11 @@ def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
         begin(0.0, cost.cold)
     while events:
         now, number, trial = heapq.heappop(events)
-        trial.epoch = _next_report(file, trial.epoch)
-        result = {"epoch": trial.epoch, **_scores(file, trial, draw)}
+        trial.epoch = _next_report(config, trial.epoch)
+        result = {"epoch": trial.epoch, **_scores(config, trial, draw)}
         decision = scheduler.on_trial_result(None, trial, result)
         if trial.epoch < epochs and decision == TrialScheduler.CONTINUE:
-            step = _until_report(file, cost, trial.epoch)
+            step = _until_report(config, cost, trial.epoch)
             busy += step
             heapq.heappush(events, (now + step, number, trial))
             continue
@@ -149,59 +149,59 @@ def simulate(file: SweepFile, at_once: int, cost: Cost, seed: int) -> Outcome:
         done, whole = done + trial.epoch, whole + (trial.epoch == epochs)
         if waiting:
             begin(now, 0.0)
-    return Outcome(now, busy, done * file.search.seeds, whole)
+    return Outcome(now, busy, done * config.search.seeds, whole)
 
 
-def _generations(file: SweepFile, at_once: int, cost: Cost) -> Outcome:
+def _generations(config: SweepConfig, at_once: int, cost: Cost) -> Outcome:
     """A population: nobody is stopped, and all wait for one another at each generation's end."""
-    total, epochs, every = total_trials(file), file.experiment.training.epochs, file.search.perturb_epochs
+    total, epochs, every = total_trials(config), config.experiment.training.epochs, config.search.perturb_epochs
     turns = math.ceil(total / at_once)
     wall, busy, epoch = cost.cold, min(total, at_once) * cost.cold, 0
     while epoch < epochs:
-        end, step = min(epoch + every, epochs), cost.start * file.search.seeds
+        end, step = min(epoch + every, epochs), cost.start * config.search.seeds
         while epoch < end:
-            step += _until_report(file, cost, epoch)
-            epoch = _next_report(file, epoch)
+            step += _until_report(config, cost, epoch)
+            epoch = _next_report(config, epoch)
         wall, busy = wall + turns * step, busy + total * step
-    return Outcome(wall, busy, total * epochs * file.search.seeds, total)
+    return Outcome(wall, busy, total * epochs * config.search.seeds, total)
 
 
-def _trial(file: SweepFile, number: int, height: float) -> Any:
-    names = [name for name, _ in fixed_points(file)]
+def _trial(config: SweepConfig, number: int, height: float) -> Any:
+    names = [name for name, _ in fixed_points(config)]
     fixed = names[number] if number < len(names) else None
     return SimpleNamespace(config={NUMBER: number, FIXED: fixed}, height=height, epoch=0)
 
 
-def _next_report(file: SweepFile, epoch: int) -> int:
-    every = file.evaluate.every
-    return min((epoch // every + 1) * every, file.experiment.training.epochs)
+def _next_report(config: SweepConfig, epoch: int) -> int:
+    every = config.evaluate.every
+    return min((epoch // every + 1) * every, config.experiment.training.epochs)
 
 
-def _until_report(file: SweepFile, cost: Cost, epoch: int) -> float:
-    return file.search.seeds * ((_next_report(file, epoch) - epoch) * cost.epoch + cost.evaluation)
+def _until_report(config: SweepConfig, cost: Cost, epoch: int) -> float:
+    return config.search.seeds * ((_next_report(config, epoch) - epoch) * cost.epoch + cost.evaluation)
 
 
-def _scores(file: SweepFile, trial: Any, draw: random.Random) -> dict[str, float]:
-    risen = 1 - math.exp(-4 * trial.epoch / file.experiment.training.epochs)
-    return {name: sign * (trial.height * risen + draw.gauss(0, 0.02)) for name, sign in file.search.signs.items()}
+def _scores(config: SweepConfig, trial: Any, draw: random.Random) -> dict[str, float]:
+    risen = 1 - math.exp(-4 * trial.epoch / config.experiment.training.epochs)
+    return {name: sign * (trial.height * risen + draw.gauss(0, 0.02)) for name, sign in config.search.signs.items()}
 
 
-def _settings(file: SweepFile) -> dict[str, SweepFile]:
-    """The file as it is, and as it would be with other schedulers."""
+def _settings(config: SweepConfig) -> dict[str, SweepConfig]:
+    """The config as it is, and as it would be with other schedulers."""
 
-    def other(**values: Any) -> SweepFile:
-        return file.model_copy(update={"search": file.search.model_copy(update=values)})
+    def other(**values: Any) -> SweepConfig:
+        return config.model_copy(update={"search": config.search.model_copy(update=values)})
 
-    search = file.search
+    search = config.search
     own: str = search.scheduler
     if own == "asha":
         own = f"asha, reduction {search.reduction}, grace {search.grace_epochs}"
-    found = {f"{own} (the file's)": file}
+    found = {f"{own} (the config's)": config}
     if len(search.metrics) == 1:
         graces = (search.grace_epochs, search.grace_epochs * search.reduction)
         for reduction, grace in [*((reduction, graces[0]) for reduction in (2, 3, 4)), (search.reduction, graces[1])]:
             same = search.scheduler == "asha" and (reduction, grace) == (search.reduction, search.grace_epochs)
-            if not same and grace < file.experiment.training.epochs:
+            if not same and grace < config.experiment.training.epochs:
                 name = f"asha, reduction {reduction}, grace {grace}"
                 found[name] = other(scheduler="asha", reduction=reduction, grace_epochs=grace)
     for name in ("median", "none") if len(search.metrics) == 1 else ("none",):

@@ -16,41 +16,41 @@ from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import TrialScheduler
 
-from bgsweep.config import SweepFile, resolve, review_search
+from bgsweep.config import SweepConfig, resolve, review_search
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.credentials import KEYS
-from bgsweep.distributed.resources import admit, check_cores, nodes, room
+from bgsweep.distributed.resources import capacity, check_cores, nodes, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, gpus_of_worker, worker_bundles, worker_cpus
 from bgsweep.errors import UserError, without_password
-from bgsweep.storage.uri import Place, below, is_remote, sweep_command
-from bgsweep.sweep.callbacks import Monitor
+from bgsweep.storage.uri import Uri, is_remote, join, sweep_command
+from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.events import (
     Event,
+    Heartbeat,
     Journal,
-    Pulse,
     TrialRecord,
     alive,
     by_number,
     check_name,
     find_sweep,
-    fold,
     read_journal,
     read_manifest,
+    replay,
     stop_file,
     sweeps,
     write_manifest,
 )
-from bgsweep.sweep.fair_share import Fair, Share
-from bgsweep.sweep.final_evaluation import Ending, crown
-from bgsweep.sweep.guards import Disk, check_room
+from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
+from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
+from bgsweep.sweep.guards import DiskGuard, check_room
 from bgsweep.sweep.pareto import best_of, pareto
-from bgsweep.sweep.pbt import Population
+from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.report import log_page
 from bgsweep.sweep.schedulers import build_scheduler
-from bgsweep.sweep.searcher import Proposals, total_trials, trial_name
-from bgsweep.sweep.store import Kept, forget_stop, local_store
+from bgsweep.sweep.searcher import OptunaSearcher, total_trials, trial_name
+from bgsweep.sweep.store import StoreSync, forget_stop, local_store
 from bgsweep.sweep.trial import WAITING_CPUS, dump, set_up, trainable
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.provenance import owner
@@ -59,8 +59,8 @@ from bgsweep.tracking.registry import open_registered_model
 _END_ERROR = "end_error.txt"
 
 
-def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, Any]:
-    """Search the file's space, judge the best trial beside the baseline, register it, and say what came of it.
+def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str, Any]:
+    """Search the config's space, judge the best trial beside the baseline, register it, and say what came of it.
 
     Returns:
         ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values. With
@@ -69,10 +69,10 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
     Raises:
         UserError: the cluster is too small, the same sweep is running, no trial finished.
     """
-    review_search(file)
-    if file.search.scheduler == "pbt" and is_remote(store):
+    review_search(config)
+    if config.search.scheduler == "pbt" and is_remote(store):
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
-    if file.search.scheduler == "pbt" and file.experiment.data.loader == "cluster":
+    if config.search.scheduler == "pbt" and config.experiment.data.loader == "cluster":
         raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader: use asha")
     if name is not None:
         check_name(name)
@@ -80,12 +80,12 @@ def sweep(file: SweepFile, store: Place, name: str | None = None) -> dict[str, A
     with local_store(store) as folder:
         if name is not None:
             _refuse_taken(name, folder, store)
-        name = name or sweep_name(file.name)
-        _refuse_twin(file, folder, store)
-        return _conduct(file, folder.absolute() / "sweeps" / name, store, uri, None)
+        name = name or sweep_name(config.name)
+        _refuse_duplicate(config, folder, store)
+        return _run(config, folder.absolute() / "sweeps" / name, store, uri, None)
 
 
-def resume(name: str, store: Place, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Go on with a sweep whose driver died, as if nothing had been; returns and raises as `sweep` does.
 
     Args:
@@ -107,7 +107,7 @@ def resume(name: str, store: Place, overrides: Sequence[str] = ()) -> dict[str, 
         _check_changes(name, folder, overrides)
         forget_stop(folder, store)
         file = resolve(manifest["file"], overrides, name)
-        return _conduct(file, folder, store, tracking_uri(store), manifest["parent"])
+        return _run(file, folder, store, tracking_uri(store), manifest["parent"])
 
 
 # Settings of how trials run, which neither their values nor their results depend on.
@@ -116,7 +116,7 @@ _OF_RUNNING = {"cpus", "gpus", "concurrent", "wait_minutes", "max_failures", "ha
 
 def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
     """Refuse other settings that would make a sweep's trials differ among one another."""
-    running = [record for record in fold(read_journal(folder)).values() if record.status == "running"]
+    running = [record for record in replay(read_journal(folder)).values() if record.status == "running"]
     for override in overrides:
         section, _, rest = override.partition("=")[0].partition(".")
         if section == "register" or (section == "search" and rest in _OF_RUNNING):
@@ -133,51 +133,51 @@ def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
             )
 
 
-def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str | None) -> dict[str, Any]:
+def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | None) -> dict[str, Any]:
     """Run or go on with the sweep whose MLflow run is ``parent`` (None: it begins now).
 
     ``folder`` holds its journal, ``store`` its checkpoints: the same place unless the store is in an object store.
     """
-    several = file.experiment.workers.count > 1
-    check_cores(*((file.experiment.workers.cpus, "workers.cpus") if several else (file.search.cpus, "search.cpus")))
+    several = config.experiment.workers.count > 1
+    check_cores(*((config.experiment.workers.cpus, "workers.cpus") if several else (config.search.cpus, "search.cpus")))
     past = read_journal(folder)
-    with ray_session(_cpus(file), dashboard=several), contextlib.ExitStack() as opened:
-        _admit(file)
-        # Before anything waits for room: the other sweeps give way only to those that they know of.
+    with ray_session(_cpus(config), dashboard=several), contextlib.ExitStack() as opened:
+        _admit(config)
+        # Before anything waits for capacity: the other sweeps give way only to those that they know of.
         # Trials that wait for views from cores of others' trials could wait for one another.
-        warm = not several and file.experiment.data.loader == "local"
-        share = Share(folder.name, functools.partial(_room, file), file.search.concurrent, warm)
-        first = _first_set_up(file)
-        tracker = opened.enter_context(Tracker(uri, file.name))  # takes as long, meanwhile
+        warm = not several and config.experiment.data.loader == "local"
+        share = FairShare(folder.name, functools.partial(_room, config), config.search.concurrent, warm)
+        first = _first_set_up(config)
+        tracker = opened.enter_context(Tracker(uri, config.name))  # takes as long, meanwhile
         checkpoint, notes = _refuse_early(first)
-        open_registered_model(tracker, file.register_as.name)
+        open_registered_model(tracker, config.register_as.name)
         if not is_remote(store):
-            ended = sum(record.status != "running" for record in fold(past).values())
-            check_room(folder, checkpoint, total_trials(file) - ended)
-        parent = tracker.sweep_run(folder.name, file) if parent is None else tracker.reopen(parent)
+            ended = sum(record.status != "running" for record in replay(past).values())
+            check_room(folder, checkpoint, total_trials(config) - ended)
+        parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
         start = past[0]["time"] if past else time.time()
-        said = {"file": dump(file), "digest": _digest(file), "parent": parent, "owner": owner()}
+        said = {"config": dump(config), "digest": _digest(config), "parent": parent, "owner": owner()}
         manifest: dict[str, Any] = {**said, "began": start}
         write_manifest(folder, manifest)
         with (
-            Kept(folder, store),
-            Pulse(folder),
-            Progress(folder.name, file, total_trials(file)) as progress,
+            StoreSync(folder, store),
+            Heartbeat(folder),
+            Progress(folder.name, config, total_trials(config)) as progress,
         ):
             progress.note(f"sweep {folder.name} in {store}")
             for line in notes:
                 progress.note(line)
-            monitor = Monitor(file, Journal(folder), tracker, parent, progress, fold(past))
+            monitor = SweepCallback(config, Journal(folder), tracker, parent, progress, replay(past))
             monitor.catch_up(past)
-            _tune(file, folder, below(store, "sweeps", folder.name), monitor, past, share)
+            _tune(config, folder, join(store, "sweeps", folder.name), monitor, past, share)
             if monitor.disk.full:
                 command = sweep_command("sweep --resume", folder.name, store)
-                raise UserError(f"{monitor.disk.full}; make room, then go on with `{command}`")
+                raise UserError(f"{monitor.disk.full}; make capacity, then go on with `{command}`")
             monitor.close()
             result = {
                 "sweep": folder.name,
                 "tracking_uri": without_password(uri),
-                **_result(file, folder, store, parent, list(monitor.records.values()), tracker, progress),
+                **_result(config, folder, store, parent, list(monitor.records.values()), tracker, progress),
             }
             log_page(folder, manifest | {"result": result}, tracker)
             write_manifest(folder, manifest | {"result": result})
@@ -185,9 +185,9 @@ def _conduct(file: SweepFile, folder: Path, store: Place, uri: str, parent: str 
 
 
 def _result(
-    file: SweepFile,
+    config: SweepConfig,
     folder: Path,
-    store: Place,
+    store: Uri,
     parent: str,
     found: list[TrialRecord],
     tracker: Tracker,
@@ -195,11 +195,11 @@ def _result(
 ) -> dict[str, Any]:
     """What the ended trials have come to, the best one being judged and registered."""
     records = sorted(found, key=lambda record: by_number(record.id))
-    front = pareto(records, file.search.signs)
-    ending = Ending(folder.name, parent, records, _best(file, records, front), _baseline(records))
+    front = pareto(records, config.search.signs)
+    ending = SearchOutcome(folder.name, parent, records, _best(config, records, front), _baseline(records))
     progress.note(f"evaluating {ending.best.id} on the test split, which the search has not used")
     try:
-        verdict = crown(file, tracker, ending)
+        verdict = evaluate_and_register_best(config, tracker, ending)
     except UserError as error:
         (folder / _END_ERROR).write_text(f"{error.__cause__ or error}\n", encoding="utf-8", errors="replace")
         command = sweep_command("sweep --resume", folder.name, store)
@@ -208,19 +208,19 @@ def _result(
             "needed with other settings such as register.name=OTHER"
         ) from error
     result = {"trials": [record.public() for record in records], **verdict}
-    if len(file.search.metrics) > 1:
+    if len(config.search.metrics) > 1:
         result["pareto"] = [
-            {"trial": each.id, "values": {metric: each.metrics[metric] for metric in file.search.metrics}}
+            {"trial": each.id, "values": {metric: each.metrics[metric] for metric in config.search.metrics}}
             for each in front
         ]
     return result
 
 
-def _digest(file: SweepFile) -> str:
-    return hashlib.sha256(json.dumps(dump(file), sort_keys=True).encode()).hexdigest()[:16]
+def _digest(config: SweepConfig) -> str:
+    return hashlib.sha256(json.dumps(dump(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _refuse_taken(name: str, place: Path, store: Place) -> None:
+def _refuse_taken(name: str, place: Path, store: Uri) -> None:
     """A sweep must not write over another one's journal, checkpoints and result."""
     folder = place.absolute() / "sweeps" / name
     if not folder.exists():
@@ -231,9 +231,9 @@ def _refuse_taken(name: str, place: Path, store: Place) -> None:
     raise UserError(f"--name {name}: {folder} is there already; choose another name{cure} or leave --name out")
 
 
-def _refuse_twin(file: SweepFile, place: Path, store: Place) -> None:
+def _refuse_duplicate(config: SweepConfig, place: Path, store: Uri) -> None:
     for folder, manifest in sweeps(place):
-        if manifest["digest"] == _digest(file) and not manifest.get("result") and alive(folder, manifest):
+        if manifest["digest"] == _digest(config) and not manifest.get("result") and alive(folder, manifest):
             follow, end = (sweep_command(word, folder.name, store) for word in ("status", "stop"))
             raise UserError(
                 f"{folder.name}: the very same sweep is running; follow it with `{follow}`, end it with `{end}`, or "
@@ -241,10 +241,10 @@ def _refuse_twin(file: SweepFile, place: Path, store: Place) -> None:
             )
 
 
-def _first_set_up(file: SweepFile) -> Any:
+def _first_set_up(config: SweepConfig) -> Any:
     """Begin to set one trial up, before all of them fail, each several times, of the same mistake."""
-    gpus = gpus_of_worker(file) if file.experiment.workers.count > 1 else file.search.gpus
-    return ray.remote(num_cpus=file.search.cpus, num_gpus=gpus)(set_up).remote(dump(file))
+    gpus = gpus_of_worker(config) if config.experiment.workers.count > 1 else config.search.gpus
+    return ray.remote(num_cpus=config.search.cpus, num_gpus=gpus)(set_up).remote(dump(config))
 
 
 def _refuse_early(first: Any) -> tuple[int, list[str]]:
@@ -265,7 +265,7 @@ def _refuse_early(first: Any) -> tuple[int, list[str]]:
 class _Stop(tune.Stopper):
     """Ends the search once somebody has put the stop file into the sweep's folder, or the disk is full."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: DiskGuard) -> None:
         self.path = path
         self.disk = disk
 
@@ -276,38 +276,40 @@ class _Stop(tune.Stopper):
         return bool(self.disk.full) or self.path.exists()
 
 
-def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: list[Event], share: Share) -> None:
+def _tune(
+    config: SweepConfig, folder: Path, place: Uri, monitor: SweepCallback, past: list[Event], share: FairShare
+) -> None:
     """Search; ``folder`` has the journal, ``place`` the checkpoints."""
-    concurrent = file.search.concurrent or _room(file)
-    population = file.search.scheduler == "pbt"
-    scheduler, doomed = _scheduler(file, folder, monitor, past, concurrent)
+    concurrent = config.search.concurrent or _room(config)
+    population = config.search.scheduler == "pbt"
+    scheduler, doomed = _scheduler(config, folder, monitor, past, concurrent)
     past = past + [monitor.end(name) for name in doomed]
     ended = sum(record.status != "running" for record in monitor.records.values())
-    if ended == total_trials(file):
+    if ended == total_trials(config):
         return
 
     def refuse(config: dict[str, Any], reason: str) -> None:
         monitor.refuse(config, reason)
-        if isinstance(scheduler, Population):  # which waits for all its members
+        if isinstance(scheduler, PBTScheduler):  # which waits for all its members
             scheduler.size -= 1
 
-    proposals = Proposals(file, past, monitor.journal, refuse)
+    proposals = OptunaSearcher(config, past, monitor.journal, refuse)
     # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
     ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and give back what there is, as if the search had come to its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # Trials run where the driver does, so that paths in the file mean the same to both.
+    # Trials run where the driver does, so that paths in the config mean the same to both.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     tuner = tune.Tuner(
-        trainable(file, place),
+        trainable(config, place),
         tune_config=tune.TuneConfig(
             # A population's trials are all there at once: those that wait for the others would count.
-            search_alg=proposals if population else Fair(proposals, share),
+            search_alg=proposals if population else FairShareSearcher(proposals, share),
             scheduler=scheduler,
-            num_samples=total_trials(file) - ended,
-            reuse_actors=file.experiment.workers.count == 1,
+            num_samples=total_trials(config) - ended,
+            reuse_actors=config.experiment.workers.count == 1,
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
@@ -316,8 +318,8 @@ def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: l
             storage_path=str(place),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),
-            failure_config=tune.FailureConfig(max_failures=file.search.max_failures),
-            checkpoint_config=_checkpoints(file),
+            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
+            checkpoint_config=_checkpoints(config),
             verbose=0,
         ),
     )
@@ -325,43 +327,43 @@ def _tune(file: SweepFile, folder: Path, place: Place, monitor: Monitor, past: l
 
 
 def _scheduler(
-    file: SweepFile, folder: Path, monitor: Monitor, past: list[Event], concurrent: int
+    config: SweepConfig, folder: Path, monitor: SweepCallback, past: list[Event], concurrent: int
 ) -> tuple[TrialScheduler, list[str]]:
     """The search's scheduler, and the running trials that it stops at once."""
-    if file.search.scheduler == "pbt":
-        size = total_trials(file) - sum(record.status != "running" for record in monitor.records.values())
-        return Population(file, folder / "taken_over", size, concurrent, monitor.exchanged, past), []
-    return build_scheduler(file, past)
+    if config.search.scheduler == "pbt":
+        size = total_trials(config) - sum(record.status != "running" for record in monitor.records.values())
+        return PBTScheduler(config, folder / "taken_over", size, concurrent, monitor.exchanged, past), []
+    return build_scheduler(config, past)
 
 
-def _checkpoints(file: SweepFile) -> tune.CheckpointConfig:
-    if file.experiment.workers.count > 1:
+def _checkpoints(config: SweepConfig) -> tune.CheckpointConfig:
+    if config.experiment.workers.count > 1:
         return tune.CheckpointConfig()
-    reports = max(1, file.experiment.training.checkpoint_every // file.evaluate.every)
+    reports = max(1, config.experiment.training.checkpoint_every // config.evaluate.every)
     return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
 
 
-def _cpus(file: SweepFile) -> float:
-    return worker_cpus(file) + (WAITING_CPUS if file.experiment.workers.count > 1 else file.search.cpus)
+def _cpus(config: SweepConfig) -> float:
+    return worker_cpus(config) + (WAITING_CPUS if config.experiment.workers.count > 1 else config.search.cpus)
 
 
-def _bundles(file: SweepFile) -> list[dict[str, float]]:
+def _bundles(config: SweepConfig) -> list[dict[str, float]]:
     """What one trial asks of the cluster."""
-    if file.experiment.workers.count > 1:
-        return [*worker_bundles(file), {"CPU": WAITING_CPUS}]
-    return [{"CPU": file.search.cpus, "GPU": file.search.gpus}, *worker_bundles(file)]
+    if config.experiment.workers.count > 1:
+        return [*worker_bundles(config), {"CPU": WAITING_CPUS}]
+    return [{"CPU": config.search.cpus, "GPU": config.search.gpus}, *worker_bundles(config)]
 
 
-def _admit(file: SweepFile) -> None:
-    cure = WORKERS_CURE if worker_cpus(file) else "search.cpus or search.gpus"
-    times = file.search.concurrent or 1
+def _admit(config: SweepConfig) -> None:
+    cure = WORKERS_CURE if worker_cpus(config) else "search.cpus or search.gpus"
+    times = config.search.concurrent or 1
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    admit(_bundles(file), cure, file.search.wait_minutes, tell, times)
-    workers = file.experiment.workers
-    if workers.count == 1 and workers.device == "auto" and not file.search.gpus and any(map(_gpus, nodes())):
+    wait_for_resources(_bundles(config), cure, config.search.wait_minutes, tell, times)
+    workers = config.experiment.workers
+    if workers.count == 1 and workers.device == "auto" and not config.search.gpus and any(map(_gpus, nodes())):
         tell("there are GPUs, but search.gpus: 0 gives trials none; set it to 1, or to a share of one")
 
 
@@ -372,18 +374,18 @@ def _gpus(node: Mapping[str, float]) -> float:
 _MANY = 4096  # more trials at a time than any sweep has
 
 
-def _room(file: SweepFile) -> int:
-    """How many trials the whole cluster has room for at a time, which Tune does not know of those on Ray Train."""
-    return max(1, room(nodes(), _bundles(file), _MANY))
+def _room(config: SweepConfig) -> int:
+    """How many trials the whole cluster has capacity for at a time, which Tune does not know of those on Ray Train."""
+    return max(1, capacity(nodes(), _bundles(config), _MANY))
 
 
-def _best(file: SweepFile, records: list[TrialRecord], front: list[TrialRecord]) -> TrialRecord:
+def _best(config: SweepConfig, records: list[TrialRecord], front: list[TrialRecord]) -> TrialRecord:
     """The best of the trials that ran to their end: compared with the baseline at equal training."""
     if not front:
         failed = [record for record in records if record.status == "failed"]
         reason = f"; the last one: {failed[-1].error}" if failed else ""
         raise UserError(f"no trial ran to its end, {len(failed)} of {len(records)} failed{reason}")
-    return best_of(front, file.search.signs)
+    return best_of(front, config.search.signs)
 
 
 def _baseline(records: list[TrialRecord]) -> TrialRecord | None:

@@ -93,7 +93,7 @@ class Journal:
         return written
 
 
-class Pulse:
+class Heartbeat:
     """A context in which a file in the sweep's folder is touched every few seconds."""
 
     def __init__(self, folder: Path) -> None:
@@ -187,7 +187,7 @@ def _event(line: bytes) -> Event | None:
     return event if isinstance(trial, dict) and "id" in trial else None
 
 
-def fold(events: Iterable[Event]) -> dict[str, TrialRecord]:
+def replay(events: Iterable[Event]) -> dict[str, TrialRecord]:
     """The trials' records, by id, as the events left them."""
     names = {each.name for each in fields(TrialRecord)}
     records: dict[str, TrialRecord] = {}

@@ -11,7 +11,7 @@ _NAMESPACE = "bgsweep"
 _ASK_EVERY = 2.0  # seconds
 
 
-class Fair(ConcurrencyLimiter):
+class FairShareSearcher(ConcurrencyLimiter):
     """Lets a searcher propose no more trials at a time than ``share`` says, which may change as sweeps come and go."""
 
     def __init__(self, searcher: Searcher, share: Callable[[], int]) -> None:
@@ -24,7 +24,7 @@ class Fair(ConcurrencyLimiter):
         return found
 
 
-class Share:
+class FairShare:
     """This sweep's part of the trials that the cluster has room for.
 
     A sweep is known to the others by an actor of its name, which ends with the sweep's driver, however that ends.

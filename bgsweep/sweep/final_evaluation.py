@@ -8,9 +8,9 @@ from typing import Any
 
 import ray
 
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import below
+from bgsweep.storage.uri import join
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
 from bgsweep.tracking import Tracker, provenance
@@ -18,7 +18,7 @@ from bgsweep.tracking.tracker import PATIENCE
 
 
 @dataclass(frozen=True)
-class Ending:
+class SearchOutcome:
     """What the search has come to: all trials, the best, the baseline where it ran to its end, and the parent run."""
 
     sweep: str
@@ -28,7 +28,7 @@ class Ending:
     baseline: TrialRecord | None
 
 
-def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
+def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: SearchOutcome) -> dict[str, Any]:
     """Judge the best trial, the baseline and an untrained encoder alike; register the best; complete all runs' records.
 
     The work that needs torch is done by a Ray task, so that the driver stays small.
@@ -41,9 +41,9 @@ def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
         UserError: it failed, for whatever reason; that costs no trial.
     """
     tracker.flush(PATIENCE)
-    task = ray.remote(num_cpus=file.search.cpus, num_gpus=file.search.gpus)(_crown)
+    task = ray.remote(num_cpus=config.search.cpus, num_gpus=config.search.gpus)(_crown)
     try:
-        verdict: dict[str, Any] = ray.get(task.remote(dump(file), tracker.address, ending))
+        verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
@@ -54,13 +54,13 @@ def crown(file: SweepFile, tracker: Tracker, ending: Ending) -> dict[str, Any]:
     return verdict
 
 
-def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]:
+def _crown(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
     from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
     from bgsweep.sweep.promotion import decide
-    from bgsweep.training.run import judge, load_trained, threads, untrained
+    from bgsweep.training.run import evaluate_final, limit_threads, load_trained, untrained
 
     file, best = resolve(tree), ending.best
-    threads(file.search.cpus)
+    limit_threads(file.search.cpus)
     tracker = Tracker(address, file.name)
     for record in ending.records:
         if file.refusal(record.params):
@@ -68,7 +68,7 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
         log_inputs(tracker, record.run_id, trial_file(tree, record.params))
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():
-        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
+        reports[record.id] = evaluate_final(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
         log_report(tracker, record.run_id, reports[record.id], record.epochs)
     winner, report = trial_file(tree, best.params), reports[best.id]
     log_inputs(tracker, ending.parent, winner)
@@ -77,7 +77,7 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     decision = decide(tracker, winner, best.run_id, report)
     entry = _register(tracker, ending, winner, report, decision)
     tracker.flush()
-    start = judge(winner, untrained(winner.experiment))
+    start = evaluate_final(winner, untrained(winner.experiment))
     judged = {
         role: None
         if record is None
@@ -90,7 +90,9 @@ def _crown(tree: dict[str, Any], address: str, ending: Ending) -> dict[str, Any]
     return {**judged, "champion": champion, "untrained": _metrics(start), "model": entry | {"reason": decision.reason}}
 
 
-def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, decision: Any) -> dict[str, Any]:
+def _register(
+    tracker: Tracker, ending: SearchOutcome, winner: SweepConfig, report: Any, decision: Any
+) -> dict[str, Any]:
     """Log the winner as a model of its run, and make that a version with its lineage."""
     from bgsweep.report.run_artifacts import registry_tags
     from bgsweep.tracking.models import log_encoder
@@ -111,12 +113,15 @@ def _register(tracker: Tracker, ending: Ending, winner: SweepFile, report: Any, 
     return {"name": name, "version": version, "alias": decision.alias}
 
 
-def _over_seeds(file: SweepFile, record: TrialRecord, report: Any) -> dict[str, Any]:
+def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any) -> dict[str, Any]:
     """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
-    from bgsweep.training.run import judge, load_trained, seed_folders
+    from bgsweep.training.run import evaluate_final, load_trained, seed_folders
 
-    others = seed_folders(Path(), file.experiment.seed, file.search.seeds)[1:]
-    reports = [report, *(judge(file, load_trained(below(record.checkpoint or "", each.name))) for each in others)]
+    others = seed_folders(Path(), config.experiment.seed, config.search.seeds)[1:]
+    reports = [
+        report,
+        *(evaluate_final(config, load_trained(join(record.checkpoint or "", each.name))) for each in others),
+    ]
     if not others:
         return {}
     values = {

@@ -32,7 +32,7 @@ def check_room(folder: Path, checkpoint: int, trials: int) -> None:
         )
 
 
-class Disk:
+class DiskGuard:
     """Tells that a sweep's folder is full, early enough for its last words to be written.
 
     Attributes:
@@ -54,7 +54,7 @@ class Disk:
             self.full = f"{self._folder}: {error}"
 
 
-class Hangs:
+class HangGuard:
     """Ends the actors of trials that have not moved for too long, as if they had died; Tune then does as it would.
 
     Args:

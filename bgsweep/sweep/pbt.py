@@ -1,4 +1,4 @@
-"""Population-based training (Jaderberg et al. 2017): bad trials go on from good ones, with slightly other values."""
+"""PBTScheduler-based training (Jaderberg et al. 2017): bad trials go on from good ones, with slightly other values."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from bgsweep.config import Distribution, SweepFile
+from bgsweep.config import Distribution, SweepConfig
 from bgsweep.sweep.events import Event, by_number
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, VALUES, trial_name
 
@@ -24,7 +24,7 @@ Exchange = dict[str, Any]
 """``id`` of the trial that takes over, its ``donor``, its new ``values``, the ``checkpoint`` that it goes on from."""
 
 
-class Population(FIFOScheduler):
+class PBTScheduler(FIFOScheduler):
     """Lets all trials come to the same epoch, and then the worst quarter take over the best quarter's weights.
 
     All trials wait for one another at the end of each generation of `search.perturb_epochs`, so that what is taken over
@@ -41,7 +41,7 @@ class Population(FIFOScheduler):
 
     def __init__(
         self,
-        file: SweepFile,
+        config: SweepConfig,
         folder: Path,
         size: int,
         at_once: int,
@@ -49,14 +49,14 @@ class Population(FIFOScheduler):
         past: Iterable[Event] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.file, self.folder, self.size, self.at_once, self.tell = file, folder, size, at_once, tell
-        self._end = file.search.perturb_epochs  # of the present generation
+        self.file, self.folder, self.size, self.at_once, self.tell = config, folder, size, at_once, tell
+        self._end = config.search.perturb_epochs  # of the present generation
         self._scores: dict[tuple[str, int], float] = {}
         for event in past:
             if event["event"] == "result":
                 self._note(event["id"], {"epoch": event["epoch"], **event["metrics"]})
             elif event["event"] == "generation":
-                self._end = event["epoch"] + file.search.perturb_epochs
+                self._end = event["epoch"] + config.search.perturb_epochs
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its scheduler into its own state file; a sweep is resumed from its journal."""

@@ -7,8 +7,8 @@ from typing import Any
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Place
-from bgsweep.sweep.events import find_sweep, fold, read_journal
+from bgsweep.storage.uri import Uri
+from bgsweep.sweep.events import find_sweep, read_journal, replay
 from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.sweep.store import local_store
 from bgsweep.sweep.trial import trial_file
@@ -16,7 +16,7 @@ from bgsweep.sweep.trial import trial_file
 FORMAT = "bgsweep augmentation policy 1"
 
 
-def policy(name: str, store: Place, out: Path, trial: str | None = None) -> dict[str, Any]:
+def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[str, Any]:
     """Write the policy of a sweep's best trial, or of the one that is named.
 
     Returns:
@@ -27,7 +27,7 @@ def policy(name: str, store: Place, out: Path, trial: str | None = None) -> dict
     """
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
-        records = fold(read_journal(folder))
+        records = replay(read_journal(folder))
     tree = manifest["file"]
     if trial is not None and trial not in records:
         raise UserError(f"{name}: no trial {trial}; it has {', '.join(records) or 'none yet'}")

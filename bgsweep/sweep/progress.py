@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.sweep.events import TrialRecord
 
 LOG_INTERVAL = 30.0
@@ -17,9 +17,9 @@ LOG_INTERVAL = 30.0
 class Progress:
     """Shows the trials on stderr; `update` may be called as often as one likes."""
 
-    def __init__(self, name: str, file: SweepFile, trials: int) -> None:
-        self.name, self.signs, self.trials = name, file.search.signs, trials
-        self.epochs = file.experiment.training.epochs
+    def __init__(self, name: str, config: SweepConfig, trials: int) -> None:
+        self.name, self.signs, self.trials = name, config.search.signs, trials
+        self.epochs = config.experiment.training.epochs
         self.began = time.time()
         self.console = Console(stderr=True)
         self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None

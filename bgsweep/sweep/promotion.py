@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.config.evaluate import CHALLENGER
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
@@ -11,7 +11,7 @@ from bgsweep.evaluation.bootstrap import agree, paired
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.encoders import from_mlflow
 from bgsweep.tracking.registry import holder
-from bgsweep.training.run import Trained, judge
+from bgsweep.training.run import TrainedEncoder, evaluate_final
 
 RESAMPLINGS = 10_000
 
@@ -30,7 +30,7 @@ class Decision:
         return {"decision": self.alias, "reason": self.reason}
 
 
-def decide(tracker: Tracker, winner: SweepFile, run: str, report: Report) -> Decision:
+def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report) -> Decision:
     """Judge the registry's champion under the winner's protocol, on the same photographs, and compare.
 
     The winner gets the alias if its decisive accuracy is higher and the paired 95 % interval of the difference leaves
@@ -47,7 +47,7 @@ def decide(tracker: Tracker, winner: SweepFile, run: str, report: Report) -> Dec
         return Decision(entry.alias, champion.tags.get("reason", ""))
     version = int(champion.version)
     try:
-        theirs = judge(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
+        theirs = evaluate_final(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
     except UserError as error:
         return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be judged here: {error}", version)
     better, reason = compare(report, theirs, winner.evaluate.seed)
@@ -74,9 +74,9 @@ def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
     )
 
 
-def _as_trained(uri: str, winner: SweepFile, address: str) -> Trained:
+def _as_trained(uri: str, winner: SweepConfig, address: str) -> TrainedEncoder:
     """A registered encoder, as if it had been trained on the winner's photographs and machine."""
     loaded = from_mlflow(uri, address)
     assert loaded.experiment is not None, "bgsweep's own models say what they come from"
     ours: dict[str, Any] = {name: getattr(winner.experiment, name) for name in ("data", "training", "workers")}
-    return Trained(loaded.experiment.model_copy(update=ours), loaded.encoder, {})
+    return TrainedEncoder(loaded.experiment.model_copy(update=ours), loaded.encoder, {})

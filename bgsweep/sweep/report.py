@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import Place
+from bgsweep.storage.uri import Uri
 from bgsweep.sweep.events import find_sweep, read_journal
 from bgsweep.sweep.store import local_store
 from bgsweep.tracking import Tracker, tracking_uri
@@ -19,7 +19,7 @@ FILE = "report.html"
 _log = logging.getLogger(__name__)
 
 
-def report(name: str, store: Place, out: Path) -> dict[str, Any]:
+def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     """Write the page of a sweep, ended or not.
 
     Returns:
@@ -28,7 +28,7 @@ def report(name: str, store: Place, out: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such sweep, or the page cannot be written.
     """
-    from bgsweep.report.page import Told, page
+    from bgsweep.report.page import SweepResults, page
 
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
@@ -38,7 +38,7 @@ def report(name: str, store: Place, out: Path) -> dict[str, Any]:
     except UserError as error:
         _log.warning("without what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
-    text = page(Told(name, manifest, events, tags, datasets))
+    text = page(SweepResults(name, manifest, events, tags, datasets))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -61,9 +61,9 @@ def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> Non
 
 
 def _page(*told: Any) -> str:
-    from bgsweep.report.page import Told, page
+    from bgsweep.report.page import SweepResults, page
 
-    return page(Told(*told))
+    return page(SweepResults(*told))
 
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:

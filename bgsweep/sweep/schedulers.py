@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.sweep.events import Event
 from bgsweep.sweep.searcher import FIXED, trial_name
 
@@ -24,7 +24,7 @@ def _named(name: str) -> Any:
     return _Named(name)
 
 
-class _Sparing(FIFOScheduler):
+class _KeepBaseline(FIFOScheduler):
     """Trials compete with the baseline, but it is never stopped before its end.
 
     Trials go by their sweep's own names, so that one that a resumed sweep goes on with is known with all that it
@@ -73,11 +73,11 @@ class _Sparing(FIFOScheduler):
         return [name for name in doomed if name not in ended]
 
 
-class SparingASHA(_Sparing, AsyncHyperBandScheduler):
+class KeepBaselineASHA(_KeepBaseline, AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li et al. 2020)."""
 
 
-class SparingMedian(_Sparing, MedianStoppingRule):
+class KeepBaselineMedian(_KeepBaseline, MedianStoppingRule):
     """Stops a trial whose best value lies below the median of the other trials' means so far (Golovin et al. 2017)."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -87,22 +87,22 @@ class SparingMedian(_Sparing, MedianStoppingRule):
         return super().on_trial_result(tune_controller, trial, result)
 
 
-def build_scheduler(file: SweepFile, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
+def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
     """The configured scheduler, counting in the epochs that the runs themselves report; `Population` has its own room.
 
     ``past`` is what happened in the sweep before its driver died; beside the scheduler come the running trials that it
     stops at once.
     """
-    search, epochs = file.search, file.experiment.training.epochs
+    search, epochs = config.search, config.experiment.training.epochs
     grace = min(search.grace_epochs, epochs)
     metric, sign = next(iter(search.signs.items()))
     shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
-    scheduler: SparingASHA | SparingMedian
+    scheduler: KeepBaselineASHA | KeepBaselineMedian
     if search.scheduler == "asha":
-        scheduler = SparingASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
+        scheduler = KeepBaselineASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
     elif search.scheduler == "median":
         # An endless time slice: a trial that too few others can be compared with goes on, and is not put aside.
-        scheduler = SparingMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
+        scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
     else:
         return FIFOScheduler(), []
     scheduler.epochs = epochs

@@ -8,14 +8,14 @@ import optuna
 from optuna.study import StudyDirection
 from ray.tune.search import Searcher
 
-from bgsweep.config import Distribution, SweepFile
+from bgsweep.config import Distribution, SweepConfig
 from bgsweep.errors import UserError
 from bgsweep.sweep.events import Event, Journal
 
 VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
 
 
-class Proposals(Searcher):
+class OptunaSearcher(Searcher):
     """Ray Tune's view of an Optuna study.
 
     A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n, "checkpoint": path
@@ -30,20 +30,20 @@ class Proposals(Searcher):
 
     def __init__(
         self,
-        file: SweepFile,
+        config: SweepConfig,
         past: Sequence[Event] = (),
         journal: Journal | None = None,
         refuse: Callable[[dict[str, Any], str], None] | None = None,
     ) -> None:
-        signs = file.search.signs
+        signs = config.search.signs
         super().__init__(None, None)  # Tune's own bookkeeping knows one metric only
-        self.file = file
+        self.config = config
         self.journal = journal
         self._refuse = refuse
-        self._points = [*fixed_points(file), *_grid(file)]
+        self._points = [*fixed_points(config), *_grid(config)]
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in signs.values()]
-        self._study = optuna.create_study(sampler=_sampler(file), directions=directions)
+        self._study = optuna.create_study(sampler=_sampler(config), directions=directions)
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._reported: dict[str, int] = {}
         self._given = 0
@@ -53,7 +53,7 @@ class Proposals(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         while (found := self._unfinished.pop(0) if self._unfinished else self._proposed()) is not None:
             self._names[trial_id] = name_of(found[NUMBER])
-            reason = self.file.refusal(found[VALUES]) if self._refuse else ""
+            reason = self.config.refusal(found[VALUES]) if self._refuse else ""
             if not (self._refuse and reason):
                 return found
             self._refuse(found, reason)
@@ -73,13 +73,13 @@ class Proposals(Searcher):
         self._tell(self._names[trial_id], None if error else result)
 
     def _next(self) -> dict[str, Any] | None:
-        if self._given >= total_trials(self.file):
+        if self._given >= total_trials(self.config):
             return None
         index, self._given = self._given, self._given + 1
         base = {NUMBER: index, FIXED: None, CHECKPOINT: None}
         if index < len(self._points):
             name, values = self._points[index]
-            inside = list(self.file.space.walk(values))
+            inside = list(self.config.space.walk(values))
             if {key for key, _, _ in inside} == set(values) and all(
                 distribution.contains(values[key]) for key, _, distribution in inside
             ):
@@ -95,18 +95,18 @@ class Proposals(Searcher):
             # Optuna warns of lists among a choice's options, and of a range that its step does not divide; both work.
             warnings.simplefilter("ignore", UserWarning)
             trial = self._asked[name_of(index)] = self._study.ask()
-            for key, number, distribution in self.file.space.walk(values):
+            for key, number, distribution in self.config.space.walk(values):
                 values[key] = _draw(trial, self._drawn(key, number), distribution)
-        return self.file.typed(values)
+        return self.config.typed(values)
 
     def _drawn(self, key: str, number: int) -> str:
         """What Optuna calls a key, which has a name for each of its distributions."""
-        return key if len(self.file.space.parameters[key]) == 1 else f"{key} {number}"
+        return key if len(self.config.space.parameters[key]) == 1 else f"{key} {number}"
 
     def _report(self, name: str, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
         # A trial that goes on from a checkpoint reports some epochs a second time.
-        (first, *more) = self.file.search.metrics
+        (first, *more) = self.config.search.metrics
         if not more and name in self._asked and first in result and epoch > self._reported.get(name, 0):
             self._reported[name] = epoch
             self._asked[name].report(result[first], epoch)
@@ -118,8 +118,8 @@ class Proposals(Searcher):
         trial = self._asked.pop(name, None)
         if trial is None:
             return
-        metrics = self.file.search.metrics
-        whole = result is not None and result["epoch"] >= self.file.experiment.training.epochs
+        metrics = self.config.search.metrics
+        whole = result is not None and result["epoch"] >= self.config.experiment.training.epochs
         if not result or not all(metric in result for metric in metrics) or (len(metrics) > 1 and not whole):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         elif not whole:
@@ -160,13 +160,15 @@ class Proposals(Searcher):
         """See `save`."""
 
 
-def fixed_points(file: SweepFile) -> list[tuple[str | None, dict[str, Any]]]:
-    """Names and values of the trials that come before any proposal: the baseline, then the file's own points."""
-    off = file.experiment.without_background()
+def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:
+    """Names and values of the trials that come before any proposal: the baseline, then the config's own points."""
+    off = config.experiment.without_background()
     # What is off as a whole has no schedule any more.
-    rest = {key: value for key, value in file.complete({}).items() if key.rpartition(".")[0] not in off}
-    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if file.search.baseline else []
-    return named + [(f"point {index}", file.complete(point)) for index, point in enumerate(file.space.points, start=1)]
+    rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
+    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if config.search.baseline else []
+    return named + [
+        (f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)
+    ]
 
 
 def trial_name(trial: Any) -> str:
@@ -179,36 +181,36 @@ def name_of(number: int) -> str:
     return f"t{number:02d}"
 
 
-def total_trials(file: SweepFile) -> int:
+def total_trials(config: SweepConfig) -> int:
     """How many trials the sweep makes; a grid's own size decides where the grid searches."""
-    if file.search.algorithm == "grid":
-        return len(fixed_points(file)) + len(_grid(file))
-    return file.search.trials
+    if config.search.algorithm == "grid":
+        return len(fixed_points(config)) + len(_grid(config))
+    return config.search.trials
 
 
-def _grid(file: SweepFile) -> list[tuple[None, dict[str, Any]]]:
-    """All combinations of the options, in the file's order, where the grid searches."""
-    if file.search.algorithm != "grid":
+def _grid(config: SweepConfig) -> list[tuple[None, dict[str, Any]]]:
+    """All combinations of the options, in the config's order, where the grid searches."""
+    if config.search.algorithm != "grid":
         return []
-    return [(None, values) for values in _combinations(file, {})]
+    return [(None, values) for values in _combinations(config, {})]
 
 
-def _combinations(file: SweepFile, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _combinations(config: SweepConfig, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The combinations that begin with these values."""
-    following = next(((key, each) for key, _, each in file.space.walk(values) if key not in values), None)
+    following = next(((key, each) for key, _, each in config.space.walk(values) if key not in values), None)
     if following is None:
         yield values
         return
     key, distribution = following
     for option in distribution.options or ():
-        yield from _combinations(file, {**values, key: option})
+        yield from _combinations(config, {**values, key: option})
 
 
-def _sampler(file: SweepFile) -> optuna.samplers.BaseSampler:
-    seed = file.search.seed
-    if file.search.algorithm == "random":
+def _sampler(config: SweepConfig) -> optuna.samplers.BaseSampler:
+    seed = config.search.seed
+    if config.search.algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, file.search.trials // 4)))
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, config.search.trials // 4)))
 
 
 def _draw(trial: optuna.trial.Trial, name: str, wanted: Distribution) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import Place, below, filesystem, is_remote
+from bgsweep.storage.uri import Uri, filesystem, is_remote, join
 from bgsweep.sweep.events import CARRIED, check_name, stop_file
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _ASK_EVERY = 10  # rounds after which the store is asked whether somebody wants 
 
 
 @contextlib.contextmanager
-def local_store(store: Place, name: str | None = None) -> Iterator[Path]:
+def local_store(store: Uri, name: str | None = None) -> Iterator[Path]:
     """The store's folder, or a copy of its sweeps' small files (of one sweep's only, where it is named).
 
     Raises:
@@ -45,10 +45,10 @@ def local_store(store: Place, name: str | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-class Kept:
+class StoreSync:
     """A context in which a sweep's small files are carried to the store, and the wish to stop it from there."""
 
-    def __init__(self, folder: Path, store: Place) -> None:
+    def __init__(self, folder: Path, store: Uri) -> None:
         self._folder = folder
         self._remote = is_remote(store)
         if self._remote:
@@ -92,7 +92,7 @@ class Kept:
                 self._carried[name] = changed
 
 
-def ask_to_stop(folder: Path, store: Place) -> None:
+def ask_to_stop(folder: Path, store: Uri) -> None:
     """Put the stop file where the sweep's driver looks for it."""
     if not is_remote(store):
         stop_file(folder).touch()
@@ -101,7 +101,7 @@ def ask_to_stop(folder: Path, store: Place) -> None:
     _write(where, stop, b"stop")
 
 
-def forget_stop(folder: Path, store: Place) -> None:
+def forget_stop(folder: Path, store: Uri) -> None:
     """Take an earlier wish to stop back, before the sweep goes on."""
     stop_file(folder).unlink(missing_ok=True)
     if is_remote(store):
@@ -110,9 +110,9 @@ def forget_stop(folder: Path, store: Place) -> None:
             where.delete_file(stop)
 
 
-def _remote(folder: Path, store: Place) -> tuple[Any, str, str]:
+def _remote(folder: Path, store: Uri) -> tuple[Any, str, str]:
     """File system, a sweep's path in it, and that of its stop file."""
-    where, root = filesystem(below(store, "sweeps", folder.name))
+    where, root = filesystem(join(store, "sweeps", folder.name))
     return where, root, f"{root}/{stop_file(folder).name}"
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from ray import tune
 
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.distributed.train import train
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Place, below, fetched
+from bgsweep.storage.uri import Uri, downloaded, join
 from bgsweep.sweep.searcher import CHECKPOINT, VALUES
 
 # What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
@@ -25,15 +25,15 @@ class InProcessTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         from bgsweep.distributed.view_workers import ray_feed
-        from bgsweep.training.run import start, threads
+        from bgsweep.training.run import limit_threads, start
 
         file = trial_file(self.tree, config[VALUES])
-        threads(file.search.cpus)
+        limit_threads(file.search.cpus)
         self.run = start(file, file.search.seeds, feed_for=ray_feed)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
         if config[CHECKPOINT]:
-            with fetched(config[CHECKPOINT]) as folder:
+            with downloaded(config[CHECKPOINT]) as folder:
                 self.run.restore(folder, self.foreign)
             # A resumed trial of a population says where it is: it may have come to its generation's end.
             self.stands = self.foreign
@@ -44,7 +44,7 @@ class InProcessTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next online evaluation; the epochs on the way are in ``history``."""
-        metrics = self.run.file.search.metrics
+        metrics = self.run.config.search.metrics
         history: list[dict[str, float]] = []
         if self.run.finished or self.stands:  # finished: its driver died between its last checkpoint and its end
             self.stands = False
@@ -61,27 +61,27 @@ class InProcessTrial(tune.Trainable):
         self.stands = False
 
 
-def trainable(file: SweepFile, place: Place) -> Any:
+def trainable(config: SweepConfig, place: Uri) -> Any:
     """What Tune runs for each trial, with the resources that it needs.
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
     """
-    tree = dump(file)
-    if file.experiment.workers.count == 1:
+    tree = dump(config)
+    if config.experiment.workers.count == 1:
         bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree})
-        return tune.with_resources(bound, {"CPU": file.search.cpus, "GPU": file.search.gpus})
+        return tune.with_resources(bound, {"CPU": config.search.cpus, "GPU": config.search.gpus})
 
-    def on_ray_train(config: dict[str, Any]) -> None:
-        trial = trial_file(tree, config[VALUES])
+    def on_ray_train(proposal: dict[str, Any]) -> None:
+        trial = trial_file(tree, proposal[VALUES])
         history: list[dict[str, Any]] = []
 
-        def report(metrics: dict[str, Any], checkpoint: Place | None) -> None:
+        def report(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
             history.append(metrics)
-            if all(name in metrics for name in file.search.metrics):
+            if all(name in metrics for name in config.search.metrics):
                 tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
                 history.clear()
 
-        train(trial, below(place, "ray_train", trial.experiment.digest), report, trial.search.seeds)
+        train(trial, join(place, "ray_train", trial.experiment.digest), report, trial.search.seeds)
 
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
@@ -113,12 +113,12 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     return checkpoint_bytes(run), notes(file.experiment.data)
 
 
-def dump(file: SweepFile) -> dict[str, Any]:
-    """A sweep file as plain data, such as `resolve` reads."""
-    return file.model_dump(mode="json", by_alias=True)
+def dump(config: SweepConfig) -> dict[str, Any]:
+    """A sweep config as plain data, such as `resolve` reads."""
+    return config.model_dump(mode="json", by_alias=True)
 
 
-def trial_file(tree: dict[str, Any], values: dict[str, Any]) -> SweepFile:
+def trial_file(tree: dict[str, Any], values: dict[str, Any]) -> SweepConfig:
     """The sweep's file with one trial's values in its experiment."""
     file = resolve(tree)
     return file.model_copy(update={"experiment": file.experiment.with_values(values)})

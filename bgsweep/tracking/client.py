@@ -12,13 +12,13 @@ from urllib.parse import unquote
 
 from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
-from bgsweep.storage.uri import Place, is_remote
+from bgsweep.storage.uri import Uri, is_remote
 
 # Where a driver's package has another name than its module.
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
-def tracking_uri(store: Place) -> str:
+def tracking_uri(store: Uri) -> str:
     """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from bgsweep.config import Experiment, SweepFile
+from bgsweep.config import Experiment, SweepConfig
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
@@ -69,10 +69,10 @@ class Tracker:
             self.finish(run, status)
         self.flush(60 if kind is None else 15)
 
-    def sweep_run(self, name: str, file: SweepFile, tags: Mapping[str, str] | None = None) -> str:
+    def sweep_run(self, name: str, config: SweepConfig, tags: Mapping[str, str] | None = None) -> str:
         """Begin the run that a sweep's trials are children of; give its id."""
-        params = {"search": file.search.model_dump(mode="json"), "evaluate": file.evaluate.model_dump(mode="json")}
-        return self._begin_parent(name, file, params, {"bgsweep.kind": "sweep", **(tags or {})})
+        params = {"search": config.search.model_dump(mode="json"), "evaluate": config.evaluate.model_dump(mode="json")}
+        return self._begin_parent(name, config, params, {"bgsweep.kind": "sweep", **(tags or {})})
 
     def reopen(self, run: str) -> str:
         """Go on with a sweep's run whose driver died; give its id."""
@@ -81,10 +81,10 @@ class Tracker:
         self._parents.append(run)
         return run
 
-    def pretrain_run(self, name: str, file: SweepFile, tags: Mapping[str, str] | None = None) -> str:
+    def pretrain_run(self, name: str, config: SweepConfig, tags: Mapping[str, str] | None = None) -> str:
         """Begin the run of one experiment that belongs to no sweep; give its id."""
-        digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": file.experiment.digest}
-        return self._begin_parent(name, file, file.experiment.model_dump(mode="json"), {**digest, **(tags or {})})
+        digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": config.experiment.digest}
+        return self._begin_parent(name, config, config.experiment.model_dump(mode="json"), {**digest, **(tags or {})})
 
     def evaluation_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
         """Begin the run of an encoder's evaluation; give its id."""
@@ -229,12 +229,12 @@ class Tracker:
             self.finish(run, "KILLED")
         return gone
 
-    def _begin_parent(self, name: str, file: SweepFile, params: dict[str, Any], tags: dict[str, str]) -> str:
+    def _begin_parent(self, name: str, config: SweepConfig, params: dict[str, Any], tags: dict[str, str]) -> str:
         run = self._create(name, {**provenance(), **owner(), **tags})
         self._parents.append(run)
         self._log_params(run, params)
         # Waited for: that no files can be written must be known before the training, not when its model is logged.
-        self._log_config(run, file.model_dump(mode="json", by_alias=True), wait=True)
+        self._log_config(run, config.model_dump(mode="json", by_alias=True), wait=True)
         return run
 
     def _create(self, name: str, tags: dict[str, str]) -> str:

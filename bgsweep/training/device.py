@@ -29,7 +29,7 @@ class Placement:
         return {"device": name, "precision": str(self.autocast or torch.float32).removeprefix("torch.")}
 
 
-def place(experiment: Experiment, local_rank: int = 0) -> Placement:
+def select_device(experiment: Experiment, local_rank: int = 0) -> Placement:
     """Choose an experiment's device and precision.
 
     Raises:

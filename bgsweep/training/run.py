@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import torch
 
-from bgsweep.config import METRICS, Experiment, SweepFile
+from bgsweep.config import METRICS, Experiment, SweepConfig
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.loader import FeedFor
@@ -20,8 +20,8 @@ from bgsweep.data.memory import keep_freed_memory
 from bgsweep.errors import UserError, one_line
 from bgsweep.evaluation import Report, VariantSet, check, final, online
 from bgsweep.models import ImageEncoder
-from bgsweep.storage.uri import Place, fetched
-from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.storage.uri import Uri, downloaded
+from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.encode import encode_with
 from bgsweep.training.trainer import Diverged, initial_method
 
@@ -34,22 +34,22 @@ class Run:
 
     def __init__(
         self,
-        file: SweepFile,
+        config: SweepConfig,
         rank: int = 0,
         world_size: int = 1,
         local_rank: int = 0,
         splits: Splits | None = None,
         feed_for: FeedFor | None = None,
     ) -> None:
-        self.file = file
-        self.experiment = file.experiment
+        self.config = config
+        self.experiment = config.experiment
         self.rank = rank
         self.splits = splits or open_splits(self.experiment.data)
-        check(self.splits, file.evaluate)
-        self.placement = place(self.experiment, local_rank)
+        check(self.splits, config.evaluate)
+        self.placement = select_device(self.experiment, local_rank)
         self.metrics: dict[str, float] = {}
         feed = feed_for(self.experiment.data) if feed_for else None
-        self.training = Pretraining(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
+        self.training = Trainer(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
 
     @property
     def epoch(self) -> int:
@@ -62,7 +62,7 @@ class Run:
     def step_epoch(self) -> dict[str, float]:
         """Train one epoch; where an online evaluation is due, the first worker adds its values."""
         metrics = self.training.step_epoch()
-        due = self.finished or self.epoch % self.file.evaluate.every == 0
+        due = self.finished or self.epoch % self.config.evaluate.every == 0
         if due and self.rank == 0:
             found = self.evaluate()
             for name, value in found.items():
@@ -75,7 +75,7 @@ class Run:
     def evaluate(self) -> dict[str, float]:
         """Look at the encoder as it is, on the validation split."""
         encode = encode_with(self.training.method.encoder, self.placement.device)
-        return online(encode, self.splits, self.file.evaluate, self.experiment.views.size)
+        return online(encode, self.splits, self.config.evaluate, self.experiment.views.size)
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
@@ -89,7 +89,7 @@ class Run:
     def restore(self, folder: Path, foreign: bool = False) -> None:
         """Go on from a checkpoint; a ``foreign`` one may be of an experiment with other settings."""
         state = load_checkpoint(folder / CHECKPOINT_FILE)
-        (self.training.adopt if foreign else self.training.load_state_dict)(state)
+        (self.training.load_exploited if foreign else self.training.load_state_dict)(state)
         self.metrics = state["metrics"]
 
 
@@ -103,19 +103,19 @@ class SeededRun:
 
     def __init__(
         self,
-        file: SweepFile,
+        config: SweepConfig,
         seeds: int,
         rank: int = 0,
         world_size: int = 1,
         local_rank: int = 0,
         feed_for: FeedFor | None = None,
     ) -> None:
-        self.file = file
+        self.config = config
         self.rank = rank
         self.metrics: dict[str, float] = {}
         self.runs: list[Run] = []
-        for seed in range(file.experiment.seed, file.experiment.seed + seeds):
-            seeded = file.model_copy(update={"experiment": file.experiment.with_values({"seed": seed})})
+        for seed in range(config.experiment.seed, config.experiment.seed + seeds):
+            seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
             splits = self.runs[0].splits if self.runs else None
             self.runs.append(Run(seeded, rank, world_size, local_rank, splits, feed_for))
 
@@ -154,7 +154,7 @@ class SeededRun:
         self.metrics = self._averaged()
 
     def _places(self, folder: Path) -> list[tuple[Run, Path]]:
-        folders = seed_folders(folder, self.file.experiment.seed, len(self.runs))
+        folders = seed_folders(folder, self.config.experiment.seed, len(self.runs))
         return list(zip(self.runs, folders, strict=True))
 
 
@@ -164,7 +164,7 @@ def seed_folders(checkpoint: Path, first: int, seeds: int) -> list[Path]:
 
 
 def start(
-    file: SweepFile,
+    config: SweepConfig,
     seeds: int = 1,
     rank: int = 0,
     world_size: int = 1,
@@ -173,12 +173,12 @@ def start(
 ) -> Run | SeededRun:
     """A run from its first epoch on, under one seed or several."""
     if seeds == 1:
-        return Run(file, rank, world_size, local_rank, feed_for=feed_for)
-    return SeededRun(file, seeds, rank, world_size, local_rank, feed_for)
+        return Run(config, rank, world_size, local_rank, feed_for=feed_for)
+    return SeededRun(config, seeds, rank, world_size, local_rank, feed_for)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedEncoder:
     """An encoder with the experiment that it came from, and the last values that its training reported."""
 
     experiment: Experiment
@@ -186,13 +186,13 @@ class Trained:
     metrics: dict[str, float]
 
 
-def load_trained(place: Place) -> Trained:
+def load_trained(place: Uri) -> TrainedEncoder:
     """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI.
 
     Raises:
         UserError: there is none, or it is none of this bgsweep.
     """
-    with fetched(place) as path:
+    with downloaded(place) as path:
         state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
     try:
         experiment = Experiment.model_validate(state["experiment"])
@@ -200,29 +200,29 @@ def load_trained(place: Place) -> Trained:
         method.load_state_dict(state["method"])
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(f"{place}: not a checkpoint of this bgsweep ({one_line(error)}); train it again") from error
-    return Trained(experiment, _still(method.encoder), state.get("metrics", {}))
+    return TrainedEncoder(experiment, _still(method.encoder), state.get("metrics", {}))
 
 
-def untrained(experiment: Experiment) -> Trained:
+def untrained(experiment: Experiment) -> TrainedEncoder:
     """The encoder that the experiment starts from."""
-    return Trained(experiment, _still(initial_method(experiment, classes=1).encoder), {})
+    return TrainedEncoder(experiment, _still(initial_method(experiment, classes=1).encoder), {})
 
 
-def judge(file: SweepFile, trained: Trained, splits: Splits | None = None) -> Report:
+def evaluate_final(config: SweepConfig, trained: TrainedEncoder, splits: Splits | None = None) -> Report:
     """The final evaluation of an encoder, on the split that no search has seen."""
-    device = place(trained.experiment).device
+    device = select_device(trained.experiment).device
     encode = encode_with(trained.encoder.to(device), device)
     splits = splits or open_splits(trained.experiment.data)
-    return final(encode, splits, file.evaluate, trained.experiment.views.size)
+    return final(encode, splits, config.evaluate, trained.experiment.views.size)
 
 
-def check_final(file: SweepFile) -> None:
-    """Refuse before a sweep's first trial what `judge` would meet after its last.
+def check_final(config: SweepConfig) -> None:
+    """Refuse before a sweep's first trial what `evaluate_final` would meet after its last.
 
     Raises:
         UserError: there are no classes, or the test images or their masks cannot be used.
     """
-    splits = open_splits(file.experiment.data)
+    splits = open_splits(config.experiment.data)
     if not splits.train.classes:
         raise UserError(
             f"{splits.train.name}: a sweep judges its best encoder by accuracy, which needs images in class folders; "
@@ -230,7 +230,7 @@ def check_final(file: SweepFile) -> None:
         )
     test = splits.test
     if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
-        VariantSet(test, splits.pools("test"), file.evaluate, file.experiment.views.size)
+        VariantSet(test, splits.pools("test"), config.evaluate, config.experiment.views.size)
 
 
 def checkpoint_bytes(run: Run | SeededRun) -> int:
@@ -242,8 +242,8 @@ def checkpoint_bytes(run: Run | SeededRun) -> int:
     return len(runs) * (kept + trained * (2 if runs[0].experiment.optimizer.name == "adamw" else 1))
 
 
-def threads(cpus: float) -> None:
-    """Let torch use as many threads as the worker has cores; more would fight with the other workers."""
+def limit_threads(cpus: float) -> None:
+    """Let torch use as many limit_threads as the worker has cores; more would fight with the other workers."""
     torch.set_num_threads(max(1, min(int(cpus), usable_cores())))
     cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
     keep_freed_memory()

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment, Training
-from bgsweep.data.loader import Batch, Batches, Feed
-from bgsweep.data.sample import UNLABELLED, Source
+from bgsweep.data.loader import Batch, Batches, BatchFeed
+from bgsweep.data.sample import UNLABELLED, ImageDataset
 from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
 from bgsweep.methods.base import Views
@@ -37,7 +37,7 @@ class Diverged(UserError):
         super().__init__(f"{what}; try a lower optimizer.lr, more optimizer.warmup_epochs or training.precision: fp32")
 
 
-class Pretraining:
+class Trainer:
     """One experiment on one worker; with several workers each makes its own, inside torch's default process group.
 
     All randomness is addressed (by seed, epoch, photograph, view), so that the epoch's number is the whole position:
@@ -47,11 +47,11 @@ class Pretraining:
     def __init__(
         self,
         experiment: Experiment,
-        source: Source,
+        source: ImageDataset,
         placement: Placement,
         rank: int = 0,
         world_size: int = 1,
-        feed: Feed | None = None,
+        feed: BatchFeed | None = None,
     ) -> None:
         self.experiment = experiment
         self.placement = placement
@@ -186,7 +186,7 @@ class Pretraining:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch = state["epoch"]
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def load_exploited(self, state: dict[str, Any]) -> None:
         """Go on from the state of a like run that had other settings, with this experiment's own."""
         groups = self.optimizer.param_groups
         own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -204,7 +204,7 @@ def initial_method(experiment: Experiment, classes: int) -> Method:
         return build_method(experiment, classes)
 
 
-def _classes(experiment: Experiment, source: Source) -> int:
+def _classes(experiment: Experiment, source: ImageDataset) -> int:
     """How many classes the labels name; supervised learning needs one for every photograph."""
     unlabelled = int((source.labels == UNLABELLED).sum())
     if experiment.method.name == "supervised" and unlabelled:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.addresses import ray_address, silent, tracking_address
-from bgsweep.config import SweepFile, load
+from bgsweep.config import SweepConfig, load
 from bgsweep.data.cores import usable_cores
-from bgsweep.data.sample import Source
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError, without_password
 
 Check = tuple[str, bool, str, str]
 """Name, whether it is well, what was found, and the cure where it is not."""
 
 
-def examine(path: Path | None, store: Path) -> dict[str, Any]:
+def diagnose(path: Path | None, store: Path) -> dict[str, Any]:
     """Look at this machine and, if a file is named, at what that file needs.
 
     Returns:
@@ -34,14 +34,14 @@ def examine(path: Path | None, store: Path) -> dict[str, Any]:
     }
 
 
-def _device(file: SweepFile | None) -> Check:
+def _device(config: SweepConfig | None) -> Check:
     import torch
 
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         return "device", True, f"{torch.cuda.device_count()} GPUs ({', '.join(sorted(names))})", ""
-    wanted = file is not None and file.experiment.workers.device == "cuda"
-    cure = "the file asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
+    wanted = config is not None and config.experiment.workers.device == "cuda"
+    cure = "the config asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
     return "device", not wanted, f"no GPU; training runs on {torch.get_num_threads()} CPU threads", cure
 
 
@@ -105,25 +105,25 @@ def _onnx() -> Check:
     return "onnxruntime", found, "installed" if found else "not installed", "for masks by U2-Net: 'bgsweep[masks]'"
 
 
-def _data(file: SweepFile) -> Iterator[Check]:
+def _data(config: SweepConfig) -> Iterator[Check]:
     from bgsweep.data import notes, open_splits
 
     try:
-        splits, lines = open_splits(file.experiment.data), notes(file.experiment.data)
+        splits, lines = open_splits(config.experiment.data), notes(config.experiment.data)
     except UserError as error:
-        yield "train", False, str(error), "see data: in the file"
+        yield "train", False, str(error), "see data: in the config"
         return
     for name in ("train", "validation", "test"):
         yield from _readable(name, getattr(splits, name))
     for line in lines:
         yield "splits", True, line, ""
     masks = splits.train.has_masks
-    needed = file.experiment.background.active or file.experiment.data.shortcut is not None
+    needed = config.experiment.background.active or config.experiment.data.shortcut is not None
     cure = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
     yield "masks", masks or not needed, "for every photograph" if masks else "none", cure
 
 
-def _readable(split: str, source: Source) -> Iterator[Check]:
+def _readable(split: str, source: ImageDataset) -> Iterator[Check]:
     from bgsweep.data.survey import survey
 
     found, cure = survey(source), "they are passed over in training and evaluation; replace or remove them"

@@ -11,24 +11,24 @@ from typing import Any
 
 import torch
 
-from bgsweep.config import SuiteFile, load_suite
-from bgsweep.data import Source, open_splits
+from bgsweep.config import SuiteConfig, load_suite
+from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.leaks import shared
-from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
+from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError, without_password
 from bgsweep.evaluation.bootstrap import Difference, paired
-from bgsweep.evaluation.context import Examination, Workers
+from bgsweep.evaluation.context import EvalContext, Workers
 from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
-from bgsweep.evaluation.frozen_model import Subject
+from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.online import variant_sheet
-from bgsweep.evaluation.registry import Result, examine, names_of
+from bgsweep.evaluation.registry import Result, evaluator_names, run_evaluators
 from bgsweep.storage.hashing import digest
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.encode import encode_with
 
 
-def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
     """Run a suite on a model.
 
     Args:
@@ -44,12 +44,12 @@ def assess(model: str, suite: str, data: Path | None, store: Path) -> dict[str, 
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.
     """
-    names, file = names_of(suite), None if data is None else load_suite(data)
+    names, file = evaluator_names(suite), None if data is None else load_suite(data)
     loaded, file = prepare(model, file, store)
     with Tracker(tracking_uri(store)) as tracker:  # that MLflow does not answer is said before an hour's evaluation
-        exam, results = measure(loaded, names, file)
+        context, results = measure(loaded, names, file)
         found = {one.evaluator: public(one) for one in results}
-        run = _log(tracker, model, loaded, exam, results, found)
+        run = _log(tracker, model, loaded, context, results, found)
     where = {"run_id": run, "tracking_uri": without_password(tracker.address)}
     return {"model": model, "origin": loaded.origin, "results": found, **where}
 
@@ -63,11 +63,11 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
         set) and whether that leaves zero out.
 
     Raises:
-        UserError: as `assess`; fewer than two models; models that were not measured on the same pictures.
+        UserError: as `evaluate`; fewer than two models; models that were not measured on the same pictures.
     """
     if len(models) < 2:
         raise UserError("compare: one model is named; name two or more")
-    names, file = names_of(suite), None if data is None else load_suite(data)
+    names, file = evaluator_names(suite), None if data is None else load_suite(data)
     # Each model's own photographs would be no common ground: those of the first are taken.
     loaded, file = prepare(models[0], file, store)
     found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
@@ -82,14 +82,14 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     }
 
 
-def _rows(first: list[Result], others: list[list[Result]], file: SuiteFile) -> list[dict[str, Any]]:
+def _rows(first: list[Result], others: list[list[Result]], config: SuiteConfig) -> list[dict[str, Any]]:
     rows = []
     for place, result in enumerate(first):
         for number, value in enumerate(result.values):
             rest = [results[place].values[number] for results in others]
             if any(len(one.hits) != len(value.hits) for one in rest):
                 raise UserError(f"{result.evaluator}: the models were measured on different pictures; give --data")
-            differences = [paired(value, one, file.bootstrap, file.evaluate.seed) for one in rest]
+            differences = [paired(value, one, config.bootstrap, config.evaluate.seed) for one in rest]
             rows.append(
                 {
                     "evaluator": result.evaluator,
@@ -110,24 +110,24 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def prepare(model: str, file: SuiteFile | None, store: Path) -> tuple[Loaded, SuiteFile]:
-    """Load a model, and complete the suite's file with what the model's own experiment says of photographs."""
-    loaded = load_model(model, file.pictures.crop if file else 224, store)
-    if file is not None:
-        _refuse_trained_on(model, loaded, file)
-    return loaded, _completed(file, loaded)
+def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded, SuiteConfig]:
+    """Load a model, and complete the suite's config with what the model's own experiment says of photographs."""
+    loaded = load_model(model, config.pictures.crop if config else 224, store)
+    if config is not None:
+        _refuse_trained_on(model, loaded, config)
+    return loaded, _completed(config, loaded)
 
 
-def _refuse_trained_on(model: str, loaded: Loaded, file: SuiteFile) -> None:
-    """Raise UserError where test images of a suite's file are among those that the model was trained on."""
-    if file.data is None or loaded.experiment is None:
+def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
+    """Raise UserError where test images of a suite's config are among those that the model was trained on."""
+    if config.data is None or loaded.experiment is None:
         return
     try:
         train = open_splits(loaded.experiment.data).train
     except UserError as error:
         print(f"whether {model} was trained on images of --data cannot be told here: {error}", file=sys.stderr)
         return
-    test = open_splits(file.data).test
+    test = open_splits(config.data).test
     found = shared(test, train)
     if len(found):
         raise UserError(
@@ -136,30 +136,32 @@ def _refuse_trained_on(model: str, loaded: Loaded, file: SuiteFile) -> None:
         )
 
 
-def measure(loaded: Loaded, names: Sequence[str], file: SuiteFile) -> tuple[Examination, list[Result]]:
-    """Run evaluators on a model; what is large enough on Ray's workers, if the file wants any."""
+def measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
+    """Run evaluators on a model; what is large enough on Ray's workers, if the config wants any."""
     # Copied now: workers get it from the CPU, wherever this process takes its own.
-    with RayWorkers(partial(opened, copy.deepcopy(loaded) if wanted(file) else loaded, file), file) as workers:
-        exam = opened(loaded, file, workers if wanted(file) else None)
-        return exam, examine(exam, names, lambda line: print(line, file=sys.stderr, flush=True))
+    with RayWorkers(
+        partial(opened, copy.deepcopy(loaded) if wants_workers(config) else loaded, config), config
+    ) as workers:
+        context = opened(loaded, config, workers if wants_workers(config) else None)
+        return context, run_evaluators(context, names, lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def opened(loaded: Loaded, file: SuiteFile, workers: Workers | None = None) -> Examination:
-    """A model with the sets of a suite's file, on the device that it names."""
-    splits = None if file.data is None else open_splits(file.data)
-    return Examination(subject_of(loaded, file.device), file, splits, workers)
+def opened(loaded: Loaded, config: SuiteConfig, workers: Workers | None = None) -> EvalContext:
+    """A model with the sets of a suite's config, on the device that it names."""
+    splits = None if config.data is None else open_splits(config.data)
+    return EvalContext(frozen_model(loaded, config.device), config, splits, workers)
 
 
 def _log(
-    tracker: Tracker, model: str, loaded: Loaded, exam: Examination, results: list[Result], found: dict[str, Any]
+    tracker: Tracker, model: str, loaded: Loaded, context: EvalContext, results: list[Result], found: dict[str, Any]
 ) -> str:
     """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
     run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
-    sets = _sets(exam, results)
+    sets = _sets(context, results)
     for name, (digests, count) in sets.items():
         tracker.log_dataset(run, "test", name, digests, count)
     for one in results:
-        name = one.evaluator if one.pictures else _own(exam).name
+        name = one.evaluator if one.pictures else _own(context).name
         values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
         tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
@@ -170,25 +172,25 @@ def _log(
     if "backgrounds" in found:
         measured = found["backgrounds"]["values"]
         accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
-        tracker.log_image(run, variant_sheet(exam.bench.variants(), accuracy=accuracy), "variants.png")
+        tracker.log_image(run, variant_sheet(context.features.variants(), accuracy=accuracy), "variants.png")
     return run
 
 
-def _sets(exam: Examination, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
+def _sets(context: EvalContext, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
     """Digests and size of what was measured: published pictures by their evaluator's name, the user's by their own."""
     found = {}
     for one in results:
         if one.pictures:
             whole = digest([part.name for part in one.pictures], [part.digest().encode() for part in one.pictures])
             found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.pictures)
-        elif (source := _own(exam)).name not in found:
+        elif (source := _own(context)).name not in found:
             found[source.name] = source.digests(), len(source)
     return found
 
 
-def _own(exam: Examination) -> Source:
-    assert exam.splits is not None, "what is not of published pictures is of the user's"
-    return exam.splits.test
+def _own(context: EvalContext) -> ImageDataset:
+    assert context.splits is not None, "what is not of published pictures is of the user's"
+    return context.splits.test
 
 
 def public(result: Result) -> dict[str, Any]:
@@ -197,7 +199,7 @@ def public(result: Result) -> dict[str, Any]:
     return {"values": values, "protocol": result.protocol}
 
 
-def subject_of(loaded: Loaded, device: str) -> Subject:
+def frozen_model(loaded: Loaded, device: str) -> FrozenModel:
     """The encoder on its device, as evaluators take it.
 
     Raises:
@@ -207,18 +209,18 @@ def subject_of(loaded: Loaded, device: str) -> Subject:
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
     place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
     encoder = loaded.encoder.to(place).eval()
-    return Subject(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
+    return FrozenModel(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
 
 
-def _completed(file: SuiteFile | None, loaded: Loaded) -> SuiteFile:
-    """The suite's file; what it does not say of photographs is as in the model's own experiment."""
-    if file is not None and file.data is not None:
+def _completed(config: SuiteConfig | None, loaded: Loaded) -> SuiteConfig:
+    """The suite's config; what it does not say of photographs is as in the model's own experiment."""
+    if config is not None and config.data is not None:
         # Only train and test are read here; nothing is to be held out of train for a validation that nobody asks for.
-        data = file.data.model_copy(update={"validation": file.data.test or file.data.validation})
-        return file.model_copy(update={"data": data})
-    if file is not None and loaded.experiment is None:
-        return file
+        data = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
+        return config.model_copy(update={"data": data})
+    if config is not None and loaded.experiment is None:
+        return config
     if loaded.experiment is None:
-        raise UserError("--data: name a YAML file that says which photographs to evaluate on")
+        raise UserError("--data: name a YAML config that says which photographs to evaluate on")
     own = {"data": loaded.experiment.data, "size": loaded.experiment.views.size}
-    return (file or SuiteFile()).model_copy(update=own)
+    return (config or SuiteConfig()).model_copy(update=own)

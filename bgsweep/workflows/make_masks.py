@@ -148,12 +148,12 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
     """Each actor always has one group at hand and the next one waiting."""
     import ray
 
-    from bgsweep.distributed.resources import admit
+    from bgsweep.distributed.resources import wait_for_resources
     from bgsweep.distributed.session import ray_session
 
     images, out, method, weights = arguments
     with ray_session(workers):
-        admit([{"CPU": 1}] * workers, "--workers")
+        wait_for_resources([{"CPU": 1}] * workers, "--workers")
         share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
         # A process that dies (memory, a node that goes) is started again, and its group is made again.
         options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 3, "max_task_retries": 3}

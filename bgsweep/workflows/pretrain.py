@@ -6,19 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bgsweep.config import SweepFile
-from bgsweep.distributed.resources import admit, check_cores
+from bgsweep.config import SweepConfig
+from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
 from bgsweep.errors import without_password
-from bgsweep.storage.uri import Place
+from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
 
 _SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
 
 
-def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any]:
-    """Train the file's experiment under an MLflow run, going on where an earlier call was interrupted.
+def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str, Any]:
+    """Train the config's experiment under an MLflow run, going on where an earlier call was interrupted.
 
     Returns:
         ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
@@ -31,29 +31,29 @@ def pretrain(file: SweepFile, store: Path, fresh: bool = False) -> dict[str, Any
     from bgsweep.report.run_artifacts import log_inputs
     from bgsweep.training.run import load_trained
 
-    experiment = file.experiment
+    experiment = config.experiment
     folder = store.absolute() / "pretrain" / experiment.digest
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    check(open_splits(experiment.data), file.evaluate)  # before anything is started or recorded
+    check(open_splits(experiment.data), config.evaluate)  # before anything is started or recorded
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
     for line in notes(experiment.data):
         _tell(line)
-    cpus = worker_cpus(file)
+    cpus = worker_cpus(config)
     session = ray_session(cpus) if cpus else contextlib.nullcontext()
-    with Tracker(tracking_uri(store), file.name) as tracker, session:
+    with Tracker(tracking_uri(store), config.name) as tracker, session:
         if cpus:
-            admit(worker_bundles(file), WORKERS_CURE, file.search.wait_minutes, _tell)
-        run = tracker.pretrain_run(f"{file.name}-{experiment.digest}", file)
-        log_inputs(tracker, run, file)
+            wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, _tell)
+        run = tracker.pretrain_run(f"{config.name}-{experiment.digest}", config)
+        log_inputs(tracker, run, config)
 
-        def on_epoch(metrics: dict[str, Any], checkpoint: Place | None) -> None:
+        def on_epoch(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)
             shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
             _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
 
-        checkpoint = train(file, folder, on_epoch)
+        checkpoint = train(config, folder, on_epoch)
     return {
         "metrics": load_trained(checkpoint).metrics,
         "checkpoint": str(checkpoint),

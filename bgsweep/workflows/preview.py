@@ -14,7 +14,7 @@ from bgsweep.augment.contact_sheet import Method, area_histogram
 from bgsweep.augment.contact_sheet import preview as preview_sheet
 from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
 from bgsweep.augment.training_crop import draw_window
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
@@ -25,8 +25,8 @@ from bgsweep.seeding import Draw, rng_key, view_key
 COUNTED_IMAGES = 256
 
 
-def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
-    """Write a PNG of views such as a run of the file begins with, and say how the background fares in them.
+def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
+    """Write a PNG of views such as a run of the config begins with, and say how the background fares in them.
 
     Below the views is a histogram of how much of a view is foreground, where there are masks.
 
@@ -41,12 +41,12 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
     Raises:
         UserError: the picture cannot be written.
     """
-    splits = open_splits(file.experiment.data)
+    splits = open_splits(config.experiment.data)
     for line in splits.said:
         print(line, file=sys.stderr)
-    sheet = _methods_picture(file, splits, images)
-    areas = _areas(file, splits) if splits.train.has_masks else []
-    background = file.experiment.background
+    sheet = _methods_picture(config, splits, images)
+    areas = _areas(config, splits) if splits.train.has_masks else []
+    background = config.experiment.background
     if areas:
         below = area_histogram(areas, background.min_area, background.max_area, sheet.shape[1])
         sheet = np.vstack([sheet, below])
@@ -61,22 +61,22 @@ def preview(file: SweepFile, out: Path, images: int) -> dict[str, Any]:
         "too_large": float(np.mean(np.greater(areas, background.max_area))),
         "median": float(np.median(areas)),
     }
-    result = {"picture": str(out), "images": images, "shares": _shares(file, splits)}
+    result = {"picture": str(out), "images": images, "shares": _shares(config, splits)}
     if background.scheduled:
-        result["last_shares"] = _shares(file, splits, file.experiment.training.epochs - 1)
+        result["last_shares"] = _shares(config, splits, config.experiment.training.epochs - 1)
     return result | {"foreground": found if areas else None}
 
 
-def _methods_picture(file: SweepFile, splits: Splits, images: int) -> Image:
+def _methods_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
     """The same, and a column for each background augmentation that the method knows, as if it always fired."""
-    seed, methods = file.experiment.seed, _methods(file) if splits.train.has_masks else {}
-    return preview_sheet(finished_views(file), first_images(file, splits, images), seed, methods=methods)
+    seed, methods = config.experiment.seed, _methods(config) if splits.train.has_masks else {}
+    return preview_sheet(finished_views(config), first_images(config, splits, images), seed, methods=methods)
 
 
-def _methods(file: SweepFile) -> dict[str, Method]:
-    seed = file.experiment.seed
+def _methods(config: SweepConfig) -> dict[str, Method]:
+    seed = config.experiment.seed
     removing, replacing, plain = (
-        finished_views(file, {"remove": remove, "random": random})
+        finished_views(config, {"remove": remove, "random": random})
         for remove, random in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
     )
 
@@ -91,33 +91,33 @@ def _methods(file: SweepFile) -> dict[str, Method]:
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 
     found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}
-    if not file.experiment.method.takes_negatives:
+    if not config.experiment.method.takes_negatives:
         return found
-    key: dict[str, Method] = {"Swaps: key": swap_key} if file.experiment.background.swap_form == "full" else {}
+    key: dict[str, Method] = {"Swaps: key": swap_key} if config.experiment.background.swap_form == "full" else {}
     return found | key | {"Swaps: negative": swap_negative}
 
 
-def _areas(file: SweepFile, splits: Splits) -> list[float]:
+def _areas(config: SweepConfig, splits: Splits) -> list[float]:
     """How much of each large view of the first epoch is foreground, 0 to 1."""
-    views, found = file.experiment.views, []
-    for sample in first_images(file, splits, COUNTED_IMAGES):
+    views, found = config.experiment.views, []
+    for sample in first_images(config, splits, COUNTED_IMAGES):
         mask = cast(Mask, sample.mask)
         for view in range(LARGE_VIEWS):
             draws = random.Random(
-                view_key(file.experiment.seed, 0, sample.id, view)
+                view_key(config.experiment.seed, 0, sample.id, view)
             )  # a view's first draw is its window
             window = draw_window(mask.shape[0], mask.shape[1], views.scale, views.ratio, draws)
             found.append(foreground_area(window.of(mask)))
     return found
 
 
-def _shares(file: SweepFile, splits: Splits, epoch: int = 0) -> dict[str, float]:
+def _shares(config: SweepConfig, splits: Splits, epoch: int = 0) -> dict[str, float]:
     size = min(32, len(splits.train))
-    batches = Batches(splits.train, finished_views(file), size, file.experiment.seed).epoch(epoch)
+    batches = Batches(splits.train, finished_views(config), size, config.experiment.seed).epoch(epoch)
     counts: Counter[str] = Counter()
     for batch in islice(batches, COUNTED_IMAGES // size):
         counts.update(batch.counts)
     found = {name: counts[name] / counts["views"] for name in ("removed", "replaced", "kept_small", "kept_large")}
     found["kept"] = found["kept_small"] + found["kept_large"]
-    images = counts["views"] / (LARGE_VIEWS + file.experiment.views.small_crops)
-    return found | ({"swapped": counts["swaps"] / images} if file.experiment.background.swap else {})
+    images = counts["views"] / (LARGE_VIEWS + config.experiment.views.small_crops)
+    return found | ({"swapped": counts["swaps"] / images} if config.experiment.background.swap else {})

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bgsweep.config import MaskTraining
-from bgsweep.data.datasets.folder import photographs_of
+from bgsweep.data.datasets.folder import image_names
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.deepusps.network import SaliencyNetwork, check_onnx, onnx_bytes
@@ -86,7 +86,7 @@ def train_masks(
 
 
 def _chosen(source: Tree, limit: int) -> list[str]:
-    names = photographs_of(source, source.files())
+    names = image_names(source, source.files())
     places = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int)
     return [names[place] for place in places]
 

@@ -10,7 +10,7 @@ from typing import Any
 from bgsweep.config import resolve
 from bgsweep.storage.tree import write_file
 from bgsweep.sweep.driver import sweep
-from bgsweep.sweep.events import fold, read_journal, sweeps
+from bgsweep.sweep.events import read_journal, replay, sweeps
 from bgsweep.sweep.trial import dump
 from studies.background_shortcut.plan import Planned
 
@@ -45,7 +45,7 @@ def _finished(store: Path) -> dict[str, Path]:
     """Checkpoints of all trials of the store that ran to their end and are still there, by their digests."""
     found = {}
     for folder, _ in sweeps(store):
-        for record in fold(read_journal(folder)).values():
+        for record in replay(read_journal(folder)).values():
             if record.status == "completed" and record.checkpoint and Path(record.checkpoint).exists():
                 found[record.digest] = Path(record.checkpoint)
     return found
@@ -66,7 +66,7 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
 
 def _judge(run: Planned, checkpoint: Path) -> Values:
     from bgsweep.data import open_splits
-    from bgsweep.training.run import judge, load_trained
+    from bgsweep.training.run import evaluate_final, load_trained
 
     trained, data = load_trained(checkpoint), run.experiment.data
     splits = open_splits(data)
@@ -74,7 +74,7 @@ def _judge(run: Planned, checkpoint: Path) -> Values:
     unbiased = replace(splits, train=plain, kept={})
     values: Values = {}
     for name, each in (("biased", splits), ("unbiased", unbiased)):
-        report = judge(run.file, trained, each)
+        report = evaluate_final(run.file, trained, each)
         for probe, shares in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
             values |= {f"{name}/{probe}/{key}": value for key, value in (shares or {}).items()}
     return values | {"unbiased/few_10": _few(run, trained, unbiased)}
@@ -86,14 +86,14 @@ def _few(run: Planned, trained: Any, splits: Any) -> float:
     from bgsweep.evaluation.datasets.background_variants import centre_pictures
     from bgsweep.evaluation.evaluators.few_labels import drawn
     from bgsweep.evaluation.evaluators.linear import fit_linear
-    from bgsweep.evaluation.feature_cache import Bench
+    from bgsweep.evaluation.feature_cache import FeatureCache
     from bgsweep.evaluation.features import accuracy, extract
-    from bgsweep.training.device import place
+    from bgsweep.training.device import select_device
     from bgsweep.training.encode import encode_with
 
     settings, size = run.file.evaluate, run.experiment.views.size
-    device = place(trained.experiment).device
-    bench = Bench(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
+    device = select_device(trained.experiment).device
+    bench = FeatureCache(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
     part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
     features = extract(bench.encode, centre_pictures(part, size, settings.batch_size))
     head, test = fit_linear(features, settings.linear, bench.classes), bench.variant("original")

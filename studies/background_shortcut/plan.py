@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bgsweep.config import Experiment, SweepFile, load
+from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.config.base import Probability, Section
 from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
@@ -56,7 +56,7 @@ class Planned:
     arm: str
     rho: float
     seed: int
-    file: SweepFile
+    file: SweepConfig
     values: dict[str, Any]
 
     @property

@@ -9,24 +9,24 @@ from PIL import Image, ImageOps
 from torchvision.transforms import GaussianBlur as TorchvisionBlur
 
 from bgsweep.augment import color_batched
-from bgsweep.augment.color import HUE, NEUTRAL, Photometric, Photometry, kernel_of, render
+from bgsweep.augment.color import HUE, NEUTRAL, ColorDraw, Photometric, kernel_of, render
 from bgsweep.data.sample import Sample
 
 ORDERS = list(permutations(range(4)))
-PLAIN = Photometry((0, 1, 2, 3), NEUTRAL, gray=False, sigma=0.0, solarize=False)
+PLAIN = ColorDraw((0, 1, 2, 3), NEUTRAL, gray=False, sigma=0.0, solarize=False)
 
 
 def pictures(samples: list[Sample]) -> list[np.ndarray]:
     return [np.ascontiguousarray(sample.image[:64, :48]) for sample in samples]
 
 
-def drawn(count: int, seed: int = 0, **settings: object) -> list[Photometry]:
+def drawn(count: int, seed: int = 0, **settings: object) -> list[ColorDraw]:
     transform = Photometric(**settings)
     transform.set_random_seed(seed)
     return [transform.draw() for _ in range(count)]
 
 
-def reference(image: np.ndarray, photometry: Photometry) -> np.ndarray:
+def reference(image: np.ndarray, photometry: ColorDraw) -> np.ndarray:
     """torchvision's operations one after the other, on floats, with its clipping after each; 0 to 255."""
     picture = torch.from_numpy(image).permute(2, 0, 1).double() / 255
     adjust = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bgsweep.augment.background import replacement
+from bgsweep.augment.background import random_background
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.augment.training_crop import draw_window
@@ -249,7 +249,7 @@ def test_silhouette_is_the_query_with_its_foreground_filled_from_another_image(
             q = np.full_like(q, int(fill * 256))
         elif background:
             mode = background.get("donor", "tiled")
-            q = replacement({"image": donor.image, "mask": donor.mask}, mode, height, width, PLAIN.scale, chosen)
+            q = random_background({"image": donor.image, "mask": donor.mask}, mode, height, width, PLAIN.scale, chosen)
         ratio = (width / height, width / height)
         crop = draw_window(*other.image.shape[:2], PLAIN.scale, ratio, random.Random(swap_key))
         r = cv2.resize(crop.of(other.image), (width, height))

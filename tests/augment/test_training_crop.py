@@ -71,13 +71,13 @@ def test_window_modes_equal_augmenting_the_crop(large: list[Sample], mode: dict[
         window = Rect(*params["window"])
         view, mask = window.of(sample.image), window.of(sample.mask)
         if "remove" in mode:
-            behind = background.removal(view, mode["fill"], params["fill_draw"])
+            behind = background.removed_background(view, mode["fill"], params["fill_draw"])
         else:
             painted = mode["donor"] == "inpainted"
             donors: background.Donor = {
                 "image": inpaint_background(donor.image, donor.mask) if painted else donor.image
             }
-            behind = background.replacement(donors, "plain", *view.shape[:2], (0.2, 1), params["donor_draw"])
+            behind = background.random_background(donors, "plain", *view.shape[:2], (0.2, 1), params["donor_draw"])
         expected = np.where((mask > 127)[..., None], view, behind)
         assert np.array_equal(result, cv2.resize(expected, (64, 64)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bgsweep.config import Experiment, SwAVConfig, SweepFile, load, resolve
+from bgsweep.config import Experiment, SwAVConfig, SweepConfig, load, resolve
 from bgsweep.errors import UserError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
@@ -160,7 +160,7 @@ METHODS = {
 }
 
 
-def with_methods(**space: object) -> SweepFile:
+def with_methods(**space: object) -> SweepConfig:
     experiment = {"training": {"batch_size": 64}, "method": {"queue_size": 128, "hidden_dim": 16}}
     return resolve({"experiment": experiment, "space": {**METHODS, **space}})
 

@@ -17,7 +17,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.loader import Batch, Batches, default_loader_workers
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
-from bgsweep.data.sample import Sample, Source
+from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UserError
 
 VIEWS = Views(size=24, small_crops=1, small_size=16)
@@ -34,7 +34,7 @@ def sample() -> EmbeddedSample:
     return EmbeddedSample("validation", 32)
 
 
-def batches(source: Source, pipeline: ViewPipeline, batch_size: int = BATCH, **options: Any) -> Batches:
+def batches(source: ImageDataset, pipeline: ViewPipeline, batch_size: int = BATCH, **options: Any) -> Batches:
     return Batches(source, pipeline, batch_size, seed=5, **options)
 
 

@@ -7,13 +7,13 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.loader import Batches
-from bgsweep.data.shared_buffers import Ring, arrived, pictures_at
+from bgsweep.data.shared_buffers import SharedBuffers, arrived, pictures_at
 
 SIZES, COUNT = [8, 4], 3
 
 
 def test_what_is_written_to_a_place_arrives() -> None:
-    ring = Ring(SIZES, COUNT)
+    ring = SharedBuffers(SIZES, COUNT)
     address = ring.take()
     there = pictures_at(address, SIZES, COUNT)
     for number, view in enumerate(there):
@@ -24,7 +24,7 @@ def test_what_is_written_to_a_place_arrives() -> None:
 
 
 def test_a_place_is_given_again_only_when_nothing_uses_it() -> None:
-    ring = Ring(SIZES, COUNT)
+    ring = SharedBuffers(SIZES, COUNT)
     first = ring.take()
     second = ring.take()
     assert second != first  # promised, though nothing has arrived yet

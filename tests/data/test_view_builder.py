@@ -10,7 +10,7 @@ from bgsweep.config.experiment import Background, Views
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order
 from bgsweep.data.sample import Sample
-from bgsweep.data.view_builder import Rows
+from bgsweep.data.view_builder import ViewBuilder
 from bgsweep.seeding import view_key
 
 SEED, EPOCH = 3, 1
@@ -34,7 +34,7 @@ def test_rows_are_what_each_view_alone_would_be(donor: str) -> None:
     order = epoch_order(SEED, EPOCH, len(source))
     positions = range(DONOR_BLOCK // 2, 2 * DONOR_BLOCK)
     pictures = [np.empty((len(positions), size, size, 3), np.uint8) for size in pipeline.sizes]
-    rows = Rows(source, pipeline, SEED, EPOCH, order).of(positions, pictures)
+    rows = ViewBuilder(source, pipeline, SEED, EPOCH, order).of(positions, pictures)
 
     replaced = 0
     for place, position in enumerate(positions):
@@ -55,7 +55,7 @@ def test_rows_are_what_each_view_alone_would_be(donor: str) -> None:
 def test_no_more_is_kept_than_others_ask_for() -> None:
     pipeline = ViewPipeline(Views(size=64), Background(random=0.3))
     source = EmbeddedSample("train")
-    rows = Rows(source, pipeline, SEED, EPOCH, epoch_order(SEED, EPOCH, len(source)))
+    rows = ViewBuilder(source, pipeline, SEED, EPOCH, epoch_order(SEED, EPOCH, len(source)))
     rows.of(range(DONOR_BLOCK), [np.empty((DONOR_BLOCK, 64, 64, 3), np.uint8) for _ in range(2)])
     assert not rows._samples and 0 < len(rows._given) < DONOR_BLOCK / 2
     for index, kept in rows._given.items():

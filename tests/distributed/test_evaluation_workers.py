@@ -20,16 +20,16 @@ from bgsweep.config import (
     Linear,
     Pictures,
     Sets,
-    SuiteFile,
+    SuiteConfig,
 )
 from bgsweep.data import open_splits
 from bgsweep.data.datasets.wrappers import Subset
-from bgsweep.distributed.evaluation_workers import RayWorkers, wanted
+from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.datasets.export_variants import write_release
 from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit
-from bgsweep.evaluation.registry import Result, examine
+from bgsweep.evaluation.registry import Result, run_evaluators
 from bgsweep.models import build_encoder
 from bgsweep.tracking.encoders import Loaded
 from bgsweep.workflows.evaluate import measure, opened
@@ -59,8 +59,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
     return Sets(imagenet9=str(place / "in9"), in_to_in9=str(place / "map.json"))
 
 
-def suite(sets: Sets, workers: int, batch_size: int, threads: int) -> SuiteFile:
-    return SuiteFile(
+def suite(sets: Sets, workers: int, batch_size: int, threads: int) -> SuiteConfig:
+    return SuiteConfig(
         data=Data(images="sample", resize=40, cache=True, validation="test", test="test"),
         size=32,
         pictures=Pictures(resize=36, crop=32),
@@ -73,7 +73,7 @@ def suite(sets: Sets, workers: int, batch_size: int, threads: int) -> SuiteFile:
     )
 
 
-def measured(loaded: Loaded, file: SuiteFile, names: list[str]) -> list[Result]:
+def measured(loaded: Loaded, file: SuiteConfig, names: list[str]) -> list[Result]:
     return measure(loaded, names, file)[1]
 
 
@@ -107,11 +107,11 @@ def test_published_linear_evaluations_and_errors_come_from_workers_too(
         one, other = (fit(opened(loaded, file, who), protocol) for who in (None, workers))
         torch.testing.assert_close(one.weight, other.weight, atol=1e-5, rtol=1e-4)
         with pytest.raises(UserError, match=f"{broken.name}: cannot be read"):
-            examine(opened(loaded, bad, workers), ["imagenet9_challenge"])
+            run_evaluators(opened(loaded, bad, workers), ["imagenet9_challenge"])
 
 
 def test_workers_are_asked_for_or_there_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert not wanted(SuiteFile()) and wanted(SuiteFile(workers=EvaluationWorkers(count=2)))
+    assert not wants_workers(SuiteConfig()) and wants_workers(SuiteConfig(workers=EvaluationWorkers(count=2)))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert wanted(SuiteFile()) and not wanted(SuiteFile(workers=EvaluationWorkers(count=0)))
+    assert wants_workers(SuiteConfig()) and not wants_workers(SuiteConfig(workers=EvaluationWorkers(count=0)))

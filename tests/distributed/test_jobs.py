@@ -69,14 +69,14 @@ def test_an_address_that_is_no_cluster_is_one_line(
 
 def test_secrets_travel_in_a_file_that_only_its_owner_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_PASSWORD": "planted", "OTHER": "1", "MORE": "2"})
-    variables = credentials.gather(["MORE"])
+    variables = credentials.collect(["MORE"])
     assert variables == {"MLFLOW_TRACKING_PASSWORD": "planted", "MORE": "2"}
     credentials.write(tmp_path, variables)
     file = tmp_path / credentials.FILE
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and json.loads(file.read_text()) == variables
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", {"MORE": "the cluster's own"})
-    credentials.take_up()
+    credentials.restore()
     assert os.environ == {"MLFLOW_TRACKING_PASSWORD": "planted", "MORE": "the cluster's own"}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bgsweep.cli.main import main
 from bgsweep.config import load
-from bgsweep.distributed.resources import room
+from bgsweep.distributed.resources import capacity
 from bgsweep.sweep.driver import _admit
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -24,7 +24,7 @@ def cpus(*counts: float) -> list[dict[str, float]]:
         (cpus(3, 3), cpus(2), 2),  # a core of each is left over
         (cpus(1, 1), cpus(2), 0),  # two cores, but no node with both
         (cpus(8), cpus(1, 1, 1, 0.01), 2),
-        (cpus(2), cpus(1, 1, 0.01), 0),  # no room for what waits for the workers
+        (cpus(2), cpus(1, 1, 0.01), 0),  # no capacity for what waits for the workers
         (cpus(2, 4), cpus(1, 4), 1),  # the large one first
         ([{"CPU": 8.0, "GPU": 1.0}], [{"CPU": 1.0, "GPU": 0.25}], 4),
         ([{"CPU": 40.0, "GPU": 3.0}], [{"CPU": 1.0, "GPU": 0.3}], 9),  # three on each GPU
@@ -34,8 +34,8 @@ def cpus(*counts: float) -> list[dict[str, float]]:
     ],
 )
 def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundles: list[Any], times: int) -> None:
-    assert room(nodes, bundles, 100) == times
-    assert room(nodes, bundles, 1) == min(1, times)
+    assert capacity(nodes, bundles, 100) == times
+    assert capacity(nodes, bundles, 1) == min(1, times)
 
 
 @pytest.mark.parametrize(

@@ -25,4 +25,4 @@ def test_the_api_reference_is_made_without_a_warning_on_a_machine_without_caches
     )
     assert done.returncode == 0 and "Warn" not in done.stderr and "Error" not in done.stderr, done.stderr
     page = (tmp_path / "api" / "bgsweep" / "config.html").read_text(encoding="utf-8")
-    assert "Experiment" in page and "SweepFile" in page
+    assert "Experiment" in page and "SweepConfig" in page

@@ -51,7 +51,7 @@ def add_the_evaluator(package: Path) -> None:
     edit(registry, r"^(    shape_bias,\n)", r"\1    toy,\n")
     edit(registry, r"^(    \*\*detection.EVALUATORS,\n)", r"\1" + literal(line))
     suite = package / "config" / "suite.py"
-    edit(suite, r"^(class SuiteFile)", literal(settings) + r"\n\n\1")
+    edit(suite, r"^(class SuiteConfig)", literal(settings) + r"\n\n\1")
     suite.write_text(suite.read_text() + field)
 
 

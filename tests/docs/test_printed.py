@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bgsweep.sweep.events import Pulse
+from bgsweep.sweep.events import Heartbeat
 from tests.command import bgsweep, fresh
 from tests.docs.test_commands import PAGES, write_sample
 from tests.progress import files_in, wait_for
@@ -126,7 +126,7 @@ def test_the_commands_that_follow_a_sweep_and_go_on_with_it(folder: Path, tmp_pa
     del manifest["result"]
     manifest["owner"]["bgsweep.host"] = "another"
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    with Pulse(path.parent):
+    with Heartbeat(path.parent):
         done = bgsweep("stop", "printed", folder=folder)
         follow = re.search("`(bgsweep status .*)`", done.stdout)
         assert done.returncode == 0 and follow is not None, done.stderr

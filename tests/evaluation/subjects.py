@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bgsweep.evaluation.frozen_model import Subject
+from bgsweep.evaluation.frozen_model import FrozenModel
 from tests.evaluation.conftest import colours
 
 
@@ -14,7 +14,7 @@ class Colours(nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
-def subject(seed: int = 0, spread: float = 10.0) -> Subject:
+def subject(seed: int = 0, spread: float = 10.0) -> FrozenModel:
     """Its classes differ from picture to picture, and from seed to seed."""
     weight = spread * torch.randn(48, 1000, generator=torch.Generator().manual_seed(seed))
-    return Subject(colours, Colours(), torch.device("cpu"), lambda features: (features - 0.5) @ weight)
+    return FrozenModel(colours, Colours(), torch.device("cpu"), lambda features: (features - 0.5) @ weight)

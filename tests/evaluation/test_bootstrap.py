@@ -7,7 +7,7 @@ import pytest
 
 from bgsweep.evaluation import bootstrap
 from bgsweep.evaluation.bootstrap import agree, by_photograph, paired, paired_seeds
-from bgsweep.evaluation.frozen_model import Measured, share
+from bgsweep.evaluation.frozen_model import PerImageMetric, share
 
 
 def test_the_interval_is_that_of_the_normal_approximation() -> None:
@@ -46,7 +46,7 @@ def test_models_that_agree_on_all_images_differ_by_less_than_three_in_their_numb
 def test_agreement_on_several_pictures_and_on_values_beyond_one_has_a_bound_too(repeats: int, scale: float) -> None:
     once = share("a", np.arange(200) < 60)
     plain = paired(once, once, 4000)
-    many = Measured("a", scale * repeats * once.hits, repeats * once.counted)
+    many = PerImageMetric("a", scale * repeats * once.hits, repeats * once.counted)
     found = paired(many, many, 4000)
     assert found.upper == pytest.approx(scale * plain.upper, rel=0.01)
 
@@ -67,7 +67,7 @@ def test_ratios_are_taken_anew_in_every_resampling() -> None:
         counts = (draws.random(400) < 0.5).astype(float)
         hits.append(counts * (draws.random(400) < chance))
         counted.append(counts)
-    first, second = (Measured("shape_bias", hits[n], counted[n]) for n in (0, 1))
+    first, second = (PerImageMetric("shape_bias", hits[n], counted[n]) for n in (0, 1))
     found = paired(first, second, 4000, seed=7)
     generator, values = np.random.default_rng(8), []
     for _ in range(4000):
@@ -95,7 +95,7 @@ def test_pictures_of_one_photograph_are_drawn_together() -> None:
 
 def test_the_interval_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(5)
-    first, second = (Measured("mce", draws.random(500) + shift, np.ones(500)) for shift in (0, 0.1))
+    first, second = (PerImageMetric("mce", draws.random(500) + shift, np.ones(500)) for shift in (0, 0.1))
     whole = paired(first, second, 1000)
     change = second.hits - first.hits
     assert whole.upper - whole.lower == pytest.approx(2 * 1.96 * change.std() / np.sqrt(500), rel=0.1)
@@ -104,7 +104,7 @@ def test_the_interval_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: 
 
 
 def test_a_photographs_pictures_are_added_up() -> None:
-    value = Measured("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
+    value = PerImageMetric("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
     found = by_photograph(value, np.array(["b", "a", "b", "c", "a"]))
     assert found.hits.tolist() == [0, 2, 1] and found.counted.tolist() == [2, 2, 0]
     assert found.value == value.value

@@ -15,7 +15,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation import check, final, online, variant_sheet
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.knn import knn_predict
-from bgsweep.evaluation.feature_cache import Bench
+from bgsweep.evaluation.feature_cache import FeatureCache
 from bgsweep.evaluation.online import knn, measured_variants
 from tests.evaluation.conftest import colours
 
@@ -39,7 +39,7 @@ def test_colours_alone_show_a_wide_gap_where_the_background_gives_the_class_away
 
 
 def test_several_backgrounds_of_a_photograph_are_one_entry(splits: Splits) -> None:
-    bench = Bench(colours, splits, Evaluate(repeats=3), SIZE, "test")
+    bench = FeatureCache(colours, splits, Evaluate(repeats=3), SIZE, "test")
     predict = partial(knn_predict, bench.train(), settings=Knn(), classes=10)
     found = {one.name: one for one in measured_variants(bench, predict)}
     for one in found.values():
@@ -62,7 +62,7 @@ def test_each_picture_is_encoded_once(splits: Splits) -> None:
         seen.update(image.numpy().tobytes() for image in images)
         return colours(images)
 
-    bench = Bench(counting, splits, Evaluate(), SIZE, "test")
+    bench = FeatureCache(counting, splits, Evaluate(), SIZE, "test")
     first, total = dict(knn(bench)), sum(seen.values())
     assert dict(knn(bench)) == first
     assert sum(seen.values()) == total == len(splits.train) + len(bench.variants().usable)
@@ -70,7 +70,7 @@ def test_each_picture_is_encoded_once(splits: Splits) -> None:
 
 def test_online_looks_at_the_validation_split(splits: Splits) -> None:
     values = online(colours, splits, Evaluate(variant="only_fg"), SIZE)
-    bench = Bench(colours, splits, Evaluate(variant="only_fg"), SIZE, "validation")
+    bench = FeatureCache(colours, splits, Evaluate(variant="only_fg"), SIZE, "validation")
     assert values == dict(knn(bench))
     assert 0.1 < values["knn_top1"] < 1
 

@@ -101,7 +101,7 @@ def test_fill_and_paste_follow_the_mask_to_the_pixel(samples: list[Sample]) -> N
 
 def test_plate_shows_background_only(large: list[Sample]) -> None:
     for sample in large:
-        plate = compositing.background_plate(sample.image, sample.mask)
+        plate = compositing.tiled_background(sample.image, sample.mask)
         foreground = sample.mask > 127
         assert np.array_equal(plate[~foreground], sample.image[~foreground])
         rect = compositing.largest_background_rectangle(sample.mask)
@@ -113,7 +113,7 @@ def test_plate_shows_background_only(large: list[Sample]) -> None:
 
 
 def test_plate_without_background_is_one_color(samples: list[Sample]) -> None:
-    plate = compositing.background_plate(samples[0].image, np.full_like(samples[0].mask, 255))
+    plate = compositing.tiled_background(samples[0].image, np.full_like(samples[0].mask, 255))
     assert np.array_equal(plate[0, 0], samples[0].image.mean((0, 1)).round())
     assert (plate == plate[0, 0]).all()
 

@@ -13,7 +13,7 @@ from bgsweep.data import open_splits
 from bgsweep.methods.base import Views
 from bgsweep.methods.byol import BYOL, byol_loss, target_momentum
 from bgsweep.models import build_encoder, to_unit
-from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 
 TINY = [
     "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
@@ -137,10 +137,10 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
     assert method(batch()).metrics["embedding_std"].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def start() -> Pretraining:
+def start() -> Trainer:
     torch.set_num_threads(1)
     wanted = resolve({}, TINY).experiment
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
+    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
 
 
 def test_a_run_in_parts_with_lars_learns_and_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bgsweep.errors import UserError
 from bgsweep.methods.base import Views
 from bgsweep.methods.supervised import Supervised
 from bgsweep.models import build_encoder, to_unit
-from bgsweep.training import Pretraining, place
+from bgsweep.training import Trainer, select_device
 
 TINY = [
     "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
@@ -65,7 +65,7 @@ def test_every_parameter_learns() -> None:
 def test_learns_the_embedded_sample_and_knows_its_classes() -> None:
     torch.set_num_threads(1)
     experiment = resolve({}, TINY).experiment
-    training = Pretraining(experiment, open_splits(experiment.data).train, place(experiment))
+    training = Trainer(experiment, open_splits(experiment.data).train, select_device(experiment))
     assert training.state_dict()["classes"] == 10
     curve = [training.step_epoch() for _ in range(8)]
     assert curve[-1]["loss"] < curve[0]["loss"] < 3
@@ -88,4 +88,4 @@ class Unlabelled:
 def test_photographs_without_labels_are_refused_before_training() -> None:
     experiment = resolve({}, TINY).experiment
     with pytest.raises(UserError, match="3 of 960 photographs in pictures have none"):
-        Pretraining(experiment, Unlabelled(), place(experiment))
+        Trainer(experiment, Unlabelled(), select_device(experiment))

@@ -16,7 +16,7 @@ from bgsweep.methods.base import Views
 from bgsweep.methods.sinkhorn import sinkhorn
 from bgsweep.methods.swav import SwAV, swapped_loss
 from bgsweep.models import build_encoder
-from bgsweep.training import Pretraining, load_checkpoint, place, save_checkpoint
+from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 
 TINY = [
     "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
@@ -211,10 +211,10 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
     assert metrics["embedding_std"].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def start(*overrides: str) -> Pretraining:
+def start(*overrides: str) -> Trainer:
     torch.set_num_threads(1)
     wanted: Experiment = resolve({}, [*TINY, *overrides]).experiment
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
+    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
 
 
 def test_a_run_with_a_queue_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from bgsweep.config import Experiment, resolve
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.training import Pretraining, place
+from bgsweep.training import Trainer, select_device
 
 SMALL = [
     "encoder={name: resnet10, width: 8, stem: small}",
@@ -62,8 +62,8 @@ def train(experiment: Experiment, rank: int, world_size: int) -> dict[str, torch
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
-        placement = place(experiment)
-        training = Pretraining(experiment, Pictures(), placement, rank, world_size)
+        placement = select_device(experiment)
+        training = Trainer(experiment, Pictures(), placement, rank, world_size)
         losses = [training.step_epoch()["loss"] for _ in range(experiment.training.epochs)]
     torch.set_default_dtype(torch.float32)
     return {**training.method.state_dict(), "losses": torch.tensor(losses)}

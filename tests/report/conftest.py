@@ -9,7 +9,7 @@ import pytest
 
 from bgsweep.config import load
 from bgsweep.config.evaluate import VARIANTS
-from bgsweep.report.page import Told
+from bgsweep.report.page import SweepResults
 from bgsweep.sweep.events import Journal, TrialRecord, read_journal
 from bgsweep.sweep.trial import dump
 
@@ -28,7 +28,7 @@ def verdict(best: float, trial: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"trial": trial, "params": params, "epochs": EPOCHS, "metrics": metrics, "protocol": {}}
 
 
-def told(folder: Path, count: int) -> Told:
+def told(folder: Path, count: int) -> SweepResults:
     """A finished sweep of ``count`` trials in which only ``background.remove`` matters, with one outlier."""
     space = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.001, 1.0]}"]
     space += ["space.background.fill={choice: [black, noise]}", "evaluate.variant=mixed_rand"]
@@ -59,14 +59,14 @@ def told(folder: Path, count: int) -> Told:
     manifest = {"file": dump(file), "digest": "0123456789abcdef", "parent": "run", "owner": {}, "result": result}
     tags = {"version.torch": "2.14.1", "python": "3.11.2", "mlflow.user": "somebody"}
     sets = [{"context": "train", "name": "sample </script>", "photographs": 960, "images": "f00d", "masks": "beef"}]
-    return Told("tiny-20260101-000000", manifest, read_journal(folder), tags, sets)
+    return SweepResults("tiny-20260101-000000", manifest, read_journal(folder), tags, sets)
 
 
 @pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def large(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
     return told(tmp_path_factory.mktemp("large"), 200)
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def small(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
     return told(tmp_path_factory.mktemp("small"), 6)

@@ -3,10 +3,10 @@
 import pytest
 
 from bgsweep.report.history import common_epoch, cost_of, trials_of
-from bgsweep.report.page import Told
+from bgsweep.report.page import SweepResults
 
 
-def test_each_trial_has_its_curve_and_its_fate(large: Told) -> None:
+def test_each_trial_has_its_curve_and_its_fate(large: SweepResults) -> None:
     trials = trials_of(large.events)
     assert [trial.id for trial in trials] == [f"t{number:02d}" for number in range(200)]
     assert {trial.status for trial in trials} == {"completed", "stopped"}
@@ -14,14 +14,14 @@ def test_each_trial_has_its_curve_and_its_fate(large: Told) -> None:
     assert trials[0].fixed == "baseline" and trials[0].last == trials[0].curve[32]
 
 
-def test_trials_are_compared_where_half_of_them_came_to(large: Told) -> None:
+def test_trials_are_compared_where_half_of_them_came_to(large: SweepResults) -> None:
     trials = trials_of(large.events)
     assert common_epoch(trials) == 8
     assert common_epoch([trial for trial in trials if trial.status == "completed"]) == 32
     assert common_epoch([]) is None
 
 
-def test_stopping_saves_what_the_rest_would_have_taken_at_the_same_pace(large: Told) -> None:
+def test_stopping_saves_what_the_rest_would_have_taken_at_the_same_pace(large: SweepResults) -> None:
     trials = trials_of(large.events)
     cost = cost_of(trials, large.events, 32, (2.0, 0.0))
     assert cost.unit == "core hours"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bgsweep.report.page import Told, page
+from bgsweep.report.page import SweepResults, page
 
 QUIET = ("GPU stall due to ReadPixels",)  # of the driver that draws without a GPU
 
@@ -47,7 +47,7 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any
 
 
 @pytest.fixture(scope="module")
-def of_200(large: Told) -> str:
+def of_200(large: SweepResults) -> str:
     began = time.process_time()
     html = page(large)
     assert time.process_time() - began < 60
@@ -85,14 +85,16 @@ def test_filter_and_hover_work_on_200_trials(look: Callable[..., Any], of_200: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_telephone_and_follows_light_and_dark(look: Callable[..., Any], small: Told, scheme: str) -> None:
+def test_it_fits_a_telephone_and_follows_light_and_dark(
+    look: Callable[..., Any], small: SweepResults, scheme: str
+) -> None:
     view = look(page(small), viewport={"width": 390, "height": 800}, color_scheme=scheme)
     assert view.evaluate("document.documentElement.scrollWidth") <= 390
     ink = view.evaluate("getComputedStyle(document.querySelector('[data-figure=curves] .xtick text')).fill")
     assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 380) == (scheme == "dark")
 
 
-def test_few_trials_get_no_importance_and_no_trend(small: Told) -> None:
+def test_few_trials_get_no_importance_and_no_trend(small: SweepResults) -> None:
     html = page(small)
     assert "6 trials are too few to say which of 3 parameters matters" in html
     assert "With fewer than 10 trials no trend is drawn" in html
@@ -100,20 +102,20 @@ def test_few_trials_get_no_importance_and_no_trend(small: Told) -> None:
     assert "champion gets 45.0 % right" in html
 
 
-def test_numbers_and_words_that_were_tried_have_a_figure_each(small: Told) -> None:
+def test_numbers_and_words_that_were_tried_have_a_figure_each(small: SweepResults) -> None:
     html = page(small)
     for key in ("background.remove", "background.fill", "optimizer.lr"):
         assert f'data-figure="against {key}"' in html
 
 
-def test_champion_and_baseline_have_intervals_over_the_photographs(small: Told) -> None:
+def test_champion_and_baseline_have_intervals_over_the_photographs(small: SweepResults) -> None:
     html = page(small)
     assert "95 % intervals over 198 photographs" in html  # two of 200 have too small a foreground
     assert re.search(r"<strong>\+10.0</strong></td><td>\[\+0\.\d, \+19\.\d\]", html)
     assert html.count("data:image/jpeg;base64") == 8 * 3 + 1
 
 
-def test_several_seeds_have_a_table_of_their_own(small: Told) -> None:
+def test_several_seeds_have_a_table_of_their_own(small: SweepResults) -> None:
     """Differences of 4 and 6 points: mean 5, standard error 1, t(0.975, 1) = 12.7."""
     result = small.manifest["result"]
     ours, theirs = ({"mean": m, "se": 0.01, "values": v} for m, v in ((0.59, [0.58, 0.6]), (0.54, [0.54, 0.54])))
@@ -127,13 +129,13 @@ def test_several_seeds_have_a_table_of_their_own(small: Told) -> None:
     assert "widened by how few test images there are" in html
 
 
-def test_words_from_outside_cannot_break_the_page(small: Told) -> None:
+def test_words_from_outside_cannot_break_the_page(small: SweepResults) -> None:
     html = page(small)
     assert "sample </script>" not in html and "sample &lt;/script&gt;" in html
     assert "somebody" not in html, "a user's name is nobody's business"
 
 
-def test_a_sweep_that_has_not_ended_has_a_page_too(small: Told, tmp_path: Path) -> None:
+def test_a_sweep_that_has_not_ended_has_a_page_too(small: SweepResults, tmp_path: Path) -> None:
     manifest = {key: value for key, value in small.manifest.items() if key != "result"}
     running = replace(small, manifest=manifest, events=small.events[:3], tags={}, datasets=[])
     assert "It has not come to its end" in page(running)
@@ -141,7 +143,7 @@ def test_a_sweep_that_has_not_ended_has_a_page_too(small: Told, tmp_path: Path) 
     assert "nothing to compare" in page(replace(running, events=[]))
 
 
-def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: Told) -> None:
+def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: SweepResults) -> None:
     data = {"images": "/elsewhere", "masks": "/elsewhere"}
     file = small.manifest["file"]
     tree = file | {"experiment": file["experiment"] | {"data": file["experiment"]["data"] | data}}

@@ -13,7 +13,7 @@ from bgsweep.config import Data, load, resolve
 from bgsweep.data import open_splits
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import cached, fetched, put
+from bgsweep.storage.uri import cached_split, downloaded, upload
 from bgsweep.training.run import Run, load_trained
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -26,7 +26,7 @@ def photographs(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Pat
     with zipfile.ZipFile(ARCHIVE) as archive:
         names = [name for name in archive.namelist() if re.search(r"/(validation|test)/.*[05]\d?\.", name)]
         archive.extractall(folder, names)
-    put(folder, "s3://bucket/photos")
+    upload(folder, "s3://bucket/photos")
     monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
     return folder
 
@@ -41,19 +41,19 @@ def test_photographs_of_a_bucket_are_those_of_the_folder_and_are_copied_once(pho
         assert ours.name == theirs.name
         np.testing.assert_array_equal(ours[3].image, theirs[3].image)
         np.testing.assert_array_equal(ours[3].mask, theirs[3].mask)
-    first = cached("s3://bucket/photos/images", "test", "data.images")
+    first = cached_split("s3://bucket/photos/images", "test", "data.images")
     changed = (first / "test").stat().st_mtime_ns
-    assert cached("s3://bucket/photos/images", "test", "data.images") == first
+    assert cached_split("s3://bucket/photos/images", "test", "data.images") == first
     assert (first / "test").stat().st_mtime_ns == changed
     s3.put_object(Bucket="bucket", Key="photos/images/test/dress/zz.jpg", Body=b"one more")
-    assert cached("s3://bucket/photos/images", "test", "data.images") != first
+    assert cached_split("s3://bucket/photos/images", "test", "data.images") != first
 
 
 def test_a_checkpoint_in_a_bucket_is_read(tmp_path: Path, s3: Any) -> None:
     run = Run(load(TINY, ["training.epochs=1"]))
     run.step_epoch()
     run.save(tmp_path / "checkpoint")
-    put(tmp_path / "checkpoint", "s3://bucket/runs/checkpoint")
+    upload(tmp_path / "checkpoint", "s3://bucket/runs/checkpoint")
     trained = load_trained("s3://bucket/runs/checkpoint")
     expected = load_trained(tmp_path / "checkpoint").encoder.state_dict()
     assert trained.metrics == run.metrics
@@ -62,7 +62,7 @@ def test_a_checkpoint_in_a_bucket_is_read(tmp_path: Path, s3: Any) -> None:
 
 @pytest.mark.parametrize("place", ["s3://bucket/nothing", "s3://no-such-bucket/x", "zz://bucket/x"])
 def test_a_wrong_address_is_one_line(place: str, s3: Any) -> None:
-    with pytest.raises(UserError, match=place.replace("/", r"/")) as error, fetched(place):
+    with pytest.raises(UserError, match=place.replace("/", r"/")) as error, downloaded(place):
         pass
     assert "\n" not in str(error.value)
 
@@ -73,8 +73,8 @@ def test_objects_that_would_leave_their_folder_are_refused(
     monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
     s3.put_object(Bucket="bucket", Key="photos/test/../../../escaped.jpg", Body=b"x")
     with pytest.raises(UserError, match=r"'\.\./\.\./\.\./escaped\.jpg' would be written outside"):
-        cached("s3://bucket/photos", "test", "data.images")
-    with pytest.raises(UserError, match="would be written outside"), fetched("s3://bucket/photos/test"):
+        cached_split("s3://bucket/photos", "test", "data.images")
+    with pytest.raises(UserError, match="would be written outside"), downloaded("s3://bucket/photos/test"):
         pass
     assert not list(tmp_path.rglob("escaped.jpg"))
 
@@ -86,7 +86,7 @@ def test_too_little_room_is_told_before_anything_is_copied(
     s3.put_object(Bucket="bucket", Key="photos/test/a.jpg", Body=bytes(11))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 10))  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="BGSWEEP_CACHE"):
-        cached("s3://bucket/photos", "test", "data.images")
+        cached_split("s3://bucket/photos", "test", "data.images")
 
 
 @pytest.mark.parametrize("key", ["images", "masks"])

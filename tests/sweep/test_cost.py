@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from bgsweep.cli.main import main
-from bgsweep.config import SweepFile, resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError
 from bgsweep.sweep.cost import Cost, plan, simulate
 
 SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}}
 
 
-def make(epochs: int = 9, evaluate: dict[str, Any] | None = None, **search: Any) -> SweepFile:
+def make(epochs: int = 9, evaluate: dict[str, Any] | None = None, **search: Any) -> SweepConfig:
     experiment = {"training": {"epochs": epochs}}
     return resolve({"experiment": experiment, "space": SPACE, "search": search, "evaluate": evaluate or {}})
 

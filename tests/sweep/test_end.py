@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgsweep.config import SweepFile, load, resolve
+from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
 from bgsweep.sweep import final_evaluation as finish
 from bgsweep.sweep.guards import check_room
-from bgsweep.sweep.pbt import Population
-from bgsweep.sweep.searcher import NUMBER, VALUES, Proposals
+from bgsweep.sweep.pbt import PBTScheduler
+from bgsweep.sweep.searcher import NUMBER, VALUES, OptunaSearcher
 from bgsweep.sweep.trial import dump, set_up
 from bgsweep.training.run import check_final, checkpoint_bytes, start
 from tests.command import bgsweep
@@ -33,14 +33,14 @@ def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> No
         refused[config[NUMBER]] = reason
 
     given = {}
-    proposals = Proposals(file, refuse=refuse)
+    proposals = OptunaSearcher(file, refuse=refuse)
     while isinstance(found := proposals.suggest(str(len(given))), dict):
         given[found[NUMBER]] = found[VALUES]
         assert not file.refusal(found[VALUES])
     assert refused and sorted([*refused, *given]) == list(range(30))
     assert all("above the upper bound" in reason for reason in refused.values())
     # A resumed sweep proposes the same, those that were refused included.
-    whole = Proposals(file)
+    whole = OptunaSearcher(file)
     for number in range(30):
         found = whole.suggest(str(number))
         assert isinstance(found, dict)
@@ -48,13 +48,13 @@ def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> No
         failed = {"id": f"t{number:02d}", "status": "failed", "epochs": 0, "metrics": {}}
         events.append({"event": "ended", "trial": failed})
         assert number in refused or found[VALUES] == given[number]
-    assert not isinstance(Proposals(file, events, refuse=refuse).suggest("again"), dict)
+    assert not isinstance(OptunaSearcher(file, events, refuse=refuse).suggest("again"), dict)
 
 
 def test_whole_numbers_are_drawn_as_such() -> None:
     space = {"encoder.width": {"quniform": [8, 32, 8]}}
     file = resolve({"experiment": {"encoder": {"name": "resnet10"}}, "space": space, "search": {"trials": 12}})
-    proposals = Proposals(file)
+    proposals = OptunaSearcher(file)
     found = [proposals.suggest(str(number)) for number in range(12)]
     drawn = [each[VALUES]["encoder.width"] for each in found[1:] if isinstance(each, dict)]
     assert len(drawn) == 11 and all(isinstance(value, int) for value in drawn) and set(drawn) <= {8, 16, 24, 32}
@@ -70,7 +70,7 @@ def test_a_population_takes_over_only_values_that_go_together(tmp_path: Path) ->
             "search": {"scheduler": "pbt", "perturb_epochs": 3},
         }
     )
-    population = Population(file, tmp_path, 2, 2, lambda epoch, found: None)
+    population = PBTScheduler(file, tmp_path, 2, 2, lambda epoch, found: None)
     values = {"background.min_area": 0.6, "background.max_area": 0.61}
     found = [population._explored(values, random.Random(seed)) for seed in range(50)]
     assert not any(map(file.refusal, found)) and any(each != values for each in found)
@@ -112,7 +112,7 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
 
     (tmp_path / "tiny.yaml").write_bytes(TINY.read_bytes())
     store = ["--store", "odd?store %20"]  # quoted wherever an address is made of it
-    monkeypatch.setattr(SweepFile, "check_draws", lambda file: None)
+    monkeypatch.setattr(SweepConfig, "check_draws", lambda file: None)
     with monkeypatch.context() as patched:
         patched.setattr(finish, "_crown", broken)
         space = [f"space.{key}={value}" for key, value in CROSSING.items()]

@@ -14,7 +14,7 @@ from bgsweep.config.sweep import sweep_name
 from bgsweep.errors import UserError
 from bgsweep.sweep.control import status
 from bgsweep.sweep.driver import sweep
-from bgsweep.sweep.events import Journal, TrialRecord, fold, read_journal, sweeps, write_manifest
+from bgsweep.sweep.events import Journal, TrialRecord, read_journal, replay, sweeps, write_manifest
 from bgsweep.sweep.trial import dump
 from tests.command import bgsweep
 
@@ -104,7 +104,7 @@ def test_a_damaged_journal_shows_what_can_be_read(tmp_path: Path, caplog: pytest
     del lines[2]  # the beginning of t01
     lines[1:1] = [b"\xff\xfe\n", b"[]\n", b'{"event": "result", "id": "t00"}\n', lines[1][:40] + b"\n"]
     path.write_bytes(b"".join(lines))
-    assert list(fold(read_journal(folder))) == ["t00", "t02"]
+    assert list(replay(read_journal(folder))) == ["t00", "t02"]
     assert caplog.messages == [f"{path}: 4 lines are damaged and left out"]
     assert [trial["id"] for trial in status("good", tmp_path)["sweeps"][0]["trials"]] == ["t00", "t02"]
 
@@ -113,7 +113,7 @@ def test_a_torn_last_line_is_no_damage(tmp_path: Path, caplog: pytest.LogCapture
     folder = make(tmp_path, "good")
     with (folder / "journal.jsonl").open("a") as journal:
         journal.write('{"time": 1.0, "event": "resu')
-    assert fold(read_journal(folder))["t00"].epochs == 1
+    assert replay(read_journal(folder))["t00"].epochs == 1
     assert not caplog.messages
 
 

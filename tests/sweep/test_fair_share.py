@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from bgsweep.sweep.fair_share import Fair, part
+from bgsweep.sweep.fair_share import FairShareSearcher, part
 
 
 class Numbers(Searcher):
@@ -23,7 +23,7 @@ class Numbers(Searcher):
 
 def test_a_sweep_gives_way_and_takes_the_room_back() -> None:
     shares = {"now": 3}
-    fair = Fair(Numbers(metric="m", mode="max"), lambda: shares["now"])
+    fair = FairShareSearcher(Numbers(metric="m", mode="max"), lambda: shares["now"])
     assert [fair.suggest(name) is not None for name in "abcd"] == [True, True, True, False]
     shares["now"] = 1  # another sweep has come
     fair.on_trial_complete("a")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from bgsweep.sweep.callbacks import reason_of
-from bgsweep.sweep.guards import Disk
+from bgsweep.sweep.guards import DiskGuard
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
 The actor died unexpectedly before finishing this task.
@@ -48,13 +48,13 @@ def test_the_last_failure_is_told_in_a_line(text: str, reason: str, tmp_path: Pa
 def test_a_disk_is_full_before_its_last_bytes_and_when_a_checkpoint_found_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(tmp_path)
+    disk = DiskGuard(tmp_path)
     disk.look()
     disk.learn("Diverged: the loss is nan")
     assert not disk.full
     disk.learn(f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}")
     assert disk.full == f"{tmp_path}: OSError: [Errno 28] No space left on device"
-    disk = Disk(tmp_path)
+    disk = DiskGuard(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * 2**20))
     disk.look()
     assert disk.full == f"{tmp_path}: 40 MiB are free, too little to go on"

@@ -8,19 +8,19 @@ import pytest
 
 from bgsweep.config import load
 from bgsweep.evaluation import Report
-from bgsweep.evaluation.frozen_model import Measured
+from bgsweep.evaluation.frozen_model import PerImageMetric
 from bgsweep.sweep.promotion import compare, decide
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias
-from bgsweep.training.run import judge, untrained
+from bgsweep.training.run import evaluate_final, untrained
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 def report(hits: list[int] | np.ndarray[tuple[int], np.dtype[np.int64]], of: float = 1) -> Report:
     values = np.asarray(hits, np.float64)
-    measured = Measured("knn_top1", values, np.full(len(values), of))
+    measured = PerImageMetric("knn_top1", values, np.full(len(values), of))
     return Report(measured.value, 0.0, None, None, {}, measured)
 
 
@@ -50,7 +50,7 @@ def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_a
     settings = ["evaluate.variant=mixed_rand", "evaluate.repeats=2", "evaluate.linear.epochs=2", "register.name=tiny"]
     winner, older = load(TINY, settings), load(TINY, [*settings, "data.resize=32", "training.epochs=9"])
     start = untrained(winner.experiment)
-    ours = judge(winner, start)
+    ours = evaluate_final(winner, start)
     assert set(ours.decisive.counted) == {2.0} and ours.decisive.value == ours.knn_top1
     assert "decisive" not in ours.public()
     with Tracker(tracking_uri(tmp_path)) as tracker:

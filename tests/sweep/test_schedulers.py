@@ -10,15 +10,15 @@ from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from bgsweep.config import Distribution, SweepFile, resolve
-from bgsweep.sweep.pbt import Exchange, Population, explore
+from bgsweep.config import Distribution, SweepConfig, resolve
+from bgsweep.sweep.pbt import Exchange, PBTScheduler, explore
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
 
 SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}, "background.fill": {"choice": ["black", "mean", "noise"]}}
 
 
-def make(epochs: int, **search: Any) -> SweepFile:
+def make(epochs: int, **search: Any) -> SweepConfig:
     return resolve({"experiment": {"training": {"epochs": epochs}}, "space": SPACE, "search": search})
 
 
@@ -74,9 +74,9 @@ class Member:
         self.config = config
 
 
-def population(folder: Path, told: list[tuple[int, list[Exchange]]], size: int) -> Population:
+def population(folder: Path, told: list[tuple[int, list[Exchange]]], size: int) -> PBTScheduler:
     file = make(9, scheduler="pbt", perturb_epochs=3)
-    return Population(file, folder / "copies", size, 8, lambda epoch, found: told.append((epoch, found)))
+    return PBTScheduler(file, folder / "copies", size, 8, lambda epoch, found: told.append((epoch, found)))
 
 
 def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from bgsweep.config import SweepFile, resolve
-from bgsweep.sweep.searcher import FIXED, VALUES, Proposals, total_trials
+from bgsweep.config import SweepConfig, resolve
+from bgsweep.sweep.searcher import FIXED, VALUES, OptunaSearcher, total_trials
 
 SPACE: dict[str, Any] = {
     "background.remove": {"uniform": [0.0, 0.8]},
@@ -15,12 +15,12 @@ SPACE: dict[str, Any] = {
 }
 
 
-def make(space: dict[str, Any] = SPACE, **search: Any) -> SweepFile:
+def make(space: dict[str, Any] = SPACE, **search: Any) -> SweepConfig:
     experiment = {"background": {"remove": 0.3, "random": 0.2}}
     return resolve({"experiment": experiment, "space": space, "search": {"trials": 8, **search}})
 
 
-def play(proposals: Proposals) -> list[dict[str, Any]]:
+def play(proposals: OptunaSearcher) -> list[dict[str, Any]]:
     """Ask until nothing more comes; every trial ends with a score that its own values decide."""
     given: list[dict[str, Any]] = []
     while (config := proposals.suggest(str(len(given)))) != Searcher.FINISHED:
@@ -33,7 +33,7 @@ def play(proposals: Proposals) -> list[dict[str, Any]]:
 
 
 def test_baseline_and_fixed_points_come_first_with_the_experiments_values_where_they_name_none() -> None:
-    given = play(Proposals(make()))
+    given = play(OptunaSearcher(make()))
     assert [config[FIXED] for config in given] == ["baseline", "point 1", "point 2"] + [None] * 5
     assert given[0][VALUES] == {"background.remove": 0.0, "background.random": 0.0, "optimizer.lr": 0.03}
     assert given[1][VALUES] == {"background.remove": 0.3, "optimizer.lr": 0.03}
@@ -41,14 +41,14 @@ def test_baseline_and_fixed_points_come_first_with_the_experiments_values_where_
 
 
 def test_proposals_lie_in_the_space_and_differ() -> None:
-    values = [config[VALUES] for config in play(Proposals(make(trials=20))) if config[FIXED] is None]
+    values = [config[VALUES] for config in play(OptunaSearcher(make(trials=20))) if config[FIXED] is None]
     assert all(0 <= v["background.remove"] <= 0.8 and 0.01 <= v["optimizer.lr"] <= 1.0 for v in values)
     assert len({v["optimizer.lr"] for v in values}) == len(values) == 17
 
 
 @pytest.mark.parametrize("algorithm", ["optuna", "random"])
 def test_the_seed_decides(algorithm: str) -> None:
-    first, again, other = (play(Proposals(make(algorithm=algorithm, seed=seed))) for seed in (1, 1, 2))
+    first, again, other = (play(OptunaSearcher(make(algorithm=algorithm, seed=seed))) for seed in (1, 1, 2))
     assert first == again
     assert first[3:] != other[3:]
 
@@ -58,7 +58,7 @@ def test_tpe_goes_where_it_is_good() -> None:
 
     def distance(algorithm: str) -> float:
         space = {"background.remove": {"uniform": [0.0, 0.8]}}
-        given = play(Proposals(make(space, algorithm=algorithm, trials=60)))
+        given = play(OptunaSearcher(make(space, algorithm=algorithm, trials=60)))
         return sum(abs(config[VALUES]["background.remove"] - 0.5) for config in given[-20:]) / 20
 
     assert distance("optuna") < 0.5 * distance("random")
@@ -67,20 +67,20 @@ def test_tpe_goes_where_it_is_good() -> None:
 def test_a_grid_is_gone_through_once() -> None:
     space = {"background.remove": {"grid": [0.0, 0.4]}, "optimizer.lr": {"grid": [0.01, 0.1, 1.0]}}
     file = make(space, algorithm="grid")
-    given = [config for config in play(Proposals(file)) if config[FIXED] is None]
+    given = [config for config in play(OptunaSearcher(file)) if config[FIXED] is None]
     assert total_trials(file) == 7
     assert len({tuple(config[VALUES].values()) for config in given}) == len(given) == 6
 
 
 def test_a_failed_trial_does_not_stop_the_search() -> None:
-    proposals = Proposals(make(algorithm="optuna"))
+    proposals = OptunaSearcher(make(algorithm="optuna"))
     for trial in "abcd":
         proposals.suggest(trial)
     proposals.on_trial_complete("d", None, error=True)
     assert isinstance(proposals.suggest("e"), dict)
 
 
-def with_methods(**search: Any) -> SweepFile:
+def with_methods(**search: Any) -> SweepConfig:
     space = {
         "method.name": {"choice": ["moco_v2", "swav"]},
         "method.queue_size": {"choice": [128, 256], "when": {"method.name": "moco_v2"}},
@@ -94,7 +94,7 @@ def with_methods(**search: Any) -> SweepFile:
 @pytest.mark.parametrize("algorithm", ["optuna", "random", "grid"])
 def test_only_keys_that_apply_are_proposed(algorithm: str) -> None:
     file = with_methods(trials=24, algorithm=algorithm)
-    given = [config[VALUES] for config in play(Proposals(file))]
+    given = [config[VALUES] for config in play(OptunaSearcher(file))]
     for values in given:
         file.experiment.with_values(values)  # raises where a value is of the other method
         own = "method.queue_size" if values["method.name"] == "moco_v2" else "method.prototypes"
@@ -114,7 +114,7 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
         def write(self, event: str, **values: Any) -> None:
             events.append({"event": event, **values})
 
-    def go_on(proposals: Proposals, count: int) -> list[dict[str, Any]]:
+    def go_on(proposals: OptunaSearcher, count: int) -> list[dict[str, Any]]:
         given = []
         for _ in range(count):
             config = proposals.suggest("trial")
@@ -127,9 +127,9 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
             given.append(config[VALUES])
         return given
 
-    whole = go_on(Proposals(file, journal=Log()), 60)  # type: ignore[arg-type]
+    whole = go_on(OptunaSearcher(file, journal=Log()), 60)  # type: ignore[arg-type]
     assert sum(values["views.gray"] for values in whole[-20:]) < 0.6 * sum(
         values["views.gray"] for values in whole[:20]
     )
-    resumed = Proposals(file, events[: 2 * 30])
+    resumed = OptunaSearcher(file, events[: 2 * 30])
     assert go_on(resumed, 30) == whole[30:]

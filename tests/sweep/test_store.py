@@ -7,8 +7,8 @@ import pytest
 
 from bgsweep.errors import UserError
 from bgsweep.sweep.control import status, stop
-from bgsweep.sweep.events import Journal, Pulse, TrialRecord, stop_file, write_manifest
-from bgsweep.sweep.store import Kept, forget_stop, local_store
+from bgsweep.sweep.events import Heartbeat, Journal, TrialRecord, stop_file, write_manifest
+from bgsweep.sweep.store import StoreSync, forget_stop, local_store
 from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"
@@ -23,7 +23,7 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
     folder = tmp_path / "sweeps" / "one"
     write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
     journal = Journal(folder)
-    with Kept(folder, STORE), Pulse(folder):
+    with StoreSync(folder, STORE), Heartbeat(folder):
         journal.write("started", trial=TrialRecord("t00", {"background.remove": 0.3}, None, "d", "run").public())
         wait(lambda: status(None, STORE)["sweeps"] and status("one", STORE)["sweeps"][0]["trials"])
         (found,) = status(None, STORE)["sweeps"]
@@ -38,7 +38,7 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
         UserError, match=r"not running \(interrupted\); `bgsweep sweep --resume one --store s3://bucket/"
     ):
         stop("one", STORE)
-    with Kept(folder, STORE):
+    with StoreSync(folder, STORE):
         write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})
     assert status("one", STORE)["sweeps"][0]["state"] == "ended"
 
@@ -46,7 +46,7 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
 def test_what_a_dead_driver_left_is_brought_back_without_the_wish_to_stop(tmp_path: Path, s3: Any) -> None:
     folder = tmp_path / "sweeps" / "one"
     write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
-    with Kept(folder, STORE):
+    with StoreSync(folder, STORE):
         Journal(folder).write("proposed", id="t00")
     s3.put_object(Bucket="bucket", Key="runs/sweeps/one/stop", Body=b"stop")
     with local_store(STORE, "one") as place:

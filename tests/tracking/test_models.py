@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias, version_of
@@ -67,7 +67,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, encoder: nn.Module) -> 
     given = Normalized().to(memory_format=torch.channels_last).train()
     given.load_state_dict(encoder.state_dict())
     with Tracker(f"sqlite:///{store / 'mlflow.db'}") as tracker:
-        run = tracker.pretrain_run("one", SweepFile())
+        run = tracker.pretrain_run("one", SweepConfig())
         model = log_encoder(tracker, run, given, 64, {"encoder": {"name": "resnet18"}}, step=3)
         assert given.training
         assert add_version(tracker, run, model, "probe", {"knn_top1": 0.5}) == 1

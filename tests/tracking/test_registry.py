@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bgsweep.cli.main import main
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.registry import add_version, give_alias
 
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Path:
     """Two versions, of which the second is a challenger."""
     with Tracker(tracking_uri(tmp_path)) as tracker:
         for version, alias in ((1, "champion"), (2, "challenger")):
-            run = tracker.pretrain_run("one", SweepFile())
+            run = tracker.pretrain_run("one", SweepConfig())
             model = tracker.client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run).model_id
             tags = {**LINEAGE, "test_knn_top1": "0.5000", "decision": alias, "reason": f"because {version}"}
             assert add_version(tracker, run, model, "encoder", tags) == version

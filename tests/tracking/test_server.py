@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.config import SweepFile
+from bgsweep.config import SweepConfig
 from bgsweep.tracking import Tracker
 from tests.servers import Server, mlflow_server
 
-FILE = SweepFile()
+FILE = SweepConfig()
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgsweep.config import Experiment, SweepFile, load
+from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker, provenance, tracking_uri
 
-FILE = SweepFile(name="study")
+FILE = SweepConfig(name="study")
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +151,9 @@ def test_runs_of_a_killed_driver_are_ended_by_the_next(tracker: Tracker, address
     mine = tracker.pretrain_run("mine", FILE)
     driver = (
         "import os, sys\n"
-        "from bgsweep.config import SweepFile\n"
+        "from bgsweep.config import SweepConfig\n"
         "from bgsweep.tracking import Tracker\n"
-        "tracker, file = Tracker(sys.argv[1], 'killed'), SweepFile()\n"
+        "tracker, file = Tracker(sys.argv[1], 'killed'), SweepConfig()\n"
         "parent = tracker.sweep_run('sweep', file)\n"
         "print(parent, tracker.run_id(tracker.trial_run(parent, 't00', file.experiment)))\n"
         "tracker.flush()\n"

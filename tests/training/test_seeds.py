@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.config import SweepFile, load
+from bgsweep.config import SweepConfig, load
 from bgsweep.training.run import Run, SeededRun, load_trained, seed_folders
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 @pytest.fixture
-def file() -> SweepFile:
+def file() -> SweepConfig:
     return load(TINY, ["training.epochs=2", "seed=3"])
 
 
-def test_each_seed_trains_as_it_would_alone(file: SweepFile) -> None:
+def test_each_seed_trains_as_it_would_alone(file: SweepConfig) -> None:
     seeded = SeededRun(file, 2)
     alone = [
         Run(file.model_copy(update={"experiment": file.experiment.with_values({"seed": seed})})) for seed in (3, 4)
@@ -34,7 +34,7 @@ def test_each_seed_trains_as_it_would_alone(file: SweepFile) -> None:
         )  # sd / sqrt(2), sd = |a-b| / sqrt(2)
 
 
-def test_all_seeds_go_on_from_a_checkpoint(file: SweepFile, tmp_path: Path) -> None:
+def test_all_seeds_go_on_from_a_checkpoint(file: SweepConfig, tmp_path: Path) -> None:
     whole, halved = SeededRun(file, 2), SeededRun(file, 2)
     whole.step_epoch()
     expected = whole.step_epoch()

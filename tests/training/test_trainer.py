@@ -11,7 +11,7 @@ import torch
 from bgsweep.config import Experiment, resolve
 from bgsweep.data import open_splits
 from bgsweep.errors import UserError
-from bgsweep.training import Pretraining, device, load_checkpoint, place, save_checkpoint
+from bgsweep.training import Trainer, device, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.schedule import cosine_with_warmup
 from bgsweep.training.trainer import Diverged
 
@@ -30,13 +30,13 @@ def experiment(*overrides: str) -> Experiment:
     return resolve({}, [*TINY, *overrides]).experiment
 
 
-def start(*overrides: str) -> Pretraining:
+def start(*overrides: str) -> Trainer:
     torch.set_num_threads(1)
     wanted = experiment(*overrides)
-    return Pretraining(wanted, open_splits(wanted.data).train, place(wanted))
+    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
 
 
-def everything(training: Pretraining) -> dict[str, torch.Tensor]:
+def everything(training: Trainer) -> dict[str, torch.Tensor]:
     """All tensors of the state, flat."""
     found: dict[str, torch.Tensor] = {}
 
@@ -151,7 +151,7 @@ def test_gradients_of_parts_are_those_of_the_whole_batch(swap: float) -> None:
 def test_compile_is_a_switch_on_the_encoders() -> None:
     """Compiling itself waits for the first batch."""
 
-    def compiled(training: Pretraining) -> set[str]:
+    def compiled(training: Trainer) -> set[str]:
         modules = training.method.named_modules()
         return {name for name, module in modules if module._compiled_call_impl is not None}
 
@@ -208,10 +208,12 @@ def test_bfloat16_is_taken_where_it_is_faster(
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : {flags}\n")
     monkeypatch.setattr(device, "_CPUINFO", cpuinfo)
-    assert place(experiment("workers.device=cpu", f"encoder.name={encoder}")).describe()["precision"] == precision
+    assert (
+        select_device(experiment("workers.device=cpu", f"encoder.name={encoder}")).describe()["precision"] == precision
+    )
 
 
 def test_fp16_without_a_gpu_is_refused() -> None:
     wanted = experiment("training.precision=fp16")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        place(wanted)
+        select_device(wanted)

@@ -12,9 +12,9 @@ from torchvision import models
 
 from bgsweep.cli.main import main
 from bgsweep.cli.show import show_compare
-from bgsweep.config import SuiteFile, load, load_suite
+from bgsweep.config import SuiteConfig, load, load_suite
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.evaluation.frozen_model import Measured
+from bgsweep.evaluation.frozen_model import PerImageMetric
 from bgsweep.evaluation.registry import Result
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import load_model
@@ -223,14 +223,14 @@ def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.
 
 
 def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:
-    def measured(*values: Measured) -> list[Result]:
+    def measured(*values: PerImageMetric) -> list[Result]:
         return [Result("detection", values, {})]
 
-    def one(name: str, value: float, counted: float = 1.0) -> Measured:
-        return Measured(name, np.array([value]), np.array([counted]))
+    def one(name: str, value: float, counted: float = 1.0) -> PerImageMetric:
+        return PerImageMetric(name, np.array([value]), np.array([counted]))
 
     first = measured(one("detection_ap", 0.25), one("nothing", 0, 0))
-    rows = _rows(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteFile())
+    rows = _rows(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteConfig())
     assert rows[0]["values"] == [0.25, 0.5] and rows[1]["values"] == [None, None]
     assert rows[0]["differences"] == [{"value": 0.25, "lower": None, "upper": None, "significant": False}]
     json.dumps(rows, allow_nan=False)

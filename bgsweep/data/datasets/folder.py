@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data.datasets.mask_cache import Outlines
+from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.mask_check import Pair, check_masks
 from bgsweep.data.names import Names
 from bgsweep.data.sample import UNLABELLED, Mask, Sample
@@ -55,7 +55,7 @@ class Folder:
         self.name = f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
-        self._outlines = Outlines()
+        self._outlines = MaskCache()
         self._images = _split_folder(images, split, "data.images")
         self._resolved = self._images.resolve()
         names = images_among(str(self._images), (name for name, _ in walk(self._images)))
@@ -168,7 +168,7 @@ def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) ->
     return np.array([numbers[name] for name in own], np.int64)
 
 
-def photographs_of(tree: Tree, files: Iterable[str]) -> list[str]:
+def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
     """Those of a tree's files that are photographs.
 
     Raises:

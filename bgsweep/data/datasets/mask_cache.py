@@ -11,7 +11,7 @@ from bgsweep.images.compositing import Rect, largest_background_rectangle
 LIMIT = 64 << 20
 
 
-class Outlines:
+class MaskCache:
     """Masks as compressed bytes, about 1 KB each, and their largest background rectangles, by the photograph's number.
 
     Holds about `limit` bytes of masks; what comes later is decoded each time. A copy in another process begins empty.
@@ -44,5 +44,5 @@ class Outlines:
             self._rects[index] = rect
         return rect
 
-    def __reduce__(self) -> tuple[type["Outlines"], tuple[int]]:
-        return Outlines, (self.limit,)
+    def __reduce__(self) -> tuple[type["MaskCache"], tuple[int]]:
+        return MaskCache, (self.limit,)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from bgsweep.config import MaskNoise
-from bgsweep.data.sample import Mask, Sample, Source
+from bgsweep.data.sample import ImageDataset, Mask, Sample
 from bgsweep.images.compositing import binarize
 from bgsweep.seeding import Draw, rng_key
 
@@ -20,7 +20,7 @@ class NoisyMasks:
     another one's, the bounding box) comes first, then all are grown and blurred.
     """
 
-    def __init__(self, source: Source, noise: MaskNoise) -> None:
+    def __init__(self, source: ImageDataset, noise: MaskNoise) -> None:
         self.source = source
         self.noise = noise
         self.name = f"{source.name}, masks spoilt"

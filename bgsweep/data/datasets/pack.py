@@ -17,7 +17,7 @@ import numpy.typing as npt
 import zstandard
 
 from bgsweep.data.datasets.folder import check_count, class_of_each, labels_of, nearest
-from bgsweep.data.datasets.mask_cache import Outlines
+from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.names import Names
 from bgsweep.data.sample import Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
@@ -110,7 +110,7 @@ class Pack:
         self._index = {name: values[part].copy() for name, values in index.items()}
         self._first, self._starts = first, np.array(manifest["starts"], np.int64)
         self._verified = np.zeros(len(names), np.bool_)
-        self._outlines = Outlines()
+        self._outlines = MaskCache()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from bgsweep.data.datasets.folder import DIGESTED_WHOLE, mask_name, match_masks, photographs_of
+from bgsweep.data.datasets.folder import DIGESTED_WHOLE, image_names, mask_name, match_masks
 from bgsweep.data.datasets.pack import (
     FORMAT,
     INDEX,
@@ -186,7 +186,7 @@ def _mask(name: str, photograph: bytes, png: bytes) -> Mask | None:
 
 def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str]]:
     """Images and their masks, some of which have been looked at."""
-    names = photographs_of(images, images.files())
+    names = image_names(images, images.files())
     capitals = match_masks(masks.place, names, masks.files())
     its = [capitals.get(name) or mask_name(name) for name in names]
 

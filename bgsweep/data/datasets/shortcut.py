@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bgsweep.config import Shortcut
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.readable import readable
-from bgsweep.data.sample import Image, Mask, Sample, Source
+from bgsweep.data.sample import Image, ImageDataset, Mask, Sample
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import foreground_area, inpaint_background, paste
 from bgsweep.images.decoding import cover
@@ -43,7 +43,7 @@ class ClassPools:
         UserError: the source has no classes, or fewer backgrounds than classes.
     """
 
-    def __init__(self, train: Source, seed: int) -> None:
+    def __init__(self, train: ImageDataset, seed: int) -> None:
         if not train.classes:
             raise UserError(f"data.shortcut: {train.name} has no class folders, so no class can be given away")
         plates, origins = _plates(train)
@@ -53,7 +53,7 @@ class ClassPools:
         nearest, self._centres = _cluster(_layouts(plates), classes, seed)
         self.train = BackgroundPools(plates, _members(nearest, classes), origins)
 
-    def of(self, source: Source) -> BackgroundPools:
+    def of(self, source: ImageDataset) -> BackgroundPools:
         """The pools of another split: its own backgrounds, each in the pool of the nearest training cluster.
 
         A class for which the split has fewer than three keeps the training pool.
@@ -79,7 +79,7 @@ class Recomposed:
 
     has_masks = True
 
-    def __init__(self, source: Source, pools: BackgroundPools, shortcut: Shortcut) -> None:
+    def __init__(self, source: ImageDataset, pools: BackgroundPools, shortcut: Shortcut) -> None:
         self.source = source
         self.pools = pools
         self.shortcut = shortcut
@@ -110,7 +110,7 @@ class Recomposed:
         return self.source.digests()
 
 
-def _plates(source: Source) -> tuple[list[Image], npt.NDArray[np.int64]]:
+def _plates(source: ImageDataset) -> tuple[list[Image], npt.NDArray[np.int64]]:
     """The source's backgrounds, and which photograph each is of."""
     plates, origins = [], []
     for index, sample in readable(source):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.data.names import Names
-from bgsweep.data.sample import Sample, Source
+from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UserError
 from bgsweep.seeding import Draw, rng_key
 
@@ -18,7 +18,7 @@ REST = ", rest"
 class Subset:
     """Some of a source's photographs, in the order given."""
 
-    def __init__(self, source: Source, indices: npt.NDArray[np.int64], name: str) -> None:
+    def __init__(self, source: ImageDataset, indices: npt.NDArray[np.int64], name: str) -> None:
         self.source = source
         self.indices = indices
         self.name = name
@@ -42,7 +42,7 @@ class Subset:
 class Cached:
     """A source that keeps what it has decoded. A copy sent to another process starts empty."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImageDataset) -> None:
         self.source = source
         self.name = source.name
         self.classes = source.classes
@@ -68,7 +68,7 @@ class Cached:
         return self.source.digests()
 
 
-def hold_out(source: Source, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
+def hold_out(source: ImageDataset, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
     """Divide a source into what stays and what is held out: a share (0 to 1) of each class, at least one image.
 
     Which images are held out depends on their ids, the seed and the kind of draw alone, so that all runs agree on it.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluate import Variant
-from bgsweep.data import BackgroundPools, Image, Mask, Sample, Source
+from bgsweep.data import BackgroundPools, Image, ImageDataset, Mask, Sample
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
@@ -56,7 +56,7 @@ class VariantSet:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageDataset,
         pools: BackgroundPools | None,
         settings: Evaluate,
         size: int,
@@ -140,7 +140,7 @@ class VariantSet:
         return self.settings.repeats if variant.startswith("mixed") else 1
 
 
-def looked_at(source: Source, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
+def looked_at(source: ImageDataset, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
     """The photographs (all, or those named) that can be read; whether their squares show foreground and background."""
     return {
         index: MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
@@ -148,7 +148,7 @@ def looked_at(source: Source, size: int, indices: Iterable[int] | None = None) -
     }
 
 
-def label_pools(source: Source, indices: Sequence[int], size: int) -> BackgroundPools:
+def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> BackgroundPools:
     """The background of each photograph named (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
     labels = {index: int(source.labels[index]) for index in indices}
     by_class = [
@@ -163,13 +163,13 @@ def label_pools(source: Source, indices: Sequence[int], size: int) -> Background
     return BackgroundPools(MadeOnDemand(len(source), plate, _KEPT_PLATES), by_class, np.arange(len(source)))
 
 
-def centre_pictures(source: Source, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+def centre_pictures(source: ImageDataset, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable photographs as they are, as squares, with their labels."""
     return pictures_of(source, lambda image: centre_view(image, size), batch_size)
 
 
 def pictures_of(
-    source: Source, see: Callable[[Image], Image], batch_size: int
+    source: ImageDataset, see: Callable[[Image], Image], batch_size: int
 ) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable photographs, as pictures of one size that ``see`` makes of them, with their labels."""
     seen = ((see(sample.image), sample.label) for _, sample in readable(source))

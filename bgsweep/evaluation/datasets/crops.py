@@ -17,7 +17,7 @@ from torchvision.transforms import functional as transform
 
 from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import Pictures as Seen
-from bgsweep.data import Image, Source
+from bgsweep.data import Image, ImageDataset
 from bgsweep.errors import UnreadableImage
 from bgsweep.evaluation.datasets.background_variants import pictures_of
 from bgsweep.evaluation.datasets.listing import preprocessing_words, square
@@ -40,7 +40,7 @@ def shuffled(count: int, seed: int, epoch: int, batch_size: int) -> list[npt.NDA
 
 
 def training_crops(
-    source: Source,
+    source: ImageDataset,
     batches: list[npt.NDArray[np.int64]],
     size: int,
     seed: int,
@@ -65,7 +65,7 @@ def training_crops(
                 yield np.stack(images), np.array(labels, np.int64)
 
 
-def test_squares(source: Source, seen: Seen, batch_size: int, kind: Kind = "torchvision") -> Pictures:
+def test_squares(source: ImageDataset, seen: Seen, batch_size: int, kind: Kind = "torchvision") -> Pictures:
     """The photographs' central squares, with their labels."""
     see = _cut_square if kind == "byol" else square
     shown = seen.model_copy(update={"interpolation": _MODES[kind].value})
@@ -97,7 +97,7 @@ def _cut_window(height: int, width: int, draws: random.Random) -> Rect:
     return Rect(top, left, top + rows, left + columns)
 
 
-def _crop(source: Source, size: int, seed: int, epoch: int, kind: Kind, index: int) -> Image | None:
+def _crop(source: ImageDataset, size: int, seed: int, epoch: int, kind: Kind, index: int) -> Image | None:
     try:
         sample = source[index]
     except UnreadableImage:

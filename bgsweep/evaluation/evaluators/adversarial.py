@@ -18,9 +18,9 @@ from torch import Tensor
 from bgsweep.config import Attacks
 from bgsweep.data.order import spread_evenly
 from bgsweep.data.readable import readable
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing, preprocessing_words, squares
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
 from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
 from bgsweep.evaluation.online import linear_words, square_words
@@ -88,58 +88,58 @@ def _gradient(logits: Logits, pictures: Tensor, labels: Tensor) -> tuple[Tensor,
         return torch.autograd.grad(loss, pictures)[0], outputs.detach().argmax(dim=1)
 
 
-def attacks(exam: Examination) -> Prepared:
+def attacks(context: EvalContext) -> Evaluator:
     """Accuracy before and after FGSM and PGD at each radius: `clean_top1`, `fgsm_EPS_top1`, `pgd_EPS_top1`.
 
     The pictures are those of the user's test split with its linear probe; where no photographs are named, ImageNet's
     validation set with the model's own classifier. A picture that is wrong from the start counts as defeated.
     """
-    settings, pictures = exam.file.attacks, targets(exam)
+    settings, pictures = context.config.attacks, targets(context)
     work = len(pictures) * len(settings.eps) * settings.steps * settings.restarts
 
     def measure() -> Yields:
-        parts = [pictures[one] for one in exam.slices(len(pictures), exam.file.evaluate.batch_size, work)]
-        found = list(exam.each(partial(_stand, head=attacked_head(exam)), parts, work))
+        parts = [pictures[one] for one in context.slices(len(pictures), context.config.evaluate.batch_size, work)]
+        found = list(context.each(partial(_stand, head=attacked_head(context)), parts, work))
         for name in found[0]:
             yield share(f"{name}_top1", torch.cat([part[name] for part in found]))
 
     def protocol() -> dict[str, Any]:
-        return attacked_words(exam, pictures) | {
+        return attacked_words(context, pictures) | {
             "fgsm": "one step of the whole radius",
             "pgd": f"{settings.steps} steps of {STEP:g} eps / {settings.steps}, {settings.restarts} random starts; any "
             "step that changes the class counts",
         }
 
-    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+    return Evaluator(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
-def targets(exam: Examination) -> Part:
+def targets(context: EvalContext) -> Part:
     """The pictures that attacks are tried on: of the user's test split, else of ImageNet's validation set.
 
     Raises:
         UserError: there are neither, or nothing that classifies them.
     """
-    wanted = exam.file.attacks.images
-    if exam.splits is None:
-        exam.check_classifier()
-        return labelled_validation(exam).spread(wanted)
-    return spread_evenly(len(exam.bench.source), wanted)
+    wanted = context.config.attacks.images
+    if context.splits is None:
+        context.check_classifier()
+        return labelled_validation(context).spread(wanted)
+    return spread_evenly(len(context.features.source), wanted)
 
 
-def attacked_head(exam: Examination) -> Head:
+def attacked_head(context: EvalContext) -> Head:
     """The classifier on the encoder that is attacked."""
-    return exam.linear.logits if exam.splits is not None else exam.classifier[0]
+    return context.linear.logits if context.splits is not None else context.classifier[0]
 
 
-def attacked_words(exam: Examination, pictures: Part) -> dict[str, Any]:
+def attacked_words(context: EvalContext, pictures: Part) -> dict[str, Any]:
     """What all attacks' protocols have in common."""
-    settings = exam.file.attacks
+    settings = context.config.attacks
     if isinstance(pictures, Listing):
-        name, classifier = pictures.name, exam.classifier[1]
-        own: dict[str, Any] = {"preprocessing": preprocessing_words(exam.file.pictures)}
+        name, classifier = pictures.name, context.classifier[1]
+        own: dict[str, Any] = {"preprocessing": preprocessing_words(context.config.pictures)}
     else:
-        name, classifier = exam.bench.source.name, "linear probe"
-        own = square_words(exam.bench) | linear_words(exam.linear, exam.file.evaluate.linear)
+        name, classifier = context.features.source.name, "linear probe"
+        own = square_words(context.features) | linear_words(context.linear, context.config.evaluate.linear)
     return own | {
         "pictures": f"{len(pictures)} of {name}",
         "classifier": classifier,
@@ -149,16 +149,16 @@ def attacked_words(exam: Examination, pictures: Part) -> dict[str, Any]:
     }
 
 
-def _stand(exam: Examination, part: Part, head: Head) -> dict[str, Tensor]:
+def _stand(context: EvalContext, part: Part, head: Head) -> dict[str, Tensor]:
     """Which of some pictures still stand after each attack."""
 
     def logits(pictures: Tensor) -> Tensor:
-        return head(exam.subject.network(pictures).float().cpu())
+        return head(context.model.network(pictures).float().cpu())
 
     stands: dict[str, list[Tensor]] = {}
-    for images, labels, names in pictures_of(exam, part):
-        pictures = to_unit(images, exam.subject.device)
-        for name, survived in _attack(logits, pictures, labels, names, exam.file.attacks):
+    for images, labels, names in pictures_of(context, part):
+        pictures = to_unit(images, context.model.device)
+        for name, survived in _attack(logits, pictures, labels, names, context.config.attacks):
             stands.setdefault(name, []).append(survived)
     return {name: torch.cat(found) for name, found in stands.items()}
 
@@ -188,19 +188,19 @@ def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
     return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
 
 
-def pictures_of(exam: Examination, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+def pictures_of(context: EvalContext, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """Batches of uint8 pictures with labels and names."""
-    size = exam.file.evaluate.batch_size
+    size = context.config.evaluate.batch_size
     if isinstance(part, Listing):
-        for number, images in enumerate(part.batches(squares(exam.file.pictures), size, exam.file.threads)):
+        for number, images in enumerate(part.batches(squares(context.config.pictures), size, context.config.threads)):
             batch = part[number * size : (number + 1) * size]
             yield torch.from_numpy(images), torch.from_numpy(batch.labels), [path.name for path in batch.paths]
         return
-    seen = readable(exam.bench.source, part.tolist())
+    seen = readable(context.features.source, part.tolist())
     while batch_of := list(islice(seen, size)):
-        images = np.stack([centre_view(sample.image, exam.bench.size) for _, sample in batch_of])
+        images = np.stack([centre_view(sample.image, context.features.size) for _, sample in batch_of])
         labels = torch.tensor([sample.label for _, sample in batch_of])
         yield torch.from_numpy(images), labels, [sample.id for _, sample in batch_of]
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"attacks": attacks}
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"attacks": attacks}

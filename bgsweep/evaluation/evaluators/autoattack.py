@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.adversarial import Part, attacked_head, attacked_words, pictures_of, targets
 from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
 
@@ -19,29 +19,29 @@ _FEWEST_CLASSES = 4  # that its loss, a ratio of the highest logits, is defined 
 _QUERIES = 7000  # about what it asks of the network for each picture and radius
 
 
-def autoattack(exam: Examination) -> Prepared:
+def autoattack(context: EvalContext) -> Evaluator:
     """`autoattack_EPS_top1`: accuracy after the standard version at each radius, on the pictures of `attacks`."""
-    settings, pictures = exam.file.attacks, targets(exam)
+    settings, pictures = context.config.attacks, targets(context)
     _library()
-    classes = 1000 if exam.splits is None else exam.bench.classes
+    classes = 1000 if context.splits is None else context.features.classes
     if classes < _FEWEST_CLASSES:
         raise UserError(f"autoattack is defined for {_FEWEST_CLASSES} classes or more, not for {classes}")
 
     def measure() -> Yields:
         work = len(pictures) * len(settings.eps) * _QUERIES
-        parts = [pictures[one] for one in exam.slices(len(pictures), exam.file.evaluate.batch_size, work)]
-        found = list(exam.each(partial(_stand, head=attacked_head(exam), classes=classes), parts, work))
+        parts = [pictures[one] for one in context.slices(len(pictures), context.config.evaluate.batch_size, work)]
+        found = list(context.each(partial(_stand, head=attacked_head(context), classes=classes), parts, work))
         for eps in settings.eps:
             yield share(f"autoattack_{eps:g}_top1", torch.cat([part[eps] for part in found]))
 
     def protocol() -> dict[str, Any]:
-        return attacked_words(exam, pictures) | {
+        return attacked_words(context, pictures) | {
             "autoattack": f"standard version of pyautoattack: APGD-CE, targeted APGD-DLR and targeted FAB against "
             f"{min(9, classes - 1)} classes, Square of 5000 queries",
-            "batch_size": exam.file.evaluate.batch_size,
+            "batch_size": context.config.evaluate.batch_size,
         }
 
-    return Prepared(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+    return Evaluator(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
 
 
 class Classifier(nn.Module):
@@ -62,14 +62,14 @@ class Classifier(nn.Module):
         return self.head(self.network(seen).float().cpu()).to(pictures.device)
 
 
-def _stand(exam: Examination, part: Part, head: Head, classes: int) -> dict[float, Tensor]:
+def _stand(context: EvalContext, part: Part, head: Head, classes: int) -> dict[float, Tensor]:
     """Which of some pictures still stand at each radius."""
-    device, stands = exam.subject.device, dict[float, list[Tensor]]()
-    classifier = Classifier(exam.subject.network, head).eval()
-    for images, labels, _ in pictures_of(exam, part):
+    device, stands = context.model.device, dict[float, list[Tensor]]()
+    classifier = Classifier(context.model.network, head).eval()
+    for images, labels, _ in pictures_of(context, part):
         pictures = to_unit(images, device).contiguous()
-        for eps in exam.file.attacks.eps:
-            attacked = attack(classifier, pictures, labels.to(device), eps / 255, classes, exam.file.attacks.seed)
+        for eps in context.config.attacks.eps:
+            attacked = attack(classifier, pictures, labels.to(device), eps / 255, classes, context.config.attacks.seed)
             with torch.no_grad():
                 stands.setdefault(eps, []).append(classifier(attacked).argmax(dim=1).cpu() == labels)
     return {eps: torch.cat(found) for eps, found in stands.items()}
@@ -92,4 +92,4 @@ def _library() -> Any:
         raise UserError("autoattack needs the authors' package: pip install 'bgsweep[autoattack]'") from error
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"autoattack": autoattack}
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"autoattack": autoattack}

@@ -22,14 +22,14 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from bgsweep.config import Detection
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.boxes import Annotated, BoxSet, read_coco, read_voc
 from bgsweep.evaluation.datasets.crops import shuffled
 from bgsweep.evaluation.datasets.downloads import place_of
 from bgsweep.evaluation.datasets.listing import Listing, read_rgb
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.average_precision import Found, average_precisions, cocotools
-from bgsweep.evaluation.frozen_model import Measured, Subject, Yields, to_unit
+from bgsweep.evaluation.frozen_model import FrozenModel, PerImageMetric, Yields, to_unit
 from bgsweep.seeding import Draw, rng_key
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -37,18 +37,18 @@ Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 _DROPS = (3 / 4, 11 / 12)  # 18,000 and 22,000 of 24,000 steps
 
 
-def detection(exam: Examination) -> Prepared:
+def detection(context: EvalContext) -> Evaluator:
     """`detection_ap`, `detection_ap50` and `detection_ap75` on the test split, by pycocotools."""
-    settings = exam.file.detection
-    resnet_of(exam.subject)
+    settings = context.config.detection
+    resnet_of(context.model)
     cocotools()
-    train, test = opened(exam)
+    train, test = opened(context)
 
     def measure() -> Yields:
-        detector = fine_tune(exam, train)
-        found = [_found(detector, one, exam.subject.device) for one in test.photographs]
+        detector = fine_tune(context, train)
+        found = [_found(detector, one, context.model.device) for one in test.photographs]
         for name, value in average_precisions(test.photographs, found, len(test.classes)).items():
-            yield Measured(f"detection_{name}", np.array([value]), np.ones(1))
+            yield PerImageMetric(f"detection_{name}", np.array([value]), np.ones(1))
 
     def protocol() -> dict[str, Any]:
         return settings.model_dump(mode="json", exclude={"train", "test"}) | {
@@ -57,20 +57,20 @@ def detection(exam: Examination) -> Prepared:
             "network": "torchvision's Faster R-CNN, all weights trained in one process, SGD with momentum 0.9",
             "batch_norm": f"learns from each batch; statistics anew of {_precise(settings)} batches for the test",
             "metric": "COCO's average precision by pycocotools; VOC's difficult objects are ignored",
-            "seed": exam.file.evaluate.seed,
+            "seed": context.config.evaluate.seed,
         }
 
     objects = np.array([len(one.labels) for one in test.photographs])
-    return Prepared(measure, protocol, [Listing(test.name, [one.path for one in test.photographs], objects)])
+    return Evaluator(measure, protocol, [Listing(test.name, [one.path for one in test.photographs], objects)])
 
 
-def opened(exam: Examination) -> tuple[BoxSet, BoxSet]:
+def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
     """The training and the test photographs.
 
     Raises:
         UserError: they are missing, or do not fit together.
     """
-    sets, settings = exam.file.sets, exam.file.detection
+    sets, settings = context.config.sets, context.config.detection
     if sets.voc is not None and sets.coco is not None:
         raise UserError("sets.voc and sets.coco: name one of them; detection is measured on one set at a time")
     if sets.coco is not None:
@@ -89,7 +89,7 @@ def opened(exam: Examination) -> tuple[BoxSet, BoxSet]:
     return BoxSet(train.name, kept, train.classes), test
 
 
-def resnet_of(subject: Subject) -> ResNet:
+def resnet_of(subject: FrozenModel) -> ResNet:
     """The torchvision ResNet in an encoder.
 
     Raises:
@@ -145,16 +145,16 @@ def _channels(stage: nn.Module) -> int:
     return [module.num_features for module in stage.modules() if isinstance(module, nn.BatchNorm2d)][-1]
 
 
-def fine_tune(exam: Examination, train: BoxSet) -> FasterRCNN:
+def fine_tune(context: EvalContext, train: BoxSet) -> FasterRCNN:
     """A detector made of the encoder and trained, in eval mode. The encoder itself stays as it is."""
-    settings, device = exam.file.detection, exam.subject.device
+    settings, device = context.config.detection, context.model.device
     with torch.random.fork_rng():
-        torch.manual_seed(rng_key(exam.file.evaluate.seed, 0, "detection", Draw.PROBE_WEIGHTS))
-        detector = build_detector(resnet_of(exam.subject), len(train.classes), settings).to(device).train()
+        torch.manual_seed(rng_key(context.config.evaluate.seed, 0, "detection", Draw.PROBE_WEIGHTS))
+        detector = build_detector(resnet_of(context.model), len(train.classes), settings).to(device).train()
         optimizer = torch.optim.SGD(
             detector.parameters(), lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay
         )
-        batches = _batches(exam, train, settings.steps + _precise(settings))
+        batches = _batches(context, train, settings.steps + _precise(settings))
         for step in range(settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * rate(step, settings)
@@ -190,10 +190,10 @@ def _estimate_statistics(detector: nn.Module, batches: Iterator[Batch], device: 
         detector(*_to(batch, device))
 
 
-def _batches(exam: Examination, train: BoxSet, count: int) -> Iterator[Batch]:
+def _batches(context: EvalContext, train: BoxSet, count: int) -> Iterator[Batch]:
     """So many training batches, the next one read while the last one is in use."""
-    size, seed = exam.file.detection.batch_size, exam.file.evaluate.seed
-    with ThreadPoolExecutor(exam.file.threads) as pool:
+    size, seed = context.config.detection.batch_size, context.config.evaluate.seed
+    with ThreadPoolExecutor(context.config.threads) as pool:
         waiting: list[Future[tuple[Tensor, dict[str, Tensor]]]] = []
         for part in _parts(len(train.photographs), min(size, len(train.photographs)), seed, count + 1):
             ready = [one.result() for one in waiting]
@@ -239,4 +239,4 @@ def _found(detector: FasterRCNN, one: Annotated, device: torch.device) -> Found:
     return Found(boxes, labels - 1, scores)
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"detection": detection}
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"detection": detection}

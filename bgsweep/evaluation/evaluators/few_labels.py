@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data import Source
+from bgsweep.data import ImageDataset
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
 from bgsweep.evaluation.evaluators.probes import sets, top1
 from bgsweep.evaluation.frozen_model import Yields
@@ -20,7 +20,7 @@ from bgsweep.evaluation.online import linear_words
 from bgsweep.seeding import Draw, rng_key
 
 
-def drawn(source: Source, share: float, seed: int) -> npt.NDArray[np.int64]:
+def drawn(source: ImageDataset, share: float, seed: int) -> npt.NDArray[np.int64]:
     """Indices of the photographs that keep their labels: of each class the same share (0 to 1), at least one.
 
     The choice depends on the seed and the photographs' ids alone, and a larger share holds the smaller ones.
@@ -34,7 +34,7 @@ def drawn(source: Source, share: float, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def listed(source: Source, path: Path) -> npt.NDArray[np.int64]:
+def listed(source: ImageDataset, path: Path) -> npt.NDArray[np.int64]:
     """Indices of the photographs whose file names a list has, one a line, as SimCLR's lists of ImageNet.
 
     Raises:
@@ -55,13 +55,13 @@ def listed(source: Source, path: Path) -> npt.NDArray[np.int64]:
     return np.sort(np.array([places[name] for name in names], np.int64))
 
 
-def labelled(exam: Examination, share: float) -> tuple[Subset, str]:
+def labelled(context: EvalContext, share: float) -> tuple[Subset, str]:
     """The training photographs that keep their labels, and a word on how they were chosen.
 
     Raises:
         UserError: as `listed`.
     """
-    train, settings = exam.bench.splits.train, exam.file.few_labels
+    train, settings = context.features.splits.train, context.config.few_labels
     path = settings.one_percent if share == 0.01 else settings.ten_percent
     chosen = drawn(train, share, settings.seed) if path is None else listed(train, Path(path).expanduser())
     how = f"drawn by class, seed {settings.seed}" if path is None else f"listed in {path}"
@@ -69,24 +69,24 @@ def labelled(exam: Examination, share: float) -> tuple[Subset, str]:
     return part, f"{part.name}: {len(part)} of {len(train)} photographs, {how}"
 
 
-def few(exam: Examination, name: str, share: float) -> Prepared:
+def few(context: EvalContext, name: str, share: float) -> Evaluator:
     """`NAME_top1`: the linear probe, trained and its rate and decay chosen on the few labelled photographs alone."""
-    bench = exam.bench
-    part, how = labelled(exam, share)
+    bench = context.features
+    part, how = labelled(context, share)
     heads: list[LinearHead] = []
 
     def measure() -> Yields:
         heads.append(fit_linear(bench.of_train(part), bench.settings.linear, bench.classes))
-        yield from top1(name, heads[0].logits, exam.test)
+        yield from top1(name, heads[0].logits, context.test)
 
     def protocol() -> dict[str, Any]:
-        words = sets(exam) | linear_words(heads[0], bench.settings.linear)
+        words = sets(context) | linear_words(heads[0], bench.settings.linear)
         return words | {"train": f"{how}, not augmented"}
 
-    return Prepared(measure, protocol)
+    return Evaluator(measure, protocol)
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     "few_1": partial(few, name="few_1", share=0.01),
     "few_10": partial(few, name="few_10", share=0.1),
 }

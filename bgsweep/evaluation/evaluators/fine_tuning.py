@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.data import Source
-from bgsweep.evaluation.context import Examination
+from bgsweep.data import ImageDataset
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import shuffled, squares_words, test_squares, training_crops
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.few_labels import labelled
 from bgsweep.evaluation.frozen_model import Yields, to_unit, tops
 from bgsweep.seeding import Draw, rng_key
@@ -45,17 +45,17 @@ FINE_TUNINGS = {
 }
 
 
-def fine_tuned(exam: Examination, name: str, share: float, protocol: FineTuning) -> Prepared:
+def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuning) -> Evaluator:
     """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled photographs."""
-    bench, seen = exam.bench, exam.file.pictures
-    part, how = labelled(exam, share)
+    bench, seen = context.features, context.config.pictures
+    part, how = labelled(context, share)
 
     def measure() -> Yields:
-        network = fine_tune(exam, part, protocol)
+        network = fine_tune(context, part, protocol)
         logits, labels = [], []
         with torch.inference_mode():
-            for images, known in test_squares(bench.source, seen, exam.file.evaluate.batch_size):
-                pictures = to_unit(torch.from_numpy(images), exam.subject.device)
+            for images, known in test_squares(bench.source, seen, context.config.evaluate.batch_size):
+                pictures = to_unit(torch.from_numpy(images), context.model.device)
                 logits.append(network(pictures).float().cpu())
                 labels.append(torch.from_numpy(known))
         yield from tops(name, torch.cat(logits), torch.cat(labels))
@@ -66,22 +66,24 @@ def fine_tuned(exam: Examination, name: str, share: float, protocol: FineTuning)
             "train": f"{how}, random resized crops of {seen.crop} px and flips",
             "test": f"{bench.source.name}: {len(bench.source)} photographs, {squares_words(seen)}",
             "network": "all weights trained, float32, in one process; BatchNorm learns from each batch",
-            "seed": exam.file.evaluate.seed,
+            "seed": context.config.evaluate.seed,
         }
 
-    return Prepared(measure, words)
+    return Evaluator(measure, words)
 
 
-def fine_tune(exam: Examination, part: Source, protocol: FineTuning) -> nn.Module:
+def fine_tune(context: EvalContext, part: ImageDataset, protocol: FineTuning) -> nn.Module:
     """A copy of the encoder with a new classifier, trained, in eval mode. The encoder itself stays as it is."""
-    subject, seed = exam.subject, exam.file.evaluate.seed
-    width = subject.encode(torch.zeros(1, exam.file.pictures.crop, exam.file.pictures.crop, 3, dtype=torch.uint8))
+    subject, seed = context.model, context.config.evaluate.seed
+    width = subject.encode(
+        torch.zeros(1, context.config.pictures.crop, context.config.pictures.crop, 3, dtype=torch.uint8)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(
             rng_key(seed, 0, "fine-tuning", Draw.PROBE_WEIGHTS)
         )  # of the classifier's first weights, and of dropout where the encoder has any
         trunk = copy.deepcopy(subject.network).requires_grad_(True)
-        head = nn.Linear(width.shape[1], exam.bench.classes).to(subject.device)
+        head = nn.Linear(width.shape[1], context.features.classes).to(subject.device)
         network = nn.Sequential(trunk, head).train()
         groups = [
             {"params": list(trunk.parameters()), "lr": protocol.lr},
@@ -91,23 +93,27 @@ def fine_tune(exam: Examination, part: Source, protocol: FineTuning) -> nn.Modul
         for epoch in range(protocol.epochs):
             for group, lr in zip(optimizer.param_groups, (protocol.lr, protocol.head_lr), strict=True):
                 group["lr"] = lr * protocol.factor(epoch)
-            for images, labels in _epoch(exam, part, protocol, epoch):
+            for images, labels in _epoch(context, part, protocol, epoch):
                 optimizer.zero_grad()
                 F.cross_entropy(network(images), labels).backward()
                 optimizer.step()
     return network.eval()
 
 
-def _epoch(exam: Examination, part: Source, protocol: FineTuning, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    seed, device = exam.file.evaluate.seed, exam.subject.device
+def _epoch(
+    context: EvalContext, part: ImageDataset, protocol: FineTuning, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    seed, device = context.config.evaluate.seed, context.model.device
     batches = shuffled(len(part), seed, epoch, protocol.batch_size)
     if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one picture
         batches.pop()
-    for images, labels in training_crops(part, batches, exam.file.pictures.crop, seed, epoch, exam.file.threads):
+    for images, labels in training_crops(
+        part, batches, context.config.pictures.crop, seed, epoch, context.config.threads
+    ):
         yield to_unit(torch.from_numpy(images), device), torch.from_numpy(labels).to(device)
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     name: partial(fine_tuned, name=name, share=share, protocol=FINE_TUNINGS[share])
     for name, share in (("finetune_1", 0.01), ("finetune_10", 0.1))
 }

@@ -16,11 +16,11 @@ import torch
 
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import place_of
 from bgsweep.evaluation.datasets.listing import Listing, as_it_is, in_folders
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.backgrounds_challenge import BLOCK, Cutout, kept_backgrounds, robust
 from bgsweep.evaluation.frozen_model import Head, Yields, share
 from bgsweep.evaluation.online import side_by_side
@@ -29,16 +29,16 @@ RELEASED = ("original", "only_bg_b", "only_bg_t", "no_fg", "only_fg", "mixed_sam
 MASKS = "fg_mask"
 
 
-def imagenet9(exam: Examination) -> Prepared:
+def imagenet9(context: EvalContext) -> Evaluator:
     """Accuracy on the eight variants, and BG-Gap = Mixed-Same - Mixed-Rand."""
-    exam.check_classifier()
-    root, mapping = _opened(exam)
+    context.check_classifier()
+    root, mapping = _opened(context)
     listings = [variant(root, name, mapping) for name in RELEASED]
 
     def measure() -> Yields:
         found = {}
         for name, listing in zip(RELEASED, listings, strict=True):
-            predicted = mapping[exam.logits(listing, as_it_is).argmax(dim=1).numpy()]
+            predicted = mapping[context.logits(listing, as_it_is).argmax(dim=1).numpy()]
             found[name] = share(name, predicted == listing.labels)
             yield found[name]
         same, rand = found["mixed_same"], found["mixed_rand"]
@@ -46,13 +46,13 @@ def imagenet9(exam: Examination) -> Prepared:
             yield same.minus(rand, "bg_gap")
 
     counts = {one.name: len(one.paths) for one in listings}
-    return Prepared(measure, lambda: _words(exam) | {"pictures": counts}, listings)
+    return Evaluator(measure, lambda: _words(context) | {"pictures": counts}, listings)
 
 
-def challenge(exam: Examination) -> Prepared:
+def challenge(context: EvalContext) -> Evaluator:
     """`challenge`: the share of foregrounds that every background of Only-BG-T leaves in their class."""
-    exam.check_classifier()
-    root, mapping = _opened(exam)
+    context.check_classifier()
+    root, mapping = _opened(context)
     fronts, behind = variant(root, "original", mapping), variant(root, "only_bg_t", mapping)
     masks = [root / MASKS / "val" / path.parent.name / f"{path.stem}.npy" for path in fronts.paths]
     for path in masks:
@@ -61,16 +61,16 @@ def challenge(exam: Examination) -> Prepared:
 
     def measure() -> Yields:
         tries = len(fronts.paths) * len(behind.paths)
-        parts = [(fronts[one], masks[one]) for one in exam.slices(len(fronts.paths), BLOCK, tries)]
-        task = partial(_hold, behind=behind, head=exam.classifier[0], mapping=mapping)
-        yield share("challenge", np.concatenate(list(exam.each(task, parts, tries))))
+        parts = [(fronts[one], masks[one]) for one in context.slices(len(fronts.paths), BLOCK, tries)]
+        task = partial(_hold, behind=behind, head=context.classifier[0], mapping=mapping)
+        yield share("challenge", np.concatenate(list(context.each(task, parts, tries))))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
-    return Prepared(measure, lambda: _words(exam) | tried, [fronts, behind])
+    return Evaluator(measure, lambda: _words(context) | tried, [fronts, behind])
 
 
 def _hold(
-    exam: Examination,
+    context: EvalContext,
     part: tuple[Listing, Sequence[Path]],
     behind: Listing,
     head: Head,
@@ -81,7 +81,7 @@ def _hold(
 
     def classify(pictures: Image) -> npt.NDArray[np.int64]:
         with torch.no_grad():
-            logits = head(exam.subject.encode(torch.from_numpy(pictures)))
+            logits = head(context.model.encode(torch.from_numpy(pictures)))
         predicted: npt.NDArray[np.int64] = mapping[logits.argmax(dim=1).numpy()]
         return predicted
 
@@ -91,9 +91,9 @@ def _hold(
     return robust(
         lambda number: cut_out(as_it_is(fronts.paths[number]), masks[number]),
         fronts.labels,
-        exam.once("backgrounds of imagenet9", backgrounds),
+        context.once("backgrounds of imagenet9", backgrounds),
         classify,
-        exam.file.evaluate.batch_size,
+        context.config.evaluate.batch_size,
     )
 
 
@@ -146,20 +146,20 @@ def cut_out(image: Image, path: Path) -> Cutout:
     return np.where(mask[:, :, None], image, 0), np.where(mask, 0, 255).astype(np.uint8)
 
 
-def _opened(exam: Examination) -> tuple[Path, npt.NDArray[np.int64]]:
-    root = place_of(exam.file.sets, "imagenet9")
-    return root, read_mapping(place_of(exam.file.sets, "in_to_in9"))
+def _opened(context: EvalContext) -> tuple[Path, npt.NDArray[np.int64]]:
+    root = place_of(context.config.sets, "imagenet9")
+    return root, read_mapping(place_of(context.config.sets, "in_to_in9"))
 
 
-def _words(exam: Examination) -> dict[str, Any]:
+def _words(context: EvalContext) -> dict[str, Any]:
     return {
         "preprocessing": "none: pictures as they are, in [0, 1]; normalised by the model",
-        "classifier": exam.classifier[1],
+        "classifier": context.classifier[1],
         "prediction": "arg-max over all 1000 classes, mapped by in_to_in9.json; -1 is wrong",
     }
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     "imagenet9": imagenet9,
     "imagenet9_challenge": challenge,
 }

@@ -12,7 +12,7 @@ from bgsweep.config import Pictures
 from bgsweep.data import Image
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import by_photograph
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, corrupt
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
 from bgsweep.evaluation.datasets.imagenet import label_of
@@ -26,9 +26,9 @@ from bgsweep.evaluation.datasets.listing import (
     read_rgb,
     square,
 )
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
-from bgsweep.evaluation.frozen_model import Measured, Yields, share
+from bgsweep.evaluation.frozen_model import PerImageMetric, Yields, share
 from bgsweep.seeding import Draw, rng_key
 
 SEVERITIES = range(1, 6)
@@ -59,15 +59,15 @@ _FROST = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 SIDE = 224
 
 
-def corruptions(exam: Examination) -> Prepared:
+def corruptions(context: EvalContext) -> Evaluator:
     """Top-1 accuracy under each corruption over all severities, and `imagenet_c_mce`.
 
     mCE is the mean over the 15 corruptions of the error divided by AlexNet's: 1 is AlexNet, less is better. The four
     corruptions for validation are not in it. Without `sets.imagenet_c` the pictures are made of the validation set.
     """
-    exam.check_classifier()
-    made = exam.file.sets.imagenet_c is None and exam.file.sets.frost is not None
-    parts = _made(exam) if made else _downloaded(place_of(exam.file.sets, "imagenet_c"))
+    context.check_classifier()
+    made = context.config.sets.imagenet_c is None and context.config.sets.frost is not None
+    parts = _made(context) if made else _downloaded(place_of(context.config.sets, "imagenet_c"))
 
     def measure() -> Yields:
         weighted, of = [], []
@@ -75,7 +75,7 @@ def corruptions(exam: Examination) -> Prepared:
             tuple[str, str], int
         ] = {}  # of photographs, by class folder and file: the same in all corruptions
         for name, severities in parts.items():
-            hits = [exam.logits(one, see).argmax(dim=1) == torch.from_numpy(one.labels) for one, see in severities]
+            hits = [context.logits(one, see).argmax(dim=1) == torch.from_numpy(one.labels) for one, see in severities]
             places = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
             photographs = np.array([numbers.setdefault(place, len(numbers)) for place in places])
             found = share(f"imagenet_c/{name}_top1", torch.cat(hits))
@@ -84,23 +84,23 @@ def corruptions(exam: Examination) -> Prepared:
                 weighted.append((1 - found.hits) / (len(found.hits) * len(ALEXNET_ERRORS) * ALEXNET_ERRORS[name]))
                 of.append(photographs)
         errors = np.concatenate(weighted)
-        pictures = Measured("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
+        pictures = PerImageMetric("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
         yield by_photograph(pictures, np.concatenate(of))
 
     def protocol() -> dict[str, Any]:
         how = "none: pictures as they are"
         if made:
-            how = f"{preprocessing_words(exam.file.pictures)}, corrupted, through JPEG of quality 85 as published"
+            how = f"{preprocessing_words(context.config.pictures)}, corrupted, through JPEG of quality 85 as published"
         return {
             "preprocessing": how,
             "corruptions": f"{len(parts)}, {'made on the fly' if made else 'as downloaded'}",
-            "classifier": exam.classifier[1],
+            "classifier": context.classifier[1],
             "prediction": "arg-max over 1000 classes",
             "mce": "mean over 15 corruptions of (error over five severities / AlexNet's)",
             "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
-        } | ({"seed": exam.file.corruptions.seed} if made else {})
+        } | ({"seed": context.config.corruptions.seed} if made else {})
 
-    return Prepared(measure, protocol, [one for severities in parts.values() for one, _ in severities])
+    return Evaluator(measure, protocol, [one for severities in parts.values() for one, _ in severities])
 
 
 def _downloaded(root: Path) -> dict[str, list[Part]]:
@@ -121,13 +121,13 @@ def _downloaded(root: Path) -> dict[str, list[Part]]:
     return found
 
 
-def _made(exam: Examination) -> dict[str, list[Part]]:
+def _made(context: EvalContext) -> dict[str, list[Part]]:
     """All 19 corruptions of the validation set, or of the part of it that the file asks for."""
-    settings, pictures = exam.file.corruptions, exam.file.pictures
+    settings, pictures = context.config.corruptions, context.config.pictures
     if pictures.crop != SIDE:
         raise UserError(f"pictures.crop: corruptions are defined for pictures of {SIDE} px; set it to {SIDE}")
-    frost = _frost_pictures(place_of(exam.file.sets, "frost"))
-    whole = labelled_validation(exam)
+    frost = _frost_pictures(place_of(context.config.sets, "frost"))
+    whole = labelled_validation(context)
     part = whole if settings.images is None else whole.spread(settings.images)
     return {
         name: [
@@ -158,4 +158,4 @@ def _frost_pictures(root: Path) -> list[Image]:
     return found
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"imagenet_c": corruptions}
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"imagenet_c": corruptions}

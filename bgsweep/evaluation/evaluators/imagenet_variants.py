@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
 from bgsweep.evaluation.datasets.imagenet import label_of
 from bgsweep.evaluation.datasets.listing import (
@@ -22,117 +22,121 @@ from bgsweep.evaluation.datasets.listing import (
     preprocessing_words,
     squares,
 )
-from bgsweep.evaluation.evaluator import Prepared
-from bgsweep.evaluation.frozen_model import Measured, Yields, share, tops
+from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.frozen_model import PerImageMetric, Yields, share, tops
 
 VALIDATION_IMAGES = 50_000
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})$")
 BORDER = 2  # pixels of red that mark ObjectNet's pictures as test data
 
 
-def validation(exam: Examination) -> Prepared:
+def validation(context: EvalContext) -> Evaluator:
     """Top-1 and top-5 on ImageNet's validation set, which must lie in a folder a wnid."""
-    exam.check_classifier()
-    listing = labelled_validation(exam)
+    context.check_classifier()
+    listing = labelled_validation(context)
 
     def measure() -> Yields:
-        yield from tops("imagenet", exam.logits(listing, keep=True), torch.from_numpy(listing.labels))
+        yield from tops("imagenet", context.logits(listing, keep=True), torch.from_numpy(listing.labels))
 
-    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+    return _prepared(context, measure, listing, "arg-max over 1000 classes")
 
 
-def labelled_validation(exam: Examination) -> Listing:
+def labelled_validation(context: EvalContext) -> Listing:
     """ImageNet's validation set with its labels.
 
     Raises:
         UserError: it is missing, or not in class folders.
     """
-    listing = _validation(place_of(exam.file.sets, "imagenet_val"))
+    listing = _validation(place_of(context.config.sets, "imagenet_val"))
     if (listing.labels < 0).any():
         raise UserError(
-            f"sets.imagenet_val: {exam.file.sets.imagenet_val} has its pictures in one folder; sort them into a folder "
-            "a wnid, so that their classes are known"
+            f"sets.imagenet_val: {context.config.sets.imagenet_val} has its images in one folder; sort them into one "
+            "folder for each wnid, so that their classes are known"
         )
     return listing
 
 
-def real(exam: Examination) -> Prepared:
+def real(context: EvalContext) -> Evaluator:
     """ReaL (Beyer et al. 2020): a prediction is right if it is one of the reassessed labels.
 
     Pictures without any label are left out. A picture is found in real.json by the number in its file's name, whatever
     folder it is in.
     """
-    exam.check_classifier()
-    path = place_of(exam.file.sets, "real")
-    listing = _validation(place_of(exam.file.sets, "imagenet_val"))
+    context.check_classifier()
+    path = place_of(context.config.sets, "real")
+    listing = _validation(place_of(context.config.sets, "imagenet_val"))
     labels = read_real(path)
     wanted = [labels[_number(path) - 1] for path in listing.paths]
 
     def measure() -> Yields:
-        predicted = exam.logits(listing, keep=True).argmax(dim=1).tolist()
+        predicted = context.logits(listing, keep=True).argmax(dim=1).tolist()
         hits = [guess in right for guess, right in zip(predicted, wanted, strict=True)]
-        yield Measured("real_top1", np.array(hits, np.float64), np.array([bool(right) for right in wanted], np.float64))
+        yield PerImageMetric(
+            "real_top1", np.array(hits, np.float64), np.array([bool(right) for right in wanted], np.float64)
+        )
 
     how = f"arg-max over 1000 classes is in the picture's list; {sum(not one for one in wanted)} pictures have none"
-    return _prepared(exam, measure, listing, how)
+    return _prepared(context, measure, listing, how)
 
 
-def subset(exam: Examination, key: str) -> Prepared:
+def subset(context: EvalContext, key: str) -> Evaluator:
     """ImageNet-A and -R (Hendrycks et al. 2021): the arg-max over the set's own 200 classes.
 
     Where the validation set lies in class folders too, also the accuracy on its pictures of the same classes, by the
     same rule: the two together show the drop.
     """
-    exam.check_classifier()
-    root = place_of(exam.file.sets, key)
+    context.check_classifier()
+    root = place_of(context.config.sets, key)
     folders = class_folders(root, 200, DOWNLOADS[key].tree)
     classes = torch.tensor(_wnid_labels(folders))
     listing = in_folders(key, folders, range(200))
-    val = None if exam.file.sets.imagenet_val is None else _validation(place_of(exam.file.sets, "imagenet_val"))
+    val = (
+        None if context.config.sets.imagenet_val is None else _validation(place_of(context.config.sets, "imagenet_val"))
+    )
 
     def measure() -> Yields:
-        predicted = exam.logits(listing)[:, classes].argmax(dim=1)
+        predicted = context.logits(listing)[:, classes].argmax(dim=1)
         yield share(f"{key}_top1", predicted == torch.from_numpy(listing.labels))
         if val is None or (val.labels < 0).any():
             return
         among = torch.isin(torch.from_numpy(val.labels), classes)
-        predicted = classes[exam.logits(val, keep=True)[among][:, classes].argmax(dim=1)]
+        predicted = classes[context.logits(val, keep=True)[among][:, classes].argmax(dim=1)]
         yield share(f"{key}_val_top1", predicted == torch.from_numpy(val.labels)[among])
 
-    return _prepared(exam, measure, listing, "arg-max over the set's 200 classes")
+    return _prepared(context, measure, listing, "arg-max over the set's 200 classes")
 
 
-def thousand(exam: Examination, key: str) -> Prepared:
+def thousand(context: EvalContext, key: str) -> Evaluator:
     """ImageNet-V2 (folders 0 to 999, by number, not by name) and ImageNet-Sketch (folders by wnid)."""
-    exam.check_classifier()
-    folders = class_folders(place_of(exam.file.sets, key), 1000, DOWNLOADS[key].tree)
+    context.check_classifier()
+    folders = class_folders(place_of(context.config.sets, key), 1000, DOWNLOADS[key].tree)
     labels = _numbers(folders) if key == "imagenet_v2" else _wnid_labels(folders)
     listing = in_folders(key, folders, labels)
 
     def measure() -> Yields:
-        yield from tops(key, exam.logits(listing), torch.from_numpy(listing.labels))
+        yield from tops(key, context.logits(listing), torch.from_numpy(listing.labels))
 
-    return _prepared(exam, measure, listing, "arg-max over 1000 classes")
+    return _prepared(context, measure, listing, "arg-max over 1000 classes")
 
 
-def objectnet(exam: Examination) -> Prepared:
+def objectnet(context: EvalContext) -> Evaluator:
     """ObjectNet (Barbu et al. 2019) on the classes that it shares with ImageNet, its red border cut off.
 
     `objectnet_top1`: the arg-max over its classes, each with the highest logit of ImageNet's classes mapped to it.
     `objectnet_1000way_top1`: the arg-max over all 1000 classes is one of those mapped to the picture's.
     """
-    exam.check_classifier()
-    root = place_of(exam.file.sets, "objectnet")
+    context.check_classifier()
+    root = place_of(context.config.sets, "objectnet")
     mapped = objectnet_classes(root / "mappings")
     folders = [root / "images" / name for name in mapped]
     absent = [folder for folder in folders if not folder.is_dir()]
     if absent:
         raise UserError(f"{absent[0]}: no such folder, and {len(absent) - 1} others are missing; unpack the set whole")
     listing = in_folders("objectnet", folders, range(len(folders)))
-    see = squares(exam.file.pictures, BORDER)
+    see = squares(context.config.pictures, BORDER)
 
     def measure() -> Yields:
-        logits = exam.logits(listing, see)
+        logits = context.logits(listing, see)
         labels = torch.from_numpy(listing.labels)
         scores = torch.stack([logits[:, one].amax(dim=1) for one in mapped.values()], dim=1)
         yield share("objectnet_top1", scores.argmax(dim=1) == labels)
@@ -142,7 +146,7 @@ def objectnet(exam: Examination) -> Prepared:
         yield share("objectnet_1000way_top1", member[labels, logits.argmax(dim=1)])
 
     how = f"{len(mapped)} classes; a class scores the highest logit mapped to it; {BORDER} px of border cut off"
-    return _prepared(exam, measure, listing, how)
+    return _prepared(context, measure, listing, how)
 
 
 def read_real(path: Path) -> list[list[int]]:
@@ -219,19 +223,19 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
 
 
-def _prepared(exam: Examination, measure: Callable[[], Yields], listing: Listing, how: str) -> Prepared:
+def _prepared(context: EvalContext, measure: Callable[[], Yields], listing: Listing, how: str) -> Evaluator:
     def protocol() -> dict[str, Any]:
         return {
-            "preprocessing": f"{preprocessing_words(exam.file.pictures)}, orientation tags passed over",
-            "classifier": exam.classifier[1],
+            "preprocessing": f"{preprocessing_words(context.config.pictures)}, orientation tags passed over",
+            "classifier": context.classifier[1],
             "prediction": how,
             "pictures": len(listing.paths),
         }
 
-    return Prepared(measure, protocol, [listing])
+    return Evaluator(measure, protocol, [listing])
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     "imagenet": validation,
     "real": real,
     "imagenet_a": partial(subset, key="imagenet_a"),

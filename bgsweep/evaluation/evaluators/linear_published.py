@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import Kind, shuffled, squares_words, test_squares, training_crops
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.probes import top1
 from bgsweep.evaluation.features import Features, extract
 from bgsweep.evaluation.frozen_model import Yields
@@ -62,18 +62,18 @@ PROTOCOLS = {
 }
 
 
-def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
+def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
     """A published linear evaluation of the user's photographs: `NAME_top1` and `NAME_top5` on the test split."""
-    bench = exam.bench
+    bench = context.features
 
     def measure() -> Yields:
-        layer = fit(exam, protocol)
-        test = exam.once(("squares", protocol.pictures), lambda: _test(exam, protocol.pictures))
+        layer = fit(context, protocol)
+        test = context.once(("squares", protocol.pictures), lambda: _test(context, protocol.pictures))
         with torch.no_grad():
             yield from top1(name, layer, test)
 
     def words() -> dict[str, Any]:
-        pictures = exam.file.pictures
+        pictures = context.config.pictures
         return {
             **asdict(protocol),
             "momentum": 0.9,
@@ -82,26 +82,27 @@ def published(exam: Examination, name: str, protocol: Protocol) -> Prepared:
             "test": f"{bench.source.name}: {len(bench.source)} photographs, "
             f"{squares_words(pictures, protocol.pictures)}",
             "features": "encoder output, float32, eval mode",
-            "seed": exam.file.evaluate.seed,
+            "seed": context.config.evaluate.seed,
         }
 
-    return Prepared(measure, words)
+    return Evaluator(measure, words)
 
 
-def _test(exam: Examination, kind: Kind) -> Features:
+def _test(context: EvalContext, kind: Kind) -> Features:
     return extract(
-        exam.subject.encode, test_squares(exam.bench.source, exam.file.pictures, exam.file.evaluate.batch_size, kind)
+        context.model.encode,
+        test_squares(context.features.source, context.config.pictures, context.config.evaluate.batch_size, kind),
     )
 
 
-def fit(exam: Examination, protocol: Protocol) -> nn.Linear:
+def fit(context: EvalContext, protocol: Protocol) -> nn.Linear:
     """Train the linear layer; crops, flips and order are addressed by the seed, the epoch and the photograph."""
-    bench, seed = exam.bench, exam.file.evaluate.seed
+    bench, seed = context.features, context.config.evaluate.seed
     layer: nn.Linear | None = None
     steps = protocol.epochs * math.ceil(len(bench.splits.train) / protocol.batch_size)
     step = 0
     for epoch in range(protocol.epochs):
-        for features, labels in _epoch(exam, protocol, epoch):
+        for features, labels in _epoch(context, protocol, epoch):
             if layer is None:
                 layer = _layer(features.shape[1], bench.classes, protocol.weights, seed)
                 optimizer = torch.optim.SGD(
@@ -132,31 +133,31 @@ def _layer(features: int, classes: int, deviation: float | None, seed: int) -> n
     return layer
 
 
-def _epoch(exam: Examination, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _epoch(context: EvalContext, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and labels of the training photographs' crops, in batches."""
-    count = len(exam.bench.splits.train)
-    batches = shuffled(count, exam.file.evaluate.seed, epoch, protocol.batch_size)
-    if not exam.shared_out(count):
-        yield from _see(exam, batches, epoch, protocol.pictures)
+    count = len(context.features.splits.train)
+    batches = shuffled(count, context.config.evaluate.seed, epoch, protocol.batch_size)
+    if not context.shared_out(count):
+        yield from _see(context, batches, epoch, protocol.pictures)
         return
-    for part in exam.each(partial(_see_one, epoch=epoch, kind=protocol.pictures), batches, count):
+    for part in context.each(partial(_see_one, epoch=epoch, kind=protocol.pictures), batches, count):
         yield from part
 
 
-def _see_one(exam: Examination, batch: npt.NDArray[np.int64], epoch: int, kind: Kind) -> list[tuple[Tensor, Tensor]]:
-    return list(_see(exam, [batch], epoch, kind))
+def _see_one(context: EvalContext, batch: npt.NDArray[np.int64], epoch: int, kind: Kind) -> list[tuple[Tensor, Tensor]]:
+    return list(_see(context, [batch], epoch, kind))
 
 
 def _see(
-    exam: Examination, batches: list[npt.NDArray[np.int64]], epoch: int, kind: Kind
+    context: EvalContext, batches: list[npt.NDArray[np.int64]], epoch: int, kind: Kind
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    source, seed = exam.bench.splits.train, exam.file.evaluate.seed
-    size, threads = exam.file.pictures.crop, exam.file.threads
+    source, seed = context.features.splits.train, context.config.evaluate.seed
+    size, threads = context.config.pictures.crop, context.config.threads
     for images, labels in training_crops(source, batches, size, seed, epoch, threads, kind):
         # Encoders give tensors of inference mode, which no gradient may pass.
-        yield exam.subject.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)
+        yield context.model.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     name: partial(published, name=name, protocol=protocol) for name, protocol in PROTOCOLS.items()
 }

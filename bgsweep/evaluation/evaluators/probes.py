@@ -13,9 +13,9 @@ from torch import Tensor
 from bgsweep.config import Knn
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
-from bgsweep.evaluation.evaluator import Prepared
+from bgsweep.evaluation.evaluator import Evaluator
 from bgsweep.evaluation.evaluators.backgrounds_challenge import BLOCK, kept_backgrounds, robust
 from bgsweep.evaluation.evaluators.knn import knn_predict
 from bgsweep.evaluation.evaluators.linear import LinearHead
@@ -27,34 +27,34 @@ from bgsweep.evaluation.online import knn_words, linear_words, measured_variants
 KNN_SETTINGS = {"knn_lightly": Knn(k=200, temperature=0.1), "knn_dino": Knn(k=20, temperature=0.07)}
 
 
-def knn(exam: Examination, settings: Knn | None = None) -> Prepared:
+def knn(context: EvalContext, settings: Knn | None = None) -> Evaluator:
     """Weighted kNN with the file's k and temperature, or with those of a named protocol."""
-    bench = exam.bench
+    bench = context.features
     chosen = settings or bench.settings.knn
 
     def measure() -> Yields:
-        predicted = knn_predict(bench.train(), exam.test.values, chosen, bench.classes)
-        yield share("knn_top1", predicted == exam.test.labels)
+        predicted = knn_predict(bench.train(), context.test.values, chosen, bench.classes)
+        yield share("knn_top1", predicted == context.test.labels)
 
-    return Prepared(measure, lambda: sets(exam) | {"knn": knn_words(chosen)})
+    return Evaluator(measure, lambda: sets(context) | {"knn": knn_words(chosen)})
 
 
-def linear(exam: Examination) -> Prepared:
+def linear(context: EvalContext) -> Evaluator:
     """The linear probe on cached features, its rate and decay chosen on a part held out of train."""
 
     def measure() -> Yields:
-        yield from top1("linear", exam.linear.logits, exam.test)
+        yield from top1("linear", context.linear.logits, context.test)
 
-    _ = exam.bench
-    return Prepared(measure, lambda: sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear))
+    _ = context.features
+    return Evaluator(measure, lambda: sets(context) | linear_words(context.linear, context.config.evaluate.linear))
 
 
-def backgrounds(exam: Examination) -> Prepared:
+def backgrounds(context: EvalContext) -> Evaluator:
     """All eight background variants made on the fly, by kNN and by linear probe, with BG-Gap.
 
     BG-Gap = Mixed-Same - Mixed-Rand (Xiao et al. 2020).
     """
-    bench = exam.bench
+    bench = context.features
     if not bench.source.has_masks:
         raise UserError(
             f"{bench.source.name}: background variants need foreground masks; set data.masks, or name other evaluators"
@@ -66,58 +66,60 @@ def backgrounds(exam: Examination) -> Prepared:
         def nearest(features: Tensor) -> Tensor:
             return knn_predict(bench.train(), features, bench.settings.knn, bench.classes)
 
-        for probe, predict in (("knn", nearest), ("linear", exam.linear.predict)):
+        for probe, predict in (("knn", nearest), ("linear", context.linear.predict)):
             for one in measured_variants(bench, predict):
                 yield replace(one, name=f"{probe}/{one.name}")
 
     def protocol() -> dict[str, Any]:
-        probes = {"knn": knn_words(bench.settings.knn)} | linear_words(exam.linear, exam.file.evaluate.linear)
-        return sets(exam) | probes | variant_words(bench)
+        probes = {"knn": knn_words(bench.settings.knn)} | linear_words(context.linear, context.config.evaluate.linear)
+        return sets(context) | probes | variant_words(bench)
 
-    return Prepared(measure, protocol)
+    return Evaluator(measure, protocol)
 
 
-def challenge(exam: Examination) -> Prepared:
+def challenge(context: EvalContext) -> Evaluator:
     """The backgrounds challenge on the user's photographs: each foreground before every Only-BG-T of the set.
 
     `challenge` is the share of foregrounds that the linear probe classifies rightly before all of them.
     """
-    bench = exam.bench
+    bench = context.features
     if not bench.source.has_masks:
         raise UserError(f"{bench.source.name}: the challenge needs foreground masks; set data.masks")
 
     def measure() -> Yields:
         count = len(bench.variants().usable)
-        looked = exam.looked()
-        task = partial(_hold, linear=exam.linear, looked=looked)
-        held = exam.each(task, exam.slices(count, BLOCK, count**2), count**2)
+        looked = context.looked()
+        task = partial(_hold, linear=context.linear, looked=looked)
+        held = context.each(task, context.slices(count, BLOCK, count**2), count**2)
         yield share("challenge", np.concatenate(list(held)))
 
     def protocol() -> dict[str, Any]:
         tried = {"backgrounds_for_each": len(bench.variants().usable)}
-        return sets(exam) | linear_words(exam.linear, exam.file.evaluate.linear) | tried
+        return sets(context) | linear_words(context.linear, context.config.evaluate.linear) | tried
 
-    return Prepared(measure, protocol)
+    return Evaluator(measure, protocol)
 
 
 def _hold(
-    exam: Examination, numbers: slice, linear: LinearHead, looked: Mapping[int, bool] | None
+    context: EvalContext, numbers: slice, linear: LinearHead, looked: Mapping[int, bool] | None
 ) -> npt.NDArray[np.bool_]:
     """Which of some foregrounds hold out before all backgrounds."""
-    exam.bench.look = lambda: looked
-    variants = exam.bench.variants()
+    context.features.look = lambda: looked
+    variants = context.features.variants()
     usable = variants.usable
     part = usable[numbers]
 
     def classify(pictures: Image) -> npt.NDArray[np.int64]:
-        return np.asarray(linear.predict(exam.subject.encode(torch.from_numpy(pictures))).numpy(), np.int64)
+        return np.asarray(linear.predict(context.model.encode(torch.from_numpy(pictures))).numpy(), np.int64)
 
     def backgrounds() -> MadeOnDemand:
         return kept_backgrounds(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
 
-    behind = exam.once("backgrounds of one's own", backgrounds)
-    labels = exam.bench.source.labels[part]
-    return robust(lambda number: variants.cutout(part[number]), labels, behind, classify, exam.file.evaluate.batch_size)
+    behind = context.once("backgrounds of one's own", backgrounds)
+    labels = context.features.source.labels[part]
+    return robust(
+        lambda number: variants.cutout(part[number]), labels, behind, classify, context.config.evaluate.batch_size
+    )
 
 
 def top1(name: str, head: Callable[[Tensor], Tensor], features: Features) -> Yields:
@@ -125,13 +127,13 @@ def top1(name: str, head: Callable[[Tensor], Tensor], features: Features) -> Yie
     yield from tops(name, head(features.values), features.labels)
 
 
-def sets(exam: Examination) -> dict[str, Any]:
+def sets(context: EvalContext) -> dict[str, Any]:
     """Which photographs were used, and how they were seen."""
-    counted = {"pictures": len(exam.test.labels), "seed": exam.file.evaluate.seed}
-    return square_words(exam.bench) | counted
+    counted = {"pictures": len(context.test.labels), "seed": context.config.evaluate.seed}
+    return square_words(context.features) | counted
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
     "knn": knn,
     **{name: partial(knn, settings=settings) for name, settings in KNN_SETTINGS.items()},
     "linear": linear,

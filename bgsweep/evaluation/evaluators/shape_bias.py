@@ -11,11 +11,11 @@ from torch import Tensor
 
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import by_photograph
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
 from bgsweep.evaluation.datasets.listing import Listing, pictures_in, preprocessing_words
-from bgsweep.evaluation.evaluator import Prepared
-from bgsweep.evaluation.frozen_model import Measured, Yields
+from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.frozen_model import PerImageMetric, Yields
 
 # Labels of ImageNet that belong to each of the sixteen categories, as Geirhos et al. assign them.
 _LABELS = {
@@ -55,16 +55,16 @@ def decisions(logits: Tensor) -> Tensor:
     return torch.stack(means, dim=1).argmax(dim=1)
 
 
-def shape_bias(exam: Examination) -> Prepared:
+def shape_bias(context: EvalContext) -> Evaluator:
     """`shape_bias`: of the decisions for the shape or for the texture the share for the shape, where the two differ.
 
     `shape_match` and `texture_match` are the shares of all such stimuli.
     """
-    exam.check_classifier()
-    listing, shapes, textures = stimuli(place_of(exam.file.sets, "cue_conflict"))
+    context.check_classifier()
+    listing, shapes, textures = stimuli(place_of(context.config.sets, "cue_conflict"))
 
     def measure() -> Yields:
-        decided = decisions(exam.logits(listing)).numpy()
+        decided = decisions(context.logits(listing)).numpy()
         conflict = (shapes != textures).astype(np.float64)
         by_shape = (decided == shapes) * conflict
         by_texture = (decided == textures) * conflict
@@ -75,18 +75,18 @@ def shape_bias(exam: Examination) -> Prepared:
             ("shape_match", by_shape, conflict),
             ("texture_match", by_texture, conflict),
         ):
-            yield by_photograph(Measured(name, hits, counted), objects)
+            yield by_photograph(PerImageMetric(name, hits, counted), objects)
 
     def protocol() -> dict[str, Any]:
         return {
-            "preprocessing": preprocessing_words(exam.file.pictures),
-            "classifier": exam.classifier[1],
+            "preprocessing": preprocessing_words(context.config.pictures),
+            "classifier": context.classifier[1],
             "prediction": "the category of the highest mean probability over its ImageNet classes, of 16",
             "stimuli": len(listing.paths),
             "conflicting": int((shapes != textures).sum()),
         }
 
-    return Prepared(measure, protocol, [listing])
+    return Evaluator(measure, protocol, [listing])
 
 
 def stimuli(root: Path) -> tuple[Listing, Any, Any]:
@@ -109,4 +109,4 @@ def stimuli(root: Path) -> tuple[Listing, Any, Any]:
     return Listing("cue_conflict", paths, shapes), shapes, textures
 
 
-EVALUATORS: dict[str, Callable[[Examination], Prepared]] = {"shape_bias": shape_bias}
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"shape_bias": shape_bias}

@@ -16,7 +16,7 @@ from bgsweep.masks.u2net import Floats, network_input
 _SCALE, _RATIO = (0.3, 1.0), (3 / 4, 4 / 3)
 
 
-class Lesson(NamedTuple):
+class TrainingExample(NamedTuple):
     """A picture, as the network takes it, 3 x side x side, and what it is to say of it, masks x side x side, 0 to 1."""
 
     picture: Floats
@@ -24,7 +24,7 @@ class Lesson(NamedTuple):
     mirrored: bool
 
 
-class Lessons:
+class TrainingAugmentation:
     """Gives lessons; each is a function of its key alone."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Lessons:
         self._colors = Photometric(gray=0.1, blur=0.0)
         self._colors.set_random_state(np.random.default_rng(0), self._uniform)
 
-    def give(self, photograph: Image, masks: npt.NDArray[np.bool_], key: int, cropped: bool) -> Lesson:
+    def give(self, photograph: Image, masks: npt.NDArray[np.bool_], key: int, cropped: bool) -> TrainingExample:
         """Of one photograph.
 
         Args:
@@ -51,7 +51,7 @@ class Lessons:
         mirrored = self._uniform.random() < 0.5
         if mirrored:
             picture, wanted = picture[..., ::-1], wanted[..., ::-1]
-        return Lesson(picture, wanted, mirrored)
+        return TrainingExample(picture, wanted, mirrored)
 
 
 def _enlarged(values: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep.config import Experiment, MaskTraining, Workers
-from bgsweep.masks.deepusps.augment import Lessons
+from bgsweep.masks.deepusps.augment import TrainingAugmentation
 from bgsweep.masks.deepusps.network import SaliencyNetwork, saliency_loss
 from bgsweep.masks.grabcut import grabcut, otsu
 from bgsweep.masks.u2net import network_input
 from bgsweep.seeding import Draw, rng_key
-from bgsweep.training.device import place
+from bgsweep.training.device import select_device
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -50,8 +50,8 @@ class SelfTraining:
         self, config: MaskTraining, backbone: nn.Module, photographs: Bytes, masks: Mapping[str, Bytes]
     ) -> None:
         self.config = config
-        self._placement = place(Experiment(workers=Workers(device=config.device)))
-        self._photographs, self._lessons = photographs, Lessons()
+        self._placement = select_device(Experiment(workers=Workers(device=config.device)))
+        self._photographs, self._lessons = photographs, TrainingAugmentation()
         torch.manual_seed(rng_key(config.seed, 0, "", Draw.MASK_WEIGHTS))
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]

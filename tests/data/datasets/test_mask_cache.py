@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from bgsweep.data.datasets.folder import Folder
-from bgsweep.data.datasets.mask_cache import Outlines
+from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.images.compositing import largest_background_rectangle
 
 
@@ -19,7 +19,7 @@ def refuse() -> np.ndarray:
 
 
 def test_a_mask_is_decoded_once_and_kept_to_the_bit() -> None:
-    outlines = Outlines()
+    outlines = MaskCache()
     for seed in range(5):
         assert np.array_equal(outlines.mask(seed, lambda: soft_mask(seed)), soft_mask(seed))  # noqa: B023
     for seed in range(5):
@@ -29,7 +29,7 @@ def test_a_mask_is_decoded_once_and_kept_to_the_bit() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    outlines = Outlines(limit=1000)
+    outlines = MaskCache(limit=1000)
     for seed in range(20):
         outlines.rect(seed, lambda: soft_mask(seed))  # noqa: B023
     assert np.array_equal(outlines.mask(19, lambda: soft_mask(19)), soft_mask(19))
@@ -39,7 +39,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_copies_begin_empty() -> None:
-    outlines = Outlines(limit=7)
+    outlines = MaskCache(limit=7)
     outlines.mask(0, lambda: soft_mask(0))
     copy = pickle.loads(pickle.dumps(outlines))
     assert copy.limit == 7

@@ -7,7 +7,7 @@ import pytest
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Data, MaskNoise, Views, resolve
-from bgsweep.data import Source, open_splits
+from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.mask_noise import NoisyMasks, blurred, bounding_box, grown
 from bgsweep.data.loader import Batches
@@ -15,11 +15,11 @@ from bgsweep.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def clean() -> Source:
+def clean() -> ImageDataset:
     return EmbeddedSample("test")
 
 
-def masks(source: Source) -> list[np.ndarray]:
+def masks(source: ImageDataset) -> list[np.ndarray]:
     found = [source[index].mask for index in range(len(source))]
     return [mask for mask in found if mask is not None]
 
@@ -59,7 +59,7 @@ def test_blur_rounds_corners_and_keeps_straight_edges() -> None:
     assert blurred(mask, 0) is mask
 
 
-def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: Source) -> None:
+def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: ImageDataset) -> None:
     noisy = NoisyMasks(clean, MaskNoise(drop=0.2, other=0.3, box=0.25))
     counts = {"dropped": 0, "same": 0, "box": 0, "other": 0}
     for before, after in zip(masks(clean), masks(noisy), strict=True):
@@ -73,7 +73,7 @@ def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: Source) -> 
     np.testing.assert_array_equal(noisy[5].image, clean[5].image)
 
 
-def test_another_photographs_mask_is_one_of_the_others(clean: Source) -> None:
+def test_another_photographs_mask_is_one_of_the_others(clean: ImageDataset) -> None:
     noisy = NoisyMasks(clean, MaskNoise(other=1.0))
     found, own = noisy[7].mask, masks(clean)
     assert found is not None
@@ -82,7 +82,7 @@ def test_another_photographs_mask_is_one_of_the_others(clean: Source) -> None:
     assert owners and 7 not in owners
 
 
-def test_the_same_in_any_order_and_process(clean: Source) -> None:
+def test_the_same_in_any_order_and_process(clean: ImageDataset) -> None:
     noise = MaskNoise(drop=0.2, other=0.3, box=0.2, grow=2, blur=1.5)
     first = masks(NoisyMasks(clean, noise))
     copy: NoisyMasks = pickle.loads(pickle.dumps(NoisyMasks(clean, noise)))

@@ -12,15 +12,15 @@ import PIL.Image
 import pytest
 from skimage.filters import gaussian
 
-from bgsweep.config import Corruptions, Pictures, Sets, SuiteFile
+from bgsweep.config import Corruptions, Pictures, Sets, SuiteConfig
 from bgsweep.data import Image, Splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.corruption_parts import motion_blurred, shuffled_nearby
 from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, corrupt
 from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
-from bgsweep.evaluation.registry import examine
+from bgsweep.evaluation.registry import run_evaluators
 from tests.evaluation.subjects import subject
 
 # The library defines these three anew, and its snow leaves another part of the layer out.
@@ -161,16 +161,16 @@ def validation(tmp_path_factory: pytest.TempPathFactory, splits: Splits, frost: 
     return place
 
 
-def examination(place: Path, batch_size: int = 256, threads: int = 4, images: int | None = 2) -> Examination:
+def examination(place: Path, batch_size: int = 256, threads: int = 4, images: int | None = 2) -> EvalContext:
     sets = Sets(imagenet_val=str(place / "val"), frost=str(place / "frost"))
-    file = SuiteFile(sets=sets, threads=threads, corruptions=Corruptions(images=images))
+    file = SuiteConfig(sets=sets, threads=threads, corruptions=Corruptions(images=images))
     file = file.model_copy(update={"evaluate": file.evaluate.model_copy(update={"batch_size": batch_size})})
-    return Examination(subject(spread=3.0), file, None)
+    return EvalContext(subject(spread=3.0), file, None)
 
 
 def test_imagenet_c_is_made_of_the_validation_set(validation: Path) -> None:
-    (result,) = examine(examination(validation, 1, 1), ["imagenet_c"])
-    (again,) = examine(examination(validation, 256, 4), ["imagenet_c"])
+    (result,) = run_evaluators(examination(validation, 1, 1), ["imagenet_c"])
+    (again,) = run_evaluators(examination(validation, 256, 4), ["imagenet_c"])
     assert len(result.values) == 20
     for one, other in zip(result.values, again.values, strict=True):
         assert one.name == other.name and one.hits.tolist() == other.hits.tolist()
@@ -185,12 +185,12 @@ def test_imagenet_c_is_made_of_the_validation_set(validation: Path) -> None:
 def test_what_is_missing_for_making_it_is_said(validation: Path, tmp_path: Path) -> None:
     sets = {"imagenet_val": str(validation / "val"), "frost": str(tmp_path)}
     with pytest.raises(UserError, match=r"frost1\.png is missing; expected there: frost1\.png, frost2"):
-        examine(Examination(subject(), SuiteFile(sets=Sets(**sets)), None), ["imagenet_c"])
+        run_evaluators(EvalContext(subject(), SuiteConfig(sets=Sets(**sets)), None), ["imagenet_c"])
     with pytest.raises(UserError, match=r"imagenet_c is not set; download .* or name sets\.frost and sets\.imagenet_v"):
-        examine(Examination(subject(), SuiteFile(), None), ["imagenet_c"])
-    small = SuiteFile(sets=Sets(**sets | {"frost": str(validation / "frost")}), pictures=Pictures(resize=36, crop=32))
+        run_evaluators(EvalContext(subject(), SuiteConfig(), None), ["imagenet_c"])
+    small = SuiteConfig(sets=Sets(**sets | {"frost": str(validation / "frost")}), pictures=Pictures(resize=36, crop=32))
     with pytest.raises(UserError, match=r"pictures\.crop: corruptions are defined for pictures of 224 px"):
-        examine(Examination(subject(), small, None), ["imagenet_c"])
+        run_evaluators(EvalContext(subject(), small, None), ["imagenet_c"])
 
 
 def test_pictures_are_stored_as_the_published_ones_are(picture: Image) -> None:

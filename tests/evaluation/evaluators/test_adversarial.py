@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.config import Attacks, Evaluate, Linear, Pictures, SuiteFile
+from bgsweep.config import Attacks, Evaluate, Linear, Pictures, SuiteConfig
 from bgsweep.data import Splits
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import read_rgb, square
 from bgsweep.evaluation.evaluators.adversarial import STEP, fgsm, pgd
 from bgsweep.evaluation.evaluators.autoattack import Classifier, attack
 from bgsweep.evaluation.frozen_model import to_unit
-from bgsweep.evaluation.registry import examine
+from bgsweep.evaluation.registry import run_evaluators
 from tests.evaluation.subjects import subject
 
 
@@ -110,8 +110,8 @@ def test_batches_and_restarts(splits: Splits) -> None:
     found = {}
     for batch_size, restarts in ((16, 1), (256, 1), (256, 3)):
         settings = Attacks(eps=(1, 4), steps=5, restarts=restarts, images=60)
-        file = SuiteFile(size=32, evaluate=Evaluate(batch_size=batch_size), attacks=settings)
-        (result,) = examine(Examination(subject(), file, splits), ["attacks"])
+        file = SuiteConfig(size=32, evaluate=Evaluate(batch_size=batch_size), attacks=settings)
+        (result,) = run_evaluators(EvalContext(subject(), file, splits), ["attacks"])
         found[batch_size, restarts] = {one.name: one.hits for one in result.values}
         assert result.protocol["pictures"] == "60 of sample/test" and result.protocol["radii"] == [1, 4]
         assert "centre square 32 px" in result.protocol["preprocessing"]
@@ -142,8 +142,8 @@ def test_pgd_defeats_all_that_an_independent_librarys_does(network: nn.Module) -
 
 def test_autoattack_is_at_least_as_strong_as_pgd(splits: Splits) -> None:
     settings = Attacks(eps=(1,), steps=10, images=6)
-    file = SuiteFile(size=16, evaluate=Evaluate(batch_size=16, linear=Linear(epochs=5)), attacks=settings)
-    weak, strong = examine(Examination(subject(), file, splits), ["attacks", "autoattack"])
+    file = SuiteConfig(size=16, evaluate=Evaluate(batch_size=16, linear=Linear(epochs=5)), attacks=settings)
+    weak, strong = run_evaluators(EvalContext(subject(), file, splits), ["attacks", "autoattack"])
     (found,) = strong.values
     after_pgd = next(one for one in weak.values if one.name == "pgd_1_top1")
     assert found.name == "autoattack_1_top1" and found.value <= after_pgd.value
@@ -168,11 +168,11 @@ def test_a_real_classifiers_gradients_are_not_masked(shared_data: Path, tmp_path
     """
     foolbox = pytest.importorskip("foolbox")
     from bgsweep.tracking.encoders import load_model
-    from bgsweep.workflows.evaluate import subject_of
+    from bgsweep.workflows.evaluate import frozen_model
 
     from .efficientnet import write_weights
 
-    who = subject_of(load_model(write_weights(tmp_path / "weights.pth"), 112, tmp_path), "cpu")
+    who = frozen_model(load_model(write_weights(tmp_path / "weights.pth"), 112, tmp_path), "cpu")
     assert isinstance(who.head, nn.Module)
     network = nn.Sequential(who.network, who.head).eval()
     paths = sorted((shared_data / "clothing10" / "images" / "test").rglob("*.jpg"))[::47][:8]

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bgsweep.config import Detection, Encoder, Sets, SuiteFile
+from bgsweep.config import Detection, Encoder, Sets, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.boxes import Annotated, BoxSet, read_coco, read_voc
 from bgsweep.evaluation.evaluators.average_precision import Found, average_precisions
 from bgsweep.evaluation.evaluators.detection import build_detector, fine_tune, opened, rate, resnet_of
-from bgsweep.evaluation.frozen_model import Subject
-from bgsweep.evaluation.registry import examine
+from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.registry import run_evaluators
 from bgsweep.models import build_encoder
 from tests.evaluation.subjects import subject
 
@@ -70,7 +70,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     return place
 
 
-def examination(trees: Path, layout: str, settings: Detection = SETTINGS) -> Examination:
+def examination(trees: Path, layout: str, settings: Detection = SETTINGS) -> EvalContext:
     torch.manual_seed(0)
     encoder = build_encoder(Encoder(name="resnet10", width=16), [64]).eval().requires_grad_(False)
 
@@ -79,8 +79,8 @@ def examination(trees: Path, layout: str, settings: Detection = SETTINGS) -> Exa
 
     named = {"voc": ("VOC2007/train", "VOC2007/val"), "coco": ("train", "val")}[layout]
     settings = settings.model_copy(update={"train": named[:1], "test": named[1]})
-    file = SuiteFile(sets=Sets(**{layout: str(trees / layout)}), detection=settings, threads=2)
-    return Examination(Subject(encode, encoder, torch.device("cpu")), file, None)
+    file = SuiteConfig(sets=Sets(**{layout: str(trees / layout)}), detection=settings, threads=2)
+    return EvalContext(FrozenModel(encode, encoder, torch.device("cpu")), file, None)
 
 
 def same(one: BoxSet, other: BoxSet) -> None:
@@ -99,8 +99,8 @@ def test_both_layouts_hold_the_same_boxes(trees: Path) -> None:
 
 
 def test_the_encoders_weights_are_in_the_detector_and_stay_in_the_encoder(trees: Path) -> None:
-    exam = examination(trees, "voc")
-    resnet = resnet_of(exam.subject)
+    context = examination(trees, "voc")
+    resnet = resnet_of(context.model)
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
     for body in ("c4", "fpn"):
         detector = build_detector(resnet, 2, SETTINGS.model_copy(update={"body": body}))
@@ -109,7 +109,7 @@ def test_the_encoders_weights_are_in_the_detector_and_stay_in_the_encoder(trees:
             if value.numel() > 1 and not name.startswith("fc"):
                 assert any(value.shape == one.shape and torch.equal(value, one) for one in held), f"{body}: {name}"
         assert all(one.requires_grad for one in detector.parameters())
-    train, _ = opened(exam)
+    train, _ = opened(context)
     trained = fine_tune(examination(trees, "voc", SETTINGS.model_copy(update={"steps": 2})), train)
     first = trained.backbone[0].weight  # type: ignore[index]
     assert not torch.equal(first, before["conv1.weight"])
@@ -117,7 +117,7 @@ def test_the_encoders_weights_are_in_the_detector_and_stay_in_the_encoder(trees:
 
 
 def test_a_detector_learns_where_garments_are(trees: Path) -> None:
-    (result,) = examine(examination(trees, "coco"), ["detection"])
+    (result,) = run_evaluators(examination(trees, "coco"), ["detection"])
     values = {one.name: one.value for one in result.values}
     assert list(values) == ["detection_ap", "detection_ap50", "detection_ap75"]
     assert values["detection_ap50"] > 0.3 and values["detection_ap50"] > values["detection_ap75"]
@@ -154,11 +154,11 @@ def test_the_rate_warms_up_and_drops_twice() -> None:
 
 def test_what_cannot_be_measured_is_said(trees: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only ResNets of torchvision"):
-        examine(Examination(subject(), SuiteFile(), None), ["detection"])
-    exam = examination(trees, "voc")
-    bare = Examination(exam.subject, SuiteFile(), None)
+        run_evaluators(EvalContext(subject(), SuiteConfig(), None), ["detection"])
+    context = examination(trees, "voc")
+    bare = EvalContext(context.model, SuiteConfig(), None)
     with pytest.raises(UserError, match=r"sets\.voc is not set; download VOCtrainval_06-Nov-2007\.tar"):
-        examine(bare, ["detection"])
+        run_evaluators(bare, ["detection"])
     with pytest.raises(UserError, match=r"VOC2012/ImageSets/Main/trainval\.txt: cannot be read"):
         read_voc(trees / "voc", ("VOC2012/trainval",))
     with pytest.raises(UserError, match="has objects of hat, which training has not"):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from bgsweep.config import Evaluate, FewLabels, Linear, SuiteFile
+from bgsweep.config import Evaluate, FewLabels, Linear, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluators.few_labels import drawn, listed
-from bgsweep.evaluation.registry import examine
+from bgsweep.evaluation.registry import run_evaluators
 from tests.evaluation.subjects import subject
 
 SETTINGS = Evaluate(linear=Linear(epochs=20))
@@ -62,27 +62,27 @@ def test_photographs_are_encoded_once_for_all_evaluators_of_a_call(splits: Split
         return who.encode(images)
 
     who = subject()
-    exam = Examination(replace(who, encode=counting), SuiteFile(size=32, evaluate=SETTINGS), splits)
-    results = examine(exam, ["knn", "knn_dino", "linear", "few_1", "few_10", "backgrounds"])
+    context = EvalContext(replace(who, encode=counting), SuiteConfig(size=32, evaluate=SETTINGS), splits)
+    results = run_evaluators(context, ["knn", "knn_dino", "linear", "few_1", "few_10", "backgrounds"])
     # Train, and eight variants of the test photographs, of which the original is one.
-    usable = exam.bench.variants().count("original")
+    usable = context.features.variants().count("original")
     assert seen == len(splits.train) + 8 * usable
-    (alone,) = examine(Examination(who, SuiteFile(size=32, evaluate=SETTINGS), splits), ["few_10"])
+    (alone,) = run_evaluators(EvalContext(who, SuiteConfig(size=32, evaluate=SETTINGS), splits), ["few_10"])
     assert alone.values[0].hits.tolist() == results[4].values[0].hits.tolist()
 
 
 def test_more_labels_help_and_the_protocol_says_how_many(splits: Splits, tmp_path: Path) -> None:
-    exam = Examination(subject(), SuiteFile(size=32, evaluate=SETTINGS), splits)
-    one, ten, full = examine(exam, ["few_1", "few_10", "linear"])
+    context = EvalContext(subject(), SuiteConfig(size=32, evaluate=SETTINGS), splits)
+    one, ten, full = run_evaluators(context, ["few_1", "few_10", "linear"])
     assert one.values[0].name == "few_1_top1" and ten.values[0].name == "few_10_top1"
     assert 0.1 <= one.values[0].value < full.values[0].value
     assert "10 of 960 photographs, drawn by class, seed 0" in one.protocol["train"]
     chosen = drawn(splits.train, 0.1, 0)
     (tmp_path / "ten.txt").write_text("\n".join(splits.train.ids[index].rpartition("/")[2] for index in chosen))
-    file = SuiteFile(size=32, evaluate=SETTINGS, few_labels=FewLabels(ten_percent=str(tmp_path / "ten.txt")))
-    (again,) = examine(Examination(subject(), file, splits), ["few_10"])
+    file = SuiteConfig(size=32, evaluate=SETTINGS, few_labels=FewLabels(ten_percent=str(tmp_path / "ten.txt")))
+    (again,) = run_evaluators(EvalContext(subject(), file, splits), ["few_10"])
     assert again.values[0].hits.tolist() == ten.values[0].hits.tolist()
     assert "listed in" in again.protocol["train"]
     (tmp_path / "ten.txt").write_text("")
     with pytest.raises(UserError, match=r"ten\.txt: empty"):
-        examine(Examination(subject(), file, splits), ["few_10"])
+        run_evaluators(EvalContext(subject(), file, splits), ["few_10"])

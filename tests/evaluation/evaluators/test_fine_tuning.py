@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.config import Pictures, SuiteFile
+from bgsweep.config import Pictures, SuiteConfig
 from bgsweep.data import Splits
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import shuffled, training_crops
 from bgsweep.evaluation.evaluators.few_labels import labelled
 from bgsweep.evaluation.evaluators.fine_tuning import FINE_TUNINGS, fine_tune, fine_tuned
-from bgsweep.evaluation.frozen_model import Subject
+from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.registry import EVALUATORS
 
 
@@ -28,7 +28,7 @@ def small_network() -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def examination(splits: Splits, threads: int = 2) -> Examination:
+def examination(splits: Splits, threads: int = 2) -> EvalContext:
     network = small_network()
 
     @torch.inference_mode()
@@ -36,8 +36,8 @@ def examination(splits: Splits, threads: int = 2) -> Examination:
         features: Tensor = network(images.permute(0, 3, 1, 2).float() / 255)
         return features
 
-    file = SuiteFile(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
-    return Examination(Subject(encode, network, torch.device("cpu")), file, splits)
+    file = SuiteConfig(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
+    return EvalContext(FrozenModel(encode, network, torch.device("cpu")), file, splits)
 
 
 def test_the_published_settings() -> None:
@@ -52,9 +52,9 @@ def test_the_published_settings() -> None:
 
 def test_it_equals_torchs_optimizer_and_scheduler_step_by_step(splits: Splits) -> None:
     recipe = replace(FINE_TUNINGS[0.1], epochs=5, batch_size=40)
-    exam = examination(splits)
-    part, _ = labelled(exam, 0.1)
-    found = fine_tune(exam, part, recipe)
+    context = examination(splits)
+    part, _ = labelled(context, 0.1)
+    found = fine_tune(context, part, recipe)
     torch.manual_seed(0)
     network = nn.Sequential(small_network().requires_grad_(True), nn.Linear(128, 10)).train()
     torch.manual_seed(0)
@@ -76,13 +76,13 @@ def test_it_equals_torchs_optimizer_and_scheduler_step_by_step(splits: Splits) -
 
 
 def test_every_weight_learns_and_the_encoder_itself_stays_as_it_is(splits: Splits) -> None:
-    exam = examination(splits)
-    before = copy.deepcopy(exam.subject.network.state_dict())
-    part, _ = labelled(exam, 0.1)
-    trained = fine_tune(exam, part, replace(FINE_TUNINGS[0.1], epochs=2, batch_size=32))
-    after = exam.subject.network.state_dict()
+    context = examination(splits)
+    before = copy.deepcopy(context.model.network.state_dict())
+    part, _ = labelled(context, 0.1)
+    trained = fine_tune(context, part, replace(FINE_TUNINGS[0.1], epochs=2, batch_size=32))
+    after = context.model.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(one.requires_grad for one in exam.subject.network.parameters())
+    assert not any(one.requires_grad for one in context.model.network.parameters())
     for name, value in trained.state_dict().items():
         if name.startswith("0."):
             assert not torch.equal(value, before[name.removeprefix("0.")]), f"{name} has not been trained"
@@ -102,5 +102,5 @@ def test_it_learns_from_ten_percent(splits: Splits) -> None:
 def test_the_threads_do_not_matter(splits: Splits) -> None:
     recipe = replace(FINE_TUNINGS[0.1], epochs=1, batch_size=32)
     exams = [examination(splits, threads) for threads in (1, 4)]
-    one, four = (fine_tune(exam, labelled(exam, 0.1)[0], recipe).state_dict() for exam in exams)
+    one, four = (fine_tune(context, labelled(context, 0.1)[0], recipe).state_dict() for context in exams)
     assert all(torch.equal(one[name], four[name]) for name in one)

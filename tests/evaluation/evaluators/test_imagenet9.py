@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from bgsweep.cli.main import main
-from bgsweep.config import Evaluate, Sets, SuiteFile
+from bgsweep.config import Evaluate, Sets, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluators.backgrounds_challenge import robust
 from bgsweep.evaluation.evaluators.imagenet9 import RELEASED, read_mapping, release_sheet
-from bgsweep.evaluation.frozen_model import Subject
-from bgsweep.evaluation.registry import examine
+from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.registry import run_evaluators
 from bgsweep.tracking import Tracker
 from tests.evaluation.conftest import colours
 from tests.evaluation.subjects import subject
@@ -47,13 +47,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     return place
 
 
-def examination(tree: Path, batch_size: int = 256, threads: int = 4, who: Subject | None = None) -> Examination:
+def examination(tree: Path, batch_size: int = 256, threads: int = 4, who: FrozenModel | None = None) -> EvalContext:
     sets = Sets(imagenet9=str(tree / "in9"), in_to_in9=str(tree / "map.json"))
-    file = SuiteFile(sets=sets, evaluate=Evaluate(batch_size=batch_size), threads=threads)
-    return Examination(who or subject(), file, None)
+    file = SuiteConfig(sets=sets, evaluate=Evaluate(batch_size=batch_size), threads=threads)
+    return EvalContext(who or subject(), file, None)
 
 
-def predict(who: Subject, pictures: np.ndarray, mapping: dict[str, int]) -> int:
+def predict(who: FrozenModel, pictures: np.ndarray, mapping: dict[str, int]) -> int:
     assert who.head is not None
     logits = who.head(who.encode(torch.from_numpy(pictures)[None]))
     return mapping[str(int(logits.argmax()))]
@@ -61,7 +61,7 @@ def predict(who: Subject, pictures: np.ndarray, mapping: dict[str, int]) -> int:
 
 def test_the_eight_variants_equal_the_slow_way(tree: Path) -> None:
     who, mapping = subject(), json.loads((tree / "map.json").read_text(encoding="utf-8"))
-    (result,) = examine(examination(tree), ["imagenet9"])
+    (result,) = run_evaluators(examination(tree), ["imagenet9"])
     values = {one.name: one.value for one in result.values}
     for name in RELEASED:
         right = [
@@ -88,7 +88,7 @@ def test_the_challenge_equals_trying_every_background_alone(tree: Path) -> None:
     bias = torch.zeros(1000)
     bias[13] = 7.0
     plain = subject()
-    who = Subject(colours, plain.network, plain.device, lambda features: (features - 0.5) @ weight + bias)
+    who = FrozenModel(colours, plain.network, plain.device, lambda features: (features - 0.5) @ weight + bias)
     held = []
     in9 = tree / "in9"
     behind = [np.array(PIL.Image.open(path)) for path in sorted((in9 / "only_bg_t" / "val").rglob("*.JPEG"))]
@@ -97,7 +97,7 @@ def test_the_challenge_equals_trying_every_background_alone(tree: Path) -> None:
         image, label = np.array(PIL.Image.open(path)), int(path.parent.name[:2])
         held.append(all(predict(who, bg * (1 - mask) + mask * image, mapping) == label for bg in behind))
     for batch_size, threads in ((16, 1), (256, 4), (7, 2)):
-        (result,) = examine(examination(tree, batch_size, threads, who), ["imagenet9_challenge"])
+        (result,) = run_evaluators(examination(tree, batch_size, threads, who), ["imagenet9_challenge"])
         assert result.values[0].hits.tolist() == held
     assert 0 < sum(held) < len(held)
     assert result.protocol["backgrounds_for_each"] == 30
@@ -139,18 +139,18 @@ def test_mixed_names_tell_the_backgrounds_class(tree: Path) -> None:
 
 
 def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exam = Examination(subject(), SuiteFile(), None)
+    context = EvalContext(subject(), SuiteConfig(), None)
     with pytest.raises(
         UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(32,400 pictures"
     ):
-        examine(exam, ["imagenet9"])
-    bare = Examination(Subject(colours, subject().network, torch.device("cpu")), examination(tree).file, None)
+        run_evaluators(context, ["imagenet9"])
+    bare = EvalContext(FrozenModel(colours, subject().network, torch.device("cpu")), examination(tree).config, None)
     with pytest.raises(UserError, match="no classifier of ImageNet's 1000 classes"):
-        examine(bare, ["imagenet9"])
+        run_evaluators(bare, ["imagenet9"])
     (tmp_path / "in9").mkdir()
     sets = Sets(imagenet9=str(tmp_path / "in9"), in_to_in9=str(tree / "map.json"))
     with pytest.raises(UserError, match="original/val: no such folder; unpack"):
-        examine(Examination(subject(), SuiteFile(sets=sets), None), ["imagenet9"])
+        run_evaluators(EvalContext(subject(), SuiteConfig(sets=sets), None), ["imagenet9"])
     again = ["backgrounds", "make", str(tree / "images"), str(tree / "masks"), "--out", str(tree / "in9")]
     assert main(again) == 2
     assert "in9: already there" in capsys.readouterr().err
@@ -160,15 +160,15 @@ def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
     held = []
     for batch_size in (16, 256):
         settings = Evaluate(batch_size=batch_size)
-        exam = Examination(subject(), SuiteFile(size=SIZE, evaluate=settings), splits)
-        (result,) = examine(exam, ["challenge"])
+        context = EvalContext(subject(), SuiteConfig(size=SIZE, evaluate=settings), splits)
+        (result,) = run_evaluators(context, ["challenge"])
         held.append(result.values[0].hits.tolist())
     assert held[0] == held[1]
-    variants, label_of = exam.bench.variants(), exam.bench.source.labels
+    variants, label_of = context.features.variants(), context.features.source.labels
     plate = variants.picture("only_bg_t", variants.usable[5])
     front, shows = variants.cutout(variants.usable[0])
     one = np.rint(plate * (shows[:, :, None] / 255)).astype(int) + front
-    predicted = exam.linear.predict(colours(torch.from_numpy(np.minimum(one, 255).astype(np.uint8))[None]))
+    predicted = context.linear.predict(colours(torch.from_numpy(np.minimum(one, 255).astype(np.uint8))[None]))
     if int(predicted) != label_of[variants.usable[0]]:
         assert not held[0][0]
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torchvision import transforms
 
-from bgsweep.config import Evaluate, Pictures, Sets, SuiteFile
+from bgsweep.config import Evaluate, Pictures, Sets, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.errors import UserError
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.evaluators.imagenet_variants import read_real
 from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
-from bgsweep.evaluation.registry import Result, examine
+from bgsweep.evaluation.registry import Result, run_evaluators
 from tests.evaluation.subjects import subject
 
 WHO = subject(spread=3.0)
@@ -46,8 +46,8 @@ def logits(picture: PIL.Image.Image, see: Callable[[Any], Any] = SEE) -> torch.T
 
 def run(name: str, threads: int = 4, batch_size: int = 256, **sets: Path) -> Result:
     settings = Sets(**{key: str(path) for key, path in sets.items()})
-    file = SuiteFile(sets=settings, pictures=PICTURES, evaluate=Evaluate(batch_size=batch_size), threads=threads)
-    (result,) = examine(Examination(WHO, file, None), [name])
+    file = SuiteConfig(sets=settings, pictures=PICTURES, evaluate=Evaluate(batch_size=batch_size), threads=threads)
+    (result,) = run_evaluators(EvalContext(WHO, file, None), [name])
     return result
 
 
@@ -257,13 +257,13 @@ def test_shape_bias_equals_the_slow_way(shared_data: Path) -> None:
 def test_a_real_classifier_prefers_texture(shared_data: Path, tmp_path: Path) -> None:
     """EfficientNet-Lite0: 21.4 % (torchvision's ResNet-50 has 21.39 % on all 1,280 stimuli)."""
     from bgsweep.tracking.encoders import load_model
-    from bgsweep.workflows.evaluate import subject_of
+    from bgsweep.workflows.evaluate import frozen_model
 
     from .efficientnet import write_weights
 
-    who = subject_of(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
+    who = frozen_model(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
     sets = Sets(cue_conflict=str(shared_data / "cue_conflict" / "style-transfer-preprocessed-512"))
-    file = SuiteFile(sets=sets, pictures=Pictures(interpolation="bicubic"))
-    (result,) = examine(Examination(who, file, None), ["shape_bias"])
+    file = SuiteConfig(sets=sets, pictures=Pictures(interpolation="bicubic"))
+    (result,) = run_evaluators(EvalContext(who, file, None), ["shape_bias"])
     assert values(result)["shape_bias"] == pytest.approx(0.214, abs=0.01)
     assert values(result)["shape_match"] + values(result)["texture_match"] > 0.6

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from bgsweep.config import Pictures, SuiteFile
+from bgsweep.config import Pictures, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.data.datasets.wrappers import Subset
-from bgsweep.evaluation.context import Examination
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets import crops
 from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit, published
 from tests.evaluation.subjects import subject
@@ -88,9 +88,9 @@ def test_test_pictures_are_encoded_once_for_all_published_evaluations(splits: Sp
         return who.encode(images)
 
     who = subject()
-    exam = Examination(replace(who, encode=counting), SuiteFile(pictures=Pictures(resize=36, crop=32)), splits)
+    context = EvalContext(replace(who, encode=counting), SuiteConfig(pictures=Pictures(resize=36, crop=32)), splits)
     for name in ("linear_moco", "linear_swav"):
-        list(published(exam, name, replace(PROTOCOLS[name], epochs=1)).measure())
+        list(published(context, name, replace(PROTOCOLS[name], epochs=1)).measure())
     assert seen == 2 * len(splits.train) + len(splits.test)
 
 
@@ -103,11 +103,11 @@ def test_mocos_settings() -> None:
 def test_it_learns_the_same_with_one_thread_or_four(name: str, splits: Splits) -> None:
     layers = []
     for threads in (1, 4):
-        file = SuiteFile(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
-        exam = Examination(subject(), file, splits)
-        layers.append(fit(exam, replace(PROTOCOLS[name], epochs=1)))
+        file = SuiteConfig(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
+        context = EvalContext(subject(), file, splits)
+        layers.append(fit(context, replace(PROTOCOLS[name], epochs=1)))
     assert torch.equal(layers[0].weight, layers[1].weight)
-    prepared = published(exam, name, replace(PROTOCOLS[name], epochs=8, batch_size=64))
+    prepared = published(context, name, replace(PROTOCOLS[name], epochs=8, batch_size=64))
     first, fifth = prepared.measure()
     assert (first.name, fifth.name) == (f"{name}_top1", f"{name}_top5")
     assert 0.12 < first.value < fifth.value

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bgsweep.masks.deepusps.augment import Lessons
+from bgsweep.masks.deepusps.augment import TrainingAugmentation
 from bgsweep.masks.u2net import network_input
 
 
@@ -20,7 +20,7 @@ def test_masks_go_with_their_picture(cropped: bool) -> None:
     photograph, masks = _photograph()
     seen = set()
     for key in range(40):
-        lesson = Lessons().give(photograph, masks, key, cropped)
+        lesson = TrainingAugmentation().give(photograph, masks, key, cropped)
         assert lesson.picture.shape == (3, 48, 48) and lesson.masks.shape == (2, 48, 48)
         inside = lesson.masks[0] > 0.5
         if inside.any() and not inside.all():
@@ -32,7 +32,7 @@ def test_masks_go_with_their_picture(cropped: bool) -> None:
 
 def test_a_lesson_is_a_function_of_its_key() -> None:
     photograph, masks = _photograph()
-    lessons = Lessons()
+    lessons = TrainingAugmentation()
     first = lessons.give(photograph, masks, 7, True)
     other = lessons.give(photograph, masks, 8, True)
     again = lessons.give(photograph, masks, 7, True)
