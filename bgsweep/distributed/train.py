@@ -151,7 +151,7 @@ def _worker(config: dict[str, Any]) -> None:
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads, start
 
-    file = resolve(config["file"])
+    file = resolve(config["config"])
     context = ray.train.get_context()
     limit_threads(file.experiment.workers.cpus)
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()

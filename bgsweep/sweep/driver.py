@@ -156,7 +156,7 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
             check_room(folder, checkpoint, total_trials(config) - ended)
         parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
         start = past[0]["time"] if past else time.time()
-        said = {"config": dump(config), "digest": _digest(config), "parent": parent, "owner": owner()}
+        said = {"file": dump(config), "digest": _digest(config), "parent": parent, "owner": owner()}
         manifest: dict[str, Any] = {**said, "began": start}
         write_manifest(folder, manifest)
         with (
@@ -172,7 +172,7 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
             _tune(config, folder, join(store, "sweeps", folder.name), monitor, past, share)
             if monitor.disk.full:
                 command = sweep_command("sweep --resume", folder.name, store)
-                raise UserError(f"{monitor.disk.full}; make capacity, then go on with `{command}`")
+                raise UserError(f"{monitor.disk.full}; make room, then go on with `{command}`")
             monitor.close()
             result = {
                 "sweep": folder.name,

@@ -92,7 +92,7 @@ def test_a_new_sweep_begins_beside_an_unreadable_one(
 ) -> None:
     spoil(tmp_path, kind)
     begun: list[Path] = []
-    monkeypatch.setattr("bgsweep.sweep.driver._conduct", lambda file, folder, *_: begun.append(folder))
+    monkeypatch.setattr("bgsweep.sweep.driver._run", lambda file, folder, *_: begun.append(folder))
     sweep(load(TINY, [RANGE]), tmp_path, "mine")
     assert begun == [tmp_path / "sweeps" / "mine"]
 
