@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.storage.uri import anywhere
 
 _LINEAGE = {

@@ -1,6 +1,19 @@
 """What a run is: typed, frozen sections read from YAML, validated once here, and trusted by everything further in."""
 
-from bgsweep.config.evaluate import Evaluate, Knn, Linear, Register
+from bgsweep.config.evaluation import (
+    Attacks,
+    Corruptions,
+    Detection,
+    Evaluate,
+    EvaluationWorkers,
+    FewLabels,
+    Knn,
+    Linear,
+    Pictures,
+    Register,
+    Sets,
+    SuiteConfig,
+)
 from bgsweep.config.experiment import (
     Background,
     Data,
@@ -18,16 +31,6 @@ from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, Super
 from bgsweep.config.mistakes import review, review_search
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.suite import (
-    Attacks,
-    Corruptions,
-    Detection,
-    EvaluationWorkers,
-    FewLabels,
-    Pictures,
-    Sets,
-    SuiteConfig,
-)
 from bgsweep.config.sweep import SweepConfig, load, load_suite, mask_training, resolve
 
 __all__ = [

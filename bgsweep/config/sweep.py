@@ -12,14 +12,13 @@ from typing import Any, Self, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from bgsweep.config.base import NAME_PATTERN, Section, nearest
-from bgsweep.config.evaluate import Evaluate, Register
+from bgsweep.config.evaluation import Evaluate, Register, SuiteConfig
 from bgsweep.config.experiment import Experiment, mutable
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import METHODS
 from bgsweep.config.refusals import choose, words
 from bgsweep.config.search import Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.suite import SuiteConfig
 from bgsweep.config.yaml_file import parse_yaml, read_yaml
 from bgsweep.errors import UserError
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bgsweep.config import Evaluate
-from bgsweep.config.evaluate import Variant
+from bgsweep.config.evaluation import Variant
 from bgsweep.data import ImageDataset, Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError

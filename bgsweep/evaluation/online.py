@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from bgsweep.config import Evaluate, Knn, Linear
-from bgsweep.config.evaluate import VARIANTS, Variant
+from bgsweep.config.evaluation import VARIANTS, Variant
 from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.evaluation.bootstrap import by_photograph

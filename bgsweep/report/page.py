@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import paired_seeds

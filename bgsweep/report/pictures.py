@@ -9,7 +9,7 @@ import cv2
 from bgsweep.augment.contact_sheet import preview as preview_sheet
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import SweepConfig
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.data import Image, Sample, Splits
 from bgsweep.data.order import epoch_order
 from bgsweep.data.readable import readable

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import SweepConfig
-from bgsweep.config.evaluate import CHALLENGER
+from bgsweep.config.evaluation import CHALLENGER
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
 from bgsweep.evaluation.bootstrap import agree, paired

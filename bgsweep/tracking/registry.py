@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from bgsweep.config.evaluate import CHALLENGER, check_alias
+from bgsweep.config.evaluation import CHALLENGER, check_alias
 from bgsweep.errors import UserError
 from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
 from bgsweep.tracking.tracker import Tracker

@@ -50,7 +50,7 @@ def add_the_evaluator(package: Path) -> None:
     registry = package / "evaluation" / "registry.py"
     edit(registry, r"^(    shape_bias,\n)", r"\1    toy,\n")
     edit(registry, r"^(    \*\*detection.EVALUATORS,\n)", r"\1" + literal(line))
-    suite = package / "config" / "suite.py"
+    suite = package / "config" / "evaluation.py"
     edit(suite, r"^(class SuiteConfig)", literal(settings) + r"\n\n\1")
     suite.write_text(suite.read_text() + field)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bgsweep.config import load
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.report.page import SweepResults
 from bgsweep.sweep.events import Journal, TrialRecord, read_journal
 from bgsweep.sweep.trial import dump

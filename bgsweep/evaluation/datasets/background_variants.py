@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.config import Evaluate
-from bgsweep.config.evaluate import Variant
+from bgsweep.config.evaluation import Variant
 from bgsweep.data import BackgroundPools, Image, ImageDataset, Mask, Sample
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.data import UNLABELLED, Image
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet

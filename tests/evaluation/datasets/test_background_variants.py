@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bgsweep.config import Evaluate
-from bgsweep.config.evaluate import VARIANTS
+from bgsweep.config.evaluation import VARIANTS
 from bgsweep.data import BackgroundPools, Sample, Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UnreadableImage, UserError
