@@ -281,6 +281,20 @@ class Workers(Section):
     max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint after a worker died")
 
 
+_ADDED_LATER: dict[str, dict[str, Any]] = {
+    "data": {"holdout_seed": 0},
+    "background": {
+        "swap_form": "full",
+        "swap_negative": "silhouette",
+        "foreground_scale": 1.0,
+        "foreground_position": 0,
+        "blend": "hard",
+        "mask_blur": 0.0,
+    },
+}
+"""Keys that did not exist when the first checkpoints were written, with their defaults. Add every new key here."""
+
+
 class Experiment(Section):
     """Everything that decides what a run computes. Its digest identifies the run and keys its checkpoints."""
 
@@ -344,14 +358,23 @@ class Experiment(Section):
         if method.name != "swav" and self.views.small_crops:
             raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}; set it to 0")
 
-    def canonical(self) -> str:
-        """JSON with sorted keys and every default written out."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
     @property
     def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of the canonical JSON: keys sorted, defaults written out.
+
+        Keys of `_ADDED_LATER` are left out at their defaults, so that checkpoints made before they existed resume;
+        but not where the default changed what is computed: with BG_Swaps, or with splits that are held out.
+        """
+        tree = self.model_dump(mode="json")
+        changed = {
+            "data": None in (self.data.validation, self.data.test),
+            "background": highest(self.background.swap) > 0,
+        }
+        for section, defaults in _ADDED_LATER.items():
+            if not changed.get(section):
+                tree[section] = dict(pair for pair in tree[section].items() if pair not in defaults.items())
+        canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def without_background(self) -> dict[str, float]:
         """Dotted keys and values that switch off the background augmentations that are on."""
