@@ -35,8 +35,8 @@ import torch
 from common import markdown, parser_of, report
 from photographs import make_photographs
 
+from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import load
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack

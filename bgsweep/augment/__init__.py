@@ -1,1 +1,1 @@
-"""From a photograph and its foreground mask to the augmented views that the methods compare."""
+"""Augmented views of an image, made from its pixels and its foreground mask."""

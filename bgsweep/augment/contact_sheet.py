@@ -1,4 +1,4 @@
-"""Contact sheets: what the augmentations do, as one picture for people."""
+"""Contact sheets: grids of images and their augmented views."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
@@ -6,11 +6,11 @@ from typing import cast
 import cv2
 import numpy as np
 
-from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
+from bgsweep.augment.pipeline import LARGE_VIEWS, MaskedImage, ViewPipeline, ViewResult
 from bgsweep.images.compositing import Image, Mask, binarize
 from bgsweep.seeding import view_key
 
-Method = Callable[[Picture, Picture], ViewResult]
+Method = Callable[[MaskedImage, MaskedImage], ViewResult]
 """Makes one view of a sample, with a background donor."""
 
 CELL = 128
@@ -20,13 +20,13 @@ _PAPER, _INK, _FAINT, _OUTLINE = (250, 250, 248), (40, 44, 52), (120, 124, 130),
 
 
 def outlined(image: Image, mask: Mask) -> Image:
-    """The image, brought to the size of a cell, with a line around its foreground."""
-    picture = _cell(image)
-    size = picture.shape[1], picture.shape[0]
+    """The image, resized to a cell, with a line around its foreground."""
+    cell = _cell(image)
+    size = cell.shape[1], cell.shape[0]
     enlarged = cv2.resize(binarize(mask), size, interpolation=cv2.INTER_LINEAR)
     contours, _ = cv2.findContours(binarize(cast(Mask, enlarged)), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, _OUTLINE, 2, cv2.LINE_AA)
-    return picture
+    cv2.drawContours(cell, contours, -1, _OUTLINE, 2, cv2.LINE_AA)
+    return cell
 
 
 def view_grid(rows: Sequence[Sequence[Image]], headers: Sequence[str], captions: Sequence[Sequence[str]]) -> Image:
@@ -57,18 +57,18 @@ def view_grid(rows: Sequence[Sequence[Image]], headers: Sequence[str], captions:
 
 def preview(
     pipeline: ViewPipeline,
-    samples: Sequence[Picture],
+    samples: Sequence[MaskedImage],
     seed: int = 0,
     epoch: int = 0,
     methods: Mapping[str, Method] | None = None,
 ) -> Image:
-    """A grid of pictures with their foregrounds outlined, and beside each the views that a pipeline makes of it.
+    """A grid of images with their foregrounds outlined, and beside each the views that a pipeline makes of it.
 
     Each sample's background donor is the next sample. The draws are those of (seed, epoch) in training. Each of
     ``methods`` adds a column under its name.
     """
     methods = methods or {}
-    headers = ["photograph", *(f"view {view + 1}" for view in range(LARGE_VIEWS))]
+    headers = ["image", *(f"view {view + 1}" for view in range(LARGE_VIEWS))]
     headers += [f"small {view + 1}" for view in range(pipeline.n_views - LARGE_VIEWS)]
     headers += methods
     rows, captions = [], []
@@ -82,12 +82,12 @@ def preview(
 
 
 def area_histogram(areas: Sequence[float], low: float, high: float, width: int) -> Image:
-    """How many views have how much foreground, on light paper; what lies outside the bounds is marked.
+    """Histogram of the foreground's share of views, with the area bounds marked.
 
     Args:
         areas: foreground's share of each view, 0 to 1.
         low, high: bounds outside of which a view keeps its background.
-        width: of the picture in pixels.
+        width: of the histogram in pixels.
 
     Returns:
         Height x ``width`` x 3, uint8, RGB.
@@ -96,9 +96,9 @@ def area_histogram(areas: Sequence[float], low: float, high: float, width: int) 
     counts, _ = np.histogram(areas, bins=_BINS, range=(0.0, 1.0))
     left, right, base = 2 * _MARGIN, width - 2 * _MARGIN, _HEADER + _PLOT
     edges = np.linspace(left, right, _BINS + 1).round().astype(int)
-    for place, count in enumerate(counts):
+    for index, count in enumerate(counts):
         top = base - round(_PLOT * count / max(1, counts.max()))
-        cv2.rectangle(sheet, (int(edges[place]) + 1, top), (int(edges[place + 1]) - 1, base), _FAINT, cv2.FILLED)
+        cv2.rectangle(sheet, (int(edges[index]) + 1, top), (int(edges[index + 1]) - 1, base), _FAINT, cv2.FILLED)
     for bound in (low, high):
         x = round(left + bound * (right - left))
         cv2.line(sheet, (x, _HEADER), (x, base), _OUTLINE, 2, cv2.LINE_AA)
@@ -110,13 +110,13 @@ def area_histogram(areas: Sequence[float], low: float, high: float, width: int) 
     return sheet
 
 
-def _views(pipeline: ViewPipeline, sample: Picture, donor: Picture, seed: int, epoch: int) -> list[ViewResult]:
+def _views(pipeline: ViewPipeline, sample: MaskedImage, donor: MaskedImage, seed: int, epoch: int) -> list[ViewResult]:
     keys = [view_key(seed, epoch, sample.id, view) for view in range(pipeline.n_views)]
     return [pipeline.make(sample, lambda: donor, key, view) for view, key in enumerate(keys)]
 
 
 def _cell(image: Image) -> Image:
-    """The image with its longer side brought to the cell's."""
+    """The image with its longer side resized to the cell's."""
     zoom = CELL / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
     return cast(Image, cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST_EXACT))

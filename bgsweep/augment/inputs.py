@@ -1,4 +1,4 @@
-"""Images, masks and donors as users of Albumentations hand them over, brought to what the background code takes."""
+"""Checks and conversions of the images, masks and donors that users of the Albumentations transforms pass in."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -39,9 +39,9 @@ def bytes_of(image: AnyImage) -> Image:
     return cast(Image, (image.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def like(backdrop: Image, image: AnyImage) -> AnyImage:
+def like(background: Image, image: AnyImage) -> AnyImage:
     """A uint8 image in the type and range of another."""
-    return backdrop if image.dtype == np.uint8 else backdrop.astype(np.float32) / np.float32(255)
+    return background if image.dtype == np.uint8 else background.astype(np.float32) / np.float32(255)
 
 
 def foreground(mask: Any, size: tuple[int, ...] | None, name: str) -> Mask:
@@ -51,10 +51,10 @@ def foreground(mask: Any, size: tuple[int, ...] | None, name: str) -> Mask:
         mask: height x width (x 1), bool, integers of 0 and 1 or of 0 to 255, or floats of 0 to 1 or of 0 to 255; a
             function that gives one.
         size: height and width that it must have; None for any.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
-        TypeError, ValueError: it is none of these.
+        TypeError, ValueError: the mask has another type, shape or range.
     """
     mask = mask() if callable(mask) else mask
     if mask is None:
@@ -90,10 +90,10 @@ def _of_ones(mask: npt.NDArray[Any]) -> Mask:
 
 
 def chosen_donor(donors: Any, mode: DonorMode, draw: float, name: str) -> Donor:
-    """The donor that a draw in [0, 1) names, its image and mask as uint8.
+    """The donor that a draw in [0, 1) selects, its image and mask as uint8.
 
     Raises:
-        TypeError, ValueError: there is none, or it has not what `mode` needs.
+        TypeError, ValueError: there is no donor, or it lacks what `mode` needs.
     """
     found = donors() if callable(donors) else donors
     if isinstance(found, Sequence) and not isinstance(found, str):
@@ -101,14 +101,13 @@ def chosen_donor(donors: Any, mode: DonorMode, draw: float, name: str) -> Donor:
             raise ValueError(f"{name}: an empty list; background transforms need at least one donor")
         found = found[int(draw * len(found))]
     if not isinstance(found, Mapping) or "image" not in found:
-        told = (
-            f"a dictionary of {', '.join(map(str, found)) or 'nothing'}" if isinstance(found, Mapping) else _kind(found)
-        )
-        raise TypeError(f"{name}: must be a dictionary with `image` and `mask`, or a list of such, not {told}")
+        keys = ", ".join(map(str, found)) if isinstance(found, Mapping) else ""
+        kind = f"a dictionary of {keys or 'nothing'}" if isinstance(found, Mapping) else _kind(found)
+        raise TypeError(f"{name}: must be a dictionary with `image` and `mask`, or a list of such, not {kind}")
     image = bytes_of(checked_image(found["image"], f"{name}'s image"))
     donor = cast(Donor, {**found, "image": image})
-    known = {"tiled": "rect", "inpainted": "plate"}.get(mode)
-    if known is not None and known not in donor:
+    precomputed = {"tiled": "rect", "inpainted": "inpainted"}.get(mode)
+    if precomputed is not None and precomputed not in donor:
         if donor.get("mask") is None:
             raise ValueError(f"{name}: has no `mask`, which a {mode} donor needs; give it, or take donor='plain'")
         donor["mask"] = foreground(donor["mask"], image.shape[:2], f"{name}'s mask")

@@ -1,4 +1,4 @@
-"""The view pipelines of MoCo-v2, BYOL and SwAV, built from the configuration, with addressed randomness."""
+"""The view pipelines of MoCo-v2, BYOL and SwAV, built from the configuration, with a key for every random draw."""
 
 import copy
 import random
@@ -9,9 +9,10 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from bgsweep.augment.background import Donor, area_verdict, resolve_mask
+from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_mask
 from bgsweep.augment.color import ColorDraw, Photometric, render
-from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop, Negative, draw_window
+from bgsweep.augment.crop_window import draw_window
+from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop
 from bgsweep.config.experiment import Background, Views
 from bgsweep.config.schedule import PerView, at_epoch, highest
 from bgsweep.images.compositing import Image, Mask, Rect
@@ -19,8 +20,8 @@ from bgsweep.images.compositing import Image, Mask, Rect
 LARGE_VIEWS = 2
 
 
-class Picture(Protocol):
-    """An image with a foreground mask that is decoded when somebody asks for it; `data.Sample` is one."""
+class MaskedImage(Protocol):
+    """An image with a foreground mask that is decoded on first use; `data.Sample` is one."""
 
     @property
     def id(self) -> str: ...
@@ -35,17 +36,17 @@ class Picture(Protocol):
     def background_rect(self) -> Rect | None: ...
 
     @property
-    def plate(self) -> Image: ...
+    def inpainted_background(self) -> Image: ...
 
 
 class ViewResult(NamedTuple):
-    """One view and what was done to its background.
+    """One view and the background augmentation that it got.
 
     Attributes:
         image: size x size x 3, uint8, contiguous.
         applied: ``none`` (no background augmentation was drawn), ``removed``, ``replaced``, or ``kept_small`` and
             ``kept_large``: one was drawn, but the foreground's share of the crop is out of bounds.
-        photometry: what is still to be done to its colours, where a device does that.
+        photometry: the photometric draws, not applied yet, where a device applies them.
     """
 
     image: Image
@@ -58,14 +59,14 @@ class ViewPipeline:
 
     A view is cropped (with its background augmentation), flipped, and then treated photometrically, in the order that
     MoCo-v2, BYOL and SwAV share: colour jitter, grey, blur, solarise. With `views.photometric: device` that last part
-    is drawn but left to whoever has the batch (`batched.render`). A view is a function of its key, the picture and the
-    donor alone: it does not depend on the process that makes it or on what was made before. Probabilities that are
-    scheduled over training are those of the epoch that `set_epoch` names, at first of epoch 0.
+    is drawn here but applied to the batch on the device (`color_batched.render`). A view is a function of its key, the
+    image and the donor alone: it does not depend on the process that makes it or on what was made before. Probabilities
+    that are scheduled over training are those of the epoch given to `set_epoch`, at first of epoch 0.
 
     Args:
-        views: how views are made.
-        background: the background augmentations.
-        epochs: how many a run has, for schedules.
+        views: settings of the views.
+        background: settings of the background augmentations.
+        epochs: length of the run, for schedules.
     """
 
     def __init__(self, views: Views, background: Background, epochs: int = 1):
@@ -76,11 +77,13 @@ class ViewPipeline:
         self._negative_kind = background.swap_negative
         self.swaps_keys = background.swap_form == "full"
         self._set_probabilities()
-        # BG_Swaps shows other images whole.
+        # Packs store the tiled donor's rectangle beside the image, so that a donor's mask need not be decoded; BG_Swaps
+        # shows other images whole.
         self.gives_rect = background.donor == "tiled" and not highest(background.swap)
         self.on_device = views.photometric == "device"
-        # All transforms draw from this one generator, which is cheap to set to a key: Albumentations' own
-        # `set_random_seed` builds two for each transform. None of them draws from NumPy's.
+        # All transforms draw from this one generator, which takes 6 us to set to a key: Albumentations' own
+        # `set_random_seed` builds two for each transform (80 us for five). None of them draws from NumPy's. Without a
+        # key for each view, forked DataLoader workers give identical augmentation streams (albumentations 2.0.8).
         self._uniform = random.Random()
         self._flip = A.HorizontalFlip(p=views.flip)
         self._photometric = [_photometric(views, view) for view in range(self.n_views)]
@@ -89,7 +92,7 @@ class ViewPipeline:
             transform.set_random_state(np.random.default_rng(0), self._uniform)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the views of another epoch, counted from 0."""
+        """Switch to the probabilities of another epoch, counted from 0."""
         if self.background.scheduled and epoch != self._epoch:
             self._epoch = epoch
             self._set_probabilities()
@@ -103,19 +106,22 @@ class ViewPipeline:
         self.swap_share = highest(at_epoch(background.swap, *now))
         self.donor_views = [view for view, crop in enumerate(self._crops) if crop.random]
 
-    def asks_donor(self, address_key: int, view: int) -> bool:
-        """Whether BG_Random is drawn for a view, so that `make` calls for a donor unless the mask speaks against it."""
-        self._uniform.seed(address_key)
+    def asks_donor(self, rng_key: int, view: int) -> bool:
+        """True if BG_Random is drawn for a view: `make` then uses a donor, unless the mask is out of the area bounds.
+
+        Known before anything is decoded, so that the loader reads donors (0.9 ms each) only for views that need one.
+        """
+        self._uniform.seed(rng_key)
         return self._crops[view].draw_background() == "replaced"
 
-    def swap_fits(self, sample: Picture, address_keys: Sequence[int]) -> bool:
-        """Whether the foregrounds of both large views are within the area bounds, so that BG_Swaps can be had whole.
+    def swap_fits(self, sample: MaskedImage, rng_keys: Sequence[int]) -> bool:
+        """True if the foregrounds of both large views are within the area bounds, as the full form of BG_Swaps needs.
 
-        A key that keeps its background is no answer to a negative on that background; and a query without a foreground
-        would be its own negative.
+        Otherwise the key would keep the background that the negative shares with the query, and a query without a
+        foreground would be its own negative.
         """
         mask = resolve_mask(sample.mask)
-        for view, key in enumerate(address_keys):
+        for view, key in enumerate(rng_keys):
             crop = self._crops[view]
             self._uniform.seed(key)
             crop.draw_background()
@@ -125,62 +131,62 @@ class ViewPipeline:
         return True
 
     def make(
-        self, sample: Picture, donor: Callable[[], Picture], address_key: int, view: int, replace: bool = False
+        self, sample: MaskedImage, donor: Callable[[], MaskedImage], rng_key: int, view: int, replace: bool = False
     ) -> ViewResult:
         """One view of a sample.
 
         Args:
             sample: its mask is asked for only if a background augmentation was drawn.
-            donor: gives the picture that BG_Random takes its background from; called only if it fired, at most once.
-            address_key: from `seeding.view_key`, 64 bits.
+            donor: gives the image whose background BG_Random shows; called only if it was drawn, at most once.
+            rng_key: from `seeding.view_key`, 64 bits.
             view: 0 and 1 are the large views.
-            replace: the background is the donor's, whatever was drawn; all other draws stay as they are.
+            replace: take the donor's background whatever was drawn; all other draws stay as they are.
         """
-        self._uniform.seed(address_key)
+        self._uniform.seed(rng_key)
         return self._finished(*self._cropped(sample, donor, view, replace=replace), view)
 
     def make_swap(
         self,
-        sample: Picture,
-        donor: Callable[[], Picture],
-        other: Picture,
-        address_key: int,
+        sample: MaskedImage,
+        donor: Callable[[], MaskedImage],
+        other: MaskedImage,
+        rng_key: int,
         swap_key: int,
         view: int = 0,
     ) -> ViewResult:
-        """BG_Swaps' negative: another picture on the background of the view that `make` gives for `address_key`.
+        """BG_Swaps' negative: another image in front of the background of the view that `make` gives for `rng_key`.
 
-        Same crop window, same background, same flip as that view. Which part of the other picture shows and the
-        photometric treatment are drawn from `swap_key`, as those of any other negative are.
+        It has the crop window, background and flip of that view. The part of the other image that shows and the
+        photometric draws come from `swap_key`, so that they differ from the query's as those of other negatives do.
         """
         negative = Negative(kind=self._negative_kind, image=other.image, mask=lambda: other.mask, seed=swap_key)
-        self._uniform.seed(address_key)
+        self._uniform.seed(rng_key)
         cropped, _ = self._cropped(sample, donor, view, negative)
         self._uniform.seed(swap_key)
         return self._finished(cropped, "none", view)
 
     def policy(self) -> dict[str, Any]:
-        """What is done to each view, as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
+        """The transforms of each view as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
         pairs = zip(self._crops, self._photometric, strict=True)
-        # Of copies: `Compose` gives its transforms generators of its own.
+        # Copies, because `Compose` replaces the generators of its transforms.
         copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
         found: dict[str, Any] = {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
         if self.background.scheduled:
-            # The views' probabilities are those of the first epoch.
+            # The probabilities in `views` are those of the first epoch.
             found["schedules"] = self.background.model_dump(mode="json", include={"remove", "random", "swap"})
             found["epochs"] = self.epochs
         return found
 
     def _cropped(
         self,
-        sample: Picture,
-        donor: Callable[[], Picture],
+        sample: MaskedImage,
+        donor: Callable[[], MaskedImage],
         view: int,
         negative: Negative | None = None,
         replace: bool = False,
     ) -> tuple[Image, Applied]:
-        # What Albumentations does with its transforms, without its checks of their inputs, which take as long as the
-        # flip does. A test holds both equal.
+        # The calls that `A.Compose` makes, without its checks of the inputs, which take as long as the flip does. A test
+        # holds both equal.
         crop, image = self._crops[view], sample.image
         foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
         data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors, "replace": replace}
@@ -198,8 +204,12 @@ class ViewPipeline:
         return ViewResult(render(cropped, photometry, transform.color), applied)
 
 
-def _as_donor(picture: Picture) -> Donor:
-    return {"image": picture.image, "rect": lambda: picture.background_rect, "plate": lambda: picture.plate}
+def _as_donor(image: MaskedImage) -> Donor:
+    return {
+        "image": image.image,
+        "rect": lambda: image.background_rect,
+        "inpainted": lambda: image.inpainted_background,
+    }
 
 
 def _for_view(value: PerView, view: int) -> float:

@@ -44,7 +44,7 @@ Scale = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Share], AfterValida
 
 
 class BackgroundSchema(BaseTransformInitSchema):  # type: ignore[misc]
-    """What every background transform accepts."""
+    """Arguments that every background transform accepts."""
 
     min_area: Share
     max_area: Share
@@ -125,7 +125,7 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         max_area: largest share of the view, 0 to 1.
         mask_key: the target that holds the foreground mask, height x width: bool, 0 and 1, floats of 0 to 1, or 0 to
             255 with the foreground above 127.
-        metadata_key: the input that holds the donors: a dictionary with `image` and `mask` (see `backdrop.Donor`), a
+        metadata_key: the input that holds the donors: a dictionary with `image` and `mask` (see `background.Donor`), a
             list of them from which one is drawn, or a function that gives either and is called only when needed.
         p: probability of applying the transform.
 

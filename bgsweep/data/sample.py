@@ -46,7 +46,7 @@ class Sample:
         return largest_background_rectangle(self.mask) if self.mask is not None else None
 
     @cached_property
-    def plate(self) -> Image:
+    def inpainted_background(self) -> Image:
         """The image with its foreground painted over from its surroundings, made only if somebody asks for it."""
         return self.image if self.mask is None else inpaint_background(self.image, self.mask)
 

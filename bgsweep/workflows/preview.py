@@ -12,8 +12,8 @@ import numpy as np
 
 from bgsweep.augment.contact_sheet import Method, area_histogram
 from bgsweep.augment.contact_sheet import preview as preview_sheet
-from bgsweep.augment.pipeline import LARGE_VIEWS, Picture, ViewPipeline, ViewResult
-from bgsweep.augment.training_crop import draw_window
+from bgsweep.augment.crop_window import draw_window
+from bgsweep.augment.pipeline import LARGE_VIEWS, MaskedImage, ViewPipeline, ViewResult
 from bgsweep.config import SweepConfig
 from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
@@ -83,10 +83,10 @@ def _methods(config: SweepConfig) -> dict[str, Method]:
     def single(pipeline: ViewPipeline) -> Method:
         return lambda sample, donor: pipeline.make(sample, lambda: donor, view_key(seed, 0, sample.id, 0), 0)
 
-    def swap_key(sample: Picture, donor: Picture) -> ViewResult:
+    def swap_key(sample: MaskedImage, donor: MaskedImage) -> ViewResult:
         return plain.make(sample, lambda: donor, view_key(seed, 0, sample.id, 1), 1, replace=True)
 
-    def swap_negative(sample: Picture, donor: Picture) -> ViewResult:
+    def swap_negative(sample: MaskedImage, donor: MaskedImage) -> ViewResult:
         keys = view_key(seed, 0, sample.id, 0), rng_key(seed, 0, sample.id, Draw.SWAP)
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 

@@ -17,8 +17,8 @@ import torch
 
 from bgsweep.augment.background import random_background
 from bgsweep.augment.color_batched import render
+from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.augment.training_crop import draw_window
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
 from bgsweep.seeding import view_key

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bgsweep.augment import background
-from bgsweep.augment.training_crop import BackgroundResizedCrop, draw_window
+from bgsweep.augment.crop_window import draw_window
+from bgsweep.augment.training_crop import BackgroundResizedCrop
 from bgsweep.data.sample import Sample
 from bgsweep.images import compositing
 from bgsweep.images.compositing import Image, Rect, inpaint_background

@@ -15,7 +15,7 @@ import PIL.Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transform
 
-from bgsweep.augment.training_crop import draw_window
+from bgsweep.augment.crop_window import draw_window
 from bgsweep.config import Pictures as Seen
 from bgsweep.data import Image, ImageDataset
 from bgsweep.errors import UnreadableImage

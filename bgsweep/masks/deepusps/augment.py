@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.augment.color import Photometric
-from bgsweep.augment.training_crop import draw_window
+from bgsweep.augment.crop_window import draw_window
 from bgsweep.images.compositing import Image
 from bgsweep.masks.u2net import Floats, network_input
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from bgsweep.augment.background import Placement, draw_placement, mix, move_foreground
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.augment.placement import Placement, draw_placement, mix, place
 from bgsweep.augment.training_crop import BackgroundResizedCrop
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
@@ -37,7 +37,7 @@ def test_a_foreground_is_moved_by_whole_pixels(samples: list[Sample], down: floa
     image, mask = samples[0].image, np.zeros_like(samples[0].mask)
     rows, columns = mask.shape
     mask[10:40, 20:70] = 255
-    moved, where = place(image, mask, Placement(1.0, down, right))
+    moved, where = move_foreground(image, mask, Placement(1.0, down, right))
     top, left = round(down * (rows - 30)), round(right * (columns - 50))
     assert np.array_equal(moved[top : top + 30, left : left + 50], image[10:40, 20:70])
     expected = np.zeros_like(mask)
@@ -49,10 +49,10 @@ def test_a_foreground_grows_about_its_middle_and_no_further_than_the_view(sample
     image, mask = samples[0].image, np.zeros_like(samples[0].mask)
     mask[30:50, 40:70] = 255
     for factor, expected in ((2.0, (20, 25, 40, 60)), (0.5, (35, 48, 10, 15))):
-        _, where = place(image, mask, Placement(factor))
+        _, where = move_foreground(image, mask, Placement(factor))
         x, y, width, height = cv2.boundingRect(binarize(where))
         assert np.abs(np.subtract((y, x, height, width), expected)).max() <= 1
-    _, where = place(image, mask, Placement(50.0, 0.7, 0.2))
+    _, where = move_foreground(image, mask, Placement(50.0, 0.7, 0.2))
     x, y, width, height = cv2.boundingRect(binarize(where))
     assert max(height / mask.shape[0], width / mask.shape[1]) > 0.95
 
