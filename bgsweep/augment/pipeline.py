@@ -185,8 +185,8 @@ class ViewPipeline:
         negative: Negative | None = None,
         replace: bool = False,
     ) -> tuple[Image, Applied]:
-        # The calls that `A.Compose` makes, without its checks of the inputs, which take as long as the flip does. A test
-        # holds both equal.
+        # The calls that `A.Compose` makes, without its checks of the inputs, which take as long as the flip does. A
+        # test holds both equal.
         crop, image = self._crops[view], sample.image
         foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
         data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors, "replace": replace}
