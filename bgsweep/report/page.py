@@ -18,7 +18,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import paired_seeds
 from bgsweep.report import charts
 from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
-from bgsweep.report.history import Trial, common_epoch, cost_of, trials_of
+from bgsweep.report.history import Trial, common_epoch, cost_of
 from bgsweep.report.pictures import gallery, variants_of
 from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, enough_for_importance, wilson
 
@@ -33,13 +33,14 @@ _PROBES = {"backgrounds": "kNN", "backgrounds_linear": "linear probe"}
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A sweep in plain values: its name, its manifest (with its ``result``, if it came to one), its journal's events,
-    and what MLflow has of its run: ``tags`` and ``datasets``.
+    """A sweep in plain values: its name, its manifest (with its ``result`` if it has ended), its trials, the seconds
+    from the journal's first event to its last, and from its MLflow run ``tags`` and ``datasets``.
     """
 
     name: str
     manifest: Mapping[str, Any]
-    events: Sequence[dict[str, Any]]
+    trials: Sequence[Trial]
+    wall_seconds: float
     tags: Mapping[str, str]
     datasets: Sequence[Mapping[str, Any]]
 
@@ -47,7 +48,7 @@ class SweepResults:
 def page(told: SweepResults) -> str:
     """One self-contained HTML page of a sweep."""
     file = resolve(dict(told.manifest["file"]))
-    trials = trials_of(told.events)
+    trials = told.trials
     verdict = told.manifest.get("result") or {}
     figures: dict[str, charts.Figure] = {}
     notes: dict[str, str] = {}
@@ -73,7 +74,7 @@ def page(told: SweepResults) -> str:
     }
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)
-    context["cost"] = _cost(figures, file, trials, told.events)
+    context["cost"] = _cost(figures, file, trials, told.wall_seconds)
     return _rendered(context, figures)
 
 
@@ -223,14 +224,14 @@ def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
 
 
 def _cost(
-    figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], events: Sequence[dict[str, Any]]
+    figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], wall_seconds: float
 ) -> dict[str, Any]:
     workers, search = config.experiment.workers, config.search
     several = workers.count > 1
     devices = (
         (workers.count * workers.cpus, workers.count * (workers.gpus or 0.0)) if several else (search.cpus, search.gpus)
     )
-    cost = cost_of(trials, events, config.experiment.training.epochs, devices)
+    cost = cost_of(trials, wall_seconds, config.experiment.training.epochs, devices)
     figures["cost"] = charts.costs(cost)
     return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
 

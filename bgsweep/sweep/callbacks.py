@@ -1,7 +1,8 @@
 """The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,21 @@ from ray.tune import Callback
 
 from bgsweep.config import SweepConfig
 from bgsweep.storage.uri import uri_of
-from bgsweep.sweep.events import Event, Journal, Status, TrialRecord
+from bgsweep.sweep.events import (
+    Checkpointed,
+    Ended,
+    Event,
+    Exchange,
+    Generation,
+    Recovered,
+    Result,
+    Started,
+    Status,
+    TrialRecord,
+    replay,
+)
 from bgsweep.sweep.guards import DiskGuard, HangGuard
+from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
 from bgsweep.tracking import Tracker
@@ -66,36 +80,32 @@ class SweepCallback(Callback):
         if not fresh:
             return
         latest = fresh[-1]
-        record.epochs = int(latest["epoch"])
-        record.metrics = {name: value for name, value in latest.items() if name != "epoch"}
-        record.seconds = time.time() - record.began
-        record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id], wait=False)
-        self.journal.write(
-            "result",
+        event = Result(
             id=record.id,
-            run_id=record.run_id,
-            epoch=record.epochs,
-            metrics=record.metrics,
+            run_id=record.run_id or self.tracker.run_id(self._runs[record.id], wait=False),
+            epoch=int(latest["epoch"]),
+            metrics={name: value for name, value in latest.items() if name != "epoch"},
             history=fresh,
-            seconds=record.seconds,
+            seconds=time.time() - record.began,
             checkpoint=record.checkpoint,
         )
+        event.apply(record)
+        self.journal.write(event)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self._record(trial)
-        record.checkpoint = uri_of(checkpoint.path, checkpoint.filesystem)
-        self.journal.write("checkpoint", id=record.id, path=record.checkpoint)
+        event = Checkpointed(id=record.id, path=uri_of(checkpoint.path, checkpoint.filesystem))
+        event.apply(record)
+        self.journal.write(event)
 
-    def exchanged(self, epoch: int, exchanges: list[dict[str, Any]]) -> None:
-        """What trials of a population have taken over from one another at a generation's end."""
-        for exchange in exchanges:
-            exchange["digest"] = self.config.experiment.with_values(exchange["values"]).digest
-        self.journal.write("generation", epoch=epoch, exchanges=exchanges)
-        for exchange in exchanges:
-            record = self.records[exchange["id"]]
-            record.take_over(epoch, exchange)
+    def exchanged(self, epoch: int, exchanges: Sequence[Exchange]) -> None:
+        """Record what the trials of a population take over from one another at a generation's end."""
+        whole = [replace(one, digest=self.config.experiment.with_values(one.values).digest) for one in exchanges]
+        self.journal.write(Generation(epoch=epoch, exchanges=whole)).apply(self.records)
+        for exchange in whole:
+            record = self.records[exchange.id]
             self._tell_lineage(record)
-            self.progress.note(f"{record.id} goes on from {exchange['donor']} at epoch {epoch}: {shorten(record)}")
+            self.progress.note(f"{record.id} continues from {exchange.donor} at epoch {epoch}: {shorten(record)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -103,7 +113,7 @@ class SweepCallback(Callback):
         self.progress.note(
             f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
         )
-        self.journal.write("recovered", id=record.id, failures=record.failures, error=record.error)
+        self.journal.write(Recovered(id=record.id, failures=record.failures, error=record.error))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.end(self._record(trial).id)
@@ -125,10 +135,13 @@ class SweepCallback(Callback):
             else:
                 self._open(record)
         logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
-        for event in past:
-            for metrics in event["history"] if event["event"] == "result" else ():
-                if metrics["epoch"] > logged[event["id"]]:
-                    self.tracker.log_metrics(self._runs[event["id"]], int(metrics["epoch"]), metrics)
+
+        def log(event: Result, _: TrialRecord) -> None:
+            for metrics in event.history:
+                if metrics["epoch"] > logged[event.id]:
+                    self.tracker.log_metrics(self._runs[event.id], int(metrics["epoch"]), metrics)
+
+        replay(past, on_result=log)
         for record in self.records.values():
             if record.status != "running":
                 self._close_run(record)
@@ -158,7 +171,7 @@ class SweepCallback(Callback):
     def _begin(self, record: TrialRecord) -> TrialRecord:
         self.records[record.id] = record
         self._open(record)
-        self.journal.write("started", trial=record.public())
+        self.journal.write(Started(trial=record.copy()))
         return record
 
     def refuse(self, config: dict[str, Any], reason: str) -> None:
@@ -196,14 +209,14 @@ class SweepCallback(Callback):
         told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
         self.tracker.set_tags(self._runs[record.id], told)
 
-    def end(self, name: str, status: Status | None = None) -> Event:
-        """Close a trial's record and run; give what the journal says of it."""
+    def end(self, name: str, status: Status | None = None) -> Ended:
+        """Close a trial's record and MLflow run; give the journal's event."""
         record = self.records[name]
         whole = record.epochs >= self.config.experiment.training.epochs
         record.status = status or ("completed" if whole else "stopped")
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
         self._close_run(record)
-        return self.journal.write("ended", trial=record.public())
+        return self.journal.write(Ended(trial=record.copy()))
 
     def _close_run(self, record: TrialRecord) -> None:
         self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)

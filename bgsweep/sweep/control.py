@@ -5,7 +5,10 @@ from typing import Any, Literal
 
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri, sweep_command
-from bgsweep.sweep.events import alive, began, by_number, find_sweep, left_in_order, read_journal, replay, sweeps
+from bgsweep.sweep.events import by_number, replay
+from bgsweep.sweep.heartbeat import alive, closed_properly
+from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.manifest import began, find_sweep, sweeps
 from bgsweep.sweep.store import ask_to_stop, local_store
 
 State = Literal["running", "ended", "interrupted", "dead"]
@@ -57,4 +60,4 @@ def _state(folder: Path, manifest: dict[str, Any]) -> State:
         return "ended"
     if alive(folder, manifest):
         return "running"
-    return "interrupted" if left_in_order(folder) else "dead"
+    return "interrupted" if closed_properly(folder) else "dead"

@@ -25,25 +25,13 @@ from bgsweep.distributed.train import WORKERS_CURE, gpus_of_worker, worker_bundl
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.uri import Uri, is_remote, join, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.events import (
-    Event,
-    Heartbeat,
-    Journal,
-    TrialRecord,
-    alive,
-    by_number,
-    check_name,
-    find_sweep,
-    read_journal,
-    read_manifest,
-    replay,
-    stop_file,
-    sweeps,
-    write_manifest,
-)
+from bgsweep.sweep.events import Event, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
 from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
 from bgsweep.sweep.guards import DiskGuard, check_room
+from bgsweep.sweep.heartbeat import Heartbeat, alive, stop_file
+from bgsweep.sweep.journal import Journal, read_journal
+from bgsweep.sweep.manifest import check_name, find_sweep, read_manifest, sweeps, write_manifest
 from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.progress import Progress
@@ -155,7 +143,7 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
             ended = sum(record.status != "running" for record in replay(past).values())
             check_room(folder, checkpoint, total_trials(config) - ended)
         parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
-        start = past[0]["time"] if past else time.time()
+        start = past[0].time if past else time.time()
         said = {"file": dump(config), "digest": _digest(config), "parent": parent, "owner": owner()}
         manifest: dict[str, Any] = {**said, "began": start}
         write_manifest(folder, manifest)
@@ -282,8 +270,8 @@ def _tune(
     """Search; ``folder`` has the journal, ``place`` the checkpoints."""
     concurrent = config.search.concurrent or _room(config)
     population = config.search.scheduler == "pbt"
-    scheduler, doomed = _scheduler(config, folder, monitor, past, concurrent)
-    past = past + [monitor.end(name) for name in doomed]
+    scheduler, to_stop = _scheduler(config, folder, monitor, past, concurrent)
+    past = [*past, *map(monitor.end, to_stop)]
     ended = sum(record.status != "running" for record in monitor.records.values())
     if ended == total_trials(config):
         return

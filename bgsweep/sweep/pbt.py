@@ -13,15 +13,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig
-from bgsweep.sweep.events import Event, by_number
+from bgsweep.sweep.events import Event, Exchange, Generation, by_number, replay
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, VALUES, trial_name
 
 QUANTILE, RESAMPLE = 0.25, 0.25
 FACTORS = (0.8, 1.2)
 _TRIES = 20
-
-Exchange = dict[str, Any]
-"""``id`` of the trial that takes over, its ``donor``, its new ``values``, the ``checkpoint`` that it goes on from."""
 
 
 class PBTScheduler(FIFOScheduler):
@@ -52,11 +49,15 @@ class PBTScheduler(FIFOScheduler):
         self.file, self.folder, self.size, self.at_once, self.tell = config, folder, size, at_once, tell
         self._end = config.search.perturb_epochs  # of the present generation
         self._scores: dict[tuple[str, int], float] = {}
-        for event in past:
-            if event["event"] == "result":
-                self._note(event["id"], {"epoch": event["epoch"], **event["metrics"]})
-            elif event["event"] == "generation":
-                self._end = event["epoch"] + config.search.perturb_epochs
+
+        def next_generation(event: Generation) -> None:
+            self._end = event.epoch + config.search.perturb_epochs
+
+        replay(
+            past,
+            on_result=lambda event, _: self._note(event.id, {"epoch": event.epoch, **event.metrics}),
+            on_generation=next_generation,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its scheduler into its own state file; a sweep is resumed from its journal."""
@@ -116,7 +117,7 @@ class PBTScheduler(FIFOScheduler):
         trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
             checkpoint=Checkpoint.from_directory(str(copy)), metrics=donor.last_result
         )
-        return {"id": name, "donor": trial_name(donor), "values": values, "checkpoint": str(copy)}
+        return Exchange(name, trial_name(donor), values, str(copy))
 
     def _explored(self, values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
         """Values near a donor's; the donor's own where none of some tries go together."""

@@ -8,7 +8,9 @@ from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import find_sweep, read_journal, replay
+from bgsweep.sweep.events import replay
+from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.sweep.store import local_store
 from bgsweep.sweep.trial import trial_file

@@ -2,17 +2,22 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import find_sweep, read_journal
+from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, replay
+from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.store import local_store
 from bgsweep.tracking import Tracker, tracking_uri
+
+if TYPE_CHECKING:
+    from bgsweep.report.page import SweepResults
 
 FILE = "report.html"
 
@@ -28,7 +33,7 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such sweep, or the page cannot be written.
     """
-    from bgsweep.report.page import SweepResults, page
+    from bgsweep.report.page import page
 
     with local_store(store, name) as place:
         folder, manifest = find_sweep(name, place)
@@ -38,7 +43,7 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     except UserError as error:
         _log.warning("without what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
-    text = page(SweepResults(name, manifest, events, tags, datasets))
+    text = page(sweep_results(name, manifest, events, tags, datasets))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -61,9 +66,35 @@ def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> Non
 
 
 def _page(*told: Any) -> str:
-    from bgsweep.report.page import SweepResults, page
+    from bgsweep.report.page import page
 
-    return page(SweepResults(*told))
+    return page(sweep_results(*told))
+
+
+def sweep_results(
+    name: str,
+    manifest: Mapping[str, Any],
+    events: Sequence[Event],
+    tags: Mapping[str, str],
+    datasets: Sequence[Mapping[str, Any]],
+) -> "SweepResults":
+    """The page's view of a sweep: its trials with their curves; epochs repeated after a failure count once."""
+    from bgsweep.report.history import Trial
+    from bgsweep.report.page import SweepResults
+
+    curves: dict[str, dict[int, dict[str, float]]] = {}
+
+    def extend(event: Result, record: TrialRecord) -> None:
+        curves.setdefault(record.id, {})[event.epoch] = event.metrics
+
+    records = replay(events, on_result=extend)
+
+    def trial(one: TrialRecord) -> Trial:
+        curve = curves.get(one.id, {})
+        return Trial(one.id, one.params, one.fixed, one.status, one.epochs, one.seconds, curve, one.error)
+
+    trials = [trial(records[key]) for key in sorted(records, key=by_number)]
+    return SweepResults(name, manifest, trials, events[-1].time - events[0].time if events else 0.0, tags, datasets)
 
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:

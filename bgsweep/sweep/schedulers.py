@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from bgsweep.config import SweepConfig
-from bgsweep.sweep.events import Event
+from bgsweep.sweep.events import Event, Result, TrialRecord, replay
 from bgsweep.sweep.searcher import FIXED, trial_name
 
 
@@ -48,29 +48,34 @@ class _KeepBaseline(FIFOScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_remove(tune_controller, _named(trial_name(trial)))
 
-    def replay(self, events: Sequence[Event]) -> list[str]:
+    def catch_up(self, past: Sequence[Event]) -> list[str]:
         """Learn what trials had measured before the driver died.
 
         Returns:
-            The trials that their last result should have stopped, had the driver lived to do it.
+            The running trials that their last result should have stopped, had the driver lived to do it.
         """
         controller: Any = None
-        baseline, doomed = "", []
-        for event in events:
-            if event["event"] == "started":
-                super().on_trial_add(controller, _named(event["trial"]["id"]))
-                baseline = event["trial"]["id"] if event["trial"]["fixed"] == "baseline" else baseline
-            elif event["event"] == "result":
-                result = {"epoch": event["epoch"], **event["metrics"]}
-                decision = super().on_trial_result(controller, _named(event["id"]), result)
-                if decision == TrialScheduler.STOP and event["epoch"] < self.epochs and event["id"] != baseline:
-                    doomed.append(event["id"])
-            elif event["event"] == "ended" and event["trial"]["status"] != "failed":
-                trial = event["trial"]
-                result = {"epoch": trial["epochs"], **trial["metrics"]}
-                super().on_trial_complete(controller, _named(trial["id"]), result)
-        ended = {event["trial"]["id"] for event in events if event["event"] == "ended"}
-        return [name for name in doomed if name not in ended]
+        rule: Any = super()
+        to_stop: list[str] = []
+
+        def decide(event: Result, record: TrialRecord) -> None:
+            result = {"epoch": event.epoch, **event.metrics}
+            decision = rule.on_trial_result(controller, _named(event.id), result)
+            if decision == TrialScheduler.STOP and event.epoch < self.epochs and record.fixed != "baseline":
+                to_stop.append(event.id)
+
+        def end(record: TrialRecord) -> None:
+            if record.status != "failed":
+                result = {"epoch": record.epochs, **record.metrics}
+                rule.on_trial_complete(controller, _named(record.id), result)
+
+        records = replay(
+            past,
+            on_started=lambda record: rule.on_trial_add(controller, _named(record.id)),
+            on_result=decide,
+            on_ended=end,
+        )
+        return [name for name in to_stop if records[name].status == "running"]
 
 
 class KeepBaselineASHA(_KeepBaseline, AsyncHyperBandScheduler):
@@ -106,4 +111,4 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
     else:
         return FIFOScheduler(), []
     scheduler.epochs = epochs
-    return scheduler, scheduler.replay(past)
+    return scheduler, scheduler.catch_up(past)

@@ -10,7 +10,8 @@ from ray.tune.search import Searcher
 
 from bgsweep.config import Distribution, SweepConfig
 from bgsweep.errors import UserError
-from bgsweep.sweep.events import Event, Journal
+from bgsweep.sweep.events import Event, Proposed, TrialRecord, replay
+from bgsweep.sweep.journal import Journal
 
 VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
 
@@ -63,7 +64,7 @@ class OptunaSearcher(Searcher):
     def _proposed(self) -> dict[str, Any] | None:
         found = self._next()
         if found is not None and self.journal is not None:
-            self.journal.write("proposed", id=name_of(found[NUMBER]), values=found[VALUES])
+            self.journal.write(Proposed(id=name_of(found[NUMBER]), values=found[VALUES]))
         return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -128,30 +129,35 @@ class OptunaSearcher(Searcher):
             self._study.tell(trial, [result[metric] for metric in metrics])
 
     def _replay(self, past: Sequence[Event]) -> list[dict[str, Any]]:
-        """Tell the study again what happened; give the trials that were running."""
-        running: dict[str, dict[str, Any]] = {}
-        for event in past:
-            if event["event"] == "proposed":
-                proposed = self._next()
-                if proposed is None or proposed[VALUES] != event.get("values"):
-                    raise UserError(
-                        f"{event['id']}: the sweep would not propose this trial's values today; it was started by "
-                        "another version of bgsweep or of Optuna, so start it anew"
-                    )
-                running[event["id"]] = proposed
-            elif event["event"] == "result":
-                self._report(event["id"], {"epoch": event["epoch"], **event["metrics"]})
-            elif event["event"] == "checkpoint" and event["id"] in running:
-                running[event["id"]][CHECKPOINT] = event["path"]
-            elif event["event"] == "generation":
-                for exchange in event["exchanges"]:
-                    running[exchange["id"]] |= {VALUES: exchange["values"], CHECKPOINT: exchange["checkpoint"]}
-            elif event["event"] == "ended":
-                trial = event["trial"]
-                result = {"epoch": trial["epochs"], **trial["metrics"]}
-                self._tell(trial["id"], None if trial["status"] == "failed" else result)
-                running.pop(trial["id"], None)
-        return list(running.values())
+        """Repeat the proposals and results of an earlier driver; give the trials that were not at their end.
+
+        The order matters: the sampler draws each proposal from what had been reported by then.
+        """
+        unfinished: dict[str, dict[str, Any]] = {}
+
+        def propose_again(event: Proposed) -> None:
+            proposed = self._next()
+            if proposed is None or proposed[VALUES] != event.values:
+                raise UserError(
+                    f"{event.id}: the sweep would not propose this trial's values today; it was started by another "
+                    "version of bgsweep or of Optuna, so start it anew"
+                )
+            unfinished[event.id] = proposed
+
+        def end(record: TrialRecord) -> None:
+            failed = record.status == "failed"
+            self._tell(record.id, None if failed else {"epoch": record.epochs, **record.metrics})
+            unfinished.pop(record.id, None)
+
+        records = replay(
+            past,
+            on_proposed=propose_again,
+            on_result=lambda event, _: self._report(event.id, {"epoch": event.epoch, **event.metrics}),
+            on_ended=end,
+        )
+        for name in unfinished.keys() & records.keys():
+            unfinished[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
+        return list(unfinished.values())
 
     def save(self, checkpoint_path: str) -> None:
         """Part of Tune's interface; a sweep is resumed from its journal, not from a pickle."""

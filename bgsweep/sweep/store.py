@@ -15,10 +15,13 @@ from typing import Any
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri, filesystem, is_remote, join
-from bgsweep.sweep.events import CARRIED, check_name, stop_file
+from bgsweep.sweep.heartbeat import HEARTBEAT_FILE, stop_file
+from bgsweep.sweep.journal import JOURNAL_FILE
+from bgsweep.sweep.manifest import MANIFEST_FILE, check_name
 
 _log = logging.getLogger(__name__)
 
+_CARRIED = (MANIFEST_FILE, JOURNAL_FILE, HEARTBEAT_FILE)
 _EVERY = 0.5  # seconds of the journal that a driver's death can cost; what is lost is trained again
 _ASK_EVERY = 10  # rounds after which the store is asked whether somebody wants the sweep stopped
 
@@ -79,7 +82,7 @@ class StoreSync:
                 _log.warning("the sweep's journal cannot be carried to %s: %s", self._root, one_line(error))
 
     def _carry(self) -> None:
-        for name in CARRIED:
+        for name in _CARRIED:
             path = self._folder / name
             if not path.exists():
                 if name in self._carried:
@@ -125,7 +128,7 @@ def _sweeps(where: Any, root: str) -> list[str]:
 
 def _pull(where: Any, path: str, folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name in CARRIED:
+    for name in _CARRIED:
         changed = _changed(where, f"{path}/{name}")
         if changed is not None:
             with where.open_input_stream(f"{path}/{name}") as stream:

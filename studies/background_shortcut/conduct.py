@@ -10,7 +10,9 @@ from typing import Any
 from bgsweep.config import resolve
 from bgsweep.storage.tree import write_file
 from bgsweep.sweep.driver import sweep
-from bgsweep.sweep.events import read_journal, replay, sweeps
+from bgsweep.sweep.events import replay
+from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.manifest import sweeps
 from bgsweep.sweep.trial import dump
 from studies.background_shortcut.plan import Planned
 

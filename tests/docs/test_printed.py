@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bgsweep.sweep.events import Heartbeat
+from bgsweep.sweep.heartbeat import Heartbeat
 from tests.command import bgsweep, fresh
 from tests.docs.test_commands import PAGES, write_sample
 from tests.progress import files_in, wait_for

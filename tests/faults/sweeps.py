@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from bgsweep.sweep.events import read_journal
+from bgsweep.sweep.journal import read_journal
 from tests import progress
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -57,10 +57,10 @@ def refused(process: subprocess.Popen[str], folder: Path) -> str:
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The events of one kind in the journal of a folder's only sweep."""
     return [
-        event
+        event.public()
         for place in folder.glob("bgsweep_runs/sweeps/*")
         for event in read_journal(place)
-        if event["event"] == kind
+        if event.kind == kind
     ]
 
 

@@ -10,7 +10,9 @@ import pytest
 from bgsweep.config import load
 from bgsweep.config.evaluation import VARIANTS
 from bgsweep.report.page import SweepResults
-from bgsweep.sweep.events import Journal, TrialRecord, read_journal
+from bgsweep.sweep.events import Ended, Result, Started, TrialRecord
+from bgsweep.sweep.journal import Journal, read_journal
+from bgsweep.sweep.report import sweep_results
 from bgsweep.sweep.trial import dump
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -42,24 +44,23 @@ def told(folder: Path, count: int) -> SweepResults:
             "background.fill": draws.choice(["black", "noise"]),
         }
         record = TrialRecord(f"t{number:02d}", params, None if number else "baseline", f"{number:016x}", "run")
-        journal.write("started", trial=record.public())
+        journal.write(Started(trial=record))
         last = EPOCHS if number % 3 == 0 else RUNG
         for epoch in range(RUNG, last + 1, RUNG):
             gain = 0.3 * math.exp(-((params["background.remove"] - 0.4) ** 2) / 0.05) + draws.gauss(0, 0.02)
             value = 0.2 + gain * epoch / EPOCHS if number != 5 else 0.0
             record.metrics = {"knn_top1": value, "bg_gap": 0.4 - gain, "mixed_same": 0.5, "loss": 4.0}
             record.epochs, record.seconds = epoch, 2.0 * epoch
-            values = {"metrics": record.metrics, "seconds": record.seconds, "checkpoint": None}
-            journal.write("result", id=record.id, epoch=epoch, **values)
+            journal.write(Result(id=record.id, epoch=epoch, metrics=record.metrics, seconds=record.seconds))
         record.status = "completed" if last == EPOCHS else "stopped"
-        journal.write("ended", trial=record.public())
+        journal.write(Ended(trial=record))
     result = {"best": verdict(0.6, record.id, params), "baseline": verdict(0.5, "t00", params)}
     result |= {"untrained": {"metrics": verdict(0.3, "", {})["metrics"], "protocol": {}}}
     result["model"] = {"name": "tiny", "version": 1, "alias": "champion"}
     manifest = {"file": dump(file), "digest": "0123456789abcdef", "parent": "run", "owner": {}, "result": result}
     tags = {"version.torch": "2.14.1", "python": "3.11.2", "mlflow.user": "somebody"}
     sets = [{"context": "train", "name": "sample </script>", "photographs": 960, "images": "f00d", "masks": "beef"}]
-    return SweepResults("tiny-20260101-000000", manifest, read_journal(folder), tags, sets)
+    return sweep_results("tiny-20260101-000000", manifest, read_journal(folder), tags, sets)
 
 
 @pytest.fixture(scope="session")

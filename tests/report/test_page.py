@@ -137,10 +137,10 @@ def test_words_from_outside_cannot_break_the_page(small: SweepResults) -> None:
 
 def test_a_sweep_that_has_not_ended_has_a_page_too(small: SweepResults, tmp_path: Path) -> None:
     manifest = {key: value for key, value in small.manifest.items() if key != "result"}
-    running = replace(small, manifest=manifest, events=small.events[:3], tags={}, datasets=[])
+    running = replace(small, manifest=manifest, trials=[small.trials[-1]], tags={}, datasets=[])
     assert "It has not come to its end" in page(running)
     assert "no trial" not in page(running)
-    assert "nothing to compare" in page(replace(running, events=[]))
+    assert "nothing to compare" in page(replace(running, trials=[]))
 
 
 def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: SweepResults) -> None:

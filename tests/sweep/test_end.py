@@ -9,6 +9,7 @@ import pytest
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
 from bgsweep.sweep import final_evaluation as finish
+from bgsweep.sweep.events import Ended, Event, Proposed, TrialRecord
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.searcher import NUMBER, VALUES, OptunaSearcher
@@ -27,7 +28,7 @@ CROSSING: dict[str, Any] = {
 def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> None:
     file = resolve({"space": CROSSING, "search": {"trials": 30, "algorithm": "random"}})
     refused: dict[int, str] = {}
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
 
     def refuse(config: dict[str, Any], reason: str) -> None:
         refused[config[NUMBER]] = reason
@@ -44,9 +45,8 @@ def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> No
     for number in range(30):
         found = whole.suggest(str(number))
         assert isinstance(found, dict)
-        events.append({"event": "proposed", "id": f"t{number:02d}", "values": found[VALUES]})
-        failed = {"id": f"t{number:02d}", "status": "failed", "epochs": 0, "metrics": {}}
-        events.append({"event": "ended", "trial": failed})
+        events.append(Proposed(id=f"t{number:02d}", values=found[VALUES]))
+        events.append(Ended(trial=TrialRecord(f"t{number:02d}", found[VALUES], None, "", "", "failed")))
         assert number in refused or found[VALUES] == given[number]
     assert not isinstance(OptunaSearcher(file, events, refuse=refuse).suggest("again"), dict)
 

@@ -14,7 +14,9 @@ from bgsweep.config.sweep import sweep_name
 from bgsweep.errors import UserError
 from bgsweep.sweep.control import status
 from bgsweep.sweep.driver import sweep
-from bgsweep.sweep.events import Journal, TrialRecord, read_journal, replay, sweeps, write_manifest
+from bgsweep.sweep.events import Result, Started, TrialRecord, replay
+from bgsweep.sweep.journal import Journal, read_journal
+from bgsweep.sweep.manifest import sweeps, write_manifest
 from bgsweep.sweep.trial import dump
 from tests.command import bgsweep
 
@@ -31,9 +33,8 @@ def make(store: Path, name: str, began: float | None = None, trials: int = 1, **
     journal = Journal(folder)
     for number in range(trials):
         record = TrialRecord(f"t{number:02d}", {}, None, "d", "run")
-        journal.write("started", trial=record.public())
-        values = {"metrics": {"knn_top1": 0.5}, "history": [], "seconds": 1.0, "checkpoint": None}
-        journal.write("result", id=record.id, run_id="run", epoch=1, **values)
+        journal.write(Started(trial=record))
+        journal.write(Result(id=record.id, run_id="run", epoch=1, metrics={"knn_top1": 0.5}, seconds=1.0))
     return folder
 
 

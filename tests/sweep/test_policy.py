@@ -13,7 +13,8 @@ import pytest
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Experiment, load
 from bgsweep.data.sample import Sample
-from bgsweep.sweep.events import Journal, TrialRecord
+from bgsweep.sweep.events import Ended, Started, TrialRecord
+from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.policy import described
 from bgsweep.sweep.trial import dump
 from tests.command import bgsweep
@@ -113,8 +114,8 @@ def test_the_policy_of_the_best_trial_that_ran_to_its_end_is_written(tmp_path: P
         ("t02", 0.75, "stopped", 0.9),
     ):
         record = TrialRecord(name, {"background.remove": remove}, None, name, "run", status, 3, {"knn_top1": value})
-        journal.write("started", trial=record.public())
-        journal.write("ended", trial=record.public())
+        journal.write(Started(trial=record))
+        journal.write(Ended(trial=record))
     for options, trial, remove in (([], "t01", 0.25), (["--trial", "t02"], "t02", 0.75)):
         done = bgsweep("policy", "tiny-1", *options, "--store", tmp_path, "--out", "made/policy.json", folder=tmp_path)
         assert done.returncode == 0, done.stderr

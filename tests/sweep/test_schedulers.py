@@ -11,7 +11,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig, resolve
-from bgsweep.sweep.pbt import Exchange, PBTScheduler, explore
+from bgsweep.sweep.events import Event, Exchange, Result, Started, TrialRecord
+from bgsweep.sweep.pbt import PBTScheduler, explore
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
 
@@ -31,7 +32,7 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
     file = make(8, scheduler=kind, grace_epochs=2, reduction=2)
     draw = random.Random(1)
     heights = [draw.random() for _ in range(12)]
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     decisions: dict[bool, list[tuple[int, int, str]]] = {False: [], True: []}
     for broken in (False, True):
         scheduler: Any = build_scheduler(file)[0]
@@ -41,11 +42,11 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
                 scheduler, _ = build_scheduler(file, events)
             one = trial(number, "baseline" if number == 0 else None)
             scheduler.on_trial_add(None, one)
-            events.append({"event": "started", "trial": {"id": f"t{number:02d}", "fixed": one.config[FIXED]}})
+            events.append(Started(trial=TrialRecord(f"t{number:02d}", {}, one.config[FIXED], "", "")))
             for epoch in range(1, 9):
                 result = {"epoch": epoch, "knn_top1": height * epoch}
                 decision = scheduler.on_trial_result(None, one, result)
-                events.append({"event": "result", "id": f"t{number:02d}", "epoch": epoch, "metrics": result})
+                events.append(Result(id=f"t{number:02d}", epoch=epoch, metrics=result, seconds=1.0))
                 decisions[broken].append((number, epoch, decision))
                 if decision == TrialScheduler.STOP:
                     break
@@ -96,13 +97,13 @@ def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Pa
     assert not told
     assert scheduler.choose_trial_to_run(controller) is members[0]
     ((epoch, exchanges),) = told
-    assert epoch == 3 and [each["id"] for each in exchanges] == ["t01"], "a quarter of eight, but not the baseline"
+    assert epoch == 3 and [each.id for each in exchanges] == ["t01"], "a quarter of eight, but not the baseline"
     (exchange,) = exchanges
-    assert exchange["donor"] in ("t06", "t07")
-    assert (Path(exchange["checkpoint"]) / "state.pt").read_text() == str(int(exchange["donor"][1:]))
-    assert members[1].config[VALUES] == exchange["values"] != members[2].config[VALUES]
+    assert exchange.donor in ("t06", "t07")
+    assert (Path(exchange.checkpoint) / "state.pt").read_text() == str(int(exchange.donor[1:]))
+    assert members[1].config[VALUES] == exchange.values != members[2].config[VALUES]
     found = members[1].run_metadata.checkpoint_manager._latest_checkpoint_result
-    assert found.checkpoint.path == exchange["checkpoint"]
+    assert found.checkpoint.path == exchange.checkpoint
     assert [member.config[VALUES]["optimizer.lr"] for member in members[2:]] == [0.1] * 6
     # In the last generation nobody waits any more.
     for member in members:

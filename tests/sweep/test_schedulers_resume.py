@@ -1,8 +1,7 @@
 """What the scheduler remembers of a sweep whose driver died."""
 
-from typing import Any
-
 from bgsweep.config import resolve
+from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
 from bgsweep.sweep.schedulers import build_scheduler
 
 FILE = resolve(
@@ -14,19 +13,16 @@ FILE = resolve(
 )
 
 
-def started(name: str, fixed: str | None = None) -> dict[str, Any]:
-    return {"event": "started", "trial": {"id": name, "fixed": fixed}}
+def started(name: str, fixed: str | None = None) -> Event:
+    return Started(trial=TrialRecord(name, {}, fixed, "", ""))
 
 
-def result(name: str, epoch: int, score: float) -> dict[str, Any]:
-    return {"event": "result", "id": name, "epoch": epoch, "metrics": {"knn_top1": score}}
+def result(name: str, epoch: int, score: float) -> Event:
+    return Result(id=name, epoch=epoch, metrics={"knn_top1": score}, seconds=1.0)
 
 
-def ended(name: str, epoch: int, score: float) -> dict[str, Any]:
-    return {
-        "event": "ended",
-        "trial": {"id": name, "status": "stopped", "epochs": epoch, "metrics": {"knn_top1": score}},
-    }
+def ended(name: str, epoch: int, score: float) -> Event:
+    return Ended(trial=TrialRecord(name, {}, None, "", "", "stopped", epoch, {"knn_top1": score}))
 
 
 def test_a_trial_whose_stop_the_driver_did_not_live_to_make_is_stopped_when_the_sweep_goes_on() -> None:

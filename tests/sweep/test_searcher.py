@@ -6,6 +6,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig, resolve
+from bgsweep.sweep.events import Ended, Event, TrialRecord
 from bgsweep.sweep.searcher import FIXED, VALUES, OptunaSearcher, total_trials
 
 SPACE: dict[str, Any] = {
@@ -108,11 +109,11 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
     settings = {"metric": ["knn_top1", "bg_gap"], "mode": ["max", "min"], "scheduler": "none", "trials": 60}
     space = {"optimizer.lr": {"uniform": [0.01, 1.0]}, "views.gray": {"uniform": [0.0, 1.0]}}
     file = resolve({"space": space, "search": settings, "evaluate": {"bg_gap": True}})
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
 
     class Log:
-        def write(self, event: str, **values: Any) -> None:
-            events.append({"event": event, **values})
+        def write(self, event: Event) -> None:
+            events.append(event)
 
     def go_on(proposals: OptunaSearcher, count: int) -> list[dict[str, Any]]:
         given = []
@@ -122,8 +123,8 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
             rate, gray = config[VALUES]["optimizer.lr"], config[VALUES]["views.gray"]
             metrics = {"knn_top1": rate - gray, "bg_gap": rate + gray}  # only views.gray = 0 is on the front
             proposals.on_trial_complete("trial", {"epoch": 200, **metrics})
-            trial = {"id": f"t{config['number']:02d}", "epochs": 200, "metrics": metrics, "status": "completed"}
-            Log().write("ended", trial=trial)
+            name = f"t{config['number']:02d}"
+            events.append(Ended(trial=TrialRecord(name, {}, None, "", "", "completed", 200, metrics)))
             given.append(config[VALUES])
         return given
 

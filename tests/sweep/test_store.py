@@ -7,7 +7,10 @@ import pytest
 
 from bgsweep.errors import UserError
 from bgsweep.sweep.control import status, stop
-from bgsweep.sweep.events import Heartbeat, Journal, TrialRecord, stop_file, write_manifest
+from bgsweep.sweep.events import Proposed, Result, Started, TrialRecord
+from bgsweep.sweep.heartbeat import Heartbeat, stop_file
+from bgsweep.sweep.journal import Journal
+from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store
 from tests.progress import wait_for
 
@@ -24,12 +27,12 @@ def test_a_sweep_is_seen_stopped_and_ended_from_elsewhere(tmp_path: Path, s3: An
     write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
     journal = Journal(folder)
     with StoreSync(folder, STORE), Heartbeat(folder):
-        journal.write("started", trial=TrialRecord("t00", {"background.remove": 0.3}, None, "d", "run").public())
+        journal.write(Started(trial=TrialRecord("t00", {"background.remove": 0.3}, None, "d", "run")))
         wait(lambda: status(None, STORE)["sweeps"] and status("one", STORE)["sweeps"][0]["trials"])
         (found,) = status(None, STORE)["sweeps"]
         assert (found["sweep"], found["state"], found["trials"][0]["id"]) == ("one", "running", "t00")
         measured = {"epoch": 1, "metrics": {"knn_top1": 0.5}, "history": [], "seconds": 1.0}
-        journal.write("result", id="t00", run_id="r", checkpoint="s3://bucket/x", **measured)
+        journal.write(Result(id="t00", run_id="r", checkpoint="s3://bucket/x", **measured))
         wait(lambda: status("one", STORE)["sweeps"][0]["trials"][0]["checkpoint"] == "s3://bucket/x")
         assert stop("one", STORE) == {"sweep": "one", "follow": f"bgsweep status one --store {STORE}"}
         wait(stop_file(folder).exists)
@@ -47,7 +50,7 @@ def test_what_a_dead_driver_left_is_brought_back_without_the_wish_to_stop(tmp_pa
     folder = tmp_path / "sweeps" / "one"
     write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
     with StoreSync(folder, STORE):
-        Journal(folder).write("proposed", id="t00")
+        Journal(folder).write(Proposed(id="t00"))
     s3.put_object(Bucket="bucket", Key="runs/sweeps/one/stop", Body=b"stop")
     with local_store(STORE, "one") as place:
         again = place / "sweeps" / "one"

@@ -1,0 +1,97 @@
+"""Journals: what is written is read back, and one that an older version wrote still is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.sweep.events import (
+    Checkpointed,
+    Ended,
+    Event,
+    Exchange,
+    Generation,
+    Proposed,
+    Recovered,
+    Result,
+    Started,
+    TrialRecord,
+    replay,
+)
+from bgsweep.sweep.journal import Journal, read_journal
+
+RECORD = TrialRecord("t00", {"background.remove": 0.5}, "baseline", "d0", "run", lineage=[])
+EVENTS: list[Event] = [
+    Proposed(id="t00", values={"background.remove": 0.5}),
+    Started(trial=RECORD),
+    Result(id="t00", epoch=2, metrics={"loss": 1.0}, seconds=3.0, history=[{"epoch": 1, "loss": 2.0}]),
+    Checkpointed(id="t00", path="s3://bucket/checkpoint_000001"),
+    Recovered(id="t00", failures=1, error="its node died"),
+    Generation(epoch=2, exchanges=[Exchange("t00", "t01", {"background.remove": 0.6}, "copy", "d1")]),
+    Ended(trial=RECORD),
+]
+
+
+def test_each_kind_of_event_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert [journal.write(event) for event in EVENTS] == EVENTS
+    assert read_journal(tmp_path) == EVENTS
+
+
+def test_the_events_of_a_trial_add_up_to_its_record() -> None:
+    record = replay(EVENTS[:-1])["t00"]
+    assert (record.epochs, record.seconds, record.failures, record.error) == (2, 3.0, 1, "its node died")
+    assert (record.params, record.digest, record.checkpoint) == ({"background.remove": 0.6}, "d1", "copy")
+    assert record.lineage[0]["before"] == {"background.remove": 0.5} and record.lineage[0]["donor"] == "t01"
+    assert RECORD.lineage == [] and replay(EVENTS[:-1])["t00"] == record, "a replay changes no event"
+    assert replay(EVENTS)["t00"] == RECORD
+
+
+def test_callbacks_follow_the_journal_with_the_records_of_that_moment() -> None:
+    told: list[Any] = []
+    replay(
+        EVENTS,
+        on_proposed=lambda event: told.append(event.id),
+        on_started=lambda record: told.append(record.status),
+        on_result=lambda event, record: told.append((event.epoch, record.epochs)),
+        on_generation=lambda event: told.append(event.epoch),
+        on_ended=lambda record: told.append(record.id),
+    )
+    assert told == ["t00", "running", (2, 2), 2, "t00"]
+
+
+def test_an_older_version_s_journal_is_read(tmp_path: Path) -> None:
+    """Its events have other keys too, or lack the newest ones; a newer version's kinds are passed over."""
+    trial = {"id": "t00", "params": {}, "fixed": None, "digest": "d", "run_id": "", "status": "running", "gone": 1}
+    lines: list[dict[str, Any]] = [
+        {"time": 1.0, "event": "proposed", "id": "t00"},
+        {"time": 2.0, "event": "started", "trial": trial},
+        {"time": 3.0, "event": "result", "id": "t00", "epoch": 1, "metrics": {}, "seconds": 1.0, "checkpoint": None},
+        {"time": 4.0, "event": "from the future", "id": "t00"},
+    ]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    events = read_journal(tmp_path)
+    assert [event.time for event in events] == [1.0, 2.0, 3.0]
+    assert replay(events)["t00"].epochs == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "generation", "time": 1.0, "epoch": 2, "exchanges": [{"id": "t07", "donor": "t00"}]},
+        {
+            "event": "generation",
+            "epoch": 2,
+            "exchanges": [{"id": "t07", "donor": "t00", "values": {}, "checkpoint": "", "digest": ""}],
+        },
+        {"event": "started", "trial": {"id": "t07"}},
+        {"event": ["result"]},
+    ],
+)
+def test_an_event_that_does_not_fit_is_left_out_with_a_warning(
+    line: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_journal(tmp_path) == []
+    assert "1 lines are damaged and left out" in caplog.text
