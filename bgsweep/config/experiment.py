@@ -90,11 +90,6 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.test is not None and self.validation == self.test:
-            raise ValueError(
-                f"test: {self.test!r} is the validation split, by which the search chooses; name another folder, "
-                "or `test: null`, which holds a share of train out"
-            )
         if self.validation is None and self.test is None and self.holdout >= 0.5:
             raise ValueError("holdout: with validation and test both held out, less than .5 leaves any for training")
         return self
@@ -315,6 +310,12 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        # Not checked in Data: an evaluation suite has no search, and reads train and test alone.
+        if self.data.test is not None and self.data.validation == self.data.test:
+            raise ValueError(
+                f"data.test: {self.data.test!r} is the validation split, by which the search chooses; name another "
+                "folder, or `test: null`, which holds a share of train out"
+            )
         if self.training.batch_size % self.workers.count:
             raise ValueError(
                 f"training.batch_size {self.training.batch_size} is not a multiple of "

@@ -120,7 +120,7 @@ class _Jobs:
         credentials.write(folder, variables)
         environment: dict[str, Any] = {
             "working_dir": str(folder),
-            "worker_process_setup_hook": "bgsweep.distributed.credentials.take_up",
+            "worker_process_setup_hook": "bgsweep.distributed.credentials.restore",
         }
         if code:
             environment["py_modules"] = [str(Path(__file__).parents[1])]

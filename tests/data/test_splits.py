@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bgsweep.config import Data, Shortcut
+from bgsweep.config import Data, Experiment, Shortcut
 from bgsweep.data import Splits, leaks, open_splits
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack
@@ -147,7 +147,7 @@ def test_train_that_holds_the_other_splits_is_refused(tree: Path) -> None:
     with pytest.raises(UserError, match=r"data.test: 'test' and data.train: '.' share images"):
         read(tree, train=".")
     with pytest.raises(ValidationError, match="is the validation split, by which the search chooses"):
-        Data(validation="test", test="test")
+        Experiment(data=Data(validation="test", test="test"))
 
 
 def test_copies_of_evaluated_images_are_left_out_of_train(tree: Path) -> None:

@@ -14,6 +14,7 @@ from bgsweep.cli.main import main
 from bgsweep.distributed import credentials
 
 TINY = str(Path(__file__).parents[1] / "tiny.yaml")
+SPACE = "space.optimizer.lr={loguniform: [0.01, 0.1]}"
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_mistakes_are_told_before_anything_is_submitted(
     arguments: list[str], message: str, server: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     address, seen = server
-    assert main(["submit", *arguments, "--address", address]) == 2
+    assert main(["submit", *arguments, "--address", address, SPACE]) == 2
     assert message in capsys.readouterr().err
     assert seen == []
 
@@ -62,7 +63,7 @@ def test_an_address_that_is_no_cluster_is_one_line(
 ) -> None:
     address, _ = server
     for place, message in ((address, f"Ray at {address}: "), ("ray-head:8265", "--address ray-head:8265: name")):
-        assert main(["submit", TINY, "--address", place]) == 2
+        assert main(["submit", TINY, "--address", place, SPACE]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith(f"error: {message}") and "Traceback" not in error
 

@@ -21,9 +21,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 FILE = ROOT / "search_spaces" / "moco_v2_small.yaml"
 
 ELSEWHERE = {
-    r"bgsweep (sweep|report|policy|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
+    r"bgsweep (sweep|report|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
     r"bgsweep (stop NAME|sweep --resume NAME)$": "sweep/test_resume.py",
     r"bgsweep sweep --resume NAME register": "sweep/test_end.py",
+    r"bgsweep policy": "sweep/test_policy.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
