@@ -196,7 +196,7 @@ def _settings(config: SweepConfig) -> dict[str, SweepConfig]:
     own: str = search.scheduler
     if own == "asha":
         own = f"asha, reduction {search.reduction}, grace {search.grace_epochs}"
-    found = {f"{own} (the config's)": config}
+    found = {f"{own} (the file's)": config}
     if len(search.metrics) == 1:
         graces = (search.grace_epochs, search.grace_epochs * search.reduction)
         for reduction, grace in [*((reduction, graces[0]) for reduction in (2, 3, 4)), (search.reduction, graces[1])]:

@@ -41,7 +41,7 @@ def _device(config: SweepConfig | None) -> Check:
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         return "device", True, f"{torch.cuda.device_count()} GPUs ({', '.join(sorted(names))})", ""
     wanted = config is not None and config.experiment.workers.device == "cuda"
-    cure = "the config asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
+    cure = "the file asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
     return "device", not wanted, f"no GPU; training runs on {torch.get_num_threads()} CPU threads", cure
 
 
@@ -111,7 +111,7 @@ def _data(config: SweepConfig) -> Iterator[Check]:
     try:
         splits, lines = open_splits(config.experiment.data), notes(config.experiment.data)
     except UserError as error:
-        yield "train", False, str(error), "see data: in the config"
+        yield "train", False, str(error), "see data: in the file"
         return
     for name in ("train", "validation", "test"):
         yield from _readable(name, getattr(splits, name))

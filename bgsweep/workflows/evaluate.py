@@ -221,6 +221,6 @@ def _completed(config: SuiteConfig | None, loaded: Loaded) -> SuiteConfig:
     if config is not None and loaded.experiment is None:
         return config
     if loaded.experiment is None:
-        raise UserError("--data: name a YAML config that says which photographs to evaluate on")
+        raise UserError("--data: name a YAML file that says which images to evaluate on")
     own = {"data": loaded.experiment.data, "size": loaded.experiment.views.size}
     return (config or SuiteConfig()).model_copy(update=own)

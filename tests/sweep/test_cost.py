@@ -49,7 +49,7 @@ def test_settings_stand_side_by_side_with_their_price() -> None:
     found = plan(make(trials=12, gpus=0.5), gpus=2, hourly_price=3.0, epoch_seconds=3600.0)
     assert found["at_once"] == 4
     own, *others = found["settings"]
-    assert own["setting"] == "asha, reduction 3, grace 1 (the config's)" and len(others) == 5
+    assert own["setting"] == "asha, reduction 3, grace 1 (the file's)" and len(others) == 5
     (none,) = [each for each in others if each["setting"] == "none"]
     assert (none["hours"], none["gpu_hours"], none["price"], none["utilisation"]) == (27, 54, 162, 1)
     assert own["hours_low"] <= own["hours"] <= own["hours_high"] < none["hours"]
@@ -77,6 +77,6 @@ def test_what_cannot_be_planned_is_one_line(
 def test_one_worker_is_measured_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "tests/tiny.yaml", RANGE, "search.trials=3", "search.scheduler=none", "--gpus", "1"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("3 trials, 1 at once, ") and "none (the config's)" in shown
+    assert shown.startswith("3 trials, 1 at once, ") and "none (the file's)" in shown
     with pytest.raises(UserError):
         plan(make(gpus=4), 2, None, 1.0)
