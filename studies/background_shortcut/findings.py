@@ -14,10 +14,10 @@ Found = Mapping[tuple[str, str, float, int], Values]
 
 COLUMNS = ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap")
 _TABLES = {
-    "biased/knn": "kNN among the biased photographs",
-    "biased/linear": "Linear probe on the biased photographs",
-    "unbiased/knn": "kNN among unbiased photographs",
-    "unbiased/linear": "Linear probe on unbiased photographs",
+    "biased/knn": "kNN among the biased images",
+    "biased/linear": "Linear probe on the biased images",
+    "unbiased/knn": "kNN among unbiased images",
+    "unbiased/linear": "Linear probe on unbiased images",
 }
 
 
@@ -32,9 +32,9 @@ def page(study: StudyFile, found: Found, said: str, figures: str) -> str:
         said: how they were measured.
         figures: folder of what `figures.draw` draws, as seen from the page.
     """
-    lines = [said, "", f"![photographs and their variants]({figures}/photographs.png)", ""]
+    lines = [said, "", f"![images and their variants]({figures}/photographs.png)", ""]
     for rho in study.rhos:
-        words = f"{rho:.0%} of the training photographs before their class's backgrounds" if rho else "No shortcut"
+        words = f"{rho:.0%} of the training images before their class's backgrounds" if rho else "No shortcut"
         lines += [f"## {words} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]
         for table, head in _TABLES.items():
             lines += [f"### {head}", "", *_table(study, found, rho, table), ""]

@@ -35,17 +35,17 @@ ELSEWHERE = {
 """Commands that need a cluster, a sweep or weights, and the tests that run them."""
 
 INSTEAD = {
-    "s3://bucket/photographs.pack": "{folder}/photographs.pack",  # a URI is what tests/data/test_pack.py is about
+    "s3://bucket/images.pack": "{folder}/images.pack",  # a URI is what tests/data/test_pack.py is about
     "MODEL MODEL": "CHECKPOINT CHECKPOINT",
     "compare A B": "compare CHECKPOINT CHECKPOINT --suite knn",
     "evaluate MODEL": "evaluate CHECKPOINT",
     "NAME,NAME": "knn,backgrounds",
     "bgsweep_runs/…/state.pt": "CHECKPOINT",
-    "IMAGES MASKS": "photographs/test truth/test",
+    "IMAGES MASKS": "images/test truth/test",
     "DIR": "variants",
-    "photographs --out masks --method usps": "photographs --out learnt --method usps",
+    "images --out masks --method usps": "images --out learnt --method usps",
     "--out masks.onnx": "--out masks.onnx side=32 rounds=1 epochs=1 student_epochs=1 batch_size=8 device=cpu",
-    "pack photographs masks": "pack photographs truth",
+    "pack images masks": "pack images truth",
     "search_spaces/": "{root}/search_spaces/",
 }
 
@@ -95,20 +95,20 @@ RUN_HERE = ("README", "concepts", "masks", "packs", "evaluation", "sweeps")
 
 
 def write_sample(folder: Path) -> None:
-    """Write embedded images of four classes into `photographs`, and their masks into `truth`."""
+    """Write embedded images of four classes into `images`, and their masks into `truth`."""
     for split, share in (("train", 8), ("test", 4)):
         sample = EmbeddedSample(split)
         for index in [index for index in range(0, len(sample), share) if sample.labels[index] < 4]:
-            photograph = sample[index]
-            for tree, picture in (("photographs", photograph.image[..., ::-1]), ("truth", photograph.mask)):
-                path = folder / tree / split / sample.classes[photograph.label] / f"{index}.png"
+            image = sample[index]
+            for tree, picture in (("images", image.image[..., ::-1]), ("truth", image.mask)):
+                path = folder / tree / split / sample.classes[image.label] / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assert cv2.imwrite(str(path), picture)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photographs of four classes, their true masks, the files that the pages name, and a checkpoint."""
+    """A folder with images of four classes, their true masks, the files that the pages name, and a checkpoint."""
     folder = tmp_path_factory.mktemp("reader")
     write_sample(folder)
     page = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.yaml").write_text(yaml.safe_dump(file))
     del file["experiment"]["data"]["images"], file["experiment"]["data"]["masks"]
     (folder / "experiment.yaml").write_text(yaml.safe_dump(file))
-    data = {"images": "photographs", "masks": "truth", "train": "train", "test": "test"}
+    data = {"images": "images", "masks": "truth", "train": "train", "test": "test"}
     (folder / "suite.yaml").write_text(yaml.safe_dump({"data": data, "size": 32, "evaluate": {"repeats": 1}}))
     from torchvision.models import resnet50
 

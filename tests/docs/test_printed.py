@@ -100,7 +100,7 @@ def test_snippets_of_the_pages(folder: Path, snippet: str) -> None:
 
 def test_the_line_that_trains_from_a_pack(folder: Path, tmp_path: Path) -> None:
     write_sample(folder)
-    done = bgsweep("pack", "photographs", "truth", "--out", "a pack", folder=folder)
+    done = bgsweep("pack", "images", "truth", "--out", "a pack", folder=folder)
     override = re.search(r"^to train from it: (.*)$", done.stdout, re.MULTILINE)
     assert done.returncode == 0 and override is not None, done.stderr
     tiny = "data.validation=test training.epochs=1 training.batch_size=16 method.queue_size=16"
@@ -111,10 +111,10 @@ def test_the_line_that_trains_from_a_pack(folder: Path, tmp_path: Path) -> None:
 def test_the_line_that_makes_masks_by_what_was_learnt(folder: Path, tmp_path: Path) -> None:
     write_sample(folder)
     cheap = ["side=32", "rounds=1", "epochs=1", "student_epochs=1", "batch_size=8", "device=cpu"]
-    done = bgsweep("masks", "train", "photographs", "--out", "learnt masks.onnx", *cheap, folder=folder)
+    done = bgsweep("masks", "train", "images", "--out", "learnt masks.onnx", *cheap, folder=folder)
     command = re.search(r"^use it: (.*)$", done.stdout, re.MULTILINE)
     assert done.returncode == 0 and command is not None, done.stderr
-    words = command[1].replace("IMAGES", shlex.quote(str(folder / "photographs" / "test"))).replace("MASKS", "masks")
+    words = command[1].replace("IMAGES", shlex.quote(str(folder / "images" / "test"))).replace("MASKS", "masks")
     done = fresh(words, tmp_path)
     assert done.returncode == 0 and list((tmp_path / "masks").rglob("*.png")), done.stderr
 

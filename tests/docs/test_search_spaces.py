@@ -42,7 +42,7 @@ def tiny(path: Path) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("headers")
     write_sample(made)
-    (made / "photographs" / "test").rename(made / "photographs" / "val")
+    (made / "images" / "test").rename(made / "images" / "val")
     (made / "truth" / "test").rename(made / "truth" / "val")
     return made
 
@@ -57,7 +57,7 @@ def test_every_file_says_how_it_is_run() -> None:
 
 @pytest.mark.parametrize(("path", "words"), RUNS, ids=[f"{words[0]} {path.stem}" for path, words in RUNS])
 def test_command_of_a_header(path: Path, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"data.images=DIR": "data.images=photographs", "data.masks=DIR": "data.masks=truth"}
+    places = {"data.images=DIR": "data.images=images", "data.masks=DIR": "data.masks=truth"}
     words = [places.get(word, word) for word in words]
     words[1] = str(ROOT / words[1])
     if words[0] == "pretrain":

@@ -31,11 +31,11 @@ def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
     sample = EmbeddedSample("train")
     kept = [index for index in range(0, 960, 8) if sample.labels[index] < 4]
     for number, index in enumerate(kept):
-        photograph = sample[index]
+        image = sample[index]
         split = "test" if number % 3 == 0 else "train"
-        path = tmp_path / "photographs" / split / sample.classes[photograph.label] / f"{index}.png"
+        path = tmp_path / "images" / split / sample.classes[image.label] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), photograph.image[..., ::-1])
+        cv2.imwrite(str(path), image.image[..., ::-1])
     (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])  # type: ignore[index]
 
     commands = re.findall(r"^    ((?:bgsweep|python) .*)$", PAGE, re.MULTILINE)
@@ -48,7 +48,7 @@ def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
         printed = run(command, tmp_path)
     assert {"masks.png", "views.png", "report.html", "neighbours.png"} <= {path.name for path in tmp_path.iterdir()}
     lines = printed.splitlines()
-    assert len(lines) == len(list((tmp_path / "photographs" / "test").rglob("*.png")))
+    assert len(lines) == len(list((tmp_path / "images" / "test").rglob("*.png")))
     for line in lines:
         name, found = line.split(": ")
         assert found.count("(") == 3 and name not in found
