@@ -1,5 +1,6 @@
-"""The command line: parse, call one function, print."""
+"""The command line: parse, call one command, print its result."""
 
+import argparse
 import json
 import os
 import signal
@@ -7,28 +8,41 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from bgsweep.cli import process
-from bgsweep.cli.arguments import parse
-from bgsweep.cli.commands import Result
+from bgsweep import __version__
+from bgsweep.cli import data, evaluate, process, runs, train
+from bgsweep.cli.common import Result, add_commands
+from bgsweep.cli.parser import Parser, parse_line
 from bgsweep.distributed import credentials
 from bgsweep.errors import UserError, without_password
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, with its `command`.
+
+    Raises:
+        UserError: the line is not one of bgsweep's.
+    """
+    parser = Parser(
+        prog="bgsweep", description="Pretrain image encoders with background augmentations, and search their strength."
+    )
+    parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
+    add_commands(parser, (*train.COMMANDS, *runs.COMMANDS, *evaluate.COMMANDS, *data.COMMANDS))
+    return parse_line(parser, arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with a line `error: …` or what `doctor` has found missing."""
+    """Run one command; 0, or 2 with a line `error: …` or with what `doctor` found missing."""
     if credentials.IN_A_JOB in os.environ:
         credentials.restore()
-    wants_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
         options = parse(arguments)
-        result: Result = options.run(options)
-        if wants_json:
-            print(json.dumps(result))
-        else:
-            options.show(result)
+        result: Result = options.command.run(options)
+        # A file name may hold bytes that are not UTF-8, which no stream can write.
+        text = json.dumps(result) if options.json else options.command.show(result)
+        print(text.encode("utf-8", "backslashreplace").decode())
         sys.stdout.flush()
-        if result.get("ok") is False:  # `doctor` has found that something is missing
+        if result.get("ok") is False:  # `doctor` found something missing
             return 2
     except UserError as error:
         print(f"error: {without_password(str(error))}", file=sys.stderr)
@@ -42,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """The process that a shell starts."""
+    """Entry point of the `bgsweep` script."""
     process.run(main)
 
 

@@ -23,7 +23,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(BrokenPipeError):  # whoever reads may have enough
+            with contextlib.suppress(BrokenPipeError):  # the reader, such as `| head`, may have closed the pipe
                 stream.flush()
         os._exit(code)
 

@@ -13,20 +13,20 @@ from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError, without_password
 
 Check = tuple[str, bool, str, str]
-"""Name, whether it is well, what was found, and the cure where it is not."""
+"""Name, whether it is in order, what was found, and how to fix it if it is not."""
 
 
 def diagnose(path: Path | None, store: Path) -> dict[str, Any]:
     """Look at this machine and, if a file is named, at what that file needs.
 
     Returns:
-        ``ok`` (nothing that the file needs is missing) and ``checks``: ``name``, ``ok``, ``found``, ``cure``.
+        ``ok`` (nothing that the file needs is missing) and ``checks``: ``name``, ``ok``, ``found``, ``fix``.
     """
     file = load(path) if path else None
     checks: list[Check] = [_device(file), _cores(), _room(store), _tracking(store), _ray(), _timm(), _onnx()]
     if file is not None:
         checks += _data(file)
-    names = ("name", "ok", "found", "cure")
+    names = ("name", "ok", "found", "fix")
     needed = {"device", "disk", "tracking", "ray", "train", "validation", "test", "masks"}
     return {
         "ok": all(ok for name, ok, *_ in checks if name in needed),
@@ -41,8 +41,8 @@ def _device(config: SweepConfig | None) -> Check:
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         return "device", True, f"{torch.cuda.device_count()} GPUs ({', '.join(sorted(names))})", ""
     wanted = config is not None and config.experiment.workers.device == "cuda"
-    cure = "the file asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
-    return "device", not wanted, f"no GPU; training runs on {torch.get_num_threads()} CPU threads", cure
+    fix = "the file asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
+    return "device", not wanted, f"no GPU; training runs on {torch.get_num_threads()} CPU threads", fix
 
 
 def _cores() -> Check:
@@ -91,8 +91,8 @@ def _ray() -> Check:
 
 
 def _refused(name: str, error: UserError) -> Check:
-    found, _, cure = str(error).partition("; ")
-    return name, False, found, cure
+    found, _, fix = str(error).partition("; ")
+    return name, False, found, fix
 
 
 def _timm() -> Check:
@@ -119,16 +119,16 @@ def _data(config: SweepConfig) -> Iterator[Check]:
         yield "splits", True, line, ""
     masks = splits.train.has_masks
     needed = config.experiment.background.active or config.experiment.data.shortcut is not None
-    cure = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
-    yield "masks", masks or not needed, "for every photograph" if masks else "none", cure
+    fix = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
+    yield "masks", masks or not needed, "for every photograph" if masks else "none", fix
 
 
 def _readable(split: str, source: ImageDataset) -> Iterator[Check]:
     from bgsweep.data.survey import survey
 
-    found, cure = survey(source), "they are passed over in training and evaluation; replace or remove them"
+    found, fix = survey(source), "they are passed over in training and evaluation; replace or remove them"
     yield split, True, f"{source.name}: {len(source)} images in {len(source.classes)} classes", ""
     if found.unreadable:
         # Images that are passed over are no reason to end with exit code 2.
         count = f"{len(found.unreadable)} of the {found.looked_at} looked at cannot be used"
-        yield f"{split} files", False, f"{count}, the first: {found.unreadable[0]}", cure
+        yield f"{split} files", False, f"{count}, the first: {found.unreadable[0]}", fix

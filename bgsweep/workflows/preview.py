@@ -31,7 +31,7 @@ def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
     Below the views is a histogram of how much of a view is foreground, where there are masks.
 
     Returns:
-        ``picture``, ``images``, ``shares`` of the first epoch's views: `removed`, `replaced`, `kept` (foreground too
+        ``out``, ``images``, ``shares`` of the first epoch's views: `removed`, `replaced`, `kept` (foreground too
         small or large, of which
         `kept_small` and `kept_large`), with BG_Swaps `swapped` (of images); where probabilities
         are scheduled, ``last_shares``, those of the last epoch; ``foreground``: of all views, whatever was drawn for
@@ -61,7 +61,7 @@ def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
         "too_large": float(np.mean(np.greater(areas, background.max_area))),
         "median": float(np.median(areas)),
     }
-    result = {"picture": str(out), "images": images, "shares": _shares(config, splits)}
+    result = {"out": str(out), "images": images, "shares": _shares(config, splits)}
     if background.scheduled:
         result["last_shares"] = _shares(config, splits, config.experiment.training.epochs - 1)
     return result | {"foreground": found if areas else None}

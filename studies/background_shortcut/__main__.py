@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bgsweep.cli import process
-from bgsweep.cli.commands import DEFAULT_STORE
+from bgsweep.cli.common import DEFAULT_STORE
 from bgsweep.errors import UserError
 from studies.background_shortcut.plan import FormName, planned, read_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 with a line `error: …` for what the user can mend."""
+    """0, or 2 with a line `error: …` for an error the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m studies.background_shortcut", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, e.g. data.images=photographs")

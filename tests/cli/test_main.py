@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.cli.arguments import parse
+from bgsweep.cli.main import parse
 from bgsweep.errors import UserError
 from tests.command import bgsweep
 
@@ -107,7 +107,7 @@ def test_doctor_tells_of_an_unreachable_server(tmp_path: Path, monkeypatch: pyte
     assert not result["ok"]
     (check,) = [check for check in result["checks"] if check["name"] == "tracking"]
     assert not check["ok"]
-    assert "MLFLOW_TRACKING_URI" in check["cure"]
+    assert "MLFLOW_TRACKING_URI" in check["fix"]
 
 
 def test_preview_writes_a_picture(tmp_path: Path) -> None:

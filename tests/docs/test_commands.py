@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 
-from bgsweep.cli import commands
-from bgsweep.cli.arguments import parse
-from bgsweep.cli.main import main
+from bgsweep.cli.data import MasksTrain
+from bgsweep.cli.main import main, parse
 from bgsweep.config import load, mask_training
 from bgsweep.data.datasets.bundled import EmbeddedSample
 
@@ -74,7 +73,7 @@ def test_commands_can_be_given_as_they_stand(page: Path) -> None:
         else:
             options = parse([first, *words])
             overrides = getattr(options, "overrides", [])
-            if options.run is commands.masks_train:
+            if isinstance(options.command, MasksTrain):
                 mask_training(overrides)
             else:
                 load(FILE, overrides)

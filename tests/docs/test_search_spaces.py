@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.cli.arguments import parse
+from bgsweep.cli.main import parse
 from bgsweep.config import load
 from bgsweep.data import open_splits
 from bgsweep.evaluation import check

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision import models
 
+from bgsweep.cli.evaluate import show_comparison
 from bgsweep.cli.main import main
-from bgsweep.cli.show import show_compare
 from bgsweep.config import SuiteConfig, load, load_suite
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.evaluation.frozen_model import PerImageMetric
@@ -235,5 +235,5 @@ def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:
     assert rows[0]["differences"] == [{"value": 0.25, "lower": None, "upper": None, "significant": False}]
     json.dumps(rows, allow_nan=False)
     models = [{"model": name} for name in "ab"]
-    shown = show_compare({"models": models, "rows": rows, "bootstrap": ""})
+    shown = show_comparison({"models": models, "rows": rows, "bootstrap": ""})
     assert "+25.0" in shown and "none" in shown

@@ -204,7 +204,7 @@ def test_the_report_names_every_image_without_mask(tmp_path: Path) -> None:
     assert "without mask: 3 images" in done.stdout
     for name in ("zero.jpg", "truncated.jpg", "text.jpg"):
         assert f"  {name}: cannot be read" in done.stdout
-    assert "passed over: 1 files" in done.stdout
+    assert "skipped: 1 files" in done.stdout
 
 
 def _only_unreadable(tmp_path: Path) -> None:

@@ -1,0 +1,222 @@
+"""Commands about images and masks: `preview`, `masks`, `pack` and `doctor`."""
+
+from pathlib import Path
+
+from bgsweep.cli.common import Command, Group, Options, Result, add_config, add_store, count
+from bgsweep.cli.common import store_folder as folder
+from bgsweep.cli.formatting import percentages, table
+from bgsweep.cli.parser import Parser
+
+
+class Preview(Command):
+    """Write an image of augmented views."""
+
+    name = "preview"
+
+    def arguments(self, parser: Parser) -> None:
+        add_config(parser)
+        add_store(parser)
+        parser.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write; default %(default)s")
+        parser.add_argument("--images", type=count, default=6, help="number of images, one a row; default %(default)s")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.config import load, review
+
+        config = load(options.file, options.overrides, searched=False)
+        review(config)
+        from bgsweep.workflows.preview import preview
+
+        return preview(config, options.out, options.images)
+
+    def show(self, result: Result) -> str:
+        lines = [f"wrote {result['out']} ({result['images']} images)"]
+        for key, words in (("shares", "views"), ("last_shares", "views of the last epoch")):
+            if key in result:
+                lines.append(f"{words}: {percentages(result[key])}")
+        if result["foreground"]:
+            lines.append(f"foreground area of a view: {percentages(result['foreground'])}")
+        return "\n".join(lines)
+
+
+class MasksMake(Command):
+    """Make a foreground mask for every image."""
+
+    name = "make"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+        parser.add_argument("--out", required=True, help="folder or URI of the masks, in the images' subfolders")
+        methods = ("rbd", "mbd", "grabcut", "u2net", "usps")
+        parser.add_argument("--method", choices=methods, help="mask method; default u2net with --weights, else rbd")
+        parser.add_argument(
+            "--weights",
+            help="ONNX file, for usps from `masks train`; u2netp (default of u2net) and u2net are downloaded once",
+        )
+        parser.add_argument("--workers", type=count, help="number of processes; default: one for each core")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.make_masks import make_masks
+
+        return make_masks(options.images, options.out, options.method, options.weights, options.workers)
+
+    def show(self, result: Result) -> str:
+        """Counts, unusual foregrounds, and the name of every image without a mask."""
+        lines = [
+            f"{result['masks']} masks by {result['method']} in {result['out']}, {result['made']} of them new"
+            + (f" ({result['images_per_second']:.1f} images/s)" if result["made"] else ""),
+            f"foregrounds: {percentages(result['shares'])}",
+        ]
+        if result["passed_over"]:
+            lines.append(f"skipped: {result['passed_over']} files whose names are not those of images")
+        if result["unreadable"]:
+            lines.append(f"without mask: {len(result['unreadable'])} images; replace or remove them before training")
+            lines += [f"  {item['image']}: {item['reason']}" for item in result["unreadable"]]
+        return "\n".join(lines)
+
+
+class MasksTrain(Command):
+    """Train a mask network without labels."""
+
+    name = "train"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="settings, e.g. side=160 rounds=2; see docs/masks.md"
+        )
+        parser.add_argument("--out", type=Path, required=True, help="ONNX file to write, for `make --method usps`")
+        parser.add_argument(
+            "--encoder", type=Path, metavar="CHECKPOINT", help="checkpoint of a self-supervised run to start from"
+        )
+        parser.add_argument("--workers", type=count, help="number of processes for handcrafted masks, as for `make`")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.config import mask_training
+
+        config = mask_training(options.overrides)
+        from bgsweep.workflows.train_masks import train_masks
+
+        return train_masks(options.images, options.out, options.encoder, config, options.workers)
+
+    def show(self, result: Result) -> str:
+        from bgsweep.storage.uri import anywhere
+
+        start = "the encoder of a self-supervised run" if result["encoder"] else "random weights"
+        lines = [
+            f"wrote {result['out']}: trained on {result['images']} images, masks by {', '.join(result['teachers'])}",
+            f"every network started from {start}",
+            f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {anywhere(result['out'])}",
+        ]
+        lines += [f"not read: {item['image']}: {item['reason']}" for item in result["unreadable"]]
+        return "\n".join(lines)
+
+
+class MasksScore(Command):
+    """Compare masks with true masks."""
+
+    name = "score"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("masks", help="folder or URI of masks")
+        parser.add_argument("truth", help="folder or URI of true masks with the same names")
+        parser.add_argument("--table", type=Path, metavar="CSV", help="file to write each image's values into")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.masks.score import score_trees
+        from bgsweep.storage.tree import open_tree, write_file
+
+        result, rows = score_trees(open_tree(options.masks), open_tree(options.truth))
+        if options.table:
+            write_file(options.table, rows.encode("utf-8", "surrogateescape"))
+        return result
+
+    def show(self, result: Result) -> str:
+        values = "  ".join(f"{name} {result[name]:.3f}" for name in ("max_f_beta", "mean_f_beta", "mae", "iou"))
+        lines = [f"{values}  ({result['images']} images)"]
+        lines += [f"not scored: {result[name]} {name.replace('_', ' ')}" for name in ("without_truth", "without_mask")]
+        lines += ["lowest IoU:", *(f"  {item['iou']:.3f}  {item['mask']}" for item in result["worst"])]
+        return "\n".join(lines)
+
+
+class MasksShow(Command):
+    """Write a contact sheet of masks, the most unusual first."""
+
+    name = "show"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("images", help="folder or URI of images")
+        parser.add_argument("masks", help="folder or URI of their masks")
+        parser.add_argument("--out", type=Path, default=Path("masks.png"), help="PNG to write; default %(default)s")
+        parser.add_argument(
+            "--images", dest="shown", type=count, default=48, help="number of images; default %(default)s"
+        )
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.masks.contact_sheet import contact_sheet, encode_sheet
+        from bgsweep.storage.tree import open_tree, write_file
+
+        sheet, result = contact_sheet(open_tree(options.images), open_tree(options.masks), options.shown)
+        write_file(options.out, encode_sheet(sheet))
+        return {"out": str(options.out), **result}
+
+    def show(self, result: Result) -> str:
+        shown = f"the {result['shown']} most unusual of {result['looked_at']} masks"
+        return f"wrote {result['out']} ({shown}; {result['without_mask']} images have no mask)"
+
+
+class Pack(Command):
+    """Write images and masks into a few large files."""
+
+    name = "pack"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("images", help="folder that holds the splits, or a URI such as s3://bucket/folder")
+        parser.add_argument("masks", help="folder or URI of masks: a PNG for each image, in the same subfolders")
+        parser.add_argument("--out", required=True, help="folder or URI to write, which must not exist")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.data.datasets.pack_writer import make_pack
+
+        return make_pack(options.images, options.masks, options.out)
+
+    def show(self, result: Result) -> str:
+        from bgsweep.storage.uri import anywhere
+
+        size = f"{result['bytes'] / 1e6:.1f} MB"
+        lines = [f"{result['images']} images in {result['shards']} shards, {size}: {result['out']}"]
+        lines += [f"  image or mask cannot be read, skipped in training: {name}" for name in result["unreadable"]]
+        return "\n".join([*lines, f"to train from it: data.pack={anywhere(result['out'])}"])
+
+
+class Doctor(Command):
+    """Check this machine, and what a file needs."""
+
+    name = "doctor"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("file", nargs="?", type=Path, help="YAML file whose data, device and tracking to check")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.doctor import diagnose
+
+        return diagnose(options.file, folder(options))
+
+    def show(self, result: Result) -> str:
+        rows = [
+            ["ok" if check["ok"] else "--", check["name"], check["found"], "" if check["ok"] else check["fix"]]
+            for check in result["checks"]
+        ]
+        return table([""] * 4, rows)
+
+
+COMMANDS = (
+    Preview(),
+    Group(
+        "masks",
+        "make foreground masks, train a network for them, score them, show them",
+        (MasksMake(), MasksTrain(), MasksScore(), MasksShow()),
+    ),
+    Pack(),
+    Doctor(),
+)

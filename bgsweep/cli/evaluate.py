@@ -1,0 +1,163 @@
+"""Commands that evaluate encoders: `evaluate`, `compare` and `backgrounds make`."""
+
+import sys
+from pathlib import Path
+
+from bgsweep.cli.common import Command, Group, Options, Result, add_store, count
+from bgsweep.cli.common import store_folder as folder
+from bgsweep.cli.formatting import percent, table
+from bgsweep.cli.parser import Parser
+from bgsweep.errors import UserError
+
+_MODEL = (
+    "checkpoint, MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, or a network and the file of its "
+    "weights (resnet50=FILE, timm:NAME=FILE) from MoCo, BYOL, SwAV, DINO, lightly and others"
+)
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Evaluate(Command):
+    """Evaluate an encoder by a suite of protocols."""
+
+    name = "evaluate"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("model", help=_MODEL)
+        parser.add_argument("file", type=Path, nargs="?", help="YAML file with an `experiment:`, without --suite")
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="overrides of the file's keys, without --suite"
+        )
+        parser.add_argument("--suite", help="quick, paper, or names of evaluators, separated by commas")
+        parser.add_argument("--data", type=Path, help="YAML file of a suite: images, published data sets, settings")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        if options.suite is not None or options.data:
+            if options.file:
+                raise UserError(f"{options.file}: a suite's images are named in a file of its own; write --data FILE")
+            from bgsweep.workflows.evaluate import evaluate
+
+            suite = "quick" if options.suite is None else options.suite
+            return evaluate(options.model, suite, options.data, folder(options))
+        if options.file is None:
+            raise UserError(
+                "evaluate: nothing to measure is given; name a --suite (such as quick), or the YAML file of the "
+                "checkpoint's experiment"
+            )
+        from bgsweep.config import load
+
+        config = load(options.file, options.overrides, searched=False)
+        from bgsweep.training.run import evaluate_final, load_trained
+
+        return evaluate_final(config, load_trained(options.model)).public()
+
+    def show(self, result: Result) -> str:
+        if "results" in result:
+            return _suite(result)
+        head = f"kNN {percent(result['knn_top1'])} %   linear {percent(result['linear_top1'])} %"
+        if not result["backgrounds"]:
+            return head
+        rows = [
+            [label, *map(percent, result[key].values())]
+            for label, key in (("kNN", "backgrounds"), ("linear", "backgrounds_linear"))
+        ]
+        return f"{head}\n\n{table(['', *result['backgrounds']], rows)}"
+
+
+def _suite(result: Result) -> str:
+    """A row for each value, and below the table each evaluator's protocol."""
+    rows, notes = [], []
+    for evaluator, found in result["results"].items():
+        values = enumerate(found["values"].items())
+        rows += [["" if number else evaluator, name, percent(value)] for number, (name, value) in values]
+        notes.append(f"{evaluator}: " + "; ".join(f"{key} {value}" for key, value in found["protocol"].items()))
+    origin = ", ".join(f"{key} {value}" for key, value in result["origin"].items())
+    run = f"MLflow run  {result['run_id']} at {result['tracking_uri']}"
+    return "\n".join([f"{result['model']} ({origin})", "", table(("evaluator", "value", "%"), rows), *notes, "", run])
+
+
+class Compare(Command):
+    """Evaluate encoders side by side and compare them image by image."""
+
+    name = "compare"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("models", nargs="+", metavar="model", help=_MODEL)
+        parser.add_argument("--suite", default="quick", help="as for evaluate; default %(default)s")
+        parser.add_argument(
+            "--data", type=Path, help="as for evaluate; default: the images that the first model was trained on"
+        )
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.evaluate import compare
+
+        return compare(options.models, options.suite, options.data, folder(options))
+
+    def show(self, result: Result) -> str:
+        return show_comparison(result)
+
+
+def show_comparison(result: Result) -> str:
+    """A row for each value; after every model but the first its difference, with the interval and a star if sure."""
+    header, letters = ["evaluator", "value", "A %"], _LETTERS[: len(result["models"])]
+    for letter in letters[1:]:
+        header += [f"{letter} %", f"{letter} - A", "95 % interval"]
+    rows, before = [], None
+    for row in result["rows"]:
+        cells = ["" if row["evaluator"] == before else row["evaluator"], row["name"], percent(row["values"][0])]
+        for value, found in zip(row["values"][1:], row["differences"], strict=True):
+            difference = "" if found["value"] is None else f"{100 * found['value']:+.1f}"
+            interval = _interval(found["lower"], found["upper"]) + (" *" if found["significant"] else "")
+            cells += [percent(value), difference, interval]
+        rows.append(cells)
+        before = row["evaluator"]
+    names = [f"{letter}  {one['model']}" for letter, one in zip(letters, result["models"], strict=False)]
+    return "\n".join([*names, "", table(header, rows), f"* zero lies outside the interval; {result['bootstrap']}"])
+
+
+def _interval(lower: float | None, upper: float | None) -> str:
+    return "none" if lower is None or upper is None else f"[{100 * lower:+.1f}, {100 * upper:+.1f}]"
+
+
+class BackgroundsMake(Command):
+    """Write the eight background variants of a data set, in ImageNet-9's layout."""
+
+    name = "make"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("images", type=Path, help="folder of class folders")
+        parser.add_argument("masks", type=Path, help="folder of masks: a PNG for each image, in the same subfolders")
+        parser.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
+        parser.add_argument("--size", type=count, default=224, help="side of an image in pixels; default %(default)s")
+        parser.add_argument(
+            "--seed", type=int, default=0, help="seed that chooses each image's new background; default %(default)s"
+        )
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.config import Evaluate
+        from bgsweep.data.datasets.folder import Folder
+        from bgsweep.evaluation import VariantSet, variant_sheet
+        from bgsweep.evaluation.datasets.export_variants import write_release
+
+        if options.size < 8 or options.seed < 0:
+            raise UserError(
+                f"--size {options.size} --seed {options.seed}: give a size of 8 pixels or more, and a seed from 0 on"
+            )
+        source = Folder(options.images, ".", options.masks)
+        variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
+        if len(set(source.labels.tolist())) < 2:
+            raise UserError(
+                f"{options.images}: one class, and Mixed-Rand needs backgrounds of another; give class folders"
+            )
+        return write_release(variants, options.out, variant_sheet(variants), lambda line: print(line, file=sys.stderr))
+
+    def show(self, result: Result) -> str:
+        return (
+            f"wrote {result['out']}: {result['pictures_per_variant']} images in each of eight variants, "
+            f"{len(result['classes'])} classes; {result['left_out']} images left out\n"
+            f"overview: {result['out']}/variants.png"
+        )
+
+
+COMMANDS = (Evaluate(), Compare(), Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)))

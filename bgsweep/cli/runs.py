@@ -1,0 +1,174 @@
+"""Commands about sweeps and registered encoders: `status`, `stop`, `models`, `promote`, `report` and `policy`."""
+
+from pathlib import Path
+from typing import Any
+
+from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, store
+from bgsweep.cli.formatting import local_time, percent, table, trial_table
+from bgsweep.cli.parser import Parser
+
+_LINEAGE = {
+    "sweep": "sweep",
+    "trial": "trial",
+    "digest": "config",
+    "images_digest": "data",
+    "masks_digest": "masks",
+    "git_commit": "commit",
+}
+_SCORES = {"test_knn_top1": "kNN %", "test_linear_top1": "linear %", "test_bg_gap": "gap %"}
+
+
+class Status(Command):
+    """List the sweeps of a store, or the trials of one."""
+
+    name = "status"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", nargs="?", help="sweep name; default: all sweeps")
+        add_store(parser)
+        add_address(parser)
+
+    def run(self, options: Options) -> Result:
+        if options.address:
+            from bgsweep.distributed import jobs
+
+            return jobs.status(options.name, options.store and str(options.store), options.address)
+        from bgsweep.sweep.control import status
+
+        return status(options.name, store(options))
+
+    def show(self, result: Result) -> str:
+        """A line for each sweep; if there is only one, its trials too."""
+        rows = []
+        for sweep in result["sweeps"]:
+            states = [trial["status"] for trial in sweep["trials"]]
+            counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+            rows.append([sweep["sweep"], local_time(sweep["began"]), sweep["state"], counts or "no trial yet"])
+        if not rows:
+            return "no sweep in this store"
+        listed = table([""] * 4, rows).rstrip("\n")
+        return listed if len(rows) > 1 else f"{listed}\n{trial_table(result['sweeps'][0]['trials'])}"
+
+
+class Stop(Command):
+    """Stop a sweep and evaluate its finished trials."""
+
+    name = "stop"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        add_store(parser)
+        add_address(parser)
+
+    def run(self, options: Options) -> Result:
+        if options.address:
+            from bgsweep.distributed import jobs
+
+            return jobs.stop(options.name, options.store and str(options.store), options.address)
+        from bgsweep.sweep.control import stop
+
+        return stop(options.name, store(options))
+
+    def show(self, result: Result) -> str:
+        return f"{result['sweep']} is stopping; `{result['follow']}` shows its progress"
+
+
+class Models(Command):
+    """List registered encoders with their scores and lineage."""
+
+    name = "models"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", nargs="?", help="registered model; default: all models")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.tracking import tracking_uri
+        from bgsweep.tracking.registry import models
+
+        return models(tracking_uri(store(options)), options.name)
+
+    def show(self, result: Result) -> str:
+        """For each model a table of its versions, and below it why each has its alias."""
+        pages = []
+        for model in result["models"]:
+            rows = [_version(each) for each in model["versions"]]
+            header = ("version", "alias", *_SCORES.values(), *_LINEAGE.values(), "created")
+            reasons = [f"{each['version']}  {each['reason']}" for each in model["versions"] if each["reason"]]
+            pages.append("\n".join([table(header, rows, model["name"]), *reasons]))
+        return "\n\n".join(pages) or "no registered model in this store"
+
+
+def _version(version: dict[str, Any]) -> list[str]:
+    numbers, lineage = version["numbers"], version["lineage"]
+    return [
+        str(version["version"]),
+        ", ".join(version["aliases"]),
+        *(percent(numbers.get(name)) for name in _SCORES),
+        *(lineage.get(key, "")[: 8 if key == "git_commit" else None] for key in _LINEAGE),
+        local_time(version["created"]),
+    ]
+
+
+class Promote(Command):
+    """Make a registered version the champion by hand."""
+
+    name = "promote"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", metavar="MODEL", help="registered model, as `bgsweep models` lists it")
+        parser.add_argument("version", metavar="VERSION", help="version number, or an alias such as challenger")
+        parser.add_argument("--alias", default="champion", help="alias to give it; default %(default)s")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.tracking import tracking_uri
+        from bgsweep.tracking.registry import promote
+
+        return promote(tracking_uri(store(options)), options.name, options.version, options.alias)
+
+    def show(self, result: Result) -> str:
+        before = "none" if result["before"] is None else f"version {result['before']}"
+        return f"{result['name']} version {result['version']} is now {result['alias']} (before: {before})"
+
+
+class Report(Command):
+    """Write a sweep's results as one HTML page."""
+
+    name = "report"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write; default %(default)s")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.report import report
+
+        return report(options.name, store(options), options.out)
+
+    def show(self, result: Result) -> str:
+        return f"wrote {result['page']}: open it in a browser"
+
+
+class Policy(Command):
+    """Write a sweep's learnt augmentation policy as a JSON file."""
+
+    name = "policy"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        parser.add_argument("--trial", help="trial such as t03; default: the best finished one")
+        parser.add_argument("--out", type=Path, default=Path("policy.json"), help="file to write; default %(default)s")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.policy import policy
+
+        return policy(options.name, store(options), options.out, options.trial)
+
+    def show(self, result: Result) -> str:
+        return f"wrote {result['policy']}: the augmentation policy of {result['trial']}"
+
+
+COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy())

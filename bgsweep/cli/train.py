@@ -1,0 +1,198 @@
+"""Commands that train: `pretrain`, `sweep`, `plan` and `submit`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from bgsweep.cli.common import Command, Options, Result, add_address, add_config, add_store, count, positive, store
+from bgsweep.cli.common import store_folder as folder
+from bgsweep.cli.formatting import duration, percent, table, trial_table, with_error
+from bgsweep.cli.parser import Parser
+from bgsweep.errors import UserError
+
+
+class Pretrain(Command):
+    """Train the experiment of one file."""
+
+    name = "pretrain"
+
+    def arguments(self, parser: Parser) -> None:
+        add_config(parser)
+        add_store(parser)
+        parser.add_argument("--fresh", action="store_true", help="start over, even if this experiment has a checkpoint")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.config import load, review
+        from bgsweep.workflows.pretrain import pretrain
+
+        config = load(options.file, options.overrides, searched=False)
+        review(config)
+        return pretrain(config, folder(options), fresh=options.fresh)
+
+    def show(self, result: Result) -> str:
+        values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+        return (
+            f"{values}\ncheckpoint  {result['checkpoint']}\nMLflow run  {result['run_id']} at {result['tracking_uri']}"
+        )
+
+
+class Sweep(Command):
+    """Search a file's space and register the best encoder."""
+
+    name = "sweep"
+
+    def arguments(self, parser: Parser) -> None:
+        add_config(parser, optional=True)
+        add_store(parser)
+        parser.add_argument(
+            "--resume",
+            metavar="NAME",
+            help="name of the sweep to resume, instead of a file: after its driver died, or to repeat its final "
+            "evaluation; key=value as in docs/operations.md",
+        )
+        parser.add_argument("--name", help="sweep name; default FILE-TIMESTAMP-XXXX")
+
+    def run(self, options: Options) -> Result:
+        words = [] if options.file is None else [str(options.file)]
+        if options.resume is not None:
+            if any("=" not in word for word in words):
+                raise UserError(f"sweep: both {words[0]} and --resume {options.resume} are given; leave one out")
+            from bgsweep.sweep.driver import resume
+
+            return resume(options.resume, store(options), [*words, *options.overrides])
+        if not words:
+            raise UserError("sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
+        from bgsweep.config import load
+
+        config = load(options.file, options.overrides)
+        from bgsweep.sweep.driver import sweep
+
+        return sweep(config, store(options), options.name)
+
+    def show(self, result: Result) -> str:
+        """Trials; the best one beside the baseline and the untrained encoder; where everything is."""
+        model, uri = result["model"], result["tracking_uri"]
+        lines = [
+            trial_table(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
+            _comparison(result),
+            f"MLflow store   {uri}",
+            *([f"look at it     mlflow ui --backend-store-uri {shlex.quote(uri)}"] if uri.startswith("sqlite") else []),
+            f"registered     {model['name']} version {model['version']}, alias {model['alias']}: {model['reason']}",
+            f"load it        import mlflow; mlflow.set_tracking_uri({uri!r}); "
+            f'encoder = mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
+        ]
+        return "\n".join(lines)
+
+
+def _comparison(result: Result) -> str:
+    """The final evaluation: a column for each encoder."""
+    names = [name for name in ("best", "baseline", "champion", "untrained") if result.get(name)]
+    found = [result[name] for name in names]
+    origins = [each.get("trial") or f"version {each.get('version')}" for each in found]
+    header = [
+        name if name == "untrained" else f"{name} ({origin})" for name, origin in zip(names, origins, strict=True)
+    ]
+    rows = [
+        [label, *(percent(each["metrics"][key]) for each in found)]
+        for label, key in (("kNN", "knn_top1"), ("linear probe", "linear_top1"))
+    ]
+    for name in result["best"]["metrics"]["backgrounds"] or ():
+        rows.append([f"kNN {name}", *(percent(each["metrics"]["backgrounds"][name]) for each in found)])
+    for name, label in (("knn_top1", "kNN"), ("linear_top1", "linear probe"), ("bg_gap", "kNN bg_gap")):
+        over: list[dict[str, Any] | None] = [each.get("seeds", {}).get(name) for each in found]
+        if any(over):
+            cells = (with_error(each["mean"], each["se"]) if each else "" for each in over)
+            rows.append([f"{label}, mean of seeds", *cells])
+    images = result["best"]["protocol"].get("test", "test split")
+    return table(["", *header], rows, f"Final evaluation, in % ({images}; not used by the search)")
+
+
+class Plan(Command):
+    """Estimate the time and cost of a sweep by simulating its scheduler."""
+
+    name = "plan"
+
+    def arguments(self, parser: Parser) -> None:
+        add_config(parser)
+        parser.add_argument(
+            "--gpus", type=count, required=True, help="number of GPUs; without GPUs, number of trials at a time"
+        )
+        parser.add_argument("--hourly-price", type=positive, help="price of one GPU for an hour, in any currency")
+        parser.add_argument(
+            "--epoch-seconds", type=positive, help="seconds of one epoch; default: measured here on two epochs"
+        )
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.config import load, review_search
+
+        config = load(options.file, options.overrides)
+        review_search(config)
+        from bgsweep.sweep.cost import plan
+
+        return plan(config, options.gpus, options.hourly_price, options.epoch_seconds)
+
+    def show(self, result: Result) -> str:
+        """The measured or given times, and a line for each setting."""
+        rows = [
+            [
+                row["setting"],
+                *(duration(row[name]) for name in ("hours", "hours_low", "hours_high")),
+                f"{row['gpu_hours']:.0f}" if row["gpu_hours"] >= 100 else f"{row['gpu_hours']:.3g}",
+                "" if row["price"] is None else f"{row['price']:.2f}",
+                f"{100 * row['utilisation']:.0f}",
+                f"{row['epochs']:.0f}",
+                f"{row['whole_trials']:.1f}",
+            ]
+            for row in result["settings"]
+        ]
+        header = ("", "wall time", "from", "to", "GPU-hours", "price", "in use %", "epochs", "whole trials")
+        cost = result["cost"]
+        each = f"{cost['epoch']:.3g} s per epoch"
+        if cost["evaluation"]:
+            each += f", {cost['evaluation']:.2g} s per evaluation"
+        head = f"{result['trials']} trials, {result['at_once']} at once, {each}"
+        return f"{head}\n{table(header, rows, 'Expected')}"
+
+
+class Submit(Command):
+    """Submit a sweep as a Ray job."""
+
+    name = "submit"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("file", type=Path, help="YAML file with an `experiment:`, whose paths are the cluster's")
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="overrides of the file's keys, as for `sweep`"
+        )
+        add_address(parser, required=True)
+        parser.add_argument("--wait", action="store_true", help="follow the log until the sweep ends; show its result")
+        parser.add_argument("--store", help="folder or URI that all nodes see; default: the cluster's $BGSWEEP_STORE")
+        parser.add_argument("--code", action="store_true", help="run this checkout of bgsweep, for developers")
+        parser.add_argument(
+            "--env", action="append", default=[], metavar="NAME", help="environment variable to pass on; repeatable"
+        )
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.distributed.jobs import submit
+
+        return submit(
+            options.file, options.overrides, options.address, options.store, options.code, options.env, options.wait
+        )
+
+    def show(self, result: Result) -> str:
+        """How to follow the sweep; after `--wait`, its result."""
+        if "result" in result:
+            return Sweep().show(result["result"])
+        name, address = result["sweep"], result["address"]
+        return "\n".join(
+            [
+                f"submitted      {name} to {address}",
+                f"passed on      {', '.join(result['passed_on']) or 'no environment variable'}",
+                f"status         bgsweep status {name} --address {address}",
+                f"log            ray job logs --follow --address {address} {name}",
+                f"stop           bgsweep stop {name} --address {address}",
+            ]
+        )
+
+
+COMMANDS = (Pretrain(), Sweep(), Plan(), Submit())
