@@ -84,13 +84,13 @@ def positive(text: str) -> float:
 
 
 def add_config(parser: Parser, optional: bool = False) -> None:
-    """`FILE key=value …`: a config and overrides of its keys."""
+    """`FILE key=value …`: a YAML file and overrides of its keys."""
     parser.add_argument("file", type=Path, nargs="?" if optional else None, help="YAML file with an `experiment:`")
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="overrides of the file's keys, e.g. background.remove=0.3 search.trials=8",
+        help="overrides, e.g. background.remove=0.3 search.trials=8",
     )
 
 

@@ -24,9 +24,7 @@ class Evaluate(Command):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("model", help=_MODEL)
         parser.add_argument("file", type=Path, nargs="?", help="YAML file with an `experiment:`, without --suite")
-        parser.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="overrides of the file's keys, without --suite"
-        )
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, without --suite")
         parser.add_argument("--suite", help="quick, paper, or names of evaluators, separated by commas")
         parser.add_argument("--data", type=Path, help="YAML file of a suite: images, published data sets, settings")
         add_store(parser)

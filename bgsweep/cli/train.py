@@ -161,9 +161,7 @@ class Submit(Command):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", type=Path, help="YAML file with an `experiment:`, whose paths are the cluster's")
-        parser.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="overrides of the file's keys, as for `sweep`"
-        )
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for `sweep`")
         add_address(parser, required=True)
         parser.add_argument("--wait", action="store_true", help="follow the log until the sweep ends; show its result")
         parser.add_argument("--store", help="folder or URI that all nodes see; default: the cluster's $BGSWEEP_STORE")
