@@ -34,7 +34,8 @@ COLUMNS = (
 def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
     """Train one method with one seed on one core, with these changes (``KEY=VALUE``) to its small recipe."""
     from bgsweep.config import load
-    from bgsweep.training.run import Run, TrainedEncoder, evaluate_final, limit_threads, untrained
+    from bgsweep.training.checkpoint import TrainedEncoder, untrained
+    from bgsweep.training.run import Run, evaluate_final, limit_threads
 
     method, seed, changes = job
     limit_threads(1)

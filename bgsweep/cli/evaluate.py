@@ -45,7 +45,8 @@ class Evaluate(Command):
         from bgsweep.config import load
 
         config = load(options.file, options.overrides, searched=False)
-        from bgsweep.training.run import evaluate_final, load_trained
+        from bgsweep.training.checkpoint import load_trained
+        from bgsweep.training.run import evaluate_final
 
         return evaluate_final(config, load_trained(options.model)).public()
 

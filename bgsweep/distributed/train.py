@@ -9,6 +9,7 @@ from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError
+from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.uri import Uri, uri_of
 
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
@@ -32,7 +33,7 @@ def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -
 
 def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
-    from bgsweep.training.run import CHECKPOINT_FILE, Run, limit_threads
+    from bgsweep.training.run import Run, limit_threads
 
     run = Run(config, feed_for=ray_feed)
     limit_threads(config.experiment.workers.cpus)

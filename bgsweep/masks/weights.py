@@ -1,12 +1,13 @@
 """The weights of saliency networks: a file that the user names, or one fetched once from where it is published."""
 
+import contextlib
 import hashlib
-import os
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 from bgsweep.errors import UserError
+from bgsweep.storage.atomic import write_whole
 from bgsweep.storage.uri import cache_folder
 
 
@@ -56,11 +57,6 @@ def _published(name: str) -> bytes:
         raise UserError(
             f"the weights of {name} have SHA-256 {found[:16]}…, not {sha256[:16]}…, and are not used; {cure}"
         )
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        partial.replace(kept)
-    except OSError:  # a cache that cannot be written only means fetching again
-        pass
+    with contextlib.suppress(OSError):  # a cache that cannot be written only means fetching again
+        write_whole(kept, data)
     return bytes(data)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgsweep.errors import UserError, one_line
+from bgsweep.storage.atomic import remove_partial, replacing
 from bgsweep.storage.uri import cache_folder, filesystem, is_remote
 
 _log = logging.getLogger(__name__)
@@ -119,23 +120,21 @@ class RemoteShards:
         with (cache_root() / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(self._folder)
-            for leftover in cache_root().glob("*/*.partial"):  # we hold the lock: whoever wrote it is dead
-                leftover.unlink()
+            remove_partial(cache_root())  # we hold the lock: the process that wrote it is dead
             for name, size, sha256 in self._shards:
                 if not (self._folder / name).exists() and self._make_room(size):
                     self._copy(name, sha256)
 
     def _copy(self, name: str, sha256: str) -> None:
         where, root = self._connect()
-        partial, total = self._folder / f"{name}.partial", hashlib.sha256()
-        with where.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
-            while piece := remote.read(_PIECE):
-                total.update(piece)
-                local.write(piece)
-        if total.hexdigest() != sha256:
-            partial.unlink()
-            raise OSError(f"{name} is not what was packed; copy this shard again")
-        partial.replace(self._folder / name)
+        total = hashlib.sha256()
+        with replacing(self._folder / name) as partial:
+            with where.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
+                while piece := remote.read(_PIECE):
+                    total.update(piece)
+                    local.write(piece)
+            if total.hexdigest() != sha256:
+                raise OSError(f"{name} is not what was packed; copy this shard again")
 
     def _make_room(self, size: int) -> bool:
         others = [path for path in cache_root().iterdir() if path.is_dir() and path != self._folder]

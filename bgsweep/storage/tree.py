@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from bgsweep.errors import UnreadableImage, UserError, one_line
 from bgsweep.images.files import is_junk, read_file, walk
+from bgsweep.storage.atomic import PARTIAL, remove_partial, write_whole
 from bgsweep.storage.uri import filesystem, is_remote
-
-_PARTIAL = ".partial"
 
 
 class FileStat(NamedTuple):
@@ -76,21 +75,13 @@ class LocalTree:
 
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
-        partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(data)
-                partial.replace(path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
+            write_whole(path, data, durable=False)  # of thousands of small files; each can be made again
         except OSError as error:
             raise _unwritable(str(path), error.strerror or one_line(error)) from error
 
     def sweep(self) -> None:
-        for path in self.root.rglob(f".*{_PARTIAL}"):
-            path.unlink(missing_ok=True)
+        remove_partial(self.root)
 
 
 class RemoteTree:
@@ -120,7 +111,7 @@ class RemoteTree:
     def write(self, name: str, data: bytes) -> None:
         path = f"{self._root}/{name}"
         folder, _, last = path.rpartition("/")
-        partial = f"{folder}/.{last}.{os.getpid()}{_PARTIAL}" if self._renames else path
+        partial = f"{folder}/.{last}.{os.getpid()}{PARTIAL}" if self._renames else path
         try:
             if self._renames:
                 self._filesystem.create_dir(folder, recursive=True)
@@ -133,7 +124,7 @@ class RemoteTree:
 
     def sweep(self) -> None:
         for name, _ in self._scan():
-            if name.endswith(_PARTIAL):
+            if name.endswith(PARTIAL):
                 self._filesystem.delete_file(f"{self._root}/{name}")
 
     def _scan(self) -> Iterator[tuple[str, FileStat]]:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
+from bgsweep.storage.atomic import replacing_folder
 
 Uri = str | Path
 """A folder or file of this machine, or a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``)."""
@@ -120,10 +121,8 @@ def cached_split(root: str, split: str, key: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this machine wait for the first one's copy
         if not target.exists():
             _check_room(folder, sum(size for _, size, _ in files), f"{key}: {root}")
-            partial = folder / ".partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            _copy(root, where, source, files, partial / split)
-            partial.replace(target)
+            with replacing_folder(target) as partial:
+                _copy(root, where, source, files, partial / split)
     return target
 
 

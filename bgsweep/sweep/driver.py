@@ -23,7 +23,8 @@ from bgsweep.distributed.resources import capacity, check_cores, nodes, wait_for
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, gpus_of_worker, worker_bundles, worker_cpus
 from bgsweep.errors import UserError, without_password
-from bgsweep.storage.uri import Uri, is_remote, join, sweep_command
+from bgsweep.storage.layout import sweep_folder, tune_name
+from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.events import Event, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
@@ -70,7 +71,7 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
             _refuse_taken(name, folder, store)
         name = name or sweep_name(config.name)
         _refuse_duplicate(config, folder, store)
-        return _run(config, folder.absolute() / "sweeps" / name, store, uri, None)
+        return _run(config, Path(sweep_folder(folder, name)), store, uri, None)
 
 
 def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
                 progress.note(line)
             monitor = SweepCallback(config, Journal(folder), tracker, parent, progress, replay(past))
             monitor.catch_up(past)
-            _tune(config, folder, join(store, "sweeps", folder.name), monitor, past, share)
+            _tune(config, folder, sweep_folder(store, folder.name), monitor, past, share)
             if monitor.disk.full:
                 command = sweep_command("sweep --resume", folder.name, store)
                 raise UserError(f"{monitor.disk.full}; make room, then go on with `{command}`")
@@ -210,7 +211,7 @@ def _digest(config: SweepConfig) -> str:
 
 def _refuse_taken(name: str, place: Path, store: Uri) -> None:
     """A sweep must not write over another one's journal, checkpoints and result."""
-    folder = place.absolute() / "sweeps" / name
+    folder = Path(sweep_folder(place, name))
     if not folder.exists():
         return
     manifest = read_manifest(folder)
@@ -301,8 +302,7 @@ def _tune(
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            # Of this driver alone: a checkpoint that it goes on from must not be written over.
-            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            name=tune_name(),
             storage_path=str(place),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),
@@ -320,7 +320,7 @@ def _scheduler(
     """The search's scheduler, and the running trials that it stops at once."""
     if config.search.scheduler == "pbt":
         size = total_trials(config) - sum(record.status != "running" for record in monitor.records.values())
-        return PBTScheduler(config, folder / "taken_over", size, concurrent, monitor.exchanged, past), []
+        return PBTScheduler(config, folder, size, concurrent, monitor.exchanged, past), []
     return build_scheduler(config, past)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -10,7 +9,7 @@ import ray
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import join
+from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
 from bgsweep.tracking import Tracker, provenance
@@ -57,7 +56,8 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
 def _crown(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
     from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
     from bgsweep.sweep.promotion import decide
-    from bgsweep.training.run import evaluate_final, limit_threads, load_trained, untrained
+    from bgsweep.training.checkpoint import load_trained, untrained
+    from bgsweep.training.run import evaluate_final, limit_threads
 
     file, best = resolve(tree), ending.best
     limit_threads(file.search.cpus)
@@ -97,7 +97,7 @@ def _register(
     from bgsweep.report.run_artifacts import registry_tags
     from bgsweep.tracking.models import log_encoder
     from bgsweep.tracking.registry import add_version, give_alias, version_of
-    from bgsweep.training.run import load_trained
+    from bgsweep.training.checkpoint import load_trained
 
     best, experiment, name = ending.best, winner.experiment, winner.register_as.name
     version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
@@ -115,12 +115,13 @@ def _register(
 
 def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any) -> dict[str, Any]:
     """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
-    from bgsweep.training.run import evaluate_final, load_trained, seed_folders
+    from bgsweep.training.checkpoint import load_trained
+    from bgsweep.training.run import evaluate_final
 
-    others = seed_folders(Path(), config.experiment.seed, config.search.seeds)[1:]
+    others = seed_checkpoints(record.checkpoint or "", config.experiment.seed, config.search.seeds)[1:]
     reports = [
         report,
-        *(evaluate_final(config, load_trained(join(record.checkpoint or "", each.name))) for each in others),
+        *(evaluate_final(config, load_trained(each)) for each in others),
     ]
     if not others:
         return {}

@@ -9,6 +9,8 @@ from typing import Any
 
 from bgsweep.config.base import NAME_PATTERN
 from bgsweep.errors import UserError, one_line
+from bgsweep.storage.atomic import write_whole
+from bgsweep.storage.layout import sweep_folder
 
 MANIFEST_FILE = "sweep.json"
 
@@ -22,10 +24,7 @@ _log = logging.getLogger(__name__)
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of the sweep in a folder, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{MANIFEST_FILE}"
-    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / MANIFEST_FILE)
+    write_whole(folder / MANIFEST_FILE, json.dumps(manifest, indent=1).encode() + b"\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -64,7 +63,7 @@ def find_sweep(name: str, store: Path) -> tuple[Path, dict[str, Any]]:
         UserError: the store has no such sweep.
     """
     check_name(name)
-    folder = store.absolute() / "sweeps" / name
+    folder = Path(sweep_folder(store, name))
     manifest = read_manifest(folder)
     if manifest is None:
         known = [path.name for path, _ in sweeps(store)]

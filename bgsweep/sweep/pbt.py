@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig
+from bgsweep.storage.layout import exchange_folder
 from bgsweep.sweep.events import Event, Exchange, Generation, by_number, replay
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, VALUES, trial_name
 
@@ -29,7 +30,7 @@ class PBTScheduler(FIFOScheduler):
     not replaced while it is copied. What the baseline has may be taken over, but it never takes anything over itself.
 
     Args:
-        folder: where copies of the donors' checkpoints are kept until the next generation.
+        folder: of the sweep; copies of the donors' checkpoints stay in it until the next generation.
         size: how many trials there will be.
         at_once: how many trials there is room for.
         tell: called with a generation's epoch and exchanges before any trial goes on.
@@ -94,7 +95,7 @@ class PBTScheduler(FIFOScheduler):
         names = {trial: trial_name(trial) for trial in members}
         ranked = sorted(members, key=lambda trial: (-self._scores[names[trial], epoch], by_number(names[trial])))
         count = min(math.ceil(QUANTILE * len(ranked)), len(ranked) // 2)
-        place = self.folder / str(epoch)
+        place = exchange_folder(self.folder, epoch)
         exchanges = []
         for trial in ranked[len(ranked) - count :]:
             if trial.config[FIXED] != "baseline":
@@ -104,7 +105,7 @@ class PBTScheduler(FIFOScheduler):
             trial.set_config({**trial.config, CHECKPOINT: None})
         self.tell(epoch, exchanges)
         # Whoever went on from the generation before has a checkpoint of its own by now.
-        shutil.rmtree(self.folder / str(epoch - self.file.search.perturb_epochs), ignore_errors=True)
+        shutil.rmtree(exchange_folder(self.folder, epoch - self.file.search.perturb_epochs), ignore_errors=True)
         self._end += self.file.search.perturb_epochs
 
     def _take_over(self, trial: Any, donor: Any, draw: random.Random, place: Path) -> Exchange:

@@ -11,7 +11,8 @@ from bgsweep.evaluation.bootstrap import agree, paired
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.encoders import from_mlflow
 from bgsweep.tracking.registry import holder
-from bgsweep.training.run import TrainedEncoder, evaluate_final
+from bgsweep.training.checkpoint import TrainedEncoder
+from bgsweep.training.run import evaluate_final
 
 RESAMPLINGS = 10_000
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import Uri, filesystem, is_remote, join
+from bgsweep.storage.layout import sweep_folder
+from bgsweep.storage.uri import Uri, filesystem, is_remote
 from bgsweep.sweep.heartbeat import HEARTBEAT_FILE, stop_file
 from bgsweep.sweep.journal import JOURNAL_FILE
 from bgsweep.sweep.manifest import MANIFEST_FILE, check_name
@@ -115,7 +116,7 @@ def forget_stop(folder: Path, store: Uri) -> None:
 
 def _remote(folder: Path, store: Uri) -> tuple[Any, str, str]:
     """File system, a sweep's path in it, and that of its stop file."""
-    where, root = filesystem(join(store, "sweeps", folder.name))
+    where, root = filesystem(sweep_folder(store, folder.name))
     return where, root, f"{root}/{stop_file(folder).name}"
 
 

@@ -8,8 +8,9 @@ from ray import tune
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.distributed.train import train
 from bgsweep.errors import UserError
-from bgsweep.storage.uri import Uri, downloaded, join
-from bgsweep.sweep.searcher import CHECKPOINT, VALUES
+from bgsweep.storage.layout import ray_train_folder
+from bgsweep.storage.uri import Uri, downloaded
+from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
 
 # What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
 WAITING_CPUS = 0.01
@@ -61,8 +62,8 @@ class InProcessTrial(tune.Trainable):
         self.stands = False
 
 
-def trainable(config: SweepConfig, place: Uri) -> Any:
-    """What Tune runs for each trial, with the resources that it needs.
+def trainable(config: SweepConfig, sweep: Uri) -> Any:
+    """The trainable that Tune runs for each trial of the sweep in a folder, with the resources that it needs.
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
     """
@@ -72,18 +73,34 @@ def trainable(config: SweepConfig, place: Uri) -> Any:
         return tune.with_resources(bound, {"CPU": config.search.cpus, "GPU": config.search.gpus})
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
-        trial = trial_file(tree, proposal[VALUES])
-        history: list[dict[str, Any]] = []
-
-        def report(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
-            history.append(metrics)
-            if all(name in metrics for name in config.search.metrics):
-                tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
-                history.clear()
-
-        train(trial, join(place, "ray_train", trial.experiment.digest), report, trial.search.seeds)
+        train_on_ray(tree, sweep, proposal)
 
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
+
+
+def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> None:
+    """Train a trial on Ray Train, and report to Tune each epoch that has the searched metrics."""
+    config = trial_file(tree, proposal[VALUES])
+    history: list[dict[str, Any]] = []
+    reported = False
+
+    def report(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
+        nonlocal reported
+        history.append(metrics)
+        if all(name in metrics for name in config.search.metrics):
+            tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
+            history.clear()
+            reported = True
+
+    experiment, seeds = config.experiment, config.search.seeds
+    folder = ray_train_folder(sweep, name_of(proposal[NUMBER]), experiment.digest, proposal[CHECKPOINT])
+    checkpoint = train(config, folder, report, seeds)
+    if not reported:
+        # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
+        # ends the whole search with an error over a trial that reports nothing.
+        from bgsweep.training.run import saved_metrics
+
+        report(saved_metrics(checkpoint, experiment.seed, seeds), checkpoint)
 
 
 def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:

@@ -12,7 +12,7 @@ from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.models import fetch_encoder
-from bgsweep.training.run import load_trained
+from bgsweep.training.checkpoint import load_trained
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
 

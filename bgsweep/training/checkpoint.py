@@ -1,29 +1,28 @@
-"""Checkpoints as files: written whole or not at all, read without executing anything."""
+"""Checkpoints: written whole or not at all, read without executing anything, and loaded as encoders.
 
-import os
-import tempfile
+`bgsweep.storage.layout` says where they are.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bgsweep.errors import UserError
+from bgsweep.config import Experiment
+from bgsweep.errors import UserError, one_line
+from bgsweep.models import ImageEncoder
 from bgsweep.models.safe_load import load_safely
+from bgsweep.storage.atomic import replacing
+from bgsweep.storage.layout import checkpoint_file
+from bgsweep.storage.uri import Uri, downloaded
+from bgsweep.training.trainer import initial_method
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside the target, reach the disk, then take its name: a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a checkpoint's file; a kill in the middle leaves the old file."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -41,3 +40,41 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"resnet50={path}"
         )
     return state
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder with the experiment that it came from, and the last values that its training reported."""
+
+    experiment: Experiment
+    encoder: ImageEncoder
+    metrics: dict[str, float]
+
+
+def load_trained(checkpoint: Uri) -> TrainedEncoder:
+    """Load a checkpoint's encoder, in eval mode on the CPU; ``checkpoint`` is its file or folder, or a URI.
+
+    Raises:
+        UserError: there is none, or another version of bgsweep wrote it that this one cannot read.
+    """
+    with downloaded(checkpoint) as path:
+        state = load_checkpoint(checkpoint_file(path))
+    try:
+        experiment = Experiment.model_validate(state["experiment"])
+        method = initial_method(experiment, state["classes"])
+        method.load_state_dict(state["method"])
+    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(
+            f"{checkpoint}: not a checkpoint of this bgsweep ({one_line(error)}); train it again"
+        ) from error
+    return TrainedEncoder(experiment, frozen(method.encoder), state.get("metrics", {}))
+
+
+def untrained(experiment: Experiment) -> TrainedEncoder:
+    """The encoder that an experiment starts from."""
+    return TrainedEncoder(experiment, frozen(initial_method(experiment, classes=1).encoder), {})
+
+
+def frozen(encoder: ImageEncoder) -> ImageEncoder:
+    """The encoder itself, in eval mode and without gradients."""
+    return encoder.eval().requires_grad_(False)

@@ -4,7 +4,7 @@ Both homes (in-process and Ray Train) and every trial of a sweep go through `Run
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,20 +12,20 @@ from typing import Any
 import cv2
 import torch
 
-from bgsweep.config import METRICS, Experiment, SweepConfig
+from bgsweep.config import METRICS, SweepConfig
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.loader import FeedFor
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import UserError
 from bgsweep.evaluation import Report, VariantSet, check, final, online
-from bgsweep.models import ImageEncoder
+from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
+from bgsweep.training.checkpoint import TrainedEncoder
 from bgsweep.training.encode import encode_with
-from bgsweep.training.trainer import Diverged, initial_method
+from bgsweep.training.trainer import Diverged
 
-CHECKPOINT_FILE = "state.pt"
 _LOOKED_AT = 5000  # test images, in less than a minute; of larger sets the evaluation itself finds what is wrong
 
 
@@ -131,13 +131,7 @@ class SeededRun:
         return self.metrics
 
     def _averaged(self) -> dict[str, float]:
-        found = [run.metrics for run in self.runs]
-        values = {name: mean(each[name] for each in found) for name in found[0]}
-        for name in METRICS:
-            if name in found[0]:
-                values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
-                values |= {f"{name}/seed_{run.experiment.seed}": run.metrics[name] for run in self.runs}
-        return values
+        return average_over_seeds([run.metrics for run in self.runs], self.config.experiment.seed)
 
     def checkpoint_due(self) -> bool:
         return self.runs[0].checkpoint_due()
@@ -154,13 +148,30 @@ class SeededRun:
         self.metrics = self._averaged()
 
     def _places(self, folder: Path) -> list[tuple[Run, Path]]:
-        folders = seed_folders(folder, self.config.experiment.seed, len(self.runs))
-        return list(zip(self.runs, folders, strict=True))
+        folders = seed_checkpoints(folder, self.config.experiment.seed, len(self.runs))
+        return [(run, Path(each)) for run, each in zip(self.runs, folders, strict=True)]
 
 
-def seed_folders(checkpoint: Path, first: int, seeds: int) -> list[Path]:
-    """Where in a checkpoint's folder each seed's own is; the first seed's is the folder itself."""
-    return [checkpoint, *(checkpoint / f"seed_{seed}" for seed in range(first + 1, first + seeds))]
+def average_over_seeds(found: Sequence[dict[str, float]], first: int) -> dict[str, float]:
+    """Means over the metrics of the seeds from ``first`` on, with standard errors and the seeds' own values."""
+    values = {name: mean(each[name] for each in found) for name in found[0]}
+    for name in METRICS:
+        if name in found[0]:
+            values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
+            values |= {f"{name}/seed_{seed}": each[name] for seed, each in enumerate(found, first)}
+    return values
+
+
+def saved_metrics(checkpoint: Uri, first: int, seeds: int) -> dict[str, float]:
+    """What a run of so many seeds from ``first`` on had reported when it wrote a checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    with downloaded(checkpoint) as folder:
+        states = [load_checkpoint(Path(each) / CHECKPOINT_FILE) for each in seed_checkpoints(folder, first, seeds)]
+    found: list[dict[str, float]] = [state["metrics"] for state in states]
+    return average_over_seeds(found, first) if seeds > 1 else found[0]
 
 
 def start(
@@ -175,37 +186,6 @@ def start(
     if seeds == 1:
         return Run(config, rank, world_size, local_rank, feed_for=feed_for)
     return SeededRun(config, seeds, rank, world_size, local_rank, feed_for)
-
-
-@dataclass(frozen=True)
-class TrainedEncoder:
-    """An encoder with the experiment that it came from, and the last values that its training reported."""
-
-    experiment: Experiment
-    encoder: ImageEncoder
-    metrics: dict[str, float]
-
-
-def load_trained(place: Uri) -> TrainedEncoder:
-    """Read a checkpoint's encoder, in eval mode on the CPU; ``place`` is its file or folder, or a URI.
-
-    Raises:
-        UserError: there is none, or it is none of this bgsweep.
-    """
-    with downloaded(place) as path:
-        state = load_checkpoint(path / CHECKPOINT_FILE if path.is_dir() else path)
-    try:
-        experiment = Experiment.model_validate(state["experiment"])
-        method = initial_method(experiment, state["classes"])
-        method.load_state_dict(state["method"])
-    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{place}: not a checkpoint of this bgsweep ({one_line(error)}); train it again") from error
-    return TrainedEncoder(experiment, _still(method.encoder), state.get("metrics", {}))
-
-
-def untrained(experiment: Experiment) -> TrainedEncoder:
-    """The encoder that the experiment starts from."""
-    return TrainedEncoder(experiment, _still(initial_method(experiment, classes=1).encoder), {})
 
 
 def evaluate_final(config: SweepConfig, trained: TrainedEncoder, splits: Splits | None = None) -> Report:
@@ -257,8 +237,3 @@ def describe(run: Run) -> dict[str, Any]:
         "encoder_parameters": parameters,
         "steps_per_epoch": run.training.batches.steps_per_epoch,
     }
-
-
-def _still(encoder: ImageEncoder) -> ImageEncoder:
-    encoder.eval().requires_grad_(False)
-    return encoder

@@ -11,6 +11,7 @@ from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
 from bgsweep.errors import without_password
+from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
 
@@ -29,10 +30,10 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     from bgsweep.data import notes, open_splits
     from bgsweep.evaluation import check
     from bgsweep.report.run_artifacts import log_inputs
-    from bgsweep.training.run import load_trained
+    from bgsweep.training.checkpoint import load_trained
 
     experiment = config.experiment
-    folder = store.absolute() / "pretrain" / experiment.digest
+    folder = pretrain_folder(store, experiment.digest)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     check(open_splits(experiment.data), config.evaluate)  # before anything is started or recorded

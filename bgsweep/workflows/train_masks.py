@@ -24,9 +24,10 @@ from bgsweep.masks.deepusps.selftraining import SelfTraining
 from bgsweep.masks.grabcut import shrunk
 from bgsweep.masks.registry import HANDCRAFTED
 from bgsweep.models import build_encoder
+from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.tree import LocalTree, Tree, open_tree, write_file
 from bgsweep.training import save_checkpoint
-from bgsweep.training.run import load_trained
+from bgsweep.training.checkpoint import load_trained
 from bgsweep.workflows.make_masks import make_masks
 
 # Handcrafted methods see photographs at twice the network's side: their edges are worth more than their pixels.
@@ -147,7 +148,7 @@ def _learn(folder: Path, start: nn.Module, config: MaskTraining) -> tuple[list[f
         name: mask.max(axis=3) for name, mask in zip(HANDCRAFTED, found, strict=True)
     }
     training = SelfTraining(config, start, photographs, masks)
-    state, losses = folder / "state.pt", []
+    state, losses = folder / CHECKPOINT_FILE, []
     if state.exists():
         kept = _read_state(state)
         training.load_state_dict(kept["training"])

@@ -68,7 +68,8 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
 
 def _judge(run: Planned, checkpoint: Path) -> Values:
     from bgsweep.data import open_splits
-    from bgsweep.training.run import evaluate_final, load_trained
+    from bgsweep.training.checkpoint import load_trained
+    from bgsweep.training.run import evaluate_final
 
     trained, data = load_trained(checkpoint), run.experiment.data
     splits = open_splits(data)

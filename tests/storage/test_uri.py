@@ -14,7 +14,8 @@ from bgsweep.data import open_splits
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import cached_split, downloaded, upload
-from bgsweep.training.run import Run, load_trained
+from bgsweep.training.checkpoint import load_trained
+from bgsweep.training.run import Run
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 

@@ -122,7 +122,7 @@ def test_the_champion_works_without_bgsweep_and_equals_its_checkpoint(
     import numpy as np
     import torch
 
-    from bgsweep.training.run import load_trained
+    from bgsweep.training.checkpoint import load_trained
 
     _, found = finished
     images = np.random.default_rng(0).random((3, 3, 16, 16), dtype=np.float32)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from bgsweep.config import SweepConfig, load
-from bgsweep.training.run import Run, SeededRun, load_trained, seed_folders
+from bgsweep.storage.layout import seed_checkpoints
+from bgsweep.training.checkpoint import load_trained
+from bgsweep.training.run import Run, SeededRun
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -47,5 +49,5 @@ def test_all_seeds_go_on_from_a_checkpoint(file: SweepConfig, tmp_path: Path) ->
     assert {name: found[name] for name in ("epoch", "loss", "knn_top1", "knn_top1_se")} == {
         name: expected[name] for name in ("epoch", "loss", "knn_top1", "knn_top1_se")
     }
-    assert [load_trained(folder).experiment.seed for folder in seed_folders(tmp_path, 3, 2)] == [3, 4]
+    assert [load_trained(folder).experiment.seed for folder in seed_checkpoints(tmp_path, 3, 2)] == [3, 4]
     assert math.isfinite(found["loss_se"])

@@ -90,7 +90,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 def test_starts_from_the_encoder_of_a_self_supervised_run(tmp_path: Path) -> None:
     import torch
 
-    from bgsweep.training.run import load_trained
+    from bgsweep.training.checkpoint import load_trained
 
     path = write_checkpoint(tmp_path / "state.pt", "moco_v2")
     backbone = mask_training.start_of(path, CONFIG)

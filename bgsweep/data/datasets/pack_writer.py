@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from bgsweep.data.mask_check import Pair, check_masks
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.decoding import read_gray, upright_mask
+from bgsweep.storage.atomic import replacing_folder
 from bgsweep.storage.hashing import Digest
 from bgsweep.storage.tree import LocalTree, Tree, open_tree
 
@@ -59,14 +59,8 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
         return {"out": out, **_write(*sources, names, its, target, shard_bytes)}
     if target.root.exists():
         raise UserError(f"--out {out}: exists; name another folder, or remove it")
-    partial = target.root.absolute().with_name(f".{target.root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a packer that was killed
-    try:
+    with replacing_folder(target.root.absolute()) as partial:
         result = _write(*sources, names, its, LocalTree(partial), shard_bytes)
-        partial.rename(target.root)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return {"out": out, **result}
 
 

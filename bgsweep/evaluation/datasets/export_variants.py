@@ -1,8 +1,6 @@
 """Background variants of any labelled set with masks, written in the layout of ImageNet-9's release."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,10 @@ import numpy as np
 
 from bgsweep.config.evaluation import VARIANTS
 from bgsweep.data import UNLABELLED, Image
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.imagenet9 import MASKS, RELEASED
+from bgsweep.storage.atomic import replacing_folder
 
 MANIFEST = "backgrounds.json"
 
@@ -42,24 +41,19 @@ def write_release(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there; name a new folder, or remove it")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        with replacing_folder(out.absolute()) as folder:
+            folder.mkdir(parents=True)
+            behind: dict[str, str] = {}
+            for name in (name for name in VARIANTS if name in RELEASED):
+                say(name)
+                behind |= _write_variant(variants, name, folder)
+            _write_masks(variants, folder)
+            cv2.imwrite(str(folder / "variants.png"), sheet[..., ::-1])
+            manifest = _manifest(variants)
+            text = json.dumps(manifest | {"backgrounds": behind}, indent=1) + "\n"
+            (folder / MANIFEST).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
-    try:
-        behind: dict[str, str] = {}
-        for name in (name for name in VARIANTS if name in RELEASED):
-            say(name)
-            behind |= _write_variant(variants, name, place)
-        _write_masks(variants, place)
-        cv2.imwrite(str(place / "variants.png"), sheet[..., ::-1])
-        manifest = _manifest(variants)
-        (place / MANIFEST).write_text(json.dumps(manifest | {"backgrounds": behind}, indent=1) + "\n", encoding="utf-8")
-        place.chmod(0o755)
-        place.replace(out)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
+        raise UserError(f"{out}: cannot be written: {error.strerror or one_line(error)}") from error
     return manifest | {"out": str(out)}
 
 

@@ -1,0 +1,66 @@
+"""The layout of a store: the folder of each run and sweep, and where in it the checkpoints are.
+
+Under the store's folder or URI::
+
+    pretrain/DIGEST/state.pt                                   one worker
+    pretrain/DIGEST/checkpoint_TIME/state.pt                   several workers: Ray Train names the folder
+    sweeps/NAME/tune-TIME/tNN/checkpoint_NNNNNN/state.pt       a trial of one worker: Ray Tune names the folder
+    sweeps/NAME/ray_train/tNN-DIGEST/checkpoint_TIME/state.pt  a trial of several workers
+    sweeps/NAME/taken_over/EPOCH/tNN/state.pt                  pbt: copies of what trials continue from
+
+DIGEST is that of the experiment's settings. A checkpoint is the folder that holds ``state.pt``; with several seeds that
+file is the first seed's, and ``seed_N/state.pt`` in the same folder is that of seed N.
+
+The module is apart from `bgsweep.training.checkpoint` because a sweep's driver needs it without importing torch.
+"""
+
+import time
+from pathlib import Path
+
+from bgsweep.storage.uri import Uri, join
+
+CHECKPOINT_FILE = "state.pt"
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The file of a checkpoint, which is named by itself or by its folder."""
+    return path / CHECKPOINT_FILE if path.is_dir() else path
+
+
+def seed_checkpoints(checkpoint: Uri, first: int, seeds: int) -> list[Uri]:
+    """The checkpoint of each seed, from the ``first`` on, in the checkpoint of all of them."""
+    return [checkpoint, *(join(checkpoint, f"seed_{seed}") for seed in range(first + 1, first + seeds))]
+
+
+def pretrain_folder(store: Path, digest: str) -> Path:
+    """The folder of an experiment that is trained outside of any sweep."""
+    return store.absolute() / "pretrain" / digest
+
+
+def sweep_folder(store: Uri, name: str) -> Uri:
+    """The folder of a sweep."""
+    return join(store, "sweeps", name)
+
+
+def tune_name() -> str:
+    """The name, within a sweep's folder, of what one driver's Ray Tune writes.
+
+    Each driver has its own: a checkpoint that a resumed sweep continues from must not be written over.
+    """
+    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None = None) -> Uri:
+    """The folder of a trial that Ray Train runs.
+
+    By the trial's name as well as by its values, since two trials of a sweep may have the same ones. A trial that goes
+    on finds its folder by its last ``checkpoint``: older versions named folders by values alone.
+    """
+    if checkpoint:
+        return str(checkpoint).rpartition("/")[0]
+    return join(sweep, "ray_train", f"{trial}-{digest}")
+
+
+def exchange_folder(sweep: Path, epoch: int) -> Path:
+    """The folder for copies of the checkpoints that a population's trials take over at an epoch."""
+    return sweep / "taken_over" / str(epoch)

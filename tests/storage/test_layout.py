@@ -1,0 +1,34 @@
+"""Where runs and checkpoints lie in a store."""
+
+from pathlib import Path
+
+import pytest
+
+from bgsweep.storage.layout import checkpoint_file, ray_train_folder, seed_checkpoints, sweep_folder
+from bgsweep.storage.uri import Uri
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/runs", "/runs"])
+def test_a_trial_of_several_workers_has_a_folder_of_its_own(store: Uri) -> None:
+    sweep = sweep_folder(store, "mine")
+    first, second = (str(ray_train_folder(sweep, name, "0123")) for name in ("t00", "t01"))
+    assert first == f"{store}/sweeps/mine/ray_train/t00-0123" and second != first
+
+
+@pytest.mark.parametrize(
+    "folder", ["s3://bucket/runs/sweeps/mine/ray_train/0123", "/runs/sweeps/mine/ray_train/t01-99"]
+)
+def test_a_trial_that_goes_on_keeps_the_folder_that_it_had(folder: str) -> None:
+    """Older versions named it by the values alone."""
+    assert str(ray_train_folder("/other", "t00", "0123", f"{folder}/checkpoint_2026")) == folder
+
+
+def test_each_seed_has_its_checkpoint_in_that_of_the_first(tmp_path: Path) -> None:
+    assert seed_checkpoints("s3://b/c", 3, 3) == ["s3://b/c", "s3://b/c/seed_4", "s3://b/c/seed_5"]
+    assert seed_checkpoints(tmp_path, 0, 2) == [tmp_path, tmp_path / "seed_1"]
+
+
+def test_a_checkpoint_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    file.touch()
+    assert checkpoint_file(tmp_path) == checkpoint_file(file) == file

@@ -1,0 +1,59 @@
+"""Trials of several workers, as Ray Tune sees them; Ray Train is played by the loop of one worker."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgsweep.config import SweepConfig, load
+from bgsweep.distributed.train import OnEpoch
+from bgsweep.storage.uri import Uri
+from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
+from bgsweep.sweep.trial import dump, train_on_ray
+from bgsweep.training.run import start
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+
+
+def proposal(number: int, checkpoint: Uri | None = None) -> dict[str, Any]:
+    return {VALUES: {"background.remove": 0.5}, FIXED: None, NUMBER: number, CHECKPOINT: checkpoint}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Uri]:
+    """The folders that were trained in; as on Ray Train, a run that had ended reports nothing when it is restored."""
+    folders: list[Uri] = []
+
+    def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -> Uri:
+        folders.append(folder)
+        checkpoint = Path(folder) / "checkpoint_1"
+        if not checkpoint.exists():
+            run = start(config, seeds)
+            while not run.finished:
+                metrics = run.step_epoch()
+                run.save(checkpoint)
+                on_epoch(metrics, checkpoint)
+        return checkpoint
+
+    monkeypatch.setattr("bgsweep.sweep.trial.train", train)
+    return folders
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_trials_of_equal_values_both_train_and_one_that_had_ended_reports_what_it_measured(
+    seeds: int, tmp_path: Path, trained: list[Uri], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = dump(load(TINY, ["workers.count=2", "training.epochs=2", f"search.seeds={seeds}"]))
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.tune.report", reports.append)
+    for number in (0, 1):
+        train_on_ray(tree, tmp_path, proposal(number))
+    assert [each["epoch"] for each in reports] == [1, 2, 1, 2] and trained[0] != trained[1]
+    # The driver dies before it knows of the first trial's end.
+    train_on_ray(tree, tmp_path, proposal(0, reports[1]["checkpoint"]))
+    assert trained[2] == str(trained[0])
+    last, again = reports[1], reports[-1]
+    assert len(reports) == 5 and again["history"] == [
+        {key: value for key, value in last.items() if key not in ("history", "checkpoint")}
+    ]
+    assert again["checkpoint"] == last["checkpoint"] and "knn_top1" in again
