@@ -13,8 +13,8 @@ from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_ma
 from bgsweep.augment.color import ColorDraw, Photometric, render
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop
-from bgsweep.config.experiment import Background, Views
 from bgsweep.config.schedule import PerView, at_epoch, highest
+from bgsweep.config.views import Background, Views
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2

@@ -132,7 +132,9 @@ def store(options: Options) -> str | Path:
         try:
             given.exists()
         except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
-            raise UserError(f"--store {given}: {getattr(error, 'strerror', None) or error}") from error
+            raise UserError(
+                f"--store {given}: {getattr(error, 'strerror', None) or error}; name another folder"
+            ) from error
     return given
 
 

@@ -1,5 +1,6 @@
-"""What a run is: typed, frozen sections read from YAML, validated once here, and trusted by everything further in."""
+"""Configuration: typed, frozen sections read from YAML, validated once here and trusted by everything else."""
 
+from bgsweep.config.data import Data, MaskNoise, Shortcut
 from bgsweep.config.evaluation import (
     Attacks,
     Corruptions,
@@ -14,24 +15,15 @@ from bgsweep.config.evaluation import (
     Sets,
     SuiteConfig,
 )
-from bgsweep.config.experiment import (
-    Background,
-    Data,
-    Encoder,
-    Experiment,
-    MaskNoise,
-    Optimizer,
-    Shortcut,
-    Training,
-    Views,
-    Workers,
-)
+from bgsweep.config.experiment import Encoder, Experiment, Optimizer, Training, Workers
+from bgsweep.config.load import load, load_suite, mask_training, resolve
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
-from bgsweep.config.mistakes import review, review_search
+from bgsweep.config.review import review, review_search
 from bgsweep.config.search import METRICS, Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.sweep import SweepConfig, load, load_suite, mask_training, resolve
+from bgsweep.config.sweep import SweepConfig
+from bgsweep.config.views import Background, Views
 
 __all__ = [
     "METRICS",

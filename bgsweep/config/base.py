@@ -39,3 +39,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (f"did you mean `{near[0]}`? " if near else "") + f"known: {', '.join(known)}"
+
+
+def multiple(value: int, of: int) -> int:
+    """The largest multiple of `of` up to a value, and at least `of`: an example in an error."""
+    return max(1, value // of) * of
+
+
+def divisor(value: int, of: int) -> int:
+    """The largest divisor of `of` up to a value: an example in an error."""
+    return next(number for number in range(min(value, of), 0, -1) if of % number == 0)

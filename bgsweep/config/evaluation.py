@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator
 
 from bgsweep.config.base import Count, Positive, Section
-from bgsweep.config.experiment import Data
+from bgsweep.config.data import Data
 
 Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -1,4 +1,4 @@
-"""One pretraining run, described in full: `Experiment` and its sections."""
+"""`Experiment`: everything that decides what one training run computes."""
 
 import hashlib
 import json
@@ -6,226 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
-from bgsweep.config.methods import MethodConfig, MoCoV2Config, SwAVConfig
-from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, as_schedule, highest
-from bgsweep.errors import NO_CREDENTIALS, has_password
-
-Range = tuple[Positive, Positive]
-
-
-def _ordered(name: str, bounds: tuple[float, float]) -> None:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"{name}: the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
-
-
-def _multiple(value: int, of: int) -> int:
-    """The nearest multiple that is not above, for a cure; at least one time."""
-    return max(1, value // of) * of
-
-
-def _divisor(value: int, of: int) -> int:
-    """The largest divisor that is not above, for a cure."""
-    return next(number for number in range(min(value, of), 0, -1) if of % number == 0)
-
-
-class Shortcut(Section):
-    """Recompose the training photographs so that the background gives the class away."""
-
-    rho: Probability = Field(
-        0.95, description="share of photographs whose background comes from their class's own pool"
-    )
-    seed: int = Field(0, ge=0)
-
-
-class MaskNoise(Section):
-    """Spoil the training photographs' masks on purpose, to see how good masks must be. Pixels are those of `resize`."""
-
-    drop: Probability = Field(0.0, description="share of photographs whose mask is lost: they keep their background")
-    other: Probability = Field(0.0, description="share of photographs that get another photograph's mask, scaled")
-    box: Probability = Field(0.0, description="share of photographs whose mask becomes its bounding box")
-    grow: int = Field(0, ge=-1000, le=1000, description="pixels that all masks are dilated by; negative: eroded")
-    blur: NonNegative = Field(0.0, description="sigma in pixels of a Gaussian over all masks: rounds their outlines")
-    seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.drop + self.other + self.box > 1:
-            raise ValueError("drop, other and box are shares of the same photographs: their sum is above 1; lower one")
-        return self
-
-    @property
-    def active(self) -> bool:
-        return any((self.drop, self.other, self.box, self.grow, self.blur))
-
-
-class Data(Section):
-    """Where images and masks come from. `images: sample` names the photographs that come with bgsweep."""
-
-    images: str = Field("sample", description="folder that holds the splits, or `sample`")
-    masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
-    pack: str | None = Field(None, description="folder or URI that `bgsweep pack` wrote, in place of both")
-    pack_cache_gb: NonNegative = Field(20.0, description="local disk for the shards of a pack that a URI names, in GB")
-    train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
-    validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
-    test: str | None = Field("test", description="sub-folder; null holds out another share of `train`")
-    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of each class that is held out")
-    holdout_seed: int = Field(0, ge=0, description="decides which images are held out")
-    resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
-    fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
-    cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
-    loader: Literal["local", "cluster"] = Field(
-        "local", description="who makes views: processes of this machine, or of the Ray cluster's nodes with free cores"
-    )
-    loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
-    shortcut: Shortcut | None = None
-    mask_noise: MaskNoise = MaskNoise()
-
-    @field_validator("train", "validation", "test")
-    @classmethod
-    def _below(cls, split: str | None) -> str | None:
-        if split and (split.startswith("/") or ".." in split.split("/")):
-            raise ValueError("a split is a sub-folder of data.images; it cannot lead out of it")
-        return split
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.validation is None and self.test is None and self.holdout >= 0.5:
-            raise ValueError("holdout: with validation and test both held out, less than .5 leaves any for training")
-        return self
-
-    @field_validator("images", "masks", "pack")
-    @classmethod
-    def _no_credentials(cls, place: str | None) -> str | None:
-        if place and has_password(place):
-            raise ValueError(NO_CREDENTIALS)
-        return place
-
-    @property
-    def has_masks(self) -> bool:
-        return self.images == "sample" or self.masks is not None or self.pack is not None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.pack is not None and (self.images != "sample" or self.masks is not None):
-            raise ValueError(
-                "pack: holds photographs and masks, so that images and masks cannot be named beside it; leave them out"
-            )
-        if self.loader == "cluster" and not self.loader_workers:
-            raise ValueError(
-                "loader: cluster needs loader_workers: how many cores of the cluster make views for each worker"
-            )
-        return self
-
-
-class Views(Section):
-    """How a view is made from an image. Pairs are (first view, second view); the defaults are MoCo-v2's."""
-
-    size: Count = 224
-    scale: Range = (0.2, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    flip: Probability = 0.5
-    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
-        (0.4, 0.4, 0.4, 0.1), description="brightness, contrast, saturation, hue"
-    )
-    jitter_p: Probability = 0.8
-    gray: Probability = 0.2
-    blur: PerView = 0.5
-    blur_sigma: Range = (0.1, 2.0)
-    solarize: PerView = 0.0
-    interpolation: Literal["linear", "area"] = Field(
-        "linear",
-        description="of the crop's resize; area antialiases where it shrinks, linear does not: kNN was not better with "
-        "area (benchmarks/RESULTS.md), and a photograph takes 1.4 times as long",
-    )
-    color: Literal["exact", "fast"] = Field(
-        "exact", description="exact: torchvision's colour operations; fast: one matrix in their place, hue approximate"
-    )
-    photometric: Literal["cpu", "device"] = Field(
-        "cpu", description="where jitter, grey, blur and solarise are computed"
-    )
-    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: how many small views besides the two large ones")
-    small_size: Count = 96
-    small_scale: Range = (0.05, 0.14)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ordered("scale", self.scale)
-        _ordered("ratio", self.ratio)
-        _ordered("blur_sigma", self.blur_sigma)
-        _ordered("small_scale", self.small_scale)
-        if self.scale[1] > 1 or self.small_scale[1] > 1:
-            raise ValueError("scale: a crop cannot cover more than the whole image; let it end at 1.0")
-        return self
-
-
-class Background(Section):
-    """Background augmentations (arXiv 2103.12719), each with its probability for a view, or for a pair of views.
-
-    BG_RM and BG_Random are drawn independently; where both fire, the background is removed. Each probability may be a
-    schedule over training: `{from: 0.4, to: 0, course: cosine}`.
-    """
-
-    remove: ScheduledPerView = Field(0.0, description="BG_RM: the background is filled")
-    random: ScheduledPerView = Field(0.0, description="BG_Random: the background is another image's")
-    swap: ScheduledPerView = Field(
-        0.0,
-        description="BG_Swaps: share of images whose key (second view) gets another image's background, while their "
-        "query gets a negative on its own",
-    )
-    swap_form: Literal["full", "negative_only"] = Field(
-        "full", description="negative_only: the key keeps its background, and the query gets the negative all the same"
-    )
-    swap_negative: Literal["silhouette", "foreground"] = Field(
-        "silhouette",
-        description="silhouette: the query with its foreground filled from another image; foreground: another image's "
-        "foreground on the query's background",
-    )
-    fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
-    donor: Literal["tiled", "inpainted", "plain"] = Field(
-        "tiled",
-        description="tiled: from the donor's largest background rectangle; inpainted: the donor with its foreground "
-        "painted over; plain: the donor as it is",
-    )
-    min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
-    max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
-    apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
-    foreground_scale: Annotated[float, Field(ge=1)] = Field(
-        1.0,
-        description="before a new background the foreground's sides are multiplied by up to this, or divided, drawn "
-        "log-uniformly; 1 leaves it as it is",
-    )
-    foreground_position: int = Field(
-        0,
-        ge=0,
-        le=100,
-        description="0: the foreground stays where it is; n: its place in the view is the mean of n uniform draws "
-        "(Bates): 1 is uniform, more are nearer the middle",
-    )
-    blend: Literal["hard", "soft"] = Field(
-        "hard", description="hard: each pixel is foreground or background; soft: mixed by the mask's grey levels"
-    )
-    mask_blur: NonNegative = Field(
-        0.0, description="sigma, in pixels of the view, of a Gaussian over the mask: mixes both along the edge"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ordered("min_area, max_area", (self.min_area, self.max_area))
-        ends = (self.swap.start, self.swap.end) if isinstance(self.swap, Schedule) else (self.swap,)
-        if any(isinstance(end, tuple) for end in ends):
-            raise ValueError("swap: BG_Swaps is drawn once for an image, so that it takes one probability, not a pair")
-        return self
-
-    @property
-    def active(self) -> bool:
-        """Whether any view can get a background augmentation, so that masks are needed."""
-        return any(highest(p) > 0 for p in (self.remove, self.random, self.swap))
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether any probability changes over training."""
-        return any(isinstance(p, Schedule) for p in (self.remove, self.random, self.swap))
+from bgsweep.config.base import Count, NonNegative, Positive, Section, divisor, multiple
+from bgsweep.config.data import Data
+from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config
+from bgsweep.config.schedule import as_schedule, highest
+from bgsweep.config.views import Background, Views
 
 
 class Encoder(Section):
@@ -319,44 +104,37 @@ class Experiment(Section):
         if self.training.batch_size % self.workers.count:
             raise ValueError(
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
-                f"workers.count {self.workers.count}; {_multiple(self.training.batch_size, self.workers.count)} is"
+                f"workers.count {self.workers.count}; {multiple(self.training.batch_size, self.workers.count)} is"
             )
         if self.background.active and not self.data.has_masks:
             raise ValueError(
                 "background: background augmentations need a foreground mask for every image; set data.masks"
             )
         if self.data.shortcut is not None and not self.data.has_masks:
-            raise ValueError("data.shortcut: recomposed photographs need foreground masks; set data.masks")
+            raise ValueError("data.shortcut: recomposed images need foreground masks; set data.masks")
         if self.data.mask_noise.active and not self.data.has_masks:
-            raise ValueError("data.mask_noise: there are no masks to spoil; set data.masks")
+            raise ValueError("data.mask_noise: there are no masks to degrade; set data.masks")
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
             raise ValueError(
                 f"training.accumulate {self.training.accumulate} does not divide a worker's batch of {share}; "
-                f"{_divisor(self.training.accumulate, share)} does"
+                f"{divisor(self.training.accumulate, share)} does"
             )
         self._check_method(share // self.training.accumulate)
         return self
 
     def _check_method(self, part: int) -> None:
+        """Check what the method does not support; a `part` is the images that one worker computes at a time."""
         method = self.method
-        if isinstance(method, MoCoV2Config | SwAVConfig) and method.queue_size % self.training.batch_size:
+        method.check_batch(self.training.batch_size, part)
+        if self.training.sync_bn and not method.supports_sync_bn:
             raise ValueError(
-                f"method.queue_size {method.queue_size} is not a multiple of "
-                f"training.batch_size {self.training.batch_size}; "
-                f"{_multiple(method.queue_size, self.training.batch_size)} is"
+                f"training.sync_bn: with {method.name} a query could recognise its key by shared statistics; use "
+                "method.split_bn"
             )
-        if method.name == "moco_v2":
-            if part % method.split_bn:
-                raise ValueError(
-                    f"method.split_bn {method.split_bn} does not divide a worker's batch of {part}; "
-                    f"{_divisor(method.split_bn, part)} does"
-                )
-            if self.training.sync_bn:
-                raise ValueError("training.sync_bn: moco_v2 hides a key's company from its query; use method.split_bn")
-        if highest(self.background.swap) and not method.takes_negatives:
+        if highest(self.background.swap) and not method.supports_swaps:
             raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
-        if method.name != "swav" and self.views.small_crops:
+        if self.views.small_crops and not method.supports_small_crops:
             raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}; set it to 0")
 
     @property
@@ -383,7 +161,7 @@ class Experiment(Section):
         return {f"background.{name}": 0.0 for name in names if highest(getattr(self.background, name))}
 
     def has(self, key: str) -> bool:
-        """Whether there is a value under a dotted key: methods differ in theirs."""
+        """True if there is a value under a dotted key: each method has keys of its own."""
         section, _, leaf = key.partition(".")
         return section != "method" or leaf in type(self.method).model_fields
 
@@ -397,7 +175,7 @@ class Experiment(Section):
     def with_values(self, values: dict[str, Any]) -> "Experiment":
         """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew.
 
-        Another method starts from its own defaults: what is set for one means nothing to the next.
+        Another method starts from its own defaults: its keys of the same name mean something else.
         """
         tree = self.model_dump()
         if values.get("method.name", self.method.name) != self.method.name:
@@ -413,12 +191,9 @@ class Experiment(Section):
         return Experiment.model_validate(tree)
 
 
-_METHOD_STATE_FREE = ("temperature", "momentum", "epsilon", "sinkhorn_iterations", "label_smoothing")
-
-
 def mutable(key: str) -> bool:
-    """Whether a run may go on with another value of this key: it shapes neither the network nor what is kept of it."""
+    """True if PBT may change this key during training: it shapes neither the network nor the state that is kept."""
     section, _, leaf = key.partition(".")
     if section == "method":
-        return leaf in _METHOD_STATE_FREE
+        return leaf in MUTABLE
     return section in ("background", "views") or (section == "optimizer" and leaf != "name")

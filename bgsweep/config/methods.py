@@ -1,23 +1,40 @@
-"""Hyperparameters of the self-supervised methods (the methods themselves are in `bgsweep.methods`, one file each)."""
+"""Hyperparameters and abilities of the methods, which are in `bgsweep.methods`, one file each."""
 
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from bgsweep.config.base import Count, Positive, Probability, Section
+from bgsweep.config.base import Count, Positive, Probability, Section, divisor, multiple
 
 
 class MethodSection(Section):
-    """What the rest of the configuration asks of every method."""
+    """Base of all methods' sections: what a method supports, which the rest of the configuration is checked against."""
 
-    takes_negatives: ClassVar[bool] = False
-    """Whether the method contrasts with negatives, so that BG_Swaps can add some (`methods.Views.swaps`)."""
+    supports_swaps: ClassVar[bool] = False
+    """The method contrasts with negatives, so that BG_Swaps can add some (`methods.Views.swaps`)."""
+
+    supports_small_crops: ClassVar[bool] = False
+    """The method trains on small views besides the two large ones (`views.small_crops`)."""
+
+    supports_sync_bn: ClassVar[bool] = True
+    """BatchNorm statistics may be shared by all workers (`training.sync_bn`)."""
+
+    needs_labels: ClassVar[bool] = False
+    """The method trains on labels, so that its encoder is no start for what is to be learnt without any."""
+
+    mutable: ClassVar[tuple[str, ...]] = ()
+    """Keys that PBT may change during training: they shape neither modules nor buffers."""
+
+    def check_batch(self, batch_size: int, part: int) -> None:
+        """Raise `ValueError` if the method cannot use batches of `batch_size`, computed `part` images at a time."""
 
 
 class MoCoV2Config(MethodSection):
     """MoCo-v2 (Chen et al. 2020); the defaults are those of the published ImageNet recipe."""
 
-    takes_negatives = True
+    supports_swaps = True
+    supports_sync_bn = False  # statistics that a query shares with its key would give the key away
+    mutable = ("temperature", "momentum")
     name: Literal["moco_v2"] = "moco_v2"
     temperature: Positive = 0.2
     queue_size: Count = 65536
@@ -27,10 +44,19 @@ class MoCoV2Config(MethodSection):
     symmetric: bool = Field(False, description="each view is query once and key once")
     split_bn: Count = Field(1, description="groups a batch is normalised in; stands in for shuffle-BN on one device")
 
+    def check_batch(self, batch_size: int, part: int) -> None:
+        _check_queue(self.queue_size, batch_size)
+        if part % self.split_bn:
+            raise ValueError(
+                f"method.split_bn {self.split_bn} does not divide a worker's batch of {part}; "
+                f"{divisor(self.split_bn, part)} does"
+            )
+
 
 class BYOLConfig(MethodSection):
     """BYOL (Grill et al. 2020); the defaults are those of the published 1000-epoch ImageNet recipe."""
 
+    mutable = ("momentum",)
     name: Literal["byol"]
     momentum: Probability = Field(0.996, description="of the target's moving average at the start; rises to 1")
     hidden_dim: Count = 4096
@@ -40,6 +66,8 @@ class BYOLConfig(MethodSection):
 class SwAVConfig(MethodSection):
     """SwAV (Caron et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
 
+    supports_small_crops = True
+    mutable = ("temperature", "epsilon", "sinkhorn_iterations")
     name: Literal["swav"]
     temperature: Positive = 0.1
     prototypes: Annotated[int, Field(ge=2)] = 3000
@@ -51,10 +79,15 @@ class SwAVConfig(MethodSection):
     queue_size: int = Field(0, ge=0, description="earlier embeddings that help small batches, over all workers")
     queue_start: int = Field(15, ge=0, description="epoch from which the queue is used")
 
+    def check_batch(self, batch_size: int, part: int) -> None:
+        _check_queue(self.queue_size, batch_size)
+
 
 class SupervisedConfig(MethodSection):
     """Cross-entropy on labels with the same views and background augmentations: the paper's comparison."""
 
+    needs_labels = True
+    mutable = ("label_smoothing",)
     name: Literal["supervised"]
     label_smoothing: Probability = 0.0
 
@@ -65,4 +98,15 @@ MethodConfig = Annotated[_Any, Field(discriminator="name")]
 METHODS: dict[str, type[MethodSection]] = {
     get_args(one.model_fields["name"].annotation)[0]: one for one in get_args(_Any)
 }
-"""The configuration of each method, by its name."""
+"""Each method's section by the method's name."""
+
+MUTABLE = frozenset(key for one in METHODS.values() for key in one.mutable)
+"""Keys of any method that PBT may change during training."""
+
+
+def _check_queue(queue_size: int, batch_size: int) -> None:
+    if queue_size % batch_size:  # a batch must not be split between the queue's end and its start
+        raise ValueError(
+            f"method.queue_size {queue_size} is not a multiple of training.batch_size {batch_size}; "
+            f"{multiple(queue_size, batch_size)} is"
+        )

@@ -1,32 +1,30 @@
-"""One YAML file: reading it, overriding it, and saying what is wrong with it in one line."""
+"""`SweepConfig`: the content of one YAML file, with the checks that need more than one of its sections."""
 
 import math
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from random import Random
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bgsweep.config.base import NAME_PATTERN, Section, nearest
-from bgsweep.config.evaluation import Evaluate, Register, SuiteConfig
+from bgsweep.config.evaluation import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
-from bgsweep.config.masks import MaskTraining
+from bgsweep.config.keys import check_known, is_whole
+from bgsweep.config.messages import reason
 from bgsweep.config.methods import METHODS
-from bgsweep.config.refusals import choose, words
 from bgsweep.config.search import Search
 from bgsweep.config.space import Distribution, Space
-from bgsweep.config.yaml_file import parse_yaml, read_yaml
 from bgsweep.errors import UserError
 
 _DRAWS = 300
 
 
 class SweepConfig(Section):
-    """What one YAML file says: the fixed experiment, the space around it, and how to search, judge and register."""
+    """One YAML file: the fixed experiment, the space around it, and how to search, evaluate and register."""
 
     name: str = Field("bgsweep", description="of the sweep; file name by default")
     experiment: Experiment = Experiment()
@@ -52,7 +50,7 @@ class SweepConfig(Section):
                 f"search.metric: {min(needed)} is measured during training with evaluate.bg_gap: true only"
             )
         for key, distributions in self.space.parameters.items():
-            _known_key(key)
+            check_known(key)
             for distribution in distributions:
                 self._check_whole(key, distribution)
                 self._check_method(key, distribution)
@@ -96,7 +94,7 @@ class SweepConfig(Section):
     @staticmethod
     def _check_whole(key: str, distribution: Distribution) -> None:
         low, high, step = distribution.quniform or (0.5, 0.5, 0.5)
-        if _is_whole(key) and distribution.bounds and not (low.is_integer() and step.is_integer()):
+        if is_whole(key) and distribution.bounds and not (low.is_integer() and step.is_integer()):
             low, high = distribution.bounds
             example = f"quniform: [{math.ceil(low)}, {math.floor(high)}, 1]"
             raise ValueError(f"space.{key}: takes whole numbers only; use `{example}` or a `choice`")
@@ -114,20 +112,20 @@ class SweepConfig(Section):
             cure = f"; add `when: {{method.name: {having[0]}}}`" if having else ""
             raise ValueError(f"space.{key}: {without[0]} has no such key{cure}")
 
-    def _check_point(self, place: str, point: dict[str, Any]) -> None:
+    def _check_point(self, path: str, point: dict[str, Any]) -> None:
         for key in point:
             if key not in self.space.parameters:
-                raise ValueError(f"{place}.{key}: not one of the searched keys; {nearest(key, self.space.parameters)}")
+                raise ValueError(f"{path}.{key}: not one of the searched keys; {nearest(key, self.space.parameters)}")
         try:
             values = self.complete(point)
         except ValueError as error:
-            raise ValueError(f"{place}: {error}") from error
+            raise ValueError(f"{path}: {error}") from error
         for key, _, distribution in self.space.walk(values):
             if key in point and not distribution.contains(point[key]):
                 raise ValueError(
-                    f"{place}.{key}: {point[key]!r} lies outside its distribution; widen that, or change the point"
+                    f"{path}.{key}: {point[key]!r} lies outside its distribution; widen that, or change the point"
                 )
-        self._try(place, values)
+        self._try(path, values)
 
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
         """A point of the space. What is not given is the experiment's own, where it is searched there alike, else the
@@ -186,22 +184,22 @@ class SweepConfig(Section):
                     "use asha, or leave it out"
                 )
 
-    def _try(self, place: str, values: dict[str, Any]) -> None:
-        if reason := self.refusal(values):
-            raise ValueError(f"{place}: {reason.removeprefix(place.removeprefix('space.') + ': ')}")
+    def _try(self, path: str, values: dict[str, Any]) -> None:
+        if problem := self.refusal(values):
+            raise ValueError(f"{path}: {problem.removeprefix(path.removeprefix('space.') + ': ')}")
 
     def refusal(self, values: dict[str, Any]) -> str:
         """Why a trial cannot have these values; an empty text where it can."""
         try:
             self.experiment.with_values(values)
         except ValidationError as error:
-            return _reason(error)
+            return reason(error, Experiment)
         return ""
 
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
         """The values with whole numbers as such where a key takes only those: searchers draw floats."""
         return {
-            key: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(key) else value
+            key: int(value) if isinstance(value, float) and value.is_integer() and is_whole(key) else value
             for key, value in values.items()
         }
 
@@ -227,203 +225,5 @@ def sweep_name(title: str) -> str:
     return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True) -> SweepConfig:
-    """Read a YAML file, apply ``key=value`` overrides, and validate.
-
-    Args:
-        searched: false for a command that uses the experiment alone, which the space and the search must not stop.
-
-    Raises:
-        UserError: one line with the file, the key's full path, the range or the nearest valid name.
-    """
-    path = Path(path)
-    tree = _mapping(path, "experiment")
-    tree.setdefault("name", re.sub("[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("_.-") or "bgsweep")
-    file = resolve(tree, overrides, str(path), searched)
-    try:
-        file.check_draws()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return file
-
-
-def load_suite(path: Path) -> SuiteConfig:
-    """Read and validate the YAML file of an evaluation suite.
-
-    Raises:
-        UserError: as `load`.
-    """
-    try:
-        return SuiteConfig.model_validate(_mapping(path, "data"))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_reason(error, SuiteConfig)}") from error
-
-
-def _mapping(path: Path, section: str) -> dict[str, Any]:
-    tree = read_yaml(path)
-    if tree is not None and not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping with `{section}:` at its top, found {type(tree).__name__}")
-    return tree or {}
-
-
-def resolve(
-    tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration", searched: bool = True
-) -> SweepConfig:
-    """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
-    for override in overrides:
-        _override(tree, override)
-    if not searched:
-        given = tree.get("search")
-        kept = {key: value for key, value in given.items() if key == "wait_minutes"} if isinstance(given, dict) else {}
-        tree = {key: value for key, value in tree.items() if key != "space"} | {"search": kept}
-    try:
-        return SweepConfig.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{origin}: {_reason(error)}") from error
-
-
-def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
-    """The settings of `bgsweep masks train`, by ``key=value``.
-
-    Raises:
-        UserError: as `load`.
-    """
-    tree: dict[str, Any] = {}
-    for override in overrides:
-        path, value = _parsed(override)
-        _put(tree, path, value, override)
-    try:
-        return MaskTraining.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_reason(error, MaskTraining)) from error
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    path, value = _parsed(override)
-    if path[0] == "space" and len(path) > 1:
-        path = ["space", ".".join(path[1:])]
-    elif path[0] not in ("name", "experiment", "space", "search", "evaluate", "register"):
-        path = ["experiment", *path]
-    _put(tree, path, value, override)
-
-
-def _parsed(override: str) -> tuple[list[str], Any]:
-    key, equals, text = override.partition("=")
-    path = [part for part in key.split(".") if part]
-    if not equals or not path:
-        raise UserError(f"{override!r}: an override is written key=value, e.g. background.remove=0.3")
-    return path, parse_yaml(text, override)
-
-
-def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
-    branch = tree
-    for part in path[:-1]:
-        if branch.get(part) is None:
-            branch[part] = {}
-        branch = branch[part]
-        if not isinstance(branch, dict):
-            raise UserError(f"{override!r}: {part} is a single value, not a section; write it as {part}=VALUE")
-    branch[path[-1]] = value
-
-
-def _known_key(key: str) -> None:
-    model: Any = Experiment
-    for depth, part in enumerate(key.split(".")):
-        fields = _fields(model)
-        if part not in fields:
-            raise ValueError(_unknown("space." + ".".join(key.split(".")[: depth + 1]), part, fields))
-        model = fields[part]
-    if _fields(model) and not _takes_values(model):
-        raise ValueError(
-            f"space.{key}: a section, not a single value; name one of its keys: {', '.join(_fields(model))}"
-        )
-
-
-def _takes_values(annotation: Any) -> bool:
-    """Whether a key with sections among its types takes plain values too, as a probability with a schedule does."""
-    if get_args(annotation):
-        return any(map(_takes_values, get_args(annotation)))
-    return annotation is float
-
-
-def _is_whole(key: str) -> bool:
-    """Whether a key's values are whole numbers."""
-    model: Any = Experiment
-    for part in key.split("."):
-        model = _fields(model).get(part)
-    kinds = {model, *get_args(model)}
-    return int in kinds and float not in kinds
-
-
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _fields(annotation: Any) -> dict[str, Any]:
-    """Names and annotations of the section (or of all the sections of a union) that an annotation stands for."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
-    found: dict[str, Any] = {}
-    for part in get_args(annotation):
-        found |= _fields(part)
-    return found
-
-
-def _unknown(path: str, name: str, known: Iterable[str]) -> str:
-    return f"{path}: unknown key; {nearest(name, known)}"
-
-
-def _reason(error: ValidationError, root: Any = None) -> str:
-    """The first problem, as one line: full path of the key, what is wrong, what would be right."""
-    problem = choose(error.errors())
-    model = root or (SweepConfig if problem["loc"] and problem["loc"][0] in _fields(SweepConfig) else Experiment)
-    path: list[str] = []
-    known: dict[str, Any] = {}
-    unknown = problem["type"] == "extra_forbidden"
-    for depth, part in enumerate(problem["loc"], start=1):
-        if get_origin(model) is dict:
-            path.append(str(part))
-            model = get_args(model)[1]
-            continue
-        if isinstance(part, int):
-            if problem["type"] not in ("missing", "too_long"):  # else the list is meant, not what it lacks
-                path.append(str(part))
-            continue
-        fields = _fields(model)
-        if part not in fields and not (unknown and depth == len(problem["loc"])):
-            continue  # the tag of a union, not a key of the file
-        path.append(part)
-        known, model = fields, fields.get(part)
-    place = ".".join(path)
-    if place.startswith("space.parameters."):  # a key's only distribution has no number of its own in the file
-        place = re.sub(r"\.0(?=\.|$)", "", place.replace("space.parameters.", "space."))
-    if unknown:
-        return _unknown(place, path[-1], known)
-    message = words(problem, _default(root or SweepConfig, path), list(_fields(model)))
-    if problem["type"] == "value_error":
-        key = message.partition(":")[0].partition(".")[0]
-        if key in _fields(model):  # a section speaks of its own keys
-            return f"{place}.{message}" if place else message
-    return f"{place}: {message}" if place else message
-
-
-def _default(model: Any, path: Sequence[str]) -> str:
-    """A key's default as it is written in the file, for an example; empty where it has none."""
-    for place, part in enumerate(path):
-        if part == "experiment" and model is not SweepConfig:
-            return ""
-        field = next((field for name, field in _model_fields(model) if part == (field.alias or name)), None)
-        if field is None:
-            return ""
-        if place == len(path) - 1:
-            value = field.default
-            plain = isinstance(value, str | int | float | tuple) and not isinstance(value, bool)
-            return str(list(value) if isinstance(value, tuple) else value) if plain and value != () else ""
-        model = field.annotation
-    return ""
-
-
-def _model_fields(annotation: Any) -> list[tuple[str, Any]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return list(annotation.model_fields.items())
-    return [pair for part in get_args(annotation) for pair in _model_fields(part)]

@@ -66,7 +66,7 @@ def read_yaml(path: Path) -> Any:
         inside = ", ".join(sorted(one.name for one in path.glob("*.y*ml"))[:5])
         raise UserError(f"{path}: a folder; name a YAML file{f' in it, such as {inside}' if inside else ''}") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
+        raise UserError(f"{path}: {error.strerror or error}; name a YAML file that can be read") from error
     except _DuplicateKeyError as error:
         raise UserError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2026-13-01

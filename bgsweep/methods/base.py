@@ -20,7 +20,7 @@ class Views:
         labels: classes (B,), -1 where there are none.
         epoch: counted from 0.
         swaps: BG_Swaps' negatives (S, H, W, 3), each on the background of the first view of one photograph; for methods
-            whose configuration says `takes_negatives`.
+            whose configuration says `supports_swaps`.
         swapped: which photograph of the batch (S,) each of `swaps` is a negative for.
     """
 

@@ -91,7 +91,7 @@ def _methods(config: SweepConfig) -> dict[str, Method]:
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 
     found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}
-    if not config.experiment.method.takes_negatives:
+    if not config.experiment.method.supports_swaps:
         return found
     key: dict[str, Method] = {"Swaps: key": swap_key} if config.experiment.background.swap_form == "full" else {}
     return found | key | {"Swaps: negative": swap_negative}

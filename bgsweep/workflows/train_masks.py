@@ -187,6 +187,6 @@ def start_of(encoder: Path | None, config: MaskTraining) -> nn.Module:
         torch.manual_seed(config.seed)
         return build_encoder(config.encoder, [config.side]).backbone
     trained = load_trained(encoder)
-    if trained.experiment.method.name == "supervised":
-        raise UserError(f"--encoder {encoder}: its training had labels; masks are to be learnt without any")
+    if trained.experiment.method.needs_labels:
+        raise UserError(f"--encoder {encoder}: trained with labels, which masks do without; name a self-supervised run")
     return trained.encoder.backbone

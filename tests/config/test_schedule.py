@@ -64,7 +64,7 @@ def test_each_part_of_a_schedule_can_be_searched_beside_a_plain_value() -> None:
     ("override", "expected"),
     [
         ("background.random={from: 1.4, to: 0}", "background.random.from: Input should be less than or equal to 1"),
-        ("background.random={from: 0.4}", "background.random.to: Field required"),
+        ("background.random={from: 0.4}", "background.random.to: missing; give it a value"),
         ("background.random={from: 0.4, to: 0, course: cubic}", "background.random.course: Input should be 'constant'"),
         ("background.random={from: 0.4, to: 0, cuorse: cosine}", "unknown key; did you mean `course`?"),
         ("background.random=1.4", "background.random: Input should be less than or equal to 1"),

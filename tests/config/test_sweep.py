@@ -60,7 +60,7 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("views.scale=[1, 0.2]", "scale: the lower bound 1.0 is above the upper bound 0.2"),
         ("method.name=mocov2", "experiment.method: 'mocov2' is not known; did you mean `moco_v2`? known: moco_v2"),
         ("optimizer.lr=nan", "experiment.optimizer.lr"),
-        ("training.sync_bn=true", "training.sync_bn: moco_v2 hides a key's company from its query"),
+        ("training.sync_bn=true", "training.sync_bn: with moco_v2 a query could recognise its key"),
         (
             "space.background.remove={uniform: [0, 1.5]}",
             "space.background.remove: Input should be less",
@@ -93,7 +93,7 @@ def test_a_wrong_value_is_one_line_with_file_key_and_cure(tmp_path: Path, overri
     ("text", "told"),
     [
         ("experiment: [", "not valid YAML"),
-        ("- 1\n- 2\n", "expected a mapping"),
+        ("- 1\n- 2\n", "a list; begin with `experiment:`"),
         ("experiment: 3\n", "experiment"),
         ("experiment: {name: !!python/object/apply:os.system ['true']}\n", "not valid YAML"),
     ],

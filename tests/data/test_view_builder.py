@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.config.experiment import Background, Views
+from bgsweep.config.views import Background, Views
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order
 from bgsweep.data.sample import Sample

@@ -115,7 +115,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no checkpoint": (lambda t: {"encoder": t / "x.pt"}, r"--encoder .*x\.pt: No such file.*state\.pt"),
     "labels": (
         lambda t: {"encoder": write_checkpoint(t / "state.pt", "supervised")},
-        r"--encoder .*state\.pt: its training had labels",
+        r"--encoder .*state\.pt: trained with labels",
     ),
     "no ResNet": (
         lambda t: {"encoder": write_checkpoint(t / "state.pt", "moco_v2", "vit_s_16")},

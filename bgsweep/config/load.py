@@ -1,0 +1,114 @@
+"""Read a YAML file, apply `key=value` overrides, validate."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bgsweep.config.evaluation import SuiteConfig
+from bgsweep.config.masks import MaskTraining
+from bgsweep.config.messages import reason
+from bgsweep.config.sweep import SweepConfig
+from bgsweep.config.yaml_file import parse_yaml, read_yaml
+from bgsweep.errors import UserError
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True) -> SweepConfig:
+    """Read a YAML file, apply ``key=value`` overrides, and validate.
+
+    Args:
+        searched: false for a command that uses the experiment alone, which the space and the search must not stop.
+
+    Raises:
+        UserError: one line with the file, the key's full path, the range or the nearest valid name.
+    """
+    path = Path(path)
+    tree = _mapping(path, "experiment")
+    tree.setdefault("name", re.sub("[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("_.-") or "bgsweep")
+    config = resolve(tree, overrides, str(path), searched)
+    try:
+        config.check_draws()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config
+
+
+def load_suite(path: Path) -> SuiteConfig:
+    """Read and validate the YAML file of an evaluation suite.
+
+    Raises:
+        UserError: as `load`.
+    """
+    try:
+        return SuiteConfig.model_validate(_mapping(path, "data"))
+    except ValidationError as error:
+        raise UserError(f"{path}: {reason(error, SuiteConfig)}") from error
+
+
+def _mapping(path: Path, section: str) -> dict[str, Any]:
+    tree = read_yaml(path)
+    if tree is not None and not isinstance(tree, dict):
+        raise UserError(f"{path}: a {type(tree).__name__}; begin with `{section}:`, as search_spaces/ do")
+    return tree or {}
+
+
+def resolve(
+    tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration", searched: bool = True
+) -> SweepConfig:
+    """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
+    for override in overrides:
+        _override(tree, override)
+    if not searched:
+        given = tree.get("search")
+        kept = {key: value for key, value in given.items() if key == "wait_minutes"} if isinstance(given, dict) else {}
+        tree = {key: value for key, value in tree.items() if key != "space"} | {"search": kept}
+    try:
+        return SweepConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {reason(error, SweepConfig)}") from error
+
+
+def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
+    """The settings of `bgsweep masks train`, by ``key=value``.
+
+    Raises:
+        UserError: as `load`.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        path, value = _parsed(override)
+        _put(tree, path, value, override)
+    try:
+        return MaskTraining.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(reason(error, MaskTraining)) from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, value = _parsed(override)
+    if path[0] == "space" and len(path) > 1:
+        path = ["space", ".".join(path[1:])]
+    elif path[0] not in ("name", "experiment", "space", "search", "evaluate", "register"):
+        path = ["experiment", *path]
+    _put(tree, path, value, override)
+
+
+def _parsed(override: str) -> tuple[list[str], Any]:
+    key, equals, text = override.partition("=")
+    path = [part for part in key.split(".") if part]
+    if not equals or not path:
+        raise UserError(f"{override!r}: an override is written key=value, e.g. background.remove=0.3")
+    return path, parse_yaml(text, override)
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
+    branch = tree
+    for part in path[:-1]:
+        if branch.get(part) is None:
+            branch[part] = {}
+        branch = branch[part]
+        if not isinstance(branch, dict):
+            raise UserError(f"{override!r}: {part} is a single value, not a section; write it as {part}=VALUE")
+    branch[path[-1]] = value

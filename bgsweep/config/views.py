@@ -1,0 +1,125 @@
+"""Views: crops, colours and background augmentations."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
+from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, highest
+
+Range = tuple[Positive, Positive]
+
+
+def _ordered(name: str, bounds: tuple[float, float]) -> None:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name}: the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
+
+
+class Views(Section):
+    """How a view is made from an image. Pairs are (first view, second view); the defaults are MoCo-v2's."""
+
+    size: Count = 224
+    scale: Range = (0.2, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
+    flip: Probability = 0.5
+    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.4, 0.4, 0.4, 0.1), description="brightness, contrast, saturation, hue"
+    )
+    jitter_p: Probability = 0.8
+    gray: Probability = 0.2
+    blur: PerView = 0.5
+    blur_sigma: Range = (0.1, 2.0)
+    solarize: PerView = 0.0
+    interpolation: Literal["linear", "area"] = Field(
+        "linear",
+        description="of the crop's resize; area antialiases where it shrinks, linear does not: kNN was not better with "
+        "area (benchmarks/RESULTS.md), and a photograph takes 1.4 times as long",
+    )
+    color: Literal["exact", "fast"] = Field(
+        "exact", description="exact: torchvision's colour operations; fast: one matrix in their place, hue approximate"
+    )
+    photometric: Literal["cpu", "device"] = Field(
+        "cpu", description="where jitter, grey, blur and solarise are computed"
+    )
+    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: how many small views besides the two large ones")
+    small_size: Count = 96
+    small_scale: Range = (0.05, 0.14)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ordered("scale", self.scale)
+        _ordered("ratio", self.ratio)
+        _ordered("blur_sigma", self.blur_sigma)
+        _ordered("small_scale", self.small_scale)
+        if self.scale[1] > 1 or self.small_scale[1] > 1:
+            raise ValueError("scale: a crop cannot cover more than the whole image; let it end at 1.0")
+        return self
+
+
+class Background(Section):
+    """Background augmentations (arXiv 2103.12719), each with its probability for a view, or for a pair of views.
+
+    BG_RM and BG_Random are drawn independently; where both fire, the background is removed. Each probability may be a
+    schedule over training: `{from: 0.4, to: 0, course: cosine}`.
+    """
+
+    remove: ScheduledPerView = Field(0.0, description="BG_RM: the background is filled")
+    random: ScheduledPerView = Field(0.0, description="BG_Random: the background is another image's")
+    swap: ScheduledPerView = Field(
+        0.0,
+        description="BG_Swaps: share of images whose key (second view) gets another image's background, while their "
+        "query gets a negative on its own",
+    )
+    swap_form: Literal["full", "negative_only"] = Field(
+        "full", description="negative_only: the key keeps its background, and the query gets the negative all the same"
+    )
+    swap_negative: Literal["silhouette", "foreground"] = Field(
+        "silhouette",
+        description="silhouette: the query with its foreground filled from another image; foreground: another image's "
+        "foreground on the query's background",
+    )
+    fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
+    donor: Literal["tiled", "inpainted", "plain"] = Field(
+        "tiled",
+        description="tiled: from the donor's largest background rectangle; inpainted: the donor with its foreground "
+        "painted over; plain: the donor as it is",
+    )
+    min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
+    max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
+    apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
+    foreground_scale: Annotated[float, Field(ge=1)] = Field(
+        1.0,
+        description="before a new background the foreground's sides are multiplied by up to this, or divided, drawn "
+        "log-uniformly; 1 leaves it as it is",
+    )
+    foreground_position: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="0: the foreground stays where it is; n: its place in the view is the mean of n uniform draws "
+        "(Bates): 1 is uniform, more are nearer the middle",
+    )
+    blend: Literal["hard", "soft"] = Field(
+        "hard", description="hard: each pixel is foreground or background; soft: mixed by the mask's grey levels"
+    )
+    mask_blur: NonNegative = Field(
+        0.0, description="sigma, in pixels of the view, of a Gaussian over the mask: mixes both along the edge"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ordered("min_area, max_area", (self.min_area, self.max_area))
+        ends = (self.swap.start, self.swap.end) if isinstance(self.swap, Schedule) else (self.swap,)
+        if any(isinstance(end, tuple) for end in ends):
+            raise ValueError("swap: BG_Swaps is drawn once for an image, so that it takes one probability, not a pair")
+        return self
+
+    @property
+    def active(self) -> bool:
+        """Whether any view can get a background augmentation, so that masks are needed."""
+        return any(highest(p) > 0 for p in (self.remove, self.random, self.swap))
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether any probability changes over training."""
+        return any(isinstance(p, Schedule) for p in (self.remove, self.random, self.swap))
