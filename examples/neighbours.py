@@ -1,12 +1,12 @@
 # %% [markdown]
-# # What the champion takes to be alike
+# # Nearest neighbours of the champion's features
 #
-# Loads a registered champion, embeds a folder of photographs, and finds each one's nearest neighbours. A notebook as a
-# script (the "percent" format, which Jupyter opens with jupytext, and VS Code and PyCharm by themselves); from a shell:
+# Loads a registered champion, embeds a folder of images, and finds each image's nearest neighbours. A notebook in the
+# "percent" format (Jupyter opens it with jupytext; VS Code and PyCharm open it directly); from a shell:
 #
-#     python examples/neighbours.py models:/bgsweep-quickstart@champion photographs/test --picture neighbours.png
+#     python examples/neighbours.py models:/bgsweep-quickstart@champion images/test --out neighbours.png
 #
-# Needs MLflow, torch, OpenCV, NumPy and, for the picture, Matplotlib; bgsweep itself is not imported.
+# Needs MLflow, torch, OpenCV, NumPy and, for the drawing, Matplotlib, but not bgsweep.
 
 # %%
 import argparse
@@ -19,18 +19,18 @@ import mlflow
 import numpy as np
 
 # %% [markdown]
-# ## What to look at
+# ## Options
 #
 # In a notebook, change the defaults here.
 
 # %%
-parser = argparse.ArgumentParser(description="Find each photograph's nearest neighbours, as a champion sees them.")
+parser = argparse.ArgumentParser(description="Find each image's nearest neighbours by a champion's features.")
 parser.add_argument("model", nargs="?", default="models:/bgsweep-quickstart@champion", help="an MLflow URI")
-parser.add_argument("folder", nargs="?", type=Path, default=Path("photographs/test"))
+parser.add_argument("folder", nargs="?", type=Path, default=Path("images/test"))
 parser.add_argument("--store", type=Path, default=Path("bgsweep_runs"), help="unless MLFLOW_TRACKING_URI is set")
-parser.add_argument("--size", type=int, default=24, help="of the squares in pixels, as the encoder was trained with")
+parser.add_argument("--size", type=int, default=24, help="crop size in pixels; best the training's `views.size`")
 parser.add_argument("--neighbours", type=int, default=3)
-parser.add_argument("--picture", type=Path, help="PNG to draw the first photographs and their neighbours into")
+parser.add_argument("--out", type=Path, help="PNG of some images with their neighbours")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 ROWS = 8
@@ -38,8 +38,8 @@ ROWS = 8
 # %% [markdown]
 # ## The encoder
 #
-# A `torch.export` program from MLflow's registry: it takes any number of pictures of any size, float32 (N, 3, H, W) in
-# [0, 1], and normalises them itself.
+# A `torch.export` program from MLflow's registry: it accepts any number of images of any size, float32 (N, 3, H, W) in
+# [0, 1], and normalizes them itself.
 
 # %%
 mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{options.store.resolve()}/mlflow.db")
@@ -47,9 +47,9 @@ encoder = mlflow.pyfunc.load_model(options.model)
 
 
 # %% [markdown]
-# ## The photographs
+# ## The images
 #
-# Each one's central square, at the size that the encoder was trained with.
+# The central square of each, at the size that the encoder was trained with.
 
 
 # %%
@@ -65,16 +65,16 @@ def square(path: Path, size: int) -> np.ndarray:
 
 paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 if len(paths) <= options.neighbours:
-    raise SystemExit(f"error: {options.folder}: {len(paths)} photographs have no {options.neighbours} neighbours each")
-pictures = np.stack([square(path, options.size) for path in paths])
+    raise SystemExit(f"error: {options.folder}: {len(paths)} images have no {options.neighbours} neighbours each")
+images = np.stack([square(path, options.size) for path in paths])
 
 # %% [markdown]
 # ## Neighbours
 #
-# By the cosine between features; nobody is his own neighbour.
+# By cosine similarity of features, without the image itself.
 
 # %%
-batches = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
+batches = [images[first : first + 64] for first in range(0, len(images), 64)]
 features = np.concatenate([encoder.predict(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255) for batch in batches])
 features /= np.linalg.norm(features, axis=1, keepdims=True)
 similarity = features @ features.T
@@ -85,12 +85,12 @@ for path, row, found in zip(paths, similarity, nearest, strict=True):
     print(f"{path.relative_to(options.folder)}: {words}")
 
 # %% [markdown]
-# ## The same as a picture
+# ## Drawing
 #
-# Some photographs, left, and what is nearest to each.
+# Some images, left, with their nearest neighbours.
 
 # %%
-if options.picture or "ipykernel" in sys.modules:
+if options.out or "ipykernel" in sys.modules:
     import matplotlib.pyplot as plt
 
     chosen = np.linspace(0, len(paths) - 1, min(ROWS, len(paths))).astype(int)
@@ -98,10 +98,10 @@ if options.picture or "ipykernel" in sys.modules:
     figure.set_size_inches(1.2 * (1 + options.neighbours), 1.2 * len(chosen))
     for line, query in zip(axes, chosen, strict=True):
         for axis, index in zip(line, [query, *nearest[query]], strict=True):
-            axis.imshow(pictures[index])
+            axis.imshow(images[index])
             axis.set_axis_off()
             if index != query:
                 axis.set_title(f"{similarity[query, index]:.2f}", fontsize=7, pad=2)
     figure.tight_layout()
-    if options.picture:
-        figure.savefig(options.picture, dpi=120)
+    if options.out:
+        figure.savefig(options.out, dpi=120)

@@ -1,12 +1,12 @@
 # %% [markdown]
-# # A learnt policy without bgsweep
+# # A learned policy without bgsweep
 #
-# `bgsweep policy NAME --out policy.json` writes how the best trial of a sweep made its views. `pipeline` below turns it
-# into an Albumentations pipeline; from a shell, to look at one image's view:
+# `bgsweep policy NAME --out policy.json` writes the augmentations of a sweep's best trial. `pipeline` below turns them
+# into an Albumentations pipeline; from a shell, for a view of one image:
 #
 #     python examples/policy.py policy.json image.jpg mask.png donor.jpg --out view.png
 #
-# Needs Albumentations 2, OpenCV and NumPy; bgsweep itself is not imported. It leaves out schedules (probabilities are
+# Needs Albumentations 2, OpenCV and NumPy, but not bgsweep. It leaves out schedules (probabilities are
 # the first epoch's), BG_Swaps (which concerns the batch and the loss), moved or soft-edged foregrounds, and tiled or
 # inpainted donors: `donor` is shown whole, so give an image without foreground.
 
