@@ -1,6 +1,6 @@
-"""Addresses of servers in the environment, checked before a library waits minutes for one that is not there.
+"""RAY_ADDRESS and MLFLOW_TRACKING_URI, checked early: Ray and MLflow wait minutes for a server that does not answer.
 
-What may be shown of an address is `bgsweep.errors.without_password`'s to say.
+Addresses are shown without their secrets (`bgsweep.errors.without_password`).
 """
 
 import os
@@ -17,10 +17,10 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?|\[[\da-fA-F:]+\]:\d+(/.*)?")
 
 
 def tracking_address() -> str | None:
-    """MLFLOW_TRACKING_URI; None where it is not set.
+    """MLFLOW_TRACKING_URI; None if it is not set.
 
     Raises:
-        UserError: it names no server or database.
+        UserError: it is not the address of a server or database.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
@@ -41,10 +41,10 @@ def tracking_address() -> str | None:
 
 
 def ray_address() -> str | None:
-    """RAY_ADDRESS; None where Ray starts on this machine.
+    """RAY_ADDRESS; None if Ray is to be started on this machine.
 
     Raises:
-        UserError: it is no address that a driver can join, or no cluster answers there.
+        UserError: a driver cannot join such an address, or no cluster answers there.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
@@ -55,7 +55,7 @@ def ray_address() -> str | None:
     if "://" in address:
         kind = "a Ray Client address" if address.startswith("ray://") else "not the address of a cluster's GCS"
         raise UserError(
-            f"{shown}: {kind}, which a sweep cannot be driven through; send it as a job: `bgsweep submit FILE "
+            f"{shown}: {kind}, through which a sweep cannot run; submit it as a job: `bgsweep submit FILE "
             "--address http://HEAD:8265`, or run on a node of the cluster with RAY_ADDRESS=auto"
         )
     host, _, port = address.rpartition(":")
@@ -68,24 +68,28 @@ def ray_address() -> str | None:
 
 
 def unreachable(host: str, port: int, speaks_http2: bool = False) -> str:
-    """Why nothing answers at a port within seconds; empty where something does.
+    """Why nothing answers at a port within seconds; empty if something does.
 
     Args:
-        speaks_http2: it must greet as gRPC servers do; Ray waits for minutes for anything else that listens.
+        speaks_http2: require a gRPC server's greeting; Ray would wait for minutes for anything else that listens.
     """
     try:
         with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
             if speaks_http2:
                 connection.sendall(_HTTP2_PREFACE)
                 if connection.recv(9)[3:4] != b"\4":  # the type of a frame of settings
-                    return "something else listens there"
-    except (OSError, ValueError, OverflowError) as error:  # not only of networks: a host's name or port can be none
+                    return "what listens there is not Ray"
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # not only network errors: a host name or port may be malformed
         return getattr(error, "strerror", None) or str(error)
     return ""
 
 
 def silent(address: str) -> str:
-    """Why the server of an HTTP address does not answer; empty where it does, or where only a proxy could tell."""
+    """Why the server of an HTTP address does not answer; empty if it does, or if only a proxy can reach it."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
         return ""
@@ -96,7 +100,7 @@ def silent(address: str) -> str:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    """Of an HTTP address; an empty host where it is none."""
+    """Host and port of an HTTP address; an empty host if it is malformed."""
     try:
         parts = urlsplit(address)
         return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

@@ -1,4 +1,4 @@
-"""The one error that the command line turns into a line `error: …` and exit code 2, and what such a line may show."""
+"""`UserError`, which the command line prints as one line with exit code 2, and removal of secrets from text."""
 
 import logging
 import re
@@ -6,13 +6,13 @@ from functools import lru_cache
 
 _log = logging.getLogger(__name__)
 
-# Schemes whose addresses name a container or a user before the @, which is no secret.
+# Schemes whose addresses name a container or a user before the @, which is not secret.
 _NAMED = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
 _SECRET_OPTION = re.compile(
     r"([?&;][\w.%-]*(?:password|passwd|pwd|token|secret|key|signature|sig|credential)[\w.%-]*=)[^&;\s\"'<>]+",
     re.IGNORECASE,
 )
-# A password may hold an @, or a slash that no port comes before; people forget the scheme, too.
+# A password may hold an @, or a slash that does not follow a port; the scheme may be missing.
 _ACCOUNT = re.compile(
     r"(?:([\w+.-]+:)?//((?:[^\s/\"'<>@]*:(?!\d{2,5}[/?#])[^\s\"'<>]*|[^\s/\"'<>]*))@)"
     r"|(?<![\w/:.+-])[\w.+-]+:[^\s/@\"'<>]+@(?=[\w\[])"
@@ -26,17 +26,17 @@ class UserError(Exception):
 
 
 class UnreadableImage(UserError):
-    """An image or mask that is missing, truncated or no image; it is named, counted and passed over."""
+    """An image or mask that is missing, truncated or not an image; it is named, counted and skipped."""
 
 
 class WrongMask(UnreadableImage):
-    """A mask that can be decoded, but does not say which pixels of its image are foreground."""
+    """A mask that can be decoded, but does not tell the foreground of its image."""
 
 
 def without_password(text: str) -> str:
-    """An address, or a text with one, as it may be shown, logged and recorded: without what is secret in it.
+    """Remove secrets from a text with addresses, so that it may be shown, logged and recorded.
 
-    Names and passwords before the host go, and so do the values of options such as ``?secret_key=…``.
+    User names and passwords before the host are removed, and values of options such as ``?secret_key=…``.
     """
 
     def account(found: re.Match[str]) -> str:
@@ -50,12 +50,12 @@ def without_password(text: str) -> str:
 
 
 def has_password(address: str) -> bool:
-    """Whether an address holds something that may not be shown."""
+    """True if an address holds a secret."""
     return without_password(address) != address
 
 
 def one_line(error: BaseException) -> str:
-    """Another library's error as a user may read it."""
+    """Another library's error on one line, without secrets."""
     return without_password(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The common parent of all configuration sections, and the number ranges that they share."""
+"""Base class of all configuration sections, and number types that they share."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""Of sweeps, which are folders and MLflow experiments."""
+"""Names of sweeps, which become folders and MLflow experiments."""
 
 
 class Section(BaseModel):
-    """A frozen mapping of the YAML file; a key that it does not know is an error."""
+    """A frozen section of the YAML file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, value: Any) -> Any:
-        """A section whose lines are all left out, such as ``search:`` by itself, has its defaults."""
+        """Give an empty section, such as ``search:`` by itself, its defaults."""
         if not isinstance(value, dict):
             return value
         names = {field.alias or name for name, field in cls.model_fields.items() if _is_section(field.annotation)}
@@ -35,7 +35,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What a mistyped name may have been meant to be, or all that there is."""
+    """A hint for an unknown name: the most similar known one, and all known ones."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (f"did you mean `{near[0]}`? " if near else "") + f"known: {', '.join(known)}"

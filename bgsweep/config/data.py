@@ -9,28 +9,26 @@ from bgsweep.errors import NO_CREDENTIALS, has_password
 
 
 class Shortcut(Section):
-    """Recompose the training photographs so that the background gives the class away."""
+    """Recompose the training images so that the background predicts the class."""
 
-    rho: Probability = Field(
-        0.95, description="share of photographs whose background comes from their class's own pool"
-    )
+    rho: Probability = Field(0.95, description="share of images whose background comes from their class's own pool")
     seed: int = Field(0, ge=0)
 
 
 class MaskNoise(Section):
-    """Spoil the training photographs' masks on purpose, to see how good masks must be. Pixels are those of `resize`."""
+    """Degrade the training masks on purpose, to measure how good masks must be. Pixels are those after `resize`."""
 
-    drop: Probability = Field(0.0, description="share of photographs whose mask is lost: they keep their background")
-    other: Probability = Field(0.0, description="share of photographs that get another photograph's mask, scaled")
-    box: Probability = Field(0.0, description="share of photographs whose mask becomes its bounding box")
-    grow: int = Field(0, ge=-1000, le=1000, description="pixels that all masks are dilated by; negative: eroded")
+    drop: Probability = Field(0.0, description="share of images that lose their mask, and so keep their background")
+    other: Probability = Field(0.0, description="share of images that get another image's mask, scaled")
+    box: Probability = Field(0.0, description="share of images whose mask becomes its bounding box")
+    grow: int = Field(0, ge=-1000, le=1000, description="pixels by which all masks are dilated; negative: eroded")
     blur: NonNegative = Field(0.0, description="sigma in pixels of a Gaussian over all masks: rounds their outlines")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.drop + self.other + self.box > 1:
-            raise ValueError("drop, other and box are shares of the same photographs: their sum is above 1; lower one")
+            raise ValueError("drop, other and box are shares of the same images: their sum is above 1; lower one")
         return self
 
     @property
@@ -39,24 +37,29 @@ class MaskNoise(Section):
 
 
 class Data(Section):
-    """Where images and masks come from. `images: sample` names the photographs that come with bgsweep."""
+    """Images, masks and splits. `images: sample` names the images that come with bgsweep."""
 
     images: str = Field("sample", description="folder that holds the splits, or `sample`")
     masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
-    pack: str | None = Field(None, description="folder or URI that `bgsweep pack` wrote, in place of both")
-    pack_cache_gb: NonNegative = Field(20.0, description="local disk for the shards of a pack that a URI names, in GB")
+    pack: str | None = Field(None, description="folder or URI written by `bgsweep pack`, instead of both")
+    pack_cache_gb: NonNegative = Field(20.0, description="local disk, in GB, for shards of a pack at a URI")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
     validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
     test: str | None = Field("test", description="sub-folder; null holds out another share of `train`")
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of each class that is held out")
-    holdout_seed: int = Field(0, ge=0, description="decides which images are held out")
-    resize: Count | None = Field(None, description="shorter side in pixels that images are brought to when decoded")
+    holdout_seed: int = Field(0, ge=0, description="seed that chooses the images held out")
+    resize: Count | None = Field(
+        None, description="pixels that the shorter side is resized to when an image is decoded"
+    )
     fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
     cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
     loader: Literal["local", "cluster"] = Field(
-        "local", description="who makes views: processes of this machine, or of the Ray cluster's nodes with free cores"
+        "local",
+        description="processes that make views: on this machine, or on nodes of the Ray cluster with free cores",
     )
-    loader_workers: int | None = Field(None, ge=0, description="processes that make views; null: chosen by the machine")
+    loader_workers: int | None = Field(
+        None, ge=0, description="number of processes that make views; null: chosen from the cores"
+    )
     shortcut: Shortcut | None = None
     mask_noise: MaskNoise = MaskNoise()
 
@@ -64,21 +67,23 @@ class Data(Section):
     @classmethod
     def _below(cls, split: str | None) -> str | None:
         if split and (split.startswith("/") or ".." in split.split("/")):
-            raise ValueError("a split is a sub-folder of data.images; it cannot lead out of it")
+            raise ValueError("a split must be a sub-folder of data.images; leave out .. and a leading /")
         return split
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
         if self.validation is None and self.test is None and self.holdout >= 0.5:
-            raise ValueError("holdout: with validation and test both held out, less than .5 leaves any for training")
+            raise ValueError(
+                "holdout: validation and test are both held out, which leaves nothing to train on; set it below 0.5"
+            )
         return self
 
     @field_validator("images", "masks", "pack")
     @classmethod
-    def _no_credentials(cls, place: str | None) -> str | None:
-        if place and has_password(place):
+    def _no_credentials(cls, uri: str | None) -> str | None:
+        if uri and has_password(uri):
             raise ValueError(NO_CREDENTIALS)
-        return place
+        return uri
 
     @property
     def has_masks(self) -> bool:
@@ -87,11 +92,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
-            raise ValueError(
-                "pack: holds photographs and masks, so that images and masks cannot be named beside it; leave them out"
-            )
+            raise ValueError("pack: it holds images and masks already; leave data.images and data.masks out")
         if self.loader == "cluster" and not self.loader_workers:
             raise ValueError(
-                "loader: cluster needs loader_workers: how many cores of the cluster make views for each worker"
+                "loader: cluster needs loader_workers, the number of cores that make views for each worker; set it"
             )
         return self

@@ -30,20 +30,20 @@ class Linear(Section):
 
 
 class Evaluate(Section):
-    """What is measured during a run (`every`, on the validation split) and at its end (on the test split)."""
+    """Evaluation during a run (`every`, on the validation split) and at its end (on the test split)."""
 
     every: Count = Field(1, description="epochs between online evaluations; the last epoch is always evaluated")
-    variant: Variant = Field("original", description="the pictures that the online `knn_top1` is measured on")
+    variant: Variant = Field("original", description="variant of the images that the online `knn_top1` is measured on")
     bg_gap: bool = Field(False, description="also measure BG-Gap by kNN at each online evaluation")
     knn: Knn = Knn()
     linear: Linear = Linear()
     batch_size: Count = 256
-    repeats: Count = Field(1, description="how many backgrounds each foreground meets in Mixed-Same and Mixed-Rand")
+    repeats: Count = Field(1, description="number of backgrounds for each foreground in Mixed-Same and Mixed-Rand")
     seed: int = Field(0, ge=0)
 
 
 class Register(Section):
-    """The entry in the MLflow model registry."""
+    """Name and alias in the MLflow model registry."""
 
     name: str = "bgsweep-encoder"
     alias: str = "champion"
@@ -53,9 +53,11 @@ class Register(Section):
     def _fits_a_model_uri(cls, name: str) -> str:
         """MLflow itself refuses `/` and `:` only, but finds no ``models:/NAME@ALIAS`` with the others."""
         if not re.fullmatch(r"[^/:@?#%\x00-\x1f]{1,250}", name) or name != name.strip() or name in (".", ".."):
-            raise ValueError("MLflow's registry takes no such name; leave out / : @ ? # % and spaces around it")
+            raise ValueError(
+                "MLflow's registry does not accept this name; leave out / : @ ? # % and surrounding spaces"
+            )
         if name.startswith("m-"):
-            raise ValueError("MLflow takes names that begin with m- for ids of logged models; choose another")
+            raise ValueError("MLflow takes names that begin with m- for ids of logged models; choose another name")
         return name
 
     @field_validator("alias")
@@ -63,7 +65,7 @@ class Register(Section):
     def _free(cls, alias: str) -> str:
         check_alias(alias)
         if alias == CHALLENGER:
-            raise ValueError(f"{CHALLENGER} is what winners get that do not become champion; choose another")
+            raise ValueError(f"{CHALLENGER} is the alias of winners that do not become champion; choose another")
         return alias
 
 
@@ -71,15 +73,15 @@ CHALLENGER = "challenger"
 
 
 def check_alias(alias: str) -> None:
-    """Raise `ValueError` for what MLflow does not take as an alias of a version."""
+    """Raise `ValueError` if MLflow does not accept an alias of a version."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias):
-        raise ValueError("an alias consists of letters, digits, `_` and `-`")
+        raise ValueError("use letters, digits, `_` and `-` in an alias")
     if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
-        raise ValueError("MLflow keeps `latest` and v1, v2, ... for itself; choose another alias, such as champion")
+        raise ValueError("MLflow reserves `latest` and v1, v2, ...; choose another alias, such as champion")
 
 
 class Pictures(Section):
-    """How photographs of published sets become pictures: the shorter side, then the central square."""
+    """Preprocessing of published data sets: resize the shorter side, then crop the central square."""
 
     resize: Count = 256
     crop: Count = 224
@@ -87,9 +89,11 @@ class Pictures(Section):
 
 
 class Sets(Section):
-    """Where published sets lie, each in the layout that its authors give it."""
+    """Folders and files of published data sets, each in its authors' layout."""
 
-    imagenet_val: str | None = Field(None, description="ILSVRC2012_val_*.JPEG, in one folder or in a folder a wnid")
+    imagenet_val: str | None = Field(
+        None, description="ILSVRC2012_val_*.JPEG, in one folder or in a folder for each wnid"
+    )
     real: str | None = Field(None, description="real.json of reassessed-imagenet")
     imagenet9: str | None = Field(None, description="the backgrounds challenge: VARIANT/val/CLASS/*.JPEG")
     in_to_in9: str | None = Field(None, description="in_to_in9.json of the backgrounds challenge")
@@ -106,7 +110,7 @@ class Sets(Section):
 
 
 class FewLabels(Section):
-    """Which training photographs keep their labels, and the linear probe on them."""
+    """Training images that keep their labels, for the linear probe on few labels."""
 
     one_percent: str | None = Field(None, description="list of file names (SimCLR's 1percent.txt); null: drawn")
     ten_percent: str | None = Field(None, description="list of file names (SimCLR's 10percent.txt); null: drawn")
@@ -114,19 +118,19 @@ class FewLabels(Section):
 
 
 class Attacks(Section):
-    """FGSM and PGD within an L-infinity ball around each picture, in pixel space."""
+    """FGSM and PGD within an L-infinity ball around each image, in pixel space."""
 
     eps: tuple[Positive, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), description="radii in 1/255")
     steps: Count = 20
     restarts: Count = 1
-    images: Count = Field(5000, description="pictures that are attacked, spread over the set")
+    images: Count = Field(5000, description="number of images to attack, spread over the set")
     seed: int = Field(0, ge=0)
 
 
 class Corruptions(Section):
     """ImageNet-C made on the fly."""
 
-    images: Count | None = Field(None, description="photographs that are corrupted, spread over the set; null: all")
+    images: Count | None = Field(None, description="number of images to corrupt, spread over the set; null: all")
     seed: int = Field(0, ge=0)
 
 
@@ -138,17 +142,19 @@ class Detection(Section):
     body: Literal["c4", "fpn"] = "c4"
     steps: Count = 24_000
     batch_size: Count = 16
-    lr: Positive = Field(0.02, description="a tenth of it after 3/4 and after 11/12 of the steps")
+    lr: Positive = Field(0.02, description="learning rate; divided by 10 after 3/4 and after 11/12 of the steps")
     warmup: Count = Field(100, description="steps over which the rate rises")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    regions: Count = Field(512, description="regions of a photograph that the classifier is trained on in a step")
-    shorter: tuple[Count, ...] = Field(tuple(range(480, 801, 32)), min_length=1, description="one is drawn a batch")
+    regions: Count = Field(512, description="regions of an image that the classifier is trained on in a step")
+    shorter: tuple[Count, ...] = Field(
+        tuple(range(480, 801, 32)), min_length=1, description="shorter sides, one of which is drawn for each batch"
+    )
     longer: Count = 1333
     test_shorter: Count = 800
 
 
 class EvaluationWorkers(Section):
-    """Ray workers that see large picture sets; each needs the encoder's memory, and the sets under the same paths."""
+    """Ray workers that evaluate large data sets; each holds the encoder, and finds the sets under the same paths."""
 
     count: Annotated[int, Field(ge=0)] | None = Field(
         None, description="0: none; null: where RAY_ADDRESS names a cluster one for each GPU, else none"
@@ -157,14 +163,14 @@ class EvaluationWorkers(Section):
     gpus: Annotated[float, Field(ge=0)] | None = Field(
         None, description="of each worker; null: 1 where the cluster has GPUs and `device` is not cpu"
     )
-    at_least: Count = Field(4096, description="sets of fewer pictures are seen in this process")
+    at_least: Count = Field(4096, description="sets of fewer images are evaluated in this process")
 
 
 class SuiteConfig(Section):
-    """One YAML file: the user's labelled photographs, published sets, and the settings of the protocols."""
+    """A suite's YAML file: labelled images, published data sets, and settings of the protocols."""
 
-    data: Data | None = Field(None, description="labelled photographs, as in an experiment")
-    size: Count = Field(224, description="side in pixels of the squares that `data` is seen in")
+    data: Data | None = Field(None, description="labelled images, as in an experiment")
+    size: Count = Field(224, description="side in pixels of the square images of `data`")
     sets: Sets = Sets()
     pictures: Pictures = Pictures()
     evaluate: Evaluate = Evaluate()
@@ -175,4 +181,4 @@ class SuiteConfig(Section):
     detection: Detection = Detection()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: EvaluationWorkers = EvaluationWorkers()
-    threads: Count = Field(4, description="threads that decode photographs of published sets")
+    threads: Count = Field(4, description="threads that decode images of published sets")

@@ -14,9 +14,9 @@ from bgsweep.config.views import Background, Views
 
 
 class Encoder(Section):
-    """The network whose features are wanted."""
+    """The network that is trained, and whose features are used afterwards."""
 
-    name: str = Field("resnet50", description="resnet10, vit_s_16, a model of torchvision, or timm:NAME")
+    name: str = Field("resnet50", description="resnet10, vit_s_16, a torchvision model, or timm:NAME")
     width: Count = Field(64, description="channels of the first stage (resnet10 and resnet18 only)")
     stem: Literal["imagenet", "small"] = Field("imagenet", description="small: 3x3 convolution, no pooling (32-64 px)")
 
@@ -25,10 +25,10 @@ class Optimizer(Section):
     """Optimiser and schedule: cosine decay to zero over all steps after a linear warm-up."""
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
-    lr: Positive = Field(0.03, description="at `batch_size`; nothing rescales it")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd and lars")
+    lr: Positive = Field(0.03, description="learning rate at `batch_size`; it is not rescaled")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of sgd and lars")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.9, 0.999), description="of adamw"
+        (0.9, 0.999), description="betas of adamw"
     )
     weight_decay: NonNegative = 1e-4
     decay_all: bool = Field(True, description="false: biases and norms are neither decayed nor scaled by lars")
@@ -41,7 +41,9 @@ class Training(Section):
 
     epochs: Count = 200
     batch_size: Annotated[int, Field(ge=2)] = Field(256, description="images in one optimiser step, over all workers")
-    accumulate: Count = Field(1, description="parts that a worker's batch is computed in, one after the other")
+    accumulate: Count = Field(
+        1, description="number of parts in which a worker's batch is computed, one after the other"
+    )
     sync_bn: bool = Field(False, description="BatchNorm statistics over the batches of all workers")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device computes it natively and the encoder gains by it, else fp32"
@@ -98,7 +100,7 @@ class Experiment(Section):
         # Not checked in Data: an evaluation suite has no search, and reads train and test alone.
         if self.data.test is not None and self.data.validation == self.data.test:
             raise ValueError(
-                f"data.test: {self.data.test!r} is the validation split, by which the search chooses; name another "
+                f"data.test: {self.data.test!r} is also the validation split, which the search optimises; name another "
                 "folder, or `test: null`, which holds a share of train out"
             )
         if self.training.batch_size % self.workers.count:

@@ -19,7 +19,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True)
     """Read a YAML file, apply ``key=value`` overrides, and validate.
 
     Args:
-        searched: false for a command that uses the experiment alone, which the space and the search must not stop.
+        searched: False for commands that use only the experiment; mistakes in `space` and `search` are ignored.
 
     Raises:
         UserError: one line with the file, the key's full path, the range or the nearest valid name.
@@ -57,7 +57,7 @@ def _mapping(path: Path, section: str) -> dict[str, Any]:
 def resolve(
     tree: dict[str, Any], overrides: Iterable[str] = (), origin: str = "configuration", searched: bool = True
 ) -> SweepConfig:
-    """Validate a parsed file after overrides, whose keys are relative to ``experiment`` unless they name a section."""
+    """Apply overrides, whose keys are relative to ``experiment`` or name a section, to a parsed file; validate it."""
     for override in overrides:
         _override(tree, override)
     if not searched:
@@ -71,7 +71,7 @@ def resolve(
 
 
 def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
-    """The settings of `bgsweep masks train`, by ``key=value``.
+    """Settings of `bgsweep masks train` from ``key=value`` words.
 
     Raises:
         UserError: as `load`.

@@ -20,7 +20,7 @@ class MethodSection(Section):
     """BatchNorm statistics may be shared by all workers (`training.sync_bn`)."""
 
     needs_labels: ClassVar[bool] = False
-    """The method trains on labels, so that its encoder is no start for what is to be learnt without any."""
+    """The method trains on labels."""
 
     mutable: ClassVar[tuple[str, ...]] = ()
     """Keys that PBT may change during training: they shape neither modules nor buffers."""
@@ -38,7 +38,7 @@ class MoCoV2Config(MethodSection):
     name: Literal["moco_v2"] = "moco_v2"
     temperature: Positive = 0.2
     queue_size: Count = 65536
-    momentum: Probability = Field(0.999, description="of the key encoder's moving average")
+    momentum: Probability = Field(0.999, description="momentum of the key encoder's moving average")
     hidden_dim: Count = 2048
     embedding_dim: Count = 128
     symmetric: bool = Field(False, description="each view is query once and key once")
@@ -58,7 +58,7 @@ class BYOLConfig(MethodSection):
 
     mutable = ("momentum",)
     name: Literal["byol"]
-    momentum: Probability = Field(0.996, description="of the target's moving average at the start; rises to 1")
+    momentum: Probability = Field(0.996, description="momentum of the target's moving average at the start; rises to 1")
     hidden_dim: Count = 4096
     embedding_dim: Count = 256
 
@@ -73,10 +73,14 @@ class SwAVConfig(MethodSection):
     prototypes: Annotated[int, Field(ge=2)] = 3000
     hidden_dim: Count = 2048
     embedding_dim: Count = 128
-    epsilon: Positive = Field(0.05, description="of Sinkhorn; lower it if the loss stays at ln(prototypes)")
+    epsilon: Positive = Field(0.05, description="epsilon of Sinkhorn; lower it if the loss stays at ln(prototypes)")
     sinkhorn_iterations: Count = 3
-    freeze_prototypes: int = Field(313, ge=0, description="first steps in which the prototypes stay as they are")
-    queue_size: int = Field(0, ge=0, description="earlier embeddings that help small batches, over all workers")
+    freeze_prototypes: int = Field(
+        313, ge=0, description="number of first steps in which the prototypes are not trained"
+    )
+    queue_size: int = Field(
+        0, ge=0, description="number of earlier embeddings that are assigned too, over all workers; for small batches"
+    )
     queue_start: int = Field(15, ge=0, description="epoch from which the queue is used")
 
     def check_batch(self, batch_size: int, part: int) -> None:

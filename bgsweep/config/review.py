@@ -1,4 +1,4 @@
-"""Settings of a valid file that contradict one another, or that can have no effect."""
+"""Review of a valid file: settings that contradict one another, or that have no effect."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Rule(NamedTuple):
-    """A key that has an effect only where one of some other keys has a value of a kind."""
+    """A key that has an effect only if one of some other keys has a fitting value."""
 
     key: str
     needs: tuple[str, ...]
@@ -49,9 +49,9 @@ _EXPERIMENT = (
     _Rule("views.jitter", ("views.jitter_p",), _positive, "views.jitter_p is 0"),
     _Rule("views.blur_sigma", ("views.blur",), _positive, "views.blur is 0"),
     _Rule("data.holdout", ("data.validation", "data.test"), lambda split: split is None, "all splits are named"),
-    _Rule("data.pack_cache_gb", ("data.pack",), lambda pack: "://" in (pack or ""), "data.pack is no URI"),
-    _Rule("optimizer.trust", ("optimizer.name",), "lars".__eq__, "it is of lars alone"),
-    _Rule("optimizer.betas", ("optimizer.name",), "adamw".__eq__, "it is of adamw alone"),
+    _Rule("data.pack_cache_gb", ("data.pack",), lambda pack: "://" in (pack or ""), "data.pack is not a URI"),
+    _Rule("optimizer.trust", ("optimizer.name",), "lars".__eq__, "only lars has it"),
+    _Rule("optimizer.betas", ("optimizer.name",), "adamw".__eq__, "only adamw has it"),
     _Rule("optimizer.momentum", ("optimizer.name",), "adamw".__ne__, "adamw takes betas"),
     _Rule("workers.gpus", ("workers.device",), "cpu".__ne__, "workers.device is cpu"),
     _Rule("method.queue_start", ("method.queue_size",), _positive, "method.queue_size is 0"),
@@ -75,7 +75,7 @@ def review(config: SweepConfig) -> None:
 
 
 def review_search(config: SweepConfig) -> None:
-    """As `review`, for the whole config, in whose search something must differ from trial to trial.
+    """As `review`, for the whole config; also refuse a search that makes no sense.
 
     Raises:
         UserError: the search makes no sense.
@@ -100,7 +100,7 @@ def _without_effect(config: SweepConfig, rules: Iterable[_Rule]) -> Iterator[str
 
 
 def _possible(config: SweepConfig, key: str) -> Iterator[Any]:
-    """Values that a key can have in the experiment, or in a trial."""
+    """Values of a key in the experiment or in a trial."""
     section, _, leaf = key.partition(".")
     if section == "search":
         yield getattr(config.search, leaf)
@@ -113,7 +113,7 @@ def _possible(config: SweepConfig, key: str) -> Iterator[Any]:
 
 
 def _contradictions(config: SweepConfig) -> Iterator[str]:
-    """What is surely a mistake, each with what to do."""
+    """Settings that are certainly a mistake, each with a fix."""
     search, experiment = config.search, config.experiment
     proposed = search.trials - search.baseline - len(config.space.points)
     if search.algorithm != "grid" and combinations(config) == 1 and proposed > 1:
@@ -132,7 +132,7 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
 
 
 def _doubtful(config: SweepConfig) -> Iterator[str]:
-    """What may be meant, but rarely is."""
+    """Settings that are probably a mistake."""
     if config.search.scheduler in ("asha", "median") and config.search.grace_epochs > config.experiment.training.epochs:
         yield (
             f"search.grace_epochs: {config.search.grace_epochs} is above training.epochs "
@@ -151,7 +151,7 @@ def _doubtful(config: SweepConfig) -> Iterator[str]:
             f"{epochs}, so that training ends before the rate has reached optimizer.lr"
         )
     if search.algorithm != "grid" and (missing := search.baseline + len(config.space.points) - search.trials) > 0:
-        yield f"search.trials: {search.trials} leave {missing} of space.points out"
+        yield f"search.trials: {search.trials} leaves out {missing} of space.points"
     count = combinations(config)
     if 1 < count < (proposed := search.trials - search.baseline) and search.algorithm != "grid":
         yield (
@@ -164,7 +164,7 @@ def _doubtful(config: SweepConfig) -> Iterator[str]:
 
 
 def combinations(config: SweepConfig) -> float:
-    """How many different trials the space holds, dependent keys being counted as if always there."""
+    """Number of different trials in the space, counting dependent keys as if they always applied."""
     options = [config.space.all(key) for key in config.space.parameters]
     if any(each.bounds for each in config.space.distributions()):
         return math.inf

@@ -13,7 +13,7 @@ PerView = Probability | tuple[Probability, Probability]
 
 
 class Schedule(Section):
-    """A probability's course over training, epoch by epoch: `from` in the first epoch, `to` in the last."""
+    """A probability that changes epoch by epoch: `from` in the first epoch, `to` in the last."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -25,7 +25,7 @@ class Schedule(Section):
     )
 
     def at(self, epoch: int, epochs: int) -> PerView:
-        """The probability in an epoch, counted from 0, of so many."""
+        """The probability in an epoch (counted from 0) of `epochs`."""
         if self.course == "constant":
             return self.start
         progress = min(1.0, epoch / max(1, epochs - 1))
@@ -48,7 +48,7 @@ ScheduledPerView = Annotated[
 
 
 def at_epoch(value: PerView | Schedule, epoch: int, epochs: int) -> PerView:
-    """The value in an epoch, counted from 0, of so many."""
+    """The value in an epoch (counted from 0) of `epochs`."""
     return value.at(epoch, epochs) if isinstance(value, Schedule) else value
 
 
@@ -60,7 +60,7 @@ def highest(value: PerView | Schedule) -> float:
 
 
 def as_schedule(value: Any) -> dict[str, Any]:
-    """A plain probability as the mapping of a schedule that stays at it."""
+    """A constant probability as the mapping of a schedule."""
     return {"from": value, "to": value, "course": "linear"}
 
 

@@ -1,4 +1,4 @@
-"""How the space around an experiment is searched."""
+"""Searcher, scheduler and budget of a sweep."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from bgsweep.config.base import Count, NonNegative, Positive, Section, nearest
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
-"""What trials can be compared by: the online evaluation's values, and the training loss."""
+"""Metrics that trials can be compared by: those of the online evaluation, and the training loss."""
 
 LOWER_IS_BETTER = ("loss", "bg_gap")
 
@@ -19,34 +19,36 @@ def _best(metrics: tuple[str, ...]) -> list[str]:
 
 
 class Search(Section):
-    """Who proposes trials, who stops them, and what each may use."""
+    """Which searcher proposes trials, which scheduler stops them, and the resources of each."""
 
     algorithm: Literal["optuna", "random", "grid"] = "optuna"
-    trials: Count = Field(16, description="all trials, fixed points included (grid: the grid decides)")
+    trials: Count = Field(16, description="number of trials, fixed points included (grid: the grid decides)")
     baseline: bool = Field(
         True, description="the first trial has no background augmentation and is never stopped early"
     )
     scheduler: Literal["asha", "median", "pbt", "none"] = "asha"
-    metric: str | tuple[str, ...] = Field("knn_top1", description="one, or a list for a Pareto front")
+    metric: str | tuple[str, ...] = Field("knn_top1", description="metric to optimise, or a list for a Pareto front")
     mode: Mode | tuple[Mode, ...] = Field("max", description="max or min, for each metric")
-    grace_epochs: Count = Field(1, description="no trial is stopped before")
-    reduction: Annotated[int, Field(ge=2)] = Field(3, description="ASHA keeps one in so many at each rung")
-    perturb_epochs: Count = Field(10, description="PBT: epochs after which the worst trials take over the best ones'")
+    grace_epochs: Count = Field(1, description="epochs before which no trial is stopped")
+    reduction: Annotated[int, Field(ge=2)] = Field(
+        3, description="ASHA continues one in `reduction` trials at each rung"
+    )
+    perturb_epochs: Count = Field(10, description="PBT: epochs after which the worst trials copy the best ones")
     seed: int = Field(0, ge=0)
     seeds: Count = Field(
-        1, description="each trial trains so many times, from experiment.seed on, and counts by its mean"
+        1, description="runs of each trial, with seeds from experiment.seed on; the trial's score is their mean"
     )
-    concurrent: Count | None = Field(None, description="trials at once; null: as many as the cluster has room for")
+    concurrent: Count | None = Field(None, description="trials at once; null: as many as fit on the cluster")
     wait_minutes: NonNegative | None = Field(
         None,
-        description="how long to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else not at all",
+        description="minutes to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else 0",
     )
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
     hang_minutes: Positive | None = Field(
         120,
-        description="a trial without an online evaluation for so long is taken to hang, and has failed; null: never",
+        description="minutes without an online evaluation after which a trial is taken to hang, and fails; null: never",
     )
 
     @field_validator("algorithm", mode="before")
@@ -54,7 +56,7 @@ class Search(Section):
     def _no_bohb(cls, value: Any) -> Any:
         if value == "bohb":
             raise ValueError(
-                "bohb needs hpbandster, which nobody maintains and whose draws no seed repeats, so that a sweep could "
+                "bohb needs hpbandster, which is not maintained and ignores seeds, so that a sweep could "
                 "not be resumed; use optuna with scheduler asha, which also learns from trials stopped early"
             )
         return value
@@ -80,11 +82,11 @@ class Search(Section):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What trials are compared by; the first is shown where there is room for one only."""
+        """Metrics that trials are compared by; the first is shown if there is room for only one."""
         return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @property
     def signs(self) -> dict[str, int]:
-        """For each metric 1 where more is better, -1 where less is."""
+        """For each metric 1 if higher is better, -1 if lower is."""
         modes = (self.mode,) if isinstance(self.mode, str) else self.mode
         return {metric: 1 if mode == "max" else -1 for metric, mode in zip(self.metrics, modes, strict=True)}

@@ -1,4 +1,4 @@
-"""The space around an experiment: distributions of its dotted keys, which may depend on other keys' values."""
+"""The search space: distributions of dotted keys of the experiment, which may depend on other keys' values."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class Distribution(Section):
     @field_validator("when", mode="before")
     @classmethod
     def _lists(cls, value: Any) -> Any:
-        """In YAML one value stands for itself."""
+        """Accept a single value for a list of one."""
         if not isinstance(value, dict):
             return value
         return {key: item if isinstance(item, list | tuple) else (item,) for key, item in value.items()}
@@ -60,18 +60,18 @@ class Distribution(Section):
         return self.choice if self.choice is not None else self.grid
 
     def extremes(self) -> Sequence[Any]:
-        """Values that must be valid for every value of the distribution to be."""
+        """Values that, if valid, make every value of the distribution valid."""
         return self.bounds or self.options or ()
 
     def contains(self, value: Any) -> bool:
-        """Whether a fixed point may have this value."""
+        """True if a fixed point may have this value."""
         if self.bounds is None:
             return value in (self.options or ())
         low, high = self.bounds
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
     def draw(self, random: Random) -> Any:
-        """A value by Python's generator; a sweep's own draws are its searcher's."""
+        """A value drawn by Python's generator, to check the space; trials get theirs from the searcher."""
         if self.bounds is None:
             return random.choice(self.options or ())
         low, high = self.bounds
@@ -80,14 +80,14 @@ class Distribution(Section):
         return self.on_step(random.uniform(low, high))
 
     def on_step(self, value: float) -> float:
-        """The nearest value that `quniform` allows; without it any value is allowed."""
+        """The nearest value that `quniform` allows; other distributions allow any."""
         if self.quniform is None:
             return value
         low, high, step = self.quniform
         return low + step * min(round((value - low) / step), math.floor((high - low) / step + 1e-9))
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether the key is searched where other keys have these values."""
+        """True if the key is searched when other keys have these values."""
         return all(key in values and values[key] in wanted for key, wanted in self.when.items())
 
 
@@ -103,7 +103,7 @@ class Space(Section):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        """In YAML the dotted keys stand beside `points`, and a single distribution in no list."""
+        """Accept YAML, in which dotted keys stand beside `points` and a single distribution needs no list."""
         if isinstance(value, dict) and "parameters" not in value:
             rest = {
                 key: item if isinstance(item, list | tuple) else (item,)
@@ -153,7 +153,7 @@ class Space(Section):
             ]
             if not ready:
                 raise ValueError(
-                    f"{waiting[0]}.when: {', '.join(waiting)} depend on one another in a circle; leave one `when` out"
+                    f"{waiting[0]}.when: {', '.join(waiting)} depend on one another in a circle; remove one `when`"
                 )
             order += ready
             waiting = [key for key in waiting if key not in ready]
@@ -162,7 +162,7 @@ class Space(Section):
     def walk(self, values: Mapping[str, Any]) -> Iterator[tuple[str, int, Distribution]]:
         """The searched keys, each with the number and the distribution that applies.
 
-        The caller puts each key's value into ``values`` before he asks for the next.
+        The caller puts each key's value into ``values`` before the next iteration.
         """
         for key in self._ordered():
             for index, distribution in enumerate(self.parameters[key]):
@@ -170,7 +170,7 @@ class Space(Section):
                     yield key, index, distribution
 
     def conditions(self, distribution: Distribution) -> dict[str, Any]:
-        """Values of other keys for which a distribution applies."""
+        """Values of other keys with which a distribution applies."""
         values: dict[str, Any] = {}
         for key, wanted in distribution.when.items():
             origin = next(each for each in self.parameters[key] if wanted[0] in (each.options or ()))
@@ -178,21 +178,21 @@ class Space(Section):
         return values
 
     def draw(self, random: Random) -> dict[str, Any]:
-        """A point of the space, drawn without learning from earlier ones."""
+        """A random point of the space."""
         values: dict[str, Any] = {}
         for key, _, distribution in self.walk(values):
             values[key] = distribution.draw(random)
         return values
 
     def distributions(self) -> Iterator[Distribution]:
-        """Those of all keys."""
+        """The distributions of all keys."""
         for each in self.parameters.values():
             yield from each
 
     def all(self, key: str) -> list[Any]:
-        """The options of all of a key's distributions."""
+        """Options of all distributions of a key."""
         return [option for each in self.parameters[key] for option in each.options or ()]
 
     def depends(self, key: str) -> bool:
-        """Whether other keys decide if, or how, this one is searched."""
+        """True if other keys decide whether or how this key is searched."""
         return any(each.when for each in self.parameters[key])

@@ -26,7 +26,7 @@ _DRAWS = 300
 class SweepConfig(Section):
     """One YAML file: the fixed experiment, the space around it, and how to search, evaluate and register."""
 
-    name: str = Field("bgsweep", description="of the sweep; file name by default")
+    name: str = Field("bgsweep", description="sweep name; default: the file's")
     experiment: Experiment = Experiment()
     space: Space = Space()
     search: Search = Search()
@@ -73,7 +73,7 @@ class SweepConfig(Section):
                 self._check_everywhere(key, {**self.space.conditions(distribution), key: value})
 
     def _check_everywhere(self, key: str, given: dict[str, Any]) -> None:
-        """Try a key's value beside every value of the keys that decide about others."""
+        """Try a key's value with every value of the keys that others depend on."""
         deciding = {other for each in self.space.distributions() for other in each.when} | {"method.name"}
         others = [
             {name: option}
@@ -100,7 +100,7 @@ class SweepConfig(Section):
             raise ValueError(f"space.{key}: takes whole numbers only; use `{example}` or a `choice`")
 
     def _check_method(self, key: str, distribution: Distribution) -> None:
-        """A method's own key must say so where other methods are tried too."""
+        """Require `when` for a key that not all searched methods have."""
         section, _, leaf = key.rpartition(".")
         if section != "method" or leaf == "name" or "method.name" not in self.space.parameters:
             return
@@ -128,8 +128,10 @@ class SweepConfig(Section):
         self._try(path, values)
 
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
-        """A point of the space. What is not given is the experiment's own, where it is searched there alike, else the
-        only option there is, or where ``lenient`` any value.
+        """A complete point of the space.
+
+        A value that is not given is the experiment's own if the same distribution applies there, else the only option,
+        else, if ``lenient``, any value.
 
         Raises:
             ValueError: a given key does not apply beside the others, or one that applies has no value.
@@ -157,7 +159,7 @@ class SweepConfig(Section):
         return values
 
     def _check_population(self) -> None:
-        """What training by a population (PBT) can do with this file."""
+        """Check that population-based training (PBT) can run this file."""
         search, every = self.search, self.evaluate.every
         if self.experiment.workers.count > 1:
             raise ValueError(
@@ -165,7 +167,7 @@ class SweepConfig(Section):
                 "workers.count: 1"
             )
         if search.concurrent is not None:
-            raise ValueError("search.concurrent: pbt trains as many trials at once as there is room for; leave it out")
+            raise ValueError("search.concurrent: pbt trains as many trials at once as fit; leave it out")
         if search.perturb_epochs % every:
             raise ValueError(
                 f"search.perturb_epochs: {search.perturb_epochs} is no multiple of evaluate.every {every}; change one"
@@ -173,14 +175,14 @@ class SweepConfig(Section):
         if search.perturb_epochs >= self.experiment.training.epochs:
             raise ValueError(
                 f"search.perturb_epochs: {search.perturb_epochs} is not below training.epochs "
-                f"{self.experiment.training.epochs}, so that nothing would ever be taken over; lower it"
+                f"{self.experiment.training.epochs}, so that no trial would ever copy another; lower it"
             )
         if any(map(self.space.depends, self.space.parameters)):
             raise ValueError("search.scheduler: pbt cannot change keys that depend on others (`when`); use asha")
         for key in self.space.parameters:
             if not mutable(key):
                 raise ValueError(
-                    f"space.{key}: pbt changes values in the midst of training, and this one cannot change then; "
+                    f"space.{key}: pbt changes values during training, and this one must not change then; "
                     "use asha, or leave it out"
                 )
 
@@ -189,7 +191,7 @@ class SweepConfig(Section):
             raise ValueError(f"{path}: {problem.removeprefix(path.removeprefix('space.') + ': ')}")
 
     def refusal(self, values: dict[str, Any]) -> str:
-        """Why a trial cannot have these values; an empty text where it can."""
+        """Why a trial cannot have these values; empty if it can."""
         try:
             self.experiment.with_values(values)
         except ValidationError as error:
@@ -197,14 +199,14 @@ class SweepConfig(Section):
         return ""
 
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values with whole numbers as such where a key takes only those: searchers draw floats."""
+        """The values with integers for keys that take whole numbers: searchers draw floats."""
         return {
             key: int(value) if isinstance(value, float) and value.is_integer() and is_whole(key) else value
             for key, value in values.items()
         }
 
     def check_draws(self) -> None:
-        """Refuse a space with draws that no trial can have, as far as some hundred draws show it.
+        """Refuse a space with values that cannot be trained, as far as some hundred draws show.
 
         Raises:
             UserError: the share of such draws, with an example.
@@ -216,12 +218,12 @@ class SweepConfig(Section):
             example = ", ".join(f"{key}={_short(value)}" for key, value in refused[0].items())
             raise UserError(
                 f"space: {len(refused)} of {_DRAWS} draws cannot be trained, such as {example}: "
-                f"{self.refusal(refused[0])}; choose ranges whose values go together, or tell them apart by `when`"
+                f"{self.refusal(refused[0])}; choose ranges whose values fit together, or separate them by `when`"
             )
 
 
 def sweep_name(title: str) -> str:
-    """A name for a sweep of a file called so, that no other sweep has, even one begun in the same second elsewhere."""
+    """A unique sweep name, TITLE-TIMESTAMP-XXXX, even if another sweep starts elsewhere in the same second."""
     return f"{title}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 

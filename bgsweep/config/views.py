@@ -16,7 +16,7 @@ def _ordered(name: str, bounds: tuple[float, float]) -> None:
 
 
 class Views(Section):
-    """How a view is made from an image. Pairs are (first view, second view); the defaults are MoCo-v2's."""
+    """Crops and colours of views. Pairs are (first view, second view); the defaults are MoCo-v2's."""
 
     size: Count = 224
     scale: Range = (0.2, 1.0)
@@ -33,15 +33,15 @@ class Views(Section):
     interpolation: Literal["linear", "area"] = Field(
         "linear",
         description="of the crop's resize; area antialiases where it shrinks, linear does not: kNN was not better with "
-        "area (benchmarks/RESULTS.md), and a photograph takes 1.4 times as long",
+        "area (benchmarks/RESULTS.md), and an image takes 1.4 times as long",
     )
     color: Literal["exact", "fast"] = Field(
-        "exact", description="exact: torchvision's colour operations; fast: one matrix in their place, hue approximate"
+        "exact", description="exact: torchvision's colour operations; fast: one matrix instead, with approximate hue"
     )
     photometric: Literal["cpu", "device"] = Field(
-        "cpu", description="where jitter, grey, blur and solarise are computed"
+        "cpu", description="device that computes jitter, grey, blur and solarise"
     )
-    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: how many small views besides the two large ones")
+    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: number of small views besides the two large ones")
     small_size: Count = 96
     small_scale: Range = (0.05, 0.14)
 
@@ -52,7 +52,7 @@ class Views(Section):
         _ordered("blur_sigma", self.blur_sigma)
         _ordered("small_scale", self.small_scale)
         if self.scale[1] > 1 or self.small_scale[1] > 1:
-            raise ValueError("scale: a crop cannot cover more than the whole image; let it end at 1.0")
+            raise ValueError("scale: a crop cannot cover more than the whole image; set the upper bound to 1.0")
         return self
 
 
@@ -71,7 +71,7 @@ class Background(Section):
         "query gets a negative on its own",
     )
     swap_form: Literal["full", "negative_only"] = Field(
-        "full", description="negative_only: the key keeps its background, and the query gets the negative all the same"
+        "full", description="negative_only: the key keeps its background; the query still gets the negative"
     )
     swap_negative: Literal["silhouette", "foreground"] = Field(
         "silhouette",
@@ -89,21 +89,21 @@ class Background(Section):
     apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
     foreground_scale: Annotated[float, Field(ge=1)] = Field(
         1.0,
-        description="before a new background the foreground's sides are multiplied by up to this, or divided, drawn "
+        description="on a new background the foreground's sides are multiplied or divided by up to this, drawn "
         "log-uniformly; 1 leaves it as it is",
     )
     foreground_position: int = Field(
         0,
         ge=0,
         le=100,
-        description="0: the foreground stays where it is; n: its place in the view is the mean of n uniform draws "
+        description="0: the foreground stays where it is; n: its position in the view is the mean of n uniform draws "
         "(Bates): 1 is uniform, more are nearer the middle",
     )
     blend: Literal["hard", "soft"] = Field(
         "hard", description="hard: each pixel is foreground or background; soft: mixed by the mask's grey levels"
     )
     mask_blur: NonNegative = Field(
-        0.0, description="sigma, in pixels of the view, of a Gaussian over the mask: mixes both along the edge"
+        0.0, description="sigma, in pixels of the view, of a Gaussian over the mask: blends along the edge"
     )
 
     @model_validator(mode="after")
@@ -111,15 +111,15 @@ class Background(Section):
         _ordered("min_area, max_area", (self.min_area, self.max_area))
         ends = (self.swap.start, self.swap.end) if isinstance(self.swap, Schedule) else (self.swap,)
         if any(isinstance(end, tuple) for end in ends):
-            raise ValueError("swap: BG_Swaps is drawn once for an image, so that it takes one probability, not a pair")
+            raise ValueError("swap: BG_Swaps is drawn once for an image; give one probability, not a pair")
         return self
 
     @property
     def active(self) -> bool:
-        """Whether any view can get a background augmentation, so that masks are needed."""
+        """True if any view can get a background augmentation, which needs masks."""
         return any(highest(p) > 0 for p in (self.remove, self.random, self.swap))
 
     @property
     def scheduled(self) -> bool:
-        """Whether any probability changes over training."""
+        """True if any probability changes during training."""
         return any(isinstance(p, Schedule) for p in (self.remove, self.random, self.swap))

@@ -1,4 +1,4 @@
-"""YAML as bgsweep reads it: numbers such as 1e-3 are numbers, and a key given twice is an error."""
+"""Safe YAML: 1e-3 is a number, a key given twice is an error, and size and depth are limited."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ _LARGEST = 100_000  # values
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, brought nearer to YAML 1.2."""
+    """PyYAML's safe loader, closer to YAML 1.2."""
 
     depth = 0
 
@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse duplicate keys, of which PyYAML would silently take the last."""
+        """Refuse duplicate keys: PyYAML would silently take the last."""
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
@@ -91,7 +91,7 @@ def _parse(text: str) -> Any:
 
 
 def _size(value: Any, above: frozenset[int], known: dict[int, int]) -> int:
-    """How many values a value holds, all texts among them being fit to be file names."""
+    """Number of values within a value; raises `ValueError` for text that cannot be a file name."""
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("a text holds a NUL character")

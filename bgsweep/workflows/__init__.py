@@ -1,1 +1,1 @@
-"""Commands from start to end; each module runs one."""
+"""Commands from start to end, one module each."""

@@ -1,4 +1,4 @@
-"""What is here and what is missing for what, before anything long starts."""
+"""`bgsweep doctor`: check this machine, and what a file needs, before anything long starts."""
 
 import importlib.util
 import shutil
@@ -17,13 +17,13 @@ Check = tuple[str, bool, str, str]
 
 
 def diagnose(path: Path | None, store: Path) -> dict[str, Any]:
-    """Look at this machine and, if a file is named, at what that file needs.
+    """Check this machine and, if a file is given, what that file needs.
 
     Returns:
-        ``ok`` (nothing that the file needs is missing) and ``checks``: ``name``, ``ok``, ``found``, ``fix``.
+        ``ok`` (False if something needed is missing) and ``checks``: ``name``, ``ok``, ``found``, ``fix``.
     """
     file = load(path) if path else None
-    checks: list[Check] = [_device(file), _cores(), _room(store), _tracking(store), _ray(), _timm(), _onnx()]
+    checks: list[Check] = [_device(file), _cores(), _disk(store), _tracking(store), _ray(), _timm(), _onnx()]
     if file is not None:
         checks += _data(file)
     names = ("name", "ok", "found", "fix")
@@ -49,10 +49,15 @@ def _cores() -> Check:
     return "cores", True, f"{usable_cores()} for this process", ""
 
 
-def _room(store: Path) -> Check:
+def _disk(store: Path) -> Check:
     folder = next(parent for parent in (store.absolute(), *store.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    return "disk", free > 1, f"{free:.1f} GiB free for {store}", "free some space, or name another folder by --store"
+    return (
+        "disk",
+        free > 1,
+        f"{free:.1f} GiB free for {store}",
+        "free some disk space, or name another folder by --store",
+    )
 
 
 def _tracking(store: Path) -> Check:
@@ -73,7 +78,7 @@ def _tracking(store: Path) -> Check:
     return (
         "tracking",
         True,
-        f"{shown} {'answers' if uri.startswith('http') else '(reached from this machine only)'}",
+        f"{shown} {'answers' if uri.startswith('http') else '(reachable from this machine only)'}",
         "",
     )
 
@@ -102,7 +107,12 @@ def _timm() -> Check:
 
 def _onnx() -> Check:
     found = importlib.util.find_spec("onnxruntime") is not None
-    return "onnxruntime", found, "installed" if found else "not installed", "for masks by U2-Net: 'bgsweep[masks]'"
+    return (
+        "onnxruntime",
+        found,
+        "installed" if found else "not installed",
+        "for masks by U2-Net: pip install 'bgsweep[masks]'",
+    )
 
 
 def _data(config: SweepConfig) -> Iterator[Check]:
@@ -120,15 +130,15 @@ def _data(config: SweepConfig) -> Iterator[Check]:
     masks = splits.train.has_masks
     needed = config.experiment.background.active or config.experiment.data.shortcut is not None
     fix = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
-    yield "masks", masks or not needed, "for every photograph" if masks else "none", fix
+    yield "masks", masks or not needed, "for every image" if masks else "none", fix
 
 
 def _readable(split: str, source: ImageDataset) -> Iterator[Check]:
     from bgsweep.data.survey import survey
 
-    found, fix = survey(source), "they are passed over in training and evaluation; replace or remove them"
+    found, fix = survey(source), "they are skipped in training and evaluation; replace or remove them"
     yield split, True, f"{source.name}: {len(source)} images in {len(source.classes)} classes", ""
     if found.unreadable:
-        # Images that are passed over are no reason to end with exit code 2.
+        # Training skips such images, so that they are no reason for exit code 2.
         count = f"{len(found.unreadable)} of the {found.looked_at} looked at cannot be used"
         yield f"{split} files", False, f"{count}, the first: {found.unreadable[0]}", fix

@@ -1,4 +1,4 @@
-"""Masks for a whole tree of photographs: one process or a pool of Ray actors, continued where it was interrupted."""
+"""`bgsweep masks make`: masks for a tree of images, in one process or on Ray actors; resumes after interruption."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from bgsweep.storage.tree import open_tree
 
 Job = tuple[Literal["make", "inspect"], Sequence[str]]
 
-# Fewer photographs than this are done before Ray has started.
+# Fewer images than this are done before Ray has started.
 _WORTH_RAY = 256
 _LOG_INTERVAL = 30.0
 
@@ -27,23 +27,23 @@ _LOG_INTERVAL = 30.0
 def make_masks(
     images: str, out: str, method: MethodName | None = None, weights: str | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Write a PNG tree that mirrors a tree of photographs, and ``masks.json`` beside it.
+    """Write a tree of PNG masks that mirrors a tree of images, and ``masks.json`` beside it.
 
-    What is there already is kept; a run that was killed and started again ends with the same bytes as one that was not.
+    Existing masks are kept. A run that was killed and restarted writes the same bytes as an uninterrupted one.
 
     Args:
         images: folder or URI.
         out: folder or URI of the masks; not inside `images`.
-        method: `u2net` by default where weights are named, else `rbd`.
-        weights: of `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, which are fetched once. Of `usps`: what
-            `bgsweep masks train` has written.
-        workers: processes, one core each; more than one are Ray actors. By default as many as this machine has cores.
+        method: default `u2net` with weights, else `rbd`.
+        weights: for `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, downloaded once. For `usps`: the file
+            written by `bgsweep masks train`.
+        workers: processes, one core each; more than one are Ray actors. Default: one for each core of this machine.
 
     Returns:
-        What ``masks.json`` says, with `out`, `made`, `seconds` and `images_per_second` (of those made now).
+        The content of ``masks.json``, with `out`, `made`, `seconds` and `images_per_second` (of masks made now).
 
     Raises:
-        UserError: nothing to do, nothing can be read, nothing can be written, other masks are there already.
+        UserError: no image can be read, no mask can be written, or there are masks with other settings.
     """
     name: MethodName = method or ("u2net" if weights else "rbd")
     content = _weights(name, weights)
@@ -68,34 +68,34 @@ def make_masks(
     began = time.perf_counter()
     outcomes = _all_outcomes((images, out, name, content), jobs, count, len(plan.images))
     seconds = time.perf_counter() - began
-    said = summary(plan, outcomes)
-    if not said["masks"]:
-        first = said["unreadable"][0]
-        raise UserError(f"{images}: none of {len(plan.images)} images can be read; {first['image']}: {first['reason']}")
-    # The listing is of the trees as they are now: what this run has written belongs to it.
-    manifest = {**settings, "complete": True, **said, "listing": make_plan(source, target).listing}
+    summed = summary(plan, outcomes)
+    if not summed["masks"]:
+        first = summed["unreadable"][0]
+        raise UserError(
+            f"{images}: none of {len(plan.images)} images can be read; the first: {first['image']}: {first['reason']}"
+        )
+    # The listing includes what this run has written.
+    manifest = {**settings, "complete": True, **summed, "listing": make_plan(source, target).listing}
     write_manifest(target, manifest)
-    made = wanted - len(said["unreadable"])
+    made = wanted - len(summed["unreadable"])
     return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
 
 
 def _weights(method: MethodName, named: str | None) -> bytes | None:
     if method in HANDCRAFTED:
         if named is not None:
-            raise UserError(f"--weights {named}: the method {method} takes no weights; use --method u2net or usps")
+            raise UserError(f"--weights {named}: method {method} takes no weights; use --method u2net or usps")
         return None
     if method == "usps" and named is None:
-        raise UserError("--method usps: name a network of your own by --weights; `bgsweep masks train` makes one")
+        raise UserError("--method usps: name a network by --weights; `bgsweep masks train` trains one")
     return load_weights(named or "u2netp")
 
 
 def _check_apart(images: str, out: str) -> None:
-    bare = (
-        place.partition("?")[0].rstrip("/") if "://" in place else os.path.realpath(place) for place in (out, images)
-    )
+    bare = (uri.partition("?")[0].rstrip("/") if "://" in uri else os.path.realpath(uri) for uri in (out, images))
     inner, outer = bare
     if inner == outer or inner.startswith(outer + "/"):
-        raise UserError(f"--out {out}: lies in {images}, where masks would be taken for images; name another folder")
+        raise UserError(f"--out {out}: inside {images}, where masks would be taken for images; name another folder")
 
 
 WorkerArguments = tuple[str, str, MethodName, bytes | None]
@@ -172,7 +172,7 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
 
 
 def gpu_share(gpus: int, workers: int) -> float:
-    """Which part of a GPU each worker takes, so that all have a place at the same time."""
+    """Share of a GPU for each worker, so that all run at the same time."""
     return 1 / -(-workers // gpus) if gpus else 0.0
 
 
@@ -192,7 +192,7 @@ def _result(get: Any, reference: Any) -> list[Outcome]:
 
 
 class _Meter:
-    """Progress on stderr: a bar in a terminal, a line now and then in a log."""
+    """Progress on stderr: a bar in a terminal, a line every 30 seconds in a log."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0

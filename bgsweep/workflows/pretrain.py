@@ -1,4 +1,4 @@
-"""Train one experiment under an MLflow run: `bgsweep pretrain`."""
+"""`bgsweep pretrain`: train one experiment under an MLflow run."""
 
 import contextlib
 import shutil
@@ -19,13 +19,13 @@ _SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
 
 
 def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str, Any]:
-    """Train the config's experiment under an MLflow run, going on where an earlier call was interrupted.
+    """Train the config's experiment under an MLflow run; resume where an earlier call was interrupted.
 
     Returns:
         ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
 
     Raises:
-        UserError: something in the configuration or data, or in what the machine has.
+        UserError: a mistake in the configuration or data, or resources that the machine lacks.
     """
     from bgsweep.data import notes, open_splits
     from bgsweep.evaluation import check

@@ -1,4 +1,4 @@
-"""A look at augmented views before any device hour is spent on them."""
+"""`bgsweep preview`: augmented views to look at before training."""
 
 import random
 import sys
@@ -26,34 +26,32 @@ COUNTED_IMAGES = 256
 
 
 def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
-    """Write a PNG of views such as a run of the config begins with, and say how the background fares in them.
+    """Write a PNG of a run's first views, and count the background augmentations in them.
 
-    Below the views is a histogram of how much of a view is foreground, where there are masks.
+    With masks, a histogram of the foreground area of views is drawn below the views.
 
     Returns:
-        ``out``, ``images``, ``shares`` of the first epoch's views: `removed`, `replaced`, `kept` (foreground too
-        small or large, of which
-        `kept_small` and `kept_large`), with BG_Swaps `swapped` (of images); where probabilities
-        are scheduled, ``last_shares``, those of the last epoch; ``foreground``: of all views, whatever was drawn for
-        them, the shares `too_small` and `too_large` for a background augmentation, and the `median` area (None without
-        masks).
+        ``out``, ``images``, ``shares`` of the first epoch's views: `removed`, `replaced`, `kept` (foreground too small
+        or too large: `kept_small`, `kept_large`), with BG_Swaps `swapped` (of images); with scheduled probabilities
+        ``last_shares``, those of the last epoch; ``foreground``: of all views, augmented or not, the shares
+        `too_small` and `too_large` for a background augmentation, and the `median` area (None without masks).
 
     Raises:
-        UserError: the picture cannot be written.
+        UserError: the image cannot be written.
     """
     splits = open_splits(config.experiment.data)
     for line in splits.said:
         print(line, file=sys.stderr)
-    sheet = _methods_picture(config, splits, images)
+    sheet = _sheet(config, splits, images)
     areas = _areas(config, splits) if splits.train.has_masks else []
     background = config.experiment.background
     if areas:
         below = area_histogram(areas, background.min_area, background.max_area, sheet.shape[1])
         sheet = np.vstack([sheet, below])
-    picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(picture.tobytes())
+        out.write_bytes(encoded.tobytes())
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
     found = {
@@ -67,8 +65,8 @@ def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
     return result | {"foreground": found if areas else None}
 
 
-def _methods_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
-    """The same, and a column for each background augmentation that the method knows, as if it always fired."""
+def _sheet(config: SweepConfig, splits: Splits, images: int) -> Image:
+    """Views, and a column for each background augmentation that the method supports, applied to every image."""
     seed, methods = config.experiment.seed, _methods(config) if splits.train.has_masks else {}
     return preview_sheet(finished_views(config), first_images(config, splits, images), seed, methods=methods)
 
@@ -98,7 +96,7 @@ def _methods(config: SweepConfig) -> dict[str, Method]:
 
 
 def _areas(config: SweepConfig, splits: Splits) -> list[float]:
-    """How much of each large view of the first epoch is foreground, 0 to 1."""
+    """Foreground area of each large view of the first epoch, 0 to 1."""
     views, found = config.experiment.views, []
     for sample in first_images(config, splits, COUNTED_IMAGES):
         mask = cast(Mask, sample.mask)

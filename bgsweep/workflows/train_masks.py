@@ -1,4 +1,4 @@
-"""From a tree of photographs to a network that makes their masks, continued where it was interrupted."""
+"""`bgsweep masks train`: train a mask network on a tree of images; resumes after interruption."""
 
 import hashlib
 import json
@@ -30,29 +30,29 @@ from bgsweep.training import save_checkpoint
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.workflows.make_masks import make_masks
 
-# Handcrafted methods see photographs at twice the network's side: their edges are worth more than their pixels.
+# Handcrafted methods get images of twice the network's side, for sharper edges.
 _FINER = 2
 
 
 def train_masks(
     images: str, out: Path, encoder: Path | None, config: MaskTraining, workers: int | None = None
 ) -> dict[str, Any]:
-    """Learn masks from photographs alone, and write the network as ONNX for `make_masks` (method `usps`).
+    """Train a mask network on images without labels, and write it as ONNX for `make_masks` (method `usps`).
 
-    What is half done lies in the folder ``OUT.training``; the same call goes on from there.
+    Unfinished work is in the folder ``OUT.training``; the same call resumes it.
 
     Args:
         images: folder or URI.
-        out: ONNX file; ``OUT.json`` beside it says where it comes from.
-        encoder: checkpoint of a self-supervised run, whose encoder every network starts from.
+        out: ONNX file to write; ``OUT.json`` beside it records its origin.
+        encoder: checkpoint of a self-supervised run; every network starts from its encoder.
         workers: as in `make_masks`, for the handcrafted masks.
 
     Returns:
-        What ``OUT.json`` says, with `out` and `seconds`.
+        The content of ``OUT.json``, with `out` and `seconds`.
 
     Raises:
-        UserError: nothing to learn from, an encoder that labels have trained or that is no ResNet, other settings than
-            those of the network or the half-done training that is there.
+        UserError: too few images, an encoder that was trained with labels or is not a ResNet, or an existing network
+            or unfinished training with other settings.
     """
     check_onnx()
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def train_masks(
     if found := _finished(out, record, settings):
         return {**found, "out": str(out), "seconds": 0.0}
     start = start_of(encoder, config)
-    SaliencyNetwork(start)  # what cannot be used is said before all the work
+    SaliencyNetwork(start)  # refuse an unusable encoder before all the work
     folder = out.with_name(f"{out.name}.training")
     _claim(folder, settings)
     unreadable = _store(source, names, LocalTree(folder / "images"), _FINER * config.side)
@@ -80,7 +80,9 @@ def train_masks(
     losses, data = _learn(folder, start, config)
     digest = hashlib.sha256(data).hexdigest()
     said = {**settings, "images": count, "unreadable": unreadable, "losses": losses, "sha256": digest}
-    write_file(record, json.dumps(said, indent=1).encode() + b"\n")  # first: what is there has its record
+    write_file(
+        record, json.dumps(said, indent=1).encode() + b"\n"
+    )  # before the network, so that no network is without its record
     write_file(out, data)
     shutil.rmtree(folder)
     return {**said, "out": str(out), "seconds": time.perf_counter() - began}
@@ -88,8 +90,8 @@ def train_masks(
 
 def _chosen(source: Tree, limit: int) -> list[str]:
     names = image_names(source, source.files())
-    places = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int)
-    return [names[place] for place in places]
+    indices = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int)
+    return [names[index] for index in indices]
 
 
 def _content(path: Path) -> bytes:
@@ -108,19 +110,19 @@ def _finished(out: Path, record: Path, settings: dict[str, Any]) -> dict[str, An
         said = {}
     if settings.items() <= said.items():
         return said
-    raise UserError(f"--out {out}: there already, and not made with these settings; remove it or name another file")
+    raise UserError(f"--out {out}: exists, and was made with other settings; remove it or name another file")
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     text = json.dumps(settings).encode()
     if path.exists() and path.read_bytes() != text:
-        raise UserError(f"{folder}: holds a half-done training with other settings; remove it or name another --out")
+        raise UserError(f"{folder}: holds unfinished training with other settings; remove it or name another --out")
     write_file(path, text)
 
 
 def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> list[dict[str, str]]:
-    """Photographs small enough to be learnt from, as numbered PNGs; those that cannot be read are returned."""
+    """Write the images, scaled down, as numbered PNGs; returns those that cannot be read."""
     there = target.files()
     unreadable = []
     for number, name in enumerate(names):
@@ -140,14 +142,14 @@ def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> 
 
 
 def _learn(folder: Path, start: nn.Module, config: MaskTraining) -> tuple[list[float], bytes]:
-    """Train all stages; each epoch's loss, and the student as ONNX."""
+    """Train all stages; returns each epoch's loss, and the student as ONNX."""
     trees = [LocalTree(folder / name) for name in ("images", *HANDCRAFTED)]
     names = sorted(set.intersection(*({name for name in tree.files() if name.endswith(".png")} for tree in trees)))
-    photographs, *found = (_stack(tree, names, config.side) for tree in trees)
+    pixels, *found = (_stack(tree, names, config.side) for tree in trees)
     masks: dict[str, npt.NDArray[np.uint8]] = {
         name: mask.max(axis=3) for name, mask in zip(HANDCRAFTED, found, strict=True)
     }
-    training = SelfTraining(config, start, photographs, masks)
+    training = SelfTraining(config, start, pixels, masks)
     state, losses = folder / CHECKPOINT_FILE, []
     if state.exists():
         kept = _read_state(state)
@@ -167,21 +169,23 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises several kinds on damaged files
-        raise UserError(f"{path}: damaged; remove this file, and the same command begins its networks anew") from error
+        raise UserError(
+            f"{path}: damaged; remove it, and run the same command again to train from the start"
+        ) from error
     return state
 
 
 def _stack(tree: LocalTree, names: Sequence[str], side: int) -> npt.NDArray[np.uint8]:
-    """Pictures as N x side x side x 3."""
-    pictures = (decode_image(tree.read(name), name)[0] for name in names)
-    return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures])
+    """Images as N x side x side x 3."""
+    images = (decode_image(tree.read(name), name)[0] for name in names)
+    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])
 
 
 def start_of(encoder: Path | None, config: MaskTraining) -> nn.Module:
     """The backbone that every network starts from.
 
     Raises:
-        UserError: no such checkpoint, or one that labels have trained.
+        UserError: no such checkpoint, or one that was trained with labels.
     """
     if encoder is None:
         torch.manual_seed(config.seed)

@@ -98,7 +98,7 @@ def test_doctor_says_what_is_here(tmp_path: Path) -> None:
     assert result["ok"]
     found = {check["name"]: check["found"] for check in result["checks"]}
     assert found["train"] == "sample/train, recomposed: 960 images in 10 classes"
-    assert found["masks"] == "for every photograph"
+    assert found["masks"] == "for every image"
 
 
 def test_doctor_tells_of_an_unreachable_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

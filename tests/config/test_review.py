@@ -51,8 +51,8 @@ WITHOUT_EFFECT = [
     (["views.blur_sigma=[0.5, 1.0]"], "views.blur_sigma has no effect: views.blur is 0"),
     (["views.jitter_p=0", "views.jitter=[0.8, 0.8, 0.8, 0.2]"], "views.jitter has no effect: views.jitter_p is 0"),
     (["data.holdout=0.3"], "data.holdout has no effect: all splits are named"),
-    (["optimizer.trust=0.01"], "optimizer.trust has no effect: it is of lars alone"),
-    (["optimizer.betas=[0.8, 0.9]"], "optimizer.betas has no effect: it is of adamw alone"),
+    (["optimizer.trust=0.01"], "optimizer.trust has no effect: only lars has it"),
+    (["optimizer.betas=[0.8, 0.9]"], "optimizer.betas has no effect: only adamw has it"),
     (["optimizer.name=adamw", "optimizer.momentum=0.8"], "optimizer.momentum has no effect: adamw takes betas"),
     (["workers.gpus=1"], "workers.gpus has no effect: workers.device is cpu"),
     ([], None),
@@ -71,7 +71,7 @@ DOUBTFUL = [
     (["evaluate.every=3"], "search.scheduler: asha stops no trial: evaluate.every 3 leaves one evaluation"),
     (["optimizer.warmup_epochs=3"], "optimizer.warmup_epochs: 3 is not below training.epochs 3"),
     (["search.metric=bg_gap", "evaluate.bg_gap=true"], "search.mode: trials with the highest bg_gap win"),
-    (["search.trials=2", "space.points=[{}, {}]"], "search.trials: 2 leave 1 of space.points out"),
+    (["search.trials=2", "space.points=[{}, {}]"], "search.trials: 2 leaves out 1 of space.points"),
 ]
 
 

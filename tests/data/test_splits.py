@@ -81,7 +81,7 @@ def test_what_is_held_out_depends_on_the_seed_and_not_on_the_other_split(tree: P
     assert list(both.validation.ids) == list(alone.validation.ids)
     other = read(tree, validation=None, test=None, holdout_seed=1)
     assert list(both.validation.ids) != list(other.validation.ids) and list(both.test.ids) != list(other.test.ids)
-    with pytest.raises(ValidationError, match=r"less than .5 leaves any"):
+    with pytest.raises(ValidationError, match=r"set it below 0.5"):
         Data(validation=None, test=None, holdout=0.5)
 
 
@@ -146,7 +146,7 @@ def test_splits_that_are_one_folder_are_refused(tree: Path, key: str, other: str
 def test_train_that_holds_the_other_splits_is_refused(tree: Path) -> None:
     with pytest.raises(UserError, match=r"data.test: 'test' and data.train: '.' share images"):
         read(tree, train=".")
-    with pytest.raises(ValidationError, match="is the validation split, by which the search chooses"):
+    with pytest.raises(ValidationError, match="is also the validation split, which the search optimises"):
         Experiment(data=Data(validation="test", test="test"))
 
 

@@ -219,16 +219,16 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
         {},
         r"a\.PNG and a\.jpg would share the mask a\.png; rename one of them",
     ),
-    "masks inside images": (lambda t: None, {"out": "images/masks"}, r"--out .*images/masks: lies in .*images"),
+    "masks inside images": (lambda t: None, {"out": "images/masks"}, r"--out .*images/masks: inside .*images"),
     "somebody's masks": (
         lambda t: (t / "truth").rename(t / "masks"),
         {},
         r"masks: holds PNG files that bgsweep has not",
     ),
-    "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"the method rbd takes no weights"),
-    "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network of your own by --weights"),
+    "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"method rbd takes no weights"),
+    "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network by --weights"),
     "no weights file": (lambda t: None, {"weights": "x.onnx"}, r"--weights x\.onnx: No such file"),
-    "nothing readable": (_only_unreadable, {}, r"none of 4 images can be read; train/.*\.jpg: cannot be read"),
+    "nothing readable": (_only_unreadable, {}, r"none of 4 images can be read; the first: train/.*\.jpg: cannot be read"),
     "damaged manifest": (
         lambda t: (t / "masks").mkdir() or (t / "masks/masks.json").write_text("{"),
         {},
@@ -238,7 +238,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
 
 
 def test_masks_inside_images_are_refused_in_object_stores_too() -> None:
-    with pytest.raises(UserError, match=r"--out s3://bucket/images/masks.*: lies in s3://bucket/images"):
+    with pytest.raises(UserError, match=r"--out s3://bucket/images/masks.*: inside s3://bucket/images"):
         make_masks("s3://bucket/images?region=x", "s3://bucket/images/masks?region=x")
 
 

@@ -56,14 +56,14 @@ def test_interrupted_and_continued_gives_the_same_network(
     with pytest.raises(KeyboardInterrupt):
         train(images, tmp_path / "model.onnx")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"model\.onnx\.training: holds a half-done training with other settings"):
+    with pytest.raises(UserError, match=r"model\.onnx\.training: holds unfinished training with other settings"):
         train(images, tmp_path / "model.onnx", seed=1)
     continued = train(images, tmp_path / "model.onnx")
     assert continued["losses"] == whole["losses"]
     assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert not (tmp_path / "model.onnx.training").exists()
     assert train(images, tmp_path / "model.onnx") == {**continued, "seconds": 0.0}
-    with pytest.raises(UserError, match=r"model\.onnx: there already, and not made with these settings"):
+    with pytest.raises(UserError, match=r"model\.onnx: exists, and was made with other settings"):
         train(images, tmp_path / "model.onnx", seed=1)
     (images / "train/broken.jpg").unlink()
     said = make_masks(str(images), str(tmp_path / "masks"), "usps", str(tmp_path / "model.onnx"), workers=1)
