@@ -8,7 +8,7 @@ import pytest
 from bgsweep.cli.main import main
 from bgsweep.config import load
 from bgsweep.distributed.resources import capacity
-from bgsweep.sweep.driver import _admit
+from bgsweep.sweep.capacity import wait_for_capacity
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -45,9 +45,9 @@ def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundl
 def test_trials_that_leave_gpus_idle_are_told(
     overrides: list[str], told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bgsweep.sweep.driver.wait_for_resources", lambda *_: None)
-    monkeypatch.setattr("bgsweep.sweep.driver.nodes", lambda: [*cpus(4), {"CPU": 4.0, "GPU": 2.0}])
-    _admit(load(TINY, overrides))
+    monkeypatch.setattr("bgsweep.sweep.capacity.wait_for_resources", lambda *_: None)
+    monkeypatch.setattr("bgsweep.sweep.capacity.nodes", lambda: [*cpus(4), {"CPU": 4.0, "GPU": 2.0}])
+    wait_for_capacity(load(TINY, overrides))
     assert ("search.gpus: 0 gives trials none" in capsys.readouterr().err) == told
 
 

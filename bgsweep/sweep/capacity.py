@@ -1,0 +1,49 @@
+"""The resources that a sweep's trials ask of the cluster, and how many trials fit."""
+
+import sys
+from collections.abc import Mapping
+
+from bgsweep.config import SweepConfig
+from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+from bgsweep.distributed.train import WORKERS_CURE, worker_bundles, worker_cpus
+from bgsweep.sweep.trial import WAITING_CPUS
+
+_MANY = 4096  # more trials at a time than any sweep has
+
+
+def cpus_of_trial(config: SweepConfig) -> float:
+    """CPUs of one trial, before there is a cluster to ask."""
+    return worker_cpus(config) + (WAITING_CPUS if config.experiment.workers.count > 1 else config.search.cpus)
+
+
+def bundles_of_trial(config: SweepConfig) -> list[dict[str, float]]:
+    """The resources of one trial: a dictionary for each of its processes."""
+    if config.experiment.workers.count > 1:
+        return [*worker_bundles(config), {"CPU": WAITING_CPUS}]
+    return [{"CPU": config.search.cpus, "GPU": config.search.gpus}, *worker_bundles(config)]
+
+
+def wait_for_capacity(config: SweepConfig) -> None:
+    """Wait until the cluster can run the trials that are wanted at a time.
+
+    Raises:
+        UserError: it never can, or could not within `search.wait_minutes`.
+    """
+    cure = WORKERS_CURE if worker_cpus(config) else "search.cpus or search.gpus"
+    wait_for_resources(bundles_of_trial(config), cure, config.search.wait_minutes, _tell, config.search.concurrent or 1)
+    workers = config.experiment.workers
+    if workers.count == 1 and workers.device == "auto" and not config.search.gpus and any(map(_gpus, nodes())):
+        _tell("there are GPUs, but search.gpus: 0 gives trials none; set it to 1, or to a share of one")
+
+
+def trials_that_fit(config: SweepConfig) -> int:
+    """How many trials the whole cluster can run at a time; Tune itself does not count what Ray Train's workers need."""
+    return max(1, capacity(nodes(), bundles_of_trial(config), _MANY))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _gpus(node: Mapping[str, float]) -> float:
+    return node.get("GPU", 0.0)

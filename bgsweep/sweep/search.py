@@ -1,0 +1,119 @@
+"""The search of a sweep: one run of Ray Tune, with our searcher, scheduler and callbacks."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.schedulers import TrialScheduler
+
+from bgsweep.config import SweepConfig
+from bgsweep.distributed.credentials import KEYS
+from bgsweep.storage.layout import tune_name
+from bgsweep.storage.uri import Uri
+from bgsweep.sweep.callbacks import SweepCallback
+from bgsweep.sweep.capacity import trials_that_fit
+from bgsweep.sweep.events import Event
+from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
+from bgsweep.sweep.guards import DiskGuard
+from bgsweep.sweep.heartbeat import stop_file
+from bgsweep.sweep.pbt import PBTScheduler
+from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.searcher import OptunaSearcher, total_trials, trial_name
+from bgsweep.sweep.trial import trainable
+
+
+def run_search(
+    config: SweepConfig, folder: Path, target: Uri, monitor: SweepCallback, past: list[Event], share: FairShare
+) -> None:
+    """Run the trials that have not ended yet.
+
+    Args:
+        folder: of the sweep on this machine, with its journal.
+        target: the sweep's folder in the store, for its checkpoints.
+        past: events of earlier drivers.
+    """
+    concurrent = config.search.concurrent or trials_that_fit(config)
+    scheduler, to_stop = _scheduler(config, folder, monitor, past, concurrent)
+    past = [*past, *map(monitor.end, to_stop)]
+    left = total_trials(config) - _ended(monitor)
+    if not left:
+        return
+
+    def refuse(proposal: dict[str, Any], reason: str) -> None:
+        monitor.refuse(proposal, reason)
+        if isinstance(scheduler, PBTScheduler):  # which waits for all its members
+            scheduler.size -= 1
+
+    searcher = OptunaSearcher(config, past, monitor.journal, refuse)
+    _set_environment(concurrent)
+    population = config.search.scheduler == "pbt"
+    tuner = tune.Tuner(
+        trainable(config, target),
+        tune_config=tune.TuneConfig(
+            # All trials of a population exist at once: those that wait for the others would count against the share.
+            search_alg=searcher if population else FairShareSearcher(searcher, share),
+            scheduler=scheduler,
+            num_samples=left,
+            reuse_actors=config.experiment.workers.count == 1,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=tune_name(),
+            storage_path=str(target),
+            callbacks=[monitor],
+            stop=_Stop(stop_file(folder), monitor.disk),
+            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
+            checkpoint_config=_checkpoints(config),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class _Stop(tune.Stopper):
+    """Ends the search once the stop file is in the sweep's folder, or the disk is full."""
+
+    def __init__(self, path: Path, disk: DiskGuard) -> None:
+        self.path = path
+        self.disk = disk
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self.disk.full) or self.path.exists()
+
+
+def _set_environment(concurrent: int) -> None:
+    """Tune reads these settings from the environment only."""
+    # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
+    # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Trials run where the driver does, so that paths in the config mean the same to both.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+
+
+def _scheduler(
+    config: SweepConfig, folder: Path, monitor: SweepCallback, past: list[Event], concurrent: int
+) -> tuple[TrialScheduler, list[str]]:
+    """The search's scheduler, and the running trials that it stops at once."""
+    if config.search.scheduler == "pbt":
+        size = total_trials(config) - _ended(monitor)
+        return PBTScheduler(config, folder, size, concurrent, monitor.exchanged, past), []
+    return build_scheduler(config, past)
+
+
+def _ended(monitor: SweepCallback) -> int:
+    return sum(record.status != "running" for record in monitor.records.values())
+
+
+def _checkpoints(config: SweepConfig) -> tune.CheckpointConfig:
+    if config.experiment.workers.count > 1:  # Ray Train keeps them
+        return tune.CheckpointConfig()
+    reports = max(1, config.experiment.training.checkpoint_every // config.evaluate.every)
+    return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
