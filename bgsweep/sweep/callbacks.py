@@ -1,4 +1,4 @@
-"""The driver's own view of the trials: journal, MLflow runs and progress, all written from one place."""
+"""Ray Tune's callback in the driver: writes the journal, the MLflow runs and the progress of all trials."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -31,9 +31,10 @@ from bgsweep.tracking import Tracker
 
 
 class SweepCallback(Callback):
-    """Turns Tune's events into records.
+    """Turns Tune's events into the journal's.
 
-    A trial that the scheduler stops never runs code of its own again, so that its MLflow run must be closed from here.
+    The driver writes all MLflow runs: a trial that the scheduler stops never runs code of its own again, which could
+    close its run.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SweepCallback(Callback):
     ) -> None:
         record = self._record(trial)
         self._hangs.moved(record.id)
-        # A restarted trial repeats the epochs since its checkpoint.
+        # A restarted trial reports the epochs since its checkpoint a second time.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         for metrics in fresh:
             self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
@@ -111,7 +112,7 @@ class SweepCallback(Callback):
         record = self._record(trial)
         self._failed(record, trial)
         self.progress.note(
-            f"{record.id} failed ({record.error}) and goes on from its last checkpoint (failure {record.failures})"
+            f"{record.id} failed ({record.error}) and continues from its last checkpoint (failure {record.failures})"
         )
         self.journal.write(Recovered(id=record.id, failures=record.failures, error=record.error))
 
@@ -121,13 +122,13 @@ class SweepCallback(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._failed(record, trial)
-        if self.disk.full:  # the sweep is resumed with this trial
+        if self.disk.full:  # the trial continues when the sweep is resumed
             return
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self.end(record.id, "failed")
 
     def catch_up(self, past: Iterable[Event]) -> None:
-        """Take up the records of a sweep whose driver died, and tell MLflow what it had not been told by then."""
+        """Open the MLflow runs of a resumed sweep, and log to them what the last driver could not."""
         for record in self.records.values():
             record.began = time.time() - record.seconds
             if record.run_id and record.status != "running":
@@ -147,9 +148,9 @@ class SweepCallback(Callback):
                 self._close_run(record)
 
     def close(self) -> None:
-        """End the trials that were running when the whole search was stopped: Tune tells nobody of theirs.
+        """End the trials that were running when the whole search was stopped, of which Tune calls nothing.
 
-        Afterwards every record has its run's id; what MLflow was away for is waited for.
+        Afterwards every record has the id of its MLflow run, for which an unreachable server is waited for.
         """
         for record in self.records.values():
             if record.status == "running":
@@ -158,9 +159,9 @@ class SweepCallback(Callback):
         self.progress.update(self.records.values())
 
     def _record(self, trial: Any) -> TrialRecord:
-        """A trial's record and MLflow run, begun now where Tune speaks of the trial for the first time.
+        """A trial's record; it and the MLflow run are made at Tune's first event of the trial.
 
-        That may be a failure: its actor's node can die before the trial has started.
+        That event may be a failure: the node of its actor can die before the trial has started.
         """
         name = trial_name(trial)
         if name in self._runs:
@@ -178,7 +179,7 @@ class SweepCallback(Callback):
         """Record a proposal that cannot be trained as a failed trial."""
         name = name_of(config[NUMBER])
         record = self.records.get(name) or self._begin(TrialRecord(name, config[VALUES], config[FIXED], "", ""))
-        record.error = f"its values do not go together: {reason}"
+        record.error = f"its values cannot be combined: {reason}"
         self.tracker.set_tag(self._runs[name], "bgsweep.error", record.error)
         self.progress.note(f"{name} failed for good: {record.error}")
         self.end(name, "failed")
@@ -224,12 +225,12 @@ class SweepCallback(Callback):
 
 
 def reason_of(trial: Any) -> str:
-    """One line of what a trial left of its last failure: the exception without its module, or how its actor died.
+    """The reason of a trial's last failure in one line: the exception without its module, or how its actor died.
 
-    Read from Tune's text file: unpickling the exception could bring torch into the driver.
+    It is read from Tune's text file, since unpickling the exception could import torch into the driver.
     """
     path = trial.error_file
-    text = Path(path).read_text(encoding="utf-8") if path else "no reason is known"
+    text = Path(path).read_text(encoding="utf-8") if path else "unknown reason"
     lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
     if not lines:
         return text.strip()

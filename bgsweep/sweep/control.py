@@ -1,4 +1,4 @@
-"""Looking at a store's sweeps, and ending one, from another shell (or machine) than the driver's."""
+"""Status of a store's sweeps, and stopping one, from another shell or machine than the driver's."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,11 @@ State = Literal["running", "ended", "interrupted", "dead"]
 
 
 def status(name: str | None, store: Uri) -> dict[str, Any]:
-    """One sweep with its trials, or, without a name, all sweeps of the store, the latest first.
+    """The status of one sweep, or without a name of all sweeps of the store, the latest first.
 
     Returns:
-        ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970) and ``trials``. One whose driver gave
-        up (interrupted) or was killed (dead) can be resumed.
+        ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970) and ``trials``. A sweep whose driver
+        ended with an error (interrupted) or was killed (dead) can be resumed.
     """
     with local_store(store, name) as folder:
         found = sweeps(folder) if name is None else [find_sweep(name, folder)]
@@ -27,19 +27,19 @@ def status(name: str | None, store: Uri) -> dict[str, Any]:
 
 
 def stop(name: str, store: Uri) -> dict[str, Any]:
-    """Ask a sweep's driver to end its trials and to judge what has come to its end.
+    """Stop a sweep and evaluate its finished trials: its driver is asked to.
 
     Returns:
-        ``sweep``, its name, and ``follow``, the command that shows how far it is.
+        ``sweep``, its name, and ``follow``, the command that shows its status.
 
     Raises:
         UserError: the sweep is not running.
     """
-    with local_store(store, name) as place:
-        folder, manifest = find_sweep(name, place)
+    with local_store(store, name) as local:
+        folder, manifest = find_sweep(name, local)
         state = _state(folder, manifest)
         if state != "running":
-            cure = f"; `{sweep_command('sweep --resume', name, store)}` goes on with it" if state != "ended" else ""
+            cure = f"; `{sweep_command('sweep --resume', name, store)}` resumes it" if state != "ended" else ""
             raise UserError(f"{name}: the sweep is not running ({state}){cure}")
         ask_to_stop(folder, store)
     return {"sweep": name, "follow": sweep_command("status", name, store)}

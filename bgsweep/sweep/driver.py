@@ -81,7 +81,7 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, An
         if manifest.get("result") and not overrides:
             command = sweep_command("sweep --resume", name, store)
             raise UserError(
-                f"{name}: the sweep has come to its end; there is nothing to resume. To evaluate and register its best "
+                f"{name}: the sweep has ended; there is nothing to resume. To evaluate and register its best "
                 f"trial again, name other settings: `{command} register.name=OTHER`"
             )
         if alive(folder, manifest):
@@ -153,7 +153,7 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
             run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
             if monitor.disk.full:
                 command = sweep_command("sweep --resume", folder.name, store)
-                raise UserError(f"{monitor.disk.full}; make room, then go on with `{command}`")
+                raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
             monitor.close()
             result = {
                 "sweep": folder.name,
@@ -220,7 +220,7 @@ def _refuse_taken(name: str, local: Path, store: Uri) -> None:
         return
     manifest = read_manifest(folder)
     over = manifest is None or manifest.get("result")
-    cure = "" if over else f", go on with that one by `{sweep_command('sweep --resume', name, store)}`,"
+    cure = "" if over else f", resume that one by `{sweep_command('sweep --resume', name, store)}`,"
     raise UserError(f"--name {name}: {folder} is there already; choose another name{cure} or leave --name out")
 
 
@@ -229,7 +229,7 @@ def _refuse_duplicate(config: SweepConfig, local: Path, store: Uri) -> None:
         if manifest["digest"] == _digest(config) and not manifest.get("result") and alive(folder, manifest):
             follow, end = (sweep_command(word, folder.name, store) for word in ("status", "stop"))
             raise UserError(
-                f"{folder.name}: the very same sweep is running; follow it with `{follow}`, end it with `{end}`, or "
+                f"{folder.name}: the very same sweep is running; follow it with `{follow}`, stop it with `{end}`, or "
                 "change search.seed for another one"
             )
 

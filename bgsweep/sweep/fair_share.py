@@ -1,4 +1,4 @@
-"""Several sweeps on one cluster: each runs as many trials as its share of the room allows, whenever it asks."""
+"""Fair shares of one cluster between sweeps, which come and go while others run."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _ASK_EVERY = 2.0  # seconds
 
 
 class FairShareSearcher(ConcurrencyLimiter):
-    """Lets a searcher propose no more trials at a time than ``share`` says, which may change as sweeps come and go."""
+    """Limits a searcher to as many trials at a time as ``share`` allows, which may change at any time."""
 
     def __init__(self, searcher: Searcher, share: Callable[[], int]) -> None:
         super().__init__(searcher, max_concurrent=max(1, share()))
@@ -25,16 +25,16 @@ class FairShareSearcher(ConcurrencyLimiter):
 
 
 class FairShare:
-    """This sweep's part of the trials that the cluster has room for.
+    """This sweep's share of the trials that the cluster can run.
 
-    A sweep is known to the others by an actor of its name, which ends with the sweep's driver, however that ends.
+    The others know a sweep by a named actor, which Ray ends together with the sweep's driver, however that ends.
 
     Args:
         name: of the sweep.
-        room: gives the trials of this sweep that the whole cluster has room for at a time, which may grow.
-        most: trials at a time that the user allows; None leaves it to the room.
-        warm: the trials are actors that Tune reuses, of which it keeps one even while it is idle. They may wait for
-            room; trials on Ray Train, which give up after a while, are never more than fit.
+        room: gives the number of this sweep's trials that the whole cluster can run at a time, which may grow.
+        most: the user's limit of trials at a time, if any.
+        warm: trials are actors that Tune reuses, of which it keeps one even while it is idle. They may wait for
+            capacity; trials on Ray Train fail if they wait for long, so there are never more than fit.
     """
 
     def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
@@ -62,15 +62,15 @@ class FairShare:
 
 
 class _Here:
-    """Says that a sweep is running by being there."""
+    """An actor whose existence says that a sweep is running."""
 
 
-def part(room: int, place: int, sweeps: int, keeps_one: bool) -> int:
-    """Trials that the sweep at a place (from 0, the oldest) may run; what does not divide goes to the oldest.
+def part(room: int, age: int, sweeps: int, keeps_one: bool) -> int:
+    """Trials that a sweep may run; ``age`` is its rank, 0 for the oldest, which gets the remainder.
 
-    Where one trial fills the cluster, the younger sweeps wait, unless idle actors let theirs in.
+    If one trial fills the cluster, the younger sweeps wait until it ends.
     """
     if sweeps == 1:
         return room
-    share = room // sweeps + (place < room % sweeps)
+    share = room // sweeps + (age < room % sweeps)
     return max(1, share - 1) if keeps_one else share

@@ -1,4 +1,4 @@
-"""What a sweep's driver looks out for: trials that hang, and a disk that is full."""
+"""Guards in a sweep's driver against trials that hang and a disk that is full."""
 
 import errno
 import math
@@ -18,11 +18,7 @@ _RESERVE = 64 * 2**20  # bytes
 
 
 def check_room(folder: Path, checkpoint: int, trials: int) -> None:
-    """Refuse a sweep whose checkpoints do not fit on the disk; each trial keeps one, of ``checkpoint`` bytes.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Raise UserError if one checkpoint of so many bytes for each trial does not fit on the disk."""
     above = next(each for each in (folder, *folder.parents) if each.exists())
     free, needed = shutil.disk_usage(above).free, checkpoint * trials + _RESERVE
     if needed > free:
@@ -33,10 +29,10 @@ def check_room(folder: Path, checkpoint: int, trials: int) -> None:
 
 
 class DiskGuard:
-    """Tells that a sweep's folder is full, early enough for its last words to be written.
+    """Detects low disk space while the journal can still be written.
 
     Attributes:
-        full: why, in a line; empty while there is room.
+        full: the reason in one line; empty while there is enough space.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,16 +45,16 @@ class DiskGuard:
             self.full = f"{self._folder}: {free / 2**20:.0f} MiB are free, too little to go on"
 
     def learn(self, error: str) -> None:
-        """From a trial's failure: its checkpoint may need more than what is left for others."""
+        """Look for a full disk in a trial's error: its checkpoint may need more than the reserve."""
         if any(os.strerror(code) in error for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
             self.full = f"{self._folder}: {error}"
 
 
 class HangGuard:
-    """Ends the actors of trials that have not moved for too long, as if they had died; Tune then does as it would.
+    """Kills the actors of trials that have not reported for too long; Tune restarts them like trials that died.
 
     Args:
-        minutes: time without a result after which a trial hangs; None: none ever does.
+        minutes: time without a result after which a trial is taken to hang; None: no trial ever is.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -81,5 +77,5 @@ class HangGuard:
                 ray.kill(trial.temporary_state.ray_actor)
 
     def reason(self, name: str) -> str | None:
-        """Why a trial that has just failed did, where it was ended here."""
+        """The reason of a trial's failure if its actor was killed here."""
         return self._reasons.pop(name, None)

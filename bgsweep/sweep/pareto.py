@@ -1,4 +1,4 @@
-"""Which trial is the best one, by one metric or by several at once."""
+"""The best trial by one metric or by several, and the Pareto front."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from bgsweep.sweep.events import TrialRecord
 
 
 def pareto(records: Sequence[TrialRecord], signs: Mapping[str, int]) -> list[TrialRecord]:
-    """The trials that ran to their end and that no other such trial equals or beats in all metrics, beating it in one.
+    """The completed trials that no other one dominates: at least as good in all metrics, and better in one.
 
-    ``signs`` holds each metric, with 1 where more is better and -1 where less is.
+    ``signs`` has 1 for each metric to maximise and -1 for each to minimise.
     """
     ended = [each for each in records if each.status == "completed" and signs.keys() <= each.metrics.keys()]
     scores = [[sign * each.metrics[metric] for metric, sign in signs.items()] for each in ended]
@@ -17,9 +17,9 @@ def pareto(records: Sequence[TrialRecord], signs: Mapping[str, int]) -> list[Tri
 
 
 def best_of(front: Sequence[TrialRecord], signs: Mapping[str, int]) -> TrialRecord:
-    """The front's trial that is nearest to the best value of every metric, each scaled to its range on the front.
+    """The trial of the front that is nearest to the best value of every metric, each scaled to its range on the front.
 
-    Where several are equally near, the one that is better by the first metric; then the earlier one.
+    Of equally near ones it is the better by the first metric; then the earlier one.
     """
     ranges = {metric: [each.metrics[metric] for each in front] for metric in signs}
 

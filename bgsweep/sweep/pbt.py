@@ -1,4 +1,4 @@
-"""PBTScheduler-based training (Jaderberg et al. 2017): bad trials go on from good ones, with slightly other values."""
+"""Population-based training (Jaderberg et al. 2017): bad trials continue from good ones, with perturbed values."""
 
 import math
 import random
@@ -23,18 +23,18 @@ _TRIES = 20
 
 
 class PBTScheduler(FIFOScheduler):
-    """Lets all trials come to the same epoch, and then the worst quarter take over the best quarter's weights.
+    """Lets all trials reach the same epoch, at which the worst quarter takes over the weights of the best quarter.
 
-    All trials wait for one another at the end of each generation of `search.perturb_epochs`, so that what is taken over
-    depends on the seed and on what was measured, not on which trial was quicker, and so that a donor's checkpoint is
-    not replaced while it is copied. What the baseline has may be taken over, but it never takes anything over itself.
+    All trials wait for one another at the end of each generation of `search.perturb_epochs`. So the exchanges depend on
+    the seed and the metrics alone, not on which trial was faster, and no donor replaces its checkpoint while it is
+    copied. The baseline may be a donor, but never takes anything over.
 
     Args:
         folder: of the sweep; copies of the donors' checkpoints stay in it until the next generation.
-        size: how many trials there will be.
-        at_once: how many trials there is room for.
-        tell: called with a generation's epoch and exchanges before any trial goes on.
-        past: what happened in the sweep before its driver died.
+        size: number of trials that have not ended.
+        at_once: number of trials that can run at a time.
+        tell: called with a generation's epoch and exchanges before any trial continues.
+        past: the events of earlier drivers.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PBTScheduler(FIFOScheduler):
         return None
 
     def _waits(self, trial: Trial) -> bool:
-        """Whether a trial has come to the generation's end, with its checkpoint written."""
+        """Whether a trial has reached the generation's end, with its checkpoint written."""
         return trial.status == Trial.PAUSED and (trial_name(trial), self._end) in self._scores
 
     def _note(self, name: str, result: dict[str, Any]) -> None:
@@ -95,33 +95,33 @@ class PBTScheduler(FIFOScheduler):
         names = {trial: trial_name(trial) for trial in members}
         ranked = sorted(members, key=lambda trial: (-self._scores[names[trial], epoch], by_number(names[trial])))
         count = min(math.ceil(QUANTILE * len(ranked)), len(ranked) // 2)
-        place = exchange_folder(self.folder, epoch)
+        target = exchange_folder(self.folder, epoch)
         exchanges = []
         for trial in ranked[len(ranked) - count :]:
             if trial.config[FIXED] != "baseline":
                 draw = random.Random(f"{self.file.search.seed} {epoch} {trial_name(trial)}")
-                exchanges.append(self._take_over(trial, draw.choice(ranked[:count]), draw, place))
-        for trial in members:  # from here on each has a checkpoint of Tune's, newer than what a resumed one began with
+                exchanges.append(self._take_over(trial, draw.choice(ranked[:count]), draw, target))
+        for trial in members:  # by now each has a checkpoint of Tune's, newer than the one that it was resumed from
             trial.set_config({**trial.config, CHECKPOINT: None})
         self.tell(epoch, exchanges)
-        # Whoever went on from the generation before has a checkpoint of its own by now.
+        # The trials that continued from copies of the last generation have checkpoints of their own by now.
         shutil.rmtree(exchange_folder(self.folder, epoch - self.file.search.perturb_epochs), ignore_errors=True)
         self._end += self.file.search.perturb_epochs
 
-    def _take_over(self, trial: Any, donor: Any, draw: random.Random, place: Path) -> Exchange:
+    def _take_over(self, trial: Any, donor: Any, draw: random.Random, target: Path) -> Exchange:
         name, values = trial_name(trial), self._explored(donor.config[VALUES], draw)
-        copy = place / name
-        shutil.rmtree(copy, ignore_errors=True)  # of a driver that died before it told of it
+        copy = target / name
+        shutil.rmtree(copy, ignore_errors=True)  # of a driver that died before it wrote the event
         shutil.copytree(donor.checkpoint.path, copy)
         trial.set_config({**trial.config, VALUES: values})
-        # As Ray's own PBT does it: what the trial finds when it starts again.
+        # The checkpoint that the trial starts again from, set as in Ray's own PBT.
         trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
             checkpoint=Checkpoint.from_directory(str(copy)), metrics=donor.last_result
         )
         return Exchange(name, trial_name(donor), values, str(copy))
 
     def _explored(self, values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-        """Values near a donor's; the donor's own where none of some tries go together."""
+        """Perturbed values of a donor; its own if none of several draws can be combined."""
         for _ in range(_TRIES):
             found = dict(values)
             for key, (distribution,) in self.file.space.parameters.items():
@@ -132,7 +132,7 @@ class PBTScheduler(FIFOScheduler):
 
 
 def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
-    """A value a little away from another: drawn anew, a fifth more or less, or the next of the options."""
+    """A perturbed value: drawn anew, a fifth more or less, or the next of the options."""
     anew = draw.random() < RESAMPLE
     if distribution.options is not None:
         options = list(distribution.options)

@@ -25,10 +25,10 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
         ``sweep``, ``trial`` and ``policy``, the file's path.
 
     Raises:
-        UserError: there is no such sweep or trial, none ran to its end, or the file cannot be written.
+        UserError: there is no such sweep or trial, none was completed, or the file cannot be written.
     """
-    with local_store(store, name) as place:
-        folder, manifest = find_sweep(name, place)
+    with local_store(store, name) as local:
+        folder, manifest = find_sweep(name, local)
         records = replay(read_journal(folder))
     tree = manifest["file"]
     if trial is not None and trial not in records:

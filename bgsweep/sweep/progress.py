@@ -1,4 +1,4 @@
-"""Live progress of a sweep: a table in a terminal, a line now and then in a log."""
+"""Live progress of a sweep: a table in a terminal, else a line for each change and a summary every 30 seconds."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ LOG_INTERVAL = 30.0
 
 
 class Progress:
-    """Shows the trials on stderr; `update` may be called as often as one likes."""
+    """Shows the trials on stderr; `update` is cheap and may be called often."""
 
     def __init__(self, name: str, config: SweepConfig, trials: int) -> None:
         self.name, self.signs, self.trials = name, config.search.signs, trials
@@ -36,7 +36,7 @@ class Progress:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line that stays above the table."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def update(self, records: Iterable[TrialRecord]) -> None:
@@ -68,11 +68,11 @@ class Progress:
         if best:
             parts.append(f"best so far {best.id} {_score(best, metric)}")
         left = self.seconds_left(records)
-        parts.append(f"{_clock(time.time() - self.began)} gone" + (f", about {_clock(left)} left" if left else ""))
+        parts.append(f"{_clock(time.time() - self.began)} elapsed" + (f", about {_clock(left)} left" if left else ""))
         return " · ".join(parts)
 
     def seconds_left(self, records: list[TrialRecord]) -> float | None:
-        """From the epochs done so far per second, taking trials to come to last as long as the ended ones did."""
+        """An estimate from the epochs per second so far; trials to come are taken to last as long as ended ones did."""
         done = sum(record.epochs for record in records)
         if not done:
             return None
@@ -104,7 +104,7 @@ class Progress:
 
 
 def shorten(record: TrialRecord) -> str:
-    """A trial's values on one line: the last part of each key, the name of a fixed point, and its failures."""
+    """A trial's values in one line: the last part of each key, the name of a fixed point, and its failures."""
     parts = [" ".join(f"{key.rpartition('.')[2]}={_number(value)}" for key, value in record.params.items())]
     parts += [f"({record.fixed})"] if record.fixed else []
     parts += [f"failures: {record.failures}, {record.error}"] if record.failures else []
@@ -112,7 +112,7 @@ def shorten(record: TrialRecord) -> str:
 
 
 def _score(record: TrialRecord, metric: str) -> str:
-    """A metric's value, with its standard error where it is a mean over seeds."""
+    """A metric's value, with its standard error if it is a mean over seeds."""
     if metric not in record.metrics:
         return ""
     error = record.metrics.get(f"{metric}_se")

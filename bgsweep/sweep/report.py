@@ -1,4 +1,4 @@
-"""A sweep's page: written on demand, and kept beside the sweep and in MLflow when it ends."""
+"""The report page of a sweep: written on demand; at the sweep's end also into its folder and MLflow."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
-    """Write the page of a sweep, ended or not.
+    """Write the report page of a sweep, which may still be running.
 
     Returns:
         ``sweep`` and ``page``.
@@ -35,13 +35,13 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     """
     from bgsweep.report.page import page
 
-    with local_store(store, name) as place:
-        folder, manifest = find_sweep(name, place)
+    with local_store(store, name) as local:
+        folder, manifest = find_sweep(name, local)
         events = read_journal(folder)
     try:
         tags, datasets = _from_mlflow(Tracker(tracking_uri(store), manifest["file"]["name"]), manifest["parent"])
     except UserError as error:
-        _log.warning("without what MLflow knows of the sweep: %s", error)
+        _log.warning("the page lacks what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
     text = page(sweep_results(name, manifest, events, tags, datasets))
     try:
@@ -53,7 +53,7 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
 
 
 def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> None:
-    """Make the page where the trials ran, and keep it; that it cannot be made is a warning and no more."""
+    """Write the page from a Ray task, where the images are; a failure is a warning only."""
     parent = manifest["parent"]
     try:
         tracker.flush()
@@ -61,7 +61,7 @@ def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> Non
         text = ray.get(task.remote(folder.name, dict(manifest), read_journal(folder), *_from_mlflow(tracker, parent)))
         (folder / FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
         tracker.log_text(parent, text, FILE)
-    except Exception as error:  # the sweep's results are worth more than its page
+    except Exception as error:  # a page must not cost a sweep its results
         _log.warning("the sweep's page could not be made: %s", one_line(error).rpartition("Error: ")[2])
 
 
@@ -98,7 +98,7 @@ def sweep_results(
 
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The sweep's tags, and what it read: context, name, count and digests of each split."""
+    """The sweep's tags, and its data sets: context, name, count and digests of each split."""
     found: Any = tracker.client.get_run(run)
     datasets = []
     for each in found.inputs.dataset_inputs:

@@ -1,4 +1,4 @@
-"""Who stops or changes trials before their end; the baseline always runs to its own."""
+"""Early stopping of trials; the baseline always runs to its end."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from bgsweep.sweep.searcher import FIXED, trial_name
 
 @dataclass(frozen=True)
 class _Named:
-    """All that the schedulers ask of a trial: an id, here one that outlives the driver."""
+    """A trial as the schedulers need it: an id, here one that stays the same when the sweep is resumed."""
 
     trial_id: str
 
@@ -25,10 +25,9 @@ def _named(name: str) -> Any:
 
 
 class _KeepBaseline(FIFOScheduler):
-    """Trials compete with the baseline, but it is never stopped before its end.
+    """Compares trials with the baseline, but never stops the baseline itself.
 
-    Trials go by their sweep's own names, so that one that a resumed sweep goes on with is known with all that it
-    has measured.
+    Tune gives a resumed trial a new id; under its name in the sweep the scheduler knows its earlier results.
     """
 
     epochs: int
@@ -87,16 +86,19 @@ class KeepBaselineMedian(_KeepBaseline, MedianStoppingRule):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         before = self._results[_Named(trial_name(trial))]
-        if before and before[-1]["epoch"] >= result["epoch"]:  # it goes on from a checkpoint, and counts once
+        if before and before[-1]["epoch"] >= result["epoch"]:  # after a restart; an epoch counts once
             return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)
 
 
 def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:
-    """The configured scheduler, counting in the epochs that the runs themselves report; `Population` has its own room.
+    """The configured scheduler (but for pbt, see `bgsweep.sweep.pbt`), which counts the epochs that trials report.
 
-    ``past`` is what happened in the sweep before its driver died; beside the scheduler come the running trials that it
-    stops at once.
+    Args:
+        past: the events of earlier drivers.
+
+    Returns:
+        The scheduler, and the running trials that it stops at once.
     """
     search, epochs = config.search, config.experiment.training.epochs
     grace = min(search.grace_epochs, epochs)
@@ -106,7 +108,7 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
     if search.scheduler == "asha":
         scheduler = KeepBaselineASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
     elif search.scheduler == "median":
-        # An endless time slice: a trial that too few others can be compared with goes on, and is not put aside.
+        # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.
         scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
     else:
         return FIFOScheduler(), []

@@ -1,4 +1,4 @@
-"""Who says what the next trial is: fixed points first, then a grid or an Optuna sampler (TPE or random)."""
+"""The values of the next trial: fixed points first, then those of a grid or an Optuna sampler (TPE or random)."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
 
 
 class OptunaSearcher(Searcher):
-    """Ray Tune's view of an Optuna study.
+    """An Optuna study behind Ray Tune's interface of a searcher.
 
     A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n, "checkpoint": path
-    or None}``. Fixed points are shown to Optuna too where they lie inside the space, so that it learns from them.
+    or None}``. Fixed points that lie inside the space are added to the study, so that Optuna learns from them.
 
-    ``past`` is what happened in the sweep before its driver died: it is told again, in its order, so that the sampler
-    draws on as if nothing had been; the trials that were running come first.
-
-    ``refuse`` is told of each configuration whose values no trial can have, with the reason; the next one is proposed
-    in its place. Without it such values are proposed like others.
+    Args:
+        past: the events of earlier drivers. They are repeated in their order, so that the sampler draws what it would
+            have drawn without the interruption; the trials that had not ended are proposed first.
+        refuse: called with each configuration whose values no trial can have, and the reason; the next one is proposed
+            instead. Without it such values are proposed like others.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class OptunaSearcher(Searcher):
         refuse: Callable[[dict[str, Any], str], None] | None = None,
     ) -> None:
         signs = config.search.signs
-        super().__init__(None, None)  # Tune's own bookkeeping knows one metric only
+        super().__init__(None, None)  # Tune's own bookkeeping supports one metric only
         self.config = config
         self.journal = journal
         self._refuse = refuse
@@ -101,21 +101,21 @@ class OptunaSearcher(Searcher):
         return self.config.typed(values)
 
     def _drawn(self, key: str, number: int) -> str:
-        """What Optuna calls a key, which has a name for each of its distributions."""
+        """Optuna's name of a parameter: one for each distribution of a key, since Optuna allows no change of it."""
         return key if len(self.config.space.parameters[key]) == 1 else f"{key} {number}"
 
     def _report(self, name: str, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
-        # A trial that goes on from a checkpoint reports some epochs a second time.
+        # A trial that continues from a checkpoint reports some epochs a second time.
         (first, *more) = self.config.search.metrics
         if not more and name in self._asked and first in result and epoch > self._reported.get(name, 0):
             self._reported[name] = epoch
             self._asked[name].report(result[first], epoch)
 
     def _tell(self, name: str, result: Mapping[str, Any] | None) -> None:
-        """How a trial ended; None where it failed."""
+        """Tell the study a trial's last result; None if it failed."""
         if result:
-            self._report(name, result)  # Tune does not report the result at which a trial is stopped
+            self._report(name, result)  # Tune does not report the result at which it stops a trial
         trial = self._asked.pop(name, None)
         if trial is None:
             return
@@ -167,9 +167,9 @@ class OptunaSearcher(Searcher):
 
 
 def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:
-    """Names and values of the trials that come before any proposal: the baseline, then the config's own points."""
+    """Names and values of the trials before the first draw: the baseline, then the points that the config lists."""
     off = config.experiment.without_background()
-    # What is off as a whole has no schedule any more.
+    # A background transform that is off has no schedule.
     rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
     named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if config.search.baseline else []
     return named + [
@@ -178,7 +178,7 @@ def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]
 
 
 def trial_name(trial: Any) -> str:
-    """What a trial of Tune's is called in tables, folders and MLflow: t00, t01, ..."""
+    """The name of one of Tune's trials in tables, folders and MLflow: t00, t01, ..."""
     return name_of(trial.config[NUMBER])
 
 
@@ -188,14 +188,14 @@ def name_of(number: int) -> str:
 
 
 def total_trials(config: SweepConfig) -> int:
-    """How many trials the sweep makes; a grid's own size decides where the grid searches."""
+    """The number of the sweep's trials: of a grid its size, else `search.trials`."""
     if config.search.algorithm == "grid":
         return len(fixed_points(config)) + len(_grid(config))
     return config.search.trials
 
 
 def _grid(config: SweepConfig) -> list[tuple[None, dict[str, Any]]]:
-    """All combinations of the options, in the config's order, where the grid searches."""
+    """All combinations of the options, in the config's order; none if the algorithm is not the grid."""
     if config.search.algorithm != "grid":
         return []
     return [(None, values) for values in _combinations(config, {})]

@@ -1,7 +1,7 @@
-"""The small files of a store's sweeps (what it is, journal, pulse, stop) where the store is in an object store.
+"""The small files of a sweep (manifest, journal, heartbeat, stop file) if the store is an object store.
 
-The driver writes them into a folder of its own, and a thread carries them over as they change: an object store cannot
-append. Checkpoints do not come this way; Ray writes them to the store itself.
+The driver writes them to a local folder, and a thread copies them as they change: an object store cannot append.
+Checkpoints do not come this way; Ray writes them to the store itself.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from bgsweep.sweep.manifest import MANIFEST_FILE, check_name
 _log = logging.getLogger(__name__)
 
 _CARRIED = (MANIFEST_FILE, JOURNAL_FILE, HEARTBEAT_FILE)
-_EVERY = 0.5  # seconds of the journal that a driver's death can cost; what is lost is trained again
-_ASK_EVERY = 10  # rounds after which the store is asked whether somebody wants the sweep stopped
+_EVERY = 0.5  # seconds of the journal that are lost when a driver dies; the trials repeat what was lost
+_ASK_EVERY = 10  # rounds between two looks for a stop file in the store
 
 
 @contextlib.contextmanager
 def local_store(store: Uri, name: str | None = None) -> Iterator[Path]:
-    """The store's folder, or a copy of its sweeps' small files (of one sweep's only, where it is named).
+    """A context with the store's folder, or with a copy of the small files of its sweeps (or of the named one).
 
     Raises:
         UserError: the store cannot be read, or no sweep can have that name.
@@ -50,16 +50,16 @@ def local_store(store: Uri, name: str | None = None) -> Iterator[Path]:
 
 
 class StoreSync:
-    """A context in which a sweep's small files are carried to the store, and the wish to stop it from there."""
+    """A context in which a sweep's small files are copied to the store, and a stop file is looked for there."""
 
     def __init__(self, folder: Path, store: Uri) -> None:
         self._folder = folder
         self._remote = is_remote(store)
         if self._remote:
             self._where, self._root, self._stop = _remote(folder, store)
-        self._carried: dict[str, int] = {}
+        self._copied: dict[str, int] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="store-sync", daemon=True)
 
     def __enter__(self) -> None:
         if self._remote:
@@ -69,35 +69,37 @@ class StoreSync:
         if self._remote:
             self._over.set()
             self._thread.join()
-            self._carry()
+            self._copy()
 
     def _work(self) -> None:
         rounds = 0
         while not self._over.wait(_EVERY):
             rounds += 1
             try:
-                self._carry()
+                self._copy()
                 if rounds % _ASK_EVERY == 0 and _changed(self._where, self._stop) is not None:
                     stop_file(self._folder).touch()
-            except OSError as error:  # it is tried again at the next round
-                _log.warning("the sweep's journal cannot be carried to %s: %s", self._root, one_line(error))
+            except OSError as error:
+                _log.warning(
+                    "the sweep's journal cannot be copied to %s: %s; it is tried again", self._root, one_line(error)
+                )
 
-    def _carry(self) -> None:
+    def _copy(self) -> None:
         for name in _CARRIED:
             path = self._folder / name
             if not path.exists():
-                if name in self._carried:
+                if name in self._copied:
                     self._where.delete_file(f"{self._root}/{name}")
-                    del self._carried[name]
+                    del self._copied[name]
                 continue
             changed = path.stat().st_mtime_ns
-            if self._carried.get(name) != changed:
+            if self._copied.get(name) != changed:
                 _write(self._where, f"{self._root}/{name}", path.read_bytes())
-                self._carried[name] = changed
+                self._copied[name] = changed
 
 
 def ask_to_stop(folder: Path, store: Uri) -> None:
-    """Put the stop file where the sweep's driver looks for it."""
+    """Write the stop file where the sweep's driver looks for it."""
     if not is_remote(store):
         stop_file(folder).touch()
         return
@@ -106,7 +108,7 @@ def ask_to_stop(folder: Path, store: Uri) -> None:
 
 
 def forget_stop(folder: Path, store: Uri) -> None:
-    """Take an earlier wish to stop back, before the sweep goes on."""
+    """Remove the stop file before the sweep is resumed."""
     stop_file(folder).unlink(missing_ok=True)
     if is_remote(store):
         where, _, stop = _remote(folder, store)
@@ -115,7 +117,7 @@ def forget_stop(folder: Path, store: Uri) -> None:
 
 
 def _remote(folder: Path, store: Uri) -> tuple[Any, str, str]:
-    """File system, a sweep's path in it, and that of its stop file."""
+    """The store's file system, the sweep's path in it, and that of its stop file."""
     where, root = filesystem(sweep_folder(store, folder.name))
     return where, root, f"{root}/{stop_file(folder).name}"
 
@@ -138,7 +140,7 @@ def _pull(where: Any, path: str, folder: Path) -> None:
 
 
 def _changed(where: Any, path: str) -> int | None:
-    """When an object was written, in ns; None where there is none."""
+    """The time of an object's last change in ns; None if there is no such object."""
     from pyarrow.fs import FileType
 
     info = where.get_file_info(path)

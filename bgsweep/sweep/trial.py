@@ -1,4 +1,4 @@
-"""A trial as Ray Tune drives it: in a warm actor where one device is enough, else as a run on Ray Train."""
+"""The trainables that Ray Tune runs: in a reused actor if one device is enough, else on Ray Train."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from bgsweep.storage.layout import ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
 
-# What a trial that only waits for its Ray Train workers asks for itself: Tune gives nothing less.
+# CPUs of a trial that only waits for its Ray Train workers: Tune gives every trial some.
 WAITING_CPUS = 0.01
 
 
 class InProcessTrial(tune.Trainable):
-    """One trial in one actor; the actor, its imports and its decoded photographs serve the next trial too.
+    """One trial in one actor; Tune reuses the actor, with its imports and decoded images, for the next trial.
 
-    ``tree`` is the sweep's file as plain data, set by `trainable`.
+    ``tree`` is the sweep's config as plain data, set by `trainable`.
     """
 
     tree: dict[str, Any]
@@ -36,7 +36,7 @@ class InProcessTrial(tune.Trainable):
         if config[CHECKPOINT]:
             with downloaded(config[CHECKPOINT]) as folder:
                 self.run.restore(folder, self.foreign)
-            # A resumed trial of a population says where it is: it may have come to its generation's end.
+            # A resumed trial of a population reports its epoch first: it may have to wait at its generation's end.
             self.stands = self.foreign
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -44,10 +44,10 @@ class InProcessTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next online evaluation; the epochs on the way are in ``history``."""
+        """Train up to the next online evaluation; ``history`` has the metrics of each epoch."""
         metrics = self.run.config.search.metrics
         history: list[dict[str, float]] = []
-        if self.run.finished or self.stands:  # finished: its driver died between its last checkpoint and its end
+        if self.run.finished or self.stands:  # finished: the driver died after its last checkpoint
             self.stands = False
             return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
         while not history or not (self.run.finished or all(name in history[-1] for name in metrics)):
@@ -107,10 +107,10 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     """Build the experiment without training it.
 
     Returns:
-        The bytes that the checkpoint of one trial takes at most, and what is to be said of the splits.
+        The size of one trial's checkpoint in bytes, and notes on the splits for the user.
 
     Raises:
-        UserError: what every trial would meet at once, or the evaluation at the sweep's end.
+        UserError: what would fail in every trial at once, or in the final evaluation.
     """
     from bgsweep.data import notes
     from bgsweep.distributed.view_workers import ray_feed
@@ -131,11 +131,11 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
 
 
 def dump(config: SweepConfig) -> dict[str, Any]:
-    """A sweep config as plain data, such as `resolve` reads."""
+    """A sweep's config as plain data, which `resolve` reads."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def trial_file(tree: dict[str, Any], values: dict[str, Any]) -> SweepConfig:
-    """The sweep's file with one trial's values in its experiment."""
+    """The sweep's config with one trial's values in its experiment."""
     file = resolve(tree)
     return file.model_copy(update={"experiment": file.experiment.with_values(values)})

@@ -65,7 +65,7 @@ def test_a_full_disk_ends_the_sweep_clearly_and_with_room_it_goes_on(small_disk:
     finally:
         process.kill()
     (name,) = [folder.name for folder in (small_disk / "bgsweep_runs/sweeps").iterdir()]
-    assert " MiB are free, too little to go on; make room, then go on with" in last
+    assert " MiB are free, too little to go on; free some space, then resume with" in last
     assert last.endswith(f"`bgsweep sweep --resume {name} --store {small_disk}/bgsweep_runs`")
     assert "Traceback" not in told(small_disk)
     uri = f"sqlite:///{small_disk}/bgsweep_runs/mlflow.db"

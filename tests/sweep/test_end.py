@@ -125,7 +125,7 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
         ]
         failed = bgsweep("sweep", "tiny.yaml", *space, *settings, "--name", "one", *store, folder=tmp_path)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
-    assert "failed for good: its values do not go together" in failed.stderr
+    assert "failed for good: its values cannot be combined" in failed.stderr
     (line,) = (line for line in failed.stderr.splitlines() if line.startswith("error: "))
     assert "MemoryError: no room" in line and "bgsweep sweep --resume one" in line
     assert "no room" in (tmp_path / store[1] / "sweeps/one/end_error.txt").read_text()
@@ -136,7 +136,7 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
     assert again.returncode == 0, again.stderr
     assert '"protocol": {"variant": "original", "knn": "k 3,' in again.stdout
     over = bgsweep("sweep", "--resume", "one", *store, folder=tmp_path)
-    assert over.returncode == 2 and "the sweep has come to its end" in over.stderr
+    assert over.returncode == 2 and "the sweep has ended" in over.stderr
     other = bgsweep("sweep", "--resume", "one", "register.name=other", *store, folder=tmp_path)
     assert other.returncode == 0, other.stderr
     listed = bgsweep("models", *store, folder=tmp_path).stdout

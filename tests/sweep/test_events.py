@@ -164,7 +164,7 @@ def test_a_name_that_no_folder_of_the_store_can_have_is_refused(name: str, tmp_p
     ("more", "cure"),
     [
         ({"result": {"model": 1}}, "choose another name or"),
-        ({}, "go on with that one by `bgsweep sweep --resume mine --store .*`"),
+        ({}, "resume that one by `bgsweep sweep --resume mine --store .*`"),
     ],
 )
 def test_the_name_of_another_sweep_is_refused(more: dict[str, Any], cure: str, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_sweep_resumed_after_its_driver_was_killed_equals_one_never_disturbed(
     assert sorted({point.step for point in history}) == list(range(1, resumed["trials"][1]["epochs"] + 1))
 
     code, _, log = told(tmp_path / "killed", "sweep", "--resume", name)
-    assert code == 2 and "has come to its end" in log
+    assert code == 2 and "has ended; there is nothing to resume" in log
     code, _, log = told(tmp_path / "killed", "sweep", "--resume", name + "0")
     assert code == 2 and f"did you mean {name}?" in log
 
