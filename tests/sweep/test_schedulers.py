@@ -109,7 +109,8 @@ def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Pa
     for member in members:
         scheduler.on_trial_result(controller, member, {"epoch": 6, "knn_top1": 0.5})
     scheduler.choose_trial_to_run(controller)
-    assert [epoch for epoch, _ in told] == [3, 6] and not (tmp_path / "copies/3").exists()
+    assert [epoch for epoch, _ in told] == [3, 6]
+    assert [path.name for path in (tmp_path / "copies" / "taken_over").iterdir()] == ["6"]
     assert scheduler.on_trial_result(controller, members[0], {"epoch": 9, "knn_top1": 0.5}) == TrialScheduler.CONTINUE
 
 
