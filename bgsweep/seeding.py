@@ -20,7 +20,7 @@ class Draw(IntEnum):
     MIXED_RAND = 5
     MIXED_NEXT = 7
     SMALL_VIEW = 100  # index: which crop of multi-crop
-    SWAP = -2  # whether BG_Swaps fires, with which image, and its colors
+    SWAP = -2  # whether BG_Swaps fires, and with which image
     VALIDATION = -3  # which images are held out of the training split for validation
     FEW_LABELS = -4  # which training images keep their labels
     ATTACK = -5  # where PGD starts; the epoch is the restart
@@ -32,6 +32,9 @@ class Draw(IntEnum):
     DETECTION_FLIP = -11
     BOOTSTRAP = -12
     LEAK_SAMPLE = -13  # which images of large sets are compared with each other
+    SWAP_CROP = -14  # which part of the other image BG_Swaps' negative shows
+    SWAP_COLORS = -15  # jitter, gray, blur and solarization of that negative
+    PLACEMENT = -16  # size and place of a foreground before a new background; its seed is the view's own draw
     CORRUPTION = -100  # index: corruption and severity, below 100
     MASK_VIEW = -200  # what the network that learns masks sees; index: stage of its training
     MASK_ORDER = -300  # index: as above
@@ -68,3 +71,8 @@ def view_key(seed: int, epoch: int, sample_id: str, view: int) -> int:
     if view < large:
         return rng_key(seed, epoch, sample_id, Draw.LARGE_VIEW, view)
     return rng_key(seed, epoch, sample_id, Draw.SMALL_VIEW, view - large)
+
+
+def swap_keys(seed: int, epoch: int, sample_id: str) -> tuple[int, int]:
+    """The keys of BG_Swaps' negative: of the part of the other image that it shows, and of its colors."""
+    return rng_key(seed, epoch, sample_id, Draw.SWAP_CROP), rng_key(seed, epoch, sample_id, Draw.SWAP_COLORS)

@@ -151,18 +151,19 @@ class ViewPipeline:
         donor: Callable[[], MaskedImage],
         other: MaskedImage,
         rng_key: int,
-        swap_key: int,
+        swap_keys: tuple[int, int],
         view: int = 0,
     ) -> ViewResult:
         """BG_Swaps' negative: another image in front of the background of the view that `make` gives for `rng_key`.
 
         It has the crop window, background and flip of that view. The part of the other image that shows and the
-        photometric draws come from `swap_key`, so that they differ from the query's as those of other negatives do.
+        photometric draws come from `swap_keys` (`seeding.swap_keys`), so that they differ from the query's, and from
+        each other, as those of other negatives do.
         """
-        negative = Negative(kind=self._negative_kind, image=other.image, mask=lambda: other.mask, seed=swap_key)
+        negative = Negative(kind=self._negative_kind, image=other.image, mask=lambda: other.mask, seed=swap_keys[0])
         self._uniform.seed(rng_key)
         cropped, _ = self._cropped(sample, donor, view, negative)
-        self._uniform.seed(swap_key)
+        self._uniform.seed(swap_keys[1])
         return self._finished(cropped, "none", view)
 
     def policy(self) -> dict[str, Any]:

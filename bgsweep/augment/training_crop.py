@@ -32,6 +32,7 @@ from bgsweep.augment.background import (
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
 from bgsweep.images.compositing import Image, Mask, Rect, binarize, tiled_background
+from bgsweep.seeding import Draw, rng_key
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area"]
@@ -147,7 +148,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         found = {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
         if applied in ("removed", "replaced") and (self.foreground_scale > 1 or self.foreground_position):
             # Its own generator, so that flip and colours are the same with and without a placement.
-            placing = random.Random(int(fill_draw * 2**53))
+            placing = random.Random(rng_key(int(fill_draw * 2**53), 0, "", Draw.PLACEMENT))
             found["placement"] = draw_placement(self.foreground_scale, self.foreground_position, placing)
         return found
 

@@ -12,7 +12,7 @@ from bgsweep.data.order import DONOR_BLOCK, donor_position, swap_position
 from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
-from bgsweep.seeding import Draw, rng_key, view_key
+from bgsweep.seeding import Draw, rng_key, swap_keys, view_key
 
 # So many unreadable photographs in a row are no accident.
 _PATIENCE = 20
@@ -33,7 +33,7 @@ class ImageViews:
 
 @dataclass(frozen=True)
 class _Swap:
-    """BG_Swaps as drawn for one photograph: the key of the negative's draws, and who gives what, as positions.
+    """BG_Swaps as drawn for one image: positions of the images that give something.
 
     Attributes:
         donor: gives the query its background, if BG_Random was drawn for that.
@@ -41,7 +41,6 @@ class _Swap:
         keys_donor: gives the key its background; another one than the query's.
     """
 
-    key: int
     donor: int
     other: int
     keys_donor: int
@@ -120,8 +119,8 @@ class ViewBuilder:
         ]
         if swap is None or kept:
             return ImageViews(index, views, swap_kept=kept)
-        other, donor = self._at(swap.other), swap.donor
-        return ImageViews(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], swap.key))
+        other, donor, drawn = self._at(swap.other), swap.donor, swap_keys(self.seed, self.epoch, sample.id)
+        return ImageViews(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], drawn))
 
     def _view(self, sample: Sample, position: int, view: int, place: Image, replacing: int | None) -> ViewResult:
         """One view; with `replacing`, on the background of the photograph at that position."""
@@ -143,7 +142,7 @@ class ViewBuilder:
             return None
         donor = donor_position(self._view_key(name, 0), position, length)
         other = swap_position(key, position, donor, length)
-        return _Swap(key, donor, other, swap_position(self._view_key(name, 1), position, donor, length))
+        return _Swap(donor, other, swap_position(self._view_key(name, 1), position, donor, length))
 
     def _view_key(self, name: str, view: int) -> int:
         return view_key(self.seed, self.epoch, name, view)

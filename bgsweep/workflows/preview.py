@@ -20,7 +20,7 @@ from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import Mask, foreground_area
 from bgsweep.report.pictures import finished_views, first_images
-from bgsweep.seeding import Draw, rng_key, view_key
+from bgsweep.seeding import swap_keys, view_key
 
 COUNTED_IMAGES = 256
 
@@ -85,7 +85,7 @@ def _methods(config: SweepConfig) -> dict[str, Method]:
         return plain.make(sample, lambda: donor, view_key(seed, 0, sample.id, 1), 1, replace=True)
 
     def swap_negative(sample: MaskedImage, donor: MaskedImage) -> ViewResult:
-        keys = view_key(seed, 0, sample.id, 0), rng_key(seed, 0, sample.id, Draw.SWAP)
+        keys = view_key(seed, 0, sample.id, 0), swap_keys(seed, 0, sample.id)
         return plain.make_swap(sample, lambda: donor, donor, *keys)
 
     found: dict[str, Method] = {"BG_RM": single(removing), "BG_Random": single(replacing)}

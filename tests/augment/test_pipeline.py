@@ -76,7 +76,7 @@ def test_read_only_images_are_left_alone(samples: list[Sample]) -> None:
         for epoch, (sample, original) in enumerate(zip(frozen, samples, strict=True)):
             view = pipeline.make(sample, of(frozen[0]), epoch, 1).image
             assert np.array_equal(view, pipeline.make(original, of(samples[0]), epoch, 1).image)
-            pipeline.make_swap(sample, of(frozen[0]), frozen[1], epoch, epoch + 1)
+            pipeline.make_swap(sample, of(frozen[0]), frozen[1], epoch, (epoch + 1, epoch + 2))
             assert np.array_equal(sample.image, original.image)
 
 
@@ -218,13 +218,14 @@ def test_swap_shows_the_view_s_own_background(samples: list[Sample], background:
     for index, sample in enumerate(samples * 3):
         donor, other, key = samples[(index + 1) % 10], samples[(index + 2) % 10], view_key(0, index, sample.id, 0)
         view = pipeline.make(sample, of(donor), key, 0).image
-        swap = pipeline.make_swap(sample, of(donor), other, key, key + 1).image
+        swap = pipeline.make_swap(sample, of(donor), other, key, (key + 1, key + 2)).image
         # Painted black and white, the foregrounds show which pixels of the views they reach.
         painted = [paint(sample, sample.mask > 127, level) for level in (0, 255)]
         black, white = (pipeline.make(paintings, of(donor), key, 0).image for paintings in painted)
         own = (black != white).any(-1)
         painted = [paint(other, other.mask >= 0, level) for level in (0, 255)]
-        black, white = (pipeline.make_swap(sample, of(donor), paintings, key, key + 1).image for paintings in painted)
+        keys = key, (key + 1, key + 2)
+        black, white = (pipeline.make_swap(sample, of(donor), paintings, *keys).image for paintings in painted)
         theirs = (black != white).any(-1)
         assert np.array_equal(swap[~own & ~theirs], view[~own & ~theirs])
         shown += bool(theirs.mean() > 0.01)
@@ -255,7 +256,7 @@ def test_silhouette_is_the_query_with_its_foreground_filled_from_another_image(
         r = cv2.resize(crop.of(other.image), (width, height))
         expected = cv2.resize(np.where(m, r, q), (64, 64))
         expected = expected[:, ::-1] if draws.random() < 0.5 else expected
-        assert np.array_equal(pipeline.make_swap(sample, of(donor), other, key, swap_key).image, expected)
+        assert np.array_equal(pipeline.make_swap(sample, of(donor), other, key, (swap_key, 0)).image, expected)
 
 
 def test_a_replaced_key_differs_in_its_background_alone(samples: list[Sample]) -> None:
@@ -278,7 +279,17 @@ def paint(sample: Sample, where: np.ndarray, level: int) -> Sample:
 def test_swap_is_addressed(samples: list[Sample]) -> None:
     pipeline = ViewPipeline(Views(size=32), BOTH)
     sample, donor, other = samples[:3]
-    first = pipeline.make_swap(sample, of(donor), other, 7, 8).image
+    first = pipeline.make_swap(sample, of(donor), other, 7, (8, 9)).image
     pipeline.make(sample, of(donor), 99, 1)
-    assert np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, 8).image, first)
-    assert not np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, 9).image, first)
+    assert np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, (8, 9)).image, first)
+    for keys in ((9, 9), (8, 8)):
+        assert not np.array_equal(pipeline.make_swap(sample, of(donor), other, 7, keys).image, first)
+
+
+def test_colors_of_a_swap_are_drawn_apart_from_its_crop(samples: list[Sample]) -> None:
+    on_device = ViewPipeline(Views(size=32, photometric="device"), BOTH)
+    sample, donor, other = samples[:3]
+    made = {keys: on_device.make_swap(sample, of(donor), other, 7, keys) for keys in ((8, 9), (8, 10), (11, 9))}
+    assert np.array_equal(made[8, 9].image, made[8, 10].image)
+    assert made[8, 9].photometry == made[11, 9].photometry != made[8, 10].photometry
+    assert not np.array_equal(made[8, 9].image, made[11, 9].image)
