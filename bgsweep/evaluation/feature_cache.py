@@ -43,7 +43,7 @@ class FeatureCache:
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}
         if not splits.train.classes:
-            raise UserError(f"{splits.train.name}: photographs in class folders are needed to measure accuracy")
+            raise UserError(f"{splits.train.name}: accuracy needs classes; put images into one folder a class")
 
     @property
     def classes(self) -> int:

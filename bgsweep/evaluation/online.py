@@ -95,10 +95,12 @@ def check(splits: Splits, settings: Evaluate) -> None:
     """
     for split in (splits.validation, splits.test):
         if splits.train.classes and UNLABELLED in split.labels:
-            raise UserError(f"{split.name}: put its photographs into class folders, as {splits.train.name} has them")
+            raise UserError(f"{split.name}: put its images into class folders, as {splits.train.name} has them")
         if (settings.variant == "mixed_rand" or settings.bg_gap) and len(np.unique(split.labels)) < 2:
             key = "bg_gap" if settings.bg_gap else "variant"
-            raise UserError(f"evaluate.{key}: {split.name} has one class, and mixed_rand needs another's backgrounds")
+            raise UserError(
+                f"evaluate.{key}: {split.name} has one class, and mixed_rand needs another's backgrounds; leave it out"
+            )
     masks = splits.validation.has_masks and splits.test.has_masks
     if settings.variant != "original" and not masks:
         raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")

@@ -69,7 +69,7 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
     photographs = images_among(images.place, images.files())
     paired = [name for name in photographs if mask_name(name) in present]
     if not photographs:
-        raise UserError(f"{images.place}: no such folder, or no images in it")
+        raise UserError(f"{images.place}: no such folder, or no images in it; name the folder that masks were made for")
     if not paired:
         raise UserError(
             f"{masks.place}: has no mask for any of the {len(photographs)} images of {images.place}; name the folder "

@@ -64,7 +64,8 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
     names = sorted(predicted & true)
     if not names:
         raise UserError(
-            f"{masks.place}: none of its {len(predicted)} masks has a PNG of the same name in {truth.place}"
+            f"{masks.place}: none of its {len(predicted)} masks has a PNG of the same name in {truth.place}; "
+            "name two trees of the same images"
         )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -100,14 +101,17 @@ def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, S
         mask, wanted = read_mask(masks, name), read_mask(truth, name)
         if mask.shape != wanted.shape:
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (mask.shape, wanted.shape))
-            raise UserError(f"{name}: the mask in {masks.place} and the one in {truth.place} differ in size: {sizes}")
+            raise UserError(
+                f"{name}: the mask in {masks.place} and the one in {truth.place} differ in size: {sizes}; "
+                "make both for the same images"
+            )
         yield name, score(mask, wanted)
 
 
 def _pngs(tree: Tree) -> set[str]:
     found = {name for name in tree.files() if name.lower().endswith(".png")}
     if not found:
-        raise UserError(f"{tree.place}: no such folder, or no masks (PNG) in it")
+        raise UserError(f"{tree.place}: no such folder, or no masks in it; name a folder of PNGs")
     return found
 
 

@@ -44,7 +44,9 @@ class U2Net:
         entry = self._session.get_inputs()[0]
         shape = entry.shape
         if len(shape) != 4 or shape[1] != 3:
-            raise UserError(f"--weights: the network takes {shape}, not photographs N x 3 x H x W")
+            raise UserError(
+                f"--weights: the network takes {shape}, not images N x 3 x H x W; name one such as u2net.onnx"
+            )
         self._names = [self._session.get_outputs()[0].name], entry.name
         height, width = (length if isinstance(length, int) else _SIDE for length in shape[2:])
         self._size = width, height
@@ -126,4 +128,4 @@ def _session(weights: bytes) -> Any:
         return onnxruntime.InferenceSession(weights, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions have no common parent
         reason = one_line(error)
-        raise UserError(f"--weights: not a network that ONNX Runtime can load ({reason})") from error
+        raise UserError(f"--weights: not a network that ONNX Runtime can load ({reason}); download it again") from error

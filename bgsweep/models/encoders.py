@@ -74,7 +74,7 @@ def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncode
         backbone = _backbone(config, sizes[0])
     if config.stem == "small":
         if not isinstance(backbone, ResNet):
-            raise UserError(f"encoder.stem: only ResNets have the small stem, not {name}")
+            raise UserError(f"encoder.stem: only ResNets have the small stem, not {name}; leave it out")
         backbone.conv1 = nn.Conv2d(3, backbone.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
@@ -98,7 +98,7 @@ def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
         and name not in _NARROW_DEPTHS
         and (name in SHAPES or name in models.list_models(module=models))
     ):
-        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}")
+        raise UserError(f"encoder.width: only resnet10 and resnet18 can be narrowed, not {name}; leave it out")
     if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
         return _NarrowResNet(_NARROW_DEPTHS[name], config.width)
     if name in SHAPES:
@@ -179,7 +179,9 @@ def last_linear(network: nn.Module, name: str) -> str:
     """
     linears: list[str] = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
-        raise UserError(f"encoder.name: {name} ends in no linear classifier that could be taken off")
+        raise UserError(
+            f"encoder.name: {name} ends in no linear classifier that could be taken off; name another model"
+        )
     return linears[-1]
 
 
@@ -199,7 +201,9 @@ def feature_dim(backbone: nn.Module, name: str, size: int) -> int:
         features = backbone(torch.zeros(1, 3, size, size))
     backbone.train()
     if features.ndim != 2:
-        raise UserError(f"encoder.name: {name} gives features of shape {tuple(features.shape[1:])}, not a vector")
+        raise UserError(
+            f"encoder.name: {name} gives features of shape {tuple(features.shape[1:])}, not a vector; name another"
+        )
     return int(features.shape[1])
 
 

@@ -85,9 +85,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(f"{path}: no such file; name a file of weights, or a model") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or one_line(error)}") from error
+        raise UserError(f"{path}: {error.strerror or one_line(error)}; name a file of weights") from error
     except SafetensorError as error:
         raise UserError(f"{path}: {why_unreadable(path, error)}") from error
 

@@ -33,9 +33,11 @@ def load_safely(path: Path, allowed: Sequence[type] = ()) -> Any:
         with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(
+            f"{path}: no such file; name a checkpoint, such as bgsweep_runs/pretrain/DIGEST/state.pt"
+        ) from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or one_line(error)}") from error
+        raise UserError(f"{path}: {error.strerror or one_line(error)}; name a checkpoint's file") from error
     except Exception as error:  # torch has several, and passes on those of zipfile and struct
         raise UserError(f"{path}: {why_unreadable(path, error)}") from error
 
@@ -58,4 +60,4 @@ def why_unreadable(path: Path, error: Exception) -> str:
             f"holds objects of {named[1]}, and making such objects can run code; if you trust its origin, save the "
             f"tensors alone by `python -c {command}`"
         )
-    return "not weights that can be read safely; the file is damaged, or something else under that name"
+    return "not weights that can be read safely; the file is damaged, or something else under that name; fetch it again"

@@ -75,7 +75,9 @@ def upload(folder: Path, place: Uri) -> None:
     try:
         copy_files(str(folder), root, LocalFileSystem(), where)
     except OSError as error:
-        raise UserError(f"{place}: cannot be written: {one_line(error)}") from error
+        raise UserError(
+            f"{place}: cannot be written: {one_line(error)}; check the bucket and its credentials"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -180,7 +182,7 @@ def _copy(place: Uri, where: Any, root: str, files: Sequence[tuple[str, int, int
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(copy, [name for name, *_ in files]))
     except OSError as error:
-        raise UserError(f"{place}: cannot be copied to {folder}: {one_line(error)}") from error
+        raise UserError(f"{place}: cannot be copied to {folder}: {one_line(error)}; try again") from error
 
 
 def _check_room(folder: Path, needed: int, place: str) -> None:

@@ -56,7 +56,7 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
     if config.search.scheduler == "pbt" and is_remote(store):
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
     if config.search.scheduler == "pbt" and config.experiment.data.loader == "cluster":
-        raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader: use asha")
+        raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader; use asha")
     if name is not None:
         check_name(name)
     uri = tracking_uri(store)

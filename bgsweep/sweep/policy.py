@@ -46,7 +46,7 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{out}: cannot be written: {error.strerror}; name another by --out") from error
     return {"sweep": name, "trial": trial, "policy": str(out)}
 
 

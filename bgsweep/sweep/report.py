@@ -48,7 +48,7 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{out}: cannot be written: {error.strerror}; name another by --out") from error
     return {"sweep": name, "page": str(out)}
 
 

@@ -33,7 +33,7 @@ def tracking_uri(store: Uri) -> str:
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}") from error
+        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}; name another by --store") from error
     # In an address `?` begins options, and %20 is a space.
     path = str(store.resolve() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{path}"

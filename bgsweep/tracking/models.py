@@ -87,7 +87,10 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
         try:
             weights = load_file(folder / "encoder.safetensors")
         except SafetensorError as error:
-            raise UserError(f"{uri}: its encoder.safetensors is damaged, or something else under that name") from error
+            raise UserError(
+                f"{uri}: its encoder.safetensors is damaged, or something else under that name; "
+                "restore the store's artifacts"
+            ) from error
         return weights, description, Model.load(str(folder)).model_id
 
 

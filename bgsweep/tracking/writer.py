@@ -39,7 +39,9 @@ class Writer:
         try:
             return self.submit(call).result()
         except Exception as error:
-            raise UserError(f"MLflow at {self._address} refuses or is gone: {one_line(error)}") from error
+            raise UserError(
+                f"MLflow at {self._address} refuses or does not answer: {one_line(error)}; check the server"
+            ) from error
 
     def flush(self, timeout: float) -> bool:
         with self._queue.all_tasks_done:

@@ -180,7 +180,10 @@ class Trainer:
             UserError: the state belongs to another experiment.
         """
         if state["digest"] != self.experiment.digest:
-            raise UserError(f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}")
+            raise UserError(
+                f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}; "
+                "name this experiment's own"
+            )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

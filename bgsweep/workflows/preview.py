@@ -53,7 +53,7 @@ def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{out}: cannot be written: {error.strerror}; name another by --out") from error
     found = {
         "too_small": float(np.mean(np.less(areas, background.min_area))),
         "too_large": float(np.mean(np.greater(areas, background.max_area))),

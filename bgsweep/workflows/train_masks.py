@@ -74,7 +74,7 @@ def train_masks(
     unreadable = _store(source, names, LocalTree(folder / "images"), _FINER * config.side)
     count = len(names) - len(unreadable)
     if config.batch_size > count:
-        raise UserError(f"batch_size: {config.batch_size} is more than the {count} images")
+        raise UserError(f"batch_size: {config.batch_size} is more than the {count} images; lower it")
     for method in HANDCRAFTED:
         make_masks(str(folder / "images"), str(folder / method), method, workers=workers)
     losses, data = _learn(folder, start, config)
@@ -137,7 +137,7 @@ def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> 
         pixels = cv2.cvtColor(shrunk(image, side), cv2.COLOR_RGB2BGR)
         target.write(small, cv2.imencode(".png", pixels)[1].tobytes())
     if len(unreadable) > len(names) - 2:
-        raise UserError(f"{source.place}: fewer than two of {len(names)} images can be read")
+        raise UserError(f"{source.place}: fewer than two of {len(names)} images can be read; add some")
     return unreadable
 
 

@@ -1,6 +1,9 @@
 """What the command line says of mistakes: what was given, what is allowed, and how to mend it, in one line."""
 
+import ast
+import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,25 @@ def test_a_refused_command_says_what_is_meant(line: str, told: str, tmp_path: Pa
 def test_a_refused_value_says_what_is_allowed(override: str, told: str, tmp_path: Path) -> None:
     said = _told(tmp_path, ["sweep", "tiny.yaml", override])
     assert said.startswith("tiny.yaml: ") and told in said
+
+
+PACKAGE = Path(__file__).parents[2] / "bgsweep"
+# Values that end in a fix of their own, or pass on another refusal; `cure` in a name says so too.
+WITH_FIX = re.compile(
+    r"[cC]ure|CURE|NO_CREDENTIALS|reason|\b_?(unrecognized|described|reason|unwritable|why_unreadable)\(|error\)?\}|error\.cause"
+    r"|\bwrong\b|\{last\}"
+)
+FIX = re.compile(r"; |: (name|give|put) |: pip install |e\.g\. |such as ")
+
+
+def refusals() -> Iterator[tuple[str, str]]:
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+                yield f"{file.relative_to(PACKAGE)}:{node.lineno}", ast.unparse(node.args[0])
+
+
+def test_every_refusal_in_the_code_says_how_to_fix_it() -> None:
+    found = list(refusals())
+    assert len(found) > 200
+    assert [(place, text) for place, text in found if not FIX.search(text) and not WITH_FIX.search(text)] == []

@@ -115,7 +115,7 @@ def test_what_a_split_lacks_is_said_before_training(splits: Splits) -> None:
     assert final(colours, Splits(splits.train, splits.validation, one_class), Evaluate(), SIZE).backgrounds is None
     nameless = Subset(splits.test, np.arange(len(splits.test)), "loose photographs")
     nameless.labels = np.full(len(nameless), UNLABELLED)
-    with pytest.raises(UserError, match="loose photographs: put its photographs into class folders"):
+    with pytest.raises(UserError, match="loose photographs: put its images into class folders"):
         check(Splits(splits.train, nameless, splits.test), Evaluate())
 
 

@@ -176,7 +176,7 @@ def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
     """
     names = images_among(tree.place, files)
     if not names:
-        raise UserError(f"{tree.place}: no such folder, or no images in it ({' '.join(SUFFIXES)})")
+        raise UserError(f"{tree.place}: no such folder, or no images in it; name a folder with {' '.join(SUFFIXES)}")
     return names
 
 

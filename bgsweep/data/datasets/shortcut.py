@@ -45,11 +45,17 @@ class ClassPools:
 
     def __init__(self, train: ImageDataset, seed: int) -> None:
         if not train.classes:
-            raise UserError(f"data.shortcut: {train.name} has no class folders, so no class can be given away")
+            raise UserError(
+                f"data.shortcut: {train.name} has no class folders, so no class can be given away; "
+                "put images into one folder a class"
+            )
         plates, origins = _plates(train)
         classes = len(train.classes)
         if len(plates) < classes:
-            raise UserError(f"data.shortcut: {train.name} has only {len(plates)} backgrounds for {classes} classes")
+            raise UserError(
+                f"data.shortcut: {train.name} has only {len(plates)} backgrounds for {classes} classes; add images "
+                "whose masks leave some background"
+            )
         nearest, self._centres = _cluster(_layouts(plates), classes, seed)
         self.train = BackgroundPools(plates, _members(nearest, classes), origins)
 

@@ -58,7 +58,9 @@ def read_voc(root: Path, splits: Sequence[str], classes: tuple[str, ...] | None 
     numbers = {name: number for number, name in enumerate(names)}
     unknown = {name for _, objects in found for name, *_ in objects} - set(names)
     if unknown:
-        raise UserError(f"{root}: {', '.join(splits)} has objects of {min(unknown)}, which training has not")
+        raise UserError(
+            f"{root}: {', '.join(splits)} has objects of {min(unknown)}, unknown to training; name one set's splits"
+        )
     photographs = [
         _annotated(path, [(numbers[name], box, difficult) for name, box, difficult in objects])
         for path, objects in found

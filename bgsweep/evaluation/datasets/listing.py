@@ -127,7 +127,7 @@ def in_folders(name: str, folders: Sequence[Path], labels: Sequence[int]) -> Lis
     """
     found = [(path, label) for folder, label in zip(folders, labels, strict=True) for path in pictures_in(folder)]
     if not found:
-        raise UserError(f"{folders[0].parent}: no pictures in its folders ({' '.join(SUFFIXES)})")
+        raise UserError(f"{folders[0].parent}: no images in its folders; put {' '.join(SUFFIXES)} there")
     return Listing(name, [path for path, _ in found], np.array([label for _, label in found], np.int64))
 
 

@@ -25,7 +25,9 @@ def autoattack(context: EvalContext) -> Evaluator:
     _library()
     classes = 1000 if context.splits is None else context.features.classes
     if classes < _FEWEST_CLASSES:
-        raise UserError(f"autoattack is defined for {_FEWEST_CLASSES} classes or more, not for {classes}")
+        raise UserError(
+            f"autoattack is defined for {_FEWEST_CLASSES} classes or more, not for {classes}; leave it out of --suite"
+        )
 
     def measure() -> Yields:
         work = len(pictures) * len(settings.eps) * _QUERIES

@@ -85,7 +85,7 @@ def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
         test = read_voc(root, (settings.test or "VOC2007/test",), train.classes)
     kept = [one for one in train.photographs if (~one.ignored).any()]
     if not kept or not test.photographs:
-        raise UserError(f"{root}: no photographs with objects in {train.name if not kept else test.name}")
+        raise UserError(f"{root}: no images with objects in {train.name if not kept else test.name}; name other splits")
     return BoxSet(train.name, kept, train.classes), test
 
 

@@ -113,7 +113,9 @@ def read_mapping(path: Path) -> npt.NDArray[np.int64]:
         tree = json.loads(path.read_text(encoding="utf-8"))
         return np.array([int(tree[str(label)]) for label in range(1000)], np.int64)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected a JSON object with the keys 0 to 999, each a class or -1") from error
+        raise UserError(
+            f"{path}: no JSON object with the keys 0 to 999, each a class or -1; use the published in_to_in9.json"
+        ) from error
 
 
 def variant(root: Path, name: str, mapping: npt.NDArray[np.int64]) -> Listing:
@@ -127,7 +129,9 @@ def variant(root: Path, name: str, mapping: npt.NDArray[np.int64]) -> Listing:
         raise UserError(f"{folder}: no such folder; unpack backgrounds_challenge_data.tar.gz whole")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) != mapping.max() + 1:
-        raise UserError(f"{folder}: {len(classes)} class folders, but the mapping has {mapping.max() + 1} classes")
+        raise UserError(
+            f"{folder}: {len(classes)} class folders, but the mapping has {mapping.max() + 1}; unpack the set again"
+        )
     return in_folders(name, classes, range(len(classes)))
 
 
@@ -142,7 +146,7 @@ def cut_out(image: Image, path: Path) -> Cutout:
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not a NumPy array; unpack the set again") from error
     if mask.shape != image.shape[:2]:
-        raise UserError(f"{path}: a mask of shape {mask.shape}, its picture has {image.shape[:2]}")
+        raise UserError(f"{path}: a mask of shape {mask.shape}, its image has {image.shape[:2]}; unpack the set again")
     return np.where(mask[:, :, None], image, 0), np.where(mask, 0, 255).astype(np.uint8)
 
 

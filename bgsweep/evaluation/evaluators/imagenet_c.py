@@ -116,7 +116,7 @@ def _downloaded(root: Path) -> dict[str, list[Part]]:
             folders = class_folders(folder, 1000, DOWNLOADS["imagenet_c"].tree)
             labels = [label_of()[path.name] for path in folders if path.name in label_of()]
             if len(labels) != len(folders):
-                raise UserError(f"{folder}: class folders are named by wnids, like n01440764")
+                raise UserError(f"{folder}: class folders that are no wnids, like n01440764; unpack the set again")
             found.setdefault(name, []).append((in_folders(f"{name}/{severity}", folders, labels), as_it_is))
     return found
 

@@ -210,7 +210,7 @@ def _wnid_labels(folders: Sequence[Path]) -> list[int]:
 def _numbers(folders: Sequence[Path]) -> list[int]:
     for folder in folders:
         if not folder.name.isdecimal() or int(folder.name) >= 1000:
-            raise UserError(f"{folder}: class folders of ImageNet-V2 are named 0 to 999")
+            raise UserError(f"{folder}: class folders that are not called 0 to 999; unpack ImageNet-V2 again")
     return [int(folder.name) for folder in folders]
 
 

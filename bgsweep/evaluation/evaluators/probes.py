@@ -60,7 +60,9 @@ def backgrounds(context: EvalContext) -> Evaluator:
             f"{bench.source.name}: background variants need foreground masks; set data.masks, or name other evaluators"
         )
     if len(np.unique(bench.source.labels)) < 2:
-        raise UserError(f"{bench.source.name}: it has one class, and mixed_rand needs another's backgrounds")
+        raise UserError(
+            f"{bench.source.name}: it has one class, and mixed_rand needs another's backgrounds; leave it out"
+        )
 
     def measure() -> Yields:
         def nearest(features: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def stimuli(root: Path) -> tuple[Listing, Any, Any]:
     for path in paths:
         name = _NAME.match(path.stem)
         if not name or name[1] not in numbers or name[2] not in numbers:
-            raise UserError(f"{path}: stimuli are named SHAPE1-TEXTURE2, of {', '.join(CATEGORIES)}")
+            raise UserError(f"{path}: not called SHAPE1-TEXTURE2, of {', '.join(CATEGORIES)}; unpack the set again")
         found.append((numbers[name[1]], numbers[name[2]]))
     shapes, textures = np.array(found, np.int64).T
     return Listing("cue_conflict", paths, shapes), shapes, textures

@@ -31,7 +31,7 @@ class SaliencyNetwork(nn.Module):
     def __init__(self, backbone: nn.Module, width: int = 48) -> None:
         super().__init__()
         if not isinstance(backbone, ResNet):
-            raise UserError(f"encoder: masks are learnt by ResNets only, not by a {type(backbone).__name__}")
+            raise UserError(f"encoder: a {type(backbone).__name__} cannot learn masks; name a ResNet")
         self.backbone = copy.deepcopy(backbone).requires_grad_(True)
         depths = [backbone.conv1.out_channels, *(_channels(getattr(backbone, stage)) for stage in _STAGES)]
         self.lateral = nn.ModuleList(nn.Conv2d(depth, width, 1, bias=False) for depth in depths)
