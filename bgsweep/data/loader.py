@@ -118,7 +118,7 @@ class Batches:
         if self.steps_per_epoch == 0:
             raise UserError(
                 f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of "
-                f"{source.name}; lower it"
+                f"{source.name}; lower it, such as to {1 << len(source).bit_length() - 1}"
             )
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers

@@ -2,6 +2,8 @@
 
 import copy
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bgsweep.cli import commands
+from bgsweep.cli.arguments import parse
+from bgsweep.config import load, review_search
 from tests.cluster.validation import CLUSTER, problems, read
 
 FILES = sorted(CLUSTER.rglob("*.yaml"))
@@ -94,6 +99,32 @@ def test_script_is_sound(path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def shown() -> Iterator[tuple[Path, list[str]]]:
+    """The words of each `bgsweep` command that a file runs, or shows in its header."""
+    for path in [*FILES, CLUSTER / "slurm.sbatch"]:
+        text = path.read_text(encoding="utf-8").replace('"$@"', "mine.yaml search.trials=32")
+        for line in re.findall(r"^(?:#   )?(bgsweep .*)", text, re.MULTILINE):
+            yield path, shlex.split(line.partition(" &")[0], comments=True)
+        for document in read(path) if path.name == "rayjob.yaml" else ():
+            yield path, shlex.split(document["spec"]["entrypoint"])
+
+
+def test_commands_of_the_files_are_searches_that_are_not_refused(tmp_path: Path) -> None:
+    """The published recipes search background augmentations, for which these have to name masks."""
+    root = CLUSTER.parent
+    shutil.copyfile(root / "search_spaces" / "quickstart.yaml", tmp_path / "mine.yaml")
+    places = {"mine.yaml": f"{tmp_path}/mine.yaml", "/home/bgsweep/search_spaces": f"{root}/search_spaces"}
+    found = set()
+    for path, words in shown():
+        for name, place in places.items():
+            words = [word.replace(name, place) for word in words]
+        options = parse(words[1:])
+        if options.run in (commands.sweep, commands.submit):
+            review_search(load(options.file, options.overrides))
+            found.add(path.name)
+    assert found == {"aws.yaml", "gcp.yaml", "onprem.yaml", "raycluster.yaml", "rayjob.yaml", "slurm.sbatch"}
 
 
 def test_misspelt_batch_option_is_noticed() -> None:
