@@ -2,7 +2,7 @@
 
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.sample import UNLABELLED, Image, ImageDataset, Mask, Sample
-from bgsweep.data.splits import Splits, notes, open_splits
+from bgsweep.data.splits import SplitName, Splits, notes, open_splits
 
 __all__ = [
     "UNLABELLED",
@@ -11,6 +11,7 @@ __all__ = [
     "ImageDataset",
     "Mask",
     "Sample",
+    "SplitName",
     "Splits",
     "notes",
     "open_splits",

@@ -114,12 +114,8 @@ class Batches:
         pin_memory: bool = False,
         feed: BatchFeed | None = None,
     ) -> None:
+        check_batch(source, batch_size)
         self.steps_per_epoch = len(source) // batch_size
-        if self.steps_per_epoch == 0:
-            raise UserError(
-                f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of "
-                f"{source.name}; lower it, such as to {1 << len(source).bit_length() - 1}"
-            )
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers
         share = batch_size // world_size
@@ -160,6 +156,15 @@ class Batches:
             return self._feed(self._maker, places, self._pin_memory)
         self._places.now = places
         return iter(self._loader)
+
+
+def check_batch(source: ImageDataset, batch_size: int) -> None:
+    """Raise UserError where a source does not fill one batch."""
+    if len(source) < batch_size:
+        raise UserError(
+            f"training.batch_size: one batch of {batch_size} is more than the {len(source)} images of {source.name}; "
+            f"lower it, such as to {1 << len(source).bit_length() - 1}"
+        )
 
 
 def default_loader_workers() -> int:

@@ -1,8 +1,8 @@
 """From the configuration's `data` section to the sources that a run reads."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.mask_noise import NoisyMasks
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.shortcut import ClassPools, Recomposed
-from bgsweep.data.datasets.wrappers import Cached, hold_out
+from bgsweep.data.datasets.wrappers import Cached, Subset, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.layout import recognized
 from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
@@ -32,16 +32,23 @@ class Splits:
 
     `said` has a line on each thing that is not as the configuration has it: splits held out, images left out.
 
+    `last` is `test`, or opens it when it is first asked for: pretraining never does, and must not need it.
+
     `kept` is for what others make of the images and want again, such as pictures to evaluate on.
     """
 
     train: ImageDataset
     validation: ImageDataset
-    test: ImageDataset
+    last: ImageDataset | Callable[[], ImageDataset]
     class_pools: ClassPools | None = None
     said: tuple[str, ...] = ()
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _pools: dict[SplitName, BackgroundPools] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def test(self) -> ImageDataset:
+        """The images of the final evaluation, which no search sees."""
+        return self.last() if callable(self.last) else self.last
 
     def pools(self, split: SplitName) -> BackgroundPools | None:
         """The backgrounds that a shortcut ties to each class, seen in this split; None without a shortcut."""
@@ -62,8 +69,8 @@ def notes(data: Data) -> list[str]:
     """
     parts, said = open_sources(data)
     lines = list(said)
-    for name in () if data.images == "sample" and data.pack is None else ("validation", "test"):
-        source = parts[name]
+    held_out = [source for name, source in parts.items() if name != "train"]
+    for source in [] if data.images == "sample" and data.pack is None else held_out:
         count, looked_at, pair = nearly_shared(source, parts["train"])
         if count:
             sample = "" if looked_at == len(source) else f" ({looked_at} looked at)"
@@ -84,18 +91,26 @@ def open_splits(data: Data) -> Splits:
 @lru_cache(maxsize=4)
 def _open(data: Data) -> Splits:
     parts, said = open_sources(data)
-    validation, test = _kept(parts["validation"], data), _kept(parts["test"], data)
     train, pools = parts["train"], None
+    validation, test = _kept(parts["validation"], data), partial(_test, data, train.classes or None)
     if data.shortcut is not None:
         pools = ClassPools(train, data.shortcut.seed)
         train = Recomposed(train, pools.train, data.shortcut)
-    return Splits(_kept(_spoilt(train, data), data), validation, test, pools, said)
+    held_out = isinstance(parts.get("test"), Subset)
+    last = _kept(parts["test"], data) if held_out else test
+    return Splits(_kept(_spoilt(train, data), data), validation, last, pools, said)
+
+
+def _test(data: Data, classes: Sequence[str] | None) -> ImageDataset:
+    """The test split with its masks."""
+    return _kept(_source(data, data.test or "", classes), data)
 
 
 def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, ...]]:
     """The splits' images as they lie there, with a line on each thing that was not as the configuration has it.
 
-    Images that two splits share are left out of `train`, or of `validation` where `test` has them.
+    Images that two splits share are left out of `train`, or of `validation` where `test` has them. Only for that is a
+    test split looked at here, without its masks; where it cannot be opened, it is missing and told.
 
     Raises:
         UserError: as `open_splits`.
@@ -113,7 +128,12 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
     share = data.holdout
     for name, draw in held:
         split = getattr(data, name)
-        if split is not None:
+        if name == "test" and split is not None:
+            try:
+                parts[name] = _source(data.model_copy(update={"masks": None}), split, classes)
+            except UserError as error:
+                said += (f"trained without a look at the test split: {error}",)
+        elif split is not None:
             parts[name] = _source(data, split, classes)
         else:
             parts["train"], parts[name] = hold_out(parts["train"], share, draw, data.holdout_seed, name)
@@ -121,7 +141,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
     pairs: list[tuple[SplitName, SplitName]] = [("train", "validation"), ("train", "test"), ("validation", "test")]
     if data.validation is not None and data.validation == data.test:
         pairs.pop()  # an evaluation suite, which reads no validation split
-    for one, other in pairs:
+    for one, other in pairs if "test" in parts else pairs[:1]:
         parts[one], line = _apart(parts[one], parts[other])
         said += line
     return parts, said

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bgsweep.config import Evaluate, Knn, Linear
 from bgsweep.config.evaluation import VARIANTS, Variant
-from bgsweep.data import UNLABELLED, Image, Splits
+from bgsweep.data import UNLABELLED, Image, SplitName, Splits
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.evaluation.bootstrap import by_photograph
 from bgsweep.evaluation.datasets.background_variants import MAX_AREA, MIN_AREA, VariantSet
@@ -86,14 +86,18 @@ def measured_variants(bench: FeatureCache, predict: Predict) -> Yields:
     yield found["mixed_same"].minus(found["mixed_rand"], "bg_gap")
 
 
-def check(splits: Splits, settings: Evaluate) -> None:
+def check(splits: Splits, settings: Evaluate, evaluated: Sequence[SplitName] = ("validation", "test")) -> None:
     """Refuse before training what the evaluation could not do after it.
+
+    Args:
+        evaluated: the splits that will be; pretraining does not use `test`.
 
     Raises:
         UserError: a background variant is asked for where there are no masks; a split has no class folders although
             the training photographs have; backgrounds of another class are asked for where there is only one.
     """
-    for split in (splits.validation, splits.test):
+    parts = [getattr(splits, name) for name in evaluated]
+    for split in parts:
         if splits.train.classes and UNLABELLED in split.labels:
             raise UserError(f"{split.name}: put its images into class folders, as {splits.train.name} has them")
         if (settings.variant == "mixed_rand" or settings.bg_gap) and len(np.unique(split.labels)) < 2:
@@ -101,7 +105,7 @@ def check(splits: Splits, settings: Evaluate) -> None:
             raise UserError(
                 f"evaluate.{key}: {split.name} has one class, and mixed_rand needs another's backgrounds; leave it out"
             )
-    masks = splits.validation.has_masks and splits.test.has_masks
+    masks = all(split.has_masks for split in parts)
     if settings.variant != "original" and not masks:
         raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")
     if settings.bg_gap and not masks:
@@ -206,7 +210,7 @@ def square_words(bench: FeatureCache) -> dict[str, Any]:
         "preprocessing": f"shorter side {round(bench.size * 8 / 7)} px (averaged over areas; bilinear where it grows), "
         f"centre square {bench.size} px",
         "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, not augmented",
-        "test": f"{bench.source.name}: {len(bench.source)} photographs",
+        "test": f"{bench.source.name}: {len(bench.source)} images",
     }
 
 

@@ -1,10 +1,11 @@
 """What an MLflow run says of its inputs and of its encoder, besides parameters and curves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import SweepConfig
-from bgsweep.data import open_splits
+from bgsweep.data import ImageDataset, SplitName, open_splits
 from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.report.pictures import views_picture
 from bgsweep.tracking import Tracker
@@ -12,13 +13,17 @@ from bgsweep.tracking import Tracker
 PICTURED_IMAGES = 6
 
 
-def log_inputs(tracker: Tracker, run: str, config: SweepConfig) -> None:
-    """Data and mask digests, the augmentation policy as Albumentations writes it, and a picture of the first views."""
+def log_inputs(
+    tracker: Tracker, run: str, config: SweepConfig, used: Sequence[SplitName] = ("train", "validation", "test")
+) -> None:
+    """Digests of the images and masks of the splits used, the augmentation policy as Albumentations writes it, and an
+    image of the first views."""
     experiment = config.experiment
     splits = open_splits(experiment.data)
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
-    for context, source in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        tracker.log_dataset(run, context, source.name, source.digests(), len(source))
+    for name in used:
+        source: ImageDataset = getattr(splits, name)
+        tracker.log_dataset(run, name, source.name, source.digests(), len(source))
     tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
     tracker.log_image(run, views_picture(config, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")

@@ -45,7 +45,7 @@ class Run:
         self.experiment = config.experiment
         self.rank = rank
         self.splits = splits or open_splits(self.experiment.data)
-        check(self.splits, config.evaluate)
+        check(self.splits, config.evaluate, ["validation"])
         self.placement = select_device(self.experiment, local_rank)
         self.metrics: dict[str, float] = {}
         feed = feed_for(self.experiment.data) if feed_for else None
@@ -208,6 +208,7 @@ def check_final(config: SweepConfig) -> None:
             f"{splits.train.name}: a sweep judges its best encoder by accuracy, which needs images in class folders; "
             "without classes use `bgsweep pretrain`"
         )
+    check(splits, config.evaluate)
     test = splits.test
     if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
         VariantSet(test, splits.pools("test"), config.evaluate, config.experiment.views.size)

@@ -27,7 +27,7 @@ def diagnose(path: Path | None, store: Path) -> dict[str, Any]:
     if file is not None:
         checks += _data(file)
     names = ("name", "ok", "found", "fix")
-    needed = {"device", "disk", "tracking", "ray", "train", "validation", "test", "masks"}
+    needed = {"device", "disk", "tracking", "ray", "data", "batch", "masks"}
     return {
         "ok": all(ok for name, ok, *_ in checks if name in needed),
         "checks": [dict(zip(names, check, strict=True)) for check in checks],
@@ -117,12 +117,19 @@ def _onnx() -> Check:
 
 def _data(config: SweepConfig) -> Iterator[Check]:
     from bgsweep.data import notes, open_splits
+    from bgsweep.data.loader import check_batch
+    from bgsweep.evaluation import check
 
     try:
         splits, lines = open_splits(config.experiment.data), notes(config.experiment.data)
+        check(splits, config.evaluate)
     except UserError as error:
-        yield "train", False, str(error), "see data: in the file"
+        yield _refused("data", error)
         return
+    try:
+        check_batch(splits.train, config.experiment.training.batch_size)
+    except UserError as error:
+        yield _refused("batch", error)
     for name in ("train", "validation", "test"):
         yield from _readable(name, getattr(splits, name))
     for line in lines:

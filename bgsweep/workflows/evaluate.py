@@ -113,9 +113,10 @@ def _number(value: float) -> float | None:
 def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded, SuiteConfig]:
     """Load a model, and complete the suite's config with what the model's own experiment says of photographs."""
     loaded = load_model(model, config.pictures.crop if config else 224, store)
-    if config is not None:
-        _refuse_trained_on(model, loaded, config)
-    return loaded, _completed(config, loaded)
+    completed = _completed(config, loaded)
+    if config is not None and config.data is not None:
+        _refuse_trained_on(model, loaded, completed)
+    return loaded, completed
 
 
 def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:

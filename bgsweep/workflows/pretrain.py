@@ -36,7 +36,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     folder = pretrain_folder(store, experiment.digest)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    check(open_splits(experiment.data), config.evaluate)  # before anything is started or recorded
+    check(open_splits(experiment.data), config.evaluate, ["validation"])  # before anything is started or recorded
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
     for line in notes(experiment.data):
@@ -47,7 +47,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         if cpus:
             wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, _tell)
         run = tracker.pretrain_run(f"{config.name}-{experiment.digest}", config)
-        log_inputs(tracker, run, config)
+        log_inputs(tracker, run, config, ["train", "validation"])
 
         def on_epoch(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)

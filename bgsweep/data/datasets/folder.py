@@ -52,7 +52,7 @@ class Folder:
         classes: Sequence[str] | None = None,
         fast_jpeg: bool = False,
     ) -> None:
-        self.name = f"{images.absolute().name}/{split}"
+        self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
         self._outlines = MaskCache()
