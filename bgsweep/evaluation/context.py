@@ -75,7 +75,7 @@ class EvalContext:
             raise UserError("data: no labelled photographs are named; set data.images (and data.masks)")
         for source in (self.splits.train, self.splits.test):
             if UNLABELLED in source.labels:
-                raise UserError(f"{source.name}: accuracy needs classes; put images into one folder a class")
+                raise UserError(f"{source.name}: accuracy needs classes; put the images into class folders")
         bench = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, "test")
         bench.elsewhere, bench.look = self._elsewhere, self.looked
         return bench

@@ -43,7 +43,7 @@ class FeatureCache:
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}
         if not splits.train.classes:
-            raise UserError(f"{splits.train.name}: accuracy needs classes; put images into one folder a class")
+            raise UserError(f"{splits.train.name}: accuracy needs classes; put the images into class folders")
 
     @property
     def classes(self) -> int:
