@@ -17,7 +17,6 @@ TINY = (
 )
 COMMANDS = f"""
 masks make "my photos" --out "my masks"
-doctor "my sweep.yaml"
 preview "my sweep.yaml" --out "my views.png" --images 3
 sweep "my sweep.yaml" {TINY} --name first
 report first --out "my report.html"
@@ -43,7 +42,7 @@ def test_class_folders_with_spaces_from_masks_to_the_best_encoder(tmp_path: Path
         done = bgsweep(*words, folder=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         told[words[0]] = re.sub(r"\s+", " ", done.stdout + done.stderr)
-    for command in ("doctor", "preview", "sweep"):
+    for command in ("preview", "sweep"):
         assert SPLIT in told[command], told[command]
     assert re.search(
         r"Final evaluation, in % \(my photos, held out for test: 10 images; not used by the search\)", told["sweep"]
