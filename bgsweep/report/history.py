@@ -1,4 +1,4 @@
-"""A sweep's journal as the page needs it: each trial with its curve, and what it cost."""
+"""The trials of a sweep as the report page needs them: curves and costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _HOUR = 3600
 
 @dataclass
 class Trial:
-    """One trial: its values, its fate, and what was measured at each epoch at which it was looked at."""
+    """One trial: its values, its status, and its metrics at each epoch with an evaluation."""
 
     id: str
     params: dict[str, Any]
@@ -24,13 +24,13 @@ class Trial:
 
     @property
     def last(self) -> Metrics:
-        """What was measured last; {} where nothing was."""
+        """The last metrics; {} if there are none."""
         return self.curve[max(self.curve)] if self.curve else {}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Hours of one core or GPU; `saved` is what stopped trials would have taken at the pace that they had."""
+    """Hours of one core or GPU; ``saved`` is what stopped trials would still have taken at their pace."""
 
     unit: str
     wall_hours: float
@@ -39,7 +39,7 @@ class Cost:
 
 
 def common_epoch(trials: Sequence[Trial]) -> int | None:
-    """The last epoch at which at least half of the trials with any result were looked at: there all are comparable."""
+    """The last epoch at which at least half of the trials with any metrics have some: there they are comparable."""
     measured = [trial for trial in trials if trial.curve]
     epochs = {epoch for trial in measured for epoch in trial.curve}
     shared = [epoch for epoch in epochs if 2 * sum(epoch in trial.curve for trial in measured) >= len(measured)]
@@ -47,7 +47,7 @@ def common_epoch(trials: Sequence[Trial]) -> int | None:
 
 
 def cost_of(trials: Sequence[Trial], wall_seconds: float, epochs: int, devices: tuple[float, float]) -> Cost:
-    """What the trials took, and what ending some before ``epochs`` saved; ``devices``: cores and GPUs of one trial."""
+    """The cost of the trials, and what stopping some early saved; ``devices``: cores and GPUs of one trial."""
     cores, gpus = devices
     share = (gpus or cores) / _HOUR
     stopped = [trial for trial in trials if trial.status == "stopped" and trial.epochs]

@@ -37,7 +37,7 @@ def wait_for_capacity(config: SweepConfig) -> None:
 
 
 def trials_that_fit(config: SweepConfig) -> int:
-    """How many trials the whole cluster can run at a time; Tune itself does not count what Ray Train's workers need."""
+    """The number of trials that the whole cluster can run at a time; Tune itself does not count Ray Train's workers."""
     return max(1, capacity(nodes(), bundles_of_trial(config), _MANY))
 
 

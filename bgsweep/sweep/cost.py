@@ -1,4 +1,4 @@
-"""What a sweep will cost, before it begins: a simulation of its scheduler on so many devices, without training."""
+"""The cost of a sweep before it begins: a simulation of its scheduler on so many devices, without training."""
 
 import heapq
 import math
@@ -27,9 +27,14 @@ RAY_TRAIN_START = 12.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one seed's training: an epoch, an online evaluation with its share of a checkpoint, a trial's start
-    where the process is warm, and what the first trial of a process takes besides (imports, decoding, pictures to
-    evaluate on)."""
+    """Seconds of one seed's training.
+
+    Attributes:
+        epoch: one epoch.
+        evaluation: an online evaluation, with its share of a checkpoint.
+        start: a trial's start in a process that has run one before.
+        cold: the first trial's start beyond that (imports, decoding, images for the evaluations).
+    """
 
     epoch: float
     evaluation: float = 0.0
@@ -109,10 +114,10 @@ def measure(config: SweepConfig) -> Cost:
 
 
 def simulate(config: SweepConfig, at_once: int, cost: Cost, seed: int) -> Outcome:
-    """One search, whose trials' scores are made up.
+    """Simulate one search with invented scores.
 
     Each trial's accuracy rises along the same curve to a height of its own, with noise, so that the best after one
-    epoch is likely, but not bound, to be the best in the end; the config's scheduler decides on these as on real ones.
+    epoch is likely, but not certain, to be the best at the end; the config's scheduler decides on these scores.
     """
     total, epochs = total_trials(config), config.experiment.training.epochs
     if config.search.scheduler == "pbt":
@@ -153,7 +158,7 @@ def simulate(config: SweepConfig, at_once: int, cost: Cost, seed: int) -> Outcom
 
 
 def _generations(config: SweepConfig, at_once: int, cost: Cost) -> Outcome:
-    """A population: nobody is stopped, and all wait for one another at each generation's end."""
+    """Simulate a population: no trial is stopped, and all wait for one another at each generation's end."""
     total, epochs, every = total_trials(config), config.experiment.training.epochs, config.search.perturb_epochs
     turns = math.ceil(total / at_once)
     wall, busy, epoch = cost.cold, min(total, at_once) * cost.cold, 0

@@ -40,7 +40,7 @@ class Heartbeat:
 
 
 def alive(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether a sweep has a running driver, on this machine or on another one that shares the folder."""
+    """True if a sweep has a running driver, on this machine or on another one that shares the folder."""
     if manifest["owner"]["bgsweep.host"] == socket.gethostname():
         # The process alone proves nothing: in a notebook it lives on after the sweep.
         return owner_lives(manifest["owner"]) and not closed_properly(folder)
@@ -49,7 +49,7 @@ def alive(folder: Path, manifest: dict[str, Any]) -> bool:
 
 
 def closed_properly(folder: Path) -> bool:
-    """Whether the last driver could clean up, as after Ctrl-C or an error; a killed one leaves its heartbeat file."""
+    """True if the last driver could clean up, as after Ctrl-C or an error; a killed one leaves its heartbeat file."""
     return not (folder / HEARTBEAT_FILE).exists()
 
 

@@ -82,7 +82,7 @@ class PBTScheduler(FIFOScheduler):
         return None
 
     def _waits(self, trial: Trial) -> bool:
-        """Whether a trial has reached the generation's end, with its checkpoint written."""
+        """True if a trial has reached the generation's end, with its checkpoint written."""
         return trial.status == Trial.PAUSED and (trial_name(trial), self._end) in self._scores
 
     def _note(self, name: str, result: dict[str, Any]) -> None:

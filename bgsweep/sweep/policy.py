@@ -1,4 +1,4 @@
-"""A sweep's learnt augmentation policy as a file of plain numbers, which needs no bgsweep."""
+"""The augmentation policy that a sweep has found, as a file that can be used without bgsweep."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
-    """How an experiment makes its views, as plain values.
+    """An experiment's augmentations as plain values.
 
     ``views`` holds, for each view, its crop, background and colours, with the background's probabilities in the first
     epoch; ``background`` the whole section, schedules included, of which ``epochs`` is the length.

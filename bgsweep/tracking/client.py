@@ -1,4 +1,4 @@
-"""Where MLflow is, and the way to it."""
+"""MLflow's address, and clients for it."""
 
 import contextlib
 import fcntl
@@ -14,12 +14,12 @@ from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.storage.uri import Uri, is_remote
 
-# Where a driver's package has another name than its module.
+# Packages of database drivers whose name is not that of the module.
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
 def tracking_uri(store: Uri) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the store's folder, which is made.
+    """The value of MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store's folder, which is made.
 
     Raises:
         UserError: as `tracking_address`, or the folder cannot be made.
@@ -47,7 +47,7 @@ def sqlite_file(address: str) -> Path | None:
 
 @contextlib.contextmanager
 def mlflow_client(address: str) -> Iterator[Any]:
-    """MLflow's client at a tracking URI; raises `UserError` for what MLflow refuses within, or where it is gone."""
+    """A context with MLflow's client; raises `UserError` if MLflow refuses a call or cannot be reached."""
     client = _connected(address)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -59,7 +59,7 @@ def mlflow_client(address: str) -> Iterator[Any]:
 
 
 def _connected(address: str) -> Any:
-    """A client that has opened its store, whose tables are made where it is new."""
+    """A client whose database is open; the tables of a new one are made."""
     _quiet_mlflow()
     from mlflow import MlflowClient
 
@@ -84,7 +84,7 @@ def _connected(address: str) -> Any:
 
 
 def _remove_stray(address: str) -> None:
-    """MLflow makes the folder of a SQLite address as it is written, `%3F` for `?`, beside the one that it uses."""
+    """Remove the empty folder that MLflow makes of an undecoded address (`%3F` for `?`) beside its own."""
     written, meant = Path(address.removeprefix("sqlite:///")).parent, sqlite_file(address)
     if meant is not None and written != meant.parent:
         with contextlib.suppress(OSError):
@@ -100,9 +100,9 @@ def _unusable(address: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _alone_with(database: Path | None, address: str) -> Iterator[None]:
-    """Let one process after another open a SQLite database: two that make its tables at once would both fail.
+    """A lock under which a SQLite database is opened: two processes that make its tables at once would both fail.
 
-    MLflow itself would try for minutes to open a damaged one.
+    A damaged database is refused here, since MLflow would try for minutes to open it.
     """
     if database is None:
         yield
@@ -122,7 +122,7 @@ def _alone_with(database: Path | None, address: str) -> Iterator[None]:
 
 
 def _quiet_mlflow() -> None:
-    """Keep MLflow from chatting, calling home, and retrying for minutes what the writer tries again anyway."""
+    """Turn off MLflow's messages and telemetry, and its long retries: the writer retries by itself."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -131,11 +131,13 @@ def _quiet_mlflow() -> None:
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the writer says once that a server is away
+    logging.getLogger("urllib3.connectionpool").setLevel(
+        logging.ERROR
+    )  # the writer says once that a server is unreachable
 
 
 def pages(search: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """All that one of the client's searches finds, however many pages it takes."""
+    """All results of one of the client's searches, of all its pages."""
     found: list[Any] = []
     page: Any = None
     while page is None or page.token:
@@ -145,7 +147,7 @@ def pages(search: Callable[..., Any], *arguments: Any) -> list[Any]:
 
 
 def experiment_id(client: Any, address: str, name: str) -> str:
-    """The id of an MLflow experiment, which is made where it is missing."""
+    """The id of an MLflow experiment, which is created if it is missing."""
     from mlflow.exceptions import MlflowException
 
     known = client.get_experiment_by_name(name)

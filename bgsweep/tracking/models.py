@@ -1,4 +1,4 @@
-"""Encoders in the MLflow model registry: a program that needs no bgsweep, and the weights for fine-tuning."""
+"""Encoders as MLflow models: an exported program that runs without bgsweep, and the weights for fine-tuning."""
 
 import copy
 import importlib.metadata
@@ -28,7 +28,7 @@ def log_encoder(
     The weights lie beside it as ``encoder.safetensors``, for fine-tuning on any device, with ``encoder.json``.
 
     Args:
-        encoder: left as it is; normalisation is its own affair.
+        encoder: unchanged; it normalises its inputs itself.
         size: height and width in pixels that it is exported with; any that the network accepts.
         description: becomes ``encoder.json``: how to build the network again, and what it was trained on.
         step: epoch of the checkpoint.
@@ -130,7 +130,7 @@ def _save_program(encoder: nn.Module, size: int, folder: Path, run: str, model: 
 
 
 def _requirements() -> list[str]:
-    """Named here, since MLflow finds them out by loading the model, for ten seconds."""
+    """The packages that the model needs; MLflow would load the model for ten seconds to find them."""
     return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch", "numpy")]
 
 

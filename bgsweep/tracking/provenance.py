@@ -1,4 +1,4 @@
-"""Where a run comes from: the code that makes it, and the process that owns it."""
+"""The origin of a run: the code that makes it, and the process that owns it."""
 
 import contextlib
 import importlib.metadata
@@ -15,7 +15,7 @@ _PACKAGES = ("bgsweep", "torch", "torchvision", "ray", "albumentations", "mlflow
 
 
 def provenance() -> dict[str, str]:
-    """Tags that say what code makes a run: package versions, Python, and the commit where bgsweep is a git checkout."""
+    """Tags of the code: package versions, Python, and the commit if bgsweep is a git checkout."""
     tags = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -28,7 +28,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Git's answer about the checkout that tracks this file, or nothing."""
+    """Git's output for the checkout that tracks this file; empty if there is none."""
     here = Path(__file__)
     for command in (("ls-files", "--error-unmatch", here.name), arguments):
         try:
@@ -39,12 +39,13 @@ def _git(*arguments: str) -> str:
 
 
 def owner() -> dict[str, str]:
-    """Tags that name this process; its start tells it from a later one with the same number."""
+    """Tags of this process; its start time tells it from a later process with the same id."""
     born = psutil.Process().create_time()
     return {"bgsweep.host": socket.gethostname(), "bgsweep.pid": str(os.getpid()), "bgsweep.born": f"{born:.1f}"}
 
 
 def owner_lives(tags: Mapping[str, str]) -> bool:
+    """True if the process of such tags runs; it must be one of this host."""
     try:
         born = psutil.Process(int(tags["bgsweep.pid"])).create_time()
     except psutil.NoSuchProcess:

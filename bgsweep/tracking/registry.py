@@ -1,4 +1,4 @@
-"""The model registry: versions with their lineage and key numbers, and which of them holds which alias."""
+"""MLflow's model registry: versions with their lineage and key metrics, and their aliases."""
 
 import difflib
 import getpass
@@ -18,7 +18,7 @@ LINEAGE = ("sweep", "trial", "digest", "images_digest", "masks_digest", "git_com
 
 
 def open_registered_model(tracker: Tracker, name: str) -> None:
-    """Make a registered model where there is none of this name, which shows that the registry can be written.
+    """Create a registered model if there is none of this name, which shows that the registry can be written.
 
     Raises:
         UserError: MLflow refuses.
@@ -36,7 +36,7 @@ def open_registered_model(tracker: Tracker, name: str) -> None:
 
 
 def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
-    """Make a logged model of a run the newest version of a registered one; give its number."""
+    """Register a logged model of a run as a new version; return its number."""
     import mlflow
 
     # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
@@ -50,18 +50,18 @@ def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping
 
 
 def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
-    """Let ``models:/NAME@ALIAS`` stand for a version."""
+    """Set the alias by which ``models:/NAME@ALIAS`` finds a version."""
     tracker.ask(lambda: tracker.client.set_registered_model_alias(name, alias, str(version)))
 
 
 def version_of(tracker: Tracker, run: str, name: str) -> int | None:
-    """The version of a registered model that a run has made; None where it has made none."""
+    """The version of a registered model that a run has made, if any."""
     found = tracker.ask(lambda: tracker.client.search_model_versions(f"run_id = '{run}'"))
     return next((int(version.version) for version in found if version.name == name), None)
 
 
 def holder(tracker: Tracker, name: str, alias: str) -> Any:
-    """The version of a registered model, as MLflow has it, that holds an alias; None where there is none."""
+    """MLflow's object of the version that holds an alias, if any."""
     return tracker.ask(lambda: _holder(tracker.client, name, alias))
 
 
@@ -88,7 +88,7 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
 
 
 def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]:
-    """Give a version an alias by hand, and say so in its tags.
+    """Set an alias by hand, and record that in the version's tags.
 
     Args:
         version: a number, or an alias that the version holds.
@@ -163,7 +163,7 @@ def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _is_number(tag: str) -> bool:
-    """Whether a tag, which somebody else may have set, is one of the numbers that it should be."""
+    """True if a tag is a finite number; people can set any text."""
     try:
         return math.isfinite(float(tag))
     except ValueError:

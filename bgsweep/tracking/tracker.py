@@ -1,4 +1,4 @@
-"""Everything that talks to MLflow's tracking: runs with their parameters, metrics and files, and how each ends."""
+"""MLflow runs: their parameters, metrics, files and final status."""
 
 import functools
 import json
@@ -25,13 +25,13 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 T = TypeVar("T")
 
 PATIENCE = 3600.0
-"""Seconds for which an MLflow server that is away is waited for."""
+"""Seconds for which an unreachable MLflow server is retried."""
 
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
 
 
 class Tracker:
-    """Writes one MLflow experiment, from one process; metrics and files are queued and never hold training up.
+    """Writes to one MLflow experiment, from one process; metrics and files are queued and never delay training.
 
     A context: at its start the runs of killed drivers are ended; at its end its own open runs are, whatever happened
     (FINISHED; KILLED after Ctrl-C and for trials left open; FAILED after any other exception), and the queue is
@@ -75,7 +75,7 @@ class Tracker:
         return self._begin_parent(name, config, params, {"bgsweep.kind": "sweep", **(tags or {})})
 
     def reopen(self, run: str) -> str:
-        """Go on with a sweep's run whose driver died; give its id."""
+        """Resume the run of a sweep whose driver died; return its id."""
         self._writer.ask(lambda: self.client.update_run(run, status="RUNNING"))
         self.set_tags(run, owner())
         self._parents.append(run)
@@ -96,7 +96,7 @@ class Tracker:
     def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
         """Begin a trial's run below its sweep's, or open it again where the sweep has it already.
 
-        Nobody waits for MLflow: what is given is a name for the run in all other calls; `run_id` gives its id.
+        Does not wait for MLflow: the result names the run in all other calls; `run_id` gives MLflow's id.
         """
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
@@ -120,10 +120,10 @@ class Tracker:
         return run
 
     def run_id(self, run: str, wait: bool = True) -> str:
-        """MLflow's id of a run; without waiting, an empty text where MLflow has not said it yet.
+        """MLflow's id of a run; without waiting, empty if MLflow has not created the run yet.
 
         Raises:
-            UserError: MLflow refuses the run, or is away for too long.
+            UserError: MLflow refuses the run, or is unreachable for too long.
         """
         begun = self._begun.get(run)
         if begun is None:
@@ -158,7 +158,7 @@ class Tracker:
         self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
 
     def last_epoch(self, run: str) -> int:
-        """The last epoch whose values a run has; 0 where it has none."""
+        """The last epoch that a run has metrics of; 0 if it has none."""
         metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
         return max((point.step for point in metric), default=0)
 
@@ -174,7 +174,7 @@ class Tracker:
         self.set_tags(run, {key: value})
 
     def log_dataset(self, run: str, context: str, name: str, digests: Mapping[str, str], count: int) -> None:
-        """Queue what a run read: ``context`` is train, validation or test, ``digests`` are a `Source`'s."""
+        """Queue what a run read: ``context`` is train, validation or test, ``digests`` are an `ImageDataset`'s."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile = json.dumps({"photographs": count, **digests})
@@ -192,16 +192,16 @@ class Tracker:
         self._log_bytes(run, text.encode("utf-8", "surrogateescape"), path)
 
     def log_image(self, run: str, image: npt.NDArray[np.uint8], path: str) -> None:
-        """Queue a picture, RGB, height x width x 3, as a PNG; ``path`` is relative to the run's files."""
+        """Queue an RGB image, height x width x 3, as a PNG; ``path`` is relative to the run's files."""
         import cv2
 
         self._log_bytes(run, cv2.imencode(".png", image[..., ::-1])[1].tobytes(), path)
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Make a call whose answer is needed, after all that was queued before it, and again while MLflow is away.
+        """Make a call whose answer is needed, after all that was queued before it; retried while MLflow is unreachable.
 
         Raises:
-            UserError: MLflow refuses, or is away for too long.
+            UserError: MLflow refuses, or is unreachable for too long.
         """
         return self._writer.ask(call)
 
@@ -213,7 +213,7 @@ class Tracker:
             open_runs[:] = [each for each in open_runs if run not in (each, self.run_id(each, wait=False))]
 
     def flush(self, timeout: float = 60) -> bool:
-        """Wait until everything queued is written; False, with a warning that says what is missing, where it is not."""
+        """Wait until everything queued is written; if not all could be, return False and warn of what is missing."""
         return self._writer.flush(timeout)
 
     def reconcile(self) -> list[str]:
@@ -249,7 +249,7 @@ class Tracker:
         begun = self._begun.get(run)
         if begun is None:
             return run
-        if begun.exception():  # that it could not be begun must not look like a server that is away now
+        if begun.exception():  # that it could not be begun must not look like a server that is unreachable now
             raise RuntimeError(f"the run {run} was not begun: {begun.exception()}")
         return begun.result()
 

@@ -1,4 +1,4 @@
-"""Calls to a server that may be away for a while, made by a thread so that nobody waits for them."""
+"""Calls to a server that may be unreachable for a while, made by a thread so that training does not wait."""
 
 import errno
 import logging
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Makes calls one after another in a thread of its own, and repeats a call while the server cannot be reached."""
+    """Makes calls in their order in one thread, and repeats a call while the server is unreachable."""
 
     def __init__(self, address: str, patience: float) -> None:
         self._address = address
@@ -26,7 +26,7 @@ class Writer:
         self._lost = 0
         self._error = ""
         self._queue: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue()
-        # A daemon: a server that is down must not keep the program from ending.
+        # A daemon thread: a server that is down must not keep the program from exiting.
         threading.Thread(target=self._work, name="mlflow-writer", daemon=True).start()
 
     def submit(self, call: Callable[[], T]) -> "Future[T]":
@@ -75,7 +75,7 @@ class Writer:
                 self._error = one_line(error)
                 if self._down_since is None:
                     self._down_since = time.monotonic()
-                    _log.warning("MLflow at %s is away, and written to when it is back: %s", self._address, self._error)
+                    _log.warning("MLflow at %s is unreachable; writes are retried: %s", self._address, self._error)
                 if time.monotonic() - self._down_since > self._patience:
                     raise
             else:
@@ -86,7 +86,7 @@ class Writer:
 
 
 def _final(error: Exception) -> bool:
-    """Whether the call would fail again: the server has understood and refused it, or it was wrong from the start."""
+    """True if the call would fail again: the server has refused it, or it was wrong from the start."""
     status = getattr(error, "get_http_status_code", None)  # an MlflowException
     if status is None:
         return not isinstance(error, OSError) or isinstance(error, PermissionError) or error.errno == errno.EROFS

@@ -40,7 +40,7 @@ def test_an_mlflow_server_that_is_away_for_a_minute_stops_nothing_and_misses_not
             assert trial["run_id"] == recorded[trial["id"]].info.run_id
             history = client.get_metric_history(trial["run_id"], "loss")
             assert sorted(point.step for point in history) == list(range(1, 31)), trial["id"]
-    assert told(tmp_path).count("is away, and written to when it is back") == 1
+    assert told(tmp_path).count("is unreachable; writes are retried") == 1
     assert found["model"]["alias"] == "champion"
 
 
