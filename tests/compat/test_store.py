@@ -24,9 +24,7 @@ CHECKPOINT = "sweeps/tiny-old/tune-20261127-080815/t00/checkpoint_000002"
 DIGESTS = {"t00": "0e54fb21a7cb0463", "t01": "3274ba3e48af463a"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("earlier")
+def unpack(folder: Path) -> Path:
     with zipfile.ZipFile(Path(__file__).with_name("store.zip")) as archive:
         archive.extractall(folder)
     for path in (folder / "store").rglob("*"):
@@ -36,6 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         database.executescript((folder / "store" / "mlflow.sql").read_text(encoding="utf-8"))
     database.close()
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("earlier"))
 
 
 def told(folder: Path, *arguments: object) -> Any:
@@ -109,3 +112,11 @@ def test_a_registered_model_loads_in_mlflow_and_in_bgsweep(folder: Path, monkeyp
     with torch.inference_mode():
         np.testing.assert_allclose(loaded.encoder(torch.from_numpy(images)).numpy(), program, rtol=1e-4, atol=1e-5)
     assert {model["name"] for model in told(folder, "models", "--store", "store")["models"]} == {"bgsweep-encoder"}
+
+
+@pytest.mark.slow
+def test_the_end_of_a_sweep_is_run_again(tmp_path: Path) -> None:
+    """Its checkpoint, journal and MLflow runs are all that this needs."""
+    words = ("sweep", "--resume", "tiny-old", "register.name=other", "--store", "store")
+    found = told(unpack(tmp_path), *words)
+    assert (found["best"]["trial"], found["model"]["name"]) == ("t00", "other")
