@@ -1,4 +1,4 @@
-"""The end of a command's process."""
+"""Run a command as a process that ends without tearing the interpreter down."""
 
 import atexit
 import contextlib
@@ -10,16 +10,16 @@ from typing import NoReturn
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Call ``main``, let what it registered with `atexit` happen, and end the process with the code that it gave.
+    """Call ``main``, run what it registered with `atexit`, and end the process with its exit code.
 
-    The interpreter is not torn down: threads of native libraries are still there then, and one of them crashed, which
-    made a failure (exit code 139) of a study that had come to its end. What registered something earlier is not heard,
-    so ``main`` imports heavy packages itself.
+    The interpreter is not torn down: threads of native libraries still run then, and one of them once crashed, which
+    gave a finished study exit code 139. Handlers registered before this call do not run, so ``main`` must import heavy
+    packages itself.
     """
     code = 1
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need be no UTF-8
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -27,7 +27,7 @@ def run(main: Callable[[], int]) -> NoReturn:
                 stream.flush()
         os._exit(code)
 
-    atexit.register(leave)  # before all others, and so called after them
+    atexit.register(leave)  # registered first, so called last
     try:
         sys.exit(main())
     except SystemExit as end:  # argparse's too
