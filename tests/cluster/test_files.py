@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bgsweep.cli import commands
-from bgsweep.cli.arguments import parse
+from bgsweep.cli.main import parse
+from bgsweep.cli.train import Submit, Sweep
 from bgsweep.config import load, review_search
 from tests.cluster.validation import CLUSTER, problems, read
 
@@ -121,7 +121,7 @@ def test_commands_of_the_files_are_searches_that_are_not_refused(tmp_path: Path)
         for name, place in places.items():
             words = [word.replace(name, place) for word in words]
         options = parse(words[1:])
-        if options.run in (commands.sweep, commands.submit):
+        if isinstance(options.command, Sweep | Submit):
             review_search(load(options.file, options.overrides))
             found.add(path.name)
     assert found == {"aws.yaml", "gcp.yaml", "onprem.yaml", "raycluster.yaml", "rayjob.yaml", "slurm.sbatch"}
