@@ -33,7 +33,7 @@ class Evaluate(Section):
     """Evaluation during a run (`every`, on the validation split) and at its end (on the test split)."""
 
     every: Count = Field(1, description="epochs between online evaluations; the last epoch is always evaluated")
-    variant: Variant = Field("original", description="variant of the images that the online `knn_top1` is measured on")
+    variant: Variant = Field("original", description="the images that kNN and the linear probe are measured on")
     bg_gap: bool = Field(False, description="also measure BG-Gap by kNN at each online evaluation")
     knn: Knn = Knn()
     linear: Linear = Linear()

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Section, nearest
+from bgsweep.config.metric_names import trial_name
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
 """Metrics that trials can be compared by: those of the online evaluation, and the training loss."""
@@ -50,6 +51,11 @@ class Search(Section):
         120,
         description="minutes without an online evaluation after which a trial is taken to hang, and fails; null: never",
     )
+
+    @field_validator("metric")
+    @classmethod
+    def _inside_a_sweep(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return trial_name(value) if isinstance(value, str) else tuple(trial_name(name) for name in value)
 
     @field_validator("algorithm", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""How sure a difference between two encoders is that were measured on the same pictures."""
+"""Paired confidence intervals of the difference between two encoders that were evaluated on the same images."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from bgsweep.evaluation.frozen_model import PerImageMetric
+from bgsweep.evaluation.evaluator import PerImageMetric
 from bgsweep.seeding import Draw, rng_key
 
 LEVEL = 0.95
 SEEDS = 3  # fewer have no interval of their own
-_DRAWS = 10_000_000  # numbers held at once: of mCE nearly every photograph is of a kind of its own
+_DRAWS = 10_000_000  # numbers held at once: of mCE nearly every image is of a kind of its own
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,8 @@ class Difference:
         return self.lower > 0 or self.upper < 0
 
 
-def by_photograph(measured: PerImageMetric, photographs: npt.NDArray[Any]) -> PerImageMetric:
-    """The same value with one entry for each photograph, of which there may be several pictures.
-
-    Several backgrounds of one foreground, or corruptions of one photograph, are not independent: they are drawn
-    together or not at all. Drawn one by one, `paired` would take them for more evidence than they are.
-
-    Args:
-        photographs: which photograph each picture (N,) is made of.
-    """
-    places = np.unique(photographs, return_inverse=True)[1]
-    sums = (np.asarray(np.bincount(places, part), np.float64) for part in (measured.hits, measured.counted))
-    return PerImageMetric(measured.name, *sums)
-
-
 def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed: int = 0) -> Difference:
-    """Paired percentile bootstrap (Efron 1979): photographs are drawn with replacement, the same for both encoders.
+    """Paired percentile bootstrap (Efron 1979): images are drawn with replacement, the same for both encoders.
 
     Shares whose denominators differ, such as shape bias, are taken anew in every resampling. The interval is of which
     images the set holds; how training runs differ from seed to seed it cannot tell. It is NaN where one number stands
@@ -57,13 +43,13 @@ def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed
     four images of two hundred, on which p of the exact test is .125, would be a sure difference. With them, models that
     agree on n images differ by less than about 3/n.
     """
-    assert len(first.hits) == len(second.hits), "both were measured on the same photographs"
+    assert len(first.hits) == len(second.hits), "both were measured on the same images"
     if len(first.hits) < 2:  # one number for a whole set, as average precision is
         return Difference(second.value - first.value, float("nan"), float("nan"))
     generator = np.random.default_rng(rng_key(seed, 0, "", Draw.BOOTSTRAP))
     columns = np.stack([first.hits, first.counted, second.hits, second.counted], axis=1)
     columns = np.concatenate([columns, _contrary(columns)])
-    # Photographs on which the two fare alike are alike: how often each kind is drawn is multinomial, which is as exact
+    # Images on which the two fare alike are alike: how often each kind is drawn is multinomial, which is as exact
     # as drawing them one by one, and as quick for millions of them.
     kinds, sizes = np.unique(columns, axis=0, return_counts=True)
     each = max(1, _DRAWS // len(kinds))
@@ -78,12 +64,12 @@ def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed
 
 
 def agree(first: PerImageMetric, second: PerImageMetric) -> bool:
-    """Whether two models fare alike on every image."""
+    """True if two models have the same result on every image."""
     return bool(np.array_equal(first.hits, second.hits) and np.array_equal(first.counted, second.counted))
 
 
 def _contrary(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Two images of the usual number of pictures, of each of which one model has all right and the other none."""
+    """Two images with the usual number of versions; one model has all of them right and the other none."""
     pictures = np.median(columns[:, [1, 3]][columns[:, [1, 3]] > 0]) if (columns[:, [1, 3]] > 0).any() else 1.0
     # What is no share, such as mCE, may be more than one for an image.
     most = max(pictures, float(np.abs(columns[:, [0, 2]]).max()))

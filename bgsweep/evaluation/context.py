@@ -1,87 +1,118 @@
-"""One encoder, one suite file: what evaluators share, each made once and only if somebody asks for it."""
+"""State that all evaluators of a call share: the model, its sets, and features, each computed at most once."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bgsweep.config import SuiteConfig
 from bgsweep.data import UNLABELLED, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
-from bgsweep.evaluation.datasets.imagenet import wnids
-from bgsweep.evaluation.datasets.listing import Listing, See, squares
-from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
-from bgsweep.evaluation.feature_cache import FeatureCache, PictureSet
+from bgsweep.evaluation.evaluator import PerImageMetric, Yields
+from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, PictureSet
 from bgsweep.evaluation.features import Features, extract
-from bgsweep.evaluation.frozen_model import FrozenModel, Head
+from bgsweep.evaluation.frozen_model import FrozenModel
 
 Task = Callable[["EvalContext", Any], Any]
-"""Work on one part of something by whoever has the same subject and sets."""
+"""Work on one part of something, in a process that has the same model and sets."""
 Workers = Callable[[Task, Iterable[Any]], Iterator[Any]]
-"""Others who do a task on every part, each with an examination of its own; results come in the order of the parts."""
+"""Runs a task on every part in other processes, each with a context of its own; results in the order of the parts."""
 
-_PART = 1024  # pictures that a worker is given at a time
+_PART = 1024  # images that a worker is given at a time
 
 
 class EvalContext:
-    """The subject with its sets.
+    """A model with the sets that it is evaluated on.
 
     Args:
-        splits: the user's labelled photographs; None where the config names none.
-        workers: who sees the picture sets that are worth it (`config.workers.at_least`); None sees all of them here.
+        splits: the user's labelled images; None where the config names none.
+        workers: encode sets of `config.workers.at_least` images or more; None encodes everything in this process.
+        split: which of the user's splits is evaluated.
     """
 
     def __init__(
-        self, model: FrozenModel, config: SuiteConfig, splits: Splits | None, workers: Workers | None = None
+        self,
+        model: FrozenModel,
+        config: SuiteConfig,
+        splits: Splits | None,
+        workers: Workers | None = None,
+        split: EvaluatedSplit = "test",
     ) -> None:
         self.model = model
         self.config = config
         self.splits = splits
+        self.split: EvaluatedSplit = split
         self._workers = workers
         self._kept: dict[Hashable, Any] = {}
 
-    def shared_out(self, pictures: int) -> bool:
-        """Whether so many pictures are seen by workers."""
-        return self._workers is not None and pictures >= self.config.workers.at_least
+    def shared_out(self, images: int) -> bool:
+        """True where a set of so many images goes to workers."""
+        return self._workers is not None and images >= self.config.workers.at_least
 
-    def each(self, task: Task, parts: Iterable[Any], pictures: int) -> Iterator[Any]:
-        """The task's result for every part, in order; `pictures` is how many the parts have together."""
-        if self._workers is not None and self.shared_out(pictures):
+    def each(self, task: Task, parts: Iterable[Any], images: int) -> Iterator[Any]:
+        """The task's result for every part, in order; `images` is how many the parts have together."""
+        if self._workers is not None and self.shared_out(images):
             return self._workers(task, parts)
         return (task(self, part) for part in parts)
 
-    def slices(self, count: int, size: int = _PART, pictures: int | None = None) -> list[slice]:
-        """The numbers 0 to `count` - 1 in parts for `each`; in one where all `pictures` (`count`) are seen here."""
-        size = size if self.shared_out(count if pictures is None else pictures) else max(1, count)
+    def slices(self, count: int, size: int = _PART, images: int | None = None) -> list[slice]:
+        """The numbers 0 to `count` - 1 in parts for `each`; in a single one where all `images` (`count`) stay here."""
+        size = size if self.shared_out(count if images is None else images) else max(1, count)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made under this key, made now if it is the first time."""
+        """The value kept under this key; the first call makes it."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
     @cached_property
     def features(self) -> FeatureCache:
-        """Features of the user's photographs.
+        """Features of the user's images.
 
         Raises:
             UserError: there are none, or some without classes.
         """
         if self.splits is None:
-            raise UserError("data: no labelled photographs are named; set data.images (and data.masks)")
-        for source in (self.splits.train, self.splits.test):
+            raise UserError("data: no labelled images are named; set data.images (and data.masks)")
+        cache = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, self.split)
+        for source in (self.splits.train, cache.source):
             if UNLABELLED in source.labels:
                 raise UserError(f"{source.name}: accuracy needs classes; put the images into class folders")
-        bench = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, "test")
-        bench.elsewhere, bench.look = self._elsewhere, self.looked
-        return bench
+        cache.elsewhere, cache.look = self._elsewhere, self.looked
+        return cache
+
+    def check_images(self) -> None:
+        """Require the user's labelled images, with masks where `evaluate.variant` needs them.
+
+        Raises:
+            UserError: as `features`, or there are no masks.
+        """
+        variant = self.config.evaluate.variant
+        if not self.features.source.has_masks and variant != "original":
+            raise UserError(f"evaluate.variant: {variant} needs foreground masks; set data.masks, or use original")
+
+    @property
+    def test(self) -> Features:
+        """Features of the evaluated split in the configured variant (`evaluate.variant`)."""
+        return self.features.variant(self.config.evaluate.variant)
+
+    def by_image(self, metrics: Iterable[PerImageMetric]) -> Yields:
+        """Metrics of `test` with one entry for each image, however many backgrounds it is seen on."""
+        numbers = self.features.image_numbers(self.config.evaluate.variant)
+        return (metric.by_image(numbers) for metric in metrics)
+
+    def protocol(self) -> dict[str, Any]:
+        """Protocol of the user's images: which they are, and how they were preprocessed."""
+        variant, found = self.config.evaluate.variant, self.features.protocol()
+        if variant != "original":
+            found |= self.features.variants().protocol()
+        return found | {"variant": variant, "pictures": len(self.test.labels), "seed": self.config.evaluate.seed}
 
     def looked(self) -> dict[int, bool] | None:
-        """What workers find of the test photographs' foregrounds; None where they are looked at here."""
+        """`looked_at` of the split, computed by workers; None where this process computes it."""
         count = len(self.features.source)
         if not self.shared_out(count):
             return None
@@ -94,54 +125,6 @@ class EvalContext:
         looked = None if name in ("train", "plain") else self.looked()
         found = list(self.each(partial(_see, name=name, looked=looked), self.slices(count), count))
         return Features(torch.cat([one.values for one in found]), torch.cat([one.labels for one in found]))
-
-    @cached_property
-    def linear(self) -> LinearHead:
-        """The linear probe on the user's training photographs."""
-        return fit_linear(self.features.train(), self.config.evaluate.linear, self.features.classes)
-
-    @cached_property
-    def test(self) -> Features:
-        return self.features.variant("original")
-
-    def check_classifier(self) -> None:
-        """Refuse what has no way to ImageNet's classes.
-
-        Raises:
-            UserError: the encoder has no classifier of them, and the user's photographs are not ImageNet's.
-        """
-        if self.model.head is None and not (self.splits is not None and tuple(self.splits.train.classes) == wnids()):
-            raise UserError(
-                "this encoder has no classifier of ImageNet's 1000 classes; set data.images to ImageNet (train and "
-                "validation, a folder a wnid), so that a linear probe can be trained"
-            )
-
-    @cached_property
-    def classifier(self) -> tuple[Head, str]:
-        """Logits of ImageNet's 1000 classes from features, and a word on where they come from."""
-        self.check_classifier()
-        if self.model.head is not None:
-            return self.model.head, "the model's own"
-        return self.linear.logits, f"linear probe on {self.features.splits.train.name}"
-
-    def logits(self, listing: Listing, see: See | None = None, keep: bool = False) -> Tensor:
-        """Logits (N, 1000) of listed pictures; kept for the next evaluator only where that is said."""
-        found: Tensor = (
-            self.once(listing.name, lambda: self._logits(listing, see)) if keep else self._logits(listing, see)
-        )
-        return found
-
-    def _logits(self, listing: Listing, see: See | None) -> Tensor:
-        head, _ = self.classifier
-        parts = [listing[numbers] for numbers in self.slices(len(listing.paths))]
-        task = partial(_see_listed, see=see or squares(self.config.pictures))
-        with torch.no_grad():
-            return torch.cat([head(features) for features in self.each(task, parts, len(listing.paths))])
-
-
-def _see_listed(context: EvalContext, listing: Listing, see: See) -> Tensor:
-    batches = listing.batches(see, context.config.evaluate.batch_size, context.config.threads)
-    return torch.cat([context.model.encode(torch.from_numpy(images)) for images in batches])
 
 
 def _see(context: EvalContext, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:

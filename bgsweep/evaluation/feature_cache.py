@@ -1,9 +1,10 @@
-"""An encoder on the bench: its features of every picture set that an evaluator asks for, each computed once."""
+"""Features of the user's images: those of every set that an evaluator asks for, each computed once."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bgsweep.config import Evaluate
@@ -14,25 +15,25 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_pictures
 from bgsweep.evaluation.features import Encode, Features, Pictures, extract
 
-SplitName = Literal["validation", "test"]
+EvaluatedSplit = Literal["validation", "test"]
 PictureSet = Variant | Literal["train", "plain"]
-"""The training photographs, the split's in a background variant, or as they are where there are no masks."""
-# Pictures of small sets are kept between the evaluations of a process, which see the same ones every time.
+"""The training images, the split's in a background variant, or as they are where there are no masks."""
+# Decoded images of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
 
 
 class FeatureCache:
-    """Shared by the evaluators of one call.
+    """An encoder's features, shared by the evaluators of one call.
 
     The training features, that is kNN's bank and the linear probe's training set, are those of the training split as
     the run sees it (recomposed where there is a shortcut), without augmentation.
 
     Attributes:
-        elsewhere: features of so many pictures of a set from somebody else; None where they are to be computed here.
-        look: what `looked_at` says of the split's photographs; None where it is to be found here.
+        elsewhere: features of so many images of a set from workers; None where they are computed in this process.
+        look: what `looked_at` says of the split's images; None where this process finds it.
     """
 
-    def __init__(self, encode: Encode, splits: Splits, settings: Evaluate, size: int, split: SplitName) -> None:
+    def __init__(self, encode: Encode, splits: Splits, settings: Evaluate, size: int, split: EvaluatedSplit) -> None:
         self.encode = encode
         self.splits = splits
         self.settings = settings
@@ -53,22 +54,38 @@ class FeatureCache:
         return self._once("train", "train", len(self.splits.train))
 
     def of_train(self, part: Subset) -> Features:
-        """Features of some of the training photographs: those of all, if they are known and none could not be read."""
+        """Features of some of the training images: rows of all, where those are known and every image could be read."""
         whole = self._features.get("train")
         if whole is None or len(whole.labels) < len(part.source):
             return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size))
         rows = torch.from_numpy(part.indices)
         return Features(whole.values[rows], whole.labels[rows])
 
+    def image_numbers(self, variant: Variant) -> npt.NDArray[np.int64]:
+        """Number of the image of each row of a variant's features; a mixed variant has `repeats` rows of each."""
+        repeats = self.variants().repeats(variant) if self.source.has_masks else 1
+        return np.arange(len(self.variant(variant).labels)) // repeats
+
+    def protocol(self) -> dict[str, Any]:
+        """Protocol of the images: which they are, and how they were preprocessed."""
+        train, source = self.splits.train, self.source
+        return {
+            "features": "encoder output, float32, eval mode",
+            "preprocessing": f"shorter side {round(self.size * 8 / 7)} px (averaged over areas; bilinear where it "
+            f"grows), centre square {self.size} px",
+            "train": f"{train.name}: {len(train)} images, not augmented",
+            "test": f"{source.name}: {len(source)} images",
+        }
+
     def variant(self, name: Variant) -> Features:
-        """Features of the split's photographs in one background variant."""
+        """Features of the split's images in one background variant."""
         if name == "original" and not self.source.has_masks:
             return self._once((self.split, "plain"), "plain", len(self.source))
         key = (self.split, name, self.settings.repeats, self.settings.seed)
         return self._once(key, name, self.variants().count(name))
 
     def pictures(self, name: PictureSet, numbers: slice = slice(None)) -> Pictures:
-        """Batches of a set's pictures, all or those of some numbers, with their labels."""
+        """Batches of a set's images, all or those of some numbers, with their labels."""
         if name != "train" and name != "plain":
             return self.variants().pictures(name, numbers)
         source = self.splits.train if name == "train" else self.source
@@ -102,7 +119,7 @@ class FeatureCache:
         return kept
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made of these splits under this key, made now if it is the first time in this process."""
+        """The value kept beside these splits under this key; the first call of this process makes it."""
         if key not in self.splits.kept:
             self.splits.kept[key] = make()
         return self.splits.kept[key]

@@ -1,4 +1,4 @@
-"""Features of picture sets: computed once, used by every evaluator of a call."""
+"""Features of image sets: computed once, used by every evaluator of a call."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from torch import Tensor
 from bgsweep.data import Image
 
 Encode = Callable[[Tensor], Tensor]
-"""From uint8 pictures (N, H, W, 3) to float32 features (N, D) on the CPU; whoever makes it sees to eval mode."""
+"""From uint8 images (N, H, W, 3) to float32 features (N, D) on the CPU; it puts the encoder into eval mode."""
 
 Pictures = Iterable[tuple[Image, npt.NDArray[np.int64]]]
-"""Batches of pictures (N, H, W, 3) with their labels (N,)."""
+"""Batches of images (N, H, W, 3) with their labels (N,)."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, D), float32, of pictures with labels (N,), int64."""
+    """Features (N, D), float32, of images with labels (N,), int64."""
 
     values: Tensor
     labels: Tensor
 
 
 def extract(encode: Encode, pictures: Pictures) -> Features:
-    """Encode a picture set batch by batch."""
+    """Encode an image set batch by batch."""
     values, labels = [], []
     for images, classes in pictures:
         values.append(encode(torch.from_numpy(images)))

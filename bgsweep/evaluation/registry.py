@@ -1,32 +1,32 @@
-"""Evaluators by name. Each first opens its sets, so that all that is missing is said before anything runs."""
+"""Evaluators by name, and suites of them. A new evaluator is a file in `evaluators/` and a line in `EVALUATORS`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.datasets.listing import Listing
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, Result
 from bgsweep.evaluation.evaluators import (
     adversarial,
     autoattack,
+    backgrounds,
     detection,
     few_labels,
     fine_tuning,
     imagenet9,
     imagenet_c,
     imagenet_variants,
+    knn,
+    linear,
     linear_published,
-    probes,
     shape_bias,
 )
-from bgsweep.evaluation.frozen_model import PerImageMetric
 
 EvaluatorFactory = Callable[[EvalContext], Evaluator]
 
 EVALUATORS: dict[str, EvaluatorFactory] = {
-    **probes.EVALUATORS,
+    **knn.EVALUATORS,
+    **linear.EVALUATORS,
+    **backgrounds.EVALUATORS,
     **linear_published.EVALUATORS,
     **few_labels.EVALUATORS,
     **fine_tuning.EVALUATORS,
@@ -40,23 +40,13 @@ EVALUATORS: dict[str, EvaluatorFactory] = {
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),
-    # The abstracts name neither of the two left out, which take days on large sets and a package more.
+    # The paper's abstracts name neither of the two left out, which need another package and take days on large sets.
     "paper": tuple(name for name in EVALUATORS if name not in ("autoattack", "detection")),
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.pictures`."""
-
-    evaluator: str
-    values: tuple[PerImageMetric, ...]
-    protocol: dict[str, Any]
-    pictures: Sequence[Listing] = ()
-
-
 def evaluator_names(suite: str) -> list[str]:
-    """Evaluators that a suite's name, or a list of names with commas, stands for.
+    """Names of the evaluators in a suite, or in a list of names with commas.
 
     Raises:
         UserError: no evaluator has such a name.
@@ -72,24 +62,23 @@ def evaluator_names(suite: str) -> list[str]:
 
 
 def run_evaluators(
-    examination: EvalContext, names: Sequence[str], say: Callable[[str], None] = lambda line: None
+    context: EvalContext, names: Sequence[str], say: Callable[[str], None] = lambda line: None
 ) -> list[Result]:
-    """Open everything, then measure everything.
+    """Open all evaluators, then measure.
 
     Raises:
         UserError: a line for each evaluator that cannot run.
     """
-    prepared, wrong = {}, []
+    opened, wrong = {}, []
     for name in names:
         try:
-            prepared[name] = EVALUATORS[name](examination)
+            opened[name] = EVALUATORS[name](context)
         except UserError as error:
             wrong.append(f"{name}: {error}")
     if wrong:
         raise UserError("\n".join(dict.fromkeys(wrong)))
     results = []
-    for number, (name, one) in enumerate(prepared.items(), start=1):
-        say(f"{name} ({number} of {len(prepared)})")
-        values = tuple(one.measure())
-        results.append(Result(name, values, one.protocol(), one.pictures))
+    for number, (name, evaluator) in enumerate(opened.items(), start=1):
+        say(f"{name} ({number} of {len(opened)})")
+        results.append(evaluator.run(name))
     return results

@@ -1,10 +1,11 @@
-"""What an MLflow run says of its inputs and of its encoder, besides parameters and curves."""
+"""Contents of an MLflow run besides parameters and curves: its inputs, final evaluation and images."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import SweepConfig
+from bgsweep.config.metric_names import with_new_names
 from bgsweep.data import ImageDataset, SplitName, open_splits
 from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.report.pictures import views_picture
@@ -16,8 +17,7 @@ PICTURED_IMAGES = 6
 def log_inputs(
     tracker: Tracker, run: str, config: SweepConfig, used: Sequence[SplitName] = ("train", "validation", "test")
 ) -> None:
-    """Digests of the images and masks of the splits used, the augmentation policy as Albumentations writes it, and an
-    image of the first views."""
+    """Log digests of the splits used, the augmentation policy as Albumentations writes it, and an image of views."""
     experiment = config.experiment
     splits = open_splits(experiment.data)
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
@@ -30,7 +30,7 @@ def log_inputs(
 
 
 def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
-    """The final evaluation: its values as metrics under ``test/``, and all of it with its protocol as a file."""
+    """Log the final evaluation: its values as metrics, and all of it with its protocol as a file."""
     values = {"test/knn_top1": report.knn_top1, "test/linear_top1": report.linear_top1}
     for probe, backgrounds in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
         values |= {f"test/{probe}/{name}": value for name, value in (backgrounds or {}).items()}
@@ -39,7 +39,7 @@ def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
 
 
 def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
-    """A picture of the background variants that the report's numbers are of, where there are masks to make them."""
+    """Log an image of the background variants that the report's numbers are of, where there are masks."""
     splits = open_splits(config.experiment.data)
     if splits.test.has_masks:
         variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
@@ -47,7 +47,7 @@ def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
 
 
 def registry_tags(config: SweepConfig, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
-    """What a registered version says of itself: where it came from, and its key numbers."""
+    """Tags of a registered version: its lineage and its key numbers, under their names of before and of now."""
     numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
     if report.backgrounds:
         numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
@@ -56,5 +56,5 @@ def registry_tags(config: SweepConfig, report: Report, lineage: dict[str, Any]) 
         **lineage,
         "digest": config.experiment.digest,
         **{f"{name}_digest": digest for name, digest in digests.items()},
-        **{name: f"{value:.4f}" for name, value in numbers.items()},
+        **{name: f"{value:.4f}" for name, value in with_new_names(numbers).items()},
     }

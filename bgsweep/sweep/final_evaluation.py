@@ -1,4 +1,4 @@
-"""What follows the last trial: judging champion and baseline on unseen photographs, and registering the champion."""
+"""The end of a sweep: best trial and baseline are evaluated on the test split, and the best is registered."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from bgsweep.tracking.tracker import PATIENCE
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What the search has come to: all trials, the best, the baseline where it ran to its end, and the parent run."""
+    """Outcome of the search: all trials, the best, the baseline if it completed, and the parent run."""
 
     sweep: str
     parent: str
@@ -28,19 +28,19 @@ class SearchOutcome:
 
 
 def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: SearchOutcome) -> dict[str, Any]:
-    """Judge the best trial, the baseline and an untrained encoder alike; register the best; complete all runs' records.
+    """Evaluate the best trial, the baseline and an untrained encoder; register the best; complete all runs' records.
 
     The work that needs torch is done by a Ray task, so that the driver stays small.
 
     Returns:
-        ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, and ``model``
-        (``name``, ``version``, ``alias``, ``reason``): plain values.
+        ``best``, ``baseline`` and ``champion`` (the registered one before; each may be None), ``untrained``, and
+        ``model`` (``name``, ``version``, ``alias``, ``reason``): plain values.
 
     Raises:
-        UserError: it failed, for whatever reason; that costs no trial.
+        UserError: it failed; all trials are kept.
     """
     tracker.flush(PATIENCE)
-    task = ray.remote(num_cpus=config.search.cpus, num_gpus=config.search.gpus)(_crown)
+    task = ray.remote(num_cpus=config.search.cpus, num_gpus=config.search.gpus)(_evaluate_and_register)
     try:
         verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending))
     except ray.exceptions.RayTaskError as error:
@@ -53,7 +53,7 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     return verdict
 
 
-def _crown(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
+def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
     from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
     from bgsweep.sweep.promotion import decide
     from bgsweep.training.checkpoint import load_trained, untrained
@@ -78,7 +78,7 @@ def _crown(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[st
     entry = _register(tracker, ending, winner, report, decision)
     tracker.flush()
     start = evaluate_final(winner, untrained(winner.experiment))
-    judged = {
+    evaluated = {
         role: None
         if record is None
         else {"trial": record.id, "params": record.params, "epochs": record.epochs}
@@ -87,7 +87,12 @@ def _crown(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[st
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
     champion = decision.report and {"version": decision.version} | _metrics(decision.report)
-    return {**judged, "champion": champion, "untrained": _metrics(start), "model": entry | {"reason": decision.reason}}
+    return {
+        **evaluated,
+        "champion": champion,
+        "untrained": _metrics(start),
+        "model": entry | {"reason": decision.reason},
+    }
 
 
 def _register(

@@ -1,4 +1,4 @@
-"""Whether the winner of a sweep takes the place of the champion that the registry has."""
+"""Promotion: a sweep's winner becomes champion if it beats the registered one by more than the noise."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ RESAMPLINGS = 10_000
 
 @dataclass(frozen=True)
 class Decision:
-    """Which alias the winner gets and why; the champion that it was compared with, judged alike, if there is one."""
+    """The alias that the winner gets and why, with the champion it was compared with, if any, and that one's report."""
 
     alias: str
     reason: str
@@ -27,15 +27,15 @@ class Decision:
     report: Report | None = None
 
     def tags(self) -> dict[str, str]:
-        """For the registered version."""
+        """Tags of the registered version."""
         return {"decision": self.alias, "reason": self.reason}
 
 
 def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report) -> Decision:
-    """Judge the registry's champion under the winner's protocol, on the same photographs, and compare.
+    """Evaluate the registered champion by the winner's protocol on the same images, and compare.
 
-    The winner gets the alias if its decisive accuracy is higher and the paired 95 % interval of the difference leaves
-    zero out. Where nobody holds the alias it gets it too; where the champion cannot be judged, it does not.
+    The winner gets the alias if its decisive accuracy is higher and the paired 95 % interval of the difference excludes
+    zero, or if no version holds the alias. It does not get it where the champion cannot be evaluated.
 
     Args:
         run: the winner's MLflow run; a champion that this run has made (by a driver that died) stays champion.
@@ -50,17 +50,17 @@ def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report) -> D
     try:
         theirs = evaluate_final(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
     except UserError as error:
-        return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be judged here: {error}", version)
+        return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be evaluated here: {error}", version)
     better, reason = compare(report, theirs, winner.evaluate.seed)
     shown = f"{winner.evaluate.variant} kNN against version {version}, the {entry.alias}: {reason}"
     return Decision(entry.alias if better else CHALLENGER, shown, version, theirs)
 
 
 def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
-    """Whether ours is better by more than the noise, and how it is told."""
+    """Compare two reports: True if ours is better by more than the noise, and a sentence that says so."""
     first, second = theirs.decisive, ours.decisive
     if len(first.hits) != len(second.hits):
-        return False, f"measured on {len(second.hits)} and {len(first.hits)} photographs, which cannot be paired"
+        return False, f"measured on {len(second.hits)} and {len(first.hits)} images, which cannot be paired"
     found = paired(first, second, RESAMPLINGS, seed)
     better = found.lower > 0
     if agree(first, second):
@@ -76,7 +76,7 @@ def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
 
 
 def _as_trained(uri: str, winner: SweepConfig, address: str) -> TrainedEncoder:
-    """A registered encoder, as if it had been trained on the winner's photographs and machine."""
+    """A registered encoder, as if it had been trained on the winner's images and machine."""
     loaded = from_mlflow(uri, address)
     assert loaded.experiment is not None, "bgsweep's own models say what they come from"
     ours: dict[str, Any] = {name: getattr(winner.experiment, name) for name in ("data", "training", "workers")}

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepConfig
+from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
@@ -152,7 +153,7 @@ class Tracker:
         name_of_set, digest = dataset or (None, None)
         batch = [
             Metric(name, float(value), now, epoch, model_id=model, dataset_name=name_of_set, dataset_digest=digest)
-            for name, value in metrics.items()
+            for name, value in with_new_names(metrics).items()
             if name != "epoch"
         ]
         self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))

@@ -1,10 +1,12 @@
-"""An encoder as the function that evaluators take."""
+"""An encoder as evaluators take it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bgsweep.evaluation.frozen_model import FrozenModel, Head
 from bgsweep.models import ImageEncoder, to_unit
 
 
@@ -21,3 +23,10 @@ def encode_with(encoder: ImageEncoder, device: torch.device) -> Callable[[Tensor
         return features.float().cpu()
 
     return encode
+
+
+def frozen_model(
+    encoder: ImageEncoder, device: torch.device, head: Head | None = None, origin: Mapping[str, Any] | None = None
+) -> FrozenModel:
+    """An encoder, which is on the device already, for evaluation."""
+    return FrozenModel(encode_with(encoder, device), encoder, device, head, origin or {})

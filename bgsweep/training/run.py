@@ -1,4 +1,4 @@
-"""One run as its driver sees it: an experiment trained epoch by epoch, looked at on the way, judged at its end.
+"""One run as its driver sees it: an experiment trained epoch by epoch, evaluated online and at its end.
 
 Both homes (in-process and Ray Train) and every trial of a sweep go through `Run`, so that they give the same results.
 """
@@ -23,10 +23,10 @@ from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.checkpoint import TrainedEncoder
-from bgsweep.training.encode import encode_with
+from bgsweep.training.encode import frozen_model
 from bgsweep.training.trainer import Diverged
 
-_LOOKED_AT = 5000  # test images, in less than a minute; of larger sets the evaluation itself finds what is wrong
+_LOOKED_AT = 5000  # test images take less than a minute; larger sets are checked by the evaluation itself
 
 
 class Run:
@@ -73,15 +73,15 @@ class Run:
         return self.metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Look at the encoder as it is, on the validation split."""
-        encode = encode_with(self.training.method.encoder, self.placement.device)
-        return online(encode, self.splits, self.config.evaluate, self.experiment.views.size)
+        """Evaluate the encoder as it is, on the validation split."""
+        model = frozen_model(self.training.method.encoder, self.placement.device)
+        return online(model, self.splits, self.config.evaluate, self.experiment.views.size)
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
 
     def save(self, folder: Path) -> Path:
-        """Write a checkpoint into a folder, and say where it is."""
+        """Write a checkpoint into a folder; return its path."""
         path = folder / CHECKPOINT_FILE
         save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
         return path
@@ -94,7 +94,7 @@ class Run:
 
 
 class SeededRun:
-    """One configuration under several seeds, trained side by side: whoever looks sees all of them at the same epoch.
+    """One configuration under several seeds, trained side by side: all of them are at the same epoch.
 
     The seeds follow on the experiment's own, so that all configurations have the same ones. Values are means over the
     seeds. Beside the loss and each online value, NAME, stand its standard error, ``NAME_se``, and the seeds' own
@@ -163,7 +163,7 @@ def average_over_seeds(found: Sequence[dict[str, float]], first: int) -> dict[st
 
 
 def saved_metrics(checkpoint: Uri, first: int, seeds: int) -> dict[str, float]:
-    """What a run of so many seeds from ``first`` on had reported when it wrote a checkpoint.
+    """The metrics that a run of so many seeds from ``first`` on had reported when it wrote a checkpoint.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -191,13 +191,13 @@ def start(
 def evaluate_final(config: SweepConfig, trained: TrainedEncoder, splits: Splits | None = None) -> Report:
     """The final evaluation of an encoder, on the split that no search has seen."""
     device = select_device(trained.experiment).device
-    encode = encode_with(trained.encoder.to(device), device)
+    model = frozen_model(trained.encoder.to(device), device)
     splits = splits or open_splits(trained.experiment.data)
-    return final(encode, splits, config.evaluate, trained.experiment.views.size)
+    return final(model, splits, config.evaluate, trained.experiment.views.size)
 
 
 def check_final(config: SweepConfig) -> None:
-    """Refuse before a sweep's first trial what `evaluate_final` would meet after its last.
+    """Check before a sweep's first trial that `evaluate_final` will be able to run after its last.
 
     Raises:
         UserError: there are no classes, or the test images or their masks cannot be used.
@@ -205,7 +205,7 @@ def check_final(config: SweepConfig) -> None:
     splits = open_splits(config.experiment.data)
     if not splits.train.classes:
         raise UserError(
-            f"{splits.train.name}: a sweep judges its best encoder by accuracy, which needs images in class folders; "
+            f"{splits.train.name}: a sweep is decided by accuracy, which needs images in class folders; "
             "without classes use `bgsweep pretrain`"
         )
     check(splits, config.evaluate)
@@ -224,14 +224,14 @@ def checkpoint_bytes(run: Run | SeededRun) -> int:
 
 
 def limit_threads(cpus: float) -> None:
-    """Let torch use as many limit_threads as the worker has cores; more would fight with the other workers."""
+    """Let torch use as many threads as the worker has cores; more would compete with other workers."""
     torch.set_num_threads(max(1, min(int(cpus), usable_cores())))
-    cv2.setNumThreads(0)  # views are made one by one, too small to be shared out
+    cv2.setNumThreads(0)  # views are made one by one, too small for several threads to pay off
     keep_freed_memory()
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What the machine made of the experiment, for the run's record."""
+    """Device, encoder size and steps per epoch, for the run's record."""
     parameters = sum(p.numel() for p in run.training.method.encoder.parameters())
     return {
         **run.placement.describe(),

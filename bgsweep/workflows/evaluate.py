@@ -1,4 +1,4 @@
-"""From a model's name and a suite's name to numbers with their protocols: what `bgsweep evaluate --suite` does."""
+"""`bgsweep evaluate --suite` and `bgsweep compare`: from models and evaluators by name to values with protocols."""
 
 import copy
 import math
@@ -12,20 +12,22 @@ from typing import Any
 import torch
 
 from bgsweep.config import SuiteConfig, load_suite
+from bgsweep.config.metric_names import metric_name
 from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.leaks import shared
 from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError, without_password
 from bgsweep.evaluation.bootstrap import Difference, paired
+from bgsweep.evaluation.contact_sheet import variant_sheet
 from bgsweep.evaluation.context import EvalContext, Workers
+from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
 from bgsweep.evaluation.frozen_model import FrozenModel
-from bgsweep.evaluation.online import variant_sheet
-from bgsweep.evaluation.registry import Result, evaluator_names, run_evaluators
+from bgsweep.evaluation.registry import evaluator_names, run_evaluators
 from bgsweep.storage.hashing import digest
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import Loaded, load_model
-from bgsweep.training.encode import encode_with
+from bgsweep.training.encode import frozen_model
 
 
 def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str
     Args:
         model: a bgsweep checkpoint, an MLflow model URI, or what `load_pretrained` takes.
         suite: `quick`, `paper`, or names of evaluators with commas.
-        data: a suite's YAML file; None takes the photographs that the model was trained on.
+        data: a suite's YAML file; None takes the images that the model was trained on.
         store: folder of the local MLflow store.
 
     Returns:
@@ -46,7 +48,8 @@ def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str
     """
     names, file = evaluator_names(suite), None if data is None else load_suite(data)
     loaded, file = prepare(model, file, store)
-    with Tracker(tracking_uri(store)) as tracker:  # that MLflow does not answer is said before an hour's evaluation
+    # Opened first, so that an MLflow that does not answer is reported before hours of work.
+    with Tracker(tracking_uri(store)) as tracker:
         context, results = measure(loaded, names, file)
         found = {one.evaluator: public(one) for one in results}
         run = _log(tracker, model, loaded, context, results, found)
@@ -55,20 +58,20 @@ def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str
 
 
 def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
-    """Run a suite on several models and compare each with the first, photograph by photograph.
+    """Run a suite on several models and compare each with the first, image by image.
 
     Returns:
         ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
         and for each model but the first the difference with its 95 % interval (None where one number stands for a whole
-        set) and whether that leaves zero out.
+        set) and `significant`, True where that excludes zero.
 
     Raises:
-        UserError: as `evaluate`; fewer than two models; models that were not measured on the same pictures.
+        UserError: as `evaluate`; fewer than two models; models that were not measured on the same images.
     """
     if len(models) < 2:
         raise UserError("compare: one model is named; name two or more")
     names, file = evaluator_names(suite), None if data is None else load_suite(data)
-    # Each model's own photographs would be no common ground: those of the first are taken.
+    # Models are only comparable on the same images: those of the first.
     loaded, file = prepare(models[0], file, store)
     found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
     for model, one in zip(models[1:], found[1:], strict=True):
@@ -77,7 +80,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     return {
         "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
         "rows": _rows(first, others, file),
-        "bootstrap": f"{file.bootstrap} paired resamplings of the photographs, 95 % percentile intervals",
+        "bootstrap": f"{file.bootstrap} paired resamplings of the images, 95 % percentile intervals",
         "protocols": {one.evaluator: one.protocol for one in first},
     }
 
@@ -88,7 +91,7 @@ def _rows(first: list[Result], others: list[list[Result]], config: SuiteConfig) 
         for number, value in enumerate(result.values):
             rest = [results[place].values[number] for results in others]
             if any(len(one.hits) != len(value.hits) for one in rest):
-                raise UserError(f"{result.evaluator}: the models were measured on different pictures; give --data")
+                raise UserError(f"{result.evaluator}: the models were measured on different images; give --data")
             differences = [paired(value, one, config.bootstrap, config.evaluate.seed) for one in rest]
             rows.append(
                 {
@@ -111,7 +114,7 @@ def _number(value: float) -> float | None:
 
 
 def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded, SuiteConfig]:
-    """Load a model, and complete the suite's config with what the model's own experiment says of photographs."""
+    """Load a model, and complete the suite's config from the model's own experiment."""
     loaded = load_model(model, config.pictures.crop if config else 224, store)
     completed = _completed(config, loaded)
     if config is not None and config.data is not None:
@@ -138,8 +141,8 @@ def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
 
 
 def measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
-    """Run evaluators on a model; what is large enough on Ray's workers, if the config wants any."""
-    # Copied now: workers get it from the CPU, wherever this process takes its own.
+    """Run evaluators on a model; large sets go to Ray workers, if the config asks for any."""
+    # Copied before this process moves its own to a GPU: workers get theirs from the CPU.
     with RayWorkers(
         partial(opened, copy.deepcopy(loaded) if wants_workers(config) else loaded, config), config
     ) as workers:
@@ -150,7 +153,7 @@ def measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[
 def opened(loaded: Loaded, config: SuiteConfig, workers: Workers | None = None) -> EvalContext:
     """A model with the sets of a suite's config, on the device that it names."""
     splits = None if config.data is None else open_splits(config.data)
-    return EvalContext(frozen_model(loaded, config.device), config, splits, workers)
+    return EvalContext(on_device(loaded, config.device), config, splits, workers)
 
 
 def _log(
@@ -163,7 +166,8 @@ def _log(
         tracker.log_dataset(run, "test", name, digests, count)
     for one in results:
         name = one.evaluator if one.pictures else _own(context).name
-        values = {f"{one.evaluator}/{value.name}": value.value for value in one.values}
+        values = {metric_name(one.evaluator, value.name): value.value for value in one.values}
+        values |= {f"{one.evaluator}/{value.name}": value.value for value in one.values}  # the names of before
         tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
     for one in results:
@@ -178,7 +182,7 @@ def _log(
 
 
 def _sets(context: EvalContext, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
-    """Digests and size of what was measured: published pictures by their evaluator's name, the user's by their own."""
+    """Digests and sizes of the sets: published ones under their evaluator's name, the user's under its own."""
     found = {}
     for one in results:
         if one.pictures:
@@ -190,17 +194,17 @@ def _sets(context: EvalContext, results: list[Result]) -> dict[str, tuple[dict[s
 
 
 def _own(context: EvalContext) -> ImageDataset:
-    assert context.splits is not None, "what is not of published pictures is of the user's"
+    assert context.splits is not None, "values without published images are of the user's"
     return context.splits.test
 
 
 def public(result: Result) -> dict[str, Any]:
-    """A result as JSON; None stands for a value that is of no photograph."""
+    """A result as JSON; None stands for a value of no images."""
     values = {one.name: _number(one.value) for one in result.values}
     return {"values": values, "protocol": result.protocol}
 
 
-def frozen_model(loaded: Loaded, device: str) -> FrozenModel:
+def on_device(loaded: Loaded, device: str) -> FrozenModel:
     """The encoder on its device, as evaluators take it.
 
     Raises:
@@ -210,13 +214,13 @@ def frozen_model(loaded: Loaded, device: str) -> FrozenModel:
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
     place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
     encoder = loaded.encoder.to(place).eval()
-    return FrozenModel(encode_with(encoder, place), encoder, place, loaded.head, loaded.origin)
+    return frozen_model(encoder, place, loaded.head, loaded.origin)
 
 
 def _completed(config: SuiteConfig | None, loaded: Loaded) -> SuiteConfig:
-    """The suite's config; what it does not say of photographs is as in the model's own experiment."""
+    """The suite's config; data that it does not name are those of the model's own experiment."""
     if config is not None and config.data is not None:
-        # Only train and test are read here; nothing is to be held out of train for a validation that nobody asks for.
+        # Only train and test are read here; holding out a validation split would only make train smaller.
         data = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
         return config.model_copy(update={"data": data})
     if config is not None and loaded.experiment is None:

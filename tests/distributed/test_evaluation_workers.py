@@ -28,8 +28,9 @@ from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.datasets.export_variants import write_release
+from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit
-from bgsweep.evaluation.registry import Result, run_evaluators
+from bgsweep.evaluation.registry import run_evaluators
 from bgsweep.models import build_encoder
 from bgsweep.tracking.encoders import Loaded
 from bgsweep.workflows.evaluate import measure, opened

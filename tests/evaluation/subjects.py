@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from bgsweep.evaluation.features import Encode
 from bgsweep.evaluation.frozen_model import FrozenModel
 from tests.evaluation.conftest import colours
 
@@ -12,6 +13,11 @@ class Colours(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+
+def model_of(encode: Encode = colours) -> FrozenModel:
+    """A model without a classifier, for evaluators that need nothing but features."""
+    return FrozenModel(encode, Colours(), torch.device("cpu"))
 
 
 def subject(seed: int = 0, spread: float = 10.0) -> FrozenModel:

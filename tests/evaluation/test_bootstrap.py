@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bgsweep.evaluation import bootstrap
-from bgsweep.evaluation.bootstrap import agree, by_photograph, paired, paired_seeds
-from bgsweep.evaluation.frozen_model import PerImageMetric, share
+from bgsweep.evaluation.bootstrap import agree, paired, paired_seeds
+from bgsweep.evaluation.evaluator import PerImageMetric, share
 
 
 def test_the_interval_is_that_of_the_normal_approximation() -> None:
@@ -85,7 +85,7 @@ def test_pictures_of_one_photograph_are_drawn_together() -> None:
     names = np.array([f"photograph {number}" for number in draws.permutation(300)])
     once = paired(share("a", first), share("a", second), 4000)
     four = [share("a", np.repeat(hits, 4)) for hits in (first, second)]
-    together = paired(*(by_photograph(one, np.repeat(names, 4)) for one in four), 4000)
+    together = paired(*(one.by_image(np.repeat(names, 4)) for one in four), 4000)
     alone = paired(*four, 4000)
     assert together.value == pytest.approx(once.value) == pytest.approx(alone.value)
     width = once.upper - once.lower
@@ -105,7 +105,7 @@ def test_the_interval_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: 
 
 def test_a_photographs_pictures_are_added_up() -> None:
     value = PerImageMetric("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
-    found = by_photograph(value, np.array(["b", "a", "b", "c", "a"]))
+    found = value.by_image(np.array(["b", "a", "b", "c", "a"]))
     assert found.hits.tolist() == [0, 2, 1] and found.counted.tolist() == [2, 2, 0]
     assert found.value == value.value
 

@@ -114,7 +114,7 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
     store = ["--store", "odd?store %20"]  # quoted wherever an address is made of it
     monkeypatch.setattr(SweepConfig, "check_draws", lambda file: None)
     with monkeypatch.context() as patched:
-        patched.setattr(finish, "_crown", broken)
+        patched.setattr(finish, "_evaluate_and_register", broken)
         space = [f"space.{key}={value}" for key, value in CROSSING.items()]
         settings = [
             "search.trials=4",

@@ -8,7 +8,7 @@ import pytest
 
 from bgsweep.config import load
 from bgsweep.evaluation import Report
-from bgsweep.evaluation.frozen_model import PerImageMetric
+from bgsweep.evaluation.evaluator import PerImageMetric
 from bgsweep.sweep.promotion import compare, decide
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
@@ -33,7 +33,7 @@ def test_only_a_difference_beyond_the_noise_counts() -> None:
     assert not better and "not better by more than the noise: 51.0 % against 50.0 %" in reason
     assert not compare(report([0, 0] * 50), theirs, 0)[0]
     better, reason = compare(report([1] * 90), theirs, 0)
-    assert not better and "90 and 100 photographs, which cannot be paired" in reason
+    assert not better and "90 and 100 images, which cannot be paired" in reason
 
 
 def test_backgrounds_of_one_photograph_are_no_more_photographs() -> None:
@@ -77,4 +77,4 @@ def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_a
         add_version(tracker, run, strange, "strange", {})
         give_alias(tracker, "strange", 1, "champion")
         unread = decide(tracker, other, "another run", ours)
-        assert unread.alias == "challenger" and "version 1, the champion, cannot be judged here: " in unread.reason
+        assert unread.alias == "challenger" and "version 1, the champion, cannot be evaluated here: " in unread.reason

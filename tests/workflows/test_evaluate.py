@@ -14,8 +14,7 @@ from bgsweep.cli.evaluate import show_comparison
 from bgsweep.cli.main import main
 from bgsweep.config import SuiteConfig, load, load_suite
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.evaluation.frozen_model import PerImageMetric
-from bgsweep.evaluation.registry import Result
+from bgsweep.evaluation.evaluator import PerImageMetric, Result
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import load_model
 from bgsweep.tracking.models import log_encoder
@@ -78,6 +77,7 @@ def test_a_checkpoint_and_its_registered_model_have_the_same_numbers(
         version = tracker.client.get_model_version_by_alias("bgsweep-encoder", "champion")
         logged = {one.key: one for one in tracker.client.get_logged_model(version.source.rpartition("/")[2]).metrics}
         files = {one.path for one in tracker.client.list_artifacts(registered["run_id"])}
+    assert run.data.metrics["test/knn/top1"] == run.data.metrics["knn/knn_top1"]
     assert run.data.metrics["knn/knn_top1"] == registered["results"]["knn"]["values"]["knn_top1"]
     assert logged["knn/knn_top1"].dataset_name == "sample/test" and logged["knn/knn_top1"].dataset_digest
     assert run.data.tags["bgsweep.kind"] == "evaluation" and "evaluation.json" in files
@@ -160,7 +160,7 @@ def test_all_of_train_is_used_and_no_validation_read(
     (tmp_path / "suite.yaml").write_text(f"data: {{images: {tmp_path}}}\nsize: 32\ndevice: cpu\n", encoding="utf-8")
     data = ["--data", str(tmp_path / "suite.yaml")]
     result = evaluate(place, capsys, str(place / "checkpoint"), "--suite", "knn", *data)
-    assert "16 photographs" in result["results"]["knn"]["protocol"]["train"]
+    assert "16 images" in result["results"]["knn"]["protocol"]["train"]
     told = mistake(capsys, "evaluate", f"resnet18={place / 'r18.pth'}", "--suite", "paper", *data)
     lines = told.splitlines()
     assert len(lines) >= 12 and all(": " in line for line in lines)
@@ -187,7 +187,7 @@ def test_mistakes_are_told_before_anything_runs(
     other.write_text("sets: {imagenet: x}", encoding="utf-8")
     assert "sets.imagenet: unknown key" in mistake(capsys, "evaluate", weights, "--suite", "knn", "--data", str(other))
     other.write_text("size: 32", encoding="utf-8")
-    assert "knn: data: no labelled photographs" in mistake(capsys, "evaluate", weights, "--data", str(other))
+    assert "knn: data: no labelled images" in mistake(capsys, "evaluate", weights, "--data", str(other))
     told = mistake(capsys, "evaluate", "models:/none@champion", "--suite", "knn", "--store", str(place / "store"))
     assert "models:/none@champion: MLflow at" in told
 
@@ -219,7 +219,7 @@ def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.
     assert gap["differences"][0]["lower"] <= gap["differences"][0]["value"] <= gap["differences"][0]["upper"]
     assert main([*command[:3], "--suite", "knn", *data]) == 0
     assert "95 % interval" in capsys.readouterr().out
-    assert "at least two" in mistake(capsys, "compare", checkpoint)
+    assert "name two or more" in mistake(capsys, "compare", checkpoint)
 
 
 def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:

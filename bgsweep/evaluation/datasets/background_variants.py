@@ -2,14 +2,14 @@
 
 `original`; `only_fg` (Only-FG: black background); `no_fg` (No-FG: the foreground's shape is black); `only_bg_t`
 (Only-BG-T: the foreground's bounding box is tiled over with background); `mixed_same` (Mixed-Same: the background of
-another photograph of the same class), `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others),
+another image of the same class), `mixed_rand` (Mixed-Rand: a background of a class drawn from all the others),
 `only_bg_b` (Only-BG-B: the foreground's bounding box is black) and `mixed_next` (Mixed-Next: a background of the next
 class, in the order of the classes; after the last comes the first).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -39,19 +39,19 @@ MIN_AREA, MAX_AREA = 0.01, 0.95
 
 
 class VariantSet:
-    """One source's photographs in all variants, as squares of `size` pixels.
+    """One source's images in all variants, as squares of `size` pixels.
 
-    Foreground and background are cut apart at the photograph's own resolution and only then brought to size, and the
-    rim where both show is in neither, so that nothing of one is left in the other. Photographs that cannot be read, and
-    those of whose square the foreground covers less than 1 % or more than 95 %, are in none of the variants; `left_out`
+    Foreground and background are cut apart at the image's own resolution and only then brought to size, and the
+    rim where both show is in neither, so that nothing of one is left in the other. Images that cannot be read, and
+    those whose foreground covers less than 1 % or more than 95 % of the square, are in none of the variants; `left_out`
     counts the latter. Each foreground meets `repeats` backgrounds in the mixed variants. All draws are addressed by the
-    seed and the photograph: the same picture is made every time.
+    seed and the image, so that a variant is the same every time.
 
     Args:
-        looked: what `looked_at` says of the whole source, where somebody knows it already.
+        looked: what `looked_at` says of the whole source, where it is known already.
 
     Raises:
-        UserError: no photograph is left.
+        UserError: no image is left.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class VariantSet:
         self.left_out = len(shown) - len(self.usable)
         if not self.usable:
             raise UserError(
-                f"{source.name}: no photograph has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
+                f"{source.name}: no image has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
                 "check the masks (white is foreground)"
             )
         self.pools = pools or label_pools(source, list(shown), size)
 
     def pictures(self, variant: Variant, numbers: slice = slice(None)) -> Pictures:
-        """Batches of the variant's pictures (all, or those of some numbers) with their labels."""
+        """Batches of the variant's images (all, or those of some numbers) with their labels."""
         places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
         for first in range(0, len(places), self.settings.batch_size):
             part = places[first : first + self.settings.batch_size]
@@ -84,11 +84,11 @@ class VariantSet:
             yield images, self.source.labels[[index for index, _ in part]]
 
     def count(self, variant: Variant) -> int:
-        """How many pictures the variant has."""
+        """Number of the variant's images."""
         return len(self.usable) * self.repeats(variant)
 
     def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
-        """One photograph in one variant: size x size x 3."""
+        """One image in one variant: size x size x 3."""
         sample = self.source[index]
         image, mask = sample.image, _mask(sample)
         if variant == "original":
@@ -107,7 +107,7 @@ class VariantSet:
         return cast(Image, cv2.add(foreground, shown))
 
     def cutout(self, index: int) -> tuple[Image, Mask]:
-        """A photograph's foreground on black, and how much of another background shows at each pixel, 0 to 255.
+        """An image's foreground on black, and how much of another background shows at each pixel, 0 to 255.
 
         The foreground's blurred edge is blended with the new background alone: a halo of the old one would tell.
         """
@@ -120,7 +120,7 @@ class VariantSet:
         return centre_view(_inner(_mask(self.source[index])), self.size)
 
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
-        """Which of the pools' plates stands behind a photograph in a mixed variant."""
+        """Number of the background, among those of the pools, that an image has in a mixed variant."""
         label = int(self.source.labels[index])
         kind = Draw[variant.upper()]
         draw = np.random.default_rng(rng_key(self.settings.seed, repeat, self.source.ids[index], kind))
@@ -135,13 +135,26 @@ class VariantSet:
         elsewhere = members[self.pools.origins[members] != index]
         return int(draw.choice(elsewhere if len(elsewhere) else members))
 
+    def protocol(self) -> dict[str, Any]:
+        """Protocol of the variants: how they were made."""
+        return {
+            "left_out": f"{self.left_out} images whose foreground covers less than {MIN_AREA:.0%} or more than "
+            f"{MAX_AREA:.0%} of the square",
+            "mixed_same": "background of the same class, another image's",
+            "mixed_rand": "background of a class drawn from all the others",
+            "mixed_next": "background of the next class in order",
+            "composition": "cut apart at the image's resolution, then resized; the rim where both show (about 1 % of "
+            "the shorter side, a pixel at least) is in neither",
+            "backgrounds_per_foreground": self.settings.repeats,
+        }
+
     def repeats(self, variant: Variant) -> int:
-        """How many pictures of the variant are made of each photograph, one after another."""
+        """Number of versions of each image in the variant, one after another."""
         return self.settings.repeats if variant.startswith("mixed") else 1
 
 
 def looked_at(source: ImageDataset, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
-    """The photographs (all, or those named) that can be read; whether their squares show foreground and background."""
+    """The images (all, or those named) that can be read; whether their squares show foreground and background."""
     return {
         index: MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
         for index, sample in readable(source, indices)
@@ -149,7 +162,7 @@ def looked_at(source: ImageDataset, size: int, indices: Iterable[int] | None = N
 
 
 def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> BackgroundPools:
-    """The background of each photograph named (Only-BG-T, as in ImageNet-9) speaks for the photograph's own class."""
+    """The background of each image named (Only-BG-T, as in ImageNet-9) counts as a background of the image's class."""
     labels = {index: int(source.labels[index]) for index in indices}
     by_class = [
         np.array([index for index, label in labels.items() if label == wanted], np.int64)
@@ -164,14 +177,14 @@ def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> Back
 
 
 def centre_pictures(source: ImageDataset, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
-    """A source's readable photographs as they are, as squares, with their labels."""
+    """A source's readable images as they are, as squares, with their labels."""
     return pictures_of(source, lambda image: centre_view(image, size), batch_size)
 
 
 def pictures_of(
     source: ImageDataset, see: Callable[[Image], Image], batch_size: int
 ) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
-    """A source's readable photographs, as pictures of one size that ``see`` makes of them, with their labels."""
+    """A source's readable images, brought to one size by ``see``, with their labels."""
     seen = ((see(sample.image), sample.label) for _, sample in readable(source))
     while part := list(islice(seen, batch_size)):
         images, labels = zip(*part, strict=True)

@@ -1,4 +1,4 @@
-"""Photographs with boxes around their objects, in the layouts of PASCAL VOC and of COCO."""
+"""Images with boxes around their objects, in the layouts of PASCAL VOC and of COCO."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bgsweep.errors import UserError
 
 @dataclass(frozen=True)
 class Annotated:
-    """A photograph's file and its objects.
+    """An image's file and its objects.
 
     Attributes:
         boxes: left, top, right, bottom in pixels (N, 4), the pixel at the right and bottom edge left out.
@@ -31,7 +31,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class BoxSet:
-    """Annotated photographs in the order of their numbers or names."""
+    """Annotated images in the order of their numbers or names."""
 
     name: str
     photographs: Sequence[Annotated]

@@ -1,4 +1,4 @@
-"""What ImageNet-C's corruptions are built of: kernels, zooms, plasma, and pixels that change places."""
+"""Parts of ImageNet-C's corruptions: kernels, zooms, plasma, and pixels that change places."""
 
 import math
 from typing import Any

@@ -1,7 +1,7 @@
-"""The 19 corruptions of ImageNet-C (Hendrycks & Dietterich 2019), each of five severities, made of pictures of 224 px.
+"""The 19 corruptions of ImageNet-C (Hendrycks & Dietterich 2019), each of five severities, made of images of 224 px.
 
-Their constants are in pixels of such pictures. What they draw at random comes in the published order from the generator
-that the caller gives, so that a picture's corruption does not depend on what was corrupted before it.
+Their constants are in pixels of such images. What they draw at random comes in the published order from the generator
+that the caller gives, so that an image's corruption does not depend on what was corrupted before it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ from bgsweep.data import Image
 from bgsweep.evaluation.datasets.corruption_parts import clipped_zoom, disk, motion_blurred, plasma, shuffled_nearby
 
 Values = npt.NDArray[np.float64]
-"""A picture (H, W, 3) in [0, 1], or a layer (H, W) of one."""
+"""An image (H, W, 3) in [0, 1], or a layer (H, W) of one."""
 Generator = np.random.Generator
 
 _MUD, _WATER = np.array([63, 42, 20]) / 255, np.array([175, 238, 238]) / 255
 
 
 def corrupt(picture: Image, name: str, severity: int, draws: Generator, frost: Sequence[Image] = ()) -> Image:
-    """One picture, height x width x 3, under the corruption named (a key of `CORRUPTIONS`).
+    """One image, height x width x 3, under the corruption named (a key of `CORRUPTIONS`).
 
     Args:
         severity: 1 to 5.
-        frost: the published pictures of frost, larger than this one; only the corruption `frost` needs them.
+        frost: the published images of frost, larger than this one; only the corruption `frost` needs them.
     """
     if name in _ON_BYTES:
         return _ON_BYTES[name](picture, CORRUPTIONS[name][severity - 1])
@@ -42,7 +42,7 @@ def corrupt(picture: Image, name: str, severity: int, draws: Generator, frost: S
 
 
 def as_published(picture: Image) -> Image:
-    """The picture after the JPEG compression that ImageNet-C is stored with (quality 85); it changes accuracies."""
+    """The image after the JPEG compression that ImageNet-C is stored with (quality 85); it changes accuracies."""
     return _through_jpeg(picture, 85, optimize=True)
 
 
@@ -160,9 +160,9 @@ def _saturate(x: Values, strength: tuple[float, float], _: Generator) -> Values:
 
 
 def _elastic_transform(x: Values, strength: tuple[float, float, float], draws: Generator) -> Values:
-    """A random affine map of three points, then displacements that vary smoothly over the picture."""
+    """A random affine map of three points, then displacements that vary smoothly over the image."""
     height, width = x.shape[:2]
-    # 244, not 224: a slip of the published code, which its pictures are made with.
+    # 244, not 224: a slip of the published code, which its images are made with.
     length, sigma, corner = (244 / 224 * height * share for share in strength)
     centre, reach = np.array([height // 2, width // 2], np.float32), min(height, width) // 3
     points = np.array([centre + reach, [centre[0] + reach, centre[1] - reach], centre - reach], np.float32)

@@ -1,6 +1,6 @@
-"""Photographs as published evaluations train on them (random resized crops and flips) and test on (central squares).
+"""Images as published evaluations train on them (random resized crops and flips) and test on (central squares).
 
-Crops and flips are addressed by the seed, the epoch and the photograph.
+Crops and flips are addressed by the seed, the epoch and the image.
 """
 
 import math
@@ -28,7 +28,7 @@ from bgsweep.seeding import Draw, rng_key
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Kind = Literal["torchvision", "byol"]
 """torchvision's RandomResizedCrop, Resize and CenterCrop, bilinear, as MoCo and SwAV use them; or BYOL's: what of a
-window lies outside of the photograph is cut off, the centre is cut out before it is resized, and both are bicubic."""
+window lies outside of the image is cut off, the centre is cut out before it is resized, and both are bicubic."""
 
 _MODES = {"torchvision": InterpolationMode.BILINEAR, "byol": InterpolationMode.BICUBIC}
 
@@ -48,9 +48,9 @@ def training_crops(
     threads: int,
     kind: Kind = "torchvision",
 ) -> Pictures:
-    """Crops (N, size, size, 3) of the photographs numbered in each batch, with their labels.
+    """Crops (N, size, size, 3) of the images numbered in each batch, with their labels.
 
-    Unreadable photographs are passed over. The next batch is made while the last one is in use.
+    Unreadable images are passed over. The next batch is made while the last one is in use.
     """
     crop = partial(_crop, source, size, seed, epoch, kind)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,14 +66,14 @@ def training_crops(
 
 
 def test_squares(source: ImageDataset, seen: Seen, batch_size: int, kind: Kind = "torchvision") -> Pictures:
-    """The photographs' central squares, with their labels."""
+    """The images' central squares, with their labels."""
     see = _cut_square if kind == "byol" else square
     shown = seen.model_copy(update={"interpolation": _MODES[kind].value})
     return pictures_of(source, lambda image: see(PIL.Image.fromarray(image), shown), batch_size)
 
 
 def squares_words(seen: Seen, kind: Kind = "torchvision") -> str:
-    """What `test_squares` does, in words."""
+    """Protocol of `test_squares`, in words."""
     if kind == "byol":
         return (
             f"centre square of {seen.crop / seen.resize:.3g} of the shorter side, resized to {seen.crop} px (bicubic)"

@@ -1,4 +1,4 @@
-"""What published sets are, so that a missing one can be asked for in one line."""
+"""Published sets: where each is downloaded, its size and layout, for the error line of a missing one."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ DOWNLOADS = {
     "imagenet9": Download(
         "backgrounds_challenge_data.tar.gz",
         "github.com/MadryLab/backgrounds_challenge/releases",
-        "32,400 pictures of 224 px and 4,050 masks; about 1 GB, unchecked",
+        "32,400 images of 224 px and 4,050 masks; about 1 GB, unchecked",
         "FOLDER/original/val/00_dog/*.JPEG, seven more variants, and FOLDER/fg_mask/val/00_dog/*.npy",
     ),
     "in_to_in9": Download("in_to_in9.json", "github.com/MadryLab/backgrounds_challenge", "11 kB", "a file"),
@@ -53,13 +53,13 @@ DOWNLOADS = {
     "imagenet_sketch": Download(
         "ImageNet-Sketch.zip",
         "github.com/HaohanWang/ImageNet-Sketch",
-        "50,889 pictures; about 8 GB, unchecked",
+        "50,889 images; about 8 GB, unchecked",
         "FOLDER/n01440764/*, 1000 folders",
     ),
     "imagenet_c": Download(
         "blur.tar, digital.tar, noise.tar and weather.tar",
         "zenodo.org/records/2235448",
-        "3,750,000 pictures of 224 px; about 50 GB, unchecked",
+        "3,750,000 images of 224 px; about 50 GB, unchecked",
         "FOLDER/gaussian_noise/1/n01440764/*.JPEG, 15 corruptions of 5 severities; or name sets.frost and "
         "sets.imagenet_val, of which it is then made",
     ),
@@ -72,7 +72,7 @@ DOWNLOADS = {
     "objectnet": Download(
         "objectnet-1.0.zip",
         "objectnet.dev",
-        "50,000 pictures; about 190 GB, unchecked",
+        "50,000 images; about 190 GB, unchecked",
         "FOLDER/images/air_freshener/*.png and FOLDER/mappings/*",
     ),
     "voc": Download(
@@ -90,14 +90,14 @@ DOWNLOADS = {
     "cue_conflict": Download(
         "stimuli/style-transfer-preprocessed-512",
         "github.com/rgeirhos/texture-vs-shape",
-        "1,280 pictures of 224 px; about 100 MB, unchecked",
+        "1,280 images of 224 px; about 100 MB, unchecked",
         "FOLDER/cat/cat1-boat1.png, 16 folders",
     ),
 }
 
 
-def place_of(sets: Sets, key: str) -> Path:
-    """Where a set lies.
+def path_of(sets: Sets, key: str) -> Path:
+    """Path of a set.
 
     Raises:
         UserError: the file names no such place, or nothing is there: what to download, its size and its tree.

@@ -23,21 +23,21 @@ def write_release(
 ) -> dict[str, Any]:
     """Write ``VARIANT/val/NN_CLASS/*.JPEG``, ``fg_mask/val/NN_CLASS/*.npy`` (1 on the foreground) and a manifest.
 
-    Pictures of the mixed variants are named ``fg_STEM_bg_NN_STEM``: the background's class is the second number. The
-    manifest says for each picture which background it has. All of it appears at once, when it is complete.
+    Images of the mixed variants are named ``fg_STEM_bg_NN_STEM``: the background's class is the second number. The
+    manifest says for each image which background it has. All of it appears at once, when it is complete.
 
     Args:
-        sheet: a picture of the variants side by side, written beside them.
+        sheet: an image of the variants side by side, written beside them.
 
     Returns:
         The manifest without its list of backgrounds, and where all of it is.
 
     Raises:
-        UserError: photographs without classes, or an `out` that already holds something.
+        UserError: images without classes, or an `out` that already holds something.
     """
     source = variants.source
     if UNLABELLED in source.labels:
-        raise UserError(f"{source.name}: put the photographs into class folders; the layout has one for each class")
+        raise UserError(f"{source.name}: put the images into class folders; the layout has one for each class")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there; name a new folder, or remove it")
     try:
@@ -58,7 +58,7 @@ def write_release(
 
 
 def _write_variant(variants: VariantSet, name: Any, place: Path) -> dict[str, str]:
-    """Write one variant; give the background's photograph for each picture of a mixed one."""
+    """Write one variant; give the background's image for each image of a mixed one."""
     behind = {}
     source, pools = variants.source, variants.pools
     for index in variants.usable:
@@ -82,7 +82,7 @@ def _write_masks(variants: VariantSet, place: Path) -> None:
 
 def _write_jpeg(path: Path, picture: Image) -> None:
     if path.exists():
-        raise UserError(f"{path.name}: two photographs of one class would have this name; rename one of them")
+        raise UserError(f"{path.name}: two images of one class would have this name; rename one of them")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Colours at full resolution: at half of it the foreground's would spread over its edge.
     options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

@@ -20,7 +20,7 @@ from bgsweep.storage.hashing import digest
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 See = Callable[[Path], Image]
-"""From a file to a picture, height x width x 3."""
+"""From a file to an image, height x width x 3."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Listing:
         return Listing(self.name, self.paths[numbers], self.labels[numbers])
 
     def digest(self) -> str:
-        """Of the files' names, each with its folder's, and their labels; the pictures themselves are not read."""
+        """Of the files' names, each with its folder's, and their labels; the images themselves are not read."""
         names = (f"{path.parent.name}/{path.name}" for path in self.paths)
         return digest(names, (str(label).encode() for label in self.labels.tolist()))
 
@@ -48,7 +48,7 @@ class Listing:
         return Listing(self.name, [self.paths[index] for index in chosen], self.labels[chosen])
 
     def batches(self, see: See, batch_size: int, threads: int) -> Iterator[Image]:
-        """Pictures (N, H, W, 3), the next batch decoded while the last one is in use."""
+        """Images (N, H, W, 3), the next batch decoded while the last one is in use."""
         with ThreadPoolExecutor(threads) as pool:
             waiting = [pool.submit(see, path) for path in self.paths[:batch_size]]
             for first in range(0, len(self.paths), batch_size):
@@ -62,13 +62,13 @@ class Listing:
         for place, picture in enumerate(pictures, start=first):
             if picture.shape != pictures[0].shape:
                 raise UserError(
-                    f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other pictures of the set "
-                    f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes pictures as they are"
+                    f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other images of the set "
+                    f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes images as they are"
                 )
 
 
 def squares(settings: Pictures, border: int = 0) -> See:
-    """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's pictures.
+    """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's images.
 
     Orientation tags are passed over, as in the published evaluations. `border` pixels are cut off first on each side.
     """
@@ -83,18 +83,18 @@ def squares(settings: Pictures, border: int = 0) -> See:
 
 
 def square(image: PIL.Image.Image, settings: Pictures) -> Image:
-    """A picture's central square: crop x crop x 3."""
+    """An image's central square: crop x crop x 3."""
     shorter = transform.resize(image, [settings.resize], InterpolationMode(settings.interpolation))
     return np.array(transform.center_crop(shorter, [settings.crop]))
 
 
 def preprocessing_words(settings: Pictures) -> str:
-    """What `square` does, in words."""
+    """Protocol of `square`, in words."""
     return f"shorter side {settings.resize} px ({settings.interpolation}), centre square {settings.crop} px"
 
 
 def as_it_is(path: Path) -> Image:
-    """The picture without resizing or cropping."""
+    """The image without resizing or cropping."""
     return np.array(read_rgb(path))
 
 
@@ -120,7 +120,7 @@ def class_folders(root: Path, wanted: int, like: str) -> list[Path]:
 
 
 def in_folders(name: str, folders: Sequence[Path], labels: Sequence[int]) -> Listing:
-    """All pictures of class folders.
+    """All images of class folders.
 
     Raises:
         UserError: there are none.

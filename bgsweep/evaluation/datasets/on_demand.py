@@ -1,4 +1,4 @@
-"""Pictures that are made when somebody asks for them."""
+"""Images that are made when they are read."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ from bgsweep.data import Image
 
 
 class MadeOnDemand(Sequence[Image]):
-    """So many pictures, each made by its number; the ``kept`` last used ones are made only once."""
+    """A sequence of images, each made from its number; the ``kept`` last used ones stay in memory."""
 
     def __init__(self, count: int, make: Callable[[int], Image], kept: int) -> None:
         self._count = count

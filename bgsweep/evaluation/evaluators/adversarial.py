@@ -1,6 +1,6 @@
 """FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018) in an L-infinity ball, in pixel space.
 
-Pictures lie in [0, 1] and the network normalises them itself, so that a radius means the same for every network.
+Images lie in [0, 1] and the network normalises them itself, so that a radius means the same for every network.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,19 +18,20 @@ from torch import Tensor
 from bgsweep.config import Attacks
 from bgsweep.data.order import spread_evenly
 from bgsweep.data.readable import readable
+from bgsweep.evaluation.classifier import classifier, require_classifier
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing, preprocessing_words, squares
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, Yields, share
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
-from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
-from bgsweep.evaluation.online import linear_words, square_words
+from bgsweep.evaluation.evaluators.linear import linear_head, linear_protocol
+from bgsweep.evaluation.frozen_model import Head, to_unit
 from bgsweep.images.decoding import centre_view
 from bgsweep.seeding import Draw, rng_key
 
 Part = Listing | npt.NDArray[np.int64]
-"""Files, or numbers of the user's test photographs."""
+"""Files, or numbers of the user's test images."""
 Logits = Callable[[Tensor], Tensor]
-"""From pictures (N, 3, H, W) in [0, 1] to logits (N, C) on the labels' device, differentiable."""
+"""From images (N, 3, H, W) in [0, 1] to logits (N, C) on the labels' device, differentiable."""
 
 STEP = 2.5
 """Radii that PGD's steps add up to."""
@@ -38,7 +39,7 @@ STEP = 2.5
 
 @dataclass(frozen=True)
 class Attacked:
-    """Pictures after an attack (N, 3, H, W), and which of them (N,) are classified wrongly."""
+    """Images after an attack (N, 3, H, W), and which of them (N,) are classified wrongly."""
 
     pictures: Tensor
     defeated: Tensor
@@ -55,10 +56,10 @@ def fgsm(logits: Logits, pictures: Tensor, labels: Tensor, eps: float) -> Attack
 def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int, noise: Tensor) -> Attacked:
     """Projected steps of 2.5 eps / steps along the sign of the loss's gradient.
 
-    A picture that is classified wrongly after some step stays as it is then.
+    An image that is classified wrongly after some step stays as it is then.
 
     Args:
-        noise: uniform in [0, 1), of the pictures' shape: where in the ball each starts.
+        noise: uniform in [0, 1), of the images' shape: where in the ball each starts.
     """
     lower, upper = (pictures - eps).clamp(0, 1), (pictures + eps).clamp(0, 1)
     found = torch.minimum(torch.maximum(pictures + eps * (2 * noise - 1), lower), upper)
@@ -79,11 +80,11 @@ def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int
 
 
 def _gradient(logits: Logits, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the cross-entropy to the pictures, and the classes predicted on the way."""
+    """Gradient of the cross-entropy with respect to the images, and the predicted classes."""
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
         outputs = logits(pictures)
-        # A sum, so that a picture's gradient is the same whatever batch it is in.
+        # A sum, so that an image's gradient is the same whatever batch it is in.
         loss = F.cross_entropy(outputs, labels, reduction="sum")
         return torch.autograd.grad(loss, pictures)[0], outputs.detach().argmax(dim=1)
 
@@ -91,8 +92,8 @@ def _gradient(logits: Logits, pictures: Tensor, labels: Tensor) -> tuple[Tensor,
 def attacks(context: EvalContext) -> Evaluator:
     """Accuracy before and after FGSM and PGD at each radius: `clean_top1`, `fgsm_EPS_top1`, `pgd_EPS_top1`.
 
-    The pictures are those of the user's test split with its linear probe; where no photographs are named, ImageNet's
-    validation set with the model's own classifier. A picture that is wrong from the start counts as defeated.
+    The images are those of the user's test split with its linear probe; where no images are named, ImageNet's
+    validation set with the model's own classifier. An image that is wrong from the start counts as defeated.
     """
     settings, pictures = context.config.attacks, targets(context)
     work = len(pictures) * len(settings.eps) * settings.steps * settings.restarts
@@ -114,43 +115,43 @@ def attacks(context: EvalContext) -> Evaluator:
 
 
 def targets(context: EvalContext) -> Part:
-    """The pictures that attacks are tried on: of the user's test split, else of ImageNet's validation set.
+    """The images that attacks are tried on: of the user's test split, else of ImageNet's validation set.
 
     Raises:
         UserError: there are neither, or nothing that classifies them.
     """
     wanted = context.config.attacks.images
     if context.splits is None:
-        context.check_classifier()
+        require_classifier(context)
         return labelled_validation(context).spread(wanted)
     return spread_evenly(len(context.features.source), wanted)
 
 
 def attacked_head(context: EvalContext) -> Head:
     """The classifier on the encoder that is attacked."""
-    return context.linear.logits if context.splits is not None else context.classifier[0]
+    return linear_head(context).logits if context.splits is not None else classifier(context)[0]
 
 
 def attacked_words(context: EvalContext, pictures: Part) -> dict[str, Any]:
-    """What all attacks' protocols have in common."""
+    """Protocol common to all attacks."""
     settings = context.config.attacks
     if isinstance(pictures, Listing):
-        name, classifier = pictures.name, context.classifier[1]
+        name, head = pictures.name, classifier(context)[1]
         own: dict[str, Any] = {"preprocessing": preprocessing_words(context.config.pictures)}
     else:
-        name, classifier = context.features.source.name, "linear probe"
-        own = square_words(context.features) | linear_words(context.linear, context.config.evaluate.linear)
+        name, head = context.features.source.name, "linear probe"
+        own = context.features.protocol() | linear_protocol(linear_head(context), context)
     return own | {
         "pictures": f"{len(pictures)} of {name}",
-        "classifier": classifier,
-        "norm": "L-infinity in pixel space, pictures in [0, 1], radii in 1/255; normalised by the model",
+        "classifier": head,
+        "norm": "L-infinity in pixel space, images in [0, 1], radii in 1/255; normalised by the model",
         "radii": list(settings.eps),
         "seed": settings.seed,
     }
 
 
 def _stand(context: EvalContext, part: Part, head: Head) -> dict[str, Tensor]:
-    """Which of some pictures still stand after each attack."""
+    """For each attack, True for the images that are still classified rightly."""
 
     def logits(pictures: Tensor) -> Tensor:
         return head(context.model.network(pictures).float().cpu())
@@ -166,7 +167,7 @@ def _stand(context: EvalContext, part: Part, head: Head) -> dict[str, Tensor]:
 def _attack(
     logits: Logits, pictures: Tensor, labels: Tensor, names: list[str], settings: Attacks
 ) -> Iterator[tuple[str, Tensor]]:
-    """Which pictures still stand, at first and after each attack at each radius."""
+    """True for the images that are still classified rightly, at first and after each attack at each radius."""
     with torch.no_grad():
         right = logits(pictures).argmax(dim=1) == labels
     yield "clean", right
@@ -189,7 +190,7 @@ def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
 
 
 def pictures_of(context: EvalContext, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-    """Batches of uint8 pictures with labels and names."""
+    """Batches of uint8 images with labels and names."""
     size = context.config.evaluate.batch_size
     if isinstance(part, Listing):
         for number, images in enumerate(part.batches(squares(context.config.pictures), size, context.config.threads)):

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, Yields, share
 from bgsweep.evaluation.evaluators.adversarial import Part, attacked_head, attacked_words, pictures_of, targets
-from bgsweep.evaluation.frozen_model import Head, Yields, share, to_unit
+from bgsweep.evaluation.frozen_model import Head, to_unit
 
 _FEWEST_CLASSES = 4  # that its loss, a ratio of the highest logits, is defined for
-_QUERIES = 7000  # about what it asks of the network for each picture and radius
+_QUERIES = 7000  # about what it asks of the network for each image and radius
 
 
 def autoattack(context: EvalContext) -> Evaluator:
-    """`autoattack_EPS_top1`: accuracy after the standard version at each radius, on the pictures of `attacks`."""
+    """`autoattack_EPS_top1`: accuracy after the standard version at each radius, on the images of `attacks`."""
     settings, pictures = context.config.attacks, targets(context)
     _library()
     classes = 1000 if context.splits is None else context.features.classes
@@ -47,9 +47,9 @@ def autoattack(context: EvalContext) -> Evaluator:
 
 
 class Classifier(nn.Module):
-    """From pictures in [0, 1] to logits on the pictures' device.
+    """From images in [0, 1] to logits on the images' device.
 
-    The package takes for granted that pictures and their gradients are contiguous, which channels-last ones are not.
+    The package takes for granted that images and their gradients are contiguous, which channels-last ones are not.
     """
 
     def __init__(self, network: nn.Module, head: Head) -> None:
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
 
 
 def _stand(context: EvalContext, part: Part, head: Head, classes: int) -> dict[float, Tensor]:
-    """Which of some pictures still stand at each radius."""
+    """For each radius, True for the images that are still classified rightly."""
     device, stands = context.model.device, dict[float, list[Tensor]]()
     classifier = Classifier(context.model.network, head).eval()
     for images, labels, _ in pictures_of(context, part):
@@ -78,7 +78,7 @@ def _stand(context: EvalContext, part: Part, head: Head, classes: int) -> dict[f
 
 
 def attack(classifier: nn.Module, pictures: Tensor, labels: Tensor, eps: float, classes: int, seed: int) -> Tensor:
-    """The pictures (N, 3, H, W) in [0, 1], moved by at most `eps` where one of the four attacks succeeds."""
+    """The images (N, 3, H, W) in [0, 1], moved by at most `eps` where one of the four attacks succeeds."""
     found = _library()(classifier, norm="Linf", eps=eps, version="standard", seed=seed, device=pictures.device)
     found.verbose = False
     found.apgd_targeted.n_target_classes = found.fab.n_target_classes = min(9, classes - 1)

@@ -14,7 +14,7 @@ from bgsweep.evaluation.datasets.boxes import Annotated
 
 
 class Found(NamedTuple):
-    """What a detector finds in one photograph: boxes as in `Annotated` (N, 4), labels (N,), scores (N,)."""
+    """Detections in one image: boxes as in `Annotated` (N, 4), labels (N,), scores (N,)."""
 
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def cocotools() -> tuple[Any, Any]:
 def average_precisions(truth: Sequence[Annotated], found: Sequence[Found], classes: int) -> dict[str, float]:
     """`ap` (mean over the overlaps 0.5 to 0.95), `ap50` and `ap75`, each a mean over classes, 0 to 1.
 
-    At most the 100 surest boxes of a photograph count.
+    At most the 100 surest boxes of an image count.
     """
     coco_type, eval_type = cocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it reports to stdout, which is for results
@@ -57,11 +57,11 @@ def average_precisions(truth: Sequence[Annotated], found: Sequence[Found], class
         detections = _detections(found)
         if not detections:  # of which pycocotools can make no table
             return dict.fromkeys(("ap", "ap50", "ap75"), 0.0)
-        judge = eval_type(coco, coco.loadRes(detections), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return {name: float(judge.stats[place]) for place, name in enumerate(("ap", "ap50", "ap75"))}
+        coco_eval = eval_type(coco, coco.loadRes(detections), "bbox")
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return {name: float(coco_eval.stats[place]) for place, name in enumerate(("ap", "ap50", "ap75"))}
 
 
 def _truths(truth: Sequence[Annotated]) -> list[dict[str, Any]]:

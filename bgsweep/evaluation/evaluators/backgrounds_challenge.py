@@ -11,11 +11,11 @@ from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
 Cutout = tuple[Image, Mask]
 """A foreground on black, and how much of the background shows at each pixel, 0 to 255."""
 Classify = Callable[[Image], npt.NDArray[np.int64]]
-"""From pictures (N, H, W, 3) to classes (N,)."""
+"""From images (N, H, W, 3) to classes (N,)."""
 
 _KEPT_BYTES = 512_000_000
 BLOCK = 32
-"""Foregrounds for a worker at a time: few, since nobody knows when the last of them fails."""
+"""Foregrounds for a worker at a time: few, since how long a foreground takes depends on when it fails."""
 
 
 def robust(
@@ -25,16 +25,16 @@ def robust(
     classify: Classify,
     batch_size: int,
 ) -> npt.NDArray[np.bool_]:
-    """For each foreground (N,) whether it is classified rightly in front of every background.
+    """True for each foreground (N,) that is classified rightly in front of every background.
 
     Many foregrounds are tried at once, and each leaves at its first failure; the fewer are left, the more backgrounds
-    each meets in a batch. Of which size the batches are does not change the result. Whether the photograph itself is
-    classified rightly is not asked, as in the published protocol.
+    each meets in a batch. The batch size does not change the result. As in the published
+    protocol, the image itself need not be classified rightly.
 
     Args:
         cutouts: gives the foreground of a number.
         labels: their classes.
-        backgrounds: pictures of the foregrounds' size, gone through in order.
+        backgrounds: images of the foregrounds' size, gone through in order.
         batch_size: composites that are classified at once.
     """
     survives = np.ones(len(labels), bool)

@@ -25,11 +25,11 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.boxes import Annotated, BoxSet, read_coco, read_voc
 from bgsweep.evaluation.datasets.crops import shuffled
-from bgsweep.evaluation.datasets.downloads import place_of
+from bgsweep.evaluation.datasets.downloads import path_of
 from bgsweep.evaluation.datasets.listing import Listing, read_rgb
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields
 from bgsweep.evaluation.evaluators.average_precision import Found, average_precisions, cocotools
-from bgsweep.evaluation.frozen_model import FrozenModel, PerImageMetric, Yields, to_unit
+from bgsweep.evaluation.frozen_model import FrozenModel, to_unit
 from bgsweep.seeding import Draw, rng_key
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -52,8 +52,8 @@ def detection(context: EvalContext) -> Evaluator:
 
     def protocol() -> dict[str, Any]:
         return settings.model_dump(mode="json", exclude={"train", "test"}) | {
-            "train": f"{train.name}: {len(train.photographs)} photographs, flipped by halves",
-            "test": f"{test.name}: {len(test.photographs)} photographs, {len(test.classes)} classes",
+            "train": f"{train.name}: {len(train.photographs)} images, flipped by halves",
+            "test": f"{test.name}: {len(test.photographs)} images, {len(test.classes)} classes",
             "network": "torchvision's Faster R-CNN, all weights trained in one process, SGD with momentum 0.9",
             "batch_norm": f"learns from each batch; statistics anew of {_precise(settings)} batches for the test",
             "metric": "COCO's average precision by pycocotools; VOC's difficult objects are ignored",
@@ -65,7 +65,7 @@ def detection(context: EvalContext) -> Evaluator:
 
 
 def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
-    """The training and the test photographs.
+    """The training and the test images.
 
     Raises:
         UserError: they are missing, or do not fit together.
@@ -74,13 +74,13 @@ def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
     if sets.voc is not None and sets.coco is not None:
         raise UserError("sets.voc and sets.coco: name one of them; detection is measured on one set at a time")
     if sets.coco is not None:
-        root = place_of(sets, "coco")
+        root = path_of(sets, "coco")
         train = read_coco(root, settings.train or ("train2017",))
         test = read_coco(root, (settings.test or "val2017",))
         if train.classes != test.classes:
             raise UserError(f"{root}: the categories of training and test differ; take the published annotations")
     else:
-        root = place_of(sets, "voc")
+        root = path_of(sets, "voc")
         train = read_voc(root, settings.train or ("VOC2007/trainval", "VOC2012/trainval"))
         test = read_voc(root, (settings.test or "VOC2007/test",), train.classes)
     kept = [one for one in train.photographs if (~one.ignored).any()]
@@ -89,13 +89,13 @@ def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
     return BoxSet(train.name, kept, train.classes), test
 
 
-def resnet_of(subject: FrozenModel) -> ResNet:
+def resnet_of(model: FrozenModel) -> ResNet:
     """The torchvision ResNet in an encoder.
 
     Raises:
         UserError: it is another network.
     """
-    found = next((module for module in subject.network.modules() if isinstance(module, ResNet)), None)
+    found = next((module for module in model.network.modules() if isinstance(module, ResNet)), None)
     if found is None:
         raise UserError("only ResNets of torchvision can be made into detectors; leave this evaluator out")
     return found
@@ -169,7 +169,7 @@ def fine_tune(context: EvalContext, train: BoxSet) -> FasterRCNN:
 
 
 def rate(step: int, settings: Detection) -> float:
-    """What the learning rate is multiplied by: from a thousandth to 1 while it warms up, a tenth after each drop."""
+    """Factor of the learning rate: from a thousandth to 1 while it warms up, a tenth after each drop."""
     warm = min(1.0, 0.001 + 0.999 * step / settings.warmup)
     return warm * 0.1 ** sum(step >= round(share * settings.steps) for share in _DROPS)
 
@@ -204,7 +204,7 @@ def _batches(context: EvalContext, train: BoxSet, count: int) -> Iterator[Batch]
 
 
 def _parts(photographs: int, size: int, seed: int, count: int) -> Iterator[list[tuple[int, int]]]:
-    """So many batches of photographs' numbers with their epoch; an epoch's last batch is left out if it is not full."""
+    """So many batches of images' numbers with their epoch; an epoch's last batch is left out if it is not full."""
     made, epoch = 0, 0
     while made < count:
         for part in shuffled(photographs, seed, epoch, size):

@@ -1,4 +1,4 @@
-"""Few labels: the linear probe on one or ten percent of the training photographs."""
+"""Few labels: the linear probe on one or ten percent of the training images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,18 +12,15 @@ from bgsweep.data import ImageDataset
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.evaluator import Evaluator
-from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear
-from bgsweep.evaluation.evaluators.probes import sets, top1
-from bgsweep.evaluation.frozen_model import Yields
-from bgsweep.evaluation.online import linear_words
+from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
+from bgsweep.evaluation.evaluators.linear import LinearHead, fit_linear, linear_protocol
 from bgsweep.seeding import Draw, rng_key
 
 
 def drawn(source: ImageDataset, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of the photographs that keep their labels: of each class the same share (0 to 1), at least one.
+    """Indices of the images that keep their labels: of each class the same share (0 to 1), at least one.
 
-    The choice depends on the seed and the photographs' ids alone, and a larger share holds the smaller ones.
+    The choice depends on the seed and the images' ids alone, and a larger share holds the smaller ones.
     """
     keys = np.array([rng_key(seed, 0, name, Draw.FEW_LABELS) for name in source.ids], np.uint64)
     chosen = []
@@ -35,7 +32,7 @@ def drawn(source: ImageDataset, share: float, seed: int) -> npt.NDArray[np.int64
 
 
 def listed(source: ImageDataset, path: Path) -> npt.NDArray[np.int64]:
-    """Indices of the photographs whose file names a list has, one a line, as SimCLR's lists of ImageNet.
+    """Indices of the images whose file names a list has, one a line, as SimCLR's lists of ImageNet.
 
     Raises:
         UserError: the list cannot be read, is empty, names a file twice or one that the source has not.
@@ -57,7 +54,7 @@ def listed(source: ImageDataset, path: Path) -> npt.NDArray[np.int64]:
 
 
 def labelled(context: EvalContext, share: float) -> tuple[Subset, str]:
-    """The training photographs that keep their labels, and a word on how they were chosen.
+    """The training images that keep their labels, and a word on how they were chosen.
 
     Raises:
         UserError: as `listed`.
@@ -67,21 +64,22 @@ def labelled(context: EvalContext, share: float) -> tuple[Subset, str]:
     chosen = drawn(train, share, settings.seed) if path is None else listed(train, Path(path).expanduser())
     how = f"drawn by class, seed {settings.seed}" if path is None else f"listed in {path}"
     part = Subset(train, chosen, f"{train.name}, {share:.0%} labelled")
-    return part, f"{part.name}: {len(part)} of {len(train)} photographs, {how}"
+    return part, f"{part.name}: {len(part)} of {len(train)} images, {how}"
 
 
 def few(context: EvalContext, name: str, share: float) -> Evaluator:
-    """`NAME_top1`: the linear probe, trained and its rate and decay chosen on the few labelled photographs alone."""
-    bench = context.features
+    """`NAME_top1`: the linear probe, trained and its rate and decay chosen on the few labelled images alone."""
+    cache = context.features
     part, how = labelled(context, share)
     heads: list[LinearHead] = []
 
     def measure() -> Yields:
-        heads.append(fit_linear(bench.of_train(part), bench.settings.linear, bench.classes))
-        yield from top1(name, heads[0].logits, context.test)
+        heads.append(fit_linear(cache.of_train(part), cache.settings.linear, cache.classes))
+        logits = heads[0].logits(context.test.values)
+        yield from context.by_image(tops(name, logits, context.test.labels))
 
     def protocol() -> dict[str, Any]:
-        words = sets(context) | linear_words(heads[0], bench.settings.linear)
+        words = context.protocol() | linear_protocol(heads[0], context)
         return words | {"train": f"{how}, not augmented"}
 
     return Evaluator(measure, protocol)

@@ -1,4 +1,4 @@
-"""Few labels, fine-tuned: all of the encoder's weights trained on one or ten percent of the training photographs."""
+"""Few labels, fine-tuned: all of the encoder's weights trained on one or ten percent of the training images."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from bgsweep.data import ImageDataset
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import shuffled, squares_words, test_squares, training_crops
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
 from bgsweep.evaluation.evaluators.few_labels import labelled
-from bgsweep.evaluation.frozen_model import Yields, to_unit, tops
+from bgsweep.evaluation.frozen_model import to_unit
 from bgsweep.seeding import Draw, rng_key
 
 
@@ -34,7 +34,7 @@ class FineTuning:
     weight_decay: float = 0.0
 
     def factor(self, epoch: int) -> float:
-        """What both rates are multiplied by in an epoch."""
+        """Factor of both learning rates in an epoch."""
         passed: int = sum(epoch >= round(share * self.epochs) for share in (0.6, 0.8))
         return float(0.2**passed)
 
@@ -46,15 +46,15 @@ FINE_TUNINGS = {
 
 
 def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuning) -> Evaluator:
-    """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled photographs."""
-    bench, seen = context.features, context.config.pictures
+    """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled images."""
+    cache, seen = context.features, context.config.pictures
     part, how = labelled(context, share)
 
     def measure() -> Yields:
         network = fine_tune(context, part, protocol)
         logits, labels = [], []
         with torch.inference_mode():
-            for images, known in test_squares(bench.source, seen, context.config.evaluate.batch_size):
+            for images, known in test_squares(cache.source, seen, context.config.evaluate.batch_size):
                 pictures = to_unit(torch.from_numpy(images), context.model.device)
                 logits.append(network(pictures).float().cpu())
                 labels.append(torch.from_numpy(known))
@@ -64,7 +64,7 @@ def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuni
         return asdict(protocol) | {
             "momentum": 0.9,
             "train": f"{how}, random resized crops of {seen.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, {squares_words(seen)}",
+            "test": f"{cache.source.name}: {len(cache.source)} images, {squares_words(seen)}",
             "network": "all weights trained, float32, in one process; BatchNorm learns from each batch",
             "seed": context.config.evaluate.seed,
         }
@@ -74,16 +74,15 @@ def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuni
 
 def fine_tune(context: EvalContext, part: ImageDataset, protocol: FineTuning) -> nn.Module:
     """A copy of the encoder with a new classifier, trained, in eval mode. The encoder itself stays as it is."""
-    subject, seed = context.model, context.config.evaluate.seed
-    width = subject.encode(
+    model, seed = context.model, context.config.evaluate.seed
+    width = model.encode(
         torch.zeros(1, context.config.pictures.crop, context.config.pictures.crop, 3, dtype=torch.uint8)
     )
     with torch.random.fork_rng():
-        torch.manual_seed(
-            rng_key(seed, 0, "fine-tuning", Draw.PROBE_WEIGHTS)
-        )  # of the classifier's first weights, and of dropout where the encoder has any
-        trunk = copy.deepcopy(subject.network).requires_grad_(True)
-        head = nn.Linear(width.shape[1], context.features.classes).to(subject.device)
+        # Draws the classifier's first weights, and dropout where the encoder has any.
+        torch.manual_seed(rng_key(seed, 0, "fine-tuning", Draw.PROBE_WEIGHTS))
+        trunk = copy.deepcopy(model.network).requires_grad_(True)
+        head = nn.Linear(width.shape[1], context.features.classes).to(model.device)
         network = nn.Sequential(trunk, head).train()
         groups = [
             {"params": list(trunk.parameters()), "lr": protocol.lr},
@@ -105,7 +104,7 @@ def _epoch(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     seed, device = context.config.evaluate.seed, context.model.device
     batches = shuffled(len(part), seed, epoch, protocol.batch_size)
-    if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one picture
+    if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one image
         batches.pop()
     for images, labels in training_crops(
         part, batches, context.config.pictures.crop, seed, epoch, context.config.threads

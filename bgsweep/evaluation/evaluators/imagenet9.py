@@ -1,6 +1,6 @@
 """ImageNet-9 in its release's layout (Xiao et al. 2020): eight variants with BG-Gap, and the challenge.
 
-The pictures go to the network as they are, only as floats (ToTensor); its normalisation is its own. The arg-max over
+The images go to the network as they are, only as floats (ToTensor); its normalisation is its own. The arg-max over
 all 1000 classes is mapped to one of nine; a class that belongs to none of them is wrong.
 """
 
@@ -16,14 +16,15 @@ import torch
 
 from bgsweep.data import Image
 from bgsweep.errors import UserError
+from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
+from bgsweep.evaluation.contact_sheet import side_by_side
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.datasets.downloads import place_of
+from bgsweep.evaluation.datasets.downloads import path_of
 from bgsweep.evaluation.datasets.listing import Listing, as_it_is, in_folders
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, Yields, share
 from bgsweep.evaluation.evaluators.backgrounds_challenge import BLOCK, Cutout, kept_backgrounds, robust
-from bgsweep.evaluation.frozen_model import Head, Yields, share
-from bgsweep.evaluation.online import side_by_side
+from bgsweep.evaluation.frozen_model import Head
 
 RELEASED = ("original", "only_bg_b", "only_bg_t", "no_fg", "only_fg", "mixed_same", "mixed_rand", "mixed_next")
 MASKS = "fg_mask"
@@ -31,14 +32,14 @@ MASKS = "fg_mask"
 
 def imagenet9(context: EvalContext) -> Evaluator:
     """Accuracy on the eight variants, and BG-Gap = Mixed-Same - Mixed-Rand."""
-    context.check_classifier()
+    require_classifier(context)
     root, mapping = _opened(context)
     listings = [variant(root, name, mapping) for name in RELEASED]
 
     def measure() -> Yields:
         found = {}
         for name, listing in zip(RELEASED, listings, strict=True):
-            predicted = mapping[context.logits(listing, as_it_is).argmax(dim=1).numpy()]
+            predicted = mapping[logits_of(context, listing, as_it_is).argmax(dim=1).numpy()]
             found[name] = share(name, predicted == listing.labels)
             yield found[name]
         same, rand = found["mixed_same"], found["mixed_rand"]
@@ -51,7 +52,7 @@ def imagenet9(context: EvalContext) -> Evaluator:
 
 def challenge(context: EvalContext) -> Evaluator:
     """`challenge`: the share of foregrounds that every background of Only-BG-T leaves in their class."""
-    context.check_classifier()
+    require_classifier(context)
     root, mapping = _opened(context)
     fronts, behind = variant(root, "original", mapping), variant(root, "only_bg_t", mapping)
     masks = [root / MASKS / "val" / path.parent.name / f"{path.stem}.npy" for path in fronts.paths]
@@ -62,7 +63,7 @@ def challenge(context: EvalContext) -> Evaluator:
     def measure() -> Yields:
         tries = len(fronts.paths) * len(behind.paths)
         parts = [(fronts[one], masks[one]) for one in context.slices(len(fronts.paths), BLOCK, tries)]
-        task = partial(_hold, behind=behind, head=context.classifier[0], mapping=mapping)
+        task = partial(_hold, behind=behind, head=classifier(context)[0], mapping=mapping)
         yield share("challenge", np.concatenate(list(context.each(task, parts, tries))))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
@@ -76,7 +77,7 @@ def _hold(
     head: Head,
     mapping: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
-    """Which of some foregrounds hold out before all backgrounds."""
+    """True for the foregrounds that are classified rightly before all backgrounds."""
     fronts, masks = part
 
     def classify(pictures: Image) -> npt.NDArray[np.int64]:
@@ -98,7 +99,7 @@ def _hold(
 
 
 def release_sheet(listings: Sequence[Listing], accuracy: Mapping[str, float], rows: int = 4) -> Image:
-    """A picture for the eye: foregrounds spread over the classes a row each, a variant a column with its accuracy."""
+    """A contact sheet: foregrounds spread over the classes a row each, a variant a column with its accuracy."""
     columns = [[as_it_is(path) for path in one.spread(rows).paths] for one in listings]
     return side_by_side(zip(*columns, strict=False), [one.name for one in listings], accuracy)
 
@@ -119,7 +120,7 @@ def read_mapping(path: Path) -> npt.NDArray[np.int64]:
 
 
 def variant(root: Path, name: str, mapping: npt.NDArray[np.int64]) -> Listing:
-    """The pictures of one variant, labelled by the order of the class folders' names.
+    """The images of one variant, labelled in the order of the class folders' names.
 
     Raises:
         UserError: it is missing, or has other classes than the mapping.
@@ -151,14 +152,14 @@ def cut_out(image: Image, path: Path) -> Cutout:
 
 
 def _opened(context: EvalContext) -> tuple[Path, npt.NDArray[np.int64]]:
-    root = place_of(context.config.sets, "imagenet9")
-    return root, read_mapping(place_of(context.config.sets, "in_to_in9"))
+    root = path_of(context.config.sets, "imagenet9")
+    return root, read_mapping(path_of(context.config.sets, "in_to_in9"))
 
 
 def _words(context: EvalContext) -> dict[str, Any]:
     return {
-        "preprocessing": "none: pictures as they are, in [0, 1]; normalised by the model",
-        "classifier": context.classifier[1],
+        "preprocessing": "none: images as they are, in [0, 1]; normalised by the model",
+        "classifier": classifier(context)[1],
         "prediction": "arg-max over all 1000 classes, mapped by in_to_in9.json; -1 is wrong",
     }
 

@@ -11,10 +11,10 @@ import torch
 from bgsweep.config import Pictures
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.bootstrap import by_photograph
+from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, corrupt
-from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
+from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
 from bgsweep.evaluation.datasets.imagenet import label_of
 from bgsweep.evaluation.datasets.listing import (
     Listing,
@@ -26,9 +26,8 @@ from bgsweep.evaluation.datasets.listing import (
     read_rgb,
     square,
 )
-from bgsweep.evaluation.evaluator import Evaluator
+from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields, share
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
-from bgsweep.evaluation.frozen_model import PerImageMetric, Yields, share
 from bgsweep.seeding import Draw, rng_key
 
 SEVERITIES = range(1, 6)
@@ -53,7 +52,7 @@ ALEXNET_ERRORS = {
 
 
 Part = tuple[Listing, See]
-"""Pictures of one corruption and severity, and how they are seen."""
+"""Images of one corruption and severity, and how they are seen."""
 
 _FROST = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 SIDE = 224
@@ -63,38 +62,38 @@ def corruptions(context: EvalContext) -> Evaluator:
     """Top-1 accuracy under each corruption over all severities, and `imagenet_c_mce`.
 
     mCE is the mean over the 15 corruptions of the error divided by AlexNet's: 1 is AlexNet, less is better. The four
-    corruptions for validation are not in it. Without `sets.imagenet_c` the pictures are made of the validation set.
+    corruptions for validation are not in it. Without `sets.imagenet_c` the images are made of the validation set.
     """
-    context.check_classifier()
+    require_classifier(context)
     made = context.config.sets.imagenet_c is None and context.config.sets.frost is not None
-    parts = _made(context) if made else _downloaded(place_of(context.config.sets, "imagenet_c"))
+    parts = _made(context) if made else _downloaded(path_of(context.config.sets, "imagenet_c"))
 
     def measure() -> Yields:
         weighted, of = [], []
-        numbers: dict[
-            tuple[str, str], int
-        ] = {}  # of photographs, by class folder and file: the same in all corruptions
+        # Numbers of the images, by class folder and file: the same in all corruptions.
+        numbers: dict[tuple[str, str], int] = {}
         for name, severities in parts.items():
-            hits = [context.logits(one, see).argmax(dim=1) == torch.from_numpy(one.labels) for one, see in severities]
-            places = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
-            photographs = np.array([numbers.setdefault(place, len(numbers)) for place in places])
-            found = share(f"imagenet_c/{name}_top1", torch.cat(hits))
-            yield by_photograph(found, photographs)
+            predicted = torch.cat([logits_of(context, one, see).argmax(dim=1) for one, see in severities])
+            labels = torch.from_numpy(np.concatenate([one.labels for one, _ in severities]))
+            files = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
+            images = np.array([numbers.setdefault(file, len(numbers)) for file in files])
+            found = share(f"imagenet_c/{name}_top1", predicted == labels)
+            yield found.by_image(images)
             if name in ALEXNET_ERRORS:
                 weighted.append((1 - found.hits) / (len(found.hits) * len(ALEXNET_ERRORS) * ALEXNET_ERRORS[name]))
-                of.append(photographs)
+                of.append(images)
         errors = np.concatenate(weighted)
         pictures = PerImageMetric("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
-        yield by_photograph(pictures, np.concatenate(of))
+        yield pictures.by_image(np.concatenate(of))
 
     def protocol() -> dict[str, Any]:
-        how = "none: pictures as they are"
+        how = "none: images as they are"
         if made:
             how = f"{preprocessing_words(context.config.pictures)}, corrupted, through JPEG of quality 85 as published"
         return {
             "preprocessing": how,
             "corruptions": f"{len(parts)}, {'made on the fly' if made else 'as downloaded'}",
-            "classifier": context.classifier[1],
+            "classifier": classifier(context)[1],
             "prediction": "arg-max over 1000 classes",
             "mce": "mean over 15 corruptions of (error over five severities / AlexNet's)",
             "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
@@ -104,7 +103,7 @@ def corruptions(context: EvalContext) -> Evaluator:
 
 
 def _downloaded(root: Path) -> dict[str, list[Part]]:
-    """The published pictures; the four corruptions for validation only where they lie there too."""
+    """The published images; the four corruptions for validation only where they lie there too."""
     found: dict[str, list[Part]] = {}
     for name in CORRUPTIONS:
         if name not in ALEXNET_ERRORS and not (root / name).is_dir():
@@ -125,8 +124,8 @@ def _made(context: EvalContext) -> dict[str, list[Part]]:
     """All 19 corruptions of the validation set, or of the part of it that the file asks for."""
     settings, pictures = context.config.corruptions, context.config.pictures
     if pictures.crop != SIDE:
-        raise UserError(f"pictures.crop: corruptions are defined for pictures of {SIDE} px; set it to {SIDE}")
-    frost = _frost_pictures(place_of(context.config.sets, "frost"))
+        raise UserError(f"pictures.crop: corruptions are defined for images of {SIDE} px; set it to {SIDE}")
+    frost = _frost_pictures(path_of(context.config.sets, "frost"))
     whole = labelled_validation(context)
     part = whole if settings.images is None else whole.spread(settings.images)
     return {
@@ -154,7 +153,7 @@ def _frost_pictures(root: Path) -> list[Image]:
     found = [as_it_is(root / name) for name in _FROST]
     for name, picture in zip(_FROST, found, strict=True):
         if min(picture.shape[:2]) <= SIDE:
-            raise UserError(f"{root / name}: smaller than {SIDE + 1} px; take the published pictures as they are")
+            raise UserError(f"{root / name}: smaller than {SIDE + 1} px; take the published images as they are")
     return found
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from bgsweep.errors import UserError
+from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
+from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
 from bgsweep.evaluation.datasets.imagenet import label_of
 from bgsweep.evaluation.datasets.listing import (
     Listing,
@@ -22,21 +23,20 @@ from bgsweep.evaluation.datasets.listing import (
     preprocessing_words,
     squares,
 )
-from bgsweep.evaluation.evaluator import Evaluator
-from bgsweep.evaluation.frozen_model import PerImageMetric, Yields, share, tops
+from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields, share, tops
 
 VALIDATION_IMAGES = 50_000
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})$")
-BORDER = 2  # pixels of red that mark ObjectNet's pictures as test data
+BORDER = 2  # pixels of red that mark ObjectNet's images as test data
 
 
 def validation(context: EvalContext) -> Evaluator:
     """Top-1 and top-5 on ImageNet's validation set, which must lie in a folder a wnid."""
-    context.check_classifier()
+    require_classifier(context)
     listing = labelled_validation(context)
 
     def measure() -> Yields:
-        yield from tops("imagenet", context.logits(listing, keep=True), torch.from_numpy(listing.labels))
+        yield from tops("imagenet", logits_of(context, listing, keep=True), torch.from_numpy(listing.labels))
 
     return _prepared(context, measure, listing, "arg-max over 1000 classes")
 
@@ -47,7 +47,7 @@ def labelled_validation(context: EvalContext) -> Listing:
     Raises:
         UserError: it is missing, or not in class folders.
     """
-    listing = _validation(place_of(context.config.sets, "imagenet_val"))
+    listing = _validation(path_of(context.config.sets, "imagenet_val"))
     if (listing.labels < 0).any():
         raise UserError(
             f"sets.imagenet_val: {context.config.sets.imagenet_val} has its images in one folder; sort them into one "
@@ -59,48 +59,48 @@ def labelled_validation(context: EvalContext) -> Listing:
 def real(context: EvalContext) -> Evaluator:
     """ReaL (Beyer et al. 2020): a prediction is right if it is one of the reassessed labels.
 
-    Pictures without any label are left out. A picture is found in real.json by the number in its file's name, whatever
+    Images without any label are left out. An image is found in real.json by the number in its file's name, whatever
     folder it is in.
     """
-    context.check_classifier()
-    path = place_of(context.config.sets, "real")
-    listing = _validation(place_of(context.config.sets, "imagenet_val"))
+    require_classifier(context)
+    path = path_of(context.config.sets, "real")
+    listing = _validation(path_of(context.config.sets, "imagenet_val"))
     labels = read_real(path)
     wanted = [labels[_number(path) - 1] for path in listing.paths]
 
     def measure() -> Yields:
-        predicted = context.logits(listing, keep=True).argmax(dim=1).tolist()
+        predicted = logits_of(context, listing, keep=True).argmax(dim=1).tolist()
         hits = [guess in right for guess, right in zip(predicted, wanted, strict=True)]
         yield PerImageMetric(
             "real_top1", np.array(hits, np.float64), np.array([bool(right) for right in wanted], np.float64)
         )
 
-    how = f"arg-max over 1000 classes is in the picture's list; {sum(not one for one in wanted)} pictures have none"
+    how = f"arg-max over 1000 classes is in the image's list; {sum(not one for one in wanted)} images have none"
     return _prepared(context, measure, listing, how)
 
 
 def subset(context: EvalContext, key: str) -> Evaluator:
     """ImageNet-A and -R (Hendrycks et al. 2021): the arg-max over the set's own 200 classes.
 
-    Where the validation set lies in class folders too, also the accuracy on its pictures of the same classes, by the
+    Where the validation set lies in class folders too, also the accuracy on its images of the same classes, by the
     same rule: the two together show the drop.
     """
-    context.check_classifier()
-    root = place_of(context.config.sets, key)
+    require_classifier(context)
+    root = path_of(context.config.sets, key)
     folders = class_folders(root, 200, DOWNLOADS[key].tree)
     classes = torch.tensor(_wnid_labels(folders))
     listing = in_folders(key, folders, range(200))
     val = (
-        None if context.config.sets.imagenet_val is None else _validation(place_of(context.config.sets, "imagenet_val"))
+        None if context.config.sets.imagenet_val is None else _validation(path_of(context.config.sets, "imagenet_val"))
     )
 
     def measure() -> Yields:
-        predicted = context.logits(listing)[:, classes].argmax(dim=1)
+        predicted = logits_of(context, listing)[:, classes].argmax(dim=1)
         yield share(f"{key}_top1", predicted == torch.from_numpy(listing.labels))
         if val is None or (val.labels < 0).any():
             return
         among = torch.isin(torch.from_numpy(val.labels), classes)
-        predicted = classes[context.logits(val, keep=True)[among][:, classes].argmax(dim=1)]
+        predicted = classes[logits_of(context, val, keep=True)[among][:, classes].argmax(dim=1)]
         yield share(f"{key}_val_top1", predicted == torch.from_numpy(val.labels)[among])
 
     return _prepared(context, measure, listing, "arg-max over the set's 200 classes")
@@ -108,13 +108,13 @@ def subset(context: EvalContext, key: str) -> Evaluator:
 
 def thousand(context: EvalContext, key: str) -> Evaluator:
     """ImageNet-V2 (folders 0 to 999, by number, not by name) and ImageNet-Sketch (folders by wnid)."""
-    context.check_classifier()
-    folders = class_folders(place_of(context.config.sets, key), 1000, DOWNLOADS[key].tree)
+    require_classifier(context)
+    folders = class_folders(path_of(context.config.sets, key), 1000, DOWNLOADS[key].tree)
     labels = _numbers(folders) if key == "imagenet_v2" else _wnid_labels(folders)
     listing = in_folders(key, folders, labels)
 
     def measure() -> Yields:
-        yield from tops(key, context.logits(listing), torch.from_numpy(listing.labels))
+        yield from tops(key, logits_of(context, listing), torch.from_numpy(listing.labels))
 
     return _prepared(context, measure, listing, "arg-max over 1000 classes")
 
@@ -123,10 +123,10 @@ def objectnet(context: EvalContext) -> Evaluator:
     """ObjectNet (Barbu et al. 2019) on the classes that it shares with ImageNet, its red border cut off.
 
     `objectnet_top1`: the arg-max over its classes, each with the highest logit of ImageNet's classes mapped to it.
-    `objectnet_1000way_top1`: the arg-max over all 1000 classes is one of those mapped to the picture's.
+    `objectnet_1000way_top1`: the arg-max over all 1000 classes is one of those mapped to the image's.
     """
-    context.check_classifier()
-    root = place_of(context.config.sets, "objectnet")
+    require_classifier(context)
+    root = path_of(context.config.sets, "objectnet")
     mapped = objectnet_classes(root / "mappings")
     folders = [root / "images" / name for name in mapped]
     absent = [folder for folder in folders if not folder.is_dir()]
@@ -136,7 +136,7 @@ def objectnet(context: EvalContext) -> Evaluator:
     see = squares(context.config.pictures, BORDER)
 
     def measure() -> Yields:
-        logits = context.logits(listing, see)
+        logits = logits_of(context, listing, see)
         labels = torch.from_numpy(listing.labels)
         scores = torch.stack([logits[:, one].amax(dim=1) for one in mapped.values()], dim=1)
         yield share("objectnet_top1", scores.argmax(dim=1) == labels)
@@ -162,7 +162,7 @@ def read_real(path: Path) -> list[list[int]]:
 
 
 def objectnet_classes(folder: Path) -> dict[str, list[int]]:
-    """For each of ObjectNet's folders that ImageNet has classes for, those classes.
+    """ImageNet's classes of each ObjectNet folder that has any.
 
     Raises:
         UserError: one of the mapping files is missing or is something else.
@@ -188,7 +188,7 @@ def _validation(root: Path) -> Listing:
         return in_folders("imagenet_val", folders, _wnid_labels(folders))
     paths = pictures_in(root)
     if not paths:
-        raise UserError(f"{root}: no pictures in it; expected: {DOWNLOADS['imagenet_val'].tree}")
+        raise UserError(f"{root}: no images in it; expected: {DOWNLOADS['imagenet_val'].tree}")
     return Listing("imagenet_val", paths, np.full(len(paths), -1, np.int64))
 
 
@@ -227,7 +227,7 @@ def _prepared(context: EvalContext, measure: Callable[[], Yields], listing: List
     def protocol() -> dict[str, Any]:
         return {
             "preprocessing": f"{preprocessing_words(context.config.pictures)}, orientation tags passed over",
-            "classifier": context.classifier[1],
+            "classifier": classifier(context)[1],
             "prediction": how,
             "pictures": len(listing.paths),
         }

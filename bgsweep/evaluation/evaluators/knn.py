@@ -1,14 +1,47 @@
-"""Weighted k-nearest-neighbour classification (Wu et al. 2018): how well features cluster by class, untrained."""
+"""Weighted k-nearest-neighbour classification (Wu et al. 2018): how well features cluster by class, untrained.
+
+With k = 20 and T = 0.07 (DINO's) it is the online evaluation: it needs no training and one pass over the images.
+"""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bgsweep.config import Knn
+from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.evaluator import Evaluator, Yields, share
 from bgsweep.evaluation.features import Features
 
+# InstDisc's, which lightly's benchmarks use; DINO's.
+KNN_SETTINGS = {"knn_lightly": Knn(k=200, temperature=0.1), "knn_dino": Knn(k=20, temperature=0.07)}
 # 256 x 65,536 similarities take 64 MB, however large the bank.
 _QUERIES, _BANK = 256, 65_536
+
+
+def knn(context: EvalContext, settings: Knn | None = None) -> Evaluator:
+    """`knn_top1`, with the config's k and temperature or with those of a named protocol."""
+    chosen = settings or context.config.evaluate.knn
+    context.check_images()
+
+    def measure() -> Yields:
+        predicted = nearest(context, context.test.values, chosen)
+        yield from context.by_image([share("knn_top1", predicted == context.test.labels)])
+
+    return Evaluator(measure, lambda: context.protocol() | knn_protocol(chosen))
+
+
+def nearest(context: EvalContext, features: Tensor, settings: Knn | None = None) -> Tensor:
+    """Classes (N,) of features (N, D) by the user's training images."""
+    bank = context.features
+    return knn_predict(bank.train(), features, settings or context.config.evaluate.knn, bank.classes)
+
+
+def knn_protocol(settings: Knn) -> dict[str, str]:
+    """Protocol of kNN."""
+    return {"knn": f"k {settings.k}, temperature {settings.temperature:g}, cosine"}
 
 
 def knn_predict(bank: Features, queries: Tensor, settings: Knn, classes: int) -> Tensor:
@@ -45,3 +78,9 @@ def _nearest(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns = columns.sort(dim=1).values
     values, order = similarities.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
+
+
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {
+    "knn": knn,
+    **{name: partial(knn, settings=settings) for name, settings in KNN_SETTINGS.items()},
+}

@@ -1,14 +1,21 @@
-"""Linear probe: softmax regression on frozen features, many learning rates and decays trained at once."""
+"""Linear probe: softmax regression on frozen features, many learning rates and decays trained at once.
+
+Features are computed once, so that the whole grid costs less than one pass of the encoder over the images.
+"""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bgsweep.config import Linear
+from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
 from bgsweep.evaluation.features import Features
 from bgsweep.seeding import Draw, rng_key
 
@@ -35,6 +42,45 @@ class LinearHead:
     def predict(self, features: Tensor) -> Tensor:
         """Classes (N,) of features (N, D)."""
         return self.logits(features).argmax(dim=1)
+
+
+def linear(context: EvalContext) -> Evaluator:
+    """`linear_top1` and `linear_top5`, the probe's rate and decay chosen on a part held out of train."""
+    context.check_images()
+
+    def measure() -> Yields:
+        logits = linear_head(context).logits(context.test.values)
+        yield from context.by_image(tops("linear", logits, context.test.labels))
+
+    return Evaluator(measure, lambda: context.protocol() | linear_protocol(linear_head(context), context))
+
+
+def linear_head(context: EvalContext) -> LinearHead:
+    """The linear probe on the user's training images, trained once for all evaluators."""
+
+    def fit() -> LinearHead:
+        return fit_linear(context.features.train(), context.config.evaluate.linear, context.features.classes)
+
+    head: LinearHead = context.once("linear probe", fit)
+    return head
+
+
+def linear_protocol(head: LinearHead, context: EvalContext) -> dict[str, Any]:
+    """Protocol of the linear probe: how it was trained, and what it chose."""
+    settings = context.config.evaluate.linear
+    return {
+        "linear": f"softmax regression, {settings.epochs} epochs of SGD on standardised features; rate and decay "
+        f"chosen on {settings.holdout:.0%} of train, drawn by class",
+        "linear_grid": f"rates {_listed(settings.lrs)}; decays {_listed(settings.weight_decays)}",
+        "linear_seed": settings.seed,
+        "linear_lr": head.lr,
+        "linear_weight_decay": head.weight_decay,
+        "linear_held_out_top1": head.held_out_top1,
+    }
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def fit_linear(train: Features, settings: Linear, classes: int) -> LinearHead:
@@ -64,7 +110,7 @@ def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
         members = (labels == label).nonzero()[:, 0]
         count = min(max(1, round(settings.holdout * len(members))), len(members) - 1)
         held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    if not held.any():  # one photograph a class: nothing can be spared, so the choice is made on what is fitted
+    if not held.any():  # one image a class: nothing can be spared, so the choice is made on what is fitted
         return torch.arange(len(labels)), torch.arange(len(labels))
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
@@ -93,3 +139,6 @@ def _train(
                 parameter.sub_(rate * velocity)
             step += 1
     return weight, bias[:, 0]
+
+
+EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {"linear": linear}

@@ -1,4 +1,4 @@
-"""The linear evaluations of MoCo, SwAV and BYOL to the letter: new crops of every photograph in every epoch.
+"""The linear evaluations of MoCo, SwAV and BYOL to the letter: new crops of every image in every epoch.
 
 They cost as many passes through the encoder as they have epochs; `linear` costs one.
 """
@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import Kind, shuffled, squares_words, test_squares, training_crops
-from bgsweep.evaluation.evaluator import Evaluator
-from bgsweep.evaluation.evaluators.probes import top1
+from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
 from bgsweep.evaluation.features import Features, extract
-from bgsweep.evaluation.frozen_model import Yields
 from bgsweep.seeding import Draw, rng_key
 
 
@@ -33,7 +31,7 @@ class Protocol:
         schedule: `steps` divides the rate by 10 after 60 % and 80 % of the epochs; `epoch_cosine` and `step_cosine`
             go down to zero, by the epoch or by the step.
         weights: standard deviation of the initial weights (normal); None takes 1 / sqrt(features), cut at two of them.
-        pictures: how photographs are cropped and resized, whatever the file says of interpolation.
+        pictures: how images are cropped and resized, whatever the config says of interpolation.
     """
 
     source: str
@@ -63,24 +61,23 @@ PROTOCOLS = {
 
 
 def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
-    """A published linear evaluation of the user's photographs: `NAME_top1` and `NAME_top5` on the test split."""
-    bench = context.features
+    """A published linear evaluation of the user's images: `NAME_top1` and `NAME_top5` on the test split."""
+    cache = context.features
 
     def measure() -> Yields:
         layer = fit(context, protocol)
         test = context.once(("squares", protocol.pictures), lambda: _test(context, protocol.pictures))
         with torch.no_grad():
-            yield from top1(name, layer, test)
+            yield from tops(name, layer(test.values), test.labels)
 
     def words() -> dict[str, Any]:
         pictures = context.config.pictures
         return {
             **asdict(protocol),
             "momentum": 0.9,
-            "train": f"{bench.splits.train.name}: {len(bench.splits.train)} photographs, random resized crops of "
+            "train": f"{cache.splits.train.name}: {len(cache.splits.train)} images, random resized crops of "
             f"{pictures.crop} px and flips",
-            "test": f"{bench.source.name}: {len(bench.source)} photographs, "
-            f"{squares_words(pictures, protocol.pictures)}",
+            "test": f"{cache.source.name}: {len(cache.source)} images, {squares_words(pictures, protocol.pictures)}",
             "features": "encoder output, float32, eval mode",
             "seed": context.config.evaluate.seed,
         }
@@ -96,15 +93,15 @@ def _test(context: EvalContext, kind: Kind) -> Features:
 
 
 def fit(context: EvalContext, protocol: Protocol) -> nn.Linear:
-    """Train the linear layer; crops, flips and order are addressed by the seed, the epoch and the photograph."""
-    bench, seed = context.features, context.config.evaluate.seed
+    """Train the linear layer; crops, flips and order are addressed by the seed, the epoch and the image."""
+    cache, seed = context.features, context.config.evaluate.seed
     layer: nn.Linear | None = None
-    steps = protocol.epochs * math.ceil(len(bench.splits.train) / protocol.batch_size)
+    steps = protocol.epochs * math.ceil(len(cache.splits.train) / protocol.batch_size)
     step = 0
     for epoch in range(protocol.epochs):
         for features, labels in _epoch(context, protocol, epoch):
             if layer is None:
-                layer = _layer(features.shape[1], bench.classes, protocol.weights, seed)
+                layer = _layer(features.shape[1], cache.classes, protocol.weights, seed)
                 optimizer = torch.optim.SGD(
                     layer.parameters(),
                     lr=protocol.lr,
@@ -117,7 +114,7 @@ def fit(context: EvalContext, protocol: Protocol) -> nn.Linear:
             F.cross_entropy(layer(features), labels).backward()
             optimizer.step()
             step += 1
-    assert layer is not None, "a split has at least two photographs"
+    assert layer is not None, "a split has at least two images"
     return layer
 
 
@@ -134,7 +131,7 @@ def _layer(features: int, classes: int, deviation: float | None, seed: int) -> n
 
 
 def _epoch(context: EvalContext, protocol: Protocol, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and labels of the training photographs' crops, in batches."""
+    """Features and labels of the training images' crops, in batches."""
     count = len(context.features.splits.train)
     batches = shuffled(count, context.config.evaluate.seed, epoch, protocol.batch_size)
     if not context.shared_out(count):

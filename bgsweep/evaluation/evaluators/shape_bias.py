@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation.bootstrap import by_photograph
+from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.datasets.downloads import DOWNLOADS, place_of
+from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
 from bgsweep.evaluation.datasets.listing import Listing, pictures_in, preprocessing_words
-from bgsweep.evaluation.evaluator import Evaluator
-from bgsweep.evaluation.frozen_model import PerImageMetric, Yields
+from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields
 
 # Labels of ImageNet that belong to each of the sixteen categories, as Geirhos et al. assign them.
 _LABELS = {
@@ -60,27 +59,27 @@ def shape_bias(context: EvalContext) -> Evaluator:
 
     `shape_match` and `texture_match` are the shares of all such stimuli.
     """
-    context.check_classifier()
-    listing, shapes, textures = stimuli(place_of(context.config.sets, "cue_conflict"))
+    require_classifier(context)
+    listing, shapes, textures = stimuli(path_of(context.config.sets, "cue_conflict"))
 
     def measure() -> Yields:
-        decided = decisions(context.logits(listing)).numpy()
+        decided = decisions(logits_of(context, listing)).numpy()
         conflict = (shapes != textures).astype(np.float64)
         by_shape = (decided == shapes) * conflict
         by_texture = (decided == textures) * conflict
-        # One photograph of an object is painted over with several textures.
+        # One image of an object is painted over with several textures.
         objects = np.array([path.stem.partition("-")[0] for path in listing.paths])
         for name, hits, counted in (
             ("shape_bias", by_shape, by_shape + by_texture),
             ("shape_match", by_shape, conflict),
             ("texture_match", by_texture, conflict),
         ):
-            yield by_photograph(PerImageMetric(name, hits, counted), objects)
+            yield PerImageMetric(name, hits, counted).by_image(objects)
 
     def protocol() -> dict[str, Any]:
         return {
             "preprocessing": preprocessing_words(context.config.pictures),
-            "classifier": context.classifier[1],
+            "classifier": classifier(context)[1],
             "prediction": "the category of the highest mean probability over its ImageNet classes, of 16",
             "stimuli": len(listing.paths),
             "conflicting": int((shapes != textures).sum()),

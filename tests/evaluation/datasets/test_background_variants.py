@@ -185,7 +185,7 @@ def test_unreadable_photographs_are_left_out_and_named(splits: Splits, caplog: p
 
 
 def test_empty_masks_are_one_clear_error(splits: Splits) -> None:
-    with pytest.raises(UserError, match="no photograph has a foreground of 1% to 95%"):
+    with pytest.raises(UserError, match="no image has a foreground of 1% to 95%"):
         VariantSet(Spoilt(splits.test, empty=True), None, Evaluate(), SIZE)  # type: ignore[arg-type]
 
 

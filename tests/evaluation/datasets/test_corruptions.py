@@ -189,7 +189,7 @@ def test_what_is_missing_for_making_it_is_said(validation: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"imagenet_c is not set; download .* or name sets\.frost and sets\.imagenet_v"):
         run_evaluators(EvalContext(subject(), SuiteConfig(), None), ["imagenet_c"])
     small = SuiteConfig(sets=Sets(**sets | {"frost": str(validation / "frost")}), pictures=Pictures(resize=36, crop=32))
-    with pytest.raises(UserError, match=r"pictures\.crop: corruptions are defined for pictures of 224 px"):
+    with pytest.raises(UserError, match=r"pictures\.crop: corruptions are defined for images of 224 px"):
         run_evaluators(EvalContext(subject(), small, None), ["imagenet_c"])
 
 

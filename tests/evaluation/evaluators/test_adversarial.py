@@ -168,11 +168,10 @@ def test_a_real_classifiers_gradients_are_not_masked(shared_data: Path, tmp_path
     """
     foolbox = pytest.importorskip("foolbox")
     from bgsweep.tracking.encoders import load_model
-    from bgsweep.workflows.evaluate import frozen_model
+    from bgsweep.workflows.evaluate import on_device
+    from tests.evaluation.efficientnet import write_weights
 
-    from .efficientnet import write_weights
-
-    who = frozen_model(load_model(write_weights(tmp_path / "weights.pth"), 112, tmp_path), "cpu")
+    who = on_device(load_model(write_weights(tmp_path / "weights.pth"), 112, tmp_path), "cpu")
     assert isinstance(who.head, nn.Module)
     network = nn.Sequential(who.network, who.head).eval()
     paths = sorted((shared_data / "clothing10" / "images" / "test").rglob("*.jpg"))[::47][:8]

@@ -121,7 +121,7 @@ def test_a_detector_learns_where_garments_are(trees: Path) -> None:
     values = {one.name: one.value for one in result.values}
     assert list(values) == ["detection_ap", "detection_ap50", "detection_ap75"]
     assert values["detection_ap50"] > 0.3 and values["detection_ap50"] > values["detection_ap75"]
-    assert result.protocol["steps"] == 120 and "28 photographs" in result.protocol["train"]
+    assert result.protocol["steps"] == 120 and "28 images" in result.protocol["train"]
 
 
 def test_average_precision_of_known_boxes() -> None:

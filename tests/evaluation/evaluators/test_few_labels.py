@@ -76,7 +76,7 @@ def test_more_labels_help_and_the_protocol_says_how_many(splits: Splits, tmp_pat
     one, ten, full = run_evaluators(context, ["few_1", "few_10", "linear"])
     assert one.values[0].name == "few_1_top1" and ten.values[0].name == "few_10_top1"
     assert 0.1 <= one.values[0].value < full.values[0].value
-    assert "10 of 960 photographs, drawn by class, seed 0" in one.protocol["train"]
+    assert "10 of 960 images, drawn by class, seed 0" in one.protocol["train"]
     chosen = drawn(splits.train, 0.1, 0)
     (tmp_path / "ten.txt").write_text("\n".join(splits.train.ids[index].rpartition("/")[2] for index in chosen))
     file = SuiteConfig(size=32, evaluate=SETTINGS, few_labels=FewLabels(ten_percent=str(tmp_path / "ten.txt")))

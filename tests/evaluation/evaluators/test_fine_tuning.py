@@ -96,7 +96,7 @@ def test_it_learns_from_ten_percent(splits: Splits) -> None:
     assert 0.17 < first.value < fifth.value
     protocol = prepared.protocol()
     assert protocol["source"] == "SwAV's eval_semisup.py for 10 %" and protocol["head_lr"] == 0.1
-    assert "100 of 960 photographs, drawn by class, seed 0" in protocol["train"]
+    assert "100 of 960 images, drawn by class, seed 0" in protocol["train"]
 
 
 def test_the_threads_do_not_matter(splits: Splits) -> None:

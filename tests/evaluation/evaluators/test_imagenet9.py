@@ -16,6 +16,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluators.backgrounds_challenge import robust
 from bgsweep.evaluation.evaluators.imagenet9 import RELEASED, read_mapping, release_sheet
+from bgsweep.evaluation.evaluators.linear import linear_head
 from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.registry import run_evaluators
 from bgsweep.tracking import Tracker
@@ -141,7 +142,7 @@ def test_mixed_names_tell_the_backgrounds_class(tree: Path) -> None:
 def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = EvalContext(subject(), SuiteConfig(), None)
     with pytest.raises(
-        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(32,400 pictures"
+        UserError, match=r"imagenet9 is not set; download backgrounds_challenge_data\.tar\.gz \(32,400 images"
     ):
         run_evaluators(context, ["imagenet9"])
     bare = EvalContext(FrozenModel(colours, subject().network, torch.device("cpu")), examination(tree).config, None)
@@ -168,7 +169,7 @@ def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
     plate = variants.picture("only_bg_t", variants.usable[5])
     front, shows = variants.cutout(variants.usable[0])
     one = np.rint(plate * (shows[:, :, None] / 255)).astype(int) + front
-    predicted = context.linear.predict(colours(torch.from_numpy(np.minimum(one, 255).astype(np.uint8))[None]))
+    predicted = linear_head(context).predict(colours(torch.from_numpy(np.minimum(one, 255).astype(np.uint8))[None]))
     if int(predicted) != label_of[variants.usable[0]]:
         assert not held[0][0]
 
@@ -178,7 +179,7 @@ def test_a_real_classifier_on_variants_of_real_photographs(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Shirts and shoes are found among 1000 classes with or without their background, which alone gives nothing."""
-    from .efficientnet import write_weights
+    from tests.evaluation.efficientnet import write_weights
 
     weights = write_weights(tmp_path / "weights.pth")
     for kind in ("images", "masks"):

@@ -17,10 +17,11 @@ from bgsweep.data import Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.imagenet import wnids
+from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.evaluators.imagenet_variants import read_real
 from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
-from bgsweep.evaluation.registry import Result, run_evaluators
+from bgsweep.evaluation.registry import run_evaluators
 from tests.evaluation.subjects import subject
 
 WHO = subject(spread=3.0)
@@ -169,7 +170,7 @@ def test_validation_and_real_see_the_same_pictures(
     for path in (tmp_path / "val").rglob("*.png"):
         path.rename(flat / path.name)
     assert values(run("real", imagenet_val=flat, real=real)) == {"real_top1": pytest.approx(np.mean(expected))}
-    with pytest.raises(UserError, match="sort them into a folder a wnid"):
+    with pytest.raises(UserError, match="sort them into one folder for each wnid"):
         run("imagenet", imagenet_val=flat)
 
 
@@ -257,11 +258,10 @@ def test_shape_bias_equals_the_slow_way(shared_data: Path) -> None:
 def test_a_real_classifier_prefers_texture(shared_data: Path, tmp_path: Path) -> None:
     """EfficientNet-Lite0: 21.4 % (torchvision's ResNet-50 has 21.39 % on all 1,280 stimuli)."""
     from bgsweep.tracking.encoders import load_model
-    from bgsweep.workflows.evaluate import frozen_model
+    from bgsweep.workflows.evaluate import on_device
+    from tests.evaluation.efficientnet import write_weights
 
-    from .efficientnet import write_weights
-
-    who = frozen_model(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
+    who = on_device(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
     sets = Sets(cue_conflict=str(shared_data / "cue_conflict" / "style-transfer-preprocessed-512"))
     file = SuiteConfig(sets=sets, pictures=Pictures(interpolation="bicubic"))
     (result,) = run_evaluators(EvalContext(who, file, None), ["shape_bias"])

@@ -1,0 +1,55 @@
+"""Metric names: `<split>/<evaluator>/<value>`, such as `validation/knn/top1` and `test/linear/bg_gap`.
+
+The split comes first, because the same evaluators measure both: a value that a search chose by (validation) is never
+taken for one of images that it has not seen (test). MLflow's pages group metrics by what is before the last slash, so
+that all values of an evaluator on a split are side by side. What training itself measures (`loss`) has no evaluator
+and keeps its plain name.
+
+For one release MLflow has every metric under the name of before, too. Inside a sweep (journal, checkpoints, `--json`)
+trials' values still have their names of before; `search.metric` takes both.
+"""
+
+import re
+from collections.abc import Mapping
+
+RENAMED = {
+    "knn_top1": "validation/knn/top1",
+    "mixed_same": "validation/knn/mixed_same",
+    "mixed_rand": "validation/knn/mixed_rand",
+    "bg_gap": "validation/knn/bg_gap",
+    "test/knn_top1": "test/knn/top1",
+    "test/linear_top1": "test/linear/top1",
+    # Tags of registered versions:
+    "test_knn_top1": "test/knn/top1",
+    "test_linear_top1": "test/linear/top1",
+    "test_bg_gap": "test/knn/bg_gap",
+}
+"""Names of runs' metrics: of before -> now."""
+
+_SUFFIX = re.compile(r"(.+?)(_se|/seed_\d+)?")  # of a trial with several seeds
+
+
+def metric_name(evaluator: str, value: str, split: str = "test") -> str:
+    """The name of a value that an evaluator of `bgsweep evaluate` yields.
+
+    A value with a slash says itself what it is measured by: `knn/bg_gap` of `backgrounds` is `test/knn/bg_gap`.
+    """
+    if "/" in value:
+        return f"{split}/{value}"
+    # The published settings of kNN yield `knn_top1` as well.
+    return f"{split}/{evaluator}/{value.removeprefix(f'{evaluator}_').removeprefix('knn_')}"
+
+
+def trial_name(name: str) -> str:
+    """The name inside a sweep of a metric of the online evaluation, whichever of its two it is given by."""
+    return next((old for old, new in RENAMED.items() if new == name and new.startswith("validation/")), name)
+
+
+def with_new_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """A run's metrics under their names of before, as given, and of now."""
+    found = dict(metrics)
+    for name, value in metrics.items():
+        base, suffix = _SUFFIX.fullmatch(name).groups()  # type: ignore[union-attr]  # any name but "" matches
+        if base in RENAMED:
+            found[RENAMED[base] + (suffix or "")] = value
+    return found

@@ -1,0 +1,56 @@
+"""ImageNet's 1000 classes from an encoder: by its own classifier, or by a linear probe on the user's ImageNet."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bgsweep.errors import UserError
+from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.datasets.imagenet import wnids
+from bgsweep.evaluation.datasets.listing import Listing, See, squares
+from bgsweep.evaluation.evaluators.linear import linear_head
+from bgsweep.evaluation.frozen_model import Head
+
+
+def require_classifier(context: EvalContext) -> None:
+    """Require an ImageNet-1k classifier.
+
+    Raises:
+        UserError: the encoder has none, and the user's images are not ImageNet's, so that none can be trained.
+    """
+    splits = context.splits
+    if context.model.head is None and not (splits is not None and tuple(splits.train.classes) == wnids()):
+        raise UserError(
+            "this encoder has no classifier of ImageNet's 1000 classes; set data.images to ImageNet (train and "
+            "validation, one folder for each wnid), so that a linear probe can be trained"
+        )
+
+
+def classifier(context: EvalContext) -> tuple[Head, str]:
+    """Logits of ImageNet's 1000 classes from features, and a word on where they come from."""
+    require_classifier(context)
+    if context.model.head is not None:
+        return context.model.head, "the model's own"
+    return linear_head(context).logits, f"linear probe on {context.features.splits.train.name}"
+
+
+def logits_of(context: EvalContext, listing: Listing, see: See | None = None, keep: bool = False) -> Tensor:
+    """Logits (N, 1000) of listed images; with `keep` they are kept for the next evaluator that asks for them."""
+    if not keep:
+        return _logits(context, listing, see)
+    found: Tensor = context.once(listing.name, lambda: _logits(context, listing, see))
+    return found
+
+
+def _logits(context: EvalContext, listing: Listing, see: See | None) -> Tensor:
+    head, _ = classifier(context)
+    parts = [listing[numbers] for numbers in context.slices(len(listing.paths))]
+    task = partial(_features, see=see or squares(context.config.pictures))
+    with torch.no_grad():
+        return torch.cat([head(features) for features in context.each(task, parts, len(listing.paths))])
+
+
+def _features(context: EvalContext, listing: Listing, see: See) -> Tensor:
+    batches = listing.batches(see, context.config.evaluate.batch_size, context.config.threads)
+    return torch.cat([context.model.encode(torch.from_numpy(images)) for images in batches])
