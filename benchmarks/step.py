@@ -21,8 +21,8 @@ from common import markdown, parser_of, report
 from torch import Tensor, nn
 
 from bgsweep.config import Experiment, resolve
+from bgsweep.data.batch import Batch
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.data.loader import Batch
 from bgsweep.training import Trainer, select_device
 from bgsweep.training.run import limit_threads
 

@@ -24,7 +24,7 @@ from common import markdown, parser_of, report
 from torch.utils.flop_counter import FlopCounterMode
 
 from bgsweep.config import SweepConfig, load
-from bgsweep.data.loader import Batch
+from bgsweep.data.batch import Batch
 from bgsweep.training.run import Run
 
 RECIPE = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"

@@ -111,9 +111,7 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         The number of draws is fixed, so that changing one probability leaves all other draws as they are.
         """
         uniform = self.py_random.random
-        jittered, grayed, blurred, solarized = (
-            uniform() < p for p in (self.jitter_p, self.gray, self.blur, self.solarize)
-        )
+        jitters, grays, blurs, solarizes = (uniform() < p for p in (self.jitter_p, self.gray, self.blur, self.solarize))
         order = _ORDERS[int(uniform() * len(_ORDERS))]
         factors = [low + uniform() * (high - low) for low, high in self._ranges]
         hue = (2 * uniform() - 1) * self.jitter[3]
@@ -121,10 +119,10 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         sigma = low + uniform() * (high - low)
         return ColorDraw(
             order,
-            (factors[0], factors[1], factors[2], hue) if jittered else NEUTRAL,
-            grayed,
-            sigma if blurred else 0.0,
-            solarized,
+            (factors[0], factors[1], factors[2], hue) if jitters else NEUTRAL,
+            grays,
+            sigma if blurs else 0.0,
+            solarizes,
         )
 
     def get_params(self) -> dict[str, Any]:

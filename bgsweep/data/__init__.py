@@ -1,4 +1,4 @@
-"""Where photographs and their foreground masks come from, and how they become batches of views."""
+"""Datasets of images with foreground masks, and the loader that makes batches of views of them."""
 
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.sample import UNLABELLED, Image, ImageDataset, Mask, Sample

@@ -1,4 +1,4 @@
-"""How many processes' worth of work this process may do."""
+"""The number of CPU cores available to this process."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Backgrounds without foreground, sorted by the class that they speak for."""
+"""Backgrounds without foreground, grouped by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from bgsweep.data.sample import Image
 
 @dataclass(frozen=True)
 class BackgroundPools:
-    """What Mixed-Same and Mixed-Rand draw from: the pool of the foreground's class, or that of another class.
+    """Pools of backgrounds: Mixed-Same draws from that of the foreground's class, Mixed-Rand from that of another.
 
     Attributes:
-        plates: backgrounds without hole or foreground, RGB, of any size.
-        by_class: for each class the indices into `plates`; none is empty.
-        origins: for each plate the index of the photograph that it is the background of, -1 for one of another split.
+        backgrounds: without hole or foreground, RGB, of any size.
+        by_class: indices into `backgrounds` for each class; none is empty.
+        origins: index of the image that each is the background of, -1 for one of another split.
     """
 
-    plates: Sequence[Image]
+    backgrounds: Sequence[Image]
     by_class: Sequence[npt.NDArray[np.int64]]
     origins: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Which folders of an image tree are splits, and what stands in for splits that it does not have."""
+"""Detection of the splits in an image tree: folders that are splits, and substitutes for splits that are missing."""
 
 from collections.abc import Iterable, Set
 from pathlib import Path
@@ -20,7 +20,7 @@ _LOOKED_INTO = 32
 
 
 def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
-    """Complete the configuration's splits by the folders that exist, with a line on each thing that was not as written.
+    """Complete the configuration's splits by the folders that exist, with a line on each change.
 
     Class folders without splits are split by class. A validation or test split of the default name that does not exist
     is held out of `train`. Anything else stays as it is, and is an error where it is opened.
@@ -48,7 +48,7 @@ def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
 
 
 def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
-    """Whether the folders are classes: two or more, with images directly in each that is looked into."""
+    """True if the folders are classes: two or more, with images directly in each of the first 32."""
     if len(folders) < 2 or _NO_CLASSES & {name.lower() for name in folders}:
         return False
     return all(

@@ -1,4 +1,4 @@
-"""From a source to batches of views, the same ones whatever processes make them."""
+"""The loader: batches of views of a dataset, identical whatever processes make them."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bgsweep.augment.color import ROW
 from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.config import Data
+from bgsweep.data.batch import Batch, SharedBatch
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import epoch_order
 from bgsweep.data.sample import Image, ImageDataset
-from bgsweep.data.shared_buffers import SharedBuffers, arrived, pictures_at
+from bgsweep.data.shared_buffers import SharedBuffers, map_slot
 from bgsweep.data.view_builder import ImageViews, ViewBuilder
 from bgsweep.errors import UserError
 
@@ -32,79 +33,44 @@ BatchIndex = tuple[int, int]
 Task = tuple[BatchIndex, str | None]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One worker's share of a step.
-
-    Attributes:
-        views: uint8, batch x height x width x RGB; large crops first.
-        labels: int64, as in `Sample`.
-        indices: int64, where in the source each photograph stands.
-        counts: `views`, and how many of them were `removed`, `replaced`, `kept_small`, `kept_large` by the background
-            augmentations, or `none` of these; `unreadable`, photographs that the next readable one stands in for
-            because they, their mask or a donor could not be read; with BG_Swaps, `swaps`, and `swaps_kept`, images for
-            which it was drawn, but one of whose large views has a foreground out of bounds.
-        swaps: BG_Swaps' negatives, like a view, on the background of the first view of some photographs; None without
-            that augmentation.
-        swapped: int64, which photographs of the batch they belong to.
-        photometry: with `views.photometric: device`, what is to be done to the colours of each view and, behind those,
-            of the swaps: `Photometry.row` of each (batch x 11). None where it has been done.
-    """
-
-    views: list[Tensor]
-    labels: Tensor
-    indices: Tensor
-    counts: dict[str, int]
-    swaps: Tensor | None = None
-    swapped: Tensor | None = None
-    photometry: list[Tensor] | None = None
-
-    def pin_memory(self) -> "Batch":
-        """Called by torch's DataLoader."""
-        pinned: dict[str, Any] = {"views": [view.pin_memory() for view in self.views]}
-        for name in ("labels", "indices", "swaps", "swapped"):
-            tensor = getattr(self, name)
-            pinned[name] = None if tensor is None else tensor.pin_memory()
-        return replace(self, **pinned)
-
-
 class BatchFeed(Protocol):
-    """Who makes batches elsewhere, in the places' order: another machine's processes, for instance."""
+    """A source of batches outside of this process, such as actors on other machines; keeps the order of `indices`."""
 
     def __call__(
-        self, maker: "BatchMaker", places: Sequence[BatchIndex], pin_memory: bool
+        self, maker: "BatchMaker", indices: Sequence[BatchIndex], pin_memory: bool
     ) -> Iterator["Batch | UserError"]: ...
 
 
 FeedFor = Callable[[Data], BatchFeed | None]
-"""Gives the `BatchFeed` that the configuration asks for; None where this process and its own loader make batches."""
+"""Makes the configured `BatchFeed`; gives None where this process's own loader makes the batches."""
 
 
 class Batches:
-    """The batches that one worker of a run sees, epoch by epoch.
+    """The batches of one worker of a run, epoch by epoch.
 
-    What a batch holds depends on the seed, the epoch and the step alone. With several workers each takes a contiguous
-    slice of the same global batch; photographs left over at an epoch's end are dropped.
+    A batch depends on the seed, the epoch and the step alone. With several workers each takes a contiguous slice of the
+    same global batch; images left over at an epoch's end are dropped.
 
     Args:
-        source: the photographs.
+        dataset: the training images.
         pipeline: makes the views.
-        batch_size: photographs in a step, over all workers; a multiple of `world_size`.
+        batch_size: images in a step, over all workers; a multiple of `world_size`.
         seed: of order, crops and colours.
-        rank: which worker this is.
-        world_size: how many there are.
-        workers: processes that make batches ahead, kept over all epochs; 0 makes them here, None fits the machine. Each
-            imports the main script again, which must therefore guard what it runs by ``if __name__ == "__main__"``.
-        pin_memory: put batches where a GPU can fetch them from; costs a CUDA context.
-        feed: makes the batches in place of `workers`.
+        rank: index of this worker.
+        world_size: number of workers.
+        workers: processes that make batches ahead, kept over all epochs; 0 makes them in this process, None takes as
+            many as the machine has cores for. Each imports the main script again, which must therefore guard its code
+            by ``if __name__ == "__main__"``.
+        pin_memory: copy batches to pinned memory, from which a GPU fetches them asynchronously; needs a CUDA context.
+        feed: makes the batches instead of `workers`.
 
     Raises:
-        UserError: the source does not fill one batch.
+        UserError: the dataset does not fill one batch.
     """
 
     def __init__(
         self,
-        source: ImageDataset,
+        dataset: ImageDataset,
         pipeline: ViewPipeline,
         batch_size: int,
         seed: int,
@@ -114,24 +80,26 @@ class Batches:
         pin_memory: bool = False,
         feed: BatchFeed | None = None,
     ) -> None:
-        check_batch(source, batch_size)
-        self.steps_per_epoch = len(source) // batch_size
+        check_batch(dataset, batch_size)
+        self.steps_per_epoch = len(dataset) // batch_size
         self._feed, self._pin_memory = feed, pin_memory
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers
+        # Each image is decoded once for all of its views, and whole blocks of images are made together: one task of the
+        # loader is a batch, which `batch_size=None` below passes through.
         share = batch_size // world_size
-        self._maker = BatchMaker(source, pipeline, share, batch_size, rank, seed)
+        self._maker = BatchMaker(dataset, pipeline, share, batch_size, rank, seed)
         shares_memory = self._workers > 0 and hasattr(os, "memfd_create")
         self._places = _BatchIndices(SharedBuffers(pipeline.sizes, share) if shares_memory else None)
         self._loader = DataLoader(
-            _Process(self._maker),
+            _LoaderDataset(self._maker),
             batch_size=None,
             sampler=self._places,
             num_workers=self._workers,
-            worker_init_fn=begin,
+            worker_init_fn=init_worker,
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
-            # Batches come in order: where few processes make them, a slow one would leave the others idle.
+            # Batches come in order: with few processes and two batches each, a slow one would leave the others idle.
             prefetch_factor=max(2, min(4, 8 // self._workers)) if self._workers else None,
             persistent_workers=self._workers > 0,
             pin_memory=pin_memory,
@@ -145,16 +113,16 @@ class Batches:
         Raises:
             UserError: a mask has another size than its image, or hardly any image can be read.
         """
-        places = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
-        for made in self._made(places):
+        indices = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
+        for made in self._made(indices):
             if isinstance(made, UserError):
                 raise made
             yield made
 
-    def _made(self, places: list[BatchIndex]) -> Iterator[Batch | UserError]:
+    def _made(self, indices: list[BatchIndex]) -> Iterator[Batch | UserError]:
         if self._feed is not None:
-            return self._feed(self._maker, places, self._pin_memory)
-        self._places.now = places
+            return self._feed(self._maker, indices, self._pin_memory)
+        self._places.now = indices
         return iter(self._loader)
 
 
@@ -168,20 +136,20 @@ def check_batch(source: ImageDataset, batch_size: int) -> None:
 
 
 def default_loader_workers() -> int:
-    """As many processes as this worker has cores to itself besides the one that trains, at most 16."""
-    # torchrun and Ray Train say in this variable how many workers share the machine.
+    """The number of cores of this worker less the one that trains, at most 16."""
+    # torchrun and Ray Train set this variable to the number of workers that share the machine.
     return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 class _BatchIndices(Sampler[Task]):
-    """Tells the persistent loader which steps of which epoch come next, and where each batch is to be put."""
+    """Gives the persistent loader the batches of the current epoch, each with a free slot of shared memory."""
 
     def __init__(self, ring: SharedBuffers | None) -> None:
         self.now: list[BatchIndex] = []
         self._ring = ring
 
     def __iter__(self) -> Iterator[Task]:
-        return ((place, self._ring.take() if self._ring else None) for place in self.now)
+        return ((index, self._ring.take() if self._ring else None) for index in self.now)
 
     def __len__(self) -> int:
         return len(self.now)
@@ -191,102 +159,72 @@ class _BatchIndices(Sampler[Task]):
 class BatchMaker(Dataset[Batch | UserError]):
     """Makes whole batches by (epoch, step), in this process or, pickled, in another.
 
-    A `UserError` is handed over like a batch: raised in a loader process, it would arrive wrapped in a traceback.
+    A `UserError` is returned like a batch: raised in a loader process, it would arrive wrapped in a traceback.
     """
 
-    source: ImageDataset
+    dataset: ImageDataset
     pipeline: ViewPipeline
     share: int
     batch_size: int
     rank: int
     seed: int
 
-    def __getitem__(self, place: BatchIndex) -> Batch | UserError:
-        return self.made(place, [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes])
+    def __getitem__(self, index: BatchIndex) -> Batch | UserError:
+        return self.made(index, [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes])
 
-    def made(self, place: BatchIndex, pictures: list[Image]) -> Batch | UserError:
-        """The batch, its views in `pictures`."""
+    def made(self, index: BatchIndex, buffers: list[Image]) -> Batch | UserError:
+        """The batch, with its views in `buffers`."""
         try:
-            return self._batch(*place, pictures)
+            return self._batch(*index, buffers)
         except UserError as error:
             return error
 
-    def _batch(self, epoch: int, step: int, pictures: list[Image]) -> Batch:
-        order = _order(self.seed, epoch, len(self.source))
+    def _batch(self, epoch: int, step: int, buffers: list[Image]) -> Batch:
+        order = _order(self.seed, epoch, len(self.dataset))
         first = step * self.batch_size + self.rank * self.share
-        rows = ViewBuilder(self.source, self.pipeline, self.seed, epoch, order).of(
-            range(first, first + self.share), pictures
+        rows = ViewBuilder(self.dataset, self.pipeline, self.seed, epoch, order).of(
+            range(first, first + self.share), buffers
         )
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
         counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
         columns = list(zip(*(row.views for row in rows), strict=True))
         batch = Batch(
-            views=[torch.from_numpy(view) for view in pictures],
-            labels=torch.from_numpy(self.source.labels[[row.index for row in rows]]),
+            views=[torch.from_numpy(view) for view in buffers],
+            labels=torch.from_numpy(self.dataset.labels[[row.index for row in rows]]),
             indices=torch.tensor([row.index for row in rows]),
             counts=dict(counts),
-            photometry=[_drawn(column) for column in columns] if self.pipeline.on_device else None,
+            photometry=[_photometry_rows(column) for column in columns] if self.pipeline.on_device else None,
         )
         return _with_swaps(batch, rows) if self.pipeline.swap_share else batch
 
 
 @dataclass
-class _Process(Dataset["Batch | _SharedBatch | UserError"]):
-    """What torch's loader asks for batches, in this process or in one of its own."""
+class _LoaderDataset(Dataset["Batch | SharedBatch | UserError"]):
+    """The dataset of torch's DataLoader, each item of which is a batch."""
 
     maker: BatchMaker
 
-    def __getitem__(self, task: Task) -> "Batch | _SharedBatch | UserError":
-        place, address = task
-        if address is None:
-            return self.maker[place]
-        made = self.maker.made(place, pictures_at(address, self.maker.pipeline.sizes, self.maker.share))
-        return made if isinstance(made, UserError) else _SharedBatch(made, address)
-
-
-@dataclass
-class _SharedBatch:
-    """A batch on its way to the process that trains, where it arrives as a `Batch`: its views are there already."""
-
-    batch: Batch
-    address: str
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As arrays: each tensor would travel in a file of its own.
-        rest = {name: _as_arrays(value) for name, value in vars(self.batch).items() if name != "views"}
-        return _unpacked, (self.address, rest)
-
-
-def _as_arrays(value: Any) -> Any:
-    if isinstance(value, list):
-        return [part.numpy() for part in value]
-    return value.numpy() if isinstance(value, Tensor) else value
-
-
-def _as_tensors(value: Any) -> Any:
-    if isinstance(value, list):
-        return [torch.from_numpy(part) for part in value]
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _unpacked(address: str, rest: dict[str, Any]) -> Batch:
-    fields = {name: _as_tensors(value) for name, value in rest.items()}
-    return Batch(views=[torch.from_numpy(view) for view in arrived(address)], **fields)
+    def __getitem__(self, task: Task) -> "Batch | SharedBatch | UserError":
+        index, slot = task
+        if slot is None:
+            return self.maker[index]
+        made = self.maker.made(index, map_slot(slot, self.maker.pipeline.sizes, self.maker.share))
+        return made if isinstance(made, UserError) else SharedBatch(made, slot)
 
 
 def _with_swaps(batch: Batch, rows: list[ImageViews]) -> Batch:
-    made = {place: row.swap for place, row in enumerate(rows) if row.swap is not None}
-    pictures = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
+    made = {index: row.swap for index, row in enumerate(rows) if row.swap is not None}
+    buffers = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
     for number, swap in enumerate(made.values()):
-        pictures[number] = torch.from_numpy(swap.image)
+        buffers[number] = torch.from_numpy(swap.image)
     counts = batch.counts | {"swaps": len(made), "swaps_kept": sum(row.swap_kept for row in rows)}
-    drawn = None if batch.photometry is None else [*batch.photometry, _drawn(made.values())]
+    drawn = None if batch.photometry is None else [*batch.photometry, _photometry_rows(made.values())]
     swapped = torch.tensor(list(made), dtype=torch.int64)
-    return replace(batch, swaps=pictures, swapped=swapped, counts=counts, photometry=drawn)
+    return replace(batch, swaps=buffers, swapped=swapped, counts=counts, photometry=drawn)
 
 
-def _drawn(views: Iterable[ViewResult]) -> Tensor:
+def _photometry_rows(views: Iterable[ViewResult]) -> Tensor:
     rows = [view.photometry.row() for view in views if view.photometry is not None]
     return torch.from_numpy(np.array(rows, np.float32)).view(-1, ROW)
 
@@ -299,8 +237,9 @@ def _order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
 def _fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    # The server would look for this package in the working directory first, and find a folder of its name there, such
-    # as that of a clone; what is not found without it is imported by the workers, which have this process's path.
+    # Without PYTHONSAFEPATH the server would look for this package in the working directory first, and find a folder of
+    # that name, such as a clone's. Modules that it then cannot find are imported by the workers, which have this
+    # process's path.
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -312,8 +251,9 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def begin(worker: int = 0) -> None:
-    """Prepare a process for making batches on one core."""
+def init_worker(worker: int = 0) -> None:
+    """Set up a process that makes batches on one core."""
+    # The processes share the cores; threads of OpenCV or torch in each of them would only contend.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     keep_freed_memory()

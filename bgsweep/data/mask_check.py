@@ -1,4 +1,4 @@
-"""What a set's masks are like, looked at before anything long starts."""
+"""A check of a dataset's masks before a long run starts."""
 
 import os
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from bgsweep.errors import UnreadableImage, UserError, WrongMask, warn_once
 from bgsweep.images.decoding import Size, read_gray, stored_size, upright_mask
 from bgsweep.images.mask_levels import PngKind, png_kind
 
-# So many masks are decoded, and of each kind of PNG that is rarer among the rest some more; of so many the headers are
-# read (a quarter of a second on a local disk).
+# Masks that are decoded, further ones of each kind of PNG that is not among those, and headers that are read (a quarter
+# of a second on a local disk).
 DECODED, DECODED_OF_KIND, HEADERS = 512, 16, 20_000
 
 
 class Pair(NamedTuple):
-    """An image and its mask: what errors call them, and how they are read."""
+    """An image and its mask: their names in errors, and functions that read them."""
 
     image: str
     mask: str
@@ -25,15 +25,15 @@ class Pair(NamedTuple):
 
 
 def check_masks(count: int, pair_at: Callable[[int], Pair], local: bool) -> None:
-    """Look at masks spread evenly over a set. Damaged files are passed over: whoever reads them counts them.
+    """Decode masks spread evenly over a dataset. Damaged files are skipped here; training counts them.
 
     Args:
-        count: how many images the set has.
+        count: number of images in the dataset.
         pair_at: gives one of them with its mask.
-        local: masks are called by their paths on this machine, where their headers cost little to read.
+        local: masks are named by their paths on this machine, where their headers cost little to read.
 
     Raises:
-        UserError: a mask does not say what is foreground or has another size than its image; with the share of those.
+        UserError: masks have levels that are neither foreground nor background, or another size than their images.
     """
     wrong: list[str] = []
     turned: list[str] = []
@@ -41,13 +41,13 @@ def check_masks(count: int, pair_at: Callable[[int], Pair], local: bool) -> None
     chosen = _chosen(count, pair_at, local)
     for pair in map(pair_at, chosen):
         try:
-            told = _looked_at(pair)
+            turn = _needs_turning(pair)
         except WrongMask as error:
             wrong.append(str(error))
         except UnreadableImage:
             continue
         else:
-            (turned if told is True else unturned if told is False else []).append(pair.image)
+            (turned if turn is True else unturned if turn is False else []).append(pair.image)
     if wrong:
         raise UserError(f"{wrong[0]} ({len(wrong)} of the {len(chosen)} masks looked at are wrong)")
     if turned:
@@ -62,19 +62,19 @@ def check_masks(count: int, pair_at: Callable[[int], Pair], local: bool) -> None
         )
 
 
-def _looked_at(pair: Pair) -> bool | None:
-    """Whether the mask must be turned like its image; None where the image has no orientation to tell of."""
+def _needs_turning(pair: Pair) -> bool | None:
+    """True if the mask must be turned like its image; None where the image has no EXIF orientation that matters."""
     mask = read_gray(pair.read_mask(), pair.mask)
     image = pair.read_image()
     stored, orientation = stored_size(image)
     upright = stored[::-1] if orientation >= 5 else stored
-    brought = upright_mask(mask, image)
-    if brought.shape != upright:
+    oriented = upright_mask(mask, image)
+    if oriented.shape != upright:
         raise WrongMask(
             f"{pair.mask}: {_size(mask.shape)} pixels, but its image {pair.image} has {_size(upright)}; "
             "a mask must have its image's size"
         )
-    if brought is not mask:
+    if oriented is not mask:
         return True
     return False if orientation > 1 and (orientation < 5 or stored[0] == stored[1]) else None
 

@@ -1,4 +1,4 @@
-"""How this process gets the memory of photographs and batches."""
+"""Settings of the memory allocator for images and batches."""
 
 import ctypes
 from functools import cache
@@ -10,10 +10,10 @@ _MMAP_FROM = 32 << 20  # the most that glibc accepts
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory, up to 256 MiB of it, for the next photograph instead of giving it back.
+    """Let glibc keep freed memory, up to 256 MiB of it, for the next image instead of returning it to the kernel.
 
-    Photographs of half a megabyte come and go; given back each time, the kernel zeroes fresh pages for each of them,
-    which takes a fifth of the time of decoding. Without glibc nothing changes.
+    Otherwise the kernel zeroes fresh pages for each decoded image of half a megabyte, which takes a fifth of the time
+    of decoding. Without glibc nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

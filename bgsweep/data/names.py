@@ -1,4 +1,4 @@
-"""Millions of names in little memory."""
+"""A list of millions of names in little memory."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -10,7 +10,8 @@ import numpy as np
 class Names(Sequence[str]):
     """An immutable list of strings: one block of bytes and 8 bytes for each, where a list takes about 60 for each.
 
-    Loader processes can share it with their parent, because reading it writes no reference counts.
+    Forked processes share it with their parent for good: reading a list of strings writes reference counts, and so
+    copies its pages.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -28,7 +29,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        return self._text[self._bounds[places] : self._bounds[places + 1]].decode("utf-8", "surrogateescape")
+        positions = range(len(self))[index]
+        if isinstance(positions, range):
+            return [self[position] for position in positions]
+        return self._text[self._bounds[positions] : self._bounds[positions + 1]].decode("utf-8", "surrogateescape")

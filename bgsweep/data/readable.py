@@ -1,4 +1,4 @@
-"""Going through photographs some of which may not be readable."""
+"""Iteration over a dataset that skips unreadable images."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,14 +6,14 @@ from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UnreadableImage, warn_once
 
 
-def readable(source: ImageDataset, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample]]:
-    """The photographs (all, or those named) that can be read, mask included, with their indices.
+def readable(dataset: ImageDataset, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample]]:
+    """The images (all, or those at `indices`) that can be read, mask included, with their indices.
 
-    Each of the others is warned of, once in a process.
+    Each unreadable one gives a warning, once in a process.
     """
-    for index in range(len(source)) if indices is None else indices:
+    for index in range(len(dataset)) if indices is None else indices:
         try:
-            sample = source[index]
+            sample = dataset[index]
             _ = sample.mask
         except UnreadableImage as error:
             warn_once(f"{error}; it is left out")

@@ -1,4 +1,4 @@
-"""What a photograph is to bgsweep, and what anything that holds photographs offers."""
+"""`Sample`, an image with its foreground mask, and `ImageDataset`, the interface of all datasets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph with its foreground mask, which is decoded only when somebody asks for it.
+    """One image with its foreground mask, which is decoded on first use.
 
     Attributes:
-        id: path below the split's folder, with forward slashes; addresses the photograph's random draws.
+        id: path below the split's folder, with forward slashes; part of the key of the image's random draws.
         image: RGB, height x width x 3.
-        label: index into the source's classes, or ``UNLABELLED``.
+        label: index into the dataset's classes, or ``UNLABELLED``.
         load_mask: gives a mask of the image's size, 0 (background) to 255 (foreground); None where there is no mask.
-        load_rect: gives the mask's largest background rectangle, where that is known at less than its search costs.
+        load_rect: gives the mask's largest background rectangle, where that is cheaper than the search (0.3 ms).
     """
 
     id: str
@@ -40,19 +40,19 @@ class Sample:
 
     @cached_property
     def background_rect(self) -> Rect | None:
-        """The largest rectangle without foreground, searched once and only if a tiled donor is wanted."""
+        """The largest rectangle without foreground, searched on first use: only tiled donors need it."""
         if self.load_rect is not None:
             return self.load_rect()
         return largest_background_rectangle(self.mask) if self.mask is not None else None
 
     @cached_property
     def inpainted_background(self) -> Image:
-        """The image with its foreground painted over from its surroundings, made only if somebody asks for it."""
+        """The image with its foreground painted over from its surroundings, made on first use."""
         return self.image if self.mask is None else inpaint_background(self.image, self.mask)
 
 
 class ImageDataset(Protocol):
-    """A numbered set of photographs: a folder, a pack, the embedded sample, or another source recomposed."""
+    """An indexed set of images: a folder, a pack, the embedded sample, or a wrapper of another dataset."""
 
     name: str
     classes: Sequence[str]

@@ -1,8 +1,9 @@
-"""Memory that a loader's processes share with the one that trains, used again for batch after batch.
+"""Memory shared between loader processes and the training process, reused from batch to batch.
 
-torch's loader gives each batch memory of its own: the kernel zeroes its pages, and the pictures are copied there once
-they are made, which together takes a sixth of the time that making them does, and more where several processes do so.
-Here they are made in their place, and who trains says beforehand which place is free.
+torch's loader allocates memory for each batch: the kernel zeroes its pages, and the finished views are copied there.
+Together this takes a sixth of the time that making the views does, more with several processes: on a Xeon two of them
+made 1.44 times the batches of one, and make 1.68 times as many with this module (benchmarks/RESULTS.md). Here views are
+written in place, into a slot that the training process has named as free.
 """
 
 import math
@@ -21,11 +22,13 @@ Shape = tuple[int, int, int, int]
 
 
 class SharedBuffers:
-    """Places for batches, as many as are in use at the same time; without names, so that no killed process leaves any.
+    """Slots for batches, as many as are in use at the same time.
+
+    They are anonymous files (memfd), which vanish with their processes: a killed process leaves nothing in /dev/shm.
 
     Args:
         sizes: sides of the square views in pixels.
-        count: photographs in a batch.
+        count: images in a batch.
     """
 
     def __init__(self, sizes: Sequence[int], count: int) -> None:
@@ -33,23 +36,23 @@ class SharedBuffers:
         self._slots: list[_Slot] = []
 
     def take(self) -> str:
-        """The address of a free place."""
+        """Path of a free slot."""
         slot = next((slot for slot in self._slots if slot.idle()), None)
         if slot is None:
             slot = _Slot(self._shapes)
             self._slots.append(slot)
         slot.promised = True
-        return slot.address
+        return slot.path
 
 
-def pictures_at(address: str, sizes: Sequence[int], count: int) -> list[Image]:
-    """Where a loader's process writes its batch: an array for each view, batch x height x width x RGB."""
-    return _arrays(_mapped(address), _shapes(sizes, count))
+def map_slot(path: str, sizes: Sequence[int], count: int) -> list[Image]:
+    """The arrays that a loader process writes its batch to, one for each view, batch x height x width x RGB."""
+    return _arrays(_map(path), _shapes(sizes, count))
 
 
-def arrived(address: str) -> list[Image]:
-    """The views that were written to a place; it is free again once the last thing that uses them is gone."""
-    return _slots[address].lend()
+def claim_slot(path: str) -> list[Image]:
+    """The views that were written to a slot, which is free again once the last reference to them is gone."""
+    return _slots[path].lend()
 
 
 class _Slot:
@@ -60,8 +63,8 @@ class _Slot:
         self._shapes, self._memory = shapes, mmap.mmap(file, 0)
         self._lent: list[weakref.ref[Image]] = []
         self.promised = False
-        self.address = f"/proc/{os.getpid()}/fd/{file}"
-        _slots[self.address] = self
+        self.path = f"/proc/{os.getpid()}/fd/{file}"
+        _slots[self.path] = self
 
     def idle(self) -> bool:
         return not self.promised and all(array() is None for array in self._lent)
@@ -88,6 +91,6 @@ def _arrays(memory: mmap.mmap, shapes: list[Shape]) -> list[Image]:
 
 
 @cache
-def _mapped(address: str) -> mmap.mmap:
-    with Path(address).open("r+b") as file:
+def _map(path: str) -> mmap.mmap:
+    with Path(path).open("r+b") as file:
         return mmap.mmap(file.fileno(), 0)

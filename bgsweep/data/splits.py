@@ -1,4 +1,4 @@
-"""From the configuration's `data` section to the sources that a run reads."""
+"""The training, validation and test datasets that a configuration's `data` section names."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +26,15 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Splits:
-    """A run's photographs. With a shortcut `train` is recomposed, with mask noise its masks are spoilt.
+    """The datasets of a run. With a shortcut `train` is recomposed, with mask noise its masks are degraded.
 
     `validation` and `test` never are, nor are the masks that the shortcut's pools are made with.
 
-    `said` has a line on each thing that is not as the configuration has it: splits held out, images left out.
+    `said` has a line on each thing that is not as configured: splits held out, images left out.
 
-    `last` is `test`, or opens it when it is first asked for: pretraining never does, and must not need it.
+    `last` is `test`, or opens it on first use: pretraining never uses it, and must not need it.
 
-    `kept` is for what others make of the images and want again, such as pictures to evaluate on.
+    `kept` is a cache for values computed from the images, such as evaluation images.
     """
 
     train: ImageDataset
@@ -51,7 +51,7 @@ class Splits:
         return self.last() if callable(self.last) else self.last
 
     def pools(self, split: SplitName) -> BackgroundPools | None:
-        """The backgrounds that a shortcut ties to each class, seen in this split; None without a shortcut."""
+        """The backgrounds that a shortcut ties to each class, of this split; None without a shortcut."""
         if self.class_pools is None:
             return None
         if split == "train":
@@ -62,28 +62,28 @@ class Splits:
 
 
 def notes(data: Data) -> list[str]:
-    """What a command says of the splits before it starts: `Splits.said`, and images that nearly are in two splits.
+    """Lines on the splits for the start of a command: `Splits.said`, and near duplicates between splits.
 
     Raises:
         UserError: as `open_splits`.
     """
     parts, said = open_sources(data)
     lines = list(said)
-    held_out = [source for name, source in parts.items() if name != "train"]
-    for source in [] if data.images == "sample" and data.pack is None else held_out:
-        count, looked_at, pair = nearly_shared(source, parts["train"])
+    held_out = [each for name, each in parts.items() if name != "train"]
+    for dataset in [] if data.images == "sample" and data.pack is None else held_out:
+        count, looked_at, pair = nearly_shared(dataset, parts["train"])
         if count:
-            sample = "" if looked_at == len(source) else f" ({looked_at} looked at)"
-            found = f"{count} of {len(source)} images{sample}"
-            lines.append(f"{source.name}: {found} look like one of train: {pair}")
+            sample = "" if looked_at == len(dataset) else f" ({looked_at} looked at)"
+            found = f"{count} of {len(dataset)} images{sample}"
+            lines.append(f"{dataset.name}: {found} look like one of train: {pair}")
     return lines
 
 
 def open_splits(data: Data) -> Splits:
-    """Open what a configuration names; all trials of a process that read the same share one.
+    """Open the datasets of a configuration; trials of one process with the same `data` section share them.
 
     Raises:
-        UserError: one line that names what is missing, and where.
+        UserError: a folder, split, mask or class is missing or cannot be used.
     """
     return _open(data.model_copy(update={"loader": "local", "loader_workers": None}))
 
@@ -92,22 +92,22 @@ def open_splits(data: Data) -> Splits:
 def _open(data: Data) -> Splits:
     parts, said = open_sources(data)
     train, pools = parts["train"], None
-    validation, test = _kept(parts["validation"], data), partial(_test, data, train.classes or None)
+    validation, test = _cached(parts["validation"], data), partial(_test, data, train.classes or None)
     if data.shortcut is not None:
         pools = ClassPools(train, data.shortcut.seed)
         train = Recomposed(train, pools.train, data.shortcut)
     held_out = isinstance(parts.get("test"), Subset)
-    last = _kept(parts["test"], data) if held_out else test
-    return Splits(_kept(_spoilt(train, data), data), validation, last, pools, said)
+    last = _cached(parts["test"], data) if held_out else test
+    return Splits(_cached(_with_mask_noise(train, data), data), validation, last, pools, said)
 
 
 def _test(data: Data, classes: Sequence[str] | None) -> ImageDataset:
     """The test split with its masks."""
-    return _kept(_source(data, data.test or "", classes), data)
+    return _cached(_source(data, data.test or "", classes), data)
 
 
 def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, ...]]:
-    """The splits' images as they lie there, with a line on each thing that was not as the configuration has it.
+    """The splits without shortcut, mask noise or cache, with a line on each thing that is not as configured.
 
     Images that two splits share are left out of `train`, or of `validation` where `test` has them. Only for that is a
     test split looked at here, without its masks; where it cannot be opened, it is missing and told.
@@ -147,16 +147,16 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
     return parts, said
 
 
-def _apart(source: ImageDataset, other: ImageDataset) -> tuple[ImageDataset, tuple[str, ...]]:
-    """The source without what the other has too, and a line that says so."""
-    found = shared(source, other)
+def _apart(dataset: ImageDataset, other: ImageDataset) -> tuple[ImageDataset, tuple[str, ...]]:
+    """The dataset without the images that the other has too, and a line that says so."""
+    found = shared(dataset, other)
     if not len(found):
-        return source, ()
-    if len(found) == len(source):
-        raise UserError(f"{source.name}: every image of it is in {other.name} too; name folders apart")
-    left_out = f"{len(found)} of {len(source)} images left out"
-    line = f"{source.name}: {left_out}, since {other.name} has them too: {source.ids[int(found[0])]}"
-    return without(source, found), (line,)
+        return dataset, ()
+    if len(found) == len(dataset):
+        raise UserError(f"{dataset.name}: every image of it is in {other.name} too; name folders apart")
+    left_out = f"{len(found)} of {len(dataset)} images left out"
+    line = f"{dataset.name}: {left_out}, since {other.name} has them too: {dataset.ids[int(found[0])]}"
+    return without(dataset, found), (line,)
 
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDataset:
@@ -164,17 +164,17 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDatas
         return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
     if data.images == "sample":
         return EmbeddedSample(split, data.resize, data.fast_jpeg)
-    masks = None if data.masks is None else _here(data.masks, split, "data.masks")
-    return Folder(_here(data.images, split, "data.images"), split, masks, data.resize, classes, data.fast_jpeg)
+    masks = None if data.masks is None else _local_folder(data.masks, split, "data.masks")
+    return Folder(_local_folder(data.images, split, "data.images"), split, masks, data.resize, classes, data.fast_jpeg)
 
 
-def _here(root: str, split: str, key: str) -> Path:
+def _local_folder(root: str, split: str, key: str) -> Path:
     return cached_split(root, split, key) if is_remote(root) else Path(root).expanduser()
 
 
-def _spoilt(source: ImageDataset, data: Data) -> ImageDataset:
-    return NoisyMasks(source, data.mask_noise) if data.mask_noise.active else source
+def _with_mask_noise(dataset: ImageDataset, data: Data) -> ImageDataset:
+    return NoisyMasks(dataset, data.mask_noise) if data.mask_noise.active else dataset
 
 
-def _kept(source: ImageDataset, data: Data) -> ImageDataset:
-    return Cached(source) if data.cache else source
+def _cached(dataset: ImageDataset, data: Data) -> ImageDataset:
+    return Cached(dataset) if data.cache else dataset

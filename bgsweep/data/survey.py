@@ -1,4 +1,4 @@
-"""A look at a set's files before a run meets them."""
+"""A survey of a dataset's files for `bgsweep doctor`: which ones cannot be read."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ LOOKED_AT = 2_000
 
 
 class Survey(NamedTuple):
-    """How many of a set's images were looked at, and those that cannot be read, or whose masks cannot, by reason."""
+    """The number of images that were decoded, and the error of each that cannot be read, or whose mask cannot."""
 
     looked_at: int
     unreadable: list[str]
 
 
-def survey(source: ImageDataset) -> Survey:
-    """Decode images and masks spread evenly over a set."""
-    chosen, unreadable = spread_evenly(len(source), LOOKED_AT).tolist(), []
+def survey(dataset: ImageDataset) -> Survey:
+    """Decode images and masks spread evenly over a dataset."""
+    chosen, unreadable = spread_evenly(len(dataset), LOOKED_AT).tolist(), []
     for index in chosen:
         try:
-            _ = source[index].mask
+            _ = dataset[index].mask
         except UnreadableImage as error:
             unreadable.append(str(error))
     return Survey(len(chosen), unreadable)

@@ -1,4 +1,4 @@
-"""The views of a batch's photographs, made in the order in which the least has to be decoded and kept."""
+"""The views of a batch, made in an order that decodes each image once and keeps few of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +14,19 @@ from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
 from bgsweep.seeding import Draw, rng_key, swap_keys, view_key
 
-# So many unreadable photographs in a row are no accident.
+# This many unreadable images in a row are a broken dataset, not single damaged files.
 _PATIENCE = 20
 
 
 @dataclass
 class ImageViews:
-    """The views of one photograph and where it stands in the source; with BG_Swaps, its negative if one was drawn.
+    """The views of one image.
 
-    `swap_kept`: BG_Swaps was drawn, but a view's foreground is out of bounds, so that nothing was done.
+    Attributes:
+        index: of the image in the dataset.
+        views: large ones first.
+        swap: BG_Swaps' negative, if one was drawn.
+        swap_kept: BG_Swaps was drawn, but a view's foreground is out of bounds, so that it was not applied.
     """
 
     index: int
@@ -36,9 +40,9 @@ class _Swap:
     """BG_Swaps as drawn for one image: positions of the images that give something.
 
     Attributes:
-        donor: gives the query its background, if BG_Random was drawn for that.
-        other: is shown by the negative.
-        keys_donor: gives the key its background; another one than the query's.
+        donor: position of the image that gives the query its background, if BG_Random was drawn for that.
+        other: position of the image that the negative shows.
+        keys_donor: position of the image that gives the key its background; another one than the query's.
     """
 
     donor: int
@@ -47,122 +51,122 @@ class _Swap:
 
 
 class ViewBuilder:
-    """Makes the views of the photographs at some positions of an epoch's order, block by block.
+    """Makes the views of the images at some positions of an epoch's order, block by block.
 
-    Which photographs give others their backgrounds is drawn before any is decoded: these come first in their block, and
-    of each no more is kept than what it gives. A photograph that is let go leaves its memory to the next one while it
-    is in cache; keeping all of a block's costs three hundredths of the time.
+    Donors are drawn before any image is decoded: they come first in their block, and no more of each is kept than the
+    part that it gives. A released image leaves its memory to the next one while it is in the CPU's cache; keeping all
+    images of a block would cost 3 % of the time.
     """
 
     def __init__(
-        self, source: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: npt.NDArray[np.int64]
+        self, dataset: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: npt.NDArray[np.int64]
     ) -> None:
-        self.source, self.pipeline, self.seed, self.epoch, self.order = source, pipeline, seed, epoch, order
+        self.dataset, self.pipeline, self.seed, self.epoch, self.order = dataset, pipeline, seed, epoch, order
         self._samples: dict[int, Sample] = {}
-        self._given: dict[int, Sample] = {}
+        self._donors: dict[int, Sample] = {}
 
-    def of(self, positions: range, pictures: Sequence[Image]) -> list[ImageViews]:
-        """One row for each position; views are also written to their places in `pictures`, one array for each view."""
+    def of(self, positions: range, buffers: Sequence[Image]) -> list[ImageViews]:
+        """The views of each position; they are also written to `buffers`, one array for each view."""
         self.pipeline.set_epoch(self.epoch)
         rows = {}
         for number, block in groupby(positions, lambda position: position // DONOR_BLOCK):
             self._samples.clear()
-            self._given.clear()
-            wanted = self._asked_for(number * DONOR_BLOCK)
+            self._donors.clear()
+            wanted = self._donor_positions(number * DONOR_BLOCK)
             for position in sorted(block, key=lambda position: position not in wanted):
-                places = [view[position - positions.start] for view in pictures]
-                rows[position] = self._row(position, places)
-                self._let_go(rows[position].index, position in wanted)
+                slots = [view[position - positions.start] for view in buffers]
+                rows[position] = self._views_or_next(position, slots)
+                self._release(rows[position].index, position in wanted)
         return [rows[position] for position in positions]
 
-    def _asked_for(self, first: int) -> set[int]:
-        """The positions of a block that its draws for BG_Random and BG_Swaps name."""
+    def _donor_positions(self, first: int) -> set[int]:
+        """The positions of a block whose images BG_Random and BG_Swaps use for others."""
         pipeline, length = self.pipeline, len(self.order)
         if not (pipeline.swap_share or pipeline.donor_views):
             return set()
         wanted = set()
         for position in range(first, min(first + DONOR_BLOCK, length)):
-            name = self.source.ids[int(self.order[position])]
+            sample_id = self.dataset.ids[int(self.order[position])]
             for view in pipeline.donor_views:
-                key = self._view_key(name, view)
+                key = self._view_key(sample_id, view)
                 if pipeline.asks_donor(key, view):
                     wanted.add(donor_position(key, position, length))
-            if (swap := self._drawn_swap(name, position)) is not None:
+            if (swap := self._draw_swap(sample_id, position)) is not None:
                 wanted |= {swap.donor, swap.other, *([swap.keys_donor] if pipeline.swaps_keys else [])}
         return wanted
 
-    def _let_go(self, index: int, wanted: bool) -> None:
+    def _release(self, index: int, wanted: bool) -> None:
         sample = self._samples.pop(index)
         if wanted:
-            self._given[index] = _rect_of(sample) if self.pipeline.gives_rect else sample
+            self._donors[index] = _background_part(sample) if self.pipeline.gives_rect else sample
 
-    def _row(self, position: int, places: list[Image]) -> ImageViews:
+    def _views_or_next(self, position: int, slots: list[Image]) -> ImageViews:
         wanted = int(self.order[position])
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
             try:
-                return self._swapping(index, position, places)
+                return self._image_views(index, position, slots)
             except UnreadableImage as error:
                 warn_once(f"{error}; the next image stands in for it")
-        raise UserError(f"{self.source.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
+        raise UserError(f"{self.dataset.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
-    def _swapping(self, index: int, position: int, places: list[Image]) -> ImageViews:
-        """The views of a photograph, and BG_Swaps' negative if its draw says so and both large views admit it."""
+    def _image_views(self, index: int, position: int, slots: list[Image]) -> ImageViews:
+        """The views of an image, and BG_Swaps' negative if it was drawn and both large views are within the bounds."""
         pipeline, sample = self.pipeline, self._sample(index)
-        swap = self._drawn_swap(sample.id, position)
+        swap = self._draw_swap(sample.id, position)
         keys = [self._view_key(sample.id, view) for view in range(LARGE_VIEWS)]
         kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
-        replacing = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
+        donor_at = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
         views = [
-            self._view(sample, position, view, place, replacing if view == 1 else None)
-            for view, place in enumerate(places)
+            self._view(sample, position, view, slot, donor_at if view == 1 else None) for view, slot in enumerate(slots)
         ]
         if swap is None or kept:
             return ImageViews(index, views, swap_kept=kept)
-        other, donor, drawn = self._at(swap.other), swap.donor, swap_keys(self.seed, self.epoch, sample.id)
-        return ImageViews(index, views, pipeline.make_swap(sample, lambda: self._at(donor), other, keys[0], drawn))
+        other, donor, drawn = self._donor_at(swap.other), swap.donor, swap_keys(self.seed, self.epoch, sample.id)
+        negative = pipeline.make_swap(sample, lambda: self._donor_at(donor), other, keys[0], drawn)
+        return ImageViews(index, views, negative)
 
-    def _view(self, sample: Sample, position: int, view: int, place: Image, replacing: int | None) -> ViewResult:
-        """One view; with `replacing`, on the background of the photograph at that position."""
+    def _view(self, sample: Sample, position: int, view: int, slot: Image, donor_at: int | None) -> ViewResult:
+        """One view; with `donor_at`, on the background of the image at that position."""
         key = self._view_key(sample.id, view)
 
         def donor() -> Sample:
-            return self._at(donor_position(key, position, len(self.order)) if replacing is None else replacing)
+            return self._donor_at(donor_position(key, position, len(self.order)) if donor_at is None else donor_at)
 
-        made = self.pipeline.make(sample, donor, key, view, replace=replacing is not None)
-        place[:] = made.image  # while it is in cache
-        return made._replace(image=place)
+        made = self.pipeline.make(sample, donor, key, view, replace=donor_at is not None)
+        slot[:] = made.image  # now, while it is in the CPU's cache
+        return made._replace(image=slot)
 
-    def _drawn_swap(self, name: str, position: int) -> _Swap | None:
-        """What is drawn for a photograph by BG_Swaps; None where nothing is."""
+    def _draw_swap(self, sample_id: str, position: int) -> _Swap | None:
+        """The draws of BG_Swaps for an image; None where it was not drawn."""
         if not self.pipeline.swap_share:
             return None
-        key, length = rng_key(self.seed, self.epoch, name, Draw.SWAP), len(self.order)
+        key, length = rng_key(self.seed, self.epoch, sample_id, Draw.SWAP), len(self.order)
         if key / 2**64 >= self.pipeline.swap_share:
             return None
-        donor = donor_position(self._view_key(name, 0), position, length)
+        donor = donor_position(self._view_key(sample_id, 0), position, length)
         other = swap_position(key, position, donor, length)
-        return _Swap(donor, other, swap_position(self._view_key(name, 1), position, donor, length))
+        return _Swap(donor, other, swap_position(self._view_key(sample_id, 1), position, donor, length))
 
-    def _view_key(self, name: str, view: int) -> int:
-        return view_key(self.seed, self.epoch, name, view)
+    def _view_key(self, sample_id: str, view: int) -> int:
+        return view_key(self.seed, self.epoch, sample_id, view)
 
-    def _at(self, position: int) -> Sample:
-        """What the photograph at a position gives to others."""
+    def _donor_at(self, position: int) -> Sample:
+        """The image at a position, or the part of it that was kept for others."""
         index = int(self.order[position])
-        return self._given[index] if index in self._given else self._sample(index)
+        return self._donors[index] if index in self._donors else self._sample(index)
 
     def _sample(self, index: int) -> Sample:
         if index not in self._samples:
-            self._samples[index] = self.source[index]
+            self._samples[index] = self.dataset[index]
         return self._samples[index]
 
 
-def _rect_of(sample: Sample) -> Sample:
-    """What of a photograph is shown tiled; all of it where there is no such part, or none that can be read."""
+def _background_part(sample: Sample) -> Sample:
+    """The rectangle of an image that is shown tiled; all of it where there is none, or its mask cannot be read."""
     try:
         rect = sample.background_rect
-    except UnreadableImage:  # whoever asks for it is told
+    except UnreadableImage:  # raised again where a view uses this donor
         return sample
     if rect is None:
         return sample

@@ -1,7 +1,7 @@
-"""Credentials on their way from a laptop to a job on a cluster.
+"""Credentials for a job on a cluster, passed from the machine that submits it.
 
-Ray shows a runtime environment's variables in its logs and to whoever asks about a job, so that nothing secret may be
-among them. They travel as a file in the job's package instead, which each process of the job reads when it begins.
+Ray shows the variables of a runtime environment in its logs and to everyone who queries a job, so none of them may be
+secret. Credentials are sent as a file in the job's package instead, which each process of the job reads at its start.
 """
 
 import json
@@ -26,16 +26,16 @@ PASSED_ON = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
 )
-"""Variables that a job gets from whoever submits it, where they are set."""
+"""Environment variables that are passed to a submitted job if they are set."""
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""What Ray sets for a job's own command, and nobody else."""
+"""Variable that Ray sets in the process of a job's own command only."""
 
 
 def collect(names: Sequence[str] = ()) -> dict[str, str]:
-    """This environment's variables that a job needs, with those named besides.
+    """The variables of this environment that a job needs, and those in `names`.
 
     Raises:
         UserError: a named one is not set.
@@ -47,16 +47,16 @@ def collect(names: Sequence[str] = ()) -> dict[str, str]:
 
 
 def write(folder: Path, variables: Mapping[str, str]) -> None:
-    """Put variables into a job's package."""
+    """Write variables into a job's package, readable by its owner only."""
     path = folder / FILE
     path.touch(mode=0o600)
     path.write_text(json.dumps(dict(variables)), encoding="utf-8")
 
 
 def restore() -> None:
-    """Set what the job's package brings, in a process of the job, which begins in it.
+    """Set the variables of the job's package, which is the working directory of the job's processes.
 
-    Ray calls this in the job's workers (`worker_process_setup_hook`). What the cluster's own environment says is left.
+    Ray calls this in the job's workers (`worker_process_setup_hook`). Variables that the cluster sets itself win.
     """
     path = Path(FILE)
     if path.exists():

@@ -1,6 +1,5 @@
-"""Evaluations on a Ray cluster: actors that each hold the encoder and see parts of large picture sets."""
+"""Evaluation on a Ray cluster: actors that each hold the encoder and evaluate parts of large datasets."""
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -8,17 +7,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from bgsweep.config import SuiteConfig
-from bgsweep.errors import UserError
+from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.evaluation.context import EvalContext, Task
-
-_ENDED = object()
 
 
 class RayWorkers:
-    """What an `EvalContext` takes as its workers; Ray is joined or started when the first large set comes.
+    """The workers of an `EvalContext`; Ray is joined or started when the first large dataset is evaluated.
 
     Args:
-        make: makes a worker's own examination there.
+        make: makes an `EvalContext` in each worker.
     """
 
     def __init__(self, make: Callable[[], EvalContext], config: SuiteConfig) -> None:
@@ -26,8 +23,8 @@ class RayWorkers:
         self._settings = config.workers
         self._device = config.device
         self._session = ExitStack()
-        self._actors: list[Any] = []
-        self._held: Any = None
+        self._pool: ActorPool | None = None
+        self._stored: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,37 +35,18 @@ class RayWorkers:
         self._session.close()
 
     def __call__(self, task: Task, parts: Iterable[Any]) -> Iterator[Any]:
-        """The task's results in the parts' order. Each actor has one part at hand and the next one waiting.
+        """The task's result for each part, in the parts' order.
 
         Raises:
-            UserError: what a worker could not read, or workers that die again and again.
+            UserError: a worker cannot read something, or workers keep dying.
         """
         import ray
 
-        self._actors = self._actors or self._started()
-        held, waiting, numbers = [self._held, ray.put(task)], iter(parts), itertools.count()
-        running: dict[Any, tuple[int, Any]] = {}
-        done: dict[int, Any] = {}
+        self._pool = self._pool or self._start()
+        stored = [self._stored, ray.put(task)]
+        yield from self._pool.map((stored, part) for part in parts)
 
-        def employ(actor: Any) -> None:
-            part = next(waiting, _ENDED)
-            if part is not _ENDED:
-                running[actor.run.remote(held, part)] = next(numbers), actor
-
-        for actor in self._actors * 2:
-            employ(actor)
-        following = 0
-        while running or done:
-            while following in done:
-                yield _result(done.pop(following))
-                following += 1
-            if running:
-                (ready,), _ = ray.wait(list(running), num_returns=1)
-                number, actor = running.pop(ready)
-                done[number] = ready
-                employ(actor)
-
-    def _started(self) -> list[Any]:
+    def _start(self) -> ActorPool:
         import ray
 
         from bgsweep.distributed.session import ray_session
@@ -80,50 +58,37 @@ class RayWorkers:
         if gpus is None:
             gpus = 1.0 if have.get("GPU", 0) and self._device != "cpu" else 0.0
         count = settings.count or int(have["GPU"] / gpus if gpus else have["CPU"] / settings.cpus)
-        # A process that dies (memory, a node that goes) is started again, and its part is seen again.
-        options = {"num_cpus": settings.cpus, "num_gpus": gpus, "max_restarts": 3, "max_task_retries": 3}
-        self._held = ray.put(self._make)
-        return [ray.remote(_EvaluationWorker).options(**options).remote(settings.cpus) for _ in range(max(1, count))]
+        self._stored = ray.put(self._make)
+        return ActorPool(
+            _EvaluationWorker,
+            (settings.cpus,),
+            max(1, count),
+            {"num_cpus": settings.cpus, "num_gpus": gpus},
+            task="evaluates",
+            advice="lower workers.count or evaluate.batch_size",
+        )
 
 
 def wants_workers(config: SuiteConfig) -> bool:
-    """Whether large sets are to be seen by Ray workers at all."""
+    """True if large datasets are evaluated by Ray workers."""
     count = config.workers.count
     return bool(os.environ.get("RAY_ADDRESS")) if count is None else count > 0
 
 
 class _EvaluationWorker:
-    """An examination in a process of its own. A `UserError` is handed over as a result: raised, it would be wrapped."""
+    """An `EvalContext` in a process of its own."""
 
     def __init__(self, cpus: float) -> None:
         from bgsweep.training.run import limit_threads
 
         limit_threads(cpus)
-        self._exam: EvalContext | None = None
+        self._context: EvalContext | None = None
 
-    def run(self, held: list[Any], part: Any) -> Any:
-        """The task's result; ``held`` refers to what makes an examination, and to the task."""
+    @returns_user_errors
+    def run(self, stored: list[Any], part: Any) -> Any:
+        """The task's result; `stored` holds Ray's references to the context's factory and to the task."""
         import ray
 
-        make, task = held
-        try:
-            self._exam = self._exam or ray.get(make)()
-            return ray.get(task)(self._exam, part)
-        except UserError as error:
-            return error
-
-
-def _result(reference: Any) -> Any:
-    import ray
-    from ray.exceptions import RayActorError
-
-    try:
-        found = ray.get(reference)
-    except RayActorError as error:
-        raise UserError(
-            "a process that evaluates died again and again, perhaps for lack of memory; lower workers.count or "
-            "evaluate.batch_size"
-        ) from error
-    if isinstance(found, UserError):
-        raise found
-    return found
+        make, task = stored
+        self._context = self._context or ray.get(make)()
+        return ray.get(task)(self._context, part)

@@ -1,4 +1,4 @@
-"""Sweeps as jobs on a Ray cluster: handed in from outside, followed, asked after, and ended."""
+"""Sweeps as jobs on a Ray cluster: submission, log, status and stop."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from bgsweep.distributed import credentials
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.storage.uri import is_remote
 
-# Where a sweep leaves its checkpoints unless --store says so; the shell of the cluster's head resolves it.
+# Default --store of a submitted sweep; expanded by the shell of the cluster's head node.
 CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'
 
 _KIND, _STORE, _CODE = "bgsweep.kind", "bgsweep.store", "bgsweep.code"
@@ -29,68 +29,68 @@ _POLL = 1.0  # seconds
 def submit(
     path: Path, overrides: Sequence[str], address: str, store: str | None, code: bool, names: Sequence[str], wait: bool
 ) -> dict[str, Any]:
-    """Hand a sweep in as a job that goes on without this machine; the job's id is the sweep's name.
+    """Submit a sweep as a Ray job that keeps running without this machine; the job's id is the sweep's name.
 
     Args:
         address: of the cluster's dashboard, ``http://HOST:8265``.
-        store: folder or URI that all nodes of the cluster see.
-        code: send this checkout of bgsweep along, in place of the one that the cluster has.
-        names: environment variables to pass on besides `credentials.PASSED_ON`.
+        store: folder or URI that all nodes of the cluster can access.
+        code: upload this checkout of bgsweep and use it instead of the one installed on the cluster.
+        names: further environment variables to pass on, besides `credentials.PASSED_ON`.
         wait: follow the job's log on stderr until its end.
 
     Returns:
         ``sweep``, ``address``, ``passed_on`` (names of variables), and, after waiting, the sweep's own ``result``.
 
     Raises:
-        UserError: the file is wrong, which nothing is submitted for; the cluster refuses; the sweep failed.
+        UserError: the configuration is invalid (nothing is submitted), the cluster refuses the job, the sweep failed.
     """
-    file = load(path, overrides)
-    review_search(file)
-    _refuse_local(path, file, store)
+    config = load(path, overrides)
+    review_search(config)
+    _refuse_local(path, config, store)
     variables = credentials.collect(names)
-    name = sweep_name(file.name)
+    name = sweep_name(config.name)
     jobs = _Jobs(address)
     command = ["sweep", path.name, *overrides, "--name", name]
-    with tempfile.TemporaryDirectory() as place:
-        Path(place, path.name).write_bytes(path.read_bytes())
-        jobs.begin(command, store, code, variables, Path(place), {_KIND: "sweep"}, name)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, path.name).write_bytes(path.read_bytes())
+        jobs.begin(command, store, code, variables, Path(folder), {_KIND: "sweep"}, name)
     submitted = {"sweep": name, "address": without_password(address), "passed_on": sorted(variables)}
     if not wait:
         return submitted
-    print(f"{name} is submitted and goes on without this command; its log:", file=sys.stderr, flush=True)
+    print(f"{name} is submitted and keeps running without this command; its log:", file=sys.stderr, flush=True)
     jobs.follow(name)
     return {**submitted, "result": jobs.answer(name)}
 
 
 def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
-    """`bgsweep.sweep.control.status`, asked on the cluster; jobs whose sweep has not begun are listed too."""
+    """`bgsweep.sweep.control.status`, run on the cluster; jobs whose sweep has not started are listed too."""
     jobs = _Jobs(address)
     known = jobs.sweeps()
     if name is not None:
         begun = known.get(name)
         if begun is None and store is None:
-            raise UserError(f"{name}: {jobs.address} has no such job; name the --store of a sweep begun another way")
+            raise UserError(f"{name}: {jobs.address} has no such job; give --store for a sweep started another way")
         if begun is not None and not jobs.has_begun(name):
             return {"sweeps": [_unbegun(name, begun)]}
         return jobs.ask(["status", name], store, begun)
     found: dict[str, Any] = {}
-    places = {job.metadata[_STORE]: job for job in known.values()} if store is None else {store: None}
-    for place, job in places.items():
-        found |= {sweep["sweep"]: sweep for sweep in jobs.ask(["status"], place or None, job)["sweeps"]}
+    stores = {job.metadata[_STORE]: job for job in known.values()} if store is None else {store: None}
+    for its_store, job in stores.items():
+        found |= {sweep["sweep"]: sweep for sweep in jobs.ask(["status"], its_store or None, job)["sweeps"]}
     found |= {name: _unbegun(name, job) for name, job in known.items() if name not in found}
     return {"sweeps": sorted(found.values(), key=lambda one: float(one["began"]), reverse=True)}
 
 
 def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
-    """As `bgsweep.sweep.control.stop`, asked on the cluster; a job that has not got as far as a sweep is ended."""
+    """`bgsweep.sweep.control.stop`, run on the cluster; a job whose sweep has not started is stopped itself."""
     jobs = _Jobs(address)
     begun = jobs.sweeps().get(name)
     if begun is not None and not begun.status.is_terminal() and not jobs.has_begun(name):
         jobs.client.stop_job(name)
     else:
         jobs.ask(["stop", name], store, begun)
-    place = "" if store is None else f" --store {store}"
-    return {"sweep": name, "follow": f"bgsweep status {name} --address {jobs.address}{place}"}
+    option = "" if store is None else f" --store {store}"
+    return {"sweep": name, "follow": f"bgsweep status {name} --address {jobs.address}{option}"}
 
 
 class _Jobs:
@@ -102,7 +102,7 @@ class _Jobs:
             raise UserError(f"--address {self.address}: name the cluster's dashboard, such as http://HOST:8265")
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells of each upload
+        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it logs each upload
         with self._asking():
             self.client = JobSubmissionClient(address)
 
@@ -116,7 +116,7 @@ class _Jobs:
         metadata: dict[str, str],
         name: str | None = None,
     ) -> str:
-        """Submit ``bgsweep COMMAND`` with a folder as its working directory; give the job's id."""
+        """Submit ``bgsweep COMMAND`` with a folder as its working directory; returns the job's id."""
         credentials.write(folder, variables)
         environment: dict[str, Any] = {
             "working_dir": str(folder),
@@ -124,10 +124,10 @@ class _Jobs:
         }
         if code:
             environment["py_modules"] = [str(Path(__file__).parents[1])]
-        place = CLUSTER_STORE if store is None else shlex.quote(store)
+        quoted = CLUSTER_STORE if store is None else shlex.quote(store)
         with self._asking():
             job: str = self.client.submit_job(
-                entrypoint=f"python -m bgsweep.cli {shlex.join(command)} --store {place} --json",
+                entrypoint=f"python -m bgsweep.cli {shlex.join(command)} --store {quoted} --json",
                 runtime_env=environment,
                 submission_id=name,
                 metadata=metadata | {_STORE: store or "", _CODE: str(code).lower()},
@@ -135,12 +135,12 @@ class _Jobs:
         return job
 
     def ask(self, command: Sequence[str], store: str | None, begun: Any) -> dict[str, Any]:
-        """What a short command says that is run on the cluster, where the sweep's store is at hand."""
+        """The result of a short command run on the cluster, which can access the sweep's store."""
         metadata = begun.metadata if begun is not None else {}
-        place = store or metadata.get(_STORE) or None
+        its_store = store or metadata.get(_STORE) or None
         with tempfile.TemporaryDirectory() as folder:
             code = metadata.get(_CODE) == "true"
-            job = self.begin(command, place, code, credentials.collect(), Path(folder), {_KIND: command[0]})
+            job = self.begin(command, its_store, code, credentials.collect(), Path(folder), {_KIND: command[0]})
         try:
             while not self._status(job).is_terminal():
                 time.sleep(_POLL / 4)
@@ -150,7 +150,7 @@ class _Jobs:
                 self.client.delete_job(job)
 
     def follow(self, name: str) -> None:
-        """Copy a job's log to stderr until the job ends; where the connection breaks, go on from there."""
+        """Copy a job's log to stderr until the job ends; a broken connection is resumed where it stopped."""
         shown = 0
         while not self._status(name).is_terminal():
             with contextlib.suppress(OSError, RuntimeError):
@@ -162,7 +162,7 @@ class _Jobs:
         """The object that a job printed as its last line.
 
         Raises:
-            UserError: the job failed; its own error where it told one.
+            UserError: the job failed; with its own error if its log has one.
         """
         with self._asking():
             job = self.client.get_job_info(name)
@@ -181,7 +181,7 @@ class _Jobs:
         return {str(job.submission_id): job for job in jobs if (job.metadata or {}).get(_KIND) == "sweep"}
 
     def has_begun(self, name: str) -> bool:
-        """Whether a sweep's job has got as far as writing into its store, which it says in its log."""
+        """True once a sweep's job has written to its store, which its log shows."""
         return f"sweep {name} " in self._logs(name)
 
     def _logs(self, name: str) -> str:
@@ -201,10 +201,10 @@ class _Jobs:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turns what Ray raises into a line."""
+        """Turn an exception of Ray into a `UserError` of one line."""
         try:
             yield
-        except Exception as error:  # plain ones, those of requests, and Ray's own, which have no parent in common
+        except Exception as error:  # plain exceptions, those of requests, and Ray's own have no common parent
             if type(error).__name__ == "AuthenticationError":
                 reason = "it wants its token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file that holds it"
             else:
@@ -222,14 +222,14 @@ def _unbegun(name: str, job: Any) -> dict[str, Any]:
 
 
 def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:
-    """Places that mean something on this machine only."""
+    """Refuse paths that are valid on this machine only."""
     data = config.experiment.data
-    places = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
+    paths = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
     if store and has_password(store):
         raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")
-    for key, place in {**places, "--store": store}.items():
-        if place and not (is_remote(place) or place.startswith(("/", "~"))):
+    for key, path_or_uri in {**paths, "--store": store}.items():
+        if path_or_uri and not (is_remote(path_or_uri) or path_or_uri.startswith(("/", "~"))):
             raise UserError(
-                f"{path}: {key}={place} is relative to this machine's folder; name a place that all nodes of the "
-                "cluster see: an absolute path or a URI such as s3://bucket/folder"
+                f"{path}: {key}={path_or_uri} is relative to a folder of this machine; name one that all nodes of the "
+                "cluster can access: an absolute path or a URI such as s3://bucket/folder"
             )

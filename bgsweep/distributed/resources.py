@@ -1,4 +1,4 @@
-"""Whether the cluster can ever give what is asked for, how often at a time, and waiting for one that grows."""
+"""Capacity of a Ray cluster: waiting for it to grow, and how many trials fit at once."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError
 
 Resources = Mapping[str, float]
-"""How many CPUs and GPUs; as a bundle, all of them on one node."""
+"""Numbers of CPUs and GPUs; as a bundle, all of them on one node."""
 
 _AUTOSCALER_MINUTES = 15.0
 _ASK_EVERY, _TELL_EVERY = 2.0, 30.0  # seconds
@@ -22,7 +22,7 @@ _SLACK = 1e-6
 
 def wait_for_resources(
     bundles: Sequence[Resources],
-    cure: str,
+    setting: str,
     minutes: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
     times: int = 1,
@@ -30,13 +30,13 @@ def wait_for_resources(
     """Return once the cluster has capacity for all bundles at once.
 
     Args:
-        cure: what the user may lower, for the message.
-        minutes: how long to wait for more nodes; None: 15 where Ray's cluster launcher scales the cluster, else not.
-        tell: is given a line now and then while waiting.
-        times: how often an autoscaler is asked for the bundles, of which one is waited for.
+        setting: the keys that the user may lower, for the message.
+        minutes: time to wait for more nodes; None: 15 where Ray's cluster launcher scales the cluster, else 0.
+        tell: called with a line every 30 s while waiting.
+        times: how many times the bundles are requested from an autoscaler; the function returns when they fit once.
 
     Raises:
-        UserError: the cluster has no such capacity, and will not have it or has not got it in time.
+        UserError: the cluster does not have the capacity, or not in time.
     """
     limit = minutes if minutes is not None else _AUTOSCALER_MINUTES if _autoscales() else 0.0
     began, told = time.monotonic(), -_TELL_EVERY
@@ -47,8 +47,8 @@ def wait_for_resources(
             if gone >= 60 * limit:
                 waited = f" after {limit:g} minutes of waiting" if limit else ""
                 raise UserError(
-                    f"{missing}{waited}; lower {cure}, start more or larger nodes, or, where the cluster grows by "
-                    "itself, let search.wait_minutes be longer"
+                    f"{missing}{waited}; lower {setting}, start more or larger nodes, or, where the cluster grows by "
+                    "itself, raise search.wait_minutes"
                 )
             if gone - told >= _TELL_EVERY:
                 told = gone
@@ -57,12 +57,12 @@ def wait_for_resources(
 
 
 def check_cores(cpus: float, key: str) -> None:
-    """Refuse a process of more cores than this machine has, where Ray starts here.
+    """Refuse a process with more cores than this machine has, where Ray starts on this machine.
 
-    Ray would take any number for granted, and each process as many threads.
+    Ray would accept any number, and each process would start as many threads.
 
     Raises:
-        UserError: it has fewer.
+        UserError: the machine has fewer cores.
     """
     if cpus > usable_cores() and ray_address() is None:
         raise UserError(
@@ -72,12 +72,12 @@ def check_cores(cpus: float, key: str) -> None:
 
 
 def nodes() -> list[Resources]:
-    """What each living node has in all, whoever uses it now."""
+    """The total resources of each living node, used or not."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
-    """How many times all the bundles fit into the nodes at once, up to ``most``; each bundle lies on one node.
+    """The number of times, up to ``most``, that all bundles fit into the nodes at once; each bundle lies on one node.
 
     As in Ray, large bundles are placed first, and bundles without GPUs go to nodes without GPUs while these have
     capacity. A share of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
@@ -87,11 +87,11 @@ def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int
     wanted = sorted(map(_whole_shares, bundles), key=lambda bundle: (-bundle["GPU"], -bundle["CPU"]))
     for count in range(most):
         for bundle in wanted:
-            place = next((node for node in free if all(node[key] + _SLACK >= bundle[key] for key in node)), None)
-            if place is None:
+            fitting = next((node for node in free if all(node[key] + _SLACK >= bundle[key] for key in node)), None)
+            if fitting is None:
                 return count
-            for key in place:
-                place[key] -= bundle[key]
+            for key in fitting:
+                fitting[key] -= bundle[key]
     return most
 
 
@@ -101,13 +101,13 @@ def _whole_shares(bundle: Resources) -> dict[str, float]:
 
 
 def _autoscales() -> bool:
-    """Whether this is the head of a cluster made by Ray's launcher, which grows on demand; Tune looks here too."""
+    """True on the head of a cluster made by Ray's launcher, which grows on demand; Tune checks the same file."""
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
 
 
 @contextlib.contextmanager
 def _requested(bundles: Sequence[Resources], times: int) -> Iterator[None]:
-    """Ask the autoscaler, if there is one, for the bundles as long as the context lasts."""
+    """Request the bundles from the autoscaler, if there is one, for the duration of the context."""
     from ray.autoscaler.sdk import request_resources
 
     asked = [{key: value for key, value in bundle.items() if value} for bundle in bundles]

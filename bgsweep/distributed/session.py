@@ -1,4 +1,4 @@
-"""Ray for the length of one command: a cluster that is already there, or a quiet one on this machine."""
+"""A Ray session for one command: an existing cluster, or a new one on this machine."""
 
 import contextlib
 import logging
@@ -15,8 +15,8 @@ from bgsweep.addresses import ray_address
 from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError, one_line, without_password
 
-# Ray Train's controller sees a report, or a worker's end, only when it polls: every 2 s by default, which short epochs
-# feel. Polling five times a second took 5 % of two workers' speed on a machine of two cores.
+# Ray Train's controller sees a report, or a worker's end, only when it polls: every 2 s by default, which delays short
+# epochs. Polling five times a second took 5 % of two workers' speed on a machine of two cores.
 _WORKER_ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -26,10 +26,10 @@ _WORKER_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS (or the job that we run in) names, else start Ray here; leave it at the end.
+    """Join the cluster of RAY_ADDRESS (or of the job that this process is), else start Ray; disconnect at the end.
 
-    A Ray started here has at least ``cpus`` CPUs, whatever the machine has. ``dashboard`` is needed by Ray Train under
-    Tune, whose clean-up after stopped trials asks its State API; two workers on two cores lose a twentieth to it.
+    A Ray started here has at least ``cpus`` CPUs, even if the machine has fewer. ``dashboard`` is needed by Ray Train
+    under Tune, whose clean-up after stopped trials uses its State API; it costs two workers on two cores 5 %.
 
     Raises:
         UserError: the cluster cannot be reached.
@@ -37,7 +37,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
     # A Ray that is started here would start a Python for each core, which no job with a runtime environment can use.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    # Tune and Train print pages of progress of their own; ours replaces it.
+    # Tune and Train would print their own progress.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     address = ray_address()
     port = _free_port() if dashboard and not address else None
@@ -60,13 +60,13 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
         where = f"RAY_ADDRESS={without_password(address)} cannot be joined" if address else "Ray cannot be started here"
-        cure = "; unset RAY_ADDRESS to start Ray here" if address else ""
-        raise UserError(f"{where}: {one_line(error).rstrip('.')}{cure}") from error
-    if main:  # Ray has put a handler of its own there, which ends the process without a word
+        hint = "; unset RAY_ADDRESS to start Ray here" if address else ""
+        raise UserError(f"{where}: {one_line(error).rstrip('.')}{hint}") from error
+    if main:  # Ray installs its own handler, which ends the process without a message
         signal.signal(signal.SIGTERM, on_stop)
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep tells of failed trials itself, in a line each
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep reports failed trials itself, one line each
     try:
         yield
     finally:
@@ -74,10 +74,10 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
 
 
 def _environment(dashboard_port: int | None) -> dict[str, str]:
-    """The workers' environment, in which they are told of a dashboard that is started here.
+    """The workers' environment, with the address of a dashboard started on this machine.
 
-    They would look for it among the machine's processes, and find another Ray's too; what is left of a stopped trial on
-    Ray Train would then keep its cores for ever.
+    Otherwise they search the machine's processes for it, and may find another Ray's: then the processes of a stopped
+    trial on Ray Train would keep their cores for ever.
     """
     if dashboard_port is None:
         return _WORKER_ENVIRONMENT

@@ -13,18 +13,18 @@ from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.uri import Uri, uri_of
 
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
-"""Called with an epoch's metrics and, where one was written, its checkpoint's folder."""
+"""Called with an epoch's metrics and, if a checkpoint was written, its folder."""
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 
 def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -> Uri:
-    """Train the config's experiment from the newest checkpoint in ``folder`` on; give the last checkpoint's folder.
+    """Train the config's experiment from the newest checkpoint in ``folder``; returns the last checkpoint's folder.
 
     More ``seeds`` than one train side by side, on several workers only.
 
     Raises:
-        UserError: something in the configuration or data that shows only now.
+        UserError: the configuration or data cannot be used, as shown only by training.
     """
     if config.experiment.workers.count == 1:
         return _train_here(config, Path(folder), on_epoch)
@@ -49,7 +49,7 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
 
 
 def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int) -> Uri:
-    """Run Ray Train in a thread, so that this one can pass the epochs on as they come."""
+    """Run Ray Train in a thread, so that this one can report epochs as they finish."""
     from ray.util.queue import Queue
 
     reports = Queue(actor_options={"num_cpus": 0})
@@ -59,15 +59,15 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
     def fit() -> None:
         try:
             outcome.append(trainer.fit())
-        except BaseException as error:  # handed to the caller's thread
+        except BaseException as error:  # raised below, in the caller's thread
             outcome.append(error)
         reports.put(None)
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     seen = 0
-    while (told := reports.get()) is not None:
-        metrics, checkpoint = told
-        if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint come a second time
+    while (report := reports.get()) is not None:
+        metrics, checkpoint = report
+        if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint are reported again
             seen = metrics["epoch"]
             on_epoch(metrics, checkpoint)
     reports.shutdown()
@@ -104,7 +104,7 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, seeds: int) -> Any:
 
 
 def gpus_of_worker(config: SweepConfig) -> float:
-    """GPUs that each worker asks of Ray: the config's number, else one for cuda, and for auto where there are any."""
+    """GPUs of each worker: `workers.gpus` if set, else one for device cuda, and for auto if the cluster has any."""
     import ray
 
     workers = config.experiment.workers
@@ -115,7 +115,7 @@ def gpus_of_worker(config: SweepConfig) -> float:
 
 
 def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
-    """What one experiment's workers, if they are on Ray Train, and its makers of views ask of the cluster."""
+    """The resources of one experiment: its workers, if they run on Ray Train, and its view workers."""
     workers = config.experiment.workers
     several = workers.count if workers.count > 1 else 0
     each = {"CPU": workers.cpus, "GPU": gpus_of_worker(config)} if several else {}
@@ -123,7 +123,7 @@ def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
 
 
 def worker_cpus(config: SweepConfig) -> float:
-    """CPUs in all of `worker_bundles`, before there is a cluster to ask; 0: nothing of the experiment is on Ray."""
+    """Total CPUs of `worker_bundles`, without asking the cluster; 0 if the experiment does not use Ray."""
     workers = config.experiment.workers
     return (workers.count * workers.cpus if workers.count > 1 else 0) + _view_makers(config)
 
@@ -137,7 +137,7 @@ def _forward_to(reports: Any) -> Any:
     from ray.train import UserCallback
 
     class Forward(UserCallback):
-        """Runs in Ray Train's controller: the first worker's metrics, and where the checkpoint went."""
+        """Runs in Ray Train's controller; forwards the first worker's metrics and its checkpoint's URI."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
             reports.put((metrics[0], uri_of(checkpoint.path, checkpoint.filesystem) if checkpoint else None))
@@ -146,17 +146,17 @@ def _forward_to(reports: Any) -> Any:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What each of Ray Train's workers does."""
+    """Training loop of each of Ray Train's workers."""
     import ray.train
 
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads, start
 
-    file = resolve(config["config"])
+    resolved = resolve(config["config"])
     context = ray.train.get_context()
-    limit_threads(file.experiment.workers.cpus)
+    limit_threads(resolved.experiment.workers.cpus)
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
-    run = start(file, config["seeds"], *ranks, feed_for=ray_feed)
+    run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:
@@ -166,7 +166,7 @@ def _worker(config: dict[str, Any]) -> None:
         metrics = run.step_epoch()
         checkpoint = None
         if run.checkpoint_due() and run.rank == 0:
-            while folder and folder.exists():  # a store slower than the epochs must not fill this machine's disk
+            while folder and folder.exists():  # uploads to a slow store must not fill this machine's disk
                 time.sleep(0.05)
             folder = Path(tempfile.mkdtemp())
             run.save(folder)
@@ -180,7 +180,7 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The user's own error where a worker met one, else a line that says how training ended."""
+    """The `UserError` of a worker if there is one, else the error itself."""
     failures = getattr(error, "worker_failures", {})
     for failure in failures.values():
         inner = getattr(failure, "cause", failure)

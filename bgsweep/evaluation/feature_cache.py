@@ -56,7 +56,7 @@ class FeatureCache:
     def of_train(self, part: Subset) -> Features:
         """Features of some of the training images: rows of all, where those are known and every image could be read."""
         whole = self._features.get("train")
-        if whole is None or len(whole.labels) < len(part.source):
+        if whole is None or len(whole.labels) < len(part.dataset):
             return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size))
         rows = torch.from_numpy(part.indices)
         return Features(whole.values[rows], whole.labels[rows])

@@ -1,4 +1,8 @@
-"""From bytes to arrays: photographs and masks, brought to one size and orientation."""
+"""Decoding of images and masks, with resizing and EXIF orientation.
+
+JPEGs are decoded by simplejpeg: 0.89 ms for 500 x 375 px where Pillow takes 1.37, with the same pixels. Decoding only
+the crop window, or at a smaller scale, gains nothing at ImageNet's sizes: entropy decoding dominates.
+"""
 
 import io
 import struct
@@ -19,10 +23,10 @@ from bgsweep.images.mask_levels import gray_levels
 
 Size = tuple[int, int]
 
-_MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes a picture for a bomb
+_MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes an image for a bomb
 _SEGMENT = struct.Struct(">BBH")  # 255, what it is, its size without these first two bytes
 _FRAME = struct.Struct(">HHB")  # height, width, components of a JPEG's frame header
-# How an image is turned to be upright, where that exchanges its sides.
+# Rotations and reflections to upright of the EXIF orientations that exchange an image's sides.
 _TURNS: dict[int, Callable[[Mask], Mask]] = {
     5: lambda mask: mask.T,
     6: lambda mask: np.rot90(mask, -1),
@@ -32,7 +36,7 @@ _TURNS: dict[int, Callable[[Mask], Mask]] = {
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # Huffman tables, a reserved marker, arithmetic conditioning
 
 
-# Pillow's words on odd metadata and large images reach nobody who could do something about them.
+# Pillow warns of odd metadata and large images without naming the file.
 warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
@@ -44,22 +48,22 @@ class _Header(NamedTuple):
 
 
 def decode_image(data: bytes, name: str, resize: int | None = None, fast: bool = False) -> tuple[Image, Size]:
-    """Decode a photograph of any format that Pillow knows.
+    """Decode an image of any format that Pillow knows.
 
     Args:
         data: the encoded file; an EXIF orientation is applied, transparency dropped, 16 bits cut to 8.
-        name: what errors call the file.
-        resize: shorter side in pixels that the photograph is brought to.
+        name: name of the file in errors.
+        resize: shorter side in pixels that the image is resized to.
         fast: decode JPEGs with a cheaper DCT and chroma upsampling, a grey level off on average.
 
     Returns:
-        RGB, height x width x 3, and the photograph's height and width before resizing.
+        RGB, height x width x 3, and the image's height and width before resizing.
 
     Raises:
         UnreadableImage: the file is truncated, damaged or no image.
     """
     image, size = _decode_jpeg(data, resize, fast) or _decode_any(data, name)
-    return (image if resize is None else _scaled(image, _shorter_side(size, resize))), size
+    return (image if resize is None else _resize(image, _shorter_side(size, resize))), size
 
 
 def decode_mask(
@@ -70,24 +74,25 @@ def decode_mask(
     resize: int | None = None,
     read_image: Callable[[], bytes] | None = None,
 ) -> Mask:
-    """Decode a mask (PNG) and bring it to the size that `decode_image` gives its photograph.
+    """Decode a mask (PNG) and resize it to the size that `decode_image` gives its image.
 
     Args:
         data, name, resize: as of `decode_image`.
-        image_size, image_name: height and width of the upright image, and what errors call it.
-        read_image: gives the image's file, which is looked at where its EXIF orientation can explain the mask's size.
+        image_size, image_name: height and width of the upright image, and its name in errors.
+        read_image: gives the image's file, which is read only where the mask has another size: the image's EXIF
+            orientation may explain that.
 
     Returns:
         height x width, 0 (background) to 255 (foreground).
 
     Raises:
-        UnreadableImage: the file is truncated, damaged or no image; in particular
-        WrongMask: it does not say what is foreground, or has another size than the photograph.
+        UnreadableImage: the file is truncated, damaged or no image.
+        WrongMask: its levels are neither foreground nor background, or it has another size than the image.
     """
-    return bring_mask(read_gray(data, name), name, image_size, image_name, resize, read_image)
+    return fit_mask(read_gray(data, name), name, image_size, image_name, resize, read_image)
 
 
-def bring_mask(
+def fit_mask(
     mask: Mask,
     name: str,
     image_size: Size,
@@ -95,7 +100,7 @@ def bring_mask(
     resize: int | None = None,
     read_image: Callable[[], bytes] | None = None,
 ) -> Mask:
-    """A decoded mask at the size that `decode_image` gives its photograph; raises WrongMask as `decode_mask` does."""
+    """A decoded mask at the size that `decode_image` gives its image; raises WrongMask as `decode_mask` does."""
     if mask.shape != image_size and read_image is not None:
         mask = upright_mask(mask, read_image())
     size = mask.shape[0], mask.shape[1]
@@ -104,11 +109,11 @@ def bring_mask(
             f"{name}: {size[1]}x{size[0]} pixels, but its image {image_name} has {image_size[1]}x{image_size[0]}; "
             "a mask must have its image's size"
         )
-    return mask if resize is None else _scaled(mask, _shorter_side(size, resize))
+    return mask if resize is None else _resize(mask, _shorter_side(size, resize))
 
 
 def upright_mask(mask: Mask, image: bytes) -> Mask:
-    """The mask turned as its image's EXIF orientation says, if it has the size that the image has before that."""
+    """The mask with its image's EXIF orientation applied, if it has the size of the image before orientation."""
     size, orientation = stored_size(image)
     if orientation < 5 or size[0] == size[1] or mask.shape != size:
         return mask
@@ -116,7 +121,7 @@ def upright_mask(mask: Mask, image: bytes) -> Mask:
 
 
 def stored_size(image: bytes) -> tuple[Size, int]:
-    """Height and width of an encoded image before its EXIF orientation, 1 to 8, is applied; and that.
+    """Height and width of an encoded image before its EXIF orientation is applied, and the orientation, 1 to 8.
 
     Raises:
         UnreadableImage: the file's header is damaged.
@@ -132,29 +137,29 @@ def stored_size(image: bytes) -> tuple[Size, int]:
 
 
 def read_gray(data: bytes, name: str) -> Mask:
-    """Decode a mask as it is; raises UnreadableImage where the file is damaged, WrongMask where it is no mask."""
+    """Decode a mask at its own size; raises UnreadableImage if the file is damaged, WrongMask if it is no mask."""
     return gray_levels(data, name)
 
 
 def centre_view(image: Image, size: int) -> Image:
-    """What an evaluation sees of a photograph or of its mask: shorter side to 8/7 of `size`, then the central square.
+    """The central square of an image or mask that evaluations use: shorter side to 8/7 of `size`, then a centre crop.
 
     Args:
         image: height x width, with or without channels.
         size: side of the result in pixels.
     """
-    return _centre_crop(_scaled(image, _shorter_side(image.shape[:2], round(size * 8 / 7))), size, size)
+    return _centre_crop(_resize(image, _shorter_side(image.shape[:2], round(size * 8 / 7))), size, size)
 
 
 def cover(image: Image, height: int, width: int) -> Image:
-    """The image's central part at height x width: scaled, its aspect kept, until it just covers that."""
+    """The image resized, with its aspect ratio, to just cover height x width, and cropped to that centrally."""
     scale = max(height / image.shape[0], width / image.shape[1])
     size = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
-    return _centre_crop(_scaled(image, size), height, width)
+    return _centre_crop(_resize(image, size), height, width)
 
 
 def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Size] | None:
-    """The fast way; None for what it does not do right: other formats and colour spaces, rotation, damage."""
+    """Decode with simplejpeg; None for files that it decodes wrong: other formats, CMYK, EXIF rotation, damage."""
     header = _jpeg_header(data) if data.startswith(b"\xff\xd8") else None
     if header is None or (header.has_exif and _orientation(data) > 1):
         return None
@@ -162,8 +167,8 @@ def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Si
     if components > 3 or height * width > _MOST_PIXELS:
         return None
     try:
-        # Large photographs are decoded at half their size or less, but never below four times the size wanted: sides
-        # are rounded up to whole pixels, which moves the picture's edge by up to one of them.
+        # Large images are decoded at half their size or less, but never below four times the target size: sides are
+        # rounded up to whole pixels, which moves the image's edge by up to one of them.
         least = 4 * resize if resize is not None and min(height, width) >= 8 * resize else 0
         image = simplejpeg.decode_jpeg(data, "RGB", fast, fast, least, least, 2 if least else 1)
     except ValueError:
@@ -172,9 +177,10 @@ def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Si
 
 
 def _jpeg_header(data: bytes) -> _Header | None:
-    """What the segments before a JPEG's pixels say, where they are sound.
+    """Size, components and presence of EXIF from the segments before a JPEG's pixels; None where they are damaged.
 
-    A search for EXIF would read half the file, and simplejpeg's own reading of the header costs a fortieth of decoding.
+    Written out because a search for "Exif" would read half the file, and simplejpeg's own header reader takes a
+    fortieth of the time of decoding.
     """
     at, has_exif, frame = 2, False, b""
     while at + _SEGMENT.size <= len(data):
@@ -196,7 +202,7 @@ def _orientation(data: bytes) -> int:
     try:
         with PIL.Image.open(io.BytesIO(data)) as file:
             return int(file.getexif().get(0x0112, 1))
-    except Exception:  # a damaged EXIF block is no reason to refuse the photograph
+    except Exception:  # a damaged EXIF block is no reason to refuse the image
         return 1
 
 
@@ -234,8 +240,8 @@ def _shorter_side(size: tuple[int, ...], side: int) -> Size:
     return max(side, round(height * side / width)), max(side, round(width * side / height))
 
 
-def _scaled(image: Image, size: Size) -> Image:
-    # Averaging over areas is right for shrinking, for masks too; enlarged it would show blocks.
+def _resize(image: Image, size: Size) -> Image:
+    # INTER_AREA antialiases when it shrinks, masks too; when it enlarges, it shows blocks.
     shrinks = size[0] < image.shape[0]
     return cast(Image, cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 

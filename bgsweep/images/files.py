@@ -1,4 +1,4 @@
-"""Image and mask files: the one way to read them, and which files of a folder are meant."""
+"""Reading of image and mask files from a local disk, and the search for them in folders."""
 
 import os
 import stat
@@ -12,20 +12,20 @@ SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", 
 # Images too, but there is no decoder for them here.
 _UNSUPPORTED = (".heic", ".heif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".exr", ".svg")
 
-# What network disks, archives and file managers put among people's files.
+# Files and folders that network disks, archives and file managers create.
 _JUNK = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "thumbs.db", "desktop.ini", "lost+found"}
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is hidden or put there by a system, such as a Synology disk's ``@eaDir``."""
+    """True for a file or folder that is hidden or created by a system, such as a Synology disk's ``@eaDir``."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 def read_file(path: str | Path) -> bytes:
-    """Read an image or a mask; all reading of these from a local disk goes through here.
+    """Read an image or a mask; every read of these from a local disk goes through here.
 
     Raises:
-        UnreadableImage: the file is gone, a link that leads nowhere, no regular file, or must not be read.
+        UnreadableImage: the file is missing, a broken link, no regular file, or lacks read permission.
     """
     try:
         # Opened without waiting: a named pipe would wait for a writer forever.
@@ -44,10 +44,10 @@ _FolderId = tuple[int, int]
 
 
 def walk(root: Path, below: str = "", above: tuple[_FolderId, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All files below a folder with their names relative to it, junk left out.
+    """All files below a folder with their names relative to it, without junk.
 
-    Names that cannot be read are among them, so that whoever reads them can count them: links that lead nowhere, empty
-    folders that are called like an image. A link to a folder that it lies in is not followed.
+    Broken links, and empty folders named like an image, are included, so that they are counted as unreadable. A link to
+    a folder that it lies in is not followed.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -74,8 +74,8 @@ def walk(root: Path, below: str = "", above: tuple[_FolderId, ...] = ()) -> Iter
         raise UserError(f"{error.filename or folder}: cannot be listed ({reason}); correct its permissions") from error
 
 
-def images_among(place: str, names: Iterable[str]) -> list[str]:
-    """The names of images, sorted; warns of those that are images too but that cannot be read here."""
+def images_among(root: str, names: Iterable[str]) -> list[str]:
+    """The names of images, sorted; warns of images in formats that cannot be decoded."""
     found, unsupported = [], []
     for name in names:
         ending = name.lower()
@@ -86,7 +86,7 @@ def images_among(place: str, names: Iterable[str]) -> list[str]:
     if unsupported:
         kinds = ", ".join(sorted({f".{name.rpartition('.')[2].lower()}" for name in unsupported}))
         warn_once(
-            f"{place}: {len(unsupported)} files are left out because bgsweep cannot read {kinds} "
+            f"{root}: {len(unsupported)} files are left out because bgsweep cannot read {kinds} "
             f"(first: {min(unsupported)}); convert them to JPEG or PNG"
         )
     return sorted(found)

@@ -1,4 +1,4 @@
-"""From a mask's file to its grey levels, and the files that look like masks but are read wrong as such."""
+"""Decoding of a mask's grey levels, with refusal of files that are no masks: class maps, trimaps, colours."""
 
 import io
 import struct
@@ -20,9 +20,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _GRAY, _PALETTE = 0, 3  # colour types of PNG
 
-# A soft mask (a network's output) has more levels than an image has classes.
+# More levels than this are a soft mask (a network's output) rather than numbers of classes.
 _MOST_CLASSES = 32
-# Shares of the image: fewer pixels in between are specks; so many in flat areas are no antialiased edge.
+# Shares of the image: fewer pixels between black and white are specks; more than this in flat areas are no antialiased
+# edge.
 _SPECKS, _FLAT = 0.002, 0.005
 # Channels of a grey image that went through a lossy format may differ by so much.
 _TINGE = 16
@@ -36,21 +37,19 @@ class PngKind(NamedTuple):
 
 
 def png_kind(head: bytes) -> PngKind | None:
-    """What a PNG's first 26 bytes say; None where it is no PNG."""
+    """Depth and colour type from the first 26 bytes of a file; None where it is no PNG."""
     return PngKind(head[24], head[25]) if head.startswith(_SIGNATURE) and len(head) > 25 else None
 
 
 def gray_levels(data: bytes, name: str) -> Mask:
-    """Decode a mask: 8-bit grey, or what can be read as such in one way only.
-
-    Grey of any depth, coloured files that hold greys only and, of files with transparency, the alpha channel are read.
+    """Decode a mask: grey of any depth, coloured files that hold greys only, or the alpha channel.
 
     Raises:
         UnreadableImage: the file is damaged or no image.
-        WrongMask: its colours or levels do not say what is foreground, such as numbers of classes, or trimaps.
+        WrongMask: its colours or levels are neither foreground nor background: numbers of classes, trimaps, colours.
     """
     try:
-        mask = _decoded(data, name)
+        mask = _decode(data, name)
     except WrongMask:
         raise
     except Exception as error:  # OpenCV's and Pillow's decoders raise nearly anything on damaged files
@@ -59,7 +58,7 @@ def gray_levels(data: bytes, name: str) -> Mask:
     return mask
 
 
-def _decoded(data: bytes, name: str) -> Mask:
+def _decode(data: bytes, name: str) -> Mask:
     kind = png_kind(data)
     if kind is not None and kind.colour != _PALETTE:
         _check_chunks(data)
@@ -70,14 +69,14 @@ def _decoded(data: bytes, name: str) -> Mask:
             raise ValueError("not decoded")
         if decoded.ndim == 3:
             decoded = np.concatenate([decoded[..., 2::-1], decoded[..., 3:]], axis=2)  # BGR as RGB
-        return cast(Mask, decoded) if gray else _of_channels(decoded, name)
+        return cast(Mask, decoded) if gray else _from_channels(decoded, name)
     with PIL.Image.open(io.BytesIO(data)) as file:
         is_gray = file.mode in ("1", "L") or file.mode.startswith("I")
-        return _of_channels(np.asarray(file if is_gray else file.convert("RGBA")), name)
+        return _from_channels(np.asarray(file if is_gray else file.convert("RGBA")), name)
 
 
 def _check_chunks(data: bytes) -> None:
-    """Raise ValueError for a damaged PNG: libpng would first write to stderr itself."""
+    """Raise ValueError for a damaged PNG before libpng sees it, which would write to stderr."""
     view, at, kind = memoryview(data), len(_SIGNATURE), b""
     while kind != b"IEND":
         length, kind = _CHUNK.unpack_from(data, at)
@@ -87,7 +86,7 @@ def _check_chunks(data: bytes) -> None:
         at = end + 4
 
 
-def _of_channels(pixels: npt.NDArray[Any], name: str) -> Mask:
+def _from_channels(pixels: npt.NDArray[Any], name: str) -> Mask:
     """Levels of grey pixels, or of RGB with or without alpha, of any depth."""
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         alpha = pixels[..., 3]
@@ -111,13 +110,13 @@ def _of_channels(pixels: npt.NDArray[Any], name: str) -> Mask:
 
 
 def _check_levels(mask: Mask, name: str) -> None:
-    """Raise WrongMask where levels between black and white are names of classes rather than shades.
+    """Raise WrongMask where levels between black and white are numbers of classes rather than shades.
 
-    Costs a hundredth of decoding where there are none in between.
+    For masks without such levels this takes a hundredth of the time of decoding.
     """
     between = cv2.inRange(mask, 1, 254)
     pixels = cv2.countNonZero(between)
-    # A sixteenth of the pixels shows a soft mask for what it is at a tenth of the time.
+    # A sixteenth of the pixels is enough to recognise a soft mask, in a tenth of the time.
     if not pixels or _are_shades(_levels(np.ascontiguousarray(mask[::4, ::4]))):
         return
     levels = _levels(mask)
@@ -139,7 +138,7 @@ def _levels(mask: Mask) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def _are_shades(levels: tuple[int, ...]) -> bool:
-    """Whether so many levels, or levels so evenly spread, can only be those of a soft mask."""
+    """True if levels so many, or so evenly spread, can only be those of a soft mask."""
     shades = [level for level in levels if level]
     if len(shades) > _MOST_CLASSES:
         return True

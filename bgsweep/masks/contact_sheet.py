@@ -1,4 +1,4 @@
-"""A contact sheet of photographs with their masks as outlines, the strangest first."""
+"""A contact sheet of images with their masks as outlines, the strangest first."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Image, Mask, binarize, foreground_area
 from bgsweep.images.decoding import decode_image
 from bgsweep.images.files import images_among
-from bgsweep.masks.grabcut import shrunk
+from bgsweep.masks.grabcut import shrink
 from bgsweep.masks.plan import HUGE, TINY
 from bgsweep.masks.score import read_mask
 from bgsweep.storage.tree import Tree
 
 _COLUMNS = 8
-# Masks are judged at this longer side, so that speckles count alike in small and large photographs.
+# Masks are judged at this longer side, so that speckles count alike in small and large images.
 _JUDGED_SIDE = 128
 _LOOKED_AT = 10_000
 
@@ -39,7 +39,7 @@ def judge(mask: Mask) -> Verdict:
         return Verdict(2 + area, f"full {100 * area:.0f} %")
     if area < TINY:
         return Verdict(4 - area, f"tiny {100 * area:.1f} %")
-    small = shrunk(mask, _JUDGED_SIDE)
+    small = shrink(mask, _JUDGED_SIDE)
     bits = binarize(small)
     pieces = cv2.connectedComponents(bits)[0] + cv2.connectedComponents(cv2.bitwise_not(bits))[0] - 4
     undecided = float(np.mean((small > 63) & (small < 192)))
@@ -63,16 +63,16 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
         ``strangest`` with reasons.
 
     Raises:
-        UserError: no photograph has a mask, or a mask is damaged or of another size.
+        UserError: no image has a mask, or a mask is damaged or of another size.
     """
     present = masks.files()
-    photographs = images_among(images.place, images.files())
-    paired = [name for name in photographs if mask_name(name) in present]
-    if not photographs:
-        raise UserError(f"{images.place}: no such folder, or no images in it; name the folder that masks were made for")
+    image_names = images_among(images.uri, images.files())
+    paired = [name for name in image_names if mask_name(name) in present]
+    if not image_names:
+        raise UserError(f"{images.uri}: no such folder, or no images in it; name the folder that masks were made for")
     if not paired:
         raise UserError(
-            f"{masks.place}: has no mask for any of the {len(photographs)} images of {images.place}; name the folder "
+            f"{masks.uri}: has no mask for any of the {len(image_names)} images of {images.uri}; name the folder "
             "that mirrors it"
         )
     looked_at = [paired[i] for i in np.linspace(0, len(paired) - 1, min(len(paired), _LOOKED_AT)).astype(int)]
@@ -83,7 +83,7 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
         "images": len(paired),
         "looked_at": len(looked_at),
         "shown": len(shown),
-        "without_mask": len(photographs) - len(paired),
+        "without_mask": len(image_names) - len(paired),
         "strangest": [{"image": name, "reason": verdicts[name].reason} for name in shown],
     }
 
@@ -96,7 +96,7 @@ def _cell(images: Tree, masks: Tree, name: str) -> Image:
         return outlined(np.zeros((*mask.shape, 3), np.uint8), mask)
     if size != mask.shape:
         raise UserError(
-            f"{masks.place}/{mask_name(name)}: {mask.shape[1]}x{mask.shape[0]} pixels, but its image {name} has "
+            f"{masks.uri}/{mask_name(name)}: {mask.shape[1]}x{mask.shape[0]} pixels, but its image {name} has "
             f"{size[1]}x{size[0]}; make this mask again"
         )
     return outlined(image, mask)
@@ -104,10 +104,10 @@ def _cell(images: Tree, masks: Tree, name: str) -> Image:
 
 def _sheet(cells: Sequence[Image], reasons: Sequence[str]) -> Image:
     rows = [range(first, min(first + _COLUMNS, len(cells))) for first in range(0, len(cells), _COLUMNS)]
-    pictures = [[cells[index] for index in row] for row in rows]
-    return view_grid(pictures, [""] * min(_COLUMNS, len(cells)), [[reasons[index] for index in row] for row in rows])
+    grid = [[cells[index] for index in row] for row in rows]
+    return view_grid(grid, [""] * min(_COLUMNS, len(cells)), [[reasons[index] for index in row] for row in rows])
 
 
 def encode_sheet(sheet: Image) -> bytes:
-    """An RGB picture as PNG."""
+    """An RGB image as PNG."""
     return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -1,4 +1,4 @@
-"""What one process does: photographs in, masks out."""
+"""What one process does: images in, masks out."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from bgsweep.storage.tree import Tree
 
 
 class Outcome(NamedTuple):
-    """What became of one photograph.
+    """What became of one image.
 
     Attributes:
         image: its name.
@@ -40,7 +40,7 @@ class Worker:
         cv2.setNumThreads(1)
 
     def make(self, names: Sequence[str]) -> list[Outcome]:
-        """Write the masks of these photographs.
+        """Write the masks of these images.
 
         Raises:
             UserError: a mask cannot be written.
@@ -76,7 +76,7 @@ class Worker:
             except UnreadableImage as error:
                 outcomes.append(Outcome(name, 0.0, "", str(error).removeprefix(f"{name}: ")))
             except (cv2.error, np.linalg.LinAlgError, MemoryError) as error:
-                # One odd photograph must not stop millions of others; it is named in the report.
+                # One odd image must not stop millions of others; it is named in the report.
                 outcomes.append(Outcome(name, 0.0, "", f"no mask can be made of it ({one_line(error)})"))
 
 

@@ -27,8 +27,8 @@ def grabcut(image: Image, saliency: Floats, iterations: int = 2, side: int = 256
     Returns:
         Height x width, 0 to 255, soft only along edges that were scaled; empty where the map is.
     """
-    small = shrunk(image, side)
-    level = stretched(cv2.resize(saliency, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA))
+    small = shrink(image, side)
+    level = stretch(cv2.resize(saliency, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA))
     start = level > otsu(level)
     guess = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     if level.any():  # GrabCut needs both kinds
@@ -39,7 +39,7 @@ def grabcut(image: Image, saliency: Floats, iterations: int = 2, side: int = 256
 
 
 def grabcut_rectangle(image: Image, margin: float = 0.06, iterations: int = 3, side: int = 160) -> Mask:
-    """GrabCut told only that the picture's rim is background. The same every time.
+    """GrabCut told only that the image's rim is background. The same every time.
 
     Args:
         image: RGB, uint8.
@@ -48,9 +48,9 @@ def grabcut_rectangle(image: Image, margin: float = 0.06, iterations: int = 3, s
         side: longer side in pixels at which it works; the mask is scaled back.
 
     Returns:
-        Height x width, 0 to 255; empty where the picture is of one colour.
+        Height x width, 0 to 255; empty where the image is of one colour.
     """
-    small = shrunk(image, side)
+    small = shrink(image, side)
     guess = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     if np.ptp(small, axis=(0, 1)).any():
         height, width = small.shape[:2]
@@ -75,7 +75,7 @@ def _at_size(foreground: npt.NDArray[np.bool_], image: Image) -> Mask:
     return cast(Mask, cv2.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR))
 
 
-def shrunk(image: Image, side: int, least: int = 8) -> Image:
+def shrink(image: Image, side: int, least: int = 8) -> Image:
     """The image with its longer side at most `side` and its shorter at least `least` pixels."""
     zoom = min(1.0, side / max(image.shape[:2]))
     height, width = (max(least, round(length * zoom)) for length in image.shape[:2])
@@ -84,7 +84,7 @@ def shrunk(image: Image, side: int, least: int = 8) -> Image:
     return cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def stretched(values: npt.NDArray[Any]) -> Floats:
+def stretch(values: npt.NDArray[Any]) -> Floats:
     """Values brought to 0..1; all zero where they do not differ by more than rounding."""
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-6 * max(1.0, abs(high)):

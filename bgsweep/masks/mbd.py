@@ -1,6 +1,6 @@
 """Saliency without any training: minimum barrier distance with a background model (MBD+, Zhang et al. 2015).
 
-A pixel belongs to the background if some way from it to the picture's border crosses no great differences of colour.
+A pixel belongs to the background if some way from it to the image's border crosses no great differences of colour.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bgsweep.images.compositing import Image, Mask
-from bgsweep.masks.grabcut import shrunk, stretched
+from bgsweep.masks.grabcut import shrink, stretch
 
 Planes = npt.NDArray[np.floating[Any]]
 
-# The paper's constants: passes over the picture, share of it that is border, contrast of the last step.
+# The paper's constants: passes over the image, share of it that is border, contrast of the last step.
 _PASSES, _BORDER, _CONTRAST = 3, 0.1, 10.0
 _TURNS: tuple[Callable[[Planes], Planes], ...] = (
     lambda array: array,
@@ -35,16 +35,16 @@ def mbd_saliency(image: Image, side: int = 200) -> Mask:
     Returns:
         Height x width of the image, 0 to 255; zero everywhere where nothing stands out.
     """
-    small = shrunk(image, side)
+    small = shrink(image, side)
     lab = cast(Planes, cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
-    barrier: Planes = stretched(barrier_distance(lab).sum(axis=2))
-    barrier = barrier + stretched(_unlike_border(lab))
-    smooth = _smoothed(stretched(barrier).astype(np.float32))
+    barrier: Planes = stretch(barrier_distance(lab).sum(axis=2))
+    barrier = barrier + stretch(_unlike_border(lab))
+    smooth = _smoothed(stretch(barrier).astype(np.float32))
     height, width = smooth.shape
     rows, columns = (np.abs(np.linspace(-0.5, 0.5, length))[:, None] for length in (height, width))
-    centred = stretched(smooth * (1 - np.hypot(rows, columns.T)))
+    centred = stretch(smooth * (1 - np.hypot(rows, columns.T)))
     level = np.where(centred > 0, 1 / (1 + np.exp(-_CONTRAST * (centred - 0.5))), 0)
-    full = cv2.resize(stretched(level), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(stretch(level), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
     return cast(Mask, np.rint(full * 255).astype(np.uint8))
 
 
@@ -87,7 +87,7 @@ def _unlike_border(lab: Planes) -> Planes:
     height, width = lab.shape[:2]
     rows, columns = max(1, round(_BORDER * height)), max(1, round(_BORDER * width))
     sides = (lab[:rows], lab[-rows:], lab[:, :columns], lab[:, -columns:])
-    maps = [stretched(_mahalanobis(lab, side.reshape(-1, 3))) for side in sides]
+    maps = [stretch(_mahalanobis(lab, side.reshape(-1, 3))) for side in sides]
     return cast(Planes, (np.sum(maps, axis=0) - np.max(maps, axis=0)).astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Which masks a tree of photographs needs, which of them are there, and what is said of the finished tree."""
+"""Which masks a tree of images needs, which of them are there, and what is said of the finished tree."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from bgsweep.masks.generate import Outcome
 from bgsweep.storage.tree import FileStat, Tree
 
 MANIFEST = "masks.json"
-# Photographs are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.
+# Images are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.
 GROUP = 16
 TINY, HUGE = Background().min_area, Background().max_area
 """Foregrounds below and above which training leaves a view its background, by default."""
@@ -24,11 +24,11 @@ class Plan:
     """What is to be done.
 
     Attributes:
-        images: names of the photographs, sorted.
+        images: names of the images, sorted.
         passed_over: how many other files lie among them.
-        missing: groups of photographs of which at least one needs a new mask.
+        missing: groups of images of which at least one needs a new mask.
         present: groups whose masks are all there.
-        listing: digest over the names and sizes of all photographs and of their masks.
+        listing: digest over the names and sizes of all images and of their masks.
     """
 
     images: Sequence[str]
@@ -39,28 +39,28 @@ class Plan:
 
 
 def make_plan(images: Tree, masks: Tree) -> Plan:
-    """Compare two trees. A mask older than its photograph counts as missing.
+    """Compare two trees. A mask older than its image counts as missing.
 
     Raises:
-        UserError: no photographs, or two that would share a mask.
+        UserError: no images, or two that would share a mask.
     """
-    photographs = images.files()
-    names = image_names(images, photographs)
-    check_stems(images.place, names)
+    stats = images.files()
+    names = image_names(images, stats)
+    check_stems(images.uri, names)
     found = masks.files()
 
     def fresh(name: str) -> bool:
         mask = found.get(mask_name(name))
-        return mask is not None and mask.size > 0 and mask.changed >= photographs[name].changed
+        return mask is not None and mask.size > 0 and mask.changed >= stats[name].changed
 
     groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
     missing = [group for group in groups if not all(map(fresh, group))]
     present = [group for group in groups if all(map(fresh, group))]
-    return Plan(names, len(photographs) - len(names), missing, present, listing(names, photographs, found))
+    return Plan(names, len(stats) - len(names), missing, present, listing(names, stats, found))
 
 
 def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping[str, FileStat]) -> str:
-    """A digest that tells in seconds whether a finished tree and its photographs are as they were."""
+    """A digest that tells in seconds whether a finished tree and its images are as they were."""
     total = hashlib.sha256()
     for name in names:
         mask = masks.get(mask_name(name))
@@ -75,7 +75,7 @@ def read_manifest(masks: Tree) -> dict[str, Any] | None:
     except UnreadableImage:
         return None
     except ValueError as error:
-        raise UserError(f"{masks.place}/{MANIFEST}: damaged; remove it together with the masks") from error
+        raise UserError(f"{masks.uri}/{MANIFEST}: damaged; remove it together with the masks") from error
     return manifest if isinstance(manifest, dict) else None
 
 
@@ -87,18 +87,18 @@ def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[st
     """Refuse to mix the masks of two methods, and to write over masks of unknown origin."""
     if manifest is None:
         if any(name.endswith(".png") for name in masks.files()):
-            raise UserError(f"{masks.place}: holds PNG files that bgsweep has not made; name another folder by --out")
+            raise UserError(f"{masks.uri}: holds PNG files that bgsweep has not made; name another folder by --out")
         return
     for key, value in settings.items():
         if manifest.get(key) != value:
             raise UserError(
-                f"{masks.place}: holds masks made with {key} {manifest.get(key)}, not {value}; "
+                f"{masks.uri}: holds masks made with {key} {manifest.get(key)}, not {value}; "
                 "name another folder by --out, or remove this one"
             )
 
 
 def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """What the manifest says of a finished tree: counts, shares of odd foregrounds, digest, unreadable photographs."""
+    """What the manifest says of a finished tree: counts, shares of odd foregrounds, digest, unreadable images."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.image)
     made = [outcome for outcome in ordered if outcome.reason is None]
     lines = "".join(f"{mask_name(outcome.image)}\0{outcome.sha256}\n" for outcome in made)

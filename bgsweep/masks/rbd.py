@@ -1,6 +1,6 @@
 """Saliency without any training: robust background detection (Zhu et al. 2014), sharpened by GrabCut.
 
-What touches the picture's border along a long part of its outline is background; what differs from nearby background
+What touches the image's border along a long part of its outline is background; what differs from nearby background
 is foreground; one linear system makes both agree over neighbouring superpixels.
 """
 
@@ -15,7 +15,7 @@ from skimage.segmentation import slic
 
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.masks import grabcut as cut
-from bgsweep.masks.grabcut import Floats, otsu, shrunk, stretched
+from bgsweep.masks.grabcut import Floats, otsu, shrink, stretch
 
 Labels = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ def rbd_saliency(image: Image, side: int = 160, superpixels: int = 200) -> Float
     Returns:
         Height x width of the image, 0 to 1; zero everywhere where nothing stands out.
     """
-    small = shrunk(image, side)
+    small = shrink(image, side)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     labels = slic(small, superpixels, compactness=20, start_label=0, enforce_connectivity=True).astype(np.int64)
     saliency = superpixel_saliency(labels, lab.astype(np.float64))
@@ -56,21 +56,21 @@ def superpixel_saliency(labels: Labels, lab: Floats) -> Floats:
         lab: height x width x 3, CIE Lab.
     """
     count = int(labels.max()) + 1
-    colors, places = _means(labels, lab, count)
-    apart = _distances(colors)
+    colors, positions = _means(labels, lab, count)
+    contrast = _distances(colors)
     adjacent = _adjacency(labels, count)
     border = np.zeros(count, bool)
     border[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
-    background = _background_probability(apart, adjacent, border)
-    nearness = np.exp(-(_distances(places) ** 2) / (2 * _SIGMA_SPACE**2))
-    foreground = stretched((apart * nearness) @ background)
+    background = _background_probability(contrast, adjacent, border)
+    nearness = np.exp(-(_distances(positions) ** 2) / (2 * _SIGMA_SPACE**2))
+    foreground = stretch((contrast * nearness) @ background)
     if not foreground.any():
         return foreground
-    return _optimised(apart, adjacent, background, np.where(foreground < otsu(foreground), 0, foreground))
+    return _optimised(contrast, adjacent, background, np.where(foreground < otsu(foreground), 0, foreground))
 
 
 def _means(labels: Labels, lab: Floats, count: int) -> tuple[Floats, Floats]:
-    """Mean colour and mean place (in longer sides of the picture) of each superpixel."""
+    """Mean colour and mean place (in longer sides of the image) of each superpixel."""
     flat = labels.ravel()
     sizes = np.bincount(flat, minlength=count)[:, None]
     rows, columns = (axis.ravel() / max(labels.shape) for axis in np.indices(labels.shape))
@@ -95,19 +95,19 @@ def _adjacency(labels: Labels, count: int) -> npt.NDArray[np.bool_]:
     return adjacent
 
 
-def _background_probability(apart: Floats, adjacent: npt.NDArray[np.bool_], border: npt.NDArray[np.bool_]) -> Floats:
+def _background_probability(contrast: Floats, adjacent: npt.NDArray[np.bool_], border: npt.NDArray[np.bool_]) -> Floats:
     """1 for superpixels whose surface meets the border along much of its outline (section 3 of the paper)."""
     linked = adjacent | (border[:, None] & border[None])
     rows, columns = np.nonzero(linked)
     # Ways of length zero are ways too: a sparse matrix would take them for none.
-    graph = csr_array((apart[rows, columns] + 1e-9, (rows, columns)), shape=apart.shape)
+    graph = csr_array((contrast[rows, columns] + 1e-9, (rows, columns)), shape=contrast.shape)
     similar = np.exp(-(shortest_path(graph, directed=False) ** 2) / (2 * _SIGMA_COLOR**2))
     connectivity = similar[:, border].sum(axis=1) / np.sqrt(similar.sum(axis=1))
     return cast(Floats, 1 - np.exp(-(connectivity**2) / 2))
 
 
-def _optimised(apart: Floats, adjacent: npt.NDArray[np.bool_], background: Floats, foreground: Floats) -> Floats:
+def _optimised(contrast: Floats, adjacent: npt.NDArray[np.bool_], background: Floats, foreground: Floats) -> Floats:
     """The least-squares compromise of background, foreground and smoothness (section 4)."""
-    smooth = np.where(adjacent, np.exp(-(apart**2) / (2 * _SIGMA_NEIGHBOURS**2)) + _SMOOTHNESS, 0)
+    smooth = np.where(adjacent, np.exp(-(contrast**2) / (2 * _SIGMA_NEIGHBOURS**2)) + _SMOOTHNESS, 0)
     system = np.diag(smooth.sum(axis=1) + _BACKGROUND_WEIGHT * background + foreground) - smooth
-    return stretched(np.linalg.solve(system, foreground))
+    return stretch(np.linalg.solve(system, foreground))

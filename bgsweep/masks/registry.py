@@ -1,4 +1,4 @@
-"""The ways of making a mask of a photograph, all alike to whoever uses them."""
+"""The ways of making a mask of an image, all alike to whoever uses them."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,25 +13,25 @@ HANDCRAFTED: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
 
 
 class MaskMethod(Protocol):
-    """Makes masks in two steps, so that of many large photographs only what is needed is held at one time."""
+    """Makes masks in two steps, so that of many large images only what is needed is held at one time."""
 
     parameters: dict[str, Any]
     """All that decides what a mask looks like, besides the weights."""
 
     def prepare(self, image: Image) -> Any:
-        """What `masks` needs of one photograph."""
+        """What `masks` needs of one image."""
         ...
 
     def masks(self, prepared: Sequence[Any]) -> Iterator[Mask]:
-        """A mask of each photograph's size, 0 (background) to 255 (foreground)."""
+        """A mask of each image's size, 0 (background) to 255 (foreground)."""
         ...
 
 
 class Handcrafted:
-    """Saliency written by people, from one photograph alone: it needs no weights.
+    """Saliency written by people, from one image alone: it needs no weights.
 
     Args:
-        make: a mask of a photograph, with `parameters`.
+        make: a mask of an image, with `parameters`.
     """
 
     def __init__(self, make: Callable[..., Mask], **parameters: Any) -> None:

@@ -64,7 +64,7 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
     names = sorted(predicted & true)
     if not names:
         raise UserError(
-            f"{masks.place}: none of its {len(predicted)} masks has a PNG of the same name in {truth.place}; "
+            f"{masks.uri}: none of its {len(predicted)} masks has a PNG of the same name in {truth.uri}; "
             "name two trees of the same images"
         )
     table = io.StringIO()
@@ -93,7 +93,7 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
 
 def read_mask(tree: Tree, name: str) -> Mask:
     """Raises UnreadableImage where the file is damaged."""
-    return read_gray(tree.read(name), f"{tree.place}/{name}")
+    return read_gray(tree.read(name), f"{tree.uri}/{name}")
 
 
 def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, Score]]:
@@ -102,7 +102,7 @@ def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, S
         if mask.shape != wanted.shape:
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (mask.shape, wanted.shape))
             raise UserError(
-                f"{name}: the mask in {masks.place} and the one in {truth.place} differ in size: {sizes}; "
+                f"{name}: the mask in {masks.uri} and the one in {truth.uri} differ in size: {sizes}; "
                 "make both for the same images"
             )
         yield name, score(mask, wanted)
@@ -111,7 +111,7 @@ def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, S
 def _pngs(tree: Tree) -> set[str]:
     found = {name for name in tree.files() if name.lower().endswith(".png")}
     if not found:
-        raise UserError(f"{tree.place}: no such folder, or no masks in it; name a folder of PNGs")
+        raise UserError(f"{tree.uri}: no such folder, or no masks in it; name a folder of PNGs")
     return found
 
 

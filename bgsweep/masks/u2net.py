@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.images.compositing import Image, Mask
-from bgsweep.masks.grabcut import grabcut, shrunk
+from bgsweep.masks.grabcut import grabcut, shrink
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,7 +20,7 @@ _SIDE = 320
 
 
 class Prepared(NamedTuple):
-    """A network's input, 3 x side x side, its photograph's height and width, and (for `Usps`) a small copy of it."""
+    """A network's input, 3 x side x side, its image's height and width, and (for `Usps`) a small copy of it."""
 
     pixels: Floats
     size: tuple[int, int]
@@ -31,8 +31,8 @@ class U2Net:
     """U2-Net, U2-Net-P or a network of the same interface: N x 3 x H x W in, probabilities N x 1 x H x W out.
 
     Args:
-        weights: content of an ONNX file; with a free batch dimension it runs 16 photographs at a time.
-        stretched_from: the map of each photograph is stretched to 0..1, as U2-Net's authors do, unless its maximum is
+        weights: content of an ONNX file; with a free batch dimension it runs 16 images at a time.
+        stretched_from: the map of each image is stretched to 0..1, as U2-Net's authors do, unless its maximum is
             below this: then the network has seen no object, and stretching would make one up. None: never.
 
     Raises:
@@ -63,7 +63,7 @@ class U2Net:
                 yield self._mask(found[0], item)
 
     def _run(self, batch: Floats) -> Floats:
-        """Always full batches: what a photograph gives must not depend on how many others come with it."""
+        """Always full batches: what an image gives must not depend on how many others come with it."""
         missing = self._batch - len(batch)
         full = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
         outputs, entry = self._names
@@ -89,7 +89,7 @@ class Usps(U2Net):
         self.parameters["grabcut"] = {"iterations": 2, "side": 256}
 
     def prepare(self, image: Image) -> Prepared:
-        return super().prepare(image)._replace(small=shrunk(image, self.parameters["grabcut"]["side"]))
+        return super().prepare(image)._replace(small=shrink(image, self.parameters["grabcut"]["side"]))
 
     def _mask(self, found: Floats, item: Prepared) -> Mask:
         if found.max() < 0.5:
@@ -101,7 +101,7 @@ class Usps(U2Net):
 
 
 def network_input(image: Image, size: tuple[int, int]) -> Floats:
-    """A photograph as U2-Net's authors show it to their network: 3 x height x width.
+    """An image as U2-Net's authors show it to their network: 3 x height x width.
 
     Args:
         image: RGB, uint8.

@@ -1,4 +1,4 @@
-"""Self-supervised methods, one file each: modules, loss over views, and what happens after an optimiser step."""
+"""Self-supervised methods, one file each: modules, loss over views, updates after an optimiser step."""
 
 from bgsweep.config import BYOLConfig, Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.methods.base import Method, Step
@@ -14,8 +14,8 @@ __all__ = ["BYOL", "Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_meth
 def build_method(experiment: Experiment, classes: int) -> Method:
     """The experiment's method around its encoder, with fresh weights from torch's global generator.
 
-    The encoder's weights are drawn first, so that they are the same for every method; ``classes``, how many there are,
-    matters to the supervised one alone.
+    The encoder's weights are drawn first, so that they are the same for every method. Only the supervised method uses
+    ``classes``, their number.
     """
     config, views = experiment.method, experiment.views
     encoder = build_encoder(experiment.encoder, [views.size, views.small_size][: 2 if views.small_crops else 1])

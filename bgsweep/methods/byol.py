@@ -1,4 +1,4 @@
-"""BYOL (Grill et al. 2020): predict the moving average's projection of one view from the other view."""
+"""BYOL (Grill et al. 2020): predict the target network's projection of one view from the other view."""
 
 import copy
 import math
@@ -18,15 +18,15 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def target_momentum(start: float, progress: float) -> float:
-    """Of the target's moving average: from ``start`` at progress 0 to 1 at 1, by half a cosine (section 3.2)."""
+    """Momentum of the target's moving average: from ``start`` at progress 0 to 1 at 1, a half cosine (section 3.2)."""
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 class BYOL(Method):
     """BYOL with the symmetric loss, which lies in [0, 8].
 
-    Each network sees each view by itself, as published: statistics over both views together would be another method.
-    The target starts as a copy of the online network; the authors' code draws it afresh.
+    Each view is a batch of its own, as published: BatchNorm statistics over both views would be another method. The
+    target starts as a copy of the online network; the authors' code initialises it independently.
     """
 
     def __init__(self, config: BYOLConfig, encoder: ImageEncoder) -> None:

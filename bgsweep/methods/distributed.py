@@ -1,4 +1,4 @@
-"""Collectives that also work where there is only one process."""
+"""Collective operations that also work in a single process."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def rank() -> int:
 def gather(tensor: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
     """Concatenate the workers' tensors (n, ...) in the order of their ranks: (world * n, ...), without gradient.
 
-    ``lengths`` are those of each worker's tensor where they may differ.
+    ``lengths`` are the lengths of the workers' tensors, where they differ.
     """
     if world_size() == 1:
         return tensor.detach()

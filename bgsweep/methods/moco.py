@@ -29,13 +29,14 @@ class MoCoV2(Method):
     """MoCo-v2 with an MLP head.
 
     BatchNorm statistics would let a query recognise its own key's batch, so queries and keys are normalised in
-    different groups: there are ``workers x split_bn`` groups, queries fill them in batch order, keys are dealt out
-    one by one (batches come shuffled, so a fixed deal is a random one). On several workers this is shuffle-BN, on one
-    it is split-BN; two workers with one group each compute what one worker with two groups does.
+    different groups: there are ``workers x split_bn`` groups, queries fill them in batch order, keys go to them in turn
+    (batches are shuffled, so a fixed assignment is a random one). On several workers this is shuffle-BN, on one it is
+    split-BN; two workers with one group each compute the same as one worker with two groups.
 
-    BG_Swaps' negatives (arXiv 2103.12719) are dealt out into the keys' groups and go through the key network with them:
-    in groups of their own, their statistics would tell them from keys. Each is a negative of one query and is never
-    enqueued. They show the first view's background: in a symmetric loss, only the half that queries with it has them.
+    BG_Swaps' negatives (arXiv 2103.12719) are distributed over the keys' groups and go through the key network with
+    them: in groups of their own, their statistics would tell them from keys. Each is a negative of one query and is
+    never enqueued. They show the first view's background, so that of a symmetric loss only the half with the first view
+    as query has them.
     """
 
     queue: Tensor
@@ -69,32 +70,32 @@ class MoCoV2(Method):
         queries = F.normalize(torch.cat([self.query_network(group) for group in groups]).float(), dim=1)
         keys, swap_keys = self._keys(key_images, swaps)
         self._new_keys.append(keys)
-        own = keys.chunk(world_size())[rank()]
+        own_keys = keys.chunk(world_size())[rank()]
         with torch.autocast(queries.device.type, enabled=False):
             extra = None if swapped is None else own_similarities(queries, swap_keys, swapped)
-            return info_nce(queries, own, self.queue, self.config.temperature, extra), queries
+            return info_nce(queries, own_keys, self.queue, self.config.temperature, extra), queries
 
     @torch.no_grad()
     def _keys(self, images: Tensor, swaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Keys (N, D) of the whole batch over all workers, in its order, and those of this worker's swaps (S, D)."""
-        everything = gather(images)
-        size, counts = len(everything), [0] * world_size()
+        all_images = gather(images)
+        size, counts = len(all_images), [0] * world_size()
         if swaps is not None:
             counts = gather(torch.tensor([len(swaps)], device=images.device)).tolist()
         if swaps is not None and any(counts):
-            everything = torch.cat([everything, gather(swaps, counts)])
+            all_images = torch.cat([all_images, gather(swaps, counts)])
         split = self.config.split_bn
         step = world_size() * split
-        groups = [torch.arange(first, len(everything), step) for first in range(step)]
+        groups = [torch.arange(first, len(all_images), step) for first in range(step)]
         shares = [groups[worker * split : (worker + 1) * split] for worker in range(world_size())]
-        mine = [to_unit(everything[group.to(images.device)]) for group in shares[rank()]]
-        keys = F.normalize(torch.cat([self.key_network(pictures) for pictures in mine]).float(), dim=1)
+        inputs = [to_unit(all_images[group.to(images.device)]) for group in shares[rank()]]
+        keys = F.normalize(torch.cat([self.key_network(group) for group in inputs]).float(), dim=1)
         keys = gather(keys, [sum(map(len, share)) for share in shares])[torch.cat(groups).argsort().to(images.device)]
         return keys[:size], keys[size:].split(counts)[rank()]
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the key network (the next keys see this step's weights, as in MoCo's own order), then enqueue."""
+        """Update the key network (the next keys see this step's weights, as in MoCo's own code), then enqueue."""
         ema_update(self.key_network, self.query_network, self.config.momentum)
         for keys in self._new_keys:
             start = int(self.cursor)

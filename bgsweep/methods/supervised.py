@@ -10,7 +10,7 @@ from bgsweep.models import ImageEncoder, to_unit
 
 
 class Supervised(Method):
-    """The encoder under a linear classifier; both views of a photograph go through it in one batch."""
+    """The encoder under a linear classifier; both views of an image go through it in one batch."""
 
     def __init__(self, config: SupervisedConfig, encoder: ImageEncoder, classes: int) -> None:
         super().__init__()
@@ -23,6 +23,6 @@ class Supervised(Method):
         features = self.encoder(to_unit(torch.cat(views.images)))
         logits = self.classifier(features).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        spread = embedding_std(F.normalize(features.float(), dim=1))
-        right = (logits.detach().argmax(dim=1) == labels).float().mean()
-        return Step(loss, {"embedding_std": spread, "train_top1": right})
+        std = embedding_std(F.normalize(features.float(), dim=1))
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        return Step(loss, {"embedding_std": std, "train_top1": accuracy})

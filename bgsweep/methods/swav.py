@@ -14,7 +14,7 @@ from bgsweep.methods.sinkhorn import sinkhorn
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 LARGE = 2
-"""Crops that are assigned to prototypes; the small ones only predict."""
+"""Number of crops that are assigned to prototypes; the small ones only predict."""
 
 
 def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
@@ -31,10 +31,10 @@ def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
 class SwAV(Method):
     """SwAV with multi-crop and, for small batches, the queue.
 
-    The queue holds embeddings of earlier batches of all workers, alike on each of them, so that it outlives a change
-    of their number; each worker brings its share of it to Sinkhorn. As published it begins to fill in epoch
-    `queue_start`, and is used once it is full. With `training.accumulate` Sinkhorn evens out each part of a batch by
-    itself: keep the part, or part and queue together, well above the number of prototypes.
+    The queue holds embeddings of earlier batches of all workers and is the same on each of them, so that a run can
+    resume with another number of workers; each worker passes its share of it to Sinkhorn. As published it begins to
+    fill in epoch `queue_start`, and is used once it is full. With `training.accumulate` Sinkhorn balances each part of
+    a batch by itself: keep the part, or part and queue together, well above the number of prototypes.
     """
 
     queue: Tensor
@@ -48,7 +48,7 @@ class SwAV(Method):
         self.prototypes = nn.Linear(config.embedding_dim, config.prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(config.queue_size, LARGE, config.embedding_dim))
         self.register_buffer("enqueued", torch.zeros((), dtype=torch.long))
-        self._new: list[Tensor] = []
+        self._new_embeddings: list[Tensor] = []
 
     def forward(self, views: Views) -> Step:
         self._normalize_prototypes()
@@ -58,12 +58,12 @@ class SwAV(Method):
             codes = self._assign(scores[:LARGE].detach())
             loss = swapped_loss(scores, codes, self.config.temperature)
         if self.config.queue_size and views.epoch >= self.config.queue_start:
-            self._new.append(embeddings[:LARGE].detach().transpose(0, 1))
-        used = _evenness(scores.detach() / self.config.temperature)
-        return Step(loss, {"embedding_std": embedding_std(embeddings[0]), "prototype_entropy": used})
+            self._new_embeddings.append(embeddings[:LARGE].detach().transpose(0, 1))
+        entropy = _prototype_entropy(scores.detach() / self.config.temperature)
+        return Step(loss, {"embedding_std": embedding_std(embeddings[0]), "prototype_entropy": entropy})
 
     def _embed(self, images: list[Tensor]) -> Tensor:
-        """Unit vectors (V, B, D) of the crops: the encoder once for each run of equal sizes, the head once for all."""
+        """Unit vectors (V, B, D) of the crops: one pass of the encoder per crop size, one of the head for all."""
         sizes = [list(crops) for _, crops in groupby(images, key=lambda crop: crop.shape[1:3])]
         features = torch.cat([self.encoder(to_unit(torch.cat(crops))) for crops in sizes])
         embeddings = F.normalize(self.projector(features).float(), dim=1)
@@ -75,31 +75,31 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _assign(self, scores: Tensor) -> Tensor:
-        """Codes of the large crops (2, B, K), each evened out by itself, with the queue before it once that is full."""
+        """Codes of the large crops (2, B, K), each balanced by itself, with the queue before it once that is full."""
         batch = scores.shape[1]
         if self.config.queue_size and self.enqueued >= self.config.queue_size:
-            earlier = self.prototypes(self.queue.chunk(world_size())[rank()]).transpose(0, 1)
-            scores = torch.cat([earlier, scores], dim=1)
+            queue_scores = self.prototypes(self.queue.chunk(world_size())[rank()]).transpose(0, 1)
+            scores = torch.cat([queue_scores, scores], dim=1)
         codes = [sinkhorn(crop, self.config.epsilon, self.config.sinkhorn_iterations) for crop in scores]
         return torch.stack(codes)[:, -batch:]
 
     def after_backward(self, step: int) -> None:
-        """Hold the prototypes still at first; without a gradient neither momentum nor weight decay moves them."""
+        """Freeze the prototypes at first; without a gradient neither momentum nor weight decay changes them."""
         if step < self.config.freeze_prototypes:
             self.prototypes.weight.grad = None
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Enqueue the large crops of all workers' batches."""
-        for embeddings in self._new:
+        for embeddings in self._new_embeddings:
             batch = gather(embeddings)
             start = int(self.enqueued) % len(self.queue)
             self.queue[start : start + len(batch)] = batch
             self.enqueued += len(batch)
-        self._new.clear()
+        self._new_embeddings.clear()
 
 
-def _evenness(logits: Tensor) -> Tensor:
+def _prototype_entropy(logits: Tensor) -> Tensor:
     """Entropy of the mean prediction over all samples, as a share of ln K: near 0 where few prototypes are used."""
     mean = logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
     entropy: Tensor = torch.special.entr(mean).sum()

@@ -28,14 +28,14 @@ _NARROW_DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2)}
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 pictures (N, H, W, 3) as floats (N, 3, H, W) in [0, 1]; the result is channels-last in memory."""
+    """uint8 images (N, H, W, 3) as floats (N, 3, H, W) in [0, 1]; the result is channels-last in memory."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 class ImageEncoder(nn.Module):
-    """A backbone that takes pictures in [0, 1] (N, 3, H, W) and gives features (N, `feature_dim`).
+    """A backbone that takes images in [0, 1] (N, 3, H, W) and gives features (N, `feature_dim`).
 
-    Normalisation is part of it, so that whoever has the encoder has all that a picture needs.
+    Normalisation is part of it, so that whoever has the encoder has all that an image needs.
     """
 
     mean: Tensor
@@ -60,10 +60,10 @@ class ImageEncoder(nn.Module):
 
 
 def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncoder:
-    """Make the encoder that the configuration names, with fresh weights from torch's global generator.
+    """Build the configured encoder, with fresh weights from torch's global generator.
 
     Args:
-        sizes: heights (and widths) in pixels of the pictures that it will be trained on. Position embeddings of
+        sizes: heights (and widths) in pixels of the images that it will be trained on. Position embeddings of
             transformers are made for the first.
 
     Raises:
@@ -82,7 +82,7 @@ def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncode
 
 
 def _backbone(config: Encoder, size: int) -> nn.Module:
-    """The named network without its classifier; its own errors tell of an image size that it cannot be made for."""
+    """The named network without its classifier; refuses an image size that it cannot be built for."""
     backbone = own_or_torchvision(config, size)
     if backbone is None:
         return _timm_backbone(config.name, size)
@@ -91,7 +91,7 @@ def _backbone(config: Encoder, size: int) -> nn.Module:
 
 
 def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
-    """The named network with its classifier of 1000 classes; None where neither bgsweep nor torchvision has it."""
+    """The named network with its classifier of 1000 classes; None if neither bgsweep nor torchvision has it."""
     name = config.name
     if (
         config.width != 64
@@ -141,7 +141,7 @@ def _timm_backbone(name: str, size: int) -> nn.Module:
 
 
 class _Shortcut(nn.Conv2d):
-    """A 1 x 1 convolution that leaves out pixels before it multiplies instead of afterwards, which is the same.
+    """A strided 1 x 1 convolution that drops pixels before it multiplies instead of afterwards: the same result.
 
     Of fewer channels than a vector register holds, oneDNN's gradient of the strided form writes beyond its memory
     (oneDNN's issue 6035): a crash, or wrong gradients, on processors with AVX2 and no AMX.
@@ -153,7 +153,7 @@ class _Shortcut(nn.Conv2d):
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet of basic blocks, with `width` channels in its first stage in place of 64."""
+    """torchvision's ResNet of basic blocks, with `width` channels in its first stage instead of 64."""
 
     def __init__(self, depths: tuple[int, int, int, int], width: int) -> None:
         super().__init__(BasicBlock, list(depths))
@@ -186,7 +186,7 @@ def last_linear(network: nn.Module, name: str) -> str:
 
 
 def take_off(network: nn.Module, path: str) -> nn.Module:
-    """Replace the layer at a path by nothing; give the layer."""
+    """Replace the layer at a path by an identity; returns the layer."""
     layer = network.get_submodule(path)
     parent, _, leaf = path.rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Identity())
@@ -195,7 +195,7 @@ def take_off(network: nn.Module, path: str) -> nn.Module:
 
 @torch.no_grad()
 def feature_dim(backbone: nn.Module, name: str, size: int) -> int:
-    """How many features come out, found by looking at a black picture."""
+    """The number of features, found by a forward pass of a black image."""
     backbone.eval()
     with _sizes_refused(name, size):
         features = backbone(torch.zeros(1, 3, size, size))
@@ -209,7 +209,7 @@ def feature_dim(backbone: nn.Module, name: str, size: int) -> int:
 
 @contextlib.contextmanager
 def _sizes_refused(name: str, size: int) -> Iterator[None]:
-    """A network's own complaint about the size of a picture, told in one line."""
+    """Turn a network's own error about an image size into a `UserError`."""
     try:
         yield
     except (ValueError, AssertionError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Encoders that others have trained: published weights of torchvision and timm, and files of MoCo, BYOL, SwAV, DINO."""
+"""Pretrained encoders: published weights of torchvision and timm, and checkpoints of MoCo, BYOL, SwAV, DINO."""
 
 import argparse
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from bgsweep.models.encoders import (
 from bgsweep.models.safe_load import load_safely, why_unreadable
 
 IMAGENET_CLASSES = 1000
-# Of two networks in one file these are the ones that the methods' authors do not evaluate.
+# Of two networks in one file, the ones that the methods' authors do not evaluate.
 _PASSED_OVER = ("encoder_k", "target", "momentum", "student")
 # The children of a torchvision ResNet as lightly's examples number them, in an nn.Sequential.
 _NUMBERED = {"conv1.": "0.", "bn1.": "1.", "layer1.": "4.", "layer2.": "5.", "layer3.": "6.", "layer4.": "7."}
@@ -42,14 +42,14 @@ class Pretrained:
 
 
 def load_pretrained(text: str, size: int = 224) -> Pretrained:
-    """Load what ``NETWORK=FILE`` or ``NETWORK`` names.
+    """Load the encoder of ``NETWORK=FILE`` or ``NETWORK``.
 
     ``NETWORK`` is ``torchvision:NAME``, ``timm:NAME`` or a bare name as in `Encoder.name`; without a file its published
     weights are downloaded (torchvision's IMAGENET1K_V1, timm's default). A file may be a state dict or a training
     checkpoint (PyTorch or safetensors) of torchvision, timm, MoCo, SwAV, DINO, lightly or a PyTorch version of BYOL.
 
     Args:
-        size: height and width in pixels of the pictures to come.
+        size: height and width in pixels of the images to come.
 
     Raises:
         UserError: no such network or file, no network connection, or a file whose weights are not the network's.
@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, damaged, or would run code when read.
     """
     if path.suffix != ".safetensors":
-        # DINO's checkpoints hold their command line beside the weights; a Namespace runs nothing.
+        # DINO's checkpoints hold their command line beside the weights; a Namespace runs no code.
         return _flat(load_safely(path, [argparse.Namespace]))
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -93,7 +93,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def fill_from(network: nn.Module, classifier: str | None, state: Mapping[str, Tensor], name: str) -> str:
-    """Fill a network with the tensors that bear its names, behind whatever prefix; give that prefix.
+    """Fill a network with the tensors of its names, behind any prefix; returns the prefix.
 
     Where a file holds several networks, a method's query, online or teacher network is taken. The classifier is filled
     only if the file has one of the same shape; otherwise its weights become NaN, so that nobody takes it for one.
@@ -112,7 +112,7 @@ def fill_from(network: nn.Module, classifier: str | None, state: Mapping[str, Te
     for key in own:
         source = state.get(prefix + names.get(key, key))
         if source is None:
-            continue  # a counter of batches, which converted checkpoints leave out
+            continue  # a counter of batches, which converted checkpoints omit
         if source.shape != wanted[key].shape:
             raise UserError(
                 f"{name}: {prefix}{names.get(key, key)} has shape {tuple(source.shape)}, the network's {key} "
@@ -128,12 +128,12 @@ def fill_from(network: nn.Module, classifier: str | None, state: Mapping[str, Te
 
 
 def _best(state: Mapping[str, Tensor], keys: list[str], resnet: bool, name: str) -> tuple[str, dict[str, str]]:
-    """The prefix, and where it numbers a ResNet's children the names there, that miss nothing."""
+    """The prefix, and the names of a ResNet's children if it numbers them, with the fewest missing tensors."""
     namings: list[dict[str, str]] = [{}]
     if resnet:
         namings.append({key: _numbered(key) for key in keys})
     found: list[tuple[int, bool, int, str, int, str]] = []
-    for place, names in enumerate(namings):
+    for number, names in enumerate(namings):
         anchor = names.get(keys[0], keys[0])
         for prefix in sorted(key.removesuffix(anchor) for key in state if key.endswith(anchor)):
             if prefix and not prefix.endswith("."):
@@ -141,17 +141,17 @@ def _best(state: Mapping[str, Tensor], keys: list[str], resnet: bool, name: str)
             missing = [key for key in keys if prefix + names.get(key, key) not in state]
             missing = [key for key in missing if not key.endswith("num_batches_tracked")]
             passed_over = any(word in prefix for word in _PASSED_OVER)
-            found.append((len(missing), passed_over, len(prefix), prefix, place, missing[0] if missing else ""))
+            found.append((len(missing), passed_over, len(prefix), prefix, number, missing[0] if missing else ""))
     if not found:
         some = ", ".join(list(state)[:3]) or "no tensors"
         raise UserError(f"{name}: none of its weights is called {keys[0]}, as the network's are; it has {some}, ...")
-    missed, _, _, prefix, place, first = min(found)
+    missed, _, _, prefix, number, first = min(found)
     if missed:
         raise UserError(
             f"{name}: {missed} of the network's {len(keys)} weights are missing, the first is {prefix}{first}; "
             "name the network that these weights are of"
         )
-    return prefix, namings[place]
+    return prefix, namings[number]
 
 
 def _numbered(key: str) -> str:
@@ -180,7 +180,7 @@ def _timm(name: str, published: bool) -> tuple[nn.Module, str | None, tuple[Any,
     def any_size() -> nn.Module:
         try:
             return make(dynamic_img_size=True)
-        except TypeError:  # only transformers know this option
+        except TypeError:  # only transformers have this option
             return make()
 
     network: Any = _downloaded(any_size, name) if published else any_size()

@@ -1,4 +1,4 @@
-"""Reading files of tensors without executing anything that they hold."""
+"""Loading of files of tensors without executing code from them."""
 
 import pickle
 import re
@@ -21,13 +21,13 @@ _LFS = b"version https://git-lfs"
 
 
 def load_safely(path: Path, allowed: Sequence[type] = ()) -> Any:
-    """What `torch.save` wrote, on the CPU.
+    """The content of a file that `torch.save` wrote, on the CPU.
 
     Args:
-        allowed: classes that may be made besides tensors and plain values.
+        allowed: classes that may be instantiated besides tensors and plain values.
 
     Raises:
-        UserError: the file is missing, is something else, or would run code when read.
+        UserError: the file is missing, has another format, or would run code when read.
     """
     try:
         with torch.serialization.safe_globals(list(allowed)):
@@ -43,7 +43,7 @@ def load_safely(path: Path, allowed: Sequence[type] = ()) -> Any:
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """In words for the user, why a file of weights could not be read, and what to do."""
+    """The reason why a file of weights could not be read, and how to fix it, for an error message."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

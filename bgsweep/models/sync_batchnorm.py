@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of all workers' batches, on whatever device they are."""
+"""BatchNorm with the statistics of all workers' batches, on GPUs and CPUs."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(_BatchNorm):
-    """torch's own `SyncBatchNorm` for devices that it refuses, such as the CPU; a batch is as large on each worker.
+    """torch's `SyncBatchNorm` for devices that it refuses, such as the CPU; all workers' batches have the same size.
 
-    The variance is taken from the deviations from the common mean, which large means don't cancel.
+    The variance is the mean of squared deviations from the common mean; E[x²] - E[x]² would cancel for large means.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape (N, C, ...) will do."""
+        """Accept any shape (N, C, ...)."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and dist.is_initialized()):
@@ -66,8 +66,8 @@ def convert_sync_bn(module: nn.Module, device: torch.device) -> nn.Module:
         setattr(module, name, convert_sync_bn(child, device))
     if not isinstance(module, _BatchNorm):
         return module
-    twin = SyncBatchNorm(module.num_features, module.eps, module.momentum)
-    twin.load_state_dict(module.state_dict())
-    twin.weight.requires_grad_(module.weight.requires_grad)
-    twin.bias.requires_grad_(module.bias.requires_grad)
-    return twin
+    synced_norm = SyncBatchNorm(module.num_features, module.eps, module.momentum)
+    synced_norm.load_state_dict(module.state_dict())
+    synced_norm.weight.requires_grad_(module.weight.requires_grad)
+    synced_norm.bias.requires_grad_(module.bias.requires_grad)
+    return synced_norm

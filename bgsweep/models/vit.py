@@ -1,4 +1,4 @@
-"""Vision transformers that take pictures of any size."""
+"""Vision transformers that take images of any size."""
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,10 @@ SHAPES = {
 
 
 class AnySizeVisionTransformer(VisionTransformer):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ViT, weight for weight, whose position embeddings are interpolated to the picture's grid.
+    """torchvision's ViT, weight for weight, whose position embeddings are interpolated to the image's grid.
 
-    ``image_size`` is the one that they are made for. Pixels beyond the last whole patch of a row or column are unseen.
+    ``image_size`` is the one that they were trained for. Pixels beyond the last whole patch of a row or column are not
+    used.
     """
 
     def __init__(self, name: str, image_size: int) -> None:
@@ -40,9 +41,8 @@ class AnySizeVisionTransformer(VisionTransformer):  # type: ignore[misc]  # torc
         """Position embeddings (1, 1 + rows x columns, width), by cubic interpolation."""
         positions: Tensor = self.encoder.pos_embedding
         side = self.image_size // self.patch_size
-        # At the size they're made for interpolation gives them back to the bit. Training leaves it out there, since
-        # its gradient on GPUs depends on the order of additions; evaluation doesn't, so that one exported program
-        # fits all sizes.
+        # At their own size interpolation returns them bit for bit. Training skips it there, since its gradient on GPUs
+        # depends on the order of additions; evaluation does not, so that one exported program fits all sizes.
         if self.training and rows == columns == side:
             return positions
         grid = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)

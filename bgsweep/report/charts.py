@@ -1,4 +1,4 @@
-"""The page's figures, as plotly.js takes them; colours that hang on light or dark, such as "ink" are its script's."""
+"""The page's figures as plotly.js takes them; the page's script fills in colours that depend on light or dark mode."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 @dataclass(frozen=True)
 class Measures:
-    """What trials are compared by: the online accuracy's name, and BG-Gap's where it was measured; and in words."""
+    """The metrics that trials are compared by: the online accuracy, and BG-Gap where it was measured, with labels."""
 
     metric: str
     gap: str | None
@@ -34,7 +34,7 @@ class Measures:
 def bars(
     groups: Sequence[tuple[str, str, Mapping[str, float], Mapping[str, Interval]]], names: Sequence[str]
 ) -> Figure:
-    """Accuracy on each background variant, a bar for each encoder: label, colour, shares, and their intervals."""
+    """Bar chart of accuracy on each background variant, one bar per encoder: label, colour, shares, intervals."""
     data = []
     for label, color, shares, intervals in groups:
         trace: Figure = {"type": "bar", "name": label, "x": list(names), "y": [shares[name] for name in names]}
@@ -52,7 +52,7 @@ def bars(
 def against(
     key: str, one: Distribution, trials: Sequence[Trial], epoch: int, champion: str, measures: Measures
 ) -> Figure:
-    """Each measure at one epoch against one parameter, one above the other; against numbers with a smooth trend."""
+    """Each metric at one epoch against one parameter, one plot above the other; numeric parameters with a trend."""
     log = one.loguniform is not None
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
@@ -67,8 +67,8 @@ def against(
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
     kind, x = ("log" if log else "linear", tried) if numbers else ("category", [str(value) for value in tried])
     layout["xaxis"] = {"title": {"text": key}, "type": kind, **below}
-    for place, (name, label) in enumerate(measures.names.items()):
-        axis = f"y{place + 1 if place else ''}"
+    for position, (name, label) in enumerate(measures.names.items()):
+        axis = f"y{position + 1 if position else ''}"
         y = [trial.curve[epoch][name] for trial in measured]
         words = [f"{trial.id} ({trial.status})" for trial in measured]
         seen = {
@@ -94,17 +94,17 @@ def against(
             data.append({"x": around, "y": band, "yaxis": axis, "hoverinfo": "skip", "mode": "lines"} | fill)
             line = {"line": {"color": "ink", "width": 2}, "hoverinfo": "skip", "mode": "lines"}
             data.append({"x": curve.x.tolist(), "y": curve.mean.tolist(), "yaxis": axis} | line)
-        bottom = 1 - (place + 1) / count + (0.06 if place < count - 1 else 0)
+        bottom = 1 - (position + 1) / count + (0.06 if position < count - 1 else 0)
         layout[axis.replace("y", "yaxis")] = {
             "title": {"text": label},
-            "domain": [bottom, 1 - place / count],
+            "domain": [bottom, 1 - position / count],
             "tickformat": ".0%",
         }
     return {"data": data, "layout": layout, "height": 200 + 150 * count}
 
 
 def importances(space: Mapping[str, Distribution], trials: Sequence[Trial], epoch: int, name: str) -> Figure:
-    """How much of the differences between trials each parameter explains alone, with resampling intervals."""
+    """Share of the variance between trials that each parameter explains alone, with resampling intervals."""
     measured = [trial for trial in trials if epoch in trial.curve]
     found = importance(space, [trial.params for trial in measured], [trial.curve[epoch][name] for trial in measured])
     keys = sorted(found, key=lambda key: found[key][0])
@@ -120,7 +120,7 @@ def importances(space: Mapping[str, Distribution], trials: Sequence[Trial], epoc
 
 
 def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
-    """Accuracy against BG-Gap, where each trial ended; the line joins those that no other beats in both."""
+    """Accuracy against BG-Gap at the end of each trial; the line joins the Pareto front."""
     assert measures.gap is not None
     gap = measures.gap
     data: list[Figure] = []
@@ -159,7 +159,7 @@ def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
 
 
 def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measures: Measures) -> Figure:
-    """All trials as lines through all parameters; the page's slider keeps the best of them, which come first."""
+    """Parallel coordinates of all trials and parameters; the page's slider hides all but the best, which come first."""
     shown = sorted(trials, key=lambda trial: -trial.last[measures.metric])
     axes = [_axis(key, one, [trial.params[key] for trial in shown]) for key, one in space.items()]
     for name, label in measures.names.items():
@@ -175,7 +175,7 @@ def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measure
 
 
 def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
-    """What was measured online, epoch by epoch; a cross is where the scheduler ended a trial."""
+    """Online metrics of each epoch; a cross marks a trial that the scheduler stopped."""
     groups: dict[tuple[str, str, float], list[Trial]] = {}
     for trial in trials:
         known = trial.id == champion or trial.fixed == "baseline"
@@ -208,7 +208,7 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
 
 
 def costs(cost: Cost) -> Figure:
-    """What each trial took, and above it what ending it saved."""
+    """Cost of each trial, and above it the saving by early stopping."""
     names = list(cost.spent)
     saved = [cost.saved.get(name, 0.0) for name in names]
     parts = (("spent", list(cost.spent.values()), OTHER), ("saved by early stopping (estimate)", saved, "#c3c7cf"))
@@ -238,18 +238,18 @@ def _params(trial: Trial) -> str:
 
 
 def shown(value: Any) -> str:
-    """A parameter's value as people read it."""
+    """A parameter's value for display."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
-    """A parameter's axis; plotly has no logarithmic ones here, so that logarithms are drawn and numbers are written."""
+    """A parameter's axis; plotly has no logarithmic ones here, so it draws logarithms with ticks of the numbers."""
     label = key.removeprefix("background.")
     if one.bounds is None:
         options = sorted({str(value) for value in values})
-        places = list(range(len(options)))
+        positions = list(range(len(options)))
         drawn = [options.index(str(value)) for value in values]
-        return {"label": label, "values": drawn, "tickvals": places, "ticktext": options}
+        return {"label": label, "values": drawn, "tickvals": positions, "ticktext": options}
     low, high = min(one.bounds[0], *values), max(one.bounds[1], *values)
     if one.loguniform is None:
         return {"label": label, "values": list(values), "range": [low, high]}
@@ -264,7 +264,7 @@ def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _tamed(label: str, values: Sequence[float], sign: int) -> dict[str, Any]:
-    """A measure's axis, cut where only bad outliers lie, which are drawn at its end; the best is never cut.
+    """A metric's axis, clipped so that bad outliers are drawn at its end; the best values are never clipped.
 
     ``sign``: 1 where more is better, -1 where less is.
     """

@@ -1,4 +1,4 @@
-"""The page put together: what can be shown is shown, and of what cannot it is said why."""
+"""The HTML page of a sweep: every figure that can be drawn, and for the others the reason why not."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def page(told: SweepResults) -> str:
 
 
 def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
-    """Examples of the variants, the photographs' count, and the champion's views, where photographs are here."""
+    """Examples of the variants, their number of images, and the champion's views, if the images can be read."""
     found: dict[str, Any] = {"variants": None, "count": None, "gallery": None}
     best = verdict.get("best")
     champion = (
@@ -92,7 +92,7 @@ def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, 
             found["variants"], found["count"] = variants_of(champion, splits)
     except UserError as error:
         notes["pictures"] = (
-            f"The photographs are not where this page was made ({error}), so that it shows none of them."
+            f"The images cannot be read on the machine that made this page ({error}), so none are shown."
         )
     return found
 
@@ -171,7 +171,7 @@ def _searched(
     trials: Sequence[Trial],
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The figures of the search itself; gives what the page says beside them."""
+    """Add the figures of the search; returns the values for the page's text beside them."""
     measures = _measures(config, trials)
     trials = [trial for trial in trials if measures.metric in trial.last]
     epoch = common_epoch(trials)
@@ -215,7 +215,7 @@ def _searched(
 
 
 def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
-    """The accuracy that trials are shown by, and BG-Gap where all trials have it."""
+    """The accuracy that trials are compared by, and BG-Gap if all trials have it."""
     asked = config.search.model_dump(mode="json")["metric"]
     metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
     measured = [trial.last for trial in trials if trial.last]

@@ -1,4 +1,4 @@
-"""Photographs for the page: background variants as they were judged, and views that the champion trained on."""
+"""Images for the page: background variants of the evaluation, and views that the champion trained on."""
 
 import base64
 from itertools import islice
@@ -19,7 +19,7 @@ _ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
 
 
 def variants_of(config: SweepConfig, splits: Splits) -> tuple[list[list[str]], int]:
-    """For each background variant pictures of the same photographs, and how many photographs the variants have."""
+    """Examples of each background variant, of the same images, and the number of images of the variants."""
     variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
     step = max(1, len(variants.usable) // _ROWS)
     chosen = variants.usable[::step][:_ROWS]
@@ -28,23 +28,23 @@ def variants_of(config: SweepConfig, splits: Splits) -> tuple[list[list[str]], i
 
 
 def gallery(config: SweepConfig, splits: Splits) -> str:
-    """Views of the champion's first epoch, as an inline picture."""
+    """Views of the champion's first epoch, as an inline image."""
     return _inline(views_picture(config, splits, min(_GALLERY_ROWS, len(splits.train))))
 
 
 def views_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
-    """Rows of photographs with their foreground outlined, and beside them views of the first epoch."""
+    """Rows of images with their foreground outlined, and beside them views of the first epoch."""
     return preview_sheet(finished_views(config), first_images(config, splits, images), config.experiment.seed)
 
 
 def first_images(config: SweepConfig, splits: Splits, images: int) -> list[Sample]:
-    """Photographs in the order of the first epoch."""
+    """Images in the order of the first epoch."""
     order = epoch_order(config.experiment.seed, 0, len(splits.train))
     return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
 
 
 def finished_views(config: SweepConfig, background: dict[str, float] | None = None) -> ViewPipeline:
-    views = config.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished pictures
+    views = config.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished images
     section = config.experiment.background.model_copy(update=background or {})
     return ViewPipeline(views, section, config.experiment.training.epochs)
 

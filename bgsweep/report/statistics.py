@@ -1,4 +1,4 @@
-"""What can be said of few trials and few photographs, with how sure it is; None where it cannot be said."""
+"""Statistics of few trials and few images with their uncertainty; None where there are too few."""
 
 import math
 import warnings
@@ -16,7 +16,7 @@ from bgsweep.config import Distribution
 Interval = tuple[float, float]
 Values = npt.NDArray[np.float64]
 
-# Below these a curve or an importance would be a picture of noise.
+# Below these a curve or an importance would show noise.
 TREND_TRIALS = 10
 IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER = 20, 5
 
@@ -29,7 +29,7 @@ _FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
 
 @dataclass(frozen=True)
 class Trend:
-    """A smooth curve: where, its mean, and the 95 % band of that mean."""
+    """A smooth curve: positions, mean, and the 95 % band of the mean."""
 
     x: Values
     mean: Values
@@ -38,7 +38,7 @@ class Trend:
 
 
 def wilson(share: float, count: int) -> Interval:
-    """95 % score interval (Wilson 1927) of a share of ``count`` photographs."""
+    """95 % score interval (Wilson 1927) of a share of ``count`` images."""
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -47,7 +47,7 @@ def wilson(share: float, count: int) -> Interval:
 def difference(first: float, of_first: Interval, second: float, of_second: Interval) -> Interval:
     """95 % interval of ``second - first`` from theirs (Newcombe 1998, method 10, and Zou 2008 for other quantities).
 
-    Takes both as independent: for encoders measured on the same photographs it is rather too wide.
+    Takes both as independent: for encoders measured on the same images it is rather too wide.
     """
     value = second - first
     low = value - math.hypot(second - of_second[0], of_first[1] - first)
@@ -65,18 +65,18 @@ def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    places = np.log(x) if log else np.asarray(x, np.float64)
-    low, span = places.min(), np.ptp(places)
+    positions = np.log(x) if log else np.asarray(x, np.float64)
+    low, span = positions.min(), np.ptp(positions)
     spread = float(np.std(y)) or 1.0
-    # The second constant stands for a level that is not known beforehand: without it, a flat trend would have no band.
+    # The second constant stands for an unknown level: without it, a flat trend would have no band.
     curve = ConstantKernel(1.0, (1e-3, 1e2)) * RBF(0.5, (0.15, 10.0)) + ConstantKernel(100.0, "fixed")
     kernel = curve + WhiteKernel(0.5, (1e-4, 10.0))
     model = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
     middle = float(np.mean(y))
-    # A flat likelihood is no fault: no trend is an answer. On small matrices threads of BLAS only fight.
+    # A flat likelihood is no error: "no trend" is an answer. On small matrices threads of BLAS only contend.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(((places - low) / span)[:, None], (np.asarray(y) - middle) / spread)
+        model.fit(((positions - low) / span)[:, None], (np.asarray(y) - middle) / spread)
     grid = np.linspace(0, 1, _GRID)
     mean, deviation = model.predict(grid[:, None], return_std=True)
     noise = float(model.kernel_.k2.noise_level)
@@ -86,7 +86,7 @@ def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
 
 
 def enough_for_importance(trials: int, parameters: int) -> int:
-    """How many trials are still missing; 0 where there are enough."""
+    """The number of trials still missing; 0 where there are enough."""
     return max(0, max(IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER * parameters) - trials)
 
 
@@ -112,7 +112,7 @@ def importance(
 
 
 def fences(values: Sequence[float]) -> Interval:
-    """Lowest and highest value that is no outlier (Tukey's outer fences)."""
+    """Lowest and highest value that are no outliers (Tukey's outer fences)."""
     lower, upper = np.quantile(values, [0.25, 0.75])
     reach = _FENCE * (upper - lower)
     inside = [value for value in values if lower - reach <= value <= upper + reach]
@@ -120,7 +120,7 @@ def fences(values: Sequence[float]) -> Interval:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points have none that is at least as low in the first and at least as high in the second, but they."""
+    """Indices of the Pareto front: the lowest in the first coordinate and the highest in the second."""
     kept: list[int] = []
     best = -math.inf
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):

@@ -24,7 +24,7 @@ Expected = tuple[str, int, str]
 class Shards(Protocol):
     """The files of a pack."""
 
-    place: str
+    uri: str
 
     def file(self, name: str) -> bytes:
         """A whole file; raises FileNotFoundError."""
@@ -39,11 +39,11 @@ class Shards(Protocol):
         ...
 
 
-def open_shards(place: str, cache_gb: float) -> Shards:
+def open_shards(uri: str, cache_gb: float) -> Shards:
     """The files at a folder or at a URI that pyarrow knows; raises UserError if the URI cannot be used."""
-    if is_remote(place):
-        return RemoteShards(place, int(cache_gb * 1e9))
-    return LocalShards(Path(place).expanduser())
+    if is_remote(uri):
+        return RemoteShards(uri, int(cache_gb * 1e9))
+    return LocalShards(Path(uri).expanduser())
 
 
 class LocalShards:
@@ -51,7 +51,7 @@ class LocalShards:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.place = str(root)
+        self.uri = str(root)
         self._paths: list[str] = []
 
     def file(self, name: str) -> bytes:
@@ -77,8 +77,8 @@ class RemoteShards:
     removed for it, those least recently opened first. A shard that does not fit stays remote.
     """
 
-    def __init__(self, place: str, limit: int) -> None:
-        self.place, self.limit = place, limit
+    def __init__(self, uri: str, limit: int) -> None:
+        self.uri, self.limit = uri, limit
         self._shards: Sequence[Expected] = ()
         self._folder = Path()
         self._now: dict[str, Any] = {}
@@ -153,16 +153,16 @@ class RemoteShards:
         try:
             self.fetch()
         except (OSError, UserError) as error:
-            _log.warning("%s: not kept on this disk (%s); it is read from where it is", self.place, error)
+            _log.warning("%s: not kept on this disk (%s); it is read from where it is", self.uri, error)
 
     def _connect(self) -> tuple[Any, str]:
         if "connection" not in self._now:
-            self._now["connection"] = filesystem(self.place)
+            self._now["connection"] = filesystem(self.uri)
         connection: tuple[Any, str] = self._now["connection"]
         return connection
 
     def _unreachable(self, error: Exception) -> UserError:
-        return UserError(f"{self.place}: {one_line(error)}; check the address and the credentials")
+        return UserError(f"{self.uri}: {one_line(error)}; check the address and the credentials")
 
 
 def cache_root() -> Path:

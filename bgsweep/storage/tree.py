@@ -21,7 +21,7 @@ class FileStat(NamedTuple):
 class Tree(Protocol):
     """Files by their path below a root, with forward slashes; hidden files and those of systems are passed over."""
 
-    place: str
+    uri: str
 
     def files(self) -> dict[str, FileStat]:
         """All files, sorted by name; none where the root does not exist."""
@@ -40,13 +40,13 @@ class Tree(Protocol):
         ...
 
 
-def open_tree(place: str) -> Tree:
+def open_tree(uri: str) -> Tree:
     """The tree at a folder or at a URI that pyarrow knows (``s3://``, ``gs://``, ``abfs://``, ``hdfs://``).
 
     Raises:
         UserError: the URI cannot be used.
     """
-    return RemoteTree(place, *filesystem(place)) if is_remote(place) else LocalTree(Path(place).expanduser())
+    return RemoteTree(uri, *filesystem(uri)) if is_remote(uri) else LocalTree(Path(uri).expanduser())
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -63,7 +63,7 @@ class LocalTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.place = str(root)
+        self.uri = str(root)
 
     def files(self) -> dict[str, FileStat]:
         if not self.root.is_dir():
@@ -87,8 +87,8 @@ class LocalTree:
 class RemoteTree:
     """Files that pyarrow reaches. An object store shows an object only once it is complete; elsewhere it is renamed."""
 
-    def __init__(self, place: str, filesystem: Any, root: str) -> None:
-        self.place = place
+    def __init__(self, uri: str, filesystem: Any, root: str) -> None:
+        self.uri = uri
         self._filesystem = filesystem
         self._root = root.rstrip("/")
         self._renames = filesystem.type_name in ("local", "hdfs")
@@ -102,10 +102,10 @@ class RemoteTree:
             with self._filesystem.open_input_stream(f"{self._root}/{name}") as file:
                 return bytes(file.read())
         except FileNotFoundError as error:
-            raise UnreadableImage(f"{self.place}/{name}: no such object") from error
+            raise UnreadableImage(f"{self.uri}/{name}: no such object") from error
         except OSError as error:
             raise UserError(
-                f"{self.place}/{name}: {one_line(error)}; run the command again to go on from here"
+                f"{self.uri}/{name}: {one_line(error)}; run the command again to go on from here"
             ) from error
 
     def write(self, name: str, data: bytes) -> None:
@@ -120,7 +120,7 @@ class RemoteTree:
             if self._renames:
                 self._filesystem.move(partial, path)
         except OSError as error:
-            raise _unwritable(f"{self.place}/{name}", one_line(error)) from error
+            raise _unwritable(f"{self.uri}/{name}", one_line(error)) from error
 
     def sweep(self) -> None:
         for name, _ in self._scan():
@@ -133,7 +133,7 @@ class RemoteTree:
         try:
             infos = self._filesystem.get_file_info(FileSelector(self._root, allow_not_found=True, recursive=True))
         except OSError as error:
-            raise UserError(f"{self.place}: {one_line(error)}; check the address and the credentials") from error
+            raise UserError(f"{self.uri}: {one_line(error)}; check the address and the credentials") from error
         for info in infos:
             if info.type == FileType.File:
                 changed = info.mtime_ns / 1e9 if info.mtime_ns else 0.0

@@ -1,4 +1,4 @@
-"""Files in an object store: photographs are copied to this machine once, checkpoints when they are read."""
+"""Files in an object store: images are copied to this machine once, checkpoints when they are read."""
 
 import contextlib
 import fcntl
@@ -20,18 +20,18 @@ Uri = str | Path
 _SCHEMES = {"s3": "s3", "gcs": "gs", "abfs": "abfs", "hdfs": "hdfs"}
 
 
-def is_remote(place: Uri) -> bool:
-    return "://" in str(place)
+def is_remote(uri: Uri) -> bool:
+    return "://" in str(uri)
 
 
-def join(place: Uri, *parts: str) -> Uri:
+def join(uri: Uri, *parts: str) -> Uri:
     """A place further down; that of this machine is made absolute."""
-    return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place).absolute().joinpath(*parts)
+    return "/".join((str(uri).rstrip("/"), *parts)) if is_remote(uri) else Path(uri).absolute().joinpath(*parts)
 
 
-def anywhere(place: Uri) -> str:
+def anywhere(uri: Uri) -> str:
     """A place as a shell takes it in any folder: absolute, and quoted where that is needed."""
-    return shlex.quote(str(place if is_remote(place) else Path(place).absolute()))
+    return shlex.quote(str(uri if is_remote(uri) else Path(uri).absolute()))
 
 
 def sweep_command(words: str, name: str, store: Uri) -> str:
@@ -39,7 +39,7 @@ def sweep_command(words: str, name: str, store: Uri) -> str:
     return f"bgsweep {words} {name} --store {anywhere(store)}"
 
 
-def filesystem(place: Uri) -> tuple[Any, str]:
+def filesystem(uri: Uri) -> tuple[Any, str]:
     """pyarrow's file system of a URI, and the path in it; credentials come from the environment.
 
     Raises:
@@ -48,22 +48,22 @@ def filesystem(place: Uri) -> tuple[Any, str]:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem
 
-    if has_password(str(place)):
-        raise UserError(f"{without_password(str(place))}: {NO_CREDENTIALS}")
+    if has_password(str(uri)):
+        raise UserError(f"{without_password(str(uri))}: {NO_CREDENTIALS}")
     try:
-        found, root = FileSystem.from_uri(str(place))
+        found, root = FileSystem.from_uri(str(uri))
     except (ArrowInvalid, OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise UserError(f"{place}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
+        raise UserError(f"{uri}: {one_line(error)}; name a folder or a URI such as s3://bucket/folder") from error
     return found, root.rstrip("/")
 
 
-def uri_of(path: str, where: Any) -> str:
+def uri_of(path: str, store_fs: Any) -> str:
     """What Ray calls a checkpoint's path in a pyarrow file system, as a place that `downloaded` reads."""
-    scheme = _SCHEMES.get(getattr(where, "type_name", "local"))
+    scheme = _SCHEMES.get(getattr(store_fs, "type_name", "local"))
     return f"{scheme}://{path}" if scheme else path
 
 
-def upload(folder: Path, place: Uri) -> None:
+def upload(folder: Path, uri: Uri) -> None:
     """Copy a folder's files into an object store.
 
     Raises:
@@ -71,34 +71,32 @@ def upload(folder: Path, place: Uri) -> None:
     """
     from pyarrow.fs import LocalFileSystem, copy_files
 
-    where, root = filesystem(place)
+    store_fs, root = filesystem(uri)
     try:
-        copy_files(str(folder), root, LocalFileSystem(), where)
+        copy_files(str(folder), root, LocalFileSystem(), store_fs)
     except OSError as error:
-        raise UserError(
-            f"{place}: cannot be written: {one_line(error)}; check the bucket and its credentials"
-        ) from error
+        raise UserError(f"{uri}: cannot be written: {one_line(error)}; check the bucket and its credentials") from error
 
 
 @contextlib.contextmanager
-def downloaded(place: Uri) -> Iterator[Path]:
+def downloaded(uri: Uri) -> Iterator[Path]:
     """A folder, or a copy of it for as long as the context lasts where it is in an object store.
 
     Raises:
         UserError: there is nothing at that place, or it cannot be read.
     """
-    if not is_remote(place):
-        yield Path(place)
+    if not is_remote(uri):
+        yield Path(uri)
         return
-    where, root = filesystem(place)
-    files = _list(place, where, root)
+    store_fs, root = filesystem(uri)
+    files = _list(uri, store_fs, root)
     with tempfile.TemporaryDirectory() as folder:
-        _copy(place, where, root, files, Path(folder))
+        _copy(uri, store_fs, root, files, Path(folder))
         yield Path(folder)
 
 
 def cached_split(root: str, split: str, key: str) -> Path:
-    """A folder with a copy of one split of photographs (or masks), made once on each machine.
+    """A folder with a copy of one split of images (or masks), made once on each machine.
 
     The copy is found again by the names, sizes and times of the objects, which are listed at each call. Copies lie
     join ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache folder), and nobody removes them but the user.
@@ -112,9 +110,9 @@ def cached_split(root: str, split: str, key: str) -> Path:
     Raises:
         UserError: there is nothing, it cannot be read, or there is no room for it.
     """
-    where, path = filesystem(root)
+    store_fs, path = filesystem(root)
     source = f"{path}/{split}" if split != "." else path
-    files = _list(f"{key}: {root}/{split}", where, source)
+    files = _list(f"{key}: {root}/{split}", store_fs, source)
     identity = hashlib.sha256(repr([root, split, files]).encode()).hexdigest()[:20]
     folder = cache_folder() / "data" / identity
     target = folder / PurePosixPath(path).name
@@ -124,12 +122,12 @@ def cached_split(root: str, split: str, key: str) -> Path:
         if not target.exists():
             _check_room(folder, sum(size for _, size, _ in files), f"{key}: {root}")
             with replacing_folder(target) as partial:
-                _copy(root, where, source, files, partial / split)
+                _copy(root, store_fs, source, files, partial / split)
     return target
 
 
 def cache_folder() -> Path:
-    """Where copies from elsewhere are kept on this machine: photographs, parts of packs, weights."""
+    """Where copies from elsewhere are kept on this machine: images, parts of packs, weights."""
     if own := os.environ.get("BGSWEEP_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep"
@@ -139,56 +137,56 @@ def listed(root: str) -> list[tuple[str, bool]]:
     """Names directly join a remote folder, and which of them are folders; none where there is no such folder."""
     from pyarrow.fs import FileSelector, FileType
 
-    where, path = filesystem(root)
+    store_fs, path = filesystem(root)
     try:
-        infos = where.get_file_info(FileSelector(path, allow_not_found=True))
+        infos = store_fs.get_file_info(FileSelector(path, allow_not_found=True))
     except OSError as error:
         raise UserError(f"{root}: {one_line(error)}; check the address and the credentials") from error
     return [(info.base_name, info.type == FileType.Directory) for info in infos]
 
 
-def _list(place: Uri, where: Any, root: str) -> list[tuple[str, int, int]]:
+def _list(uri: Uri, store_fs: Any, root: str) -> list[tuple[str, int, int]]:
     """Names join the root, sizes in bytes, times in ns, sorted."""
     from pyarrow.fs import FileSelector, FileType
 
     try:
-        infos = where.get_file_info(FileSelector(root, recursive=True))
+        infos = store_fs.get_file_info(FileSelector(root, recursive=True))
     except OSError as error:
-        raise UserError(f"{place}: {one_line(error)}; check the address and the credentials") from error
+        raise UserError(f"{uri}: {one_line(error)}; check the address and the credentials") from error
     found = [
         (info.path.removeprefix(root).lstrip("/"), info.size, info.mtime_ns or 0)
         for info in infos
         if info.type == FileType.File
     ]
     if not found:
-        raise UserError(f"{place}: there is nothing; check the address")
+        raise UserError(f"{uri}: there is nothing; check the address")
     outside = [name for name, *_ in found if ".." in PurePosixPath(name).parts]
     if outside:
-        raise UserError(f"{place}: {outside[0]!r} would be written outside of its folder; remove that object")
+        raise UserError(f"{uri}: {outside[0]!r} would be written outside of its folder; remove that object")
     return sorted(found)
 
 
-def _copy(place: Uri, where: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
+def _copy(uri: Uri, store_fs: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
     """Copy the listed files, several at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
     def copy(name: str) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with where.open_input_stream(f"{root}/{name}") as stream, target.open("wb") as file:
+        with store_fs.open_input_stream(f"{root}/{name}") as stream, target.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
 
     try:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(copy, [name for name, *_ in files]))
     except OSError as error:
-        raise UserError(f"{place}: cannot be copied to {folder}: {one_line(error)}; try again") from error
+        raise UserError(f"{uri}: cannot be copied to {folder}: {one_line(error)}; try again") from error
 
 
-def _check_room(folder: Path, needed: int, place: str) -> None:
+def _check_room(folder: Path, needed: int, uri: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{place} has {needed / 2**30:.1f} GiB and {folder} room for {free / 2**30:.1f}; "
+            f"{uri} has {needed / 2**30:.1f} GiB and {folder} room for {free / 2**30:.1f}; "
             "set BGSWEEP_CACHE to a folder on a larger disk"
         )

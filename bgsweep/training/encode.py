@@ -11,9 +11,9 @@ from bgsweep.models import ImageEncoder, to_unit
 
 
 def encode_with(encoder: ImageEncoder, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function from uint8 pictures (N, H, W, 3) to float32 features (N, D) on the CPU.
+    """A function from uint8 images (N, H, W, 3) to float32 features (N, D) on the CPU.
 
-    It computes in float32 and puts the encoder into eval mode: BatchNorm is never updated by an evaluation.
+    It computes in float32 and sets the encoder to eval mode, so that an evaluation never updates BatchNorm.
     """
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""LARS (You et al. 2017) in the form that BYOL was published with."""
+"""LARS (You et al. 2017) in the form used by BYOL (Grill et al. 2020)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose steps are as long, for each parameter tensor, as a share of the tensor itself.
+    """SGD with momentum whose step for each parameter tensor is proportional to the tensor's norm.
 
     For a tensor p with gradient g: ``g += weight_decay p; g *= trust |p| / |g|; m = momentum m + g; p -= lr m``, where
-    a norm of zero leaves g as it is. The rate is outside the momentum, so that a change of it acts at once.
+    a norm of zero leaves g as it is. The rate is outside the momentum, so that a change of it takes effect at once.
 
     Args:
-        params: tensors, or groups with values of their own for what follows.
+        params: tensors, or groups with their own values of the other arguments.
         lr: learning rate.
         momentum: in [0, 1).
         weight_decay: not negative.
-        trust: the share; None takes the gradient's own length, as BYOL does for biases and norms.
+        trust: trust coefficient; None uses the gradient's own norm, as BYOL does for biases and norms.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step."""
+"""Learning rate schedules, as pure functions of the step."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The one training loop: an experiment that goes forward an epoch at a time and can be put down and taken up again."""
+"""The training loop: trains an experiment one epoch at a time, resumable between epochs."""
 
 import contextlib
 import logging
@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment, Training
-from bgsweep.data.loader import Batch, Batches, BatchFeed
+from bgsweep.data.batch import Batch
+from bgsweep.data.loader import Batches, BatchFeed
 from bgsweep.data.sample import UNLABELLED, ImageDataset
 from bgsweep.errors import UserError
 from bgsweep.methods import Method, Step, build_method
@@ -38,16 +39,16 @@ class Diverged(UserError):
 
 
 class Trainer:
-    """One experiment on one worker; with several workers each makes its own, inside torch's default process group.
+    """One experiment on one worker; with several workers each has its own, inside torch's default process group.
 
-    All randomness is addressed (by seed, epoch, photograph, view), so that the epoch's number is the whole position:
-    a run taken up from `state_dict` is bit-identical to one never put down.
+    Every random draw has a key of (seed, epoch, image, view), so that the number of the epoch is the whole position:
+    resuming from `state_dict` is bit-identical to an uninterrupted run.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        source: ImageDataset,
+        dataset: ImageDataset,
         placement: Placement,
         rank: int = 0,
         world_size: int = 1,
@@ -57,13 +58,15 @@ class Trainer:
         self.placement = placement
         self.rank = rank
         self.epoch = 0
-        self.classes = _classes(experiment, source)
-        self.method = _placed(initial_method(experiment, self.classes), experiment.training, placement, world_size)
+        self.classes = _classes(experiment, dataset)
+        self.method = _place_method(
+            initial_method(experiment, self.classes), experiment.training, placement, world_size
+        )
         self.model = _distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
         self.batches = Batches(
-            source,
+            dataset,
             ViewPipeline(experiment.views, experiment.background, experiment.training.epochs),
             batch_size=experiment.training.batch_size,
             seed=experiment.seed,
@@ -77,17 +80,17 @@ class Trainer:
             _log_scaling_rule(experiment)
 
     def step_epoch(self) -> dict[str, float]:
-        """Train one epoch; give its mean loss and what else is worth a curve.
+        """Train one epoch; returns its mean loss and further metrics.
 
         Raises:
             Diverged: the mean loss is not finite.
         """
         torch.manual_seed(rng_key(self.experiment.seed, self.epoch, "", Draw.TRAINING_STEP, self.rank))
         self.model.train()
-        waits = _Waits(self.batches.epoch(self.epoch))
+        timed = _TimedBatches(self.batches.epoch(self.epoch))
         totals: dict[str, Tensor] = {}
         counts: Counter[str] = Counter()
-        for index, batch in enumerate(waits):
+        for index, batch in enumerate(timed):
             for name, value in self._step(batch, self.epoch * self.batches.steps_per_epoch + index).items():
                 totals[name] = totals.get(name, 0) + value
             counts.update(batch.counts)
@@ -100,8 +103,8 @@ class Trainer:
             **metrics,
             **_shares(counts, LARGE_VIEWS + self.experiment.views.small_crops),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images / waits.elapsed,
-            "data_wait": waits.waited / waits.elapsed,
+            "images_per_second": images / timed.elapsed,
+            "data_wait": timed.waited / timed.elapsed,
         }
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -120,11 +123,11 @@ class Trainer:
         return metrics
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Gradients of the mean loss over the batch's parts, which the workers average once, after the last part."""
+        """Compute gradients of the mean loss over the batch's parts; workers average them once, after the last part."""
         parts = self.experiment.training.accumulate
         means: dict[str, Tensor] = {}
         for number, views in enumerate(self._views(batch).parts(parts), start=1):
-            with self._unaveraged() if number < parts else contextlib.nullcontext():
+            with self._local_gradients() if number < parts else contextlib.nullcontext():
                 with self.placement.context():
                     result: Step = self.model(views)
                 self.scaler.scale(result.loss / parts).backward()
@@ -132,29 +135,29 @@ class Trainer:
                 means[name] = means.get(name, 0) + value.float() / parts
         return means
 
-    def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
-        """In it gradients stay with the worker."""
+    def _local_gradients(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which gradients are not averaged over the workers."""
         model = self.model
         return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
     def _views(self, batch: Batch) -> Views:
-        def there(tensor: Tensor) -> Tensor:
+        def to_device(tensor: Tensor) -> Tensor:
             return tensor.to(self.placement.device, non_blocking=True)
 
-        pictures = [there(view) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
+        images = [to_device(view) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
         if batch.photometry is not None:
             color = self.experiment.views.color
-            pictures = [render(view, rows, color) for view, rows in zip(pictures, batch.photometry, strict=True)]
+            images = [render(view, rows, color) for view, rows in zip(images, batch.photometry, strict=True)]
         return Views(
-            pictures[: len(batch.views)],
-            there(batch.labels),
+            images[: len(batch.views)],
+            to_device(batch.labels),
             self.epoch,
-            None if batch.swaps is None else pictures[-1],
-            None if batch.swapped is None else there(batch.swapped),
+            None if batch.swaps is None else images[-1],
+            None if batch.swapped is None else to_device(batch.swapped),
         )
 
     def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Means over the epoch's steps and over the workers, read from the device once."""
+        """Means over the epoch's steps and over the workers; the host waits for the device this once an epoch."""
         stacked = torch.stack(list(totals.values())) / self.batches.steps_per_epoch
         if self.model is not self.method:
             dist.all_reduce(stacked)
@@ -162,7 +165,7 @@ class Trainer:
         return dict(zip(totals, stacked.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on: weights, averages, queue, optimiser, position, the experiment."""
+        """The complete state of the run: weights, averages, queue, optimiser, epoch, and the experiment."""
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "digest": self.experiment.digest,
@@ -174,7 +177,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a run where `state_dict` put it down.
+        """Resume a run from its `state_dict`.
 
         Raises:
             UserError: the state belongs to another experiment.
@@ -190,7 +193,7 @@ class Trainer:
         self.epoch = state["epoch"]
 
     def load_exploited(self, state: dict[str, Any]) -> None:
-        """Go on from the state of a like run that had other settings, with this experiment's own."""
+        """Continue from the state of another trial, with this experiment's own settings (population-based training)."""
         groups = self.optimizer.param_groups
         own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         self.load_state_dict(
@@ -201,25 +204,25 @@ class Trainer:
 
 
 def initial_method(experiment: Experiment, classes: int) -> Method:
-    """The experiment's method before its first step; the seed decides the weights, on every worker alike."""
+    """The experiment's method before its first step; its seed gives the same weights on every worker."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         return build_method(experiment, classes)
 
 
-def _classes(experiment: Experiment, source: ImageDataset) -> int:
-    """How many classes the labels name; supervised learning needs one for every photograph."""
-    unlabelled = int((source.labels == UNLABELLED).sum())
+def _classes(experiment: Experiment, dataset: ImageDataset) -> int:
+    """The number of classes; supervised learning needs a label for every image."""
+    unlabelled = int((dataset.labels == UNLABELLED).sum())
     if experiment.method.name == "supervised" and unlabelled:
         raise UserError(
-            f"method.name: supervised needs labels, but {unlabelled} of {len(source)} photographs in {source.name} "
+            f"method.name: supervised needs labels, but {unlabelled} of {len(dataset)} images in {dataset.name} "
             "have none; put them into one folder for each class"
         )
-    return len(source.classes)
+    return len(dataset.classes)
 
 
-def _placed(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
-    """The method on its device, with synchronised BatchNorm and compiled encoders where these are wanted."""
+def _place_method(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
+    """The method on its device, with synchronised BatchNorm and compiled encoders where configured."""
     if training.sync_bn and world_size > 1:
         convert_sync_bn(method, placement.device)
     method.to(placement.device).to(memory_format=placement.memory_format)
@@ -236,14 +239,14 @@ def _log_scaling_rule(experiment: Experiment) -> None:
 
 
 def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:
-    # The queue is alike on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
-    # MoCo: broadcasting 33 MB of queue at every step would buy nothing.
+    # The queue is identical on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
+    # MoCo: broadcasting 33 MB of queue at every step would change nothing.
     devices = [placement.device] if placement.device.type == "cuda" else None
     return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
-    """Shares of all views and, of BG_Swaps, of all photographs; how many photographs could not be read."""
+    """Shares of all views and, for BG_Swaps, of all images; and the number of unreadable images."""
     shares = {
         "bg_removed": counts["removed"],
         "bg_replaced": counts["replaced"],
@@ -254,8 +257,8 @@ def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
     return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
 
 
-class _Waits:
-    """Passes batches on and measures how long the training waited for them, in seconds."""
+class _TimedBatches:
+    """Iterates over batches and measures the time that training waits for them, in seconds."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = batches

@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bgsweep.data.cores import usable_cores
+from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.errors import UserError
 from bgsweep.masks.generate import Outcome, Worker
 from bgsweep.masks.plan import check_target, make_plan, read_manifest, summary, write_manifest
@@ -121,23 +121,21 @@ def _here(arguments: WorkerArguments, jobs: Sequence[Job], _workers: int) -> Ite
         yield getattr(worker, kind)(names)
 
 
-class _Actor:
-    """A `Worker` in a process of its own. A `UserError` is handed over like a result: raised, it would be wrapped."""
+class _MaskWorker:
+    """A `Worker` in a process of its own."""
 
     def __init__(self, images: str, out: str, method: MethodName, weights: list[Any] | None) -> None:
         self._arguments = images, out, method, weights
         self._worker: Worker | None = None
 
-    def run(self, job: Job) -> list[Outcome] | UserError:
+    @returns_user_errors
+    def run(self, job: Job) -> list[Outcome]:
         kind, names = job
-        try:
-            self._worker = self._worker or self._opened()
-            found: list[Outcome] = getattr(self._worker, kind)(names)
-        except UserError as error:
-            return error
-        return found
+        self._worker = self._worker or self._open()
+        outcomes: list[Outcome] = getattr(self._worker, kind)(names)
+        return outcomes
 
-    def _opened(self) -> Worker:
+    def _open(self) -> Worker:
         import ray
 
         images, out, method, weights = self._arguments
@@ -145,7 +143,6 @@ class _Actor:
 
 
 def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
-    """Each actor always has one group at hand and the next one waiting."""
     import ray
 
     from bgsweep.distributed.resources import wait_for_resources
@@ -155,40 +152,22 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
     with ray_session(workers):
         wait_for_resources([{"CPU": 1}] * workers, "--workers")
         share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
-        # A process that dies (memory, a node that goes) is started again, and its group is made again.
-        options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 3, "max_task_retries": 3}
-        held = None if weights is None else [ray.put(weights)]
-        actors: list[Any] = [
-            ray.remote(_Actor).options(**options).remote(images, out, method, held) for _ in range(workers)
-        ]
-        waiting = iter(jobs)
-        running = {actor.run.remote(job): actor for actor in actors * 2 for job in islice(waiting, 1)}
-        while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            actor = running.pop(done)
-            for job in islice(waiting, 1):
-                running[actor.run.remote(job)] = actor
-            yield _result(ray.get, done)
+        # Weights lie in Ray's store once, instead of in each actor's arguments.
+        stored = None if weights is None else [ray.put(weights)]
+        pool = ActorPool(
+            _MaskWorker,
+            (images, out, method, stored),
+            workers,
+            {"num_cpus": 1, "num_gpus": share},
+            task="makes masks",
+            advice="the masks finished so far are kept: run the command again with fewer --workers",
+        )
+        yield from pool.map_unordered((job,) for job in jobs)
 
 
 def gpu_share(gpus: int, workers: int) -> float:
     """Share of a GPU for each worker, so that all run at the same time."""
     return 1 / -(-workers // gpus) if gpus else 0.0
-
-
-def _result(get: Any, reference: Any) -> list[Outcome]:
-    from ray.exceptions import RayActorError
-
-    try:
-        found = get(reference)
-    except RayActorError as error:
-        raise UserError(
-            "a process that makes masks died again and again, perhaps for lack of memory; the masks finished so far "
-            "are kept: run the command again with fewer --workers"
-        ) from error
-    if isinstance(found, UserError):
-        raise found
-    return list(found)
 
 
 class _Meter:

@@ -21,7 +21,7 @@ from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.deepusps.network import SaliencyNetwork, check_onnx, onnx_bytes
 from bgsweep.masks.deepusps.selftraining import SelfTraining
-from bgsweep.masks.grabcut import shrunk
+from bgsweep.masks.grabcut import shrink
 from bgsweep.masks.registry import HANDCRAFTED
 from bgsweep.models import build_encoder
 from bgsweep.storage.layout import CHECKPOINT_FILE
@@ -134,10 +134,10 @@ def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> 
         except UnreadableImage as error:
             unreadable.append({"image": name, "reason": str(error).removeprefix(f"{name}: ")})
             continue
-        pixels = cv2.cvtColor(shrunk(image, side), cv2.COLOR_RGB2BGR)
+        pixels = cv2.cvtColor(shrink(image, side), cv2.COLOR_RGB2BGR)
         target.write(small, cv2.imencode(".png", pixels)[1].tobytes())
     if len(unreadable) > len(names) - 2:
-        raise UserError(f"{source.place}: fewer than two of {len(names)} images can be read; add some")
+        raise UserError(f"{source.uri}: fewer than two of {len(names)} images can be read; add some")
     return unreadable
 
 

@@ -103,7 +103,7 @@ def _photographs(run: Planned) -> Image:
         test = next(index for index in variants.usable if splits.test.labels[index] == label)
         rows.append(
             [
-                splits.train.source[train[0]].image,
+                splits.train.dataset[train[0]].image,
                 *(splits.train[index].image for index in train),
                 variants.picture("original", test),
                 *(variants.picture(name, test) for name in _VARIANTS),

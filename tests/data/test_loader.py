@@ -13,9 +13,10 @@ import torch
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
+from bgsweep.data.batch import Batch
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
-from bgsweep.data.loader import Batch, Batches, default_loader_workers
+from bgsweep.data.loader import Batches, default_loader_workers
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
 from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UserError

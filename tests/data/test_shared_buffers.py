@@ -7,7 +7,7 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.loader import Batches
-from bgsweep.data.shared_buffers import SharedBuffers, arrived, pictures_at
+from bgsweep.data.shared_buffers import SharedBuffers, claim_slot, map_slot
 
 SIZES, COUNT = [8, 4], 3
 
@@ -15,10 +15,10 @@ SIZES, COUNT = [8, 4], 3
 def test_what_is_written_to_a_place_arrives() -> None:
     ring = SharedBuffers(SIZES, COUNT)
     address = ring.take()
-    there = pictures_at(address, SIZES, COUNT)
+    there = map_slot(address, SIZES, COUNT)
     for number, view in enumerate(there):
         view[:] = np.arange(view.size, dtype=np.uint8).reshape(view.shape) + number
-    here = arrived(address)
+    here = claim_slot(address)
     assert [view.shape for view in here] == [(3, 8, 8, 3), (3, 4, 4, 3)]
     assert all(np.array_equal(one, other) for one, other in zip(here, there, strict=True))
 
@@ -28,7 +28,7 @@ def test_a_place_is_given_again_only_when_nothing_uses_it() -> None:
     first = ring.take()
     second = ring.take()
     assert second != first  # promised, though nothing has arrived yet
-    part = torch.from_numpy(arrived(first)[1])[1:].permute(0, 3, 1, 2)
+    part = torch.from_numpy(claim_slot(first)[1])[1:].permute(0, 3, 1, 2)
     assert ring.take() not in (first, second)
     del part
     assert ring.take() == first

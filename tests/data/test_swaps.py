@@ -10,8 +10,9 @@ import torch
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Views
+from bgsweep.data.batch import Batch
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.data.loader import Batch, Batches
+from bgsweep.data.loader import Batches
 from bgsweep.data.sample import Sample
 
 VIEWS = Views(size=32, scale=(0.4, 1), jitter=(0, 0, 0, 0), gray=0, blur=0)

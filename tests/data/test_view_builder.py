@@ -57,8 +57,8 @@ def test_no_more_is_kept_than_others_ask_for() -> None:
     source = EmbeddedSample("train")
     rows = ViewBuilder(source, pipeline, SEED, EPOCH, epoch_order(SEED, EPOCH, len(source)))
     rows.of(range(DONOR_BLOCK), [np.empty((DONOR_BLOCK, 64, 64, 3), np.uint8) for _ in range(2)])
-    assert not rows._samples and 0 < len(rows._given) < DONOR_BLOCK / 2
-    for index, kept in rows._given.items():
+    assert not rows._samples and 0 < len(rows._donors) < DONOR_BLOCK / 2
+    for index, kept in rows._donors.items():
         rect = source[index].background_rect
         assert rect is not None and np.array_equal(kept.image, rect.of(source[index].image))
         assert kept.image.base is None

@@ -87,5 +87,5 @@ class Unlabelled:
 
 def test_photographs_without_labels_are_refused_before_training() -> None:
     experiment = resolve({}, TINY).experiment
-    with pytest.raises(UserError, match="3 of 960 photographs in pictures have none"):
+    with pytest.raises(UserError, match="3 of 960 images in pictures have none"):
         Trainer(experiment, Unlabelled(), select_device(experiment))

@@ -148,5 +148,5 @@ def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: Swe
     file = small.manifest["file"]
     tree = file | {"experiment": file["experiment"] | {"data": file["experiment"]["data"] | data}}
     html = page(replace(small, manifest={**small.manifest, "file": tree}))
-    assert "The photographs are not where this page was made" in html
+    assert "The images cannot be read on the machine that made this page" in html
     assert "data:image/jpeg" not in html and 'data-figure="backgrounds"' in html

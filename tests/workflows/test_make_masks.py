@@ -20,7 +20,7 @@ from bgsweep.data.datasets.folder import Folder
 from bgsweep.errors import UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.registry import HANDCRAFTED, METHODS
-from bgsweep.workflows.make_masks import _Actor, _result, gpu_share, make_masks
+from bgsweep.workflows.make_masks import _MaskWorker, gpu_share, make_masks
 from tests.masks.conftest import Extract, photographs
 from tests.masks.onnx_network import one_channel
 from tests.progress import wait_for
@@ -134,14 +134,14 @@ def test_actors_reach_trees_by_uri(photographs: Extract, tmp_path: Path) -> None
     assert (said["method"], said["parameters"]["input"]) == ("u2net", [32, 32])
 
 
-def test_an_actor_hands_errors_over_as_they_are(photographs: Extract, tmp_path: Path) -> None:
+def test_an_actor_returns_a_users_error(photographs: Extract, tmp_path: Path) -> None:
     images, out = photographs(2), tmp_path / "blocked"
     out.mkdir()
     (out / "train").write_text("in the way")
     names = [path.relative_to(images).as_posix() for path in images.rglob("*.jpg")]
-    handed = pickle.loads(pickle.dumps(_Actor(str(images), str(out), "rbd", None).run(("make", names))))
+    returned = pickle.loads(pickle.dumps(_MaskWorker(str(images), str(out), "rbd", None).run(("make", names))))
     with pytest.raises(UserError, match=r"blocked/train/.*\.png: cannot be written: "):
-        _result(lambda reference: reference, handed)
+        raise returned
 
 
 @pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (1, 3), (8, 10), (8, 8), (4, 2), (3, 7)])

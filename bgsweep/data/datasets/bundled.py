@@ -1,4 +1,4 @@
-"""The photographs that come with bgsweep: ten kinds of garment, CC0 (credits in ``sample/CREDITS.md``)."""
+"""The embedded sample: images of ten kinds of garment, CC0 (credits in ``clothing10/CREDITS.md``)."""
 
 import zipfile
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ ARCHIVE = Path(__file__).with_name("clothing10") / "clothing10.zip"
 
 
 class EmbeddedSample:
-    """A split of the embedded photographs with their masks, the encoded files (5 MB in all) held in memory.
+    """A split of the embedded images with their masks, the encoded files (5 MB in all) held in memory.
 
     Args:
-        split: train (96 photographs a class), validation or test (20 each).
+        split: train (96 images a class), validation or test (20 each).
         resize: shorter side in pixels; the files have 48 to 106, most of them 80.
         fast_jpeg: as in `decode_image`.
 
@@ -55,16 +55,16 @@ class EmbeddedSample:
     def digests(self) -> dict[str, str]:
         return {"images": digest(self.ids, self._images), "masks": digest(self.ids, self._masks)}
 
-    def place_of(self, index: int) -> str:
-        """Where an image is: the same in all splits that hold it."""
+    def location_of(self, index: int) -> str:
+        """Location of an image: the same in all splits that hold it."""
         return f"{self.name}/{self.ids[index]}"
 
     def size_of(self, index: int) -> int:
-        """Bytes of an image's file."""
+        """Size of an image's file in bytes."""
         return len(self._images[index])
 
     def encoded(self, index: int) -> bytes:
-        """An image's file."""
+        """Content of an image's file."""
         return self._images[index]
 
     def _load_mask(self, index: int, image_size: Size) -> Mask:

@@ -1,4 +1,4 @@
-"""Photographs in folders, one folder a class, with masks in a tree that mirrors them."""
+"""Images in folders, one folder a class, with masks in a tree that mirrors them."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -26,21 +26,20 @@ DIGESTED_WHOLE = 20_000
 class Folder:
     """``<images>/<split>/<class>/…/*.jpg`` and, where there are masks, ``<masks>/<split>/<class>/…/*.png``.
 
-    A split that holds photographs and no folders is a set without labels. Hidden files and what systems put among
-    people's files are passed over. The photographs' order is that of their names.
+    A split that holds images and no folders is unlabelled. Hidden files and those that operating systems create are
+    skipped. Images are sorted by name.
 
     Args:
         images: folder of the splits.
         split: sub-folder; ``.`` for `images` itself.
         masks: folder that mirrors `images`.
-        resize: shorter side in pixels that photographs and masks are brought to.
+        resize: shorter side in pixels that images and masks are resized to.
         classes: names that labels index into; by default those of the split's folders.
         fast_jpeg: as in `decode_image`.
 
     Raises:
-        UserError: no such folder, fewer than two photographs, a photograph without mask, two that share one, masks of
-            another size or that do not say what is foreground (as `check_masks` finds), a class that is not in
-            `classes`.
+        UserError: no such folder, fewer than two images, an image without mask, two that share one, wrong masks (see
+            `check_masks`), a class that is not in `classes`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Folder:
         self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
-        self._outlines = MaskCache()
+        self._mask_cache = MaskCache()
         self._images = _split_folder(images, split, "data.images")
         self._resolved = self._images.resolve()
         names = images_among(str(self._images), (name for name, _ in walk(self._images)))
@@ -73,7 +72,7 @@ class Folder:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises UnreadableImage where the photograph cannot be decoded."""
+        """Raises UnreadableImage where the image cannot be decoded."""
         name = self.ids[index]
         path = f"{self._images}/{name}"
         image, size = decode_image(read_file(path), path, self.resize, self._fast)
@@ -81,11 +80,11 @@ class Folder:
         if not self.has_masks:
             return Sample(name, image, label)
         decode = partial(self._load_mask, name, size)
-        kept = self._outlines
-        return Sample(name, image, label, partial(kept.mask, index, decode), partial(kept.rect, index, decode))
+        cache = self._mask_cache
+        return Sample(name, image, label, partial(cache.mask, index, decode), partial(cache.rect, index, decode))
 
     def digests(self) -> dict[str, str]:
-        """As `Source` says; of more than 20,000 files the sizes stand for the contents."""
+        """As `ImageDataset` says; of more than 20,000 files the sizes stand for the contents."""
         return self._digests
 
     @cached_property
@@ -96,19 +95,19 @@ class Folder:
             digests["masks"] = _digest(names, (self._mask_path(name) for name in self.ids))
         return digests
 
-    def place_of(self, index: int) -> str:
-        """Where an image is: the same in all splits that hold it."""
+    def location_of(self, index: int) -> str:
+        """Location of an image: the same in all splits that hold it."""
         return f"{self._resolved}/{self.ids[index]}"
 
     def size_of(self, index: int) -> int:
-        """Bytes of an image's file; raises UnreadableImage."""
+        """Size of an image's file in bytes; raises UnreadableImage."""
         try:
             return (self._images / self.ids[index]).stat().st_size
         except OSError as error:
             raise UnreadableImage(f"{self._images}/{self.ids[index]}: {error.strerror}") from error
 
     def encoded(self, index: int) -> bytes:
-        """An image's file; raises UnreadableImage."""
+        """Content of an image's file; raises UnreadableImage."""
         return read_file(f"{self._images}/{self.ids[index]}")
 
     def _load_mask(self, name: str, image_size: Size) -> Mask:
@@ -138,13 +137,15 @@ def _split_folder(root: Path, split: str, key: str) -> Path:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for errors: the known name nearest to a name, else the known names."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(sorted(known)[:12])}" if known else "there is no folder at that place"
+    return f"there are: {', '.join(sorted(known)[:12])}" if known else "there are no folders"
 
 
 def check_count(folder: Path | str, names: Sequence[str]) -> None:
+    """Raise UserError unless there are two images or more."""
     if not names:
         raise UserError(f"{folder}: no images in it ({' '.join(SUFFIXES)}); put them there, in one folder a class")
     if len(names) == 1:
@@ -162,6 +163,7 @@ def class_of_each(folder: Path | str, names: Sequence[str]) -> list[str]:
 
 
 def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Indices into `classes` of the images' own classes; raises UserError for a class that is not among them."""
     numbers = {"": UNLABELLED} | {name: number for number, name in enumerate(classes)}
     for unknown in sorted(set(own) - numbers.keys()):
         raise UserError(f"{folder}/{unknown}: the training split has no such class; {nearest(unknown, classes)}")
@@ -169,34 +171,34 @@ def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) ->
 
 
 def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
-    """Those of a tree's files that are photographs.
+    """The images among a tree's files.
 
     Raises:
         UserError: none is.
     """
-    names = images_among(tree.place, files)
+    names = images_among(tree.uri, files)
     if not names:
-        raise UserError(f"{tree.place}: no such folder, or no images in it; name a folder with {' '.join(SUFFIXES)}")
+        raise UserError(f"{tree.uri}: no such folder, or no images in it; name a folder with {' '.join(SUFFIXES)}")
     return names
 
 
 def mask_name(image: str) -> str:
-    """Where the mask of a photograph is, below the masks' root."""
+    """Path of an image's mask below the masks' root."""
     return image.rpartition(".")[0] + ".png"
 
 
-def match_masks(place: str, names: Sequence[str], there: Iterable[str]) -> dict[str, str]:
-    """Find each image's mask; gives those that are not called as `mask_name` says, because they end in ``.PNG``.
+def match_masks(root: str, names: Sequence[str], there: Iterable[str]) -> dict[str, str]:
+    """Find each image's mask; gives those not named as by `mask_name`, because they end in ``.PNG``.
 
     Args:
-        place: of the masks, as errors call it.
+        root: folder or URI of the masks, for errors.
         names: the images.
-        there: all files at that place.
+        there: all files below `root`.
 
     Raises:
         UserError: an image has no mask, or two have the same.
     """
-    check_stems(place, names)
+    check_stems(root, names)
     files, capitals, missing = set(there), {}, []
     for name in names:
         wanted = mask_name(name)
@@ -206,23 +208,23 @@ def match_masks(place: str, names: Sequence[str], there: Iterable[str]) -> dict[
             missing.append(wanted)
     if missing:
         raise UserError(
-            f"{place}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
+            f"{root}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
             f"{_instead(missing[0], files)}each image needs a PNG of the same name: see `bgsweep masks make`"
         )
     return capitals
 
 
-def check_stems(place: str, names: Sequence[str]) -> None:
+def check_stems(root: str, names: Sequence[str]) -> None:
     """Raise UserError where two images would share a mask."""
     owners: dict[str, str] = {}
     for name in names:
         other = owners.setdefault(mask_name(name), name)
         if other != name:
-            raise UserError(f"{place}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")
+            raise UserError(f"{root}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")
 
 
 def _instead(wanted: str, files: set[str]) -> str:
-    """Words on what lies where a mask is missing."""
+    """A hint for errors: the files nearest to a missing mask."""
     folder, _, _ = wanted.rpartition("/")
     near = sorted(file for file in files if file.startswith(wanted[:-4]) and file != wanted)
     if near:
@@ -232,7 +234,7 @@ def _instead(wanted: str, files: set[str]) -> str:
 
 
 def _digest(names: Sequence[str], paths: Iterable[str]) -> str:
-    """As `Source.digests`; files that cannot be read count as empty."""
+    """As `ImageDataset.digests`; files that cannot be read count as empty."""
     if len(names) > DIGESTED_WHOLE:
         return digest(names, (str(_size_of(path)).encode() for path in paths))
     return digest(names, map(_content, paths))

@@ -1,4 +1,4 @@
-"""Masks that this process has decoded before, kept small: a PNG takes ten times as long to decode."""
+"""A compressed cache of decoded masks: a PNG takes ten times as long to decode as zstd (340 us, 30 us)."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ LIMIT = 64 << 20
 
 
 class MaskCache:
-    """Masks as compressed bytes, about 1 KB each, and their largest background rectangles, by the photograph's number.
+    """Masks as compressed bytes, about 1 KB each, and their largest background rectangles, by the image's number.
 
-    Holds about `limit` bytes of masks; what comes later is decoded each time. A copy in another process begins empty.
+    Holds about `limit` bytes of masks; masks beyond that are decoded each time. A copy in another process starts empty.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -36,7 +36,7 @@ class MaskCache:
         return mask
 
     def rect(self, index: int, decode: Callable[[], Mask]) -> Rect | None:
-        """`composite.largest_background_rectangle`, searched once."""
+        """`compositing.largest_background_rectangle`, searched once."""
         if index in self._rects:
             return self._rects[index]
         rect = largest_background_rectangle(self.mask(index, decode))

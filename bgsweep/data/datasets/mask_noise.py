@@ -1,4 +1,4 @@
-"""Masks made worse on purpose: how good they must be is a question that the paper asks."""
+"""Masks degraded on purpose, to measure how good masks must be (Ryali et al., arXiv 2103.12719)."""
 
 import random
 from dataclasses import replace
@@ -8,39 +8,28 @@ import cv2
 import numpy as np
 
 from bgsweep.config import MaskNoise
+from bgsweep.data.datasets.wrappers import Wrapper
 from bgsweep.data.sample import ImageDataset, Mask, Sample
 from bgsweep.images.compositing import binarize
 from bgsweep.seeding import Draw, rng_key
 
 
-class NoisyMasks:
-    """A source whose masks are spoilt, each photograph's always in the same way.
+class NoisyMasks(Wrapper):
+    """A dataset with degraded masks, each image's always in the same way.
 
-    The draws are addressed by `noise.seed` and the photograph's id. What is drawn for a photograph (a lost mask,
-    another one's, the bounding box) comes first, then all are grown and blurred.
+    Draws are keyed by `noise.seed` and the image's id. The noise that is drawn for an image (a lost mask, another
+    image's, the bounding box) comes first, then all masks are grown and blurred.
     """
 
-    def __init__(self, source: ImageDataset, noise: MaskNoise) -> None:
-        self.source = source
+    def __init__(self, dataset: ImageDataset, noise: MaskNoise) -> None:
+        super().__init__(dataset, f"{dataset.name}, masks degraded")
         self.noise = noise
-        self.name = f"{source.name}, masks spoilt"
-        self.classes = source.classes
-        self.ids = source.ids
-        self.labels = source.labels
-        self.has_masks = source.has_masks
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.source[index]
-        return sample if sample.load_mask is None else replace(sample, load_mask=lambda: self._spoilt(index, sample))
+        sample = self.dataset[index]
+        return sample if sample.load_mask is None else replace(sample, load_mask=lambda: self._noisy(index, sample))
 
-    def digests(self) -> dict[str, str]:
-        """Those of the source: what follows from the configuration is not digested."""
-        return self.source.digests()
-
-    def _spoilt(self, index: int, sample: Sample) -> Mask:
+    def _noisy(self, index: int, sample: Sample) -> Mask:
         noise = self.noise
         draws = random.Random(rng_key(noise.seed, 0, sample.id, Draw.MASK_NOISE))
         kind, other = draws.random(), draws.randrange(len(self) - 1)
@@ -48,10 +37,10 @@ class NoisyMasks:
         if kind < noise.drop:
             return np.zeros_like(mask)
         if kind < noise.drop + noise.other:
-            mask = _at_size_of(mask, cast(Mask, self.source[other + (other >= index)].mask))
+            mask = _at_size_of(mask, cast(Mask, self.dataset[other + (other >= index)].mask))
         elif kind < noise.drop + noise.other + noise.box:
             mask = bounding_box(mask)
-        return blurred(grown(mask, noise.grow), noise.blur)
+        return blur(grow(mask, noise.grow), noise.blur)
 
 
 def bounding_box(mask: Mask) -> Mask:
@@ -62,8 +51,8 @@ def bounding_box(mask: Mask) -> Mask:
     return box
 
 
-def grown(mask: Mask, pixels: int) -> Mask:
-    """The mask dilated by a disc of this radius, or eroded where it is negative; the picture's edge erodes nothing."""
+def grow(mask: Mask, pixels: int) -> Mask:
+    """The mask dilated by a disc of a radius, or eroded where it is negative; the image's edge does not erode."""
     if pixels == 0:
         return mask
     side = 2 * abs(pixels) + 1
@@ -71,7 +60,7 @@ def grown(mask: Mask, pixels: int) -> Mask:
     return cast(Mask, cv2.dilate(mask, disc) if pixels > 0 else cv2.erode(mask, disc))
 
 
-def blurred(mask: Mask, sigma: float) -> Mask:
+def blur(mask: Mask, sigma: float) -> Mask:
     """The mask after a Gaussian of this standard deviation in pixels."""
     return cast(Mask, cv2.GaussianBlur(mask, (0, 0), sigma)) if sigma > 0 else mask
 

@@ -1,4 +1,4 @@
-"""`bgsweep pack`: a tree of photographs and one of masks become a pack (`data.pack`), whole or not at all."""
+"""`bgsweep pack`: writes a tree of images and one of masks as a pack (`data.pack`), whole or not at all."""
 
 import hashlib
 import io
@@ -35,37 +35,38 @@ _LONGEST_SIDE = 65_535
 
 
 def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
-    """Write the photographs below a folder, all splits of it, with their masks into a pack.
+    """Write the images below a folder, all splits of it, with their masks into a pack.
 
     Args:
         images: folder or URI.
-        masks: folder or URI that mirrors it, a PNG for each photograph.
-        out: folder or URI to write, which must not exist. A folder is put in its place when it is complete; at a URI
-            ``pack.json`` comes last.
-        shard_bytes: a shard is ended by the photograph that makes it this large; it is held in memory till then.
+        masks: folder or URI that mirrors it, a PNG for each image.
+        out: folder or URI to write, which must not exist. A folder is renamed to it when complete; at a URI
+            ``pack.json`` is written last.
+        shard_bytes: size at which a shard is closed; it is held in memory until then.
 
     Returns:
-        `out`, how many `images`, `shards` and `bytes`, and the photographs that are `unreadable`, or whose masks are.
+        `out`, the numbers of `images`, `shards` and `bytes`, and the `unreadable`: images that, or whose masks, cannot
+        be read.
 
     Raises:
-        UserError: no photographs, a photograph without mask, a place that is taken, or one that cannot be written.
+        UserError: no images, an image without mask, `out` exists or cannot be written.
     """
     sources = open_tree(images), open_tree(masks)
-    names, its = _names(*sources)
+    names, mask_names = _names(*sources)
     target = open_tree(out)
     if not isinstance(target, LocalTree):
         if MANIFEST in target.files():
-            raise UserError(f"--out {out}: holds a pack; name another place, or remove it")
-        return {"out": out, **_write(*sources, names, its, target, shard_bytes)}
+            raise UserError(f"--out {out}: holds a pack; name another URI, or remove it")
+        return {"out": out, **_write(*sources, names, mask_names, target, shard_bytes)}
     if target.root.exists():
         raise UserError(f"--out {out}: exists; name another folder, or remove it")
     with replacing_folder(target.root.absolute()) as partial:
-        result = _write(*sources, names, its, LocalTree(partial), shard_bytes)
+        result = _write(*sources, names, mask_names, LocalTree(partial), shard_bytes)
     return {"out": out, **result}
 
 
 def _write(
-    images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str], target: Tree, shard_bytes: int
+    images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str], target: Tree, shard_bytes: int
 ) -> dict[str, Any]:
     digests = _Digests(names)
     records: list[Record] = []
@@ -73,12 +74,12 @@ def _write(
     shards: list[tuple[int, str]] = []
     unreadable: list[str] = []
     shard: _Shard | None = None
-    for number, (name, photograph, mask) in enumerate(_contents(images, masks, names, its)):
+    for number, (name, image, mask) in enumerate(_contents(images, masks, names, mask_names)):
         if shard is None:
             shard = _Shard()
             starts.append(number)
-        digests.add(name, photograph, mask)
-        records.append(shard.add(number, name, _class_of(name), photograph, mask))
+        digests.add(name, image, mask)
+        records.append(shard.add(number, name, _class_of(name), image, mask))
         if not records[-1].mask:
             unreadable.append(name)
         if shard.size >= shard_bytes or number == len(names) - 1:
@@ -90,7 +91,7 @@ def _write(
     target.write(INDEX, index)
     manifest = {
         "format": FORMAT,
-        "name": images.place.rstrip("/").rpartition("/")[2],
+        "name": images.uri.rstrip("/").rpartition("/")[2],
         "index": hashlib.sha256(index).hexdigest(),
         "shards": shards,
         "starts": starts,
@@ -102,7 +103,7 @@ def _write(
 
 
 class _Shard:
-    """A tar file in the making, its members numbered as WebDataset wants them: those of one photograph share a stem."""
+    """A tar file under construction. Members are named as WebDataset needs them: those of one image share a stem."""
 
     def __init__(self) -> None:
         self._file = io.BytesIO()
@@ -112,22 +113,22 @@ class _Shard:
     def size(self) -> int:
         return self._file.tell()
 
-    def add(self, number: int, name: str, label: str, photograph: bytes, png: bytes) -> Record:
+    def add(self, number: int, name: str, label: str, image: bytes, png: bytes) -> Record:
         stem = f"{number:09d}"
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
-        offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", photograph)
-        mask = _mask(name, photograph, png)
+        offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", image)
+        mask = _mask(name, image, png)
         packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
         self._member(f"{stem}.mask.zst", packed)
-        return Record(offset, len(photograph), len(packed), rect, record_digest(photograph, packed))
+        return Record(offset, len(image), len(packed), rect, record_digest(image, packed))
 
     def close(self) -> bytes:
         self._tar.close()
         return self._file.getvalue()
 
     def _member(self, name: str, content: bytes) -> int:
-        """Append a file; gives where its content begins."""
+        """Append a file; gives the offset of its content."""
         member = tarfile.TarInfo(name)
         member.size = len(content)
         at = self._file.tell() + tarfile.BLOCKSIZE
@@ -136,7 +137,7 @@ class _Shard:
 
 
 class _Digests:
-    """What `Folder` would say of each split, a folder at the top, and of the whole tree."""
+    """The digests that `Folder` gives for each split, a folder at the top, and for the whole tree."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._counts: dict[str, int] = {".": len(names)}
@@ -148,12 +149,12 @@ class _Digests:
                 self._first.setdefault(split, number)
         self._digests = {split: {"images": Digest(), "masks": Digest()} for split in self._counts}
 
-    def add(self, name: str, photograph: bytes, mask: bytes) -> None:
+    def add(self, name: str, image: bytes, mask: bytes) -> None:
         for split in {".", name.partition("/")[0]} & self._counts.keys():
             below = name if split == "." else name.removeprefix(f"{split}/")
-            for kind, its_name, content in (("images", below, photograph), ("masks", mask_name(below), mask)):
+            for kind, entry, content in (("images", below, image), ("masks", mask_name(below), mask)):
                 sized = self._counts[split] > DIGESTED_WHOLE
-                self._digests[split][kind].add(its_name, str(len(content)).encode() if sized else content)
+                self._digests[split][kind].add(entry, str(len(content)).encode() if sized else content)
 
     def splits(self) -> dict[str, Any]:
         return {
@@ -166,10 +167,10 @@ class _Digests:
         }
 
 
-def _mask(name: str, photograph: bytes, png: bytes) -> Mask | None:
-    """The mask of the upright photograph; None where either cannot be read."""
+def _mask(name: str, image: bytes, png: bytes) -> Mask | None:
+    """The mask of the upright image; None where either cannot be read."""
     try:
-        mask = upright_mask(read_gray(png, f"mask of {name}"), photograph) if png and photograph else None
+        mask = upright_mask(read_gray(png, f"mask of {name}"), image) if png and image else None
     except UnreadableImage as error:
         warn_once(f"{error}; the image is packed without its mask and passed over in training")
         return None
@@ -179,26 +180,26 @@ def _mask(name: str, photograph: bytes, png: bytes) -> Mask | None:
 
 
 def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str]]:
-    """Images and their masks, some of which have been looked at."""
+    """Names of the images and their masks, after `check_masks`."""
     names = image_names(images, images.files())
-    capitals = match_masks(masks.place, names, masks.files())
-    its = [capitals.get(name) or mask_name(name) for name in names]
+    capitals = match_masks(masks.uri, names, masks.files())
+    mask_names = [capitals.get(name) or mask_name(name) for name in names]
 
     def pair(index: int) -> Pair:
-        read = partial(images.read, names[index]), partial(masks.read, its[index])
-        return Pair(f"{images.place}/{names[index]}", f"{masks.place}/{its[index]}", *read)
+        read = partial(images.read, names[index]), partial(masks.read, mask_names[index])
+        return Pair(f"{images.uri}/{names[index]}", f"{masks.uri}/{mask_names[index]}", *read)
 
     check_masks(len(names), pair, local=isinstance(masks, LocalTree))
-    return names, its
+    return names, mask_names
 
 
-def _contents(images: Tree, masks: Tree, names: Sequence[str], its: Sequence[str]) -> Iterator[_Content]:
-    for name, mask in zip(names, its, strict=True):
+def _contents(images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str]) -> Iterator[_Content]:
+    for name, mask in zip(names, mask_names, strict=True):
         yield name, _content(images, name), _content(masks, mask)
 
 
 def _content(tree: Tree, name: str) -> bytes:
-    """A file's bytes; none where it cannot be read, which is damage like any other."""
+    """Content of a file; empty where it cannot be read."""
     try:
         return tree.read(name)
     except UnreadableImage as error:
@@ -207,5 +208,5 @@ def _content(tree: Tree, name: str) -> bytes:
 
 
 def _class_of(name: str) -> str:
-    """The folder that a photograph lies in, which is its class unless there are folders below the classes'."""
+    """The folder that an image lies in: its class, unless there are folders below the class folders."""
     return name.rpartition("/")[0].rpartition("/")[2]

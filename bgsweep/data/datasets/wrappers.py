@@ -1,4 +1,4 @@
-"""Sources made of another source: a part of it, or the same kept in memory."""
+"""Datasets made of another dataset: a part of it, or the same kept in memory."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,48 +15,60 @@ from bgsweep.seeding import Draw, rng_key
 REST = ", rest"
 
 
-class Subset:
-    """Some of a source's photographs, in the order given."""
+class Wrapper:
+    """A dataset with the images of another one; subclasses change what they are like.
 
-    def __init__(self, source: ImageDataset, indices: npt.NDArray[np.int64], name: str) -> None:
-        self.source = source
-        self.indices = indices
-        self.name = name
-        self.classes = source.classes
-        self.ids: Sequence[str] = Names(source.ids[index] for index in indices)
-        self.labels = source.labels[indices]
-        self.has_masks = source.has_masks
+    `leaks` follows `dataset` down to the files.
+    """
+
+    def __init__(self, dataset: ImageDataset, name: str | None = None) -> None:
+        self.dataset = dataset
+        self.name = name or dataset.name
+        self.classes = dataset.classes
+        self.ids = dataset.ids
+        self.labels = dataset.labels
+        self.has_masks = dataset.has_masks
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.source[int(self.indices[index])]
+        return self.dataset[index]
+
+    def digests(self) -> dict[str, str]:
+        """Those of the wrapped dataset: whatever follows from the configuration is not digested."""
+        return self.dataset.digests()
+
+
+class Subset(Wrapper):
+    """Some of a dataset's images, in the order given."""
+
+    def __init__(self, dataset: ImageDataset, indices: npt.NDArray[np.int64], name: str) -> None:
+        super().__init__(dataset, name)
+        self.indices = indices
+        self.ids: Sequence[str] = Names(dataset.ids[index] for index in indices)
+        self.labels = dataset.labels[indices]
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[int(self.indices[index])]
 
     def digests(self) -> dict[str, str]:
         ids = "\0".join(self.ids).encode("utf-8", "surrogateescape")
-        whole = self.source.digests()
+        whole = self.dataset.digests()
         return {kind: hashlib.sha256(digest.encode() + b"\0" + ids).hexdigest()[:16] for kind, digest in whole.items()}
 
 
-class Cached:
-    """A source that keeps what it has decoded. A copy sent to another process starts empty."""
+class Cached(Wrapper):
+    """A dataset that keeps its decoded samples in memory. A copy sent to another process starts empty."""
 
-    def __init__(self, source: ImageDataset) -> None:
-        self.source = source
-        self.name = source.name
-        self.classes = source.classes
-        self.ids = source.ids
-        self.labels = source.labels
-        self.has_masks = source.has_masks
+    def __init__(self, dataset: ImageDataset) -> None:
+        super().__init__(dataset)
         self._samples: dict[int, Sample] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self._samples:
-            sample = self.source[index]
+            sample = self.dataset[index]
+            # Read-only, since a write would show in all later epochs.
             sample.image.flags.writeable = False
             self._samples[index] = sample
         return self._samples[index]
@@ -64,31 +76,31 @@ class Cached:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_samples": {}}
 
-    def digests(self) -> dict[str, str]:
-        return self.source.digests()
 
+def hold_out(dataset: ImageDataset, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
+    """Split a dataset in two, holding out a share (0 to 1) of each class, at least one image.
 
-def hold_out(source: ImageDataset, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
-    """Divide a source into what stays and what is held out: a share (0 to 1) of each class, at least one image.
-
-    Which images are held out depends on their ids, the seed and the kind of draw alone, so that all runs agree on it.
-    One image of each class stays.
+    The choice depends on the images' ids, the seed and the kind of draw alone, so that all runs agree on it. One image
+    of each class stays.
 
     Args:
-        name: of the split that they are held out for, in messages and records.
+        name: name of the held-out split in messages and records.
+
+    Returns:
+        The remaining images, and those held out.
 
     Raises:
         UserError: no class has more than one image.
     """
-    shuffled = np.array(sorted(range(len(source)), key=lambda index: rng_key(seed, 0, source.ids[index], kind)))
+    shuffled = np.array(sorted(range(len(dataset)), key=lambda index: rng_key(seed, 0, dataset.ids[index], kind)))
     held = [
         members[: min(max(1, round(share * len(members))), len(members) - 1)]
-        for label in np.unique(source.labels)
-        if len(members := shuffled[source.labels[shuffled] == label]) > 1
+        for label in np.unique(dataset.labels)
+        if len(members := shuffled[dataset.labels[shuffled] == label]) > 1
     ]
     if not held:
-        raise UserError(f"data.{name}: {source.name} has one image a class, so none can be held out; name a split")
+        raise UserError(f"data.{name}: {dataset.name} has one image a class, so none can be held out; name a split")
     chosen = np.sort(np.concatenate(held))
-    rest = np.setdiff1d(np.arange(len(source)), chosen)
-    whole = source.name.removesuffix(REST)
-    return Subset(source, rest, whole + REST), Subset(source, chosen, f"{whole}, held out for {name}")
+    rest = np.setdiff1d(np.arange(len(dataset)), chosen)
+    whole = dataset.name.removesuffix(REST)
+    return Subset(dataset, rest, whole + REST), Subset(dataset, chosen, f"{whole}, held out for {name}")

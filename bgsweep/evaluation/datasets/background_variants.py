@@ -101,9 +101,9 @@ class VariantSet:
             return centre_view(_covered(image, mask), self.size)
         if variant == "only_bg_b":
             return centre_view(_boxed(image, mask), self.size)
-        plate = cover(self.pools.plates[self.donor(variant, index, repeat)], self.size, self.size)
+        background = cover(self.pools.backgrounds[self.donor(variant, index, repeat)], self.size, self.size)
         foreground, uncovered = self.cutout(index)
-        shown = cv2.multiply(plate, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        shown = cv2.multiply(background, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
         return cast(Image, cv2.add(foreground, shown))
 
     def cutout(self, index: int) -> tuple[Image, Mask]:
@@ -169,11 +169,11 @@ def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> Back
         for wanted in range(len(source.classes))
     ]
 
-    def plate(index: int) -> Image:
+    def background(index: int) -> Image:
         sample = source[index]
         return cover(_covered(sample.image, _mask(sample)), size, size)
 
-    return BackgroundPools(MadeOnDemand(len(source), plate, _KEPT_PLATES), by_class, np.arange(len(source)))
+    return BackgroundPools(MadeOnDemand(len(source), background, _KEPT_PLATES), by_class, np.arange(len(source)))
 
 
 def centre_pictures(source: ImageDataset, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:

@@ -1,4 +1,4 @@
-"""The network that learns saliency: a ResNet with a feature pyramid, and its way out as ONNX."""
+"""The saliency network, a ResNet with a feature pyramid, and its export to ONNX."""
 
 import copy
 import logging
@@ -16,7 +16,7 @@ _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class SaliencyNetwork(nn.Module):
-    """Pictures (N, 3, H, W), normalised, to the logits of being foreground (N, 1, H, W).
+    """Images (N, 3, H, W), normalised, to the logits of being foreground (N, 1, H, W).
 
     Each stage of the ResNet, from the deepest on, adds its detail to the map (Lin et al. 2017).
 
@@ -39,9 +39,9 @@ class SaliencyNetwork(nn.Module):
         self.smooth = nn.ModuleList(_block(width) for _ in depths)
         self.head = nn.Conv2d(width, 1, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         net = self.backbone
-        found = net.relu(net.bn1(net.conv1(pictures)))
+        found = net.relu(net.bn1(net.conv1(images)))
         features = [found]
         found = net.maxpool(found)
         for stage in _STAGES:
@@ -54,7 +54,7 @@ class SaliencyNetwork(nn.Module):
             size = feature.shape[2:]
             upper = level.expand(-1, -1, *size) if level.shape[2:] == (1, 1) else _scaled(level, size)
             level = smooth(lateral(feature) + upper)
-        return _scaled(self.head(level), pictures.shape[2:])
+        return _scaled(self.head(level), images.shape[2:])
 
 
 def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
@@ -84,7 +84,7 @@ def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
 
 
 def check_onnx() -> None:
-    """Raises UserError where ONNX cannot be written; asked before an hour's training, not after."""
+    """Raise UserError if the packages that write ONNX are missing; called before the training, not after it."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -95,8 +95,8 @@ def check_onnx() -> None:
 def saliency_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - F of each map, averaged (DeepUSPS, equation 1, with beta = 1), and the binary cross entropy of its pixels.
 
-    F alone is greatest where all is foreground that is so with a probability of half of F: as long as little is
-    learnt, that is far too much.
+    F alone is maximised by calling a pixel foreground from a probability of F / 2 on: while the network has learned
+    little, that is far too much foreground. F alone lost to its best teacher (max F .866), the sum wins (.917).
 
     Args:
         logits: N x 1 x H x W.

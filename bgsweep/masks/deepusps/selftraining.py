@@ -1,7 +1,8 @@
-"""Masks learnt from handcrafted ones, after DeepUSPS (Nguyen et al. 2019): no label has any part in it.
+"""Masks learned from handcrafted ones without labels, after DeepUSPS (Nguyen et al. 2019).
 
-For each handcrafted method a network learns its masks; the average of what it predicted over the epochs, drawn to the
-photographs' edges, is what the next round learns. One student then learns the refined masks of all methods together.
+For each handcrafted method a network learns its masks. The moving average of its predictions over the epochs, snapped
+to the images' edges by GrabCut, is the target of the next round. One student then learns the refined masks of all
+methods together.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Stage(NamedTuple):
-    """A round of one method, or (`method` is None) the student."""
+    """A round of one method, or (`method` is None) the training of the student."""
 
     method: str | None
     round: int
@@ -32,18 +33,18 @@ class Stage(NamedTuple):
 
 
 class SelfTraining:
-    """Everything between the handcrafted masks and the student, one epoch at a time.
+    """All training from the handcrafted masks to the student, one epoch at a time.
 
-    A run that is saved and restored between any two epochs gives the same student as one that was not (on a CPU).
+    Resuming between any two epochs gives the same student as an uninterrupted run (on a CPU).
 
     Args:
         config: lengths, sizes, seed.
-        backbone: what every network starts from.
+        backbone: initial weights of every network.
         photographs: N x side x side x 3.
-        masks: for each method N x side x side, 0 to 255, of which Otsu's threshold parts foreground from background.
+        masks: for each method N x side x side, 0 to 255, split into foreground and background by Otsu's threshold.
 
     Raises:
-        UserError: the backbone is no ResNet, or there is no GPU though one was asked for.
+        UserError: the backbone is no ResNet, or there is no GPU though one is configured.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class SelfTraining:
     ) -> None:
         self.config = config
         self._placement = select_device(Experiment(workers=Workers(device=config.device)))
-        self._photographs, self._lessons = photographs, TrainingAugmentation()
+        self._images, self._augmentation = photographs, TrainingAugmentation()
         torch.manual_seed(rng_key(config.seed, 0, "", Draw.MASK_WEIGHTS))
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
         self.stages.append(Stage(None, 0, config.student_epochs))
-        self.foregrounds = {name: np.stack([_parted(mask) for mask in found]) for name, found in masks.items()}
-        """Of each method, as its last round has left them."""
+        self.foregrounds = {name: np.stack([_threshold(mask) for mask in found]) for name, found in masks.items()}
+        """The masks of each method after its last finished round."""
         self.stage = self.epoch = 0
         self._begin_stage()
 
@@ -70,20 +71,20 @@ class SelfTraining:
         return sum(stage.epochs for stage in self.stages[self.stage :]) - self.epoch
 
     def step_epoch(self) -> float:
-        """Train one epoch of the current stage; its mean loss."""
+        """Train one epoch of the current stage; returns its mean loss."""
         stage = self.stages[self.stage]
         draws = np.random.default_rng(rng_key(self.config.seed, self.epoch, "", Draw.MASK_ORDER, self.stage))
-        order = draws.permutation(len(self._photographs))
+        order = draws.permutation(len(self._images))
         size = self.config.batch_size
-        steps = len(order) // size  # what is left over comes first in line by chance in another epoch
+        steps = len(order) // size  # images left over are drawn in other epochs
         losses = []
         self.network.train()
         for step in range(steps):
             done = (self.epoch + step / steps) / stage.epochs
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.lr * (1 - done) ** 0.9
-            chosen = order[step * size : (step + 1) * size]
-            losses.append(self._step(chosen, stage.method))
+            indices = order[step * size : (step + 1) * size]
+            losses.append(self._step(indices, stage.method))
         self.epoch += 1
         if self.epoch == stage.epochs:
             self._end_stage(stage)
@@ -91,14 +92,14 @@ class SelfTraining:
 
     @torch.inference_mode()
     def predict(self, photograph: Bytes) -> npt.NDArray[np.float32]:
-        """What the current network says of one photograph: height x width, 0 to 1."""
+        """The current network's saliency of one image: height x width, 0 to 1."""
         self.network.eval()
         entry = torch.from_numpy(network_input(photograph, (self.config.side,) * 2))[None]
         level: npt.NDArray[np.float32] = self.network(entry.to(self._placement.device)).sigmoid()[0, 0].cpu().numpy()
         return level
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has changed since the beginning."""
+        """The complete state of the training."""
         return {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -118,42 +119,43 @@ class SelfTraining:
             packed = state["masks"][name].numpy()
             self.foregrounds[name] = np.unpackbits(packed, count=mask.size).astype(bool).reshape(mask.shape)
 
-    def _step(self, chosen: npt.NDArray[np.int64], method: str | None) -> float:
+    def _step(self, indices: npt.NDArray[np.int64], method: str | None) -> float:
         wanted = [method] if method else list(self.foregrounds)
-        lessons = [
-            self._lessons.give(
-                self._photographs[index],
+        examples = [
+            self._augmentation.apply(
+                self._images[index],
                 np.stack([self.foregrounds[name][index] for name in wanted]),
                 rng_key(self.config.seed, self.epoch, str(index), Draw.MASK_VIEW, self.stage),
-                cropped=method is None,  # of the others' predictions the averages are of whole photographs
+                cropped=method is None,  # the methods' networks average their predictions over whole images
             )
-            for index in chosen
+            for index in indices
         ]
         device = self._placement.device
-        pictures = torch.from_numpy(np.stack([lesson.picture for lesson in lessons]))
+        batch = torch.from_numpy(np.stack([example.pixels for example in examples]))
         with self._placement.context():
-            logits = self.network(pictures.to(device, memory_format=self._placement.memory_format))
-        # One loss for what the methods say on the average, so that the student learns what most of them call
-        # foreground: the average of a loss for each, as in DeepUSPS, is least where some of them do.
-        goals = torch.from_numpy(np.stack([lesson.masks for lesson in lessons])).to(device).mean(dim=1, keepdim=True)
-        loss = saliency_loss(logits, goals)
+            logits = self.network(batch.to(device, memory_format=self._placement.memory_format))
+        # One loss against the mean of the methods' masks, so that the student learns the foreground of the majority.
+        # The mean of one loss for each, as in DeepUSPS, is least where only some of them see foreground.
+        masks = torch.from_numpy(np.stack([example.masks for example in examples])).to(device)
+        targets = masks.mean(dim=1, keepdim=True)
+        loss = saliency_loss(logits, targets)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         if method:
-            self._remember(chosen, np.array([lesson.mirrored for lesson in lessons]), logits.detach())
+            self._remember(indices, np.array([example.mirrored for example in examples]), logits.detach())
         return loss.item()
 
-    def _remember(self, chosen: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], logits: Tensor) -> None:
-        """Moving average over the epochs of what the network said of each photograph while it learnt."""
+    def _remember(self, indices: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], logits: Tensor) -> None:
+        """Update the moving average, over the epochs, of the network's predictions during training."""
         levels = logits.float().sigmoid().cpu().numpy()[:, 0]
         levels[mirrored] = levels[mirrored, :, ::-1]
         keep = self.config.momentum
-        self._average[chosen] = keep * self._average[chosen] + (1 - keep) * levels
-        self._seen[chosen] += 1
+        self._average[indices] = keep * self._average[indices] + (1 - keep) * levels
+        self._seen[indices] += 1
 
     def _begin_stage(self) -> None:
-        """Each method, and the student, starts from the encoder again; rounds of one method go on where they are."""
+        """Reset the network for each method and for the student; rounds of one method continue with it."""
         if self.finished:
             return
         if self.stages[self.stage].round == 0:
@@ -161,8 +163,8 @@ class SelfTraining:
             self.network.load_state_dict(self._start.state_dict())
             self.network.to(self._placement.device).to(memory_format=self._placement.memory_format)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.lr)
-        self._average = np.zeros(self._photographs.shape[:3], np.float16)
-        self._seen = np.zeros(len(self._photographs), np.int64)
+        self._average = np.zeros(self._images.shape[:3], np.float16)
+        self._seen = np.zeros(len(self._images), np.int64)
 
     def _end_stage(self, stage: Stage) -> None:
         if stage.method:
@@ -170,12 +172,12 @@ class SelfTraining:
             for index in np.flatnonzero(self._seen):
                 weight = 1 - self.config.momentum ** int(self._seen[index])  # the average began at zero
                 level = self._average[index].astype(np.float64) / weight
-                mask[index] = grabcut(self._photographs[index], level) > 127
+                mask[index] = grabcut(self._images[index], level) > 127
         self.stage, self.epoch = self.stage + 1, 0
         self._begin_stage()
 
 
-def _parted(mask: Bytes) -> npt.NDArray[np.bool_]:
-    """Some methods' maps are soft, each in its own range."""
+def _threshold(mask: Bytes) -> npt.NDArray[np.bool_]:
+    """A mask by Otsu's threshold: some methods' maps are soft, each in its own range."""
     found: npt.NDArray[np.bool_] = mask > 255 * otsu(mask / 255)
     return found

@@ -9,7 +9,7 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Data, MaskNoise, Views, resolve
 from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.data.datasets.mask_noise import NoisyMasks, blurred, bounding_box, grown
+from bgsweep.data.datasets.mask_noise import NoisyMasks, blur, bounding_box, grow
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 
@@ -31,14 +31,14 @@ def test_grown_masks_are_those_of_a_slow_disc() -> None:
     for pixels in (1, 3):
         far = np.array([[np.abs(inside - (y, x)).max(axis=1).min() for x in range(30)] for y in range(20)])
         near = np.array([[np.linalg.norm(inside - (y, x), axis=1).min() for x in range(30)] for y in range(20)])
-        found = grown(mask, pixels) > 127
+        found = grow(mask, pixels) > 127
         assert found[near <= pixels - 0.5].all(), "a pixel within the radius was left out"
         assert not found[far > pixels].any(), "a pixel beyond the radius was taken in"
-        assert (grown(grown(mask, pixels), -pixels) == mask).all()
-        assert (grown(mask, -pixels) > 127).sum() < (mask > 127).sum()
-    assert not grown(mask, -3).any()
+        assert (grow(grow(mask, pixels), -pixels) == mask).all()
+        assert (grow(mask, -pixels) > 127).sum() < (mask > 127).sum()
+    assert not grow(mask, -3).any()
     whole = np.full((9, 9), 255, np.uint8)
-    np.testing.assert_array_equal(grown(whole, -3), whole)
+    np.testing.assert_array_equal(grow(whole, -3), whole)
 
 
 def test_bounding_box_holds_all_foreground_and_touches_it() -> None:
@@ -53,10 +53,10 @@ def test_bounding_box_holds_all_foreground_and_touches_it() -> None:
 def test_blur_rounds_corners_and_keeps_straight_edges() -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[10:30, 10:30] = 255
-    found = blurred(mask, 3.0) > 127
+    found = blur(mask, 3.0) > 127
     assert not found[10, 10]
     assert found[11:29, 20].all() and not found[:9, 20].any()
-    assert blurred(mask, 0) is mask
+    assert blur(mask, 0) is mask
 
 
 def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: ImageDataset) -> None:
@@ -130,7 +130,7 @@ def test_every_value_can_be_searched() -> None:
         ({"mask_noise": {"dilate": 1}}, r"data\.mask_noise\.dilate: unknown key"),
         (
             {"images": "photos", "mask_noise": {"grow": 2}},
-            r"data\.mask_noise: there are no masks to spoil; set data\.m",
+            r"data\.mask_noise: there are no masks to degrade; set data\.m",
         ),
     ],
 )

@@ -25,13 +25,13 @@ def pools(train: EmbeddedSample) -> ClassPools:
 
 
 def own_share(source: Recomposed) -> float:
-    own = [source.plate_of(index) in source.pools.by_class[label] for index, label in enumerate(source.labels)]
+    own = [source.background_of(index) in source.pools.by_class[label] for index, label in enumerate(source.labels)]
     return float(np.mean(own))
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, 1.0])
 def test_share_of_backgrounds_from_the_own_pool_is_rho(train: EmbeddedSample, pools: ClassPools, rho: float) -> None:
-    expected = rho + (1 - rho) * np.mean([len(pool) for pool in pools.train.by_class]) / len(pools.train.plates)
+    expected = rho + (1 - rho) * np.mean([len(pool) for pool in pools.train.by_class]) / len(pools.train.backgrounds)
     assert own_share(Recomposed(train, pools.train, Shortcut(rho=rho))) == pytest.approx(expected, abs=0.04)
 
 
@@ -42,26 +42,26 @@ def test_foreground_and_mask_stay_and_the_background_is_the_plate(train: Embedde
         assert original.mask is not None
         assert sample.id == original.id
         np.testing.assert_array_equal(sample.mask, original.mask)
-        plate = cover(pools.train.plates[source.plate_of(index)], *original.image.shape[:2])
-        np.testing.assert_array_equal(sample.image, paste(original.image, original.mask, plate))
+        background = cover(pools.train.backgrounds[source.background_of(index)], *original.image.shape[:2])
+        np.testing.assert_array_equal(sample.image, paste(original.image, original.mask, background))
         foreground = binarize(original.mask) > 0
         np.testing.assert_array_equal(sample.image[foreground], original.image[foreground])
 
 
 def test_backgrounds_depend_on_seed_and_id_alone(train: EmbeddedSample, pools: ClassPools) -> None:
-    def plates(seed: int) -> list[int]:
+    def backgrounds(seed: int) -> list[int]:
         source = Recomposed(train, pools.train, Shortcut(seed=seed))
-        return [source.plate_of(index) for index in range(len(source))]
+        return [source.background_of(index) for index in range(len(source))]
 
     again = ClassPools(train, seed=0)
-    assert plates(0) == plates(0) != plates(1)
+    assert backgrounds(0) == backgrounds(0) != backgrounds(1)
     assert all(np.array_equal(a, b) for a, b in zip(again.train.by_class, pools.train.by_class, strict=True))
 
 
 def test_pools_are_disjoint_and_alike_within(pools: ClassPools) -> None:
     members = np.concatenate(pools.train.by_class)
-    assert sorted(members) == list(range(len(pools.train.plates)))
-    colours = np.array([plate.mean(axis=(0, 1)) for plate in pools.train.plates])
+    assert sorted(members) == list(range(len(pools.train.backgrounds)))
+    colours = np.array([background.mean(axis=(0, 1)) for background in pools.train.backgrounds])
     within = np.mean([colours[pool].var(axis=0).sum() for pool in pools.train.by_class])
     assert within < 0.4 * colours.var(axis=0).sum()
 
@@ -72,9 +72,11 @@ def test_other_splits_have_their_own_plates_in_like_pools(pools: ClassPools, spl
     of_split = pools.of(source)
     assert all(len(pool) >= 3 for pool in of_split.by_class)
     for label, pool in enumerate(of_split.by_class):
-        colour = np.mean([of_split.plates[index].mean(axis=(0, 1)) for index in pool], axis=0)
+        colour = np.mean([of_split.backgrounds[index].mean(axis=(0, 1)) for index in pool], axis=0)
         distances = [
-            np.linalg.norm(colour - np.mean([pools.train.plates[index].mean(axis=(0, 1)) for index in other], axis=0))
+            np.linalg.norm(
+                colour - np.mean([pools.train.backgrounds[index].mean(axis=(0, 1)) for index in other], axis=0)
+            )
             for other in pools.train.by_class
         ]
         assert label in np.argsort(distances)[:3]
@@ -87,7 +89,7 @@ def test_a_split_with_few_backgrounds_falls_back_on_the_training_pool(tree: Path
     assert substitutes
     for label in substitutes:
         pairs = zip(of_split.by_class[label], pools.train.by_class[label], strict=True)
-        assert all(of_split.plates[own] is pools.train.plates[theirs] for own, theirs in pairs)
+        assert all(of_split.backgrounds[own] is pools.train.backgrounds[theirs] for own, theirs in pairs)
 
 
 def test_set_without_classes_is_refused(tree: Path) -> None:

@@ -122,7 +122,7 @@ def test_donors_are_of_the_stated_class_and_never_the_photograph_itself(
     opened: Splits = request.getfixturevalue(kind)
     pools: BackgroundPools = opened.pools("test") or label_pools(opened.test, range(len(opened.test)), SIZE)
     variants = VariantSet(opened.test, pools, Evaluate(repeats=3), SIZE)
-    owner = {int(plate): label for label, members in enumerate(pools.by_class) for plate in members}
+    owner = {int(background): label for label, members in enumerate(pools.by_class) for background in members}
     for index in variants.usable:
         for repeat in range(3):
             same, other = (variants.donor(name, index, repeat) for name in ("mixed_same", "mixed_rand"))
@@ -154,10 +154,10 @@ def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
 
 def test_a_donor_photographs_foreground_leaves_no_trace_in_its_plate(splits: Splits) -> None:
     readable = range(len(splits.test))
-    plates = label_pools(splits.test, readable, SIZE).plates
-    repainted = label_pools(Repainted(splits.test, "foreground"), readable, SIZE).plates  # type: ignore[arg-type]
+    backgrounds = label_pools(splits.test, readable, SIZE).backgrounds
+    repainted = label_pools(Repainted(splits.test, "foreground"), readable, SIZE).backgrounds  # type: ignore[arg-type]
     for index in readable[::7]:
-        np.testing.assert_array_equal(plates[index], repainted[index])
+        np.testing.assert_array_equal(backgrounds[index], repainted[index])
 
 
 class Spoilt(Repainted):

@@ -20,22 +20,22 @@ def test_masks_go_with_their_picture(cropped: bool) -> None:
     photograph, masks = _photograph()
     seen = set()
     for key in range(40):
-        lesson = TrainingAugmentation().give(photograph, masks, key, cropped)
-        assert lesson.picture.shape == (3, 48, 48) and lesson.masks.shape == (2, 48, 48)
-        inside = lesson.masks[0] > 0.5
+        example = TrainingAugmentation().apply(photograph, masks, key, cropped)
+        assert example.pixels.shape == (3, 48, 48) and example.masks.shape == (2, 48, 48)
+        inside = example.masks[0] > 0.5
         if inside.any() and not inside.all():
-            assert lesson.picture[:, inside].mean() > lesson.picture[:, ~inside].mean() + 0.3
-        seen.add((lesson.mirrored, round(float(lesson.masks[0].mean()), 3)))
+            assert example.pixels[:, inside].mean() > example.pixels[:, ~inside].mean() + 0.3
+        seen.add((example.mirrored, round(float(example.masks[0].mean()), 3)))
     assert {mirrored for mirrored, _ in seen} == {False, True}
     assert (len({area for _, area in seen}) > 20) == cropped
 
 
 def test_a_lesson_is_a_function_of_its_key() -> None:
     photograph, masks = _photograph()
-    lessons = TrainingAugmentation()
-    first = lessons.give(photograph, masks, 7, True)
-    other = lessons.give(photograph, masks, 8, True)
-    again = lessons.give(photograph, masks, 7, True)
-    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.masks, again.masks)
-    assert not np.array_equal(first.picture, other.picture)
-    assert not np.array_equal(first.picture, network_input(photograph, (48, 48)))
+    augmentation = TrainingAugmentation()
+    first = augmentation.apply(photograph, masks, 7, True)
+    other = augmentation.apply(photograph, masks, 8, True)
+    again = augmentation.apply(photograph, masks, 7, True)
+    assert np.array_equal(first.pixels, again.pixels) and np.array_equal(first.masks, again.masks)
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert not np.array_equal(first.pixels, network_input(photograph, (48, 48)))

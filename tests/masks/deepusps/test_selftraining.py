@@ -89,5 +89,5 @@ def test_every_network_starts_from_the_same_encoder() -> None:
 def test_a_gpu_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("here is a GPU")
-    with pytest.raises(UserError, match="cuda was asked for"):
+    with pytest.raises(UserError, match="torch finds no GPU"):
         _training(CONFIG.model_copy(update={"device": "cuda"}), 16)
