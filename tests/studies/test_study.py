@@ -89,7 +89,7 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     assert command.main(["study.yaml", "--out", "study.md"]) == 0
     text = Path("study.md").read_text()
     assert text.count("| moco_v2, none |") == text.count("| moco_v2, BG_RM |") == 4
-    assert "### kNN among the biased photographs" in text
+    assert "### kNN among the biased images" in text
     assert cv2.imread("study/photographs.png").shape[1] > 7 * 128
     assert "BG_RM" in Path("study/rho_0.95.svg").read_text()
 
