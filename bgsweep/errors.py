@@ -1,7 +1,9 @@
 """`UserError`, which the command line prints as one line with exit code 2, and removal of secrets from text."""
 
+import contextlib
 import logging
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,24 @@ def one_line(error: BaseException) -> str:
     return without_password(" ".join(str(error).split())) or type(error).__name__
 
 
+_collected: list[str] | None = None
+
+
 @lru_cache(maxsize=10_000)
 def warn_once(message: str) -> None:
-    """Log a warning, once for each message and process."""
-    _log.warning("%s", message)
+    """Log a warning, once for each message and process, or hand it to `collected_warnings`."""
+    if _collected is None:
+        _log.warning("%s", message)
+    else:
+        _collected.append(message)
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect warnings instead of logging them, in a process whose log nobody reads, for the one that started it."""
+    global _collected
+    before, _collected = _collected, []
+    try:
+        yield _collected
+    finally:
+        _collected = before

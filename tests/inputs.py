@@ -13,6 +13,7 @@ import pytest
 
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.data.sample import Mask
+from bgsweep.tracking import Tracker, tracking_uri
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 
@@ -51,6 +52,11 @@ def case(name: str) -> Callable[[Path], None]:
             pytest.skip("the shared cases do not lie beside this checkout")
         for each in {"base", name}:
             shutil.copytree(CASES / each, folder / each, symlinks=True)
+            for path in (folder / each).rglob("*.*g"):  # where links were stored as texts of what they lead to
+                if path.is_file() and path.stat().st_size < 30 and (target := path.read_bytes()).startswith(b"/"):
+                    path.chmod(0o644)
+                    path.unlink()
+                    path.symlink_to(os.fsdecode(target))
 
     return make
 
@@ -90,6 +96,41 @@ LOST_FILES = {
 }
 
 looped = changed(lambda folder: (folder / "photos/train/dress/again").symlink_to(folder / "photos/train"))
+
+
+def _no_utf8(folder: Path) -> None:
+    for kind in ("photos", "masks"):
+        path = _first(folder, kind)
+        path.rename(path.with_name(os.fsdecode(b"caf\xe9") + path.suffix))
+
+
+no_utf8 = changed(_no_utf8)
+
+
+def _square_exif(folder: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("photos", "masks"):
+        path = _first(folder, kind)
+        options = {"exif": exif} if kind == "photos" else {}
+        PIL.Image.open(path).resize((40, 40), PIL.Image.Resampling.NEAREST).save(path, **options)
+
+
+square_exif = changed(_square_exif)
+
+
+def deleted_experiment(folder: Path) -> None:
+    """A store in which the experiment that the run would belong to was deleted."""
+    photographs(folder)
+    with Tracker(tracking_uri(folder / "own"), "mine") as tracker:
+        tracker.client.delete_experiment(tracker.experiment_id)
+
+
+def damaged_store(folder: Path) -> None:
+    """A store whose database was overwritten."""
+    photographs(folder)
+    (folder / "own").mkdir()
+    (folder / "own/mlflow.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
 
 
 def one_mask(change: Callable[[Mask], Mask]) -> Callable[[Path], None]:

@@ -6,15 +6,17 @@ skipped where that is absent. No row may end in a traceback or let a library spe
 """
 
 import re
+import runpy
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from bgsweep.data import splits
 from bgsweep.errors import warn_once
@@ -37,6 +39,7 @@ class Situation(NamedTuple):
         code: exit code.
         says: pattern that is searched for in all that the command prints.
         never: pattern that must not be found in it.
+        environment: variables that are set meanwhile.
     """
 
     id: str
@@ -45,8 +48,26 @@ class Situation(NamedTuple):
     code: int
     says: str
     never: str = r"(?!)"
+    environment: Mapping[str, str] = {}
 
 
+class Foreign:
+    """Stands for OmegaConf's and others' classes, which checkpoints of training frameworks hold."""
+
+
+def weights(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Images to evaluate on, beside ``fine.pt``, the weights of a ResNet-18."""
+
+    def make(folder: Path) -> None:
+        inputs.photographs(folder)
+        (folder / "suite.yaml").write_text("data: {images: photos}\nsize: 24\n")
+        torch.save(models.resnet18().state_dict(), folder / "fine.pt")
+        change(folder)
+
+    return make
+
+
+EVALUATE = "evaluate resnet18=fine.pt --data suite.yaml"
 FINE = r"epoch 1 .* unreadable 0 "
 # A warning that names the file, and the count in the epoch's line.
 SAID = r"(photos|masks)/train/\S+: (damaged|cannot be read)"
@@ -92,6 +113,19 @@ IMAGES = [
     # Masks that are not grey of 0 and 255: read right, or refused with the share that is wrong.
     Situation("case mask-rgba-cutout", case("mask-rgba-cutout"), "pretrain mask-rgba-cutout/mine.yaml", 0, FINE),
     Situation("case mask-upper-suffix", case("mask-upper-suffix"), "pretrain mask-upper-suffix/mine.yaml", 0, FINE),
+    *(
+        Situation(
+            f"case mask-palette-voc, {command.split()[0]}",
+            case("mask-palette-voc"),
+            command,
+            2,
+            r"has colours \(such as #[0-9a-f]{6}\)",
+        )
+        for command in (
+            "preview mask-palette-voc/mine.yaml --out views.png",
+            "doctor mask-palette-voc/mine.yaml",
+        )
+    ),
     *(
         Situation(f"case {name}", case(name), f"pretrain {name}/mine.yaml", 2, says)
         for name, says in (
@@ -151,6 +185,102 @@ IMAGES = [
     Situation(
         "case one-class", case("one-class"), "pretrain one-class/mine.yaml", 0, r"dress is the only class, so that kNN"
     ),
+    Situation(
+        "case one-class, evaluate",
+        weights(lambda folder: [shutil.rmtree(path) for path in folder.glob("photos/*/hat")]),
+        f"{EVALUATE} --suite knn",
+        0,
+        r"dress is the only class, so that kNN",
+    ),
+    Situation(
+        "square image with an orientation",
+        inputs.square_exif,
+        "pretrain mine.yaml",
+        0,
+        r"(?s)train/dress/\S+: the image has an EXIF orientation; .*`bgsweep preview` \(1 of 16.* unreadable 0 ",
+    ),
+    *(
+        Situation(f"name that is no UTF-8, {command.partition(' --')[0]}", inputs.no_utf8, command, 0, says)
+        for command, says in (
+            ("pretrain mine.yaml", FINE),
+            ("doctor mine.yaml", "masks"),
+            ("preview mine.yaml --out views.png", "views"),
+            ("pack photos masks --out packed", "32 images in"),
+            ("masks make photos --out made --method mbd --workers 1", "32 masks by"),
+            ("masks show photos masks --out sheet.png", "of 32 masks"),
+            ("masks score masks masks", r"\(32 images\)"),
+        )
+    ),
+    *(
+        Situation(f"{name}, masks {command.split()[0]}", inputs.LOST_FILES[name], f"masks {command}", 0, says)
+        for name in ("mask is a link to nowhere", "mask cut off")
+        for command, says in (
+            ("show photos masks --out sheet.png", r"not shown: masks/train/dress/\w+\.png: (damaged|cannot be read)"),
+            ("score masks masks", r"(?s)\(31 images\).*not scored: masks/train/dress/\w+\.png: (damaged|cannot be r)"),
+        )
+    ),
+]
+
+# `bgsweep plan` on the files of the case `config`: the pattern of what each must say, and what it ends with.
+CONFIGS = [
+    Situation(
+        f"case config, {name}",
+        case("config"),
+        f"plan config/{name}.yaml --gpus 1 --epoch-seconds 1",
+        2 if says else 0,
+        says or r"GPU-hours",
+    )
+    for name, says in {
+        "alias-latest": r"register\.alias: .*latest",
+        "alias-v1": r"register\.alias: .*v1",
+        "asha-grace": "",
+        "batch-choice": r"queue_size 1024 is not a multiple of training\.batch_size 48",
+        "choice-dict": r"space\.data\.shortcut: a section",
+        "choice-lists": "",
+        "choice-mixed": "",
+        "choice-none": "",
+        "dup-key": r"line 2: the key `experiment`",
+        "int-quniform": "",
+        "int-uniform": r"encoder\.width: takes whole numbers only",
+        "log-low-0": r"weight_decay.*greater than 0",
+        "pair-experiment": "",
+        "points-null": r"space\.points\.0: a section",
+        "points-pair": r"points\[0\]\.background\.remove: .* lies outside",
+        "points-str": r"points\[0\]\.background\.remove: 'high' lies outside",
+        "register-slash": r"register\.name: .* leave out /",
+        "space-list": r"background\.remove: a searched key needs a distribution",
+        "space-null": "",
+        "step-not-dividing": "",
+        "two-keys-clash": r"queue_size 96 is not a multiple of training\.batch_size 64",
+        "yaml-1e-3": "",
+        "yaml-1e-3-choice": "",
+    }.items()
+]
+
+STORES = [
+    Situation(
+        "deleted experiment",
+        inputs.deleted_experiment,
+        "pretrain mine.yaml --store own",
+        2,
+        r"MLflow's experiment 'mine' is deleted; restore it with `mlflow experiments restore --experiment-id \d",
+    ),
+    Situation(
+        "damaged database",
+        inputs.damaged_store,
+        "pretrain mine.yaml --store own",
+        2,
+        r"own/mlflow\.db: MLflow's database cannot be used: ",
+    ),
+    Situation(
+        "address of a database without its driver",
+        inputs.photographs,
+        "pretrain mine.yaml",
+        2,
+        r"MLflow at postgresql://127\.0\.0\.1/mlflow needs the Python package psycopg2?; install it with `pip install",
+        "password",
+        {"MLFLOW_TRACKING_URI": "postgresql://me:password@127.0.0.1/mlflow"},
+    ),
 ]
 
 REMOVE = "space: {background.remove: {uniform: [0, 0.5]}}"
@@ -176,6 +306,17 @@ def named(name: str) -> Callable[[Path], None]:
 
 
 WELL = r"GPU-hours"
+
+# What ends a sweep before its first trial, by `bgsweep sweep` itself.
+REFUSED = [
+    Situation(f"case {name}", case(name), f"sweep {name}/mine.yaml", 2, says, "t00")
+    for name, says in (
+        ("sweep-alias-v1", r"register\.alias: .*v1"),
+        ("sweep-int-uniform", r"space\.encoder\.width: takes whole numbers only"),
+        ("sweep-joint2", r"\d+ of 300 draws cannot be trained, such as background\.min_area=.* above the upper bound"),
+        ("sweep-register-slash", r"register\.name: .* leave out /"),
+    )
+]
 
 # Files, keys and stores of a sweep.
 SWEEPS = [
@@ -304,24 +445,9 @@ space: {optimizer.lr: {loguniform: [1e-4, 1e-1]}, points: [{optimizer.lr: 1e-2}]
 ]
 
 
-class Foreign:
-    """Stands for OmegaConf's and others' classes, which checkpoints of training frameworks hold."""
-
-
-def weights(write: Callable[[Path], None]) -> Callable[[Path], None]:
-    """A file of weights, ``w.pt``, beside images to evaluate on."""
-
-    def make(folder: Path) -> None:
-        inputs.photographs(folder)
-        (folder / "suite.yaml").write_text("data: {images: photos}\nsize: 24\n")
-        write(folder / "w.pt")
-
-    return make
-
-
 def weight(id: str, write: Callable[[Path], None], says: str, network: str = "resnet10=") -> Situation:
     command = f"evaluate {network}w.pt --suite knn --data suite.yaml"
-    return Situation(id, weights(write), command, 2, says, "holds code")
+    return Situation(id, weights(lambda folder: write(folder / "w.pt")), command, 2, says, "holds code")
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 98\n"
@@ -375,7 +501,7 @@ WEIGHTS = [
     ),
 ]
 
-TABLE = IMAGES + SWEEPS + WEIGHTS
+TABLE = IMAGES + CONFIGS + REFUSED + SWEEPS + WEIGHTS + STORES
 
 
 @pytest.fixture(scope="session")
@@ -401,10 +527,13 @@ def test_situation(
     empty_store: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row.make(tmp_path)
+    for name, value in row.environment.items():
+        monkeypatch.setenv(name, value)
     words = shlex.split(row.command)
-    if words[0] in ("pretrain", "sweep", "evaluate", "doctor"):
+    if words[0] in ("pretrain", "sweep", "evaluate", "doctor") and "--store" not in words:
         shutil.copytree(empty_store, tmp_path / "store")
         words += ["--store", "store"]
     ended = bgsweep(*words, folder=tmp_path)
@@ -414,5 +543,39 @@ def test_situation(
     assert re.search(row.says, told), told
     for pattern in (RAW, re.compile(row.never)):
         assert not pattern.search(told), told
-    if row.code:
+    if row.code and words[0] != "doctor":  # which tells of each check
         assert len(re.findall("^error: ", told, re.M)) == 1, told
+
+
+def test_every_case_has_a_row() -> None:
+    if not inputs.CASES.is_dir():
+        pytest.skip("the shared cases do not lie beside this checkout")
+    known = {row.id for row in TABLE}
+    folders = {path.name for path in inputs.CASES.iterdir() if path.is_dir()} - {"transforms-api"}  # tested below
+    assert not {name for name in folders if not any(id.startswith(f"case {name}") for id in known)}
+    files = {path.stem for path in (inputs.CASES / "config").glob("*.yaml")}
+    assert not {name for name in files if f"case config, {name}" not in known}
+
+
+def test_transforms_take_or_name_what_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    case_folder = inputs.CASES / "transforms-api"
+    if not case_folder.is_dir():
+        pytest.skip("the shared cases do not lie beside this checkout")
+    runpy.run_path(str(case_folder / "alb.py"))
+    told = dict(re.findall(r"^(.+?) (OK.*|\w+Error .*)$", capsys.readouterr().out, re.M))
+    whole = told.pop("uint8 255")
+    assert re.fullmatch(r"OK 0\.\d+", whole) and whole != "OK 0.0"
+    for kind in ("mask 0/1", "mask bool", "mask float 0..1", "mask HxWx1", "mask int64 0/255"):
+        assert told.pop(kind) == whole
+    assert re.match(r"OK .*float32", told.pop("float image"))
+    for kind in ("mask HxWx3", "grey image", "no mask", "size mismatch"):
+        assert re.match(r"ValueError .*(image|mask)", told.pop(kind)), kind
+    assert told and all(words.startswith("OK ") for words in told.values())
+    runpy.run_path(str(case_folder / "alb2.py"))
+    out = capsys.readouterr().out
+    ends = {name: (float(low), float(high)) for name, low, high in re.findall(r"(\w+) float32 .* (\S+) (\S+)", out)}
+    assert ends["black"] == (0, 0) and 0 < ends["random_gray"][0] == ends["random_gray"][1] <= 1
+    assert 0 < ends["mean"][0] <= ends["mean"][1] < 1 and ends["noise"][1] - ends["noise"][0] > 0.9
+    assert re.search(r"^dict changed 0\.8", out, re.M) and not re.search("changed 0.0", out)
+    for kind in ("image only", "array", "None", "empty"):
+        assert re.search(rf"^{kind} (Value|Type)Error donor: ", out, re.M), out

@@ -242,3 +242,12 @@ def mix(image: Image, alpha: Mask, background: Image) -> Image:
     """(`alpha` * image + (255 - `alpha`) * background) / 255, rounded."""
     weight = alpha.astype(np.uint32)[..., None]
     return cast(Image, ((image * weight + background * (255 - weight) + 127) // 255).astype(np.uint8))
+
+
+def __getattr__(name: str) -> object:
+    """The transforms, which were in this module before they got one of their own."""
+    if name in ("RemoveBackground", "RandomBackground"):
+        from bgsweep.augment import transforms
+
+        return getattr(transforms, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -134,7 +134,7 @@ class MasksScore(Command):
         values = "  ".join(f"{name} {result[name]:.3f}" for name in ("max_f_beta", "mean_f_beta", "mae", "iou"))
         lines = [f"{values}  ({result['images']} images)"]
         lines += [f"not scored: {result[name]} {name.replace('_', ' ')}" for name in ("without_truth", "without_mask")]
-        lines += [f"not scored: {line}" for line in result.get("unreadable", ())]
+        lines += [f"not scored: {line}" for line in result["unreadable"]]
         lines += ["lowest IoU:", *(f"  {item['iou']:.3f}  {item['mask']}" for item in result["worst"])]
         return "\n".join(lines)
 
@@ -163,7 +163,7 @@ class MasksShow(Command):
     def show(self, result: Result) -> str:
         shown = f"the {result['shown']} most unusual of {result['looked_at']} masks"
         lines = [f"wrote {result['out']} ({shown}; {result['without_mask']} images have no mask)"]
-        return "\n".join([*lines, *(f"not shown: {line}" for line in result.get("unreadable", ()))])
+        return "\n".join([*lines, *(f"not shown: {line}" for line in result["unreadable"])])
 
 
 class Pack(Command):

@@ -27,6 +27,7 @@ class Batch:
         swapped: int64, positions in the batch of the images that they belong to.
         photometry: with `views.photometric: device`, the draws for the colours of each view and, behind those, of the
             swaps: `ColorDraw.row` of each (batch x 11). None where they have been applied.
+        warnings: of the process that made the batch; `Batches` logs them.
     """
 
     views: list[Tensor]
@@ -36,6 +37,7 @@ class Batch:
     swaps: Tensor | None = None
     swapped: Tensor | None = None
     photometry: list[Tensor] | None = None
+    warnings: tuple[str, ...] = ()
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from bgsweep.augment.color import ROW
 from bgsweep.augment.pipeline import ViewPipeline, ViewResult
@@ -27,7 +27,7 @@ from bgsweep.data.order import epoch_order
 from bgsweep.data.sample import Image, ImageDataset
 from bgsweep.data.shared_buffers import SharedBuffers, map_slot
 from bgsweep.data.view_builder import ImageViews, ViewBuilder
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, collected_warnings, warn_once
 
 BatchIndex = tuple[int, int]
 Task = tuple[BatchIndex, str | None]
@@ -117,6 +117,8 @@ class Batches:
         for made in self._made(indices):
             if isinstance(made, UserError):
                 raise made
+            for line in made.warnings:
+                warn_once(line)
             yield made
 
     def _made(self, indices: list[BatchIndex]) -> Iterator[Batch | UserError]:
@@ -207,10 +209,18 @@ class _LoaderDataset(Dataset["Batch | SharedBatch | UserError"]):
 
     def __getitem__(self, task: Task) -> "Batch | SharedBatch | UserError":
         index, slot = task
-        if slot is None:
+        if get_worker_info() is None:
             return self.maker[index]
-        made = self.maker.made(index, map_slot(slot, self.maker.pipeline.sizes, self.maker.share))
-        return made if isinstance(made, UserError) else SharedBatch(made, slot)
+        images = None if slot is None else map_slot(slot, self.maker.pipeline.sizes, self.maker.share)
+        made = made_for_another(self.maker, index, images)
+        return made if slot is None or isinstance(made, UserError) else SharedBatch(made, slot)
+
+
+def made_for_another(maker: BatchMaker, index: BatchIndex, images: list[Image] | None = None) -> Batch | UserError:
+    """A batch for another process, with the warnings of this one."""
+    with collected_warnings() as lines:
+        made = maker[index] if images is None else maker.made(index, images)
+    return made if isinstance(made, UserError) else replace(made, warnings=tuple(lines))
 
 
 def _with_swaps(batch: Batch, rows: list[ImageViews]) -> Batch:

@@ -19,6 +19,8 @@ from bgsweep.errors import UserError, one_line, without_password
 # epochs. Polling five times a second took 5 % of two workers' speed on a machine of two cores.
 _WORKER_ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    # Trials and Ray Train's workers run where the driver does, so that paths in the config mean the same to all.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
 }

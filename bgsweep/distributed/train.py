@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, collected_warnings, warn_once
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.uri import Uri, uri_of
 
@@ -66,7 +66,9 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     seen = 0
     while (report := reports.get()) is not None:
-        metrics, checkpoint = report
+        metrics, checkpoint, warnings = report
+        for line in warnings:
+            warn_once(line)
         if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint are reported again
             seen = metrics["epoch"]
             on_epoch(metrics, checkpoint)
@@ -137,16 +139,23 @@ def _forward_to(reports: Any) -> Any:
     from ray.train import UserCallback
 
     class Forward(UserCallback):
-        """Runs in Ray Train's controller; forwards the first worker's metrics and its checkpoint's URI."""
+        """Runs in Ray Train's controller; forwards the first worker's metrics, its checkpoint's URI, and all warnings."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-            reports.put((metrics[0], uri_of(checkpoint.path, checkpoint.filesystem) if checkpoint else None))
+            warnings = [line for each in metrics for line in each["warnings"]]
+            first = {name: value for name, value in metrics[0].items() if name != "warnings"}
+            reports.put((first, uri_of(checkpoint.path, checkpoint.filesystem) if checkpoint else None, warnings))
 
     return Forward()
 
 
 def _worker(config: dict[str, Any]) -> None:
     """Training loop of each of Ray Train's workers."""
+    with collected_warnings() as warnings:
+        _train_and_report(config, warnings)
+
+
+def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
     from bgsweep.distributed.view_workers import ray_feed
@@ -171,8 +180,10 @@ def _worker(config: dict[str, Any]) -> None:
             folder = Path(tempfile.mkdtemp())
             run.save(folder)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
+        told = {**metrics, "warnings": list(warnings)}
+        warnings.clear()
         ray.train.report(
-            metrics,
+            told,
             checkpoint=checkpoint,
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,

@@ -19,7 +19,7 @@ from typing import Any
 from bgsweep.config import Data
 from bgsweep.data import open_splits
 from bgsweep.data.batch import Batch
-from bgsweep.data.loader import BatchIndex, BatchMaker, init_worker
+from bgsweep.data.loader import BatchIndex, BatchMaker, init_worker, made_for_another
 from bgsweep.data.sample import ImageDataset
 from bgsweep.distributed.actor_pool import TASKS_PER_ACTOR, ActorPool, ActorsDied, returns_user_errors
 from bgsweep.errors import UserError
@@ -118,7 +118,7 @@ class _ViewMaker:
     @returns_user_errors
     def run(self, stored: list[Any], index: BatchIndex) -> Batch | UserError:
         """The batch of (epoch, step); `stored` holds Ray's reference to the arguments of `BatchMaker`."""
-        return _maker(stored[0])[index]
+        return made_for_another(_maker(stored[0]), index)
 
 
 @functools.lru_cache(maxsize=_CACHED_MAKERS)

@@ -78,7 +78,7 @@ def online(model: FrozenModel, splits: Splits, settings: Evaluate, size: int) ->
     """Evaluate a model in training by kNN on the validation split; {} where there are no classes."""
     if not splits.train.classes:
         return {}
-    return _without_lost_files(splits, lambda: _online(_context(model, splits, settings, size, "validation")))
+    return without_lost_files(splits, lambda: _online(_context(model, splits, settings, size, "validation")))
 
 
 def _online(context: EvalContext) -> dict[str, float]:
@@ -97,7 +97,7 @@ def final(model: FrozenModel, splits: Splits, settings: Evaluate, size: int) -> 
     Raises:
         UserError: the images have no classes.
     """
-    return _without_lost_files(splits, lambda: _final(_context(model, splits, settings, size, "test")))
+    return without_lost_files(splits, lambda: _final(_context(model, splits, settings, size, "test")))
 
 
 def _final(context: EvalContext) -> Report:
@@ -127,7 +127,7 @@ def _context(model: FrozenModel, splits: Splits, settings: Evaluate, size: int, 
     return EvalContext(model, SuiteConfig(evaluate=settings, size=size), splits, split=split)
 
 
-def _without_lost_files(splits: Splits, measure: Callable[[], T]) -> T:
+def without_lost_files(splits: Splits, measure: Callable[[], T]) -> T:
     """Measure, and start again without an image that was deleted meanwhile.
 
     Clearing what is kept beside the splits makes the next attempt look anew for the images that can be read.

@@ -59,11 +59,11 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
     """The strangest masks of two trees; of more than 10,000, so many are looked at, evenly spread.
 
     Returns:
-        The sheet (RGB), and ``images`` with masks, those ``looked_at`` and ``shown``, ``without_mask``, and the
-        ``strangest`` with reasons.
+        The sheet (RGB), and ``images`` with masks, those ``looked_at`` and ``shown``, ``without_mask``, the
+        ``strangest`` with reasons, and the masks that are ``unreadable``, each in a line.
 
     Raises:
-        UserError: no image has a mask, or a mask is damaged or of another size.
+        UserError: no image has a mask that can be read, or a mask is of another size.
     """
     present = masks.files()
     image_names = images_among(images.uri, images.files())
@@ -76,8 +76,15 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
             "that mirrors it"
         )
     looked_at = [paired[i] for i in np.linspace(0, len(paired) - 1, min(len(paired), _LOOKED_AT)).astype(int)]
-    verdicts = {name: judge(read_mask(masks, mask_name(name))) for name in looked_at}
-    shown = sorted(looked_at, key=lambda name: (-verdicts[name].strangeness, name))[:count]
+    verdicts, unreadable = {}, []
+    for name in looked_at:
+        try:
+            verdicts[name] = judge(read_mask(masks, mask_name(name)))
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+    if not verdicts:
+        raise UserError(f"none of the {len(looked_at)} masks looked at can be read; {unreadable[0]}")
+    shown = sorted(verdicts, key=lambda name: (-verdicts[name].strangeness, name))[:count]
     sheet = _sheet([_cell(images, masks, name) for name in shown], [verdicts[name].reason for name in shown])
     return sheet, {
         "images": len(paired),
@@ -85,6 +92,7 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
         "shown": len(shown),
         "without_mask": len(image_names) - len(paired),
         "strangest": [{"image": name, "reason": verdicts[name].reason} for name in shown],
+        "unreadable": unreadable,
     }
 
 

@@ -2,13 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.errors import UserError
+from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Mask, binarize
 from bgsweep.images.decoding import read_gray
 from bgsweep.storage.tree import Tree
@@ -55,10 +54,11 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
 
     Returns:
         ``max_f_beta`` and ``mean_f_beta`` (of the curve that is the mean over images), ``mae``, ``iou``, ``images``,
-        ``without_truth``, ``without_mask``, ``worst`` (names and IoU); and a CSV table with a line for each image.
+        ``without_truth``, ``without_mask``, ``worst`` (names and IoU), and ``unreadable``, a line for each pair of
+        which a file is damaged; and a CSV table with a line for each image.
 
     Raises:
-        UserError: no mask has a truth, a file is damaged, or two are of different size.
+        UserError: no mask has a truth, no pair can be read, or two are of different size.
     """
     predicted, true = (_pngs(tree) for tree in (masks, truth))
     names = sorted(predicted & true)
@@ -71,23 +71,32 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["mask", "max_f_beta", "mean_f_beta", "mae", "iou"])
     curve = np.zeros(256)
-    absolute, overlaps = [], []
-    for name, one in _scores(masks, truth, names):
+    scored, absolute, overlaps, unreadable = [], [], [], []
+    for name in names:
+        try:
+            one = _score_of(masks, truth, name)
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+            continue
+        scored.append(name)
         curve += one.f_beta
         absolute.append(one.mae)
         overlaps.append(one.iou)
         writer.writerow([name, *(f"{value:.6f}" for value in (one.f_beta.max(), one.f_beta.mean(), one.mae, one.iou))])
-    curve /= len(names)
+    if not scored:
+        raise UserError(f"none of the {len(names)} masks can be scored; {unreadable[0]}")
+    curve /= len(scored)
     worst = np.argsort(overlaps, kind="stable")[:_WORST]
     return {
         "max_f_beta": float(curve.max()),
         "mean_f_beta": float(curve.mean()),
         "mae": float(np.mean(absolute)),
         "iou": float(np.mean(overlaps)),
-        "images": len(names),
+        "images": len(scored),
         "without_truth": len(predicted - true),
         "without_mask": len(true - predicted),
-        "worst": [{"mask": names[index], "iou": float(overlaps[index])} for index in worst],
+        "worst": [{"mask": scored[index], "iou": float(overlaps[index])} for index in worst],
+        "unreadable": unreadable,
     }, table.getvalue()
 
 
@@ -96,16 +105,15 @@ def read_mask(tree: Tree, name: str) -> Mask:
     return read_gray(tree.read(name), f"{tree.uri}/{name}")
 
 
-def _scores(masks: Tree, truth: Tree, names: list[str]) -> Iterator[tuple[str, Score]]:
-    for name in names:
-        mask, wanted = read_mask(masks, name), read_mask(truth, name)
-        if mask.shape != wanted.shape:
-            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (mask.shape, wanted.shape))
-            raise UserError(
-                f"{name}: the mask in {masks.uri} and the one in {truth.uri} differ in size: {sizes}; "
-                "make both for the same images"
-            )
-        yield name, score(mask, wanted)
+def _score_of(masks: Tree, truth: Tree, name: str) -> Score:
+    mask, wanted = read_mask(masks, name), read_mask(truth, name)
+    if mask.shape != wanted.shape:
+        sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (mask.shape, wanted.shape))
+        raise UserError(
+            f"{name}: the mask in {masks.uri} and the one in {truth.uri} differ in size: {sizes}; "
+            "make both for the same images"
+        )
+    return score(mask, wanted)
 
 
 def _pngs(tree: Tree) -> set[str]:

@@ -73,6 +73,7 @@ class SweepCallback(Callback):
     ) -> None:
         record = self._record(trial)
         self._hangs.moved(record.id)
+        self.progress.warn(result["warnings"])
         # A restarted trial reports the epochs since its checkpoint a second time.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         for metrics in fresh:
@@ -111,6 +112,8 @@ class SweepCallback(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._failed(record, trial)
+        if _is_ours(trial):  # the data or the values are at fault: one more try shows whether for good
+            trial.max_failures = trial.run_metadata.num_failures
         self.progress.note(
             f"{record.id} failed ({record.error}) and continues from its last checkpoint (failure {record.failures})"
         )
@@ -225,16 +228,27 @@ class SweepCallback(Callback):
 
 
 def reason_of(trial: Any) -> str:
-    """The reason of a trial's last failure in one line: the exception without its module, or how its actor died.
-
-    It is read from Tune's text file, since unpickling the exception could import torch into the driver.
-    """
-    path = trial.error_file
-    text = Path(path).read_text(encoding="utf-8") if path else "unknown reason"
-    lines = [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]
+    """One line of what a trial left of its last failure: the exception without its module, or how its actor died."""
+    text, lines = _last_failure(trial)
     if not lines:
         return text.strip()
     if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
         return lines[-1].partition(" Some common causes")[0]
     name, colon, message = lines[-1].partition(": ")
     return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"
+
+
+def _is_ours(trial: Any) -> bool:
+    """Whether a trial's last failure is an error that bgsweep raises: all of these are `UserError`."""
+    _, lines = _last_failure(trial)
+    return bool(lines) and "ray::" in lines[0] and lines[-1].startswith("bgsweep.")
+
+
+def _last_failure(trial: Any) -> tuple[str, list[str]]:
+    """All that Tune has written of a trial's failures, and the lines of the last one.
+
+    Read from Tune's text file: unpickling the exception could bring torch into the driver.
+    """
+    path = trial.error_file
+    text = Path(path).read_text(encoding="utf-8") if path else "unknown reason"
+    return text, [line.strip() for line in text.rpartition("(occurred at ")[2].splitlines()[1:] if line.strip()]

@@ -146,8 +146,8 @@ def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | 
             Heartbeat(folder),
             Progress(folder.name, config, total_trials(config)) as progress,
         ):
-            for line in (f"sweep {folder.name} in {store}", *notes):
-                progress.note(line)
+            progress.note(f"sweep {folder.name} in {store}")
+            progress.warn(notes)
             monitor = SweepCallback(config, Journal(folder), tracker, parent, progress, replay(past))
             monitor.catch_up(past)
             run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
@@ -200,6 +200,7 @@ def _result(
             f"{error} (in full: {folder / _END_ERROR}); all trials are kept: run the end again with `{command}`, where "
             "needed with other settings such as register.name=OTHER"
         ) from error
+    progress.warn(verdict.pop("warnings"))
     result = {"trials": [record.public() for record in records], **verdict}
     if len(config.search.metrics) > 1:
         result["pareto"] = [

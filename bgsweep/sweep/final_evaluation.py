@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import UserError, collected_warnings, one_line
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump, trial_file
@@ -33,8 +33,8 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     The work that needs torch is done by a Ray task, so that the driver stays small.
 
     Returns:
-        ``best``, ``baseline`` and ``champion`` (the registered one before; each may be None), ``untrained``, and
-        ``model`` (``name``, ``version``, ``alias``, ``reason``): plain values.
+        ``best``, ``baseline`` and ``champion`` (the registry's before; each may be None), ``untrained``, ``model``
+        (``name``, ``version``, ``alias``, ``reason``) and ``warnings``: plain values.
 
     Raises:
         UserError: it failed; all trials are kept.
@@ -54,6 +54,11 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
 
 
 def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
+    with collected_warnings() as warnings:
+        return {**_verdict(tree, address, ending), "warnings": warnings}
+
+
+def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
     from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
     from bgsweep.sweep.promotion import decide
     from bgsweep.training.checkpoint import load_trained, untrained

@@ -25,6 +25,7 @@ class Progress:
         self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
         self._logged = self.began
         self._seen: dict[str, str] = {}
+        self._warned: set[str] = set()
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -38,6 +39,13 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line that stays above the table."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, lines: Iterable[str]) -> None:
+        """Warnings of trials' processes, each of which gives them: here each is told once."""
+        for line in lines:
+            if line not in self._warned:
+                self._warned.add(line)
+                self.note(line)
 
     def update(self, records: Iterable[TrialRecord]) -> None:
         records = list(records)

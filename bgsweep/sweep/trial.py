@@ -7,7 +7,7 @@ from ray import tune
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.distributed.train import train
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, collected_warnings
 from bgsweep.storage.layout import ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
@@ -25,6 +25,10 @@ class InProcessTrial(tune.Trainable):
     tree: dict[str, Any]
 
     def setup(self, config: dict[str, Any]) -> None:
+        with collected_warnings() as self.warnings:
+            self._set_up(config)
+
+    def _set_up(self, config: dict[str, Any]) -> None:
         from bgsweep.distributed.view_workers import ray_feed
         from bgsweep.training.run import limit_threads, start
 
@@ -44,7 +48,13 @@ class InProcessTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next online evaluation; ``history`` has the metrics of each epoch."""
+        """Train up to the next online evaluation; ``history`` has the metrics of each epoch, ``warnings`` the new ones."""
+        with collected_warnings() as warnings:
+            result = self._step()
+        told, self.warnings = [*self.warnings, *warnings], []
+        return {**result, "warnings": told}
+
+    def _step(self) -> dict[str, Any]:
         metrics = self.run.config.search.metrics
         history: list[dict[str, float]] = []
         if self.run.finished or self.stands:  # finished: the driver died after its last checkpoint
@@ -88,13 +98,16 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> 
         nonlocal reported
         history.append(metrics)
         if all(name in metrics for name in config.search.metrics):
-            tune.report({**metrics, "history": list(history), "checkpoint": str(checkpoint or "")})
+            told = {"history": list(history), "warnings": list(warnings), "checkpoint": str(checkpoint or "")}
+            tune.report({**metrics, **told})
             history.clear()
+            warnings.clear()
             reported = True
 
     experiment, seeds = config.experiment, config.search.seeds
     folder = ray_train_folder(sweep, name_of(proposal[NUMBER]), experiment.digest, proposal[CHECKPOINT])
-    checkpoint = train(config, folder, report, seeds)
+    with collected_warnings() as warnings:
+        checkpoint = train(config, folder, report, seeds)
     if not reported:
         # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
         # ends the whole search with an error over a trial that reports nothing.
@@ -107,7 +120,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     """Build the experiment without training it.
 
     Returns:
-        The size of one trial's checkpoint in bytes, and notes on the splits for the user.
+        The size of one trial's checkpoint in bytes, and notes on the splits with warnings for the user.
 
     Raises:
         UserError: what would fail in every trial at once, or in the final evaluation.
@@ -118,8 +131,9 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     from bgsweep.training.trainer import initial_method
 
     file = resolve(tree)
-    run = start(file, file.search.seeds, feed_for=ray_feed)
-    check_final(file)
+    with collected_warnings() as warnings:
+        run = start(file, file.search.seeds, feed_for=ray_feed)
+        check_final(file)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):
             values = file.complete({"encoder.name": name}, lenient=True)
@@ -127,7 +141,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
                 initial_method(file.experiment.with_values(values), classes=2)
             except UserError as error:
                 raise UserError(f"space.encoder.name: {name}: {error}") from error
-    return checkpoint_bytes(run), notes(file.experiment.data)
+    return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings]
 
 
 def dump(config: SweepConfig) -> dict[str, Any]:

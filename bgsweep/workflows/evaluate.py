@@ -23,6 +23,7 @@ from bgsweep.evaluation.context import EvalContext, Workers
 from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.online import without_lost_files
 from bgsweep.evaluation.registry import evaluator_names, run_evaluators
 from bgsweep.storage.hashing import digest
 from bgsweep.tracking import Tracker, tracking_uri
@@ -141,8 +142,17 @@ def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
 
 
 def measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
-    """Run evaluators on a model; large sets go to Ray workers, if the config asks for any."""
-    # Copied before this process moves its own to a GPU: workers get theirs from the CPU.
+    """Run evaluators on a model; what is large enough on Ray's workers, if the config wants any.
+
+    Where an image of the user's is deleted meanwhile all are run again, so that all measure the same images.
+    """
+    if config.data is None:
+        return _measure(loaded, names, config)
+    return without_lost_files(open_splits(config.data), lambda: _measure(loaded, names, config))
+
+
+def _measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
+    # Copied now: workers get it from the CPU, wherever this process takes its own.
     with RayWorkers(
         partial(opened, copy.deepcopy(loaded) if wants_workers(config) else loaded, config), config
     ) as workers:

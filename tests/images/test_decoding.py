@@ -179,3 +179,20 @@ def test_masks_of_the_stored_pixels_are_turned_like_their_images_where_sizes_say
     np.testing.assert_array_equal(turned, expected)
     of_upright = np.ascontiguousarray(upright[..., 0])
     np.testing.assert_array_equal(upright_mask(of_upright, data), of_upright)
+
+
+def test_damaged_tiffs_are_told_of_by_bgsweep_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    refused = 0
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(file, "TIFF", compression=compression)
+        for start in range(100, 4000, 500):
+            data = bytearray(file.getvalue())
+            data[start : start + 100] = b"\xa5" * 100
+            try:
+                decode_image(bytes(data), "x.tif")
+            except UnreadableImage as error:
+                refused += str(error).startswith("x.tif: cannot be read")
+    assert refused > 5
+    assert capfd.readouterr() == ("", "")

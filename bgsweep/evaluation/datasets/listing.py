@@ -1,5 +1,6 @@
 """Published sets: files with labels, seen as their protocols say, decoded by several threads."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from torchvision.transforms import functional as transform
 from bgsweep.config import Pictures
 from bgsweep.data import Image
 from bgsweep.data.order import spread_evenly
-from bgsweep.errors import UserError, one_line
-from bgsweep.images.files import is_junk
+from bgsweep.errors import UnreadableImage, UserError, one_line
+from bgsweep.images.files import is_junk, read_file
 from bgsweep.storage.hashing import digest
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -99,10 +100,12 @@ def as_it_is(path: Path) -> Image:
 
 
 def read_rgb(path: Path) -> PIL.Image.Image:
-    """Raises UserError: the file is damaged or no image."""
+    """Raises UserError: the file is damaged or no image; a published set without some of its images is another set."""
     try:
-        with PIL.Image.open(path) as file:
+        with PIL.Image.open(io.BytesIO(read_file(path))) as file:
             return file.convert("RGB")
+    except UnreadableImage as error:
+        raise UserError(f"{error}, or unpack the set again") from error
     except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
         raise UserError(f"{path}: cannot be read ({one_line(error)}); unpack the set again") from error
 
