@@ -20,6 +20,7 @@ from bgsweep.data.loader import Batches, default_loader_workers
 from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
 from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.errors import UserError
+from tests.inputs import photographs
 
 VIEWS = Views(size=24, small_crops=1, small_size=16)
 BATCH = 48
@@ -298,3 +299,16 @@ def test_swap_stands_on_its_query_s_background(
     assert (foreground.any(dim=1)).float().mean() > 0.9
     if negative == "foreground":
         assert not torch.equal(foreground, (black_query != white_query).any(dim=-1).flatten(1))
+
+
+def test_loader_processes_hand_over_their_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photographs(tmp_path)
+    lost = sorted((tmp_path / "photos/train").rglob("*.jpg"))[1]
+    lost.unlink()
+    lost.symlink_to("lost.jpg")
+    pipeline = ViewPipeline(Views(size=24), Background(remove=0, random=0))
+    made = batches(Folder(tmp_path / "photos", "train", resize=32), pipeline, 8, workers=2)
+    for _ in range(3):  # so that both processes have met the file
+        assert sum(batch.counts["unreadable"] for batch in made.epoch(0)) == 1
+    assert [line for line in caplog.messages if f"{lost}: cannot be read" in line] == caplog.messages
+    assert len(caplog.messages) == 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -92,6 +93,27 @@ def test_what_the_end_would_refuse_is_refused_before(tmp_path: Path) -> None:
     mistyped = resolve({"experiment": small, "space": {"encoder.name": {"choice": ["resnet10", "resnet51"]}}})
     with pytest.raises(UserError, match=r"space\.encoder\.name: resnet51: encoder\.name: no model 'resnet51'"):
         set_up(dump(mistyped))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_masks_that_do_not_say_what_is_foreground_end_a_sweep_before_its_first_trial(
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path)
+    path = next((tmp_path / "masks" / split).rglob("*.png"))
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 255)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"masks/{split}/\S+\.png: its foreground is 1; .*\(1 of the \d+ masks"):
+        set_up(dump(load("mine.yaml", ["space.background.remove={uniform: [0, 0.5]}"])))
+
+
+def test_warnings_of_what_is_set_up_first_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photographs(tmp_path)
+    (tmp_path / "photos/train/dress/phone.heic").write_bytes(b"ftypheic")
+    monkeypatch.chdir(tmp_path)
+    _, notes = set_up(dump(load("mine.yaml", ["space.background.remove={uniform: [0, 0.5]}"])))
+    (line,) = notes
+    assert "cannot read .heic" in line
 
 
 def test_checkpoints_of_all_trials_must_fit(tmp_path: Path) -> None:
