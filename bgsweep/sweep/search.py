@@ -93,8 +93,6 @@ def _set_environment(concurrent: int) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # Trials run where the driver does, so that paths in the config mean the same to both.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
 
 

@@ -48,7 +48,7 @@ class InProcessTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next online evaluation; ``history`` has the metrics of each epoch, ``warnings`` the new ones."""
+        """Train up to the next online evaluation; ``history`` has each epoch's metrics, ``warnings`` what is new."""
         with collected_warnings() as warnings:
             result = self._step()
         told, self.warnings = [*self.warnings, *warnings], []
