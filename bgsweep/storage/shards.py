@@ -117,10 +117,13 @@ class RemoteShards:
     def fetch(self) -> None:
         """Bring shards to the local disk, as many as its share has room for; one process of the machine at a time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (cache_root() / ".lock").open("w") as lock:
+        # Of the folder that was chosen where the pack was opened: a loader's process may have another environment, and
+        # under another lock it would lose its partial file to this one.
+        root = self._folder.parent
+        with (root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(self._folder)
-            remove_partial(cache_root())  # we hold the lock: the process that wrote it is dead
+            remove_partial(root)  # we hold the lock: the process that wrote it is dead
             for name, size, sha256 in self._shards:
                 if not (self._folder / name).exists() and self._make_room(size):
                     self._copy(name, sha256)
@@ -137,7 +140,7 @@ class RemoteShards:
                 raise OSError(f"{name} is not what was packed; copy this shard again")
 
     def _make_room(self, size: int) -> bool:
-        others = [path for path in cache_root().iterdir() if path.is_dir() and path != self._folder]
+        others = [path for path in self._folder.parent.iterdir() if path.is_dir() and path != self._folder]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         own = _used(self._folder)
         while others and own + sum(map(_used, others)) + size > self.limit and own + size <= self.limit:
