@@ -73,7 +73,7 @@ class SweepCallback(Callback):
     ) -> None:
         record = self._record(trial)
         self._hangs.moved(record.id)
-        self.progress.warn(result["warnings"])
+        self.progress.warn(result.get("warnings", ()))
         # A restarted trial reports the epochs since its checkpoint a second time.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         for metrics in fresh:

@@ -200,7 +200,7 @@ def _result(
             f"{error} (in full: {folder / _END_ERROR}); all trials are kept: run the end again with `{command}`, where "
             "needed with other settings such as register.name=OTHER"
         ) from error
-    progress.warn(verdict.pop("warnings"))
+    progress.warn(verdict.pop("warnings", ()))
     result = {"trials": [record.public() for record in records], **verdict}
     if len(config.search.metrics) > 1:
         result["pareto"] = [
