@@ -62,8 +62,8 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
             )
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
         where = f"RAY_ADDRESS={without_password(address)} cannot be joined" if address else "Ray cannot be started here"
-        hint = "; unset RAY_ADDRESS to start Ray here" if address else ""
-        raise UserError(f"{where}: {one_line(error).rstrip('.')}{hint}") from error
+        hint = "unset RAY_ADDRESS to start Ray here" if address else "end what else runs here, then try again"
+        raise UserError(f"{where}: {one_line(error).rstrip('.')}; {hint}") from error
     if main:  # Ray installs its own handler, which ends the process without a message
         signal.signal(signal.SIGTERM, on_stop)
     for name in ("ray", "ray.train", "ray.data"):

@@ -139,7 +139,7 @@ def _forward_to(reports: Any) -> Any:
     from ray.train import UserCallback
 
     class Forward(UserCallback):
-        """Forwards the first worker's metrics, its checkpoint's URI and all warnings; runs in Ray Train's controller."""
+        """Forwards the first worker's metrics and checkpoint, and all warnings; runs in Ray Train's controller."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
             warnings = [line for each in metrics for line in each["warnings"]]

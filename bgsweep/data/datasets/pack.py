@@ -100,7 +100,7 @@ class Pack:
             folders = [name for name in manifest["splits"] if name != "."]
             raise UserError(f"data.pack: {uri} has no split {split!r}; {nearest(split, folders)}")
         self._digests: dict[str, str] = manifest["splits"][split]["digests"]
-        self.name = f"{manifest['name']}/{split}"
+        self.name = manifest["name"] if split == "." else f"{manifest['name']}/{split}"
         first, prefix = manifest["splits"][split]["first"], "" if split == "." else f"{split}/"
         part = slice(first, first + manifest["splits"][split]["images"])
         names = [name.removeprefix(prefix) for name in index.pop("names")[part]]
