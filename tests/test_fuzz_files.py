@@ -165,7 +165,7 @@ def test_no_command_ends_in_a_traceback(tmp_path: Path, capfd: pytest.CaptureFix
         raw = capfd.readouterr()
         assert ended.returncode in (0, 2), f"draw {number}: bgsweep {command}: {ended.stderr}"
         assert not RAW.search(ended.stdout + ended.stderr + raw.out + raw.err), f"draw {number}: {command}: {raw}"
-        if ended.returncode:
+        if ended.returncode and not command.startswith("doctor"):  # which prints a table, and what is missing in it
             assert ended.stderr.count("error: ") >= 1
         ends.append(ended.returncode)
         shutil.rmtree(folder)

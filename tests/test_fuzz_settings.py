@@ -67,7 +67,8 @@ def check(folder: Path, *words: object) -> None:
         return
     lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert ended.returncode in (0, 2), ended.stderr
-    assert len(lines) == (ended.returncode == 2), ended.stderr
+    if words[0] != "doctor":  # which prints a table, and what is missing in it
+        assert len(lines) == (ended.returncode == 2), ended.stderr
     assert "Traceback" not in ended.stderr and "secret" not in ended.stderr + ended.stdout
 
 
@@ -143,7 +144,7 @@ def test_stores(tmp_path: Path, store: Path) -> None:
     draw = random.Random(2)
     database = (store / "mlflow.db").read_bytes()
     for _ in until(SECONDS, 200):
-        place = tmp_path / draw.choice(NAMES)
+        place = Path(os.path.normpath(tmp_path / draw.choice(NAMES)))
         kind = draw.choice(("none", "file", "well", "damaged", "cut", "text"))
         if len(place.name) < 255 and not place.exists():
             if kind == "file":

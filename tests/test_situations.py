@@ -91,9 +91,7 @@ IMAGES = [
         )
     ),
     *(
-        Situation(
-            f"{name}, pack", make, "pack photos masks --out packed", 0, r"cannot be read, left out .*dress/\w+\.jpg"
-        )
+        Situation(f"{name}, pack", make, "pack photos masks --out packed", 0, r"skipped in training: .*dress/\w+\.jpg")
         for name, make in inputs.LOST_FILES.items()
     ),
     Situation(
@@ -346,7 +344,7 @@ SWEEPS = [
     space("alias v1", f"{REMOVE}\nregister: {{alias: v1}}", 2, r"register\.alias: .*latest"),
     space("alias latest", f"{REMOVE}\nregister: {{alias: Latest}}", 2, r"register\.alias: .*latest"),
     space("alias challenger", f"{REMOVE}\nregister: {{alias: challenger}}", 2, r"register\.alias: challenger"),
-    space("alias with a space", f"{REMOVE}\nregister: {{alias: my best}}", 2, r"register\.alias: an alias consists"),
+    space("alias with a space", f"{REMOVE}\nregister: {{alias: my best}}", 2, r"register\.alias: use letters"),
     space(
         "range over a whole number",
         "space: {encoder.width: {uniform: [4, 8]}}",

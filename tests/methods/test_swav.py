@@ -92,7 +92,7 @@ def test_gradients_reach_all_parameters_but_no_codes() -> None:
     method = make(queue_size=8, queue_start=0)
     method(batch()).loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in method.parameters())
-    assert not method._new[0].requires_grad
+    assert not method._new_embeddings[0].requires_grad
 
 
 def test_prototypes_are_unit_vectors_without_bias_at_every_forward() -> None:
@@ -155,7 +155,7 @@ def test_crops_of_one_size_go_through_the_encoder_together() -> None:
 def embeddings_of(method: SwAV, views: Views) -> Tensor:
     """What a forward pass puts into the queue (B, 2, D), seen before it is there."""
     method(views)
-    return method._new[-1]
+    return method._new_embeddings[-1]
 
 
 def test_queue_fills_from_its_epoch_in_order_and_wraps_round() -> None:
@@ -186,7 +186,7 @@ def test_queue_is_used_once_its_last_row_is_filled_with_the_present_prototypes()
                 twin.prototypes.weight.copy_(torch.randn(20, 8, generator=torch.Generator().manual_seed(filled)))
         used = not torch.equal(codes_of(method, views), codes_of(alone, views))
         assert used is (filled == 2)
-        method._new.clear()
+        method._new_embeddings.clear()
         method(batch(seed=filled))
         method.after_step(0.0)
     large = embeddings_of(method, views).transpose(0, 1)

@@ -119,7 +119,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "no ResNet": (
         lambda t: {"encoder": write_checkpoint(t / "state.pt", "moco_v2", "vit_s_16")},
-        r"encoder: masks are learnt by ResNets only",
+        r"encoder: an? \w+ cannot learn masks; name a ResNet",
     ),
     "too few": (lambda t: {"batch_size": 5}, r"batch_size: 5 is more than the 4 images"),
 }

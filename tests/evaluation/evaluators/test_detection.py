@@ -161,7 +161,7 @@ def test_what_cannot_be_measured_is_said(trees: Path, tmp_path: Path) -> None:
         run_evaluators(bare, ["detection"])
     with pytest.raises(UserError, match=r"VOC2012/ImageSets/Main/trainval\.txt: cannot be read"):
         read_voc(trees / "voc", ("VOC2012/trainval",))
-    with pytest.raises(UserError, match="has objects of hat, which training has not"):
+    with pytest.raises(UserError, match="has objects of hat, unknown to training"):
         read_voc(trees / "voc", ("VOC2007/val",), ("shoes",))
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_val.json").write_text('{"images": []}')

@@ -16,6 +16,7 @@ from bgsweep.evaluation.evaluators.few_labels import labelled
 from bgsweep.evaluation.evaluators.fine_tuning import FINE_TUNINGS, fine_tune, fine_tuned
 from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.registry import EVALUATORS
+from bgsweep.seeding import Draw, rng_key
 
 
 def small_network() -> nn.Module:
@@ -57,7 +58,7 @@ def test_it_equals_torchs_optimizer_and_scheduler_step_by_step(splits: Splits) -
     found = fine_tune(context, part, recipe)
     torch.manual_seed(0)
     network = nn.Sequential(small_network().requires_grad_(True), nn.Linear(128, 10)).train()
-    torch.manual_seed(0)
+    torch.manual_seed(rng_key(0, 0, "fine-tuning", Draw.PROBE_WEIGHTS))
     network[1].reset_parameters()  # type: ignore[operator]
     groups = [{"params": network[0].parameters(), "lr": 0.01}, {"params": network[1].parameters(), "lr": 0.2}]
     optimizer = torch.optim.SGD(groups, momentum=0.9)

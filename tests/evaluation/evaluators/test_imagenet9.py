@@ -76,10 +76,10 @@ def test_the_eight_variants_equal_the_slow_way(tree: Path) -> None:
     assert 0 < values["original"] < 0.5
     assert "-1 is wrong" in result.protocol["prediction"]
     sheet = release_sheet(result.pictures, values)
-    assert sheet.shape == (24 + 4 * 134, 6 + 8 * 134, 3)
+    assert sheet.shape == (2 * 20 + 28 + 4 * 156 - 8, 2 * 20 + 8 * 136 - 8, 3)
     first = next((tree / "in9" / "original" / "val").glob("*"))
     shown = cv2.resize(cv2.imread(str(sorted(first.parent.rglob("*.JPEG"))[0])), (128, 128), interpolation=0)
-    np.testing.assert_allclose(sheet[24:152, 6:134, ::-1].astype(int), shown, atol=8)
+    np.testing.assert_allclose(sheet[48:176, 20:148, ::-1].astype(int), shown, atol=8)
 
 
 def test_the_challenge_equals_trying_every_background_alone(tree: Path) -> None:

@@ -42,7 +42,7 @@ def test_loss_is_one_minus_f_and_the_entropy_of_the_pixels() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(UserError, match="learnt by ResNets only, not by a VGG"):
+    with pytest.raises(UserError, match="a VGG cannot learn masks; name a ResNet"):
         SaliencyNetwork(build_encoder(Encoder(name="vgg11"), [32]).backbone)
 
 
