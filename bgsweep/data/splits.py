@@ -85,11 +85,12 @@ def open_splits(data: Data) -> Splits:
     Raises:
         UserError: a folder, split, mask or class is missing or cannot be used.
     """
-    return _open(data.model_copy(update={"loader": "local", "loader_workers": None}))
+    # Relative paths mean other files after a change of the working directory.
+    return _open(data.model_copy(update={"loader": "local", "loader_workers": None}), Path.cwd())
 
 
 @lru_cache(maxsize=4)
-def _open(data: Data) -> Splits:
+def _open(data: Data, working_directory: Path) -> Splits:
     parts, said = open_sources(data)
     train, pools = parts["train"], None
     validation, test = _cached(parts["validation"], data), partial(_test, data, train.classes or None)
