@@ -14,6 +14,7 @@ from bgsweep.cli.data import MasksTrain
 from bgsweep.cli.main import main, parse
 from bgsweep.config import load, mask_training
 from bgsweep.data.datasets.bundled import EmbeddedSample
+from tests.command import fresh
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -144,7 +145,8 @@ def test_commands_run(
         checkpoint = str(next(folder.glob("bgsweep_runs/pretrain/*/state.pt")))
     for command in here:
         words = shlex.split(substituted(command, folder).replace("CHECKPOINT", checkpoint))
-        assert main(words[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+        done = fresh(shlex.join(words), folder)  # as in a new shell: a new process, nothing in its environment
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
 def substituted(command: str, folder: Path) -> str:
