@@ -54,6 +54,6 @@ def test_trials_of_equal_values_both_train_and_one_that_had_ended_reports_what_i
     assert trained[2] == str(trained[0])
     last, again = reports[1], reports[-1]
     assert len(reports) == 5 and again["history"] == [
-        {key: value for key, value in last.items() if key not in ("history", "checkpoint")}
+        {key: value for key, value in last.items() if key not in ("history", "warnings", "checkpoint")}
     ]
     assert again["checkpoint"] == last["checkpoint"] and "knn_top1" in again
