@@ -59,7 +59,7 @@ def actors(site: Site, kind: str) -> list[dict[str, Any]]:
 
 
 def test_without_the_token_nobody_gets_in(site: Site) -> None:
-    done = site.command("submit", TINY, "--address", site.address, RAY_AUTH_MODE="disabled")
+    done = site.command("submit", TINY, *SPACE, "--address", site.address, RAY_AUTH_MODE="disabled")
     assert done.returncode == 2 and "it wants its token" in done.stderr.splitlines()[-1]
     wrong = site.folder / "wrong"
     wrong.write_text("0" * 64)
