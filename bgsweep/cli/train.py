@@ -178,7 +178,7 @@ class Submit(Command):
         )
 
     def show(self, result: Result) -> str:
-        """How to follow the sweep; after `--wait`, its result."""
+        """Commands that follow the sweep; after `--wait`, its result."""
         if "result" in result:
             return Sweep().show(result["result"])
         name, address = result["sweep"], result["address"]

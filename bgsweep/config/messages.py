@@ -99,7 +99,7 @@ def _choose(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _message(problem: Mapping[str, Any], default: str = "", known: Sequence[str] = ()) -> str:
-    """What is wrong with a value, and what would be right.
+    """Describe the error in a value and the values allowed.
 
     Args:
         default: the key's default, as an example.

@@ -24,7 +24,7 @@ _LOOKED_AT = 10_000
 
 
 class Verdict(NamedTuple):
-    """How strange a mask is, 0 and up, and in a word or two why."""
+    """Strangeness of a mask, from 0 up, with its reason in a word or two."""
 
     strangeness: float
     reason: str

@@ -1,4 +1,4 @@
-"""What one process does: images in, masks out."""
+"""Mask generation in one process: images in, masks out."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from bgsweep.storage.tree import Tree
 
 
 class Outcome(NamedTuple):
-    """What became of one image.
+    """Outcome for one image.
 
     Attributes:
         image: its name.

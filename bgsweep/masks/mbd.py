@@ -26,7 +26,7 @@ _TURNS: tuple[Callable[[Planes], Planes], ...] = (
 
 
 def mbd_saliency(image: Image, side: int = 200) -> Mask:
-    """How much each pixel belongs to the foreground.
+    """Saliency of each pixel.
 
     Args:
         image: RGB, uint8.
@@ -83,7 +83,7 @@ def _neighbours(length: int, shift: int) -> tuple[slice, slice]:
 
 
 def _unlike_border(lab: Planes) -> Planes:
-    """How far each pixel's colour lies from those along the four sides, the side that is most unlike left out."""
+    """Distance of each pixel's colour from those along the four sides, the side that is most unlike left out."""
     height, width = lab.shape[:2]
     rows, columns = max(1, round(_BORDER * height)), max(1, round(_BORDER * width))
     sides = (lab[:rows], lab[-rows:], lab[:, :columns], lab[:, -columns:])

@@ -21,7 +21,7 @@ TINY, HUGE = Background().min_area, Background().max_area
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """Masks that are missing and masks that exist.
 
     Attributes:
         images: names of the images, sorted.
@@ -69,7 +69,7 @@ def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping
 
 
 def read_manifest(masks: Tree) -> dict[str, Any] | None:
-    """What a tree of masks says of itself; None where it says nothing."""
+    """The manifest of a tree of masks; None where it has none."""
     try:
         manifest = json.loads(masks.read(MANIFEST))
     except UnreadableImage:
@@ -98,7 +98,7 @@ def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[st
 
 
 def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """What the manifest says of a finished tree: counts, shares of odd foregrounds, digest, unreadable images."""
+    """Manifest entries of a finished tree: counts, shares of odd foregrounds, digest, unreadable images."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.image)
     made = [outcome for outcome in ordered if outcome.reason is None]
     lines = "".join(f"{mask_name(outcome.image)}\0{outcome.sha256}\n" for outcome in made)

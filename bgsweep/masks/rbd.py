@@ -30,7 +30,7 @@ def rbd_grabcut(image: Image, side: int, superpixels: int, grabcut: dict[str, An
 
 
 def rbd_saliency(image: Image, side: int = 160, superpixels: int = 200) -> Floats:
-    """How much each pixel belongs to the foreground, by robust background detection.
+    """Saliency of each pixel, by robust background detection.
 
     Args:
         image: RGB, uint8.

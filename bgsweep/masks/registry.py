@@ -19,7 +19,7 @@ class MaskMethod(Protocol):
     """All that decides what a mask looks like, besides the weights."""
 
     def prepare(self, image: Image) -> Any:
-        """What `masks` needs of one image."""
+        """Prepare one image for `masks`."""
         ...
 
     def masks(self, prepared: Sequence[Any]) -> Iterator[Mask]:

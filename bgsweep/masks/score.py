@@ -1,4 +1,4 @@
-"""How good masks are against the truth, by the measures of salient object detection."""
+"""Scores of masks against true masks, by the measures of salient object detection."""
 
 import csv
 import io
@@ -124,5 +124,5 @@ def _pngs(tree: Tree) -> set[str]:
 
 
 def _at_least(levels: Mask) -> npt.NDArray[np.int64]:
-    """How many pixels are at or above each of the 256 levels."""
+    """Number of pixels at or above each of the 256 levels."""
     return np.bincount(levels, minlength=256)[::-1].cumsum()[::-1]

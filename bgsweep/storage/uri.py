@@ -58,7 +58,7 @@ def filesystem(uri: Uri) -> tuple[Any, str]:
 
 
 def uri_of(path: str, store_fs: Any) -> str:
-    """What Ray calls a checkpoint's path in a pyarrow file system, as a place that `downloaded` reads."""
+    """The URI, as `downloaded` reads it, of a path that Ray gives in a pyarrow file system."""
     scheme = _SCHEMES.get(getattr(store_fs, "type_name", "local"))
     return f"{scheme}://{path}" if scheme else path
 

@@ -239,7 +239,7 @@ def reason_of(trial: Any) -> str:
 
 
 def _is_ours(trial: Any) -> bool:
-    """Whether a trial's last failure is an error that bgsweep raises: all of these are `UserError`."""
+    """True if a trial's last failure is a `UserError`, which all errors that bgsweep raises are."""
     _, lines = _last_failure(trial)
     return bool(lines) and "ray::" in lines[0] and lines[-1].startswith("bgsweep.")
 

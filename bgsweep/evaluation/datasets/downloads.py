@@ -8,7 +8,7 @@ from bgsweep.errors import UserError
 
 
 class Download(NamedTuple):
-    """What to fetch, where it is, how large, how it looks unpacked.
+    """A published set: its file, address, size and layout once unpacked.
 
     Sizes are those of the archives in the checksum lists of TensorFlow Datasets, or of the files themselves. Where it
     says unchecked, no such figure was found.
