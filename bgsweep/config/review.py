@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bgsweep.config.base import Section
-from bgsweep.config.search import LOWER_IS_BETTER
+from bgsweep.config.search import LOWER_IS_BETTER, SEARCHERS
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.errors import UserError
 
@@ -26,6 +26,10 @@ def _positive(value: Any) -> bool:
     if isinstance(value, dict):  # a schedule
         return _positive(value["from"]) or _positive(value["to"])
     return bool((max(value) if isinstance(value, tuple | list) else value) > 0)
+
+
+def _draws(algorithm: str) -> bool:
+    return not SEARCHERS[algorithm].exhaustive
 
 
 _AUGMENTED = ("background.remove", "background.random", "background.swap")
@@ -61,8 +65,8 @@ _SEARCH = (
     _Rule("search.reduction", ("search.scheduler",), "asha".__eq__, "search.scheduler is not asha"),
     _Rule("search.perturb_epochs", ("search.scheduler",), "pbt".__eq__, "search.scheduler is not pbt"),
     _Rule("search.grace_epochs", ("search.scheduler",), ("asha", "median").__contains__, "nothing stops trials early"),
-    _Rule("search.seed", ("search.algorithm",), "grid".__ne__, "a grid draws nothing"),
-    _Rule("search.trials", ("search.algorithm",), "grid".__ne__, "the grid decides how many there are"),
+    _Rule("search.seed", ("search.algorithm",), _draws, "a grid draws nothing"),
+    _Rule("search.trials", ("search.algorithm",), _draws, "the grid decides how many there are"),
     _Rule("search.gpus", ("workers.count",), (1).__eq__, "trials of several workers take workers.gpus"),
     _Rule("search.gpus", ("workers.device",), "cpu".__ne__, "workers.device is cpu"),
 )
@@ -116,7 +120,7 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
     """Settings that are certainly a mistake, each with a fix."""
     search, experiment = config.search, config.experiment
     proposed = search.trials - search.baseline - len(config.space.points)
-    if search.algorithm != "grid" and combinations(config) == 1 and proposed > 1:
+    if not search.exhaustive and combinations(config) == 1 and proposed > 1:
         what = "nothing is searched" if not config.space.parameters else "every searched key has one value only"
         yield (
             f"space: {what}, so that {proposed} trials would be the same; name keys to search, such as `space: "
@@ -150,10 +154,10 @@ def _doubtful(config: SweepConfig) -> Iterator[str]:
             f"optimizer.warmup_epochs: {config.experiment.optimizer.warmup_epochs:g} is not below training.epochs "
             f"{epochs}, so that training ends before the rate has reached optimizer.lr"
         )
-    if search.algorithm != "grid" and (missing := search.baseline + len(config.space.points) - search.trials) > 0:
+    if not search.exhaustive and (missing := search.baseline + len(config.space.points) - search.trials) > 0:
         yield f"search.trials: {search.trials} leaves out {missing} of space.points"
     count = combinations(config)
-    if 1 < count < (proposed := search.trials - search.baseline) and search.algorithm != "grid":
+    if 1 < count < (proposed := search.trials - search.baseline) and not search.exhaustive:
         yield (
             f"search.trials: the space has {count:g} combinations for {proposed} trials, so that some are trained more "
             "than once; search.algorithm: grid takes each once"

@@ -1,6 +1,6 @@
 """Searcher, scheduler and budget of a sweep."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,26 @@ METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
 
 LOWER_IS_BETTER = ("loss", "bg_gap")
 
+
+class Algorithm(NamedTuple):
+    """A value of `search.algorithm`.
+
+    Attributes:
+        path: module and class, which is imported only by sweeps.
+        exhaustive: it proposes each combination of options once, so that `search.trials` and `search.seed` are unused.
+    """
+
+    path: str
+    exhaustive: bool = False
+
+
+SEARCHERS = {
+    "optuna": Algorithm("bgsweep.sweep.searchers.sampled:TPESearcher"),
+    "random": Algorithm("bgsweep.sweep.searchers.sampled:RandomSearcher"),
+    "grid": Algorithm("bgsweep.sweep.searchers.grid:GridSearcher", exhaustive=True),
+}
+"""Searchers by name; each is a `bgsweep.sweep.searchers.base.TrialSearcher`."""
+
 Mode = Literal["max", "min"]
 
 
@@ -22,7 +42,7 @@ def _best(metrics: tuple[str, ...]) -> list[str]:
 class Search(Section):
     """Which searcher proposes trials, which scheduler stops them, and the resources of each."""
 
-    algorithm: Literal["optuna", "random", "grid"] = "optuna"
+    algorithm: str = Field("optuna", description=f"searcher that proposes trials: {', '.join(SEARCHERS)}")
     trials: Count = Field(16, description="number of trials, fixed points included (grid: the grid decides)")
     baseline: bool = Field(
         True, description="the first trial has no background augmentation and is never stopped early"
@@ -59,12 +79,14 @@ class Search(Section):
 
     @field_validator("algorithm", mode="before")
     @classmethod
-    def _no_bohb(cls, value: Any) -> Any:
+    def _known(cls, value: Any) -> Any:
         if value == "bohb":
             raise ValueError(
                 "bohb needs hpbandster, which is not maintained and ignores seeds, so that a sweep could "
                 "not be resumed; use optuna with scheduler asha, which also learns from trials stopped early"
             )
+        if isinstance(value, str) and value not in SEARCHERS:
+            raise ValueError(nearest(value, SEARCHERS))
         return value
 
     @model_validator(mode="after")
@@ -85,6 +107,11 @@ class Search(Section):
                 "set scheduler: none"
             )
         return self
+
+    @property
+    def exhaustive(self) -> bool:
+        """Each combination of options is tried once (`Algorithm.exhaustive`)."""
+        return SEARCHERS[self.algorithm].exhaustive
 
     @property
     def metrics(self) -> tuple[str, ...]:

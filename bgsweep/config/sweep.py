@@ -67,7 +67,7 @@ class SweepConfig(Section):
 
     def _check_key(self, key: str) -> None:
         for distribution in self.space.parameters[key]:
-            if self.search.algorithm == "grid" and distribution.options is None:
+            if self.search.exhaustive and distribution.options is None:
                 raise ValueError(f"space.{key}: a grid search needs `grid` or `choice`, not a range")
             for value in distribution.extremes():
                 self._check_everywhere(key, {**self.space.conditions(distribution), key: value})

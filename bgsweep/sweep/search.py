@@ -20,7 +20,7 @@ from bgsweep.sweep.guards import DiskGuard
 from bgsweep.sweep.heartbeat import stop_file
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.schedulers import build_scheduler
-from bgsweep.sweep.searcher import OptunaSearcher, total_trials, trial_name
+from bgsweep.sweep.searcher import TuneSearcher, total_trials, trial_name
 from bgsweep.sweep.trial import trainable
 
 
@@ -46,7 +46,7 @@ def run_search(
         if isinstance(scheduler, PBTScheduler):  # which waits for all its members
             scheduler.size -= 1
 
-    searcher = OptunaSearcher(config, past, monitor.journal, refuse)
+    searcher = TuneSearcher(config, past, monitor.journal, refuse)
     _set_environment(concurrent)
     population = config.search.scheduler == "pbt"
     tuner = tune.Tuner(

@@ -211,12 +211,12 @@ def initial_method(experiment: Experiment, classes: int) -> Method:
 
 
 def _classes(experiment: Experiment, dataset: ImageDataset) -> int:
-    """The number of classes; supervised learning needs a label for every image."""
+    """The number of classes; a method that needs labels needs one for every image."""
     unlabelled = int((dataset.labels == UNLABELLED).sum())
-    if experiment.method.name == "supervised" and unlabelled:
+    if experiment.method.needs_labels and unlabelled:
         raise UserError(
-            f"method.name: supervised needs labels, but {unlabelled} of {len(dataset)} images in {dataset.name} "
-            "have none; put them into one folder for each class"
+            f"method.name: {experiment.method.name} needs labels, but {unlabelled} of {len(dataset)} images in "
+            f"{dataset.name} have none; put them into one folder for each class"
         )
     return len(dataset.classes)
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.config.base import Probability, Section
+from bgsweep.config.methods import METHODS
 from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
@@ -107,9 +108,8 @@ def planned(study: StudyFile, folder: Path) -> list[Planned]:
 
 def arms_of(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
     """The arms that a method has, by name; the points of the curve among them."""
-    known = {
-        name: values for name, values in study.arms.items() if method == "moco_v2" or "background.swap" not in values
-    }
+    swaps = METHODS[method].supports_swaps
+    known = {name: values for name, values in study.arms.items() if swaps or "background.swap" not in values}
     return {NONE: {}, **known, **_points(study, method)}
 
 

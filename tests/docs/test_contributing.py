@@ -1,4 +1,4 @@
-"""Both recipes of CONTRIBUTING.md, followed to the letter in a copy of the package."""
+"""The recipes of CONTRIBUTING.md, followed to the letter in a copy of the package."""
 
 import os
 import re
@@ -55,18 +55,42 @@ def add_the_evaluator(package: Path) -> None:
     suite.write_text(suite.read_text() + field)
 
 
+def add_the_searcher(package: Path) -> None:
+    module, line = blocks("A new searcher")
+    (package / "sweep" / "searchers" / "toy.py").write_text(module)
+    edit(package / "config" / "search.py", r"^(SEARCHERS = \{\n)", r"\1" + literal(line))
+
+
+USE_THE_SEARCHER = """
+from bgsweep.config import load
+from bgsweep.sweep.searcher import TuneSearcher, total_trials
+
+config = load(%r, ["search.algorithm=toy", "search.trials=12"])
+searcher = TuneSearcher(config)
+for number in range(total_trials(config)):
+    print(searcher.suggest(str(number))["values"])
+"""
+
+
 @pytest.mark.slow
-def test_a_toy_method_is_trained_and_a_toy_evaluator_runs(tmp_path: Path) -> None:
+def test_a_toy_method_is_trained_a_toy_evaluator_runs_and_a_toy_searcher_proposes(tmp_path: Path) -> None:
     package = tmp_path / "bgsweep"
     shutil.copytree(ROOT / "bgsweep", package, ignore=shutil.ignore_patterns("__pycache__"))
     add_the_method(package)
     add_the_evaluator(package)
+    add_the_searcher(package)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
 
-    def bgsweep(*words: str) -> str:
-        command, environment = [sys.executable, "-m", "bgsweep.cli", *words], os.environ | {"PYTHONPATH": str(tmp_path)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    def python(*words: str) -> str:
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def bgsweep(*words: str) -> str:
+        return python("-m", "bgsweep.cli", *words)
+
+    proposed = python("-c", USE_THE_SEARCHER % str(TINY)).splitlines()
+    assert len(proposed) == 12 and 1 < len(set(proposed)) < 12  # few combinations of ends, so that some come again
 
     printed = bgsweep("pretrain", str(TINY), "method={name: toy}", "training.epochs=1")
     checkpoint = re.search(r"^checkpoint +(.*)$", printed, re.MULTILINE)

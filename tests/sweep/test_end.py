@@ -13,7 +13,7 @@ from bgsweep.sweep import final_evaluation as finish
 from bgsweep.sweep.events import Ended, Event, Proposed, TrialRecord
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.pbt import PBTScheduler
-from bgsweep.sweep.searcher import NUMBER, VALUES, OptunaSearcher
+from bgsweep.sweep.searcher import NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump, set_up
 from bgsweep.training.run import check_final, checkpoint_bytes, start
 from tests.command import bgsweep
@@ -35,27 +35,27 @@ def test_a_draw_that_cannot_be_trained_is_a_failed_trial_with_its_reason() -> No
         refused[config[NUMBER]] = reason
 
     given = {}
-    proposals = OptunaSearcher(file, refuse=refuse)
+    proposals = TuneSearcher(file, refuse=refuse)
     while isinstance(found := proposals.suggest(str(len(given))), dict):
         given[found[NUMBER]] = found[VALUES]
         assert not file.refusal(found[VALUES])
     assert refused and sorted([*refused, *given]) == list(range(30))
     assert all("above the upper bound" in reason for reason in refused.values())
     # A resumed sweep proposes the same, those that were refused included.
-    whole = OptunaSearcher(file)
+    whole = TuneSearcher(file)
     for number in range(30):
         found = whole.suggest(str(number))
         assert isinstance(found, dict)
         events.append(Proposed(id=f"t{number:02d}", values=found[VALUES]))
         events.append(Ended(trial=TrialRecord(f"t{number:02d}", found[VALUES], None, "", "", "failed")))
         assert number in refused or found[VALUES] == given[number]
-    assert not isinstance(OptunaSearcher(file, events, refuse=refuse).suggest("again"), dict)
+    assert not isinstance(TuneSearcher(file, events, refuse=refuse).suggest("again"), dict)
 
 
 def test_whole_numbers_are_drawn_as_such() -> None:
     space = {"encoder.width": {"quniform": [8, 32, 8]}}
     file = resolve({"experiment": {"encoder": {"name": "resnet10"}}, "space": space, "search": {"trials": 12}})
-    proposals = OptunaSearcher(file)
+    proposals = TuneSearcher(file)
     found = [proposals.suggest(str(number)) for number in range(12)]
     drawn = [each[VALUES]["encoder.width"] for each in found[1:] if isinstance(each, dict)]
     assert len(drawn) == 11 and all(isinstance(value, int) for value in drawn) and set(drawn) <= {8, 16, 24, 32}

@@ -1,4 +1,4 @@
-"""What is proposed: fixed points first, then an Optuna sampler that a seed makes repeatable."""
+"""Proposals: fixed points first, then those of each searcher, which a seed makes repeatable."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import pytest
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.sweep.events import Ended, Event, TrialRecord
-from bgsweep.sweep.searcher import FIXED, VALUES, OptunaSearcher, total_trials
+from bgsweep.config.search import SEARCHERS
+from bgsweep.sweep.events import Ended, Event, Status, TrialRecord
+from bgsweep.sweep.searcher import FIXED, VALUES, TuneSearcher, total_trials
 
 SPACE: dict[str, Any] = {
     "background.remove": {"uniform": [0.0, 0.8]},
@@ -21,7 +22,7 @@ def make(space: dict[str, Any] = SPACE, **search: Any) -> SweepConfig:
     return resolve({"experiment": experiment, "space": space, "search": {"trials": 8, **search}})
 
 
-def play(proposals: OptunaSearcher) -> list[dict[str, Any]]:
+def play(proposals: TuneSearcher) -> list[dict[str, Any]]:
     """Ask until nothing more comes; every trial ends with a score that its own values decide."""
     given: list[dict[str, Any]] = []
     while (config := proposals.suggest(str(len(given)))) != Searcher.FINISHED:
@@ -34,7 +35,7 @@ def play(proposals: OptunaSearcher) -> list[dict[str, Any]]:
 
 
 def test_baseline_and_fixed_points_come_first_with_the_experiments_values_where_they_name_none() -> None:
-    given = play(OptunaSearcher(make()))
+    given = play(TuneSearcher(make()))
     assert [config[FIXED] for config in given] == ["baseline", "point 1", "point 2"] + [None] * 5
     assert given[0][VALUES] == {"background.remove": 0.0, "background.random": 0.0, "optimizer.lr": 0.03}
     assert given[1][VALUES] == {"background.remove": 0.3, "optimizer.lr": 0.03}
@@ -42,14 +43,14 @@ def test_baseline_and_fixed_points_come_first_with_the_experiments_values_where_
 
 
 def test_proposals_lie_in_the_space_and_differ() -> None:
-    values = [config[VALUES] for config in play(OptunaSearcher(make(trials=20))) if config[FIXED] is None]
+    values = [config[VALUES] for config in play(TuneSearcher(make(trials=20))) if config[FIXED] is None]
     assert all(0 <= v["background.remove"] <= 0.8 and 0.01 <= v["optimizer.lr"] <= 1.0 for v in values)
     assert len({v["optimizer.lr"] for v in values}) == len(values) == 17
 
 
-@pytest.mark.parametrize("algorithm", ["optuna", "random"])
+@pytest.mark.parametrize("algorithm", [name for name, each in SEARCHERS.items() if not each.exhaustive])
 def test_the_seed_decides(algorithm: str) -> None:
-    first, again, other = (play(OptunaSearcher(make(algorithm=algorithm, seed=seed))) for seed in (1, 1, 2))
+    first, again, other = (play(TuneSearcher(make(algorithm=algorithm, seed=seed))) for seed in (1, 1, 2))
     assert first == again
     assert first[3:] != other[3:]
 
@@ -59,7 +60,7 @@ def test_tpe_goes_where_it_is_good() -> None:
 
     def distance(algorithm: str) -> float:
         space = {"background.remove": {"uniform": [0.0, 0.8]}}
-        given = play(OptunaSearcher(make(space, algorithm=algorithm, trials=60)))
+        given = play(TuneSearcher(make(space, algorithm=algorithm, trials=60)))
         return sum(abs(config[VALUES]["background.remove"] - 0.5) for config in given[-20:]) / 20
 
     assert distance("optuna") < 0.5 * distance("random")
@@ -68,13 +69,50 @@ def test_tpe_goes_where_it_is_good() -> None:
 def test_a_grid_is_gone_through_once() -> None:
     space = {"background.remove": {"grid": [0.0, 0.4]}, "optimizer.lr": {"grid": [0.01, 0.1, 1.0]}}
     file = make(space, algorithm="grid")
-    given = [config for config in play(OptunaSearcher(file)) if config[FIXED] is None]
+    given = [config for config in play(TuneSearcher(file)) if config[FIXED] is None]
     assert total_trials(file) == 7
     assert len({tuple(config[VALUES].values()) for config in given}) == len(given) == 6
 
 
+class Log:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def continue_search(searcher: TuneSearcher, log: Log, count: int) -> list[dict[str, Any]]:
+    """Values of the next trials, of which every third is stopped, some fail and the others are completed."""
+    given = []
+    for _ in range(count):
+        config = searcher.suggest("trial")
+        assert isinstance(config, dict)
+        number = config["number"]
+        epoch, failed = 200 if number % 3 else 20, number % 4 == 3
+        metrics = {"knn_top1": config[VALUES]["optimizer.lr"], "bg_gap": config[VALUES]["background.remove"]}
+        searcher.on_trial_complete("trial", None if failed else {"epoch": epoch, **metrics}, error=failed)
+        status: Status = "failed" if failed else "completed" if epoch == 200 else "stopped"
+        log.write(Ended(trial=TrialRecord(f"t{number:02d}", {}, None, "", "", status, epoch, metrics)))
+        given.append(config[VALUES])
+    return given
+
+
+@pytest.mark.parametrize("metrics", [("knn_top1",), ("knn_top1", "bg_gap")])
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_a_resumed_search_continues_as_an_uninterrupted_one(algorithm: str, metrics: tuple[str, ...]) -> None:
+    space = {"background.remove": {"choice": [0.0, 0.2, 0.4]}, "optimizer.lr": {"choice": [0.01, 0.02, 0.1, 0.2, 1.0]}}
+    search = {"trials": 16, "metric": metrics, "mode": ["max", "min"][: len(metrics)], "scheduler": "none"}
+    file = resolve({"space": space, "search": {"algorithm": algorithm, **search}, "evaluate": {"bg_gap": True}})
+    log = Log()
+    whole = continue_search(TuneSearcher(file, journal=log), log, 16)  # type: ignore[arg-type]
+    assert continue_search(TuneSearcher(file, log.events[: 2 * 8]), Log(), 8) == whole[8:]
+
+
 def test_a_failed_trial_does_not_stop_the_search() -> None:
-    proposals = OptunaSearcher(make(algorithm="optuna"))
+    proposals = TuneSearcher(make(algorithm="optuna"))
     for trial in "abcd":
         proposals.suggest(trial)
     proposals.on_trial_complete("d", None, error=True)
@@ -92,10 +130,10 @@ def with_methods(**search: Any) -> SweepConfig:
     return resolve({"experiment": experiment, "space": space, "search": search})
 
 
-@pytest.mark.parametrize("algorithm", ["optuna", "random", "grid"])
+@pytest.mark.parametrize("algorithm", SEARCHERS)
 def test_only_keys_that_apply_are_proposed(algorithm: str) -> None:
     file = with_methods(trials=24, algorithm=algorithm)
-    given = [config[VALUES] for config in play(OptunaSearcher(file))]
+    given = [config[VALUES] for config in play(TuneSearcher(file))]
     for values in given:
         file.experiment.with_values(values)  # raises where a value is of the other method
         own = "method.queue_size" if values["method.name"] == "moco_v2" else "method.prototypes"
@@ -109,13 +147,9 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
     settings = {"metric": ["knn_top1", "bg_gap"], "mode": ["max", "min"], "scheduler": "none", "trials": 60}
     space = {"optimizer.lr": {"uniform": [0.01, 1.0]}, "views.gray": {"uniform": [0.0, 1.0]}}
     file = resolve({"space": space, "search": settings, "evaluate": {"bg_gap": True}})
-    events: list[Event] = []
+    log = Log()
 
-    class Log:
-        def write(self, event: Event) -> None:
-            events.append(event)
-
-    def go_on(proposals: OptunaSearcher, count: int) -> list[dict[str, Any]]:
+    def go_on(proposals: TuneSearcher, count: int) -> list[dict[str, Any]]:
         given = []
         for _ in range(count):
             config = proposals.suggest("trial")
@@ -124,13 +158,13 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
             metrics = {"knn_top1": rate - gray, "bg_gap": rate + gray}  # only views.gray = 0 is on the front
             proposals.on_trial_complete("trial", {"epoch": 200, **metrics})
             name = f"t{config['number']:02d}"
-            events.append(Ended(trial=TrialRecord(name, {}, None, "", "", "completed", 200, metrics)))
+            log.write(Ended(trial=TrialRecord(name, {}, None, "", "", "completed", 200, metrics)))
             given.append(config[VALUES])
         return given
 
-    whole = go_on(OptunaSearcher(file, journal=Log()), 60)  # type: ignore[arg-type]
+    whole = go_on(TuneSearcher(file, journal=log), 60)  # type: ignore[arg-type]
     assert sum(values["views.gray"] for values in whole[-20:]) < 0.6 * sum(
         values["views.gray"] for values in whole[:20]
     )
-    resumed = OptunaSearcher(file, events[: 2 * 30])
+    resumed = TuneSearcher(file, log.events[: 2 * 30])
     assert go_on(resumed, 30) == whole[30:]
