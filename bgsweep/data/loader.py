@@ -3,9 +3,9 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import Protocol
@@ -95,7 +95,7 @@ class Batches:
             batch_size=None,
             sampler=self._places,
             num_workers=self._workers,
-            worker_init_fn=init_worker,
+            worker_init_fn=partial(init_worker, environment=dict(os.environ)),
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
@@ -261,8 +261,13 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def init_worker(worker: int = 0) -> None:
-    """Set up a process that makes batches on one core."""
+def init_worker(worker: int = 0, environment: Mapping[str, str] | None = None) -> None:
+    """Set up a process that makes batches on one core; `environment` is that of the process it makes them for."""
+    if environment is not None:
+        # The fork server has the environment of the first loader of its process, and credentials or the address of an
+        # object store may have changed since.
+        os.environ.clear()
+        os.environ.update(environment)
     # The processes share the cores; threads of OpenCV or torch in each of them would only contend.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -117,7 +117,7 @@ class RemoteShards:
     def fetch(self) -> None:
         """Bring shards to the local disk, as many as its share has room for; one process of the machine at a time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Of the folder that was chosen where the pack was opened: a loader's process may have another environment, and
+        # Of the folder that was chosen where the pack was opened: a process elsewhere may have another environment, and
         # under another lock it would lose its partial file to this one.
         root = self._folder.parent
         with (root / ".lock").open("w") as lock:

@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -312,3 +313,21 @@ def test_loader_processes_hand_over_their_warnings(tmp_path: Path, caplog: pytes
         assert sum(batch.counts["unreadable"] for batch in made.epoch(0)) == 1
     assert [line for line in caplog.messages if f"{lost}: cannot be read" in line] == caplog.messages
     assert len(caplog.messages) == 1
+
+
+class _Environment(EmbeddedSample):
+    """Tells in which environment it is read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        raise UserError(os.environ.get("AWS_ENDPOINT_URL", "none"))
+
+
+def test_loader_processes_have_the_environment_of_now(pipeline: ViewPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork server that starts them is as old as the first loader of this process."""
+    for address in ("http://first", "http://second", None):
+        if address:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        else:
+            monkeypatch.delenv("AWS_ENDPOINT_URL")
+        with pytest.raises(UserError, match=f"^{address or 'none'}$"):
+            list(batches(_Environment("validation", 32), pipeline, workers=1).epoch(0))
