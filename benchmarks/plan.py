@@ -17,6 +17,8 @@ from typing import Any
 
 from common import markdown, parser_of, report
 
+from bgsweep.sweep.journal import read_journal
+
 TINY = Path(__file__).parents[1] / "tests" / "tiny.yaml"
 SETTINGS = [
     "space.background.remove={uniform: [0.0, 0.8]}",
@@ -46,8 +48,8 @@ def real(settings: list[str]) -> dict[str, float]:
     """Seconds and epochs of a sweep."""
     with tempfile.TemporaryDirectory() as folder:
         found = bgsweep(folder, "sweep", str(TINY), *settings, "search.concurrent=1")
-        (journal,) = Path(folder).glob("bgsweep_runs/sweeps/*/journal.jsonl")
-        events = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+        (place,) = Path(folder).glob("bgsweep_runs/sweeps/*")
+        events = [event.public() for event in read_journal(place)]
     times = {kind: [each["time"] for each in events if each["event"] == kind] for kind in ("started", "ended")}
     epochs = sum(trial["epochs"] for trial in found["trials"])
     return {"seconds": max(times["ended"]) - min(times["started"]), "epochs": epochs}

@@ -18,6 +18,8 @@ import psutil
 import yaml
 from common import markdown, parser_of, report
 
+from bgsweep.sweep.journal import read_records
+
 EXPERIMENT = {
     "data": {"images": "sample", "resize": 24, "cache": True, "loader_workers": 0},
     "views": {"size": 16, "blur": 0.0},
@@ -51,8 +53,8 @@ def watch(folder: Path, trials: int) -> tuple[float, list[tuple[int, int, int]]]
 
 
 def _ended(folder: Path) -> int:
-    journals = folder.glob("bgsweep_runs/sweeps/*/journal.jsonl")
-    return sum('"event": "ended"' in line for path in journals for line in path.open(encoding="utf-8"))
+    places = folder.glob("bgsweep_runs/sweeps/*")
+    return sum(record.status != "running" for place in places for record in read_records(place).values())
 
 
 def _actors(driver: int) -> list[int]:

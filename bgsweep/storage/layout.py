@@ -4,7 +4,7 @@ Under the store's folder or URI::
 
     pretrain/DIGEST/state.pt                                   one worker
     pretrain/DIGEST/checkpoint_TIME/state.pt                   several workers: Ray Train names the folder
-    sweeps/NAME/tune-TIME/tNN/checkpoint_NNNNNN/state.pt       a trial of one worker: Ray Tune names the folder
+    sweeps/NAME/tune-TIME-N/tNN/checkpoint_NNNNNN/state.pt       a trial of one worker: Ray Tune names the folder
     sweeps/NAME/ray_train/tNN-DIGEST/checkpoint_TIME/state.pt  a trial of several workers
     sweeps/NAME/taken_over/EPOCH/tNN/state.pt                  pbt: copies of what trials continue from
 
@@ -42,12 +42,13 @@ def sweep_folder(store: Uri, name: str) -> Uri:
     return join(store, "sweeps", name)
 
 
-def tune_name() -> str:
+def tune_name(token: int = 0) -> str:
     """The name, within a sweep's folder, of what one driver's Ray Tune writes.
 
-    Each driver has its own: a checkpoint that a resumed sweep continues from must not be written over.
+    Each driver has its own, by the token of its claim: a checkpoint that a resumed sweep continues from must not be
+    written over.
     """
-    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{token}"
 
 
 def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None = None) -> Uri:

@@ -1,15 +1,21 @@
 """Status of a store's sweeps, and stopping one, from another shell or machine than the driver's."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from bgsweep.errors import UserError
+import zstandard
+
+from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri, sweep_command
-from bgsweep.sweep.events import by_number, replay
+from bgsweep.sweep.events import by_number
 from bgsweep.sweep.heartbeat import alive, closed_properly
-from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.manifest import began, find_sweep, sweeps
-from bgsweep.sweep.store import ask_to_stop, local_store
+from bgsweep.sweep.store import ask_to_stop, local_store, pulse_reader
+
+_log = logging.getLogger(__name__)
 
 State = Literal["running", "ended", "interrupted", "dead"]
 
@@ -21,9 +27,14 @@ def status(name: str | None, store: Uri) -> dict[str, Any]:
         ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970) and ``trials``. A sweep whose driver
         ended with an error (interrupted) or was killed (dead) can be resumed.
     """
-    with local_store(store, name) as folder:
-        found = sweeps(folder) if name is None else [find_sweep(name, folder)]
-        return {"sweeps": [_status(*each) for each in found]}
+    with local_store(store, name, "state") as folder:
+        if name is not None:
+            return {"sweeps": [_status(*find_sweep(name, folder), store)]}
+        found = sweeps(folder)
+        # At once: of each sweep on another machine the heartbeat is watched for some seconds.
+        with ThreadPoolExecutor(max(1, min(32, len(found)))) as pool:
+            listed = list(pool.map(lambda each: _status_or_warning(each[0], each[1], store), found))
+        return {"sweeps": [one for one in listed if one]}
 
 
 def stop(name: str, store: Uri) -> dict[str, Any]:
@@ -35,9 +46,9 @@ def stop(name: str, store: Uri) -> dict[str, Any]:
     Raises:
         UserError: the sweep is not running.
     """
-    with local_store(store, name) as local:
+    with local_store(store, name, "signs") as local:
         folder, manifest = find_sweep(name, local)
-        state = _state(folder, manifest)
+        state = _state(folder, manifest, store)
         if state != "running":
             cure = f"; `{sweep_command('sweep --resume', name, store)}` resumes it" if state != "ended" else ""
             raise UserError(f"{name}: the sweep is not running ({state}){cure}")
@@ -45,19 +56,27 @@ def stop(name: str, store: Uri) -> dict[str, Any]:
     return {"sweep": name, "follow": sweep_command("status", name, store)}
 
 
-def _status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    records = replay(read_journal(folder))
+def _status(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any]:
+    records = read_records(folder)
     return {
         "sweep": folder.name,
-        "state": _state(folder, manifest),
+        "state": _state(folder, manifest, store),
         "began": began(folder, manifest),
         "trials": [records[name].public() for name in sorted(records, key=by_number)],
     }
 
 
-def _state(folder: Path, manifest: dict[str, Any]) -> State:
+def _status_or_warning(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any] | None:
+    try:
+        return _status(folder, manifest, store)
+    except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+        _log.warning("left out: %s: its journal cannot be read: %s", folder, one_line(error))
+        return None
+
+
+def _state(folder: Path, manifest: dict[str, Any], store: Uri) -> State:
     if manifest.get("result"):
         return "ended"
-    if alive(folder, manifest):
+    if alive(folder, manifest, pulse_reader(folder, store)):
         return "running"
     return "interrupted" if closed_properly(folder) else "dead"

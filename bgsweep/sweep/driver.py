@@ -21,19 +21,20 @@ from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, trials_that_fit, wait_for_capacity
-from bgsweep.sweep.events import TrialRecord, by_number, replay
+from bgsweep.sweep.events import Event, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
 from bgsweep.sweep.guards import check_room
-from bgsweep.sweep.heartbeat import Heartbeat, alive
-from bgsweep.sweep.journal import Journal, read_journal
+from bgsweep.sweep.heartbeat import WATCH, Heartbeat, alive
+from bgsweep.sweep.journal import Journal, read_journal, read_records
 from bgsweep.sweep.manifest import check_name, find_sweep, read_manifest, sweeps, write_manifest
+from bgsweep.sweep.ownership import Ownership, SweepTaken, last_token
 from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.report import log_page
 from bgsweep.sweep.search import run_search
 from bgsweep.sweep.searcher import total_trials
-from bgsweep.sweep.store import StoreSync, forget_stop, local_store
+from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reader
 from bgsweep.sweep.trial import dump, set_up
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.provenance import owner
@@ -60,12 +61,13 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
     if name is not None:
         check_name(name)
     uri = tracking_uri(store)
-    with local_store(store) as folder:
+    with local_store(store, needed="signs") as local:
         if name is not None:
-            _refuse_taken(name, folder, store)
-        name = name or sweep_name(config.name)
-        _refuse_duplicate(config, folder, store)
-        return _run(config, Path(sweep_folder(folder, name)), store, uri, None)
+            _refuse_taken(name, local, store)
+        _refuse_duplicate(config, local, store)
+        folder = Path(sweep_folder(local, name or sweep_name(config.name)))
+        with Ownership.claim(folder, store, last_token(folder)) as owner:
+            return _run(config, owner, uri, None)
 
 
 def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -84,13 +86,15 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, An
                 f"{name}: the sweep has ended; there is nothing to resume. To evaluate and register its best "
                 f"trial again, name other settings: `{command} register.name=OTHER`"
             )
-        if alive(folder, manifest):
+        _check_changes(name, folder, overrides)
+        config = resolve(manifest["file"], overrides, name)
+        seen = last_token(folder)
+        if alive(folder, manifest, pulse_reader(folder, store), WATCH):
             command = sweep_command("status", name, store)
             raise UserError(f"{name}: the sweep is still running; follow it with `{command}`")
-        _check_changes(name, folder, overrides)
-        forget_stop(folder, store)
-        config = resolve(manifest["file"], overrides, name)
-        return _run(config, folder, store, tracking_uri(store), manifest["parent"])
+        with Ownership.claim(folder, store, seen) as owner:
+            forget_stop(folder, store)
+            return _run(config, owner, tracking_uri(store), manifest["parent"])
 
 
 # How trials run: neither their values nor their results depend on these settings.
@@ -99,7 +103,7 @@ _OF_RUNNING = {"cpus", "gpus", "concurrent", "wait_minutes", "max_failures", "ha
 
 def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
     """Refuse settings that would make a sweep's later trials differ from its earlier ones."""
-    running = [record for record in replay(read_journal(folder)).values() if record.status == "running"]
+    running = [record for record in read_records(folder).values() if record.status == "running"]
     for override in overrides:
         section, _, rest = override.partition("=")[0].partition(".")
         if section == "register" or (section == "search" and rest in _OF_RUNNING):
@@ -116,52 +120,71 @@ def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
             )
 
 
-def _run(config: SweepConfig, folder: Path, store: Uri, uri: str, parent: str | None) -> dict[str, Any]:
+def _run(config: SweepConfig, owner: Ownership, uri: str, parent: str | None) -> dict[str, Any]:
     """Start the sweep, or resume the one whose MLflow run is ``parent``.
 
-    ``folder`` holds the journal, on this machine; the checkpoints go to ``store``, which may be an object store.
+    The owner's folder holds the journal, on this machine; the checkpoints go to its store, which may be a bucket.
     """
     several = config.experiment.workers.count > 1
     check_cores(*((config.experiment.workers.cpus, "workers.cpus") if several else (config.search.cpus, "search.cpus")))
-    past = read_journal(folder)
-    with ray_session(cpus_of_trial(config), dashboard=several), contextlib.ExitStack() as opened:
+    folder, store = owner.folder, owner.store
+    with (
+        StoreSync(folder, store, owner),
+        Heartbeat(folder, owner.token),
+        ray_session(cpus_of_trial(config), dashboard=several),
+        contextlib.ExitStack() as opened,
+    ):
+        past = read_journal(folder)
         wait_for_capacity(config)
-        share = _share(
-            config, folder.name
-        )  # before the first trial: other sweeps make room only for those they know of
+        # Before the first trial: other sweeps make room only for those they know of.
+        share = _share(config, folder.name)
         first = _first_set_up(config)
-        tracker = opened.enter_context(
-            Tracker(uri, config.name)
-        )  # takes as long as the first trial's set-up, meanwhile
+        # Takes as long as the first trial's set-up, meanwhile.
+        tracker = opened.enter_context(Tracker(uri, config.name))
         checkpoint, notes = _await_first(first)
         open_registered_model(tracker, config.register_as.name)
+        records = replay(past)
         if not is_remote(store):
-            ended = sum(record.status != "running" for record in replay(past).values())
+            ended = sum(record.status != "running" for record in records.values())
             check_room(folder, checkpoint, total_trials(config) - ended)
         parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
         manifest = _manifest(config, parent, past[0].time if past else time.time())
+        owner.check()
         write_manifest(folder, manifest)
-        with (
-            StoreSync(folder, store),
-            Heartbeat(folder),
-            Progress(folder.name, config, total_trials(config)) as progress,
-        ):
-            progress.note(f"sweep {folder.name} in {store}")
-            progress.warn(notes)
-            monitor = SweepCallback(config, Journal(folder), tracker, parent, progress, replay(past))
-            monitor.catch_up(past)
-            run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
-            if monitor.disk.full:
-                command = sweep_command("sweep --resume", folder.name, store)
-                raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
-            monitor.close()
-            result = {
-                "sweep": folder.name,
-                "tracking_uri": without_password(uri),
-                **_result(config, folder, store, parent, list(monitor.records.values()), tracker, progress),
-            }
-            log_page(folder, manifest | {"result": result}, tracker)
-            write_manifest(folder, manifest | {"result": result})
+        progress = opened.enter_context(Progress(folder.name, config, total_trials(config)))
+        progress.note(f"sweep {folder.name} in {store}")
+        progress.warn(notes)
+        journal = Journal(folder, owner, records)
+        monitor = SweepCallback(config, journal, tracker, parent, progress, records)
+        try:
+            result = _search(config, owner, monitor, past, share)
+        except SweepTaken:
+            tracker.abandon()
+            raise
+        write_manifest(folder, manifest | {"result": result})
+    return result
+
+
+def _search(
+    config: SweepConfig, owner: Ownership, monitor: SweepCallback, past: list[Event], share: FairShare
+) -> dict[str, Any]:
+    """Run the trials that have not ended, and the sweep's end; give the result."""
+    folder, store, tracker = owner.folder, owner.store, monitor.tracker
+    monitor.catch_up(past)
+    run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
+    if monitor.disk.full:
+        command = sweep_command("sweep --resume", folder.name, store)
+        raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
+    monitor.close()
+    result = {
+        "sweep": folder.name,
+        "tracking_uri": without_password(tracker.address),
+        **_result(config, folder, store, monitor.parent, list(monitor.records.values()), tracker, monitor.progress),
+    }
+    owner.check()
+    manifest = read_manifest(folder) or {}
+    log_page(folder, manifest | {"result": result}, tracker)
+    owner.check()
     return result
 
 
@@ -220,6 +243,8 @@ def _refuse_taken(name: str, local: Path, store: Uri) -> None:
     if not folder.exists():
         return
     manifest = read_manifest(folder)
+    if manifest is None and last_token(folder) and not alive(folder, {}, pulse_reader(folder, store)):
+        return  # a driver was killed before it had begun
     over = manifest is None or manifest.get("result")
     cure = "" if over else f", resume that one by `{sweep_command('sweep --resume', name, store)}`,"
     raise UserError(f"--name {name}: {folder} is there already; choose another name{cure} or leave --name out")
@@ -227,7 +252,11 @@ def _refuse_taken(name: str, local: Path, store: Uri) -> None:
 
 def _refuse_duplicate(config: SweepConfig, local: Path, store: Uri) -> None:
     for folder, manifest in sweeps(local):
-        if manifest["digest"] == _digest(config) and not manifest.get("result") and alive(folder, manifest):
+        if (
+            manifest["digest"] == _digest(config)
+            and not manifest.get("result")
+            and alive(folder, manifest, pulse_reader(folder, store))
+        ):
             follow, end = (sweep_command(word, folder.name, store) for word in ("status", "stop"))
             raise UserError(
                 f"{folder.name}: the very same sweep is running; follow it with `{follow}`, stop it with `{end}`, or "

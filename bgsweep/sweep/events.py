@@ -76,6 +76,20 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Owned(Event):
+    """A driver has taken the sweep over.
+
+    Attributes:
+        token: of its claim.
+        after: bytes of each earlier part of the journal that count; what another driver adds later does not.
+    """
+
+    kind = "owned"
+    token: int
+    after: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proposed(Event):
     """The searcher has drawn a trial's values; the trial itself may start much later."""
 
@@ -102,7 +116,10 @@ class Ended(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Event):
-    """A trial has reported: its metrics at an epoch, and in ``history`` all epochs since its last report."""
+    """A trial has reported: its metrics at an epoch, and in ``history`` all epochs since its last report.
+
+    ``checkpoint`` and ``run_id`` are written only where they have changed: most of a long sweep's journal is results.
+    """
 
     kind = "result"
     id: str
@@ -112,6 +129,13 @@ class Result(Event):
     checkpoint: str | None = None
     run_id: str = ""
     history: Sequence[Metrics] = ()
+
+    def public(self) -> dict[str, Any]:
+        """As of every event, without what is empty or repeats the end of ``history``."""
+        shown = super().public() | {"seconds": round(self.seconds, 3)}
+        if self.history and self.history[-1] == {"epoch": self.epoch, **self.metrics}:
+            del shown["metrics"]
+        return {key: value for key, value in shown.items() if value or key in ("time", "metrics", "epoch")}
 
     def apply(self, record: TrialRecord) -> None:
         """Bring the trial's record up to date."""
@@ -162,7 +186,7 @@ class Generation(Event):
 
 
 _KINDS: dict[str, type[Event]] = {
-    each.kind: each for each in (Proposed, Started, Ended, Result, Checkpointed, Recovered, Generation)
+    each.kind: each for each in (Owned, Proposed, Started, Ended, Result, Checkpointed, Recovered, Generation)
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "trial": TrialRecord.read,
@@ -177,6 +201,11 @@ def read_event(told: Any) -> Event | None:
         return None
     values = {each.name: told[each.name] for each in fields(kind) if each.name in told}
     try:
+        if kind is Result:
+            values.setdefault("seconds", 0.0)
+            values.setdefault(
+                "metrics", {key: each for key, each in (values.get("history") or [{}])[-1].items() if key != "epoch"}
+            )
         return kind(**{key: _READERS[key](value) if key in _READERS else value for key, value in values.items()})
     except (TypeError, AttributeError):
         return None
@@ -201,13 +230,14 @@ def replay(
     on_result: Callable[[Result, TrialRecord], None] = _ignore,
     on_ended: Callable[[TrialRecord], None] = _ignore,
     on_generation: Callable[[Generation], None] = _ignore,
+    records: dict[str, TrialRecord] | None = None,
 ) -> dict[str, TrialRecord]:
-    """The trials' records, by id, as the events left them.
+    """The trials' records, by id, as the events left them; ``records`` are those before the first event.
 
     The callbacks follow the events in their order, for those whose state depends on it (an Optuna sampler, the rungs of
     successive halving); each is called with the record already up to date.
     """
-    records: dict[str, TrialRecord] = {}
+    records = {} if records is None else records
     for event in events:
         match event:
             case Proposed():

@@ -8,8 +8,7 @@ from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import replay
-from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.sweep.store import local_store
@@ -27,9 +26,9 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
     Raises:
         UserError: there is no such sweep or trial, none was completed, or the file cannot be written.
     """
-    with local_store(store, name) as local:
+    with local_store(store, name, "state") as local:
         folder, manifest = find_sweep(name, local)
-        records = replay(read_journal(folder))
+        records = read_records(folder)
     tree = manifest["file"]
     if trial is not None and trial not in records:
         raise UserError(f"{name}: no trial {trial}; it has {', '.join(records) or 'none yet'}")

@@ -60,7 +60,7 @@ def run_search(
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name=tune_name(),
+            name=tune_name(monitor.journal.token),
             storage_path=str(target),
             callbacks=[monitor],
             stop=_Stop(stop_file(folder), monitor.disk),

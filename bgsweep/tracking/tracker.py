@@ -70,6 +70,11 @@ class Tracker:
             self.finish(run, status)
         self.flush(60 if kind is None else 15)
 
+    def abandon(self) -> None:
+        """Forget the open runs, which another process has taken over."""
+        self._trials.clear()
+        self._parents.clear()
+
     def sweep_run(self, name: str, config: SweepConfig, tags: Mapping[str, str] | None = None) -> str:
         """Begin the run that a sweep's trials are children of; give its id."""
         params = {"search": config.search.model_dump(mode="json"), "evaluate": config.evaluate.model_dump(mode="json")}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bgsweep.data.datasets.bundled import ARCHIVE
+from bgsweep.sweep.journal import read_journal
 from tests.rehearsal.site import ROOT, Site
 
 pytestmark = [
@@ -116,7 +117,7 @@ def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
     for trial in found["result"]["trials"]:
         assert trial["status"] == "completed" and trial["checkpoint"].startswith("s3://bucket/runs/sweeps/")
         assert trial["checkpoint"].removeprefix("s3://bucket/") + "/state.pt" in keys
-    assert f"runs/sweeps/{found['sweep']}/journal.jsonl" in keys
+    assert f"runs/sweeps/{found['sweep']}/journal/00001-0000.jsonl" in keys
     listed = site.json("status", "--address", site.address)["sweeps"]
     assert found["sweep"] in [sweep["sweep"] for sweep in listed] and len(listed) == 2
 
@@ -175,8 +176,7 @@ def test_shut_down_nothing_runs_on(site: Site) -> None:
 
 
 def journal(site: Site, name: str) -> list[dict[str, Any]]:
-    path = site.store / "sweeps" / name / "journal.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [event.public() for event in read_journal(site.store / "sweeps" / name)]
 
 
 def starts(site: Site, name: str) -> list[float]:

@@ -93,14 +93,14 @@ def test_a_new_sweep_begins_beside_an_unreadable_one(
 ) -> None:
     spoil(tmp_path, kind)
     begun: list[Path] = []
-    monkeypatch.setattr("bgsweep.sweep.driver._run", lambda file, folder, *_: begun.append(folder))
+    monkeypatch.setattr("bgsweep.sweep.driver._run", lambda file, owner, *_: begun.append(owner.folder))
     sweep(load(TINY, [RANGE]), tmp_path, "mine")
     assert begun == [tmp_path / "sweeps" / "mine"]
 
 
 def test_a_damaged_journal_shows_what_can_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path, "good", trials=3)
-    path = folder / "journal.jsonl"
+    (path,) = (folder / "journal").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
     del lines[2]  # the beginning of t01
     lines[1:1] = [b"\xff\xfe\n", b"[]\n", b'{"event": "result", "id": "t00"}\n', lines[1][:40] + b"\n"]
@@ -112,7 +112,8 @@ def test_a_damaged_journal_shows_what_can_be_read(tmp_path: Path, caplog: pytest
 
 def test_a_torn_last_line_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path, "good")
-    with (folder / "journal.jsonl").open("a") as journal:
+    (path,) = (folder / "journal").iterdir()
+    with path.open("a") as journal:
         journal.write('{"time": 1.0, "event": "resu')
     assert replay(read_journal(folder))["t00"].epochs == 1
     assert not caplog.messages
@@ -169,8 +170,8 @@ def test_a_name_that_no_folder_of_the_store_can_have_is_refused(name: str, tmp_p
 )
 def test_the_name_of_another_sweep_is_refused(more: dict[str, Any], cure: str, tmp_path: Path) -> None:
     folder = make(tmp_path, "mine", **more)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     with pytest.raises(UserError, match=f"--name mine: .* is there already; .*{cure}"):
         sweep(load(TINY, [RANGE]), tmp_path, "mine")
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     assert [path for path, _ in sweeps(tmp_path)] == [folder]

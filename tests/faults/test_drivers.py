@@ -1,0 +1,40 @@
+"""Two drivers of one sweep: a suspended one comes back after another has taken the sweep over."""
+
+import json
+import signal
+from pathlib import Path
+
+from bgsweep.sweep.events import Ended, Result
+from bgsweep.sweep.journal import read_journal
+from tests import progress
+from tests.faults.sweeps import SPACE, TINY, begin, ended, events, runs, told, wait_for
+
+SEARCH = ["search.trials=3", "search.scheduler=none", "search.concurrent=1", "name=tiny", "training.epochs=20"]
+
+
+def test_a_suspended_driver_that_wakes_up_after_another_took_over_ends_and_changes_nothing(tmp_path: Path) -> None:
+    first = begin(tmp_path, str(TINY), *SPACE, *SEARCH)
+    try:
+        wait_for(lambda: len(events(tmp_path, "result")) >= 3, first, tmp_path)
+        first.send_signal(signal.SIGSTOP)
+        (folder,) = (tmp_path / "bgsweep_runs/sweeps").iterdir()
+        claim = folder / "owners" / "00001"  # of a machine whose processes cannot be looked up
+        claim.write_text(json.dumps(json.loads(claim.read_text()) | {"bgsweep.host": "elsewhere"}))
+        (tmp_path / "second").mkdir()
+        store = ["--store", str(tmp_path / "bgsweep_runs")]
+        second = begin(tmp_path / "second", "--resume", folder.name, *store)
+        wait_for(lambda: (folder / "owners" / "00002").exists(), second, tmp_path / "second")
+        first.send_signal(signal.SIGCONT)
+        progress.output_of(first, lambda: progress.files_in(tmp_path))
+        assert first.returncode == 2, told(tmp_path)
+        assert "has taken this sweep over; this one ends without writing more" in told(tmp_path).splitlines()[-1]
+        assert "Traceback" not in told(tmp_path)
+        found = ended(second, tmp_path / "second")
+    finally:
+        first.kill()
+    assert [trial["epochs"] for trial in found["trials"]] == [20] * 3
+    every = read_journal(folder)
+    results = [(event.id, event.epoch) for event in every if isinstance(event, Result)]
+    assert len(results) == len(set(results)) == 60
+    assert sum(isinstance(event, Ended) for event in every) == 3
+    assert {run.info.status for run in runs(found["tracking_uri"]).values()} == {"FINISHED"}
