@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,16 +128,21 @@ def read_journal(folder: Path) -> list[Event]:
 
 def read_records(folder: Path) -> dict[str, TrialRecord]:
     """The trials' records, by id; of a long journal only the end is read."""
-    parts = _parts(folder)
-    records: dict[str, TrialRecord] = {}
-    token = max((part.token for part in parts), default=0)
+    first, records = summary(folder, [path.name for path in (folder / PARTS).glob("*.jsonl*")])
+    return replay(_events(folder, _parts(folder, first), records), records={k: r.copy() for k, r in records.items()})
+
+
+def summary(folder: Path, parts: Sequence[str]) -> tuple[str, dict[str, TrialRecord]]:
+    """The newest summary of the trials: the name of the first part that it does not cover, and their records by id.
+
+    Empty where there is none: then the journal has everything.
+    """
+    token = max((name.partition("-")[0] for name in parts), default="")
     try:
-        found = json.loads((folder / f"records-{token:05d}.json").read_text(encoding="utf-8"))
-        records = {each["id"]: TrialRecord.read(each) for each in found["records"]}
-        parts = [part for part in parts if part.token == token and part.number >= found["part"]]
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: the journal has everything
-        pass
-    return replay(_events(folder, parts, records), records={key: each.copy() for key, each in records.items()})
+        found = json.loads((folder / f"records-{token}.json").read_text(encoding="utf-8"))
+        return f"{token}-{found['part']:04d}", {each["id"]: TrialRecord.read(each) for each in found["records"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
 
 
 @dataclass(frozen=True)
@@ -161,12 +166,12 @@ class _Part:
         return zstandard.decompress(found) if self.path.suffix == ".zst" else found
 
 
-def _parts(folder: Path) -> list[_Part]:
-    """The parts in their order, each as long as the drivers that came later found it."""
+def _parts(folder: Path, first: str = "") -> list[_Part]:
+    """The parts in their order, each as long as the drivers that came later found it, from that of a name on."""
     found: dict[str, _Part] = {}
-    if (folder / OLD_FILE).is_file():
+    if not first and (folder / OLD_FILE).is_file():
         found[OLD_FILE] = _Part(folder / OLD_FILE, 0, -1, (folder / OLD_FILE).stat().st_size)
-    for path in sorted((folder / PARTS).glob("*-*.jsonl*")):
+    for path in sorted(path for path in (folder / PARTS).glob("*-*.jsonl*") if path.name >= first):
         mark, _, number = path.name.partition(".")[0].partition("-")
         if mark.isdigit() and number.isdigit():  # a full part is there twice for a moment: compressed is the later
             found[path.name.removesuffix(".zst")] = _Part(path, int(mark), int(number), _full_size(path))

@@ -5,7 +5,6 @@ Checkpoints do not come this way; Ray writes them to the store itself.
 """
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -21,7 +20,7 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, cache_folder, filesystem, is_remote, sweep_command
 from bgsweep.sweep.heartbeat import HEARTBEAT_FILE, pulse_in, stop_file
-from bgsweep.sweep.journal import OLD_FILE, PARTS
+from bgsweep.sweep.journal import OLD_FILE, PARTS, summary
 from bgsweep.sweep.manifest import MANIFEST_FILE, check_name
 from bgsweep.sweep.ownership import OWNERS, Ownership, SweepTaken, last_token
 
@@ -259,7 +258,7 @@ def _pull(where: Any, path: str, folder: Path, needed: Needed) -> None:
 
     def fetch(name: str, changed: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # replaced or removed since it was listed
-            with where.open_input_stream(f"{path}/{name}") as stream:
+            with where.open_input_stream(f"{path}/{name}", compression=None) as stream:
                 data = stream.read()
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
@@ -273,20 +272,10 @@ def _pull(where: Any, path: str, folder: Path, needed: Needed) -> None:
         journal = name == OLD_FILE or name.startswith("records-")
         if name in (MANIFEST_FILE, HEARTBEAT_FILE) or (journal and needed != "signs"):
             fetch(name, changed)
-    first = _first_needed(folder, parts) if needed == "state" else ""
+    first = summary(folder, list(parts))[0] if needed == "state" else ""
     for name, changed in parts.items():
         if name >= first:
             fetch(f"{PARTS}/{name}", changed)
-
-
-def _first_needed(folder: Path, parts: dict[str, int]) -> str:
-    """The name of the first part of the journal that the newest summary of the trials does not cover."""
-    token = max((name.partition("-")[0] for name in parts), default="")
-    try:
-        covered = json.loads((folder / f"records-{token}.json").read_text(encoding="utf-8"))["part"]
-        return f"{token}-{covered:04d}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _changed(where: Any, path: str) -> int | None:
@@ -298,5 +287,6 @@ def _changed(where: Any, path: str) -> int | None:
 
 
 def _write(where: Any, path: str, data: bytes) -> None:
-    with where.open_output_stream(path) as stream:
+    # Without `compression` pyarrow goes by the name, and would compress what is compressed.
+    with where.open_output_stream(path, compression=None) as stream:
         stream.write(data)

@@ -19,7 +19,7 @@ from bgsweep.sweep.events import (
     TrialRecord,
     replay,
 )
-from bgsweep.sweep.journal import Journal, read_journal
+from bgsweep.sweep.journal import Journal, read_journal, read_records
 
 RECORD = TrialRecord("t00", {"background.remove": 0.5}, "baseline", "d0", "run", lineage=[])
 EVENTS: list[Event] = [
@@ -95,3 +95,31 @@ def test_an_event_that_does_not_fit_is_left_out_with_a_warning(
     (tmp_path / "journal.jsonl").write_text(json.dumps(line) + "\n")
     assert read_journal(tmp_path) == []
     assert "1 lines are damaged and left out" in caplog.text
+
+
+def test_a_long_journal_is_small_and_its_present_state_is_read_from_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgsweep.sweep.journal._PART_BYTES", 4000)
+    records: dict[str, TrialRecord] = {}
+    journal = Journal(tmp_path, None, records)
+    for number in range(8):
+        name = f"t{number:02d}"
+        records[name] = TrialRecord(name, {"background.remove": number / 7}, None, "d", "run")
+        journal.write(Started(trial=records[name].copy()))
+        for epoch in range(1, 21):
+            values = {"loss": 1 / epoch, "knn_top1": number / (7 * epoch)}
+            event = Result(id=name, epoch=epoch, metrics=values, seconds=epoch, history=[{"epoch": epoch, **values}])
+            event.apply(records[name])
+            journal.write(event)
+        records[name].status = "completed"
+        journal.write(Ended(trial=records[name].copy()))
+    parts = sorted(path.name for path in (tmp_path / "journal").iterdir())
+    assert len(parts) > 3 and all(name.endswith(".zst") for name in parts[:-1])
+    whole = read_journal(tmp_path)
+    assert sum(isinstance(event, Result) for event in whole) == 160
+    assert replay(whole) == read_records(tmp_path) == records
+    for name in parts[:-1]:
+        (tmp_path / "journal" / name).write_bytes(b"not read")
+    (tmp_path / "journal" / parts[-1]).write_bytes((tmp_path / "journal" / parts[-1]).read_bytes()[:-20])
+    assert read_records(tmp_path)["t00"] == records["t00"], "and the torn last line is read over"

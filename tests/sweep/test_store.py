@@ -1,21 +1,36 @@
 """A sweep's small files in an object store, as another machine sees them."""
 
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bgsweep.errors import UserError
+from bgsweep.sweep import store as kept
 from bgsweep.sweep.control import status, stop
 from bgsweep.sweep.events import Proposed, Result, Started, TrialRecord
 from bgsweep.sweep.heartbeat import Heartbeat, stop_file
 from bgsweep.sweep.journal import Journal, read_journal
-from bgsweep.sweep.manifest import write_manifest
+from bgsweep.sweep.manifest import read_manifest, write_manifest
+from bgsweep.sweep.ownership import Ownership
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store
 from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
+
+
+def refuse(client: Any) -> None:
+    """Take the bucket away: every write is refused."""
+    for item in client.list_objects_v2(Bucket="bucket").get("Contents", ()):
+        client.delete_object(Bucket="bucket", Key=item["Key"])
+    client.delete_bucket(Bucket="bucket")
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def wait(condition: Any) -> None:
@@ -65,3 +80,61 @@ def test_an_empty_store_has_no_sweep_and_a_wrong_one_is_told(s3: Any) -> None:
         status("nobody", STORE)
     with pytest.raises(UserError, match=r"zz://bucket/runs: .*name a folder or a URI"):
         status(None, "zz://bucket/runs")
+
+
+def test_a_bucket_that_refuses_at_the_end_costs_nothing(
+    tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver's folder is a temporary one: what the bucket refuses is kept, named, and sent by the next command."""
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "_LAST_TRIES", (0.0, 0.1))
+    folder = tmp_path / "sweeps" / "one"
+    journal = Journal(folder)
+    with StoreSync(folder, STORE):
+        write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
+        journal.write(Started(trial=TrialRecord("t00", {}, None, "d", "run")))
+        wait(lambda: status(None, STORE)["sweeps"])
+        refuse(s3)
+        journal.write(Result(id="t00", epoch=1, metrics={"loss": 1.0}, seconds=1.0))
+        time.sleep(2.5)
+    shutil.rmtree(folder)
+    warnings = warned(caplog)
+    assert len(warnings) == 2, "one warning while it runs, however often it is tried, and one at the end"
+    assert "it is tried again" in warnings[0]
+    place = tmp_path / "cache" / "unsent" / "one"
+    assert f"It is kept in {place}, and `bgsweep status one --store {STORE}`" in warnings[1]
+    s3.create_bucket(Bucket="bucket")
+    assert status("one", STORE)["sweeps"][0]["trials"][0]["epochs"] == 1
+    assert not place.exists()
+
+
+def test_what_was_kept_does_not_replace_a_later_driver_s_files(
+    tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "_LAST_TRIES", (0.0,))
+    folder = tmp_path / "sweeps" / "one"
+    owner = Ownership.claim(folder, STORE, 0)
+    with StoreSync(folder, STORE, owner):
+        write_manifest(folder, {"file": {}, "digest": "d", "parent": "old", "owner": ELSEWHERE})
+        refuse(s3)
+    s3.create_bucket(Bucket="bucket")
+    again = tmp_path / "again" / "sweeps" / "one"
+    with StoreSync(again, STORE, Ownership.claim(again, STORE, 1)):
+        write_manifest(again, {"file": {}, "digest": "d", "parent": "new", "owner": ELSEWHERE})
+    with local_store(STORE, "one") as place:
+        assert (read_manifest(place / "sweeps" / "one") or {})["parent"] == "new"
+
+
+def test_one_sweep_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, s3: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("good", "bad"):
+        folder = tmp_path / "sweeps" / name
+        write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE, "result": {"model": 1}})
+        with StoreSync(folder, STORE):
+            Journal(folder).write(Started(trial=TrialRecord("t00", {}, None, "d", "run")))
+    s3.put_object(Bucket="bucket", Key="runs/sweeps/bad/journal/00000-0000.jsonl.zst", Body=b"not compressed")
+    assert [one["sweep"] for one in status(None, STORE)["sweeps"]] == ["good"]
+    (warning,) = warned(caplog)
+    assert "bad: its journal cannot be read" in warning
