@@ -143,6 +143,9 @@ class BackgroundsMake(Command):
             raise UserError(
                 f"--size {options.size} --seed {options.seed}: give a size of 8 pixels or more, and a seed from 0 on"
             )
+        for given in (options.images, options.masks):
+            if not given.is_dir():
+                raise UserError(f"{given}: no such folder; name the folder of the images, then that of their masks")
         source = Folder(options.images, ".", options.masks)
         variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
         if len(set(source.labels.tolist())) < 2:

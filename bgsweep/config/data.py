@@ -1,5 +1,6 @@
 """Images and masks: where they come from, how they are split, decoded and loaded."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -88,6 +89,12 @@ class Data(Section):
     @property
     def has_masks(self) -> bool:
         return self.images == "sample" or self.masks is not None or self.pack is not None
+
+    @property
+    def missing_images(self) -> str:
+        """The beginning of an error where `images` is a folder that this machine does not have; else empty."""
+        there = self.images == "sample" or "://" in self.images or Path(self.images).expanduser().is_dir()
+        return "" if there else f"data.images: no folder {self.images} on this machine; "
 
     @model_validator(mode="after")
     def _check(self) -> Self:

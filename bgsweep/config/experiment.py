@@ -108,14 +108,8 @@ class Experiment(Section):
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
                 f"workers.count {self.workers.count}; {multiple(self.training.batch_size, self.workers.count)} is"
             )
-        if self.background.active and not self.data.has_masks:
-            raise ValueError(
-                "background: background augmentations need a foreground mask for every image; set data.masks"
-            )
-        if self.data.shortcut is not None and not self.data.has_masks:
-            raise ValueError("data.shortcut: recomposed images need foreground masks; set data.masks")
-        if self.data.mask_noise.active and not self.data.has_masks:
-            raise ValueError("data.mask_noise: there are no masks to degrade; set data.masks")
+        if not self.data.has_masks:
+            self._check_without_masks()
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
             raise ValueError(
@@ -124,6 +118,18 @@ class Experiment(Section):
             )
         self._check_method(share // self.training.accumulate)
         return self
+
+    def _check_without_masks(self) -> None:
+        # A misspelt folder beside a recipe for the bundled images also lacks masks; the folder is the first mistake.
+        wrong = self.data.missing_images
+        if self.background.active:
+            raise ValueError(
+                f"{wrong}background: background augmentations need a foreground mask for every image; set data.masks"
+            )
+        if self.data.shortcut is not None:
+            raise ValueError(f"{wrong}data.shortcut: recomposed images need foreground masks; set data.masks")
+        if self.data.mask_noise.active:
+            raise ValueError(f"{wrong}data.mask_noise: there are no masks to degrade; set data.masks")
 
     def _check_method(self, part: int) -> None:
         """Check what the method does not support; a `part` is the images that one worker computes at a time."""

@@ -70,6 +70,8 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
     paired = [name for name in image_names if mask_name(name) in present]
     if not image_names:
         raise UserError(f"{images.uri}: no such folder, or no images in it; name the folder that masks were made for")
+    if not present:
+        raise UserError(f"{masks.uri}: no such folder, or no masks in it; see `bgsweep masks make`")
     if not paired:
         raise UserError(
             f"{masks.uri}: has no mask for any of the {len(image_names)} images of {images.uri}; name the folder "

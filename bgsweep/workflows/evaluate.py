@@ -47,7 +47,7 @@ def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.
     """
-    names, file = evaluator_names(suite), None if data is None else load_suite(data)
+    names, file = evaluator_names(suite), _read(data)
     loaded, file = prepare(model, file, store)
     # Opened first, so that an MLflow that does not answer is reported before hours of work.
     with Tracker(tracking_uri(store)) as tracker:
@@ -71,7 +71,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     """
     if len(models) < 2:
         raise UserError("compare: one model is named; name two or more")
-    names, file = evaluator_names(suite), None if data is None else load_suite(data)
+    names, file = evaluator_names(suite), _read(data)
     # Models are only comparable on the same images: those of the first.
     loaded, file = prepare(models[0], file, store)
     found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
@@ -227,13 +227,20 @@ def on_device(loaded: Loaded, device: str) -> FrozenModel:
     return frozen_model(encoder, place, loaded.head, loaded.origin)
 
 
+def _read(path: Path | None) -> SuiteConfig | None:
+    """The suite's config; its images are opened, so that a wrong folder is reported before a model is downloaded."""
+    config = None if path is None else load_suite(path)
+    if config is None or config.data is None:
+        return config
+    # Only train and test are read here; holding out a validation split would only make train smaller.
+    data = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
+    open_splits(data)
+    return config.model_copy(update={"data": data})
+
+
 def _completed(config: SuiteConfig | None, loaded: Loaded) -> SuiteConfig:
     """The suite's config; data that it does not name are those of the model's own experiment."""
-    if config is not None and config.data is not None:
-        # Only train and test are read here; holding out a validation split would only make train smaller.
-        data = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
-        return config.model_copy(update={"data": data})
-    if config is not None and loaded.experiment is None:
+    if config is not None and (config.data is not None or loaded.experiment is None):
         return config
     if loaded.experiment is None:
         raise UserError("--data: name a YAML file that says which images to evaluate on")

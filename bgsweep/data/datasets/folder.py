@@ -200,6 +200,8 @@ def match_masks(root: str, names: Sequence[str], there: Iterable[str]) -> dict[s
     """
     check_stems(root, names)
     files, capitals, missing = set(there), {}, []
+    if not files:
+        raise UserError(f"{root}: no such folder, or no masks in it; each image needs a PNG: see `bgsweep masks make`")
     for name in names:
         wanted = mask_name(name)
         if (other := f"{wanted[:-4]}.PNG") in files and wanted not in files:

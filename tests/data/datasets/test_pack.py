@@ -183,7 +183,7 @@ def test_reading_begins_before_shards_are_fetched(packed: Path) -> None:
     assert not cache_root().exists()
     assert pack[0].image.size
     assert isinstance(pack._shards, RemoteShards)
-    pack._shards._now["thread"].join(20)
+    pack._shards._now["thread"].join()
     assert len(list(cache_root().rglob("*.tar"))) == len(list(packed.glob("*.tar")))
 
 
