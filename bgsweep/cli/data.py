@@ -99,13 +99,13 @@ class MasksTrain(Command):
         return train_masks(options.images, options.out, options.encoder, config, options.workers)
 
     def show(self, result: Result) -> str:
-        from bgsweep.storage.uri import anywhere
+        from bgsweep.storage.uri import shell_quoted
 
         start = "the encoder of a self-supervised run" if result["encoder"] else "random weights"
         lines = [
             f"wrote {result['out']}: trained on {result['images']} images, masks by {', '.join(result['teachers'])}",
             f"every network started from {start}",
-            f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {anywhere(result['out'])}",
+            f"use it: bgsweep masks make IMAGES --out MASKS --method usps --weights {shell_quoted(result['out'])}",
         ]
         lines += [f"not read: {item['image']}: {item['reason']}" for item in result["unreadable"]]
         return "\n".join(lines)
@@ -182,12 +182,12 @@ class Pack(Command):
         return make_pack(options.images, options.masks, options.out)
 
     def show(self, result: Result) -> str:
-        from bgsweep.storage.uri import anywhere
+        from bgsweep.storage.uri import shell_quoted
 
         size = f"{result['bytes'] / 1e6:.1f} MB"
         lines = [f"{result['images']} images in {result['shards']} shards, {size}: {result['out']}"]
         lines += [f"  image or mask cannot be read, skipped in training: {name}" for name in result["unreadable"]]
-        return "\n".join([*lines, f"to train from it: data.pack={anywhere(result['out'])}"])
+        return "\n".join([*lines, f"to train from it: data.pack={shell_quoted(result['out'])}"])
 
 
 class Doctor(Command):

@@ -15,7 +15,7 @@ _LINEAGE = {
     "masks_digest": "masks",
     "git_commit": "commit",
 }
-_SCORES = {"test_knn_top1": "kNN %", "test_linear_top1": "linear %", "test_bg_gap": "gap %"}
+_SCORES = {"test/knn/top1": "kNN %", "test/linear/top1": "linear %", "test/knn/bg_gap": "gap %"}
 
 
 class Status(Command):

@@ -5,8 +5,8 @@ taken for one of images that it has not seen (test). MLflow's pages group metric
 that all values of an evaluator on a split are side by side. What training itself measures (`loss`) has no evaluator
 and keeps its plain name.
 
-For one release MLflow has every metric under the name of before, too. Inside a sweep (journal, checkpoints, `--json`)
-trials' values still have their names of before; `search.metric` takes both.
+For one release MLflow and `--json` have every metric under its earlier name, too, and `search.metric` takes both.
+Journals and checkpoints keep the earlier names, so that every version reads them.
 """
 
 import re
@@ -24,7 +24,7 @@ RENAMED = {
     "test_linear_top1": "test/linear/top1",
     "test_bg_gap": "test/knn/bg_gap",
 }
-"""Names of runs' metrics: of before -> now."""
+"""Names of runs' metrics: earlier -> present."""
 
 _SUFFIX = re.compile(r"(.+?)(_se|/seed_\d+)?")  # of a trial with several seeds
 
@@ -41,12 +41,17 @@ def metric_name(evaluator: str, value: str, split: str = "test") -> str:
 
 
 def trial_name(name: str) -> str:
-    """The name inside a sweep of a metric of the online evaluation, whichever of its two it is given by."""
+    """The name in journals of a metric of the online evaluation, which is given by either name."""
     return next((old for old, new in RENAMED.items() if new == name and new.startswith("validation/")), name)
 
 
+def shown_name(name: str) -> str:
+    """The present name of a run's metric."""
+    return RENAMED.get(name, name)
+
+
 def with_new_names(metrics: Mapping[str, float]) -> dict[str, float]:
-    """A run's metrics under their names of before, as given, and of now."""
+    """A run's metrics under their earlier names, as given, and their present ones."""
     found = dict(metrics)
     for name, value in metrics.items():
         base, suffix = _SUFFIX.fullmatch(name).groups()  # type: ignore[union-attr]  # any name but "" matches

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bgsweep.config.base import Section
+from bgsweep.config.metric_names import shown_name
 from bgsweep.config.search import LOWER_IS_BETTER, SEARCHERS
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.errors import UserError
@@ -130,7 +131,7 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
         if search.signs.get(metric) == (1 if metric in LOWER_IS_BETTER else -1):
             right = "min" if metric in LOWER_IS_BETTER else "max"
             extreme = "lowest" if right == "min" else "highest"
-            yield f"search.mode: the best {metric} is the {extreme}; set it to {right}"
+            yield f"search.mode: the best {shown_name(metric)} is the {extreme}; set it to {right}"
     if experiment.workers.device == "cuda" and experiment.workers.count == 1 and not search.gpus:
         yield ("search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1")
 
@@ -164,7 +165,8 @@ def _doubtful(config: SweepConfig) -> Iterator[str]:
         )
     for metric, sign in search.signs.items():
         if metric not in ("loss", "knn_top1") and sign == (1 if metric in LOWER_IS_BETTER else -1):
-            yield f"search.mode: trials with the {'highest' if sign > 0 else 'lowest'} {metric} win, which is the worst"
+            extreme = "highest" if sign > 0 else "lowest"
+            yield f"search.mode: trials with the {extreme} {shown_name(metric)} win, which is the worst"
 
 
 def combinations(config: SweepConfig) -> float:

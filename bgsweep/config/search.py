@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Section, nearest
-from bgsweep.config.metric_names import trial_name
+from bgsweep.config.metric_names import shown_name, trial_name
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
 """Metrics that trials can be compared by: those of the online evaluation, and the training loss."""
+
+_SHOWN = [shown_name(name) for name in METRICS]
 
 LOWER_IS_BETTER = ("loss", "bg_gap")
 
@@ -94,9 +96,9 @@ class Search(Section):
         metrics, modes = self.metrics, (self.mode,) if isinstance(self.mode, str) else self.mode
         for metric in metrics:
             if metric not in METRICS:
-                raise ValueError(f"metric: {metric} is not measured during training; {nearest(metric, METRICS)}")
+                raise ValueError(f"metric: {metric} is not measured during training; {nearest(metric, _SHOWN)}")
         if not metrics or len(set(metrics)) < len(metrics):
-            raise ValueError(f"metric: name each metric once; known: {', '.join(METRICS)}")
+            raise ValueError(f"metric: name each metric once; known: {', '.join(_SHOWN)}")
         if len(modes) != len(metrics):
             raise ValueError(
                 f"mode: {len(metrics)} metrics need {len(metrics)} modes, such as [{', '.join(_best(metrics))}]"

@@ -6,7 +6,7 @@ from pathlib import Path
 from bgsweep.config import Data
 from bgsweep.data.datasets.pack import Pack, splits_of
 from bgsweep.images.files import SUFFIXES, is_junk
-from bgsweep.storage.uri import is_remote, listed
+from bgsweep.storage.uri import RemoteEntry, filesystem, is_remote, list_remote
 
 # Top-level folders with these names are splits (or masks), not classes.
 _SPLITS = {
@@ -62,7 +62,7 @@ def _folders(root: str, data: Data) -> set[str]:
     if data.pack is not None:
         return splits_of(root, data.pack_cache_gb) - {"."}
     if is_remote(root):
-        return {name for name, is_folder in listed(root) if is_folder}
+        return {entry.name for entry in _entries(root) if entry.is_folder}
     folder = Path(root).expanduser()
     below = folder.iterdir() if folder.is_dir() else ()
     return {path.name for path in below if path.is_dir() and not is_junk(path.name)}
@@ -72,5 +72,9 @@ def _files_in(root: str, data: Data, folder: str) -> Iterable[str]:
     if data.pack is not None:
         return (name for name in Pack(root, folder, cache_gb=data.pack_cache_gb).ids if "/" not in name)
     if is_remote(root):
-        return (name for name, is_folder in listed(f"{root.rstrip('/')}/{folder}") if not is_folder)
+        return (entry.name for entry in _entries(f"{root.rstrip('/')}/{folder}") if not entry.is_folder)
     return (path.name for path in (Path(root).expanduser() / folder).iterdir())
+
+
+def _entries(uri: str) -> list[RemoteEntry]:
+    return list_remote(uri, *filesystem(uri), recursive=False)

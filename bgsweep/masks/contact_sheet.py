@@ -1,4 +1,4 @@
-"""A contact sheet of images with their masks as outlines, the strangest first."""
+"""A contact sheet of images with their masks as outlines, the most suspicious first."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,52 +18,52 @@ from bgsweep.masks.score import read_mask
 from bgsweep.storage.tree import Tree
 
 _COLUMNS = 8
-# Masks are judged at this longer side, so that speckles count alike in small and large images.
-_JUDGED_SIDE = 128
-_LOOKED_AT = 10_000
+# Masks are rated at this longer side, so that speckles count the same in small and large images.
+_RATED_SIDE = 128
+_MOST_RATED = 10_000
 
 
-class Verdict(NamedTuple):
-    """Strangeness of a mask, from 0 up, with its reason in a word or two."""
+class Rating(NamedTuple):
+    """How suspicious a mask is, from 0 upward, and the reason in a word or two."""
 
-    strangeness: float
+    suspicion: float
     reason: str
 
 
-def judge(mask: Mask) -> Verdict:
-    """Empty and full masks are stranger than speckled ones, these stranger than those cut off or undecided."""
+def rate(mask: Mask) -> Rating:
+    """Rate a mask: empty and full ones are most suspicious, then speckled ones, then cut-off or uncertain ones."""
     area = foreground_area(mask)
     if area == 0:
-        return Verdict(5, "empty")
+        return Rating(5, "empty")
     if area > HUGE:
-        return Verdict(2 + area, f"full {100 * area:.0f} %")
+        return Rating(2 + area, f"full {100 * area:.0f} %")
     if area < TINY:
-        return Verdict(4 - area, f"tiny {100 * area:.1f} %")
-    small = shrink(mask, _JUDGED_SIDE)
+        return Rating(4 - area, f"tiny {100 * area:.1f} %")
+    small = shrink(mask, _RATED_SIDE)
     bits = binarize(small)
     pieces = cv2.connectedComponents(bits)[0] + cv2.connectedComponents(cv2.bitwise_not(bits))[0] - 4
-    undecided = float(np.mean((small > 63) & (small < 192)))
+    uncertain = float(np.mean((small > 63) & (small < 192)))
     rim = np.concatenate([bits[0], bits[-1], bits[:, 0], bits[:, -1]])
     cut = float(np.mean(rim > 0))
-    speckled, vague = min(1.0, max(0, pieces) / 20), min(1.0, 2 * undecided)
-    verdicts = [
-        Verdict(1 + speckled if speckled >= 0.2 else speckled, f"{pieces + 2} pieces"),
-        Verdict(vague, f"{100 * undecided:.0f} % undecided"),
-        Verdict(cut, f"{100 * cut:.0f} % of the rim"),
+    speckled, vague = min(1.0, max(0, pieces) / 20), min(1.0, 2 * uncertain)
+    ratings = [
+        Rating(1 + speckled if speckled >= 0.2 else speckled, f"{pieces + 2} pieces"),
+        Rating(vague, f"{100 * uncertain:.0f} % uncertain"),
+        Rating(cut, f"{100 * cut:.0f} % of the rim"),
     ]
-    worst = max(verdicts)
-    return worst if worst.strangeness >= 0.2 else Verdict(worst.strangeness, f"{100 * area:.0f} %")
+    worst = max(ratings)
+    return worst if worst.suspicion >= 0.2 else Rating(worst.suspicion, f"{100 * area:.0f} %")
 
 
 def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[str, Any]]:
-    """The strangest masks of two trees; of more than 10,000, so many are looked at, evenly spread.
+    """The most suspicious masks of two trees; of more than 10,000 masks an evenly spaced sample of 10,000 is rated.
 
     Returns:
-        The sheet (RGB), and ``images`` with masks, those ``looked_at`` and ``shown``, ``without_mask``, the
-        ``strangest`` with reasons, and the masks that are ``unreadable``, each in a line.
+        The sheet (RGB), and the numbers of ``images`` with masks, of those ``looked_at`` and ``shown``, and of those
+        ``without_mask``; the ``strangest`` with reasons; and the ``unreadable`` masks, one line each.
 
     Raises:
-        UserError: no image has a mask that can be read, or a mask is of another size.
+        UserError: no image has a readable mask, or a mask differs from its image in size.
     """
     present = masks.files()
     image_names = images_among(images.uri, images.files())
@@ -75,25 +75,25 @@ def contact_sheet(images: Tree, masks: Tree, count: int) -> tuple[Image, dict[st
     if not paired:
         raise UserError(
             f"{masks.uri}: has no mask for any of the {len(image_names)} images of {images.uri}; name the folder "
-            "that mirrors it"
+            "with the same structure"
         )
-    looked_at = [paired[i] for i in np.linspace(0, len(paired) - 1, min(len(paired), _LOOKED_AT)).astype(int)]
-    verdicts, unreadable = {}, []
+    looked_at = [paired[i] for i in np.linspace(0, len(paired) - 1, min(len(paired), _MOST_RATED)).astype(int)]
+    ratings, unreadable = {}, []
     for name in looked_at:
         try:
-            verdicts[name] = judge(read_mask(masks, mask_name(name)))
+            ratings[name] = rate(read_mask(masks, mask_name(name)))
         except UnreadableImage as error:
             unreadable.append(str(error))
-    if not verdicts:
-        raise UserError(f"none of the {len(looked_at)} masks looked at can be read; {unreadable[0]}")
-    shown = sorted(verdicts, key=lambda name: (-verdicts[name].strangeness, name))[:count]
-    sheet = _sheet([_cell(images, masks, name) for name in shown], [verdicts[name].reason for name in shown])
+    if not ratings:
+        raise UserError(f"none of {len(looked_at)} masks can be read; {unreadable[0]}")
+    shown = sorted(ratings, key=lambda name: (-ratings[name].suspicion, name))[:count]
+    sheet = _sheet([_cell(images, masks, name) for name in shown], [ratings[name].reason for name in shown])
     return sheet, {
         "images": len(paired),
         "looked_at": len(looked_at),
         "shown": len(shown),
         "without_mask": len(image_names) - len(paired),
-        "strangest": [{"image": name, "reason": verdicts[name].reason} for name in shown],
+        "strangest": [{"image": name, "reason": ratings[name].reason} for name in shown],
         "unreadable": unreadable,
     }
 
@@ -102,7 +102,7 @@ def _cell(images: Tree, masks: Tree, name: str) -> Image:
     mask = read_mask(masks, mask_name(name))
     try:
         image, size = decode_image(images.read(name), name)
-    except UnreadableImage:  # the mask is still worth a look
+    except UnreadableImage:  # the mask itself can still be checked
         return outlined(np.zeros((*mask.shape, 3), np.uint8), mask)
     if size != mask.shape:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Mask generation in one process: images in, masks out."""
+"""Mask generation in one process."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from bgsweep.storage.tree import Tree
 
 
 class Outcome(NamedTuple):
-    """Outcome for one image.
+    """The result for one image.
 
     Attributes:
         image: its name.
-        area: share of it that is foreground, 0 to 1.
-        sha256: of the mask's file.
-        reason: why there is no mask; None where there is one.
+        area: share of the image that is foreground, 0 to 1.
+        sha256: digest of the mask's file.
+        reason: why there is no mask; None if there is one.
     """
 
     image: str
@@ -33,14 +33,14 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """Makes masks, group by group, on one thread: the same bytes on any number of workers."""
+    """Makes masks in groups, on one thread, so that the bytes do not depend on the number of workers."""
 
     def __init__(self, images: Tree, masks: Tree, method: MaskMethod) -> None:
         self._images, self._masks, self._method = images, masks, method
         cv2.setNumThreads(1)
 
     def make(self, names: Sequence[str]) -> list[Outcome]:
-        """Write the masks of these images.
+        """Write the masks of these images, and return their results.
 
         Raises:
             UserError: a mask cannot be written.
@@ -56,7 +56,7 @@ class Worker:
         return outcomes
 
     def inspect(self, names: Sequence[str]) -> list[Outcome]:
-        """Look at masks that are there already; make those anew that are damaged."""
+        """Results of existing masks; if one is damaged, the group is made again."""
         outcomes: list[Outcome] = []
         for name in names:
             data = self._masks.read(mask_name(name))
@@ -76,8 +76,8 @@ class Worker:
             except UnreadableImage as error:
                 outcomes.append(Outcome(name, 0.0, "", str(error).removeprefix(f"{name}: ")))
             except (cv2.error, np.linalg.LinAlgError, MemoryError) as error:
-                # One odd image must not stop millions of others; it is named in the report.
-                outcomes.append(Outcome(name, 0.0, "", f"no mask can be made of it ({one_line(error)})"))
+                # One image must not stop millions of others; it is named in the manifest.
+                outcomes.append(Outcome(name, 0.0, "", f"no mask can be made ({one_line(error)})"))
 
 
 def _outcome(name: str, mask: Mask, data: bytes) -> Outcome:

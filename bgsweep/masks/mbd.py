@@ -1,6 +1,6 @@
-"""Saliency without any training: minimum barrier distance with a background model (MBD+, Zhang et al. 2015).
+"""Saliency without training: minimum barrier distance with a background model (MBD+, Zhang et al. 2015).
 
-A pixel belongs to the background if some way from it to the image's border crosses no great differences of colour.
+A pixel belongs to the background if a path from it to the image's border crosses no large differences of colour.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ _TURNS: tuple[Callable[[Planes], Planes], ...] = (
 
 
 def mbd_saliency(image: Image, side: int = 200) -> Mask:
-    """Saliency of each pixel.
+    """Saliency of each pixel, by minimum barrier distance.
 
     Args:
         image: RGB, uint8.
         side: longer side in pixels at which it works.
 
     Returns:
-        Height x width of the image, 0 to 255; zero everywhere where nothing stands out.
+        Height x width of the image, 0 to 255; zero everywhere if nothing stands out.
     """
     small = shrink(image, side)
     lab = cast(Planes, cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
@@ -49,10 +49,11 @@ def mbd_saliency(image: Image, side: int = 200) -> Mask:
 
 
 def barrier_distance(planes: Planes) -> Planes:
-    """Per channel: the least span of values (highest less lowest) along a way to the border, found by sweeping.
+    """Per channel: the smallest range of values (highest minus lowest) along a path to the border.
 
-    Sweeps go down, up, right and left, each over whole lines at a time and with the three nearest pixels of the line
-    before, in place of the paper's raster scan.
+    Found by sweeps down, up, right and left. Each sweep takes a whole line at a time, from the three nearest pixels of
+    the line before, in place of the paper's raster scan: that can be written in NumPy, which a scan pixel by pixel
+    cannot.
 
     Args:
         planes: height x width x channels.
@@ -78,12 +79,12 @@ def _sweep(planes: Planes, distance: Planes, highest: Planes, lowest: Planes) ->
 
 
 def _neighbours(length: int, shift: int) -> tuple[slice, slice]:
-    """Places in a line, and the places in the line before that lie `shift` pixels further."""
+    """Slices of a line and of the line before it, which pair pixels that lie `shift` pixels apart."""
     return slice(max(0, -shift), length - max(0, shift)), slice(max(0, shift), length - max(0, -shift))
 
 
 def _unlike_border(lab: Planes) -> Planes:
-    """Distance of each pixel's colour from those along the four sides, the side that is most unlike left out."""
+    """Distance of each pixel's colour from those of the sides, without the farthest side, which may be foreground."""
     height, width = lab.shape[:2]
     rows, columns = max(1, round(_BORDER * height)), max(1, round(_BORDER * width))
     sides = (lab[:rows], lab[-rows:], lab[:, :columns], lab[:, -columns:])
@@ -92,13 +93,13 @@ def _unlike_border(lab: Planes) -> Planes:
 
 
 def _mahalanobis(lab: Planes, colors: Planes) -> Planes:
-    covariance = np.cov(colors.T) + np.eye(3)  # a side of one colour has no spread at all
+    covariance = np.cov(colors.T) + np.eye(3)  # the identity keeps it invertible for a side of one colour
     apart = lab - colors.mean(axis=0)
     return cast(Planes, np.sqrt(np.einsum("yxi,ij,yxj->yx", apart, np.linalg.inv(covariance), apart)))
 
 
 def _smoothed(level: Planes) -> Planes:
-    """Opened and closed, the finer the less there is of foreground."""
+    """Morphological opening and closing; the kernel grows with the amount of foreground, as in the paper."""
     size = 2 * round(0.02 * float(np.sqrt(level.mean())) * max(level.shape)) + 1
     kernel = np.ones((size, size), np.uint8)
     opened = cv2.morphologyEx(level, cv2.MORPH_OPEN, kernel)

@@ -1,4 +1,4 @@
-"""Which masks a tree of images needs, which of them are there, and what is said of the finished tree."""
+"""Missing and existing masks of a tree of images, and the manifest of the finished tree."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from bgsweep.masks.generate import Outcome
 from bgsweep.storage.tree import FileStat, Tree
 
 MANIFEST = "masks.json"
-# Images are taken up in groups of so many neighbours; a group of which one mask is missing is made whole again.
+# Masks are made in groups of so many images; a group with a missing mask is made again as a whole.
 GROUP = 16
 TINY, HUGE = Background().min_area, Background().max_area
-"""Foregrounds below and above which training leaves a view its background, by default."""
+"""Shares of the foreground below and above which training leaves a view unaugmented, by default."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Plan:
 
     Attributes:
         images: names of the images, sorted.
-        passed_over: how many other files lie among them.
+        passed_over: number of other files among them.
         missing: groups of images of which at least one needs a new mask.
-        present: groups whose masks are all there.
+        present: groups whose masks all exist.
         listing: digest over the names and sizes of all images and of their masks.
     """
 
@@ -60,7 +60,7 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
 
 
 def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping[str, FileStat]) -> str:
-    """A digest that tells in seconds whether a finished tree and its images are as they were."""
+    """A digest of names and sizes, which shows in seconds whether images or masks have changed since."""
     total = hashlib.sha256()
     for name in names:
         mask = masks.get(mask_name(name))
@@ -69,7 +69,7 @@ def listing(names: Iterable[str], images: Mapping[str, FileStat], masks: Mapping
 
 
 def read_manifest(masks: Tree) -> dict[str, Any] | None:
-    """The manifest of a tree of masks; None where it has none."""
+    """The manifest of a tree of masks; None if it has none."""
     try:
         manifest = json.loads(masks.read(MANIFEST))
     except UnreadableImage:
@@ -80,25 +80,26 @@ def read_manifest(masks: Tree) -> dict[str, Any] | None:
 
 
 def write_manifest(masks: Tree, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a tree of masks."""
     masks.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
 
 
 def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-    """Refuse to mix the masks of two methods, and to write over masks of unknown origin."""
+    """Refuse to mix the masks of two methods, and to overwrite masks of unknown origin."""
     if manifest is None:
         if any(name.endswith(".png") for name in masks.files()):
-            raise UserError(f"{masks.uri}: holds PNG files that bgsweep has not made; name another folder by --out")
+            raise UserError(f"{masks.uri}: contains PNG files that bgsweep has not made; name another folder by --out")
         return
     for key, value in settings.items():
         if manifest.get(key) != value:
             raise UserError(
-                f"{masks.uri}: holds masks made with {key} {manifest.get(key)}, not {value}; "
+                f"{masks.uri}: contains masks made with {key} {manifest.get(key)}, not {value}; "
                 "name another folder by --out, or remove this one"
             )
 
 
 def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Manifest entries of a finished tree: counts, shares of odd foregrounds, digest, unreadable images."""
+    """Manifest entries of a finished tree: counts, shares of suspicious foregrounds, digest, unreadable images."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.image)
     made = [outcome for outcome in ordered if outcome.reason is None]
     lines = "".join(f"{mask_name(outcome.image)}\0{outcome.sha256}\n" for outcome in made)

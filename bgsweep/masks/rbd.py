@@ -1,7 +1,7 @@
-"""Saliency without any training: robust background detection (Zhu et al. 2014), sharpened by GrabCut.
+"""Saliency without training: robust background detection (Zhu et al. 2014), sharpened by GrabCut.
 
-What touches the image's border along a long part of its outline is background; what differs from nearby background
-is foreground; one linear system makes both agree over neighbouring superpixels.
+Superpixels whose region touches the image's border along much of its outline are background; those that differ from
+nearby background are foreground; one linear system smooths both over neighbouring superpixels.
 """
 
 from typing import Any, cast
@@ -19,13 +19,13 @@ from bgsweep.masks.grabcut import Floats, otsu, shrink, stretch
 
 Labels = npt.NDArray[np.int64]
 
-# The paper's constants, as its authors' code has them.
+# The constants of the paper and of its authors' code.
 _SIGMA_COLOR, _SIGMA_SPACE, _SIGMA_NEIGHBOURS = 7.0, 0.25, 10.0
 _BACKGROUND_WEIGHT, _SMOOTHNESS = 5.0, 0.1
 
 
 def rbd_grabcut(image: Image, side: int, superpixels: int, grabcut: dict[str, Any]) -> Mask:
-    """Robust background detection, sharpened by GrabCut; arguments as `rbd_saliency` and `cut.grabcut` take them."""
+    """Robust background detection, sharpened by GrabCut; ``grabcut`` are arguments of `masks.grabcut.grabcut`."""
     return cut.grabcut(image, rbd_saliency(image, side, superpixels), **grabcut)
 
 
@@ -35,10 +35,10 @@ def rbd_saliency(image: Image, side: int = 160, superpixels: int = 200) -> Float
     Args:
         image: RGB, uint8.
         side: longer side in pixels at which the superpixels are made; smaller images are not enlarged.
-        superpixels: about how many.
+        superpixels: their approximate number.
 
     Returns:
-        Height x width of the image, 0 to 1; zero everywhere where nothing stands out.
+        Height x width of the image, 0 to 1; zero everywhere if nothing stands out.
     """
     small = shrink(image, side)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
@@ -52,7 +52,7 @@ def superpixel_saliency(labels: Labels, lab: Floats) -> Floats:
     """Saliency of each superpixel, 0 to 1.
 
     Args:
-        labels: height x width, 0 to N-1, none left out.
+        labels: height x width, each of 0 to N-1 at least once.
         lab: height x width x 3, CIE Lab.
     """
     count = int(labels.max()) + 1
@@ -70,7 +70,7 @@ def superpixel_saliency(labels: Labels, lab: Floats) -> Floats:
 
 
 def _means(labels: Labels, lab: Floats, count: int) -> tuple[Floats, Floats]:
-    """Mean colour and mean place (in longer sides of the image) of each superpixel."""
+    """Mean colour and mean position (in units of the longer side) of each superpixel."""
     flat = labels.ravel()
     sizes = np.bincount(flat, minlength=count)[:, None]
     rows, columns = (axis.ravel() / max(labels.shape) for axis in np.indices(labels.shape))
@@ -84,7 +84,7 @@ def _distances(points: Floats) -> Floats:
 
 
 def _adjacency(labels: Labels, count: int) -> npt.NDArray[np.bool_]:
-    """Which superpixels share an edge or a corner."""
+    """Matrix of superpixels that share an edge or a corner."""
     adjacent = np.zeros((count, count), bool)
     height, width = labels.shape
     for down, right in ((0, 1), (1, 0), (1, 1)):
@@ -96,10 +96,10 @@ def _adjacency(labels: Labels, count: int) -> npt.NDArray[np.bool_]:
 
 
 def _background_probability(contrast: Floats, adjacent: npt.NDArray[np.bool_], border: npt.NDArray[np.bool_]) -> Floats:
-    """1 for superpixels whose surface meets the border along much of its outline (section 3 of the paper)."""
+    """Near 1 for superpixels whose region touches the border along much of its outline (section 3 of the paper)."""
     linked = adjacent | (border[:, None] & border[None])
     rows, columns = np.nonzero(linked)
-    # Ways of length zero are ways too: a sparse matrix would take them for none.
+    # A sparse matrix takes a distance of zero for no link.
     graph = csr_array((contrast[rows, columns] + 1e-9, (rows, columns)), shape=contrast.shape)
     similar = np.exp(-(shortest_path(graph, directed=False) ** 2) / (2 * _SIGMA_COLOR**2))
     connectivity = similar[:, border].sum(axis=1) / np.sqrt(similar.sum(axis=1))
@@ -107,7 +107,7 @@ def _background_probability(contrast: Floats, adjacent: npt.NDArray[np.bool_], b
 
 
 def _optimised(contrast: Floats, adjacent: npt.NDArray[np.bool_], background: Floats, foreground: Floats) -> Floats:
-    """The least-squares compromise of background, foreground and smoothness (section 4)."""
+    """Saliency that minimises the weighted squares of background, foreground and smoothness (section 4)."""
     smooth = np.where(adjacent, np.exp(-(contrast**2) / (2 * _SIGMA_NEIGHBOURS**2)) + _SMOOTHNESS, 0)
     system = np.diag(smooth.sum(axis=1) + _BACKGROUND_WEIGHT * background + foreground) - smooth
     return stretch(np.linalg.solve(system, foreground))

@@ -1,4 +1,4 @@
-"""The ways of making a mask of an image, all alike to whoever uses them."""
+"""Mask methods by name, behind one protocol."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +9,14 @@ from bgsweep.images.compositing import Image, Mask
 MethodName = Literal["rbd", "mbd", "grabcut", "u2net", "usps"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 HANDCRAFTED: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
-"""Those that need no weights; from all of them together `bgsweep masks train` learns."""
+"""Methods without weights; `bgsweep masks train` learns from all of them."""
 
 
 class MaskMethod(Protocol):
-    """Makes masks in two steps, so that of many large images only what is needed is held at one time."""
+    """Makes masks in two steps, so that large images need not be in memory together."""
 
     parameters: dict[str, Any]
-    """All that decides what a mask looks like, besides the weights."""
+    """Settings that, with the weights, determine the masks."""
 
     def prepare(self, image: Image) -> Any:
         """Prepare one image for `masks`."""
@@ -28,10 +28,10 @@ class MaskMethod(Protocol):
 
 
 class Handcrafted:
-    """Saliency written by people, from one image alone: it needs no weights.
+    """A method without weights, which computes a mask from one image.
 
     Args:
-        make: a mask of an image, with `parameters`.
+        make: function from an image and `parameters` to a mask.
     """
 
     def __init__(self, make: Callable[..., Mask], **parameters: Any) -> None:
@@ -45,7 +45,7 @@ class Handcrafted:
 
 
 def build_method(name: MethodName, weights: bytes | None) -> MaskMethod:
-    """Raises UserError where a package is missing or the weights cannot be used."""
+    """The method of a name; raises UserError if a package is missing or the weights cannot be used."""
     if name in HANDCRAFTED:
         return _handcrafted(name)
     from bgsweep.masks.u2net import U2Net, Usps
@@ -67,5 +67,5 @@ def _handcrafted(name: MethodName) -> MaskMethod:
 
 
 def weights_digest(weights: bytes | None) -> str | None:
-    """SHA-256 of the weights' file."""
+    """SHA-256 of the weights' file; None without weights."""
     return None if weights is None else hashlib.sha256(weights).hexdigest()

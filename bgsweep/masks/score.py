@@ -1,4 +1,4 @@
-"""Scores of masks against true masks, by the measures of salient object detection."""
+"""Scores of masks against true masks, with the metrics of salient object detection."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ Curve = npt.NDArray[np.float64]
 
 
 class Score(NamedTuple):
-    """One mask against its truth.
+    """Scores of one mask.
 
     Attributes:
-        f_beta: at the thresholds 0..255, the foreground being where the mask is at least the threshold.
+        f_beta: F-beta at each threshold 0..255; pixels at or above the threshold are foreground.
         mae: mean absolute difference, 0 to 1.
         iou: intersection over union of both at 128; 1 where both are empty.
     """
@@ -33,9 +33,9 @@ class Score(NamedTuple):
 
 
 def score(mask: Mask, truth: Mask, beta_squared: float = BETA_SQUARED) -> Score:
-    """Compare a soft mask with the truth, of which what lies above 127 is foreground.
+    """Compare a soft mask with the truth, whose foreground is above 127.
 
-    Where both the truth and the thresholded mask are empty, F is 1.
+    F is 1 at thresholds at which the mask is empty, if the truth is empty too.
     """
     wanted = truth > 127
     true_positives = _at_least(mask[wanted])
@@ -50,15 +50,15 @@ def score(mask: Mask, truth: Mask, beta_squared: float = BETA_SQUARED) -> Score:
 
 
 def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
-    """Compare all masks that have a truth of the same name (PNG).
+    """Compare all masks with the true masks of the same names (PNG).
 
     Returns:
         ``max_f_beta`` and ``mean_f_beta`` (of the curve that is the mean over images), ``mae``, ``iou``, ``images``,
-        ``without_truth``, ``without_mask``, ``worst`` (names and IoU), and ``unreadable``, a line for each pair of
-        which a file is damaged; and a CSV table with a line for each image.
+        ``without_truth``, ``without_mask``, ``worst`` (names and IoU), and ``unreadable`` (a line for each damaged
+        pair); and a CSV table with a line for each image.
 
     Raises:
-        UserError: no mask has a truth, no pair can be read, or two are of different size.
+        UserError: no mask has a true mask, no pair can be read, or the sizes of a pair differ.
     """
     predicted, true = (_pngs(tree) for tree in (masks, truth))
     names = sorted(predicted & true)
@@ -101,7 +101,7 @@ def score_trees(masks: Tree, truth: Tree) -> tuple[dict[str, Any], str]:
 
 
 def read_mask(tree: Tree, name: str) -> Mask:
-    """Raises UnreadableImage where the file is damaged."""
+    """A mask of a tree; raises UnreadableImage if the file is damaged."""
     return read_gray(tree.read(name), f"{tree.uri}/{name}")
 
 

@@ -1,4 +1,4 @@
-"""The weights of saliency networks: a file that the user names, or one fetched once from where it is published."""
+"""Weights of saliency networks: a file of the user, or published weights, which are downloaded once."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ from bgsweep.storage.uri import cache_folder
 
 
 class Published(NamedTuple):
-    """Where a file is, and the SHA-256 that it must have."""
+    """URL and SHA-256 of a published file."""
 
     url: str
     sha256: str
@@ -27,10 +27,10 @@ PUBLISHED = {
 
 
 def load_weights(named: str) -> bytes:
-    """The content of a file, or of one of the published networks, which is kept for the next time.
+    """The content of a file, or of a published network, which is cached.
 
     Raises:
-        UserError: there is no such file, or it cannot be fetched, or it is not what was published.
+        UserError: there is no such file, it cannot be downloaded, or its checksum is wrong.
     """
     if named in PUBLISHED and not Path(named).exists():
         return _published(named)
@@ -46,17 +46,17 @@ def _published(name: str) -> bytes:
     kept = cache_folder() / f"{name}.onnx"
     if kept.exists() and hashlib.sha256(data := kept.read_bytes()).hexdigest() == sha256:
         return data
-    cure = f"download it where there is a network and name it by --weights FILE, or use --method rbd: {url}"
+    fix = f"download {url} on another machine and name the file by --weights, or use --method rbd"
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
             data = response.read()
     except OSError as error:
-        raise UserError(f"the weights of {name} cannot be fetched ({error}); {cure}") from error
+        raise UserError(f"the weights of {name} cannot be downloaded ({error}); {fix}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise UserError(
-            f"the weights of {name} have SHA-256 {found[:16]}…, not {sha256[:16]}…, and are not used; {cure}"
+            f"the weights of {name} have SHA-256 {found[:16]}…, not {sha256[:16]}…, and are not used; {fix}"
         )
-    with contextlib.suppress(OSError):  # a cache that cannot be written only means fetching again
+    with contextlib.suppress(OSError):  # without a writable cache the weights are downloaded again
         write_whole(kept, data)
     return bytes(data)

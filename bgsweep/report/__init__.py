@@ -1,1 +1,1 @@
-"""A sweep's results as one page for people who were not there: plain values in, HTML out."""
+"""The report: a sweep's results as one HTML page, and the images and files of MLflow runs."""

@@ -1,4 +1,4 @@
-"""The page's figures as plotly.js takes them; the page's script fills in colours that depend on light or dark mode."""
+"""The page's figures for plotly.js; the page's script sets the colours that depend on light or dark mode."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 @dataclass(frozen=True)
 class Measures:
-    """The metrics that trials are compared by: the online accuracy, and BG-Gap where it was measured, with labels."""
+    """The metrics by which trials are compared, with labels: the online accuracy, and BG-Gap if it was measured."""
 
     metric: str
     gap: str | None
@@ -27,7 +27,7 @@ class Measures:
 
     @property
     def names(self) -> dict[str, str]:
-        """Labels by names."""
+        """Labels of the metrics by name."""
         return {self.metric: self.label} | ({self.gap: "BG-Gap"} if self.gap else {})
 
 
@@ -163,7 +163,7 @@ def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measure
     shown = sorted(trials, key=lambda trial: -trial.last[measures.metric])
     axes = [_axis(key, one, [trial.params[key] for trial in shown]) for key, one in space.items()]
     for name, label in measures.names.items():
-        axes.append(_tamed(label, [trial.last[name] for trial in shown], 1 if name == measures.metric else -1))
+        axes.append(_clipped(label, [trial.last[name] for trial in shown], 1 if name == measures.metric else -1))
     values = [trial.last[measures.metric] for trial in shown]
     low, high = fences(values)
     line = {"color": values, "colorscale": _SCALE, "cmin": low, "cmax": high}
@@ -243,7 +243,7 @@ def shown(value: Any) -> str:
 
 
 def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
-    """A parameter's axis; plotly has no logarithmic ones here, so it draws logarithms with ticks of the numbers."""
+    """A parameter's axis. Plotly's parallel coordinates have no log axes, so logarithms are drawn, with ticks."""
     label = key.removeprefix("background.")
     if one.bounds is None:
         options = sorted({str(value) for value in values})
@@ -263,10 +263,10 @@ def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _tamed(label: str, values: Sequence[float], sign: int) -> dict[str, Any]:
-    """A metric's axis, clipped so that bad outliers are drawn at its end; the best values are never clipped.
+def _clipped(label: str, values: Sequence[float], sign: int) -> dict[str, Any]:
+    """A metric's axis, on which bad outliers are drawn at the end; otherwise one failed trial would squeeze all others.
 
-    ``sign``: 1 where more is better, -1 where less is.
+    The best values are never clipped. ``sign``: 1 if higher is better, -1 if lower is.
     """
     low, high = fences(values)
     low, high = (low, max(values)) if sign > 0 else (min(values), high)

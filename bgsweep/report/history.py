@@ -1,4 +1,4 @@
-"""The trials of a sweep as the report page needs them: curves and costs."""
+"""Trials of a sweep for the report page: curves and costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """Hours of one core or GPU; ``saved`` is what stopped trials would still have taken at their pace."""
+    """Hours of one core or GPU; ``saved``: the hours that stopped trials would have taken for their other epochs."""
 
     unit: str
     wall_hours: float
@@ -39,7 +39,7 @@ class Cost:
 
 
 def common_epoch(trials: Sequence[Trial]) -> int | None:
-    """The last epoch at which at least half of the trials with any metrics have some: there they are comparable."""
+    """The last epoch with metrics of at least half of the trials that have any; there trials are comparable."""
     measured = [trial for trial in trials if trial.curve]
     epochs = {epoch for trial in measured for epoch in trial.curve}
     shared = [epoch for epoch in epochs if 2 * sum(epoch in trial.curve for trial in measured) >= len(measured)]
@@ -47,7 +47,7 @@ def common_epoch(trials: Sequence[Trial]) -> int | None:
 
 
 def cost_of(trials: Sequence[Trial], wall_seconds: float, epochs: int, devices: tuple[float, float]) -> Cost:
-    """The cost of the trials, and what stopping some early saved; ``devices``: cores and GPUs of one trial."""
+    """The cost of the trials, and the saving by early stopping; ``devices``: cores and GPUs of one trial."""
     cores, gpus = devices
     share = (gpus or cores) / _HOUR
     stopped = [trial for trial in trials if trial.status == "stopped" and trial.epochs]

@@ -20,7 +20,7 @@
     return full;
   };
 
-  // The filter keeps the first lines: the page brings them best first.
+  // The slider keeps the first lines; they are sorted, best first.
   let kept = figures.parallel ? figures.parallel.words.length : 0;
   const finished = (trace) =>
     trace.type !== "parcoords"

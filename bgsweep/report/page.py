@@ -1,4 +1,4 @@
-"""The HTML page of a sweep: every figure that can be drawn, and for the others the reason why not."""
+"""The HTML page of a sweep: its figures, and the reason for each figure that cannot be drawn."""
 
 import json
 import math
@@ -13,6 +13,7 @@ import yaml
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.evaluation import VARIANTS
+from bgsweep.config.metric_names import shown_name
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import paired_seeds
@@ -33,8 +34,12 @@ _PROBES = {"backgrounds": "kNN", "backgrounds_linear": "linear probe"}
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A sweep in plain values: its name, its manifest (with its ``result`` if it has ended), its trials, the seconds
-    from the journal's first event to its last, and from its MLflow run ``tags`` and ``datasets``.
+    """A sweep as plain values.
+
+    Attributes:
+        manifest: with ``result`` if the sweep has ended.
+        wall_seconds: from the journal's first event to its last.
+        tags, datasets: from the sweep's MLflow run.
     """
 
     name: str
@@ -45,22 +50,22 @@ class SweepResults:
     datasets: Sequence[Mapping[str, Any]]
 
 
-def page(told: SweepResults) -> str:
+def page(results: SweepResults) -> str:
     """One self-contained HTML page of a sweep."""
-    file = resolve(dict(told.manifest["file"]))
-    trials = told.trials
-    verdict = told.manifest.get("result") or {}
+    file = resolve(dict(results.manifest["file"]))
+    trials = results.trials
+    verdict = results.manifest.get("result") or {}
     figures: dict[str, charts.Figure] = {}
     notes: dict[str, str] = {}
     pictures = _pictures(file, verdict, notes)
     context = {
-        "name": told.name,
+        "name": results.name,
         "file": file,
         "space": {key: "; ".join(map(_range, ones)) for key, ones in file.space.parameters.items()},
-        "config": yaml.safe_dump(told.manifest["file"], sort_keys=False),
-        "digest": told.manifest["digest"],
-        "tags": told.tags,
-        "datasets": told.datasets,
+        "config": yaml.safe_dump(results.manifest["file"], sort_keys=False),
+        "digest": results.manifest["digest"],
+        "tags": results.tags,
+        "datasets": results.datasets,
         "verdict": verdict,
         "variants": VARIANTS,
         "pictures": pictures,
@@ -70,16 +75,17 @@ def page(told: SweepResults) -> str:
         "seeds": _over_seeds(verdict, pictures["count"]),
         "trend_trials": TREND_TRIALS,
         "notes": notes,
+        "metrics": " and ".join(map(shown_name, file.search.metrics)),
         "shown": shown,
     }
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)
-    context["cost"] = _cost(figures, file, trials, told.wall_seconds)
+    context["cost"] = _cost(figures, file, trials, results.wall_seconds)
     return _rendered(context, figures)
 
 
 def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
-    """Examples of the variants, their number of images, and the champion's views, if the images can be read."""
+    """Examples and number of images of the variants, and views of the champion's training, if images can be read."""
     found: dict[str, Any] = {"variants": None, "count": None, "gallery": None}
     best = verdict.get("best")
     champion = (
@@ -114,7 +120,7 @@ def _intervals(shares: Mapping[str, float], count: int) -> dict[str, Interval]:
 
 
 def _comparison(verdict: Mapping[str, Any], count: int | None) -> list[dict[str, Any]]:
-    """Champion and baseline with intervals, a row a value and probe; [] where one of them is missing."""
+    """Champion and baseline with intervals, one row for each value and probe; [] if one of them is missing."""
     best, baseline = verdict.get("best"), verdict.get("baseline")
     if not (best and baseline and count and best["metrics"]["backgrounds"]):
         return []
@@ -135,10 +141,10 @@ def _comparison(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
 
 
 def _over_seeds(verdict: Mapping[str, Any], count: int | None) -> list[dict[str, Any]]:
-    """Champion and baseline over the seeds that both were trained with, a row a value; [] for one seed.
+    """Champion and baseline over several seeds, one row for each value; [] for one seed.
 
-    Intervals hold the images' uncertainty too, as of independent sets; of BG-Gap that of the first seed's. None where
-    the images are not there to be counted and the seeds are too few.
+    Intervals contain the uncertainty from the test images, as if the encoders were measured on independent images; for
+    BG-Gap it is that of the first seed. None if the images cannot be counted or the seeds are too few.
     """
     best, baseline = ((verdict.get(role) or {}).get("seeds") for role in ("best", "baseline"))
     if not (best and baseline):
@@ -158,7 +164,13 @@ def _over_seeds(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
         change = paired_seeds(theirs["values"], ours["values"], of_images)
         known = math.isfinite(change.lower)
         rows.append(
-            {"name": name, "count": len(ours["values"]), "best": ours, "baseline": theirs, "difference": change.value}
+            {
+                "name": shown_name(f"test_{name}"),
+                "count": len(ours["values"]),
+                "best": ours,
+                "baseline": theirs,
+                "difference": change.value,
+            }
             | {"of_difference": (change.lower, change.upper) if known else None, "of_images": of_images is not None}
         )
     return rows
@@ -171,14 +183,14 @@ def _searched(
     trials: Sequence[Trial],
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Add the figures of the search; returns the values for the page's text beside them."""
+    """Add the figures of the search; returns the values for the text beside them."""
     measures = _measures(config, trials)
     trials = [trial for trial in trials if measures.metric in trial.last]
     epoch = common_epoch(trials)
     plain = {key: ones[0] for key, ones in config.space.parameters.items() if len(ones) == 1}
     space = {key: one for key, one in plain.items() if not one.when}
     if epoch is None:
-        notes["search"] = "No trial has come to its first evaluation of accuracy, so that there is nothing to compare."
+        notes["search"] = "No trial has reached its first evaluation of accuracy, so there is nothing to compare."
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
     champion = (verdict.get("best") or {"trial": ""})["trial"]
     count = sum(epoch in trial.curve for trial in trials)
@@ -190,13 +202,13 @@ def _searched(
     if len(space) < len(config.space.parameters):
         left_out = ", ".join(sorted(config.space.parameters.keys() - space.keys()))
         notes["conditional"] = (
-            f"Not in the importances and the parallel coordinates, because not every trial has them: {left_out}."
+            f"Not in the importances and the parallel coordinates, because not every trial has these keys: {left_out}."
         )
     missing = enough_for_importance(count, len(space))
     if not space or missing:
         notes["importance"] = (
-            f"{count} trials are too few to say which of {len(space)} parameters matters: it would take "
-            f"{count + missing}. Importance computed of fewer is noise, and is left out."
+            f"{count} trials are too few to estimate which of {len(space)} parameters matters; it takes at least "
+            f"{count + missing}. With fewer, the importance is mostly noise and is left out."
         )
     else:
         for name in measures.names:
@@ -204,7 +216,7 @@ def _searched(
     if measures.gap:
         figures["front"] = charts.front(trials, champion, measures)
     else:
-        notes["gap"] = "BG-Gap was not measured during the search; with `evaluate.bg_gap: true` it is."
+        notes["gap"] = "BG-Gap was not measured during the search; set `evaluate.bg_gap: true` to measure it."
     figures["parallel"] = charts.parallel(space, trials, measures)
     figures["curves"] = charts.curves(trials, champion, measures)
     trends = [f"against {key}" for key in varied]
@@ -215,7 +227,7 @@ def _searched(
 
 
 def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
-    """The accuracy that trials are compared by, and BG-Gap if all trials have it."""
+    """The accuracy by which trials are compared, and BG-Gap if all trials have it."""
     asked = config.search.model_dump(mode="json")["metric"]
     metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
     measured = [trial.last for trial in trials if trial.last]
@@ -241,7 +253,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _range(one: Any) -> str:
-    """A distribution in words."""
+    """A distribution as text."""
     only = "".join(f", where {key} is {' or '.join(map(str, values))}" for key, values in one.when.items())
     if one.bounds is None:
         return "one of " + ", ".join(map(str, one.options)) + only

@@ -1,4 +1,4 @@
-"""Images for the page: background variants of the evaluation, and views that the champion trained on."""
+"""Images for the page and for MLflow: background variants, and views of training."""
 
 import base64
 from itertools import islice
@@ -19,7 +19,7 @@ _ROWS, _CELL, _GALLERY_ROWS = 3, 96, 6
 
 
 def variants_of(config: SweepConfig, splits: Splits) -> tuple[list[list[str]], int]:
-    """Examples of each background variant, of the same images, and the number of images of the variants."""
+    """Examples of each background variant, made from the same images, and the number of images that have variants."""
     variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
     step = max(1, len(variants.usable) // _ROWS)
     chosen = variants.usable[::step][:_ROWS]
@@ -33,7 +33,7 @@ def gallery(config: SweepConfig, splits: Splits) -> str:
 
 
 def views_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
-    """Rows of images with their foreground outlined, and beside them views of the first epoch."""
+    """Images with their foregrounds outlined, each beside its views of the first epoch."""
     return preview_sheet(finished_views(config), first_images(config, splits, images), config.experiment.seed)
 
 
@@ -44,16 +44,17 @@ def first_images(config: SweepConfig, splits: Splits, images: int) -> list[Sampl
 
 
 def finished_views(config: SweepConfig, background: dict[str, float] | None = None) -> ViewPipeline:
-    views = config.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws, as finished images
+    """A pipeline that makes the views of training completely on the CPU; ``background`` replaces probabilities."""
+    views = config.experiment.views.model_copy(update={"photometric": "cpu"})  # the same draws
     section = config.experiment.background.model_copy(update=background or {})
     return ViewPipeline(views, section, config.experiment.training.epochs)
 
 
-def _enlarged(picture: Image) -> Any:
-    flag = cv2.INTER_NEAREST if picture.shape[0] <= _CELL else cv2.INTER_AREA
-    return cv2.resize(picture, (_CELL, _CELL), interpolation=flag)
+def _enlarged(image: Image) -> Any:
+    flag = cv2.INTER_NEAREST if image.shape[0] <= _CELL else cv2.INTER_AREA
+    return cv2.resize(image, (_CELL, _CELL), interpolation=flag)
 
 
-def _inline(picture: Any) -> str:
-    content = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+def _inline(image: Any) -> str:
+    content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     return "data:image/jpeg;base64," + base64.b64encode(content).decode()

@@ -1,4 +1,4 @@
-"""Contents of an MLflow run besides parameters and curves: its inputs, final evaluation and images."""
+"""Inputs, final evaluation and images of an MLflow run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ PICTURED_IMAGES = 6
 def log_inputs(
     tracker: Tracker, run: str, config: SweepConfig, used: Sequence[SplitName] = ("train", "validation", "test")
 ) -> None:
-    """Log digests of the splits used, the augmentation policy as Albumentations writes it, and an image of views."""
+    """Log the digests of the splits used, the augmentation policy in Albumentations' format, and a sheet of views."""
     experiment = config.experiment
     splits = open_splits(experiment.data)
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
@@ -30,7 +30,7 @@ def log_inputs(
 
 
 def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
-    """Log the final evaluation: its values as metrics, and all of it with its protocol as a file."""
+    """Log the final evaluation: its values as metrics, and values and protocol as a file."""
     values = {"test/knn_top1": report.knn_top1, "test/linear_top1": report.linear_top1}
     for probe, backgrounds in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
         values |= {f"test/{probe}/{name}": value for name, value in (backgrounds or {}).items()}
@@ -39,7 +39,7 @@ def log_report(tracker: Tracker, run: str, report: Report, epoch: int) -> None:
 
 
 def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
-    """Log an image of the background variants that the report's numbers are of, where there are masks."""
+    """Log a sheet of the background variants of the test split, if there are masks."""
     splits = open_splits(config.experiment.data)
     if splits.test.has_masks:
         variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
@@ -47,7 +47,7 @@ def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
 
 
 def registry_tags(config: SweepConfig, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
-    """Tags of a registered version: its lineage and its key numbers, under their names of before and of now."""
+    """Tags of a registered version: lineage and main metrics, under their earlier and their present names."""
     numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
     if report.backgrounds:
         numbers["test_bg_gap"] = report.backgrounds["bg_gap"]

@@ -1,4 +1,4 @@
-"""Statistics of few trials and few images with their uncertainty; None where there are too few."""
+"""Statistics of few trials and few images, with their uncertainty; None if there are too few."""
 
 import math
 import warnings
@@ -16,14 +16,14 @@ from bgsweep.config import Distribution
 Interval = tuple[float, float]
 Values = npt.NDArray[np.float64]
 
-# Below these a curve or an importance would show noise.
+# With fewer trials a curve or an importance would show noise.
 TREND_TRIALS = 10
 IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER = 20, 5
 
 _Z = 1.959964  # two-sided 95 %
 _GRID = 60
 _RESAMPLINGS = 8
-_TREES, _DEPTH = 16, 6  # of few hundred trials at most: deeper leaves would hold one trial each
+_TREES, _DEPTH = 16, 6  # for a few hundred trials at most: leaves of deeper trees would contain one trial each
 _FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
 
 
@@ -45,9 +45,9 @@ def wilson(share: float, count: int) -> Interval:
 
 
 def difference(first: float, of_first: Interval, second: float, of_second: Interval) -> Interval:
-    """95 % interval of ``second - first`` from theirs (Newcombe 1998, method 10, and Zou 2008 for other quantities).
+    """95 % interval of ``second - first`` from both intervals (Newcombe 1998, method 10; Zou 2008 in general).
 
-    Takes both as independent: for encoders measured on the same images it is rather too wide.
+    Assumes independent values; for encoders measured on the same images it is rather too wide.
     """
     value = second - first
     low = value - math.hypot(second - of_second[0], of_first[1] - first)
@@ -55,9 +55,9 @@ def difference(first: float, of_first: Interval, second: float, of_second: Inter
 
 
 def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
-    """Gaussian-process regression of y on x alone; its length scale and noise are those of highest likelihood.
+    """Gaussian-process regression of y on x, with the length scale and noise of maximum likelihood.
 
-    ``log``: x is compared on a logarithmic scale. None for fewer than ten points, or where x hardly varies.
+    ``log``: use the logarithm of x. None for fewer than ten points, or if x hardly varies.
     """
     if len(x) < TREND_TRIALS or len(set(x)) < TREND_TRIALS // 2:
         return None
@@ -68,12 +68,12 @@ def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
     positions = np.log(x) if log else np.asarray(x, np.float64)
     low, span = positions.min(), np.ptp(positions)
     spread = float(np.std(y)) or 1.0
-    # The second constant stands for an unknown level: without it, a flat trend would have no band.
+    # The second constant is the unknown mean level; without it, the band of a flat trend would have no width.
     curve = ConstantKernel(1.0, (1e-3, 1e2)) * RBF(0.5, (0.15, 10.0)) + ConstantKernel(100.0, "fixed")
     kernel = curve + WhiteKernel(0.5, (1e-4, 10.0))
     model = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
     middle = float(np.mean(y))
-    # A flat likelihood is no error: "no trend" is an answer. On small matrices threads of BLAS only contend.
+    # A flat likelihood is not an error: it means no trend. On matrices this small, BLAS threads only compete.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(((positions - low) / span)[:, None], (np.asarray(y) - middle) / spread)
@@ -93,9 +93,9 @@ def enough_for_importance(trials: int, parameters: int) -> int:
 def importance(
     space: Mapping[str, Distribution], points: Sequence[Mapping[str, Any]], values: Sequence[float]
 ) -> dict[str, tuple[float, Interval]]:
-    """Share of the values' variance that each parameter explains alone (fANOVA, Hutter et al. 2014), as Optuna has it.
+    """Share of the variance that each parameter explains alone (fANOVA, Hutter et al. 2014, by Optuna).
 
-    With the 10 % and 90 % quantiles over resamplings of the trials.
+    With the 10 % and 90 % quantiles over resampled trials.
     """
     distributions = {key: _distribution(one) for key, one in space.items()}
     whole = _fanova(distributions, points, values, 0)
@@ -112,7 +112,7 @@ def importance(
 
 
 def fences(values: Sequence[float]) -> Interval:
-    """Lowest and highest value that are no outliers (Tukey's outer fences)."""
+    """Lowest and highest value within Tukey's outer fences, which exclude outliers."""
     lower, upper = np.quantile(values, [0.25, 0.75])
     reach = _FENCE * (upper - lower)
     inside = [value for value in values if lower - reach <= value <= upper + reach]

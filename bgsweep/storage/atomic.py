@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name whole or not at all, whenever the process or the machine dies."""
+"""Write files and folders so that they exist completely or not at all, even if the process or the machine dies."""
 
 import contextlib
 import os
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL = ".partial"
-"""Ends the names of what is being written; what a killed process leaves under such a name can be removed."""
+"""Suffix of files that are being written; if their process was killed, they can be removed."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A context in which a file is written beside ``path``, whose name it takes at the end; its folder is made.
+    """A context with a temporary file beside ``path``, which is renamed to ``path`` at the end; creates the folder.
 
-    After an exception the old file, if there is one, is untouched.
+    After an exception an existing file is unchanged.
 
     Args:
-        durable: reach the disk before the renaming. Without, a crash of the machine can leave an empty file; that
-            saves a millisecond or more for each of many small files that can be made again.
+        durable: write to the disk before the renaming (fsync). Without it a crash of the machine can leave an empty
+            file; it saves a millisecond or more a file, for many small files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, and of another name for each writer: two processes may write the same file.
@@ -45,9 +45,9 @@ def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A context in which a folder is made beside ``path``, whose name it takes at the end; no file may be there.
+    """A context with a temporary folder beside ``path``, renamed to ``path`` at the end, which must not exist yet.
 
-    Only one process at a time may write the same folder: it removes what a killed one has left.
+    Only one process at a time may write the same folder: it removes what a killed process has left.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -60,7 +60,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes have left half written below a folder."""
+    """Remove files below a folder that killed processes were writing."""
     for path in folder.rglob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ CHECKPOINT_FILE = "state.pt"
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The file of a checkpoint, which is named by itself or by its folder."""
+    """The file of a checkpoint that is given as a file or as its folder."""
     return path / CHECKPOINT_FILE if path.is_dir() else path
 
 
@@ -33,7 +33,7 @@ def seed_checkpoints(checkpoint: Uri, first: int, seeds: int) -> list[Uri]:
 
 
 def pretrain_folder(store: Path, digest: str) -> Path:
-    """The folder of an experiment that is trained outside of any sweep."""
+    """The folder of an experiment trained outside of a sweep."""
     return store.absolute() / "pretrain" / digest
 
 
@@ -43,10 +43,10 @@ def sweep_folder(store: Uri, name: str) -> Uri:
 
 
 def tune_name(token: int = 0) -> str:
-    """The name, within a sweep's folder, of what one driver's Ray Tune writes.
+    """The name of Ray Tune's folder within a sweep's folder.
 
-    Each driver has its own, by the token of its claim: a checkpoint that a resumed sweep continues from must not be
-    written over.
+    Each driver of a sweep has its own folder, named by the token of its claim, so that a resumed sweep does not
+    overwrite a checkpoint that it continues from.
     """
     return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{token}"
 
@@ -54,8 +54,8 @@ def tune_name(token: int = 0) -> str:
 def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None = None) -> Uri:
     """The folder of a trial that Ray Train runs.
 
-    By the trial's name as well as by its values, since two trials of a sweep may have the same ones. A trial that goes
-    on finds its folder by its last ``checkpoint``: older versions named folders by values alone.
+    It is named by the trial's name as well as by its values (the digest), since two trials may have the same values. A
+    resumed trial finds its folder by its last ``checkpoint``: older versions named folders by the values alone.
     """
     if checkpoint:
         return str(checkpoint).rpartition("/")[0]
@@ -63,5 +63,5 @@ def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None
 
 
 def exchange_folder(sweep: Path, epoch: int) -> Path:
-    """The folder for copies of the checkpoints that a population's trials take over at an epoch."""
+    """The folder for copies of the checkpoints that trials of a population copy at an epoch."""
     return sweep / "taken_over" / str(epoch)

@@ -1,4 +1,4 @@
-"""Parts of large files, on this machine or in an object store, from which they are fetched while training goes on."""
+"""Read parts of large files, which are local, or remote and downloaded in the background during training."""
 
 import fcntl
 import hashlib
@@ -31,11 +31,11 @@ class Shards(Protocol):
         ...
 
     def expect(self, shards: Sequence[Expected], identity: str) -> None:
-        """Say which shards there are, and what tells this pack from others; raises ValueError if one is missing."""
+        """Set the shards to read, and the pack's identity in the cache; raises ValueError if a shard is missing."""
         ...
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
-        """Part of a shard, shorter than `size` where the shard ends before; raises UserError where it is gone."""
+        """Part of a shard, shorter than `size` at its end; raises UserError if it cannot be read."""
         ...
 
 
@@ -47,7 +47,7 @@ def open_shards(uri: str, cache_gb: float) -> Shards:
 
 
 class LocalShards:
-    """Opened anew for each part, which takes microseconds: no descriptors to run out of or to send elsewhere."""
+    """Local files, opened for each part: that takes microseconds, and no descriptors are kept or sent to processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,10 +71,10 @@ class LocalShards:
 
 
 class RemoteShards:
-    """Parts are fetched as they are wanted, and whole shards in the background until the disk's share is full.
+    """Remote files: parts are read when needed, and whole shards are downloaded in the background up to a limit.
 
-    Whoever reads next, this process or another of this machine, then finds them there. Shards of other packs are
-    removed for it, those least recently opened first. A shard that does not fit stays remote.
+    All processes of the machine share the downloaded shards. Other packs' shards are removed to make room, those least
+    recently opened first. A shard that does not fit stays remote.
     """
 
     def __init__(self, uri: str, limit: int) -> None:
@@ -85,6 +85,7 @@ class RemoteShards:
         self._connect()
 
     def __getstate__(self) -> dict[str, Any]:
+        # Connections and threads cannot be pickled; a loader process opens its own.
         return {**self.__dict__, "_now": {}}
 
     def file(self, name: str) -> bytes:
@@ -104,7 +105,7 @@ class RemoteShards:
         name = self._shards[shard][0]
         try:
             return read_part(str(self._folder / name), offset, size)
-        except OSError:  # not fetched yet, or removed for another pack
+        except OSError:  # not downloaded yet, or removed for another pack
             self._begin_fetching()
         where, root = self._connect()
         try:
@@ -115,10 +116,10 @@ class RemoteShards:
             raise self._unreachable(error) from error
 
     def fetch(self) -> None:
-        """Bring shards to the local disk, as many as its share has room for; one process of the machine at a time."""
+        """Download as many shards as fit into the limit; one process of the machine at a time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Of the folder that was chosen where the pack was opened: a process elsewhere may have another environment, and
-        # under another lock it would lose its partial file to this one.
+        # Lock the folder chosen where the pack was opened. A process elsewhere may have another environment, and so another
+        # cache folder: under another lock it would remove the partial file that this process is writing.
         root = self._folder.parent
         with (root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -137,7 +138,7 @@ class RemoteShards:
                     total.update(piece)
                     local.write(piece)
             if total.hexdigest() != sha256:
-                raise OSError(f"{name} is not what was packed; copy this shard again")
+                raise OSError(f"{name} differs from its checksum in the index; upload this shard again")
 
     def _make_room(self, size: int) -> bool:
         others = [path for path in self._folder.parent.iterdir() if path.is_dir() and path != self._folder]
@@ -156,7 +157,7 @@ class RemoteShards:
         try:
             self.fetch()
         except (OSError, UserError) as error:
-            _log.warning("%s: not kept on this disk (%s); it is read from where it is", self.uri, error)
+            _log.warning("%s: not cached on this disk (%s); it is read remotely", self.uri, error)
 
     def _connect(self) -> tuple[Any, str]:
         if "connection" not in self._now:
@@ -169,11 +170,12 @@ class RemoteShards:
 
 
 def cache_root() -> Path:
-    """Where shards of remote packs are kept."""
+    """The folder for downloaded shards of remote packs."""
     return cache_folder() / "packs"
 
 
 def read_part(path: str, offset: int, size: int) -> bytes:
+    """Up to `size` bytes of a local file from `offset` on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.pread(descriptor, size, offset)

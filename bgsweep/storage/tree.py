@@ -1,14 +1,13 @@
-"""A tree of files on this machine or in an object store, written whole or not at all."""
+"""Trees of files on this machine or in an object store; each file is written completely or not at all."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bgsweep.errors import UnreadableImage, UserError, one_line
 from bgsweep.images.files import is_junk, read_file, walk
 from bgsweep.storage.atomic import PARTIAL, remove_partial, write_whole
-from bgsweep.storage.uri import filesystem, is_remote
+from bgsweep.storage.uri import RemoteEntry, filesystem, is_remote, list_remote
 
 
 class FileStat(NamedTuple):
@@ -19,7 +18,7 @@ class FileStat(NamedTuple):
 
 
 class Tree(Protocol):
-    """Files by their path below a root, with forward slashes; hidden files and those of systems are passed over."""
+    """Files by their path below a root, with forward slashes; hidden and system files are ignored."""
 
     uri: str
 
@@ -28,15 +27,15 @@ class Tree(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """Raises UnreadableImage where this file cannot be read, UserError where none can."""
+        """The content of a file; raises UnreadableImage if this file cannot be read, UserError if the store cannot."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Raises UserError where the file cannot be written; then nothing of it is there."""
+        """Write a file; raises UserError if it cannot be written, and then leaves nothing of it."""
         ...
 
     def sweep(self) -> None:
-        """Remove what a killed writer has left half done."""
+        """Remove files that a killed process was writing."""
         ...
 
 
@@ -50,7 +49,7 @@ def open_tree(uri: str) -> Tree:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a single file, whole or not at all.
+    """Write a single file, completely or not at all.
 
     Raises:
         UserError: it cannot be written.
@@ -59,7 +58,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 class LocalTree:
-    """Files below a folder. A file appears under its name only once it is complete."""
+    """Files below a folder; each is written beside its place and renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,7 +75,7 @@ class LocalTree:
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
         try:
-            write_whole(path, data, durable=False)  # of thousands of small files; each can be made again
+            write_whole(path, data, durable=False)  # masks: thousands of small files that can be made again
         except OSError as error:
             raise _unwritable(str(path), error.strerror or one_line(error)) from error
 
@@ -85,7 +84,7 @@ class LocalTree:
 
 
 class RemoteTree:
-    """Files that pyarrow reaches. An object store shows an object only once it is complete; elsewhere it is renamed."""
+    """Files that pyarrow reaches; object stores show complete objects only, elsewhere complete files are renamed."""
 
     def __init__(self, uri: str, filesystem: Any, root: str) -> None:
         self.uri = uri
@@ -94,8 +93,8 @@ class RemoteTree:
         self._renames = filesystem.type_name in ("local", "hdfs")
 
     def files(self) -> dict[str, FileStat]:
-        found = {name: stat for name, stat in self._scan() if not any(map(is_junk, name.split("/")))}
-        return dict(sorted(found.items()))
+        found = [each for each in self._files() if not any(map(is_junk, each.name.split("/")))]
+        return {each.name: FileStat(each.size, each.changed / 1e9) for each in found}
 
     def read(self, name: str) -> bytes:
         try:
@@ -104,9 +103,7 @@ class RemoteTree:
         except FileNotFoundError as error:
             raise UnreadableImage(f"{self.uri}/{name}: no such object") from error
         except OSError as error:
-            raise UserError(
-                f"{self.uri}/{name}: {one_line(error)}; run the command again to go on from here"
-            ) from error
+            raise UserError(f"{self.uri}/{name}: {one_line(error)}; run the command again to continue") from error
 
     def write(self, name: str, data: bytes) -> None:
         path = f"{self._root}/{name}"
@@ -123,30 +120,23 @@ class RemoteTree:
             raise _unwritable(f"{self.uri}/{name}", one_line(error)) from error
 
     def sweep(self) -> None:
-        for name, _ in self._scan():
-            if name.endswith(PARTIAL):
-                self._filesystem.delete_file(f"{self._root}/{name}")
+        for each in self._files():
+            if each.name.endswith(PARTIAL):
+                self._filesystem.delete_file(f"{self._root}/{each.name}")
 
-    def _scan(self) -> Iterator[tuple[str, FileStat]]:
-        from pyarrow.fs import FileSelector, FileType
-
-        try:
-            infos = self._filesystem.get_file_info(FileSelector(self._root, allow_not_found=True, recursive=True))
-        except OSError as error:
-            raise UserError(f"{self.uri}: {one_line(error)}; check the address and the credentials") from error
-        for info in infos:
-            if info.type == FileType.File:
-                changed = info.mtime_ns / 1e9 if info.mtime_ns else 0.0
-                yield info.path.removeprefix(self._root).lstrip("/"), FileStat(info.size, changed)
+    def _files(self) -> list[RemoteEntry]:
+        return [each for each in list_remote(self.uri, self._filesystem, self._root) if not each.is_folder]
 
 
 def _stat_of(entry: os.DirEntry[str]) -> FileStat:
     try:
         stat = entry.stat()
-    except OSError:  # a link that leads nowhere: whoever reads it is told
+    except OSError:  # a broken link, which is reported when it is read
         return FileStat(0, 0.0)
     return FileStat(stat.st_size, stat.st_mtime)
 
 
 def _unwritable(path: str, reason: str) -> UserError:
-    return UserError(f"{path}: cannot be written: {reason}; what is finished is kept: mend this and run it again")
+    return UserError(
+        f"{path}: cannot be written: {reason}; fix this and run the command again (finished files are kept)"
+    )

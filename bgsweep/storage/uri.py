@@ -1,4 +1,4 @@
-"""Files in an object store: images are copied to this machine once, checkpoints when they are read."""
+"""URIs of folders, on this machine or in an object store, and local copies of remote files."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.storage.atomic import replacing_folder
@@ -25,18 +25,18 @@ def is_remote(uri: Uri) -> bool:
 
 
 def join(uri: Uri, *parts: str) -> Uri:
-    """A place further down; that of this machine is made absolute."""
+    """The URI of a path below a folder; local paths are made absolute."""
     return "/".join((str(uri).rstrip("/"), *parts)) if is_remote(uri) else Path(uri).absolute().joinpath(*parts)
 
 
-def anywhere(uri: Uri) -> str:
-    """A place as a shell takes it in any folder: absolute, and quoted where that is needed."""
+def shell_quoted(uri: Uri) -> str:
+    """A URI for a shell command that works in any folder: absolute, and quoted if needed."""
     return shlex.quote(str(uri if is_remote(uri) else Path(uri).absolute()))
 
 
 def sweep_command(words: str, name: str, store: Uri) -> str:
-    """A command about a sweep that can be given as it is printed, from any folder."""
-    return f"bgsweep {words} {name} --store {anywhere(store)}"
+    """A command for a sweep that can be run as printed, from any folder."""
+    return f"bgsweep {words} {name} --store {shell_quoted(store)}"
 
 
 def filesystem(uri: Uri) -> tuple[Any, str]:
@@ -58,7 +58,7 @@ def filesystem(uri: Uri) -> tuple[Any, str]:
 
 
 def uri_of(path: str, store_fs: Any) -> str:
-    """The URI, as `downloaded` reads it, of a path that Ray gives in a pyarrow file system."""
+    """The URI of a path in a pyarrow file system, which is how Ray names checkpoints."""
     scheme = _SCHEMES.get(getattr(store_fs, "type_name", "local"))
     return f"{scheme}://{path}" if scheme else path
 
@@ -80,16 +80,16 @@ def upload(folder: Path, uri: Uri) -> None:
 
 @contextlib.contextmanager
 def downloaded(uri: Uri) -> Iterator[Path]:
-    """A folder, or a copy of it for as long as the context lasts where it is in an object store.
+    """A context with a local folder: the URI itself, or a temporary copy of a remote one.
 
     Raises:
-        UserError: there is nothing at that place, or it cannot be read.
+        UserError: there are no files at the URI, or it cannot be read.
     """
     if not is_remote(uri):
         yield Path(uri)
         return
     store_fs, root = filesystem(uri)
-    files = _list(uri, store_fs, root)
+    files = _files(uri, store_fs, root)
     with tempfile.TemporaryDirectory() as folder:
         _copy(uri, store_fs, root, files, Path(folder))
         yield Path(folder)
@@ -98,75 +98,90 @@ def downloaded(uri: Uri) -> Iterator[Path]:
 def cached_split(root: str, split: str, key: str) -> Path:
     """A folder with a copy of one split of images (or masks), made once on each machine.
 
-    The copy is found again by the names, sizes and times of the objects, which are listed at each call. Copies lie
-    join ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache folder), and nobody removes them but the user.
+    The copy is identified by the names, sizes and times of the objects, which are listed at each call, so that a
+    changed split is copied again. Copies are kept in ``BGSWEEP_CACHE`` (by default ``bgsweep`` in the user's cache
+    folder) until the user removes them.
 
     Args:
-        key: what errors call `root`, such as ``data.images``.
+        key: name of `root` in errors, such as ``data.images``.
 
     Returns:
-        What stands for `root`: its sub-folder `split` is complete.
+        The local folder that replaces `root`; its sub-folder `split` is complete.
 
     Raises:
-        UserError: there is nothing, it cannot be read, or there is no room for it.
+        UserError: there are no files, they cannot be read, or the disk is too small.
     """
     store_fs, path = filesystem(root)
     source = f"{path}/{split}" if split != "." else path
-    files = _list(f"{key}: {root}/{split}", store_fs, source)
-    identity = hashlib.sha256(repr([root, split, files]).encode()).hexdigest()[:20]
+    files = _files(f"{key}: {root}/{split}", store_fs, source)
+    identity = hashlib.sha256(repr([root, split, [entry[:3] for entry in files]]).encode()).hexdigest()[:20]
     folder = cache_folder() / "data" / identity
     target = folder / PurePosixPath(path).name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this machine wait for the first one's copy
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies; the others of this machine wait for its copy
         if not target.exists():
-            _check_room(folder, sum(size for _, size, _ in files), f"{key}: {root}")
+            _check_room(folder, sum(entry.size for entry in files), f"{key}: {root}")
             with replacing_folder(target) as partial:
                 _copy(root, store_fs, source, files, partial / split)
     return target
 
 
 def cache_folder() -> Path:
-    """Where copies from elsewhere are kept on this machine: images, parts of packs, weights."""
+    """The folder for local copies of remote files: images, parts of packs, weights."""
     if own := os.environ.get("BGSWEEP_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgsweep"
 
 
-def listed(root: str) -> list[tuple[str, bool]]:
-    """Names directly join a remote folder, and which of them are folders; none where there is no such folder."""
+class RemoteEntry(NamedTuple):
+    """A file or folder of an object store: its path below the listed folder, size in bytes, and last change in ns."""
+
+    name: str
+    size: int
+    changed: int
+    is_folder: bool
+
+
+def list_remote(uri: Uri, store_fs: Any, root: str, recursive: bool = True) -> list[RemoteEntry]:
+    """The entries below a folder of a pyarrow file system, sorted; none if there is no such folder.
+
+    Args:
+        uri: the folder's name in errors.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
     from pyarrow.fs import FileSelector, FileType
 
-    store_fs, path = filesystem(root)
     try:
-        infos = store_fs.get_file_info(FileSelector(path, allow_not_found=True))
-    except OSError as error:
-        raise UserError(f"{root}: {one_line(error)}; check the address and the credentials") from error
-    return [(info.base_name, info.type == FileType.Directory) for info in infos]
-
-
-def _list(uri: Uri, store_fs: Any, root: str) -> list[tuple[str, int, int]]:
-    """Names join the root, sizes in bytes, times in ns, sorted."""
-    from pyarrow.fs import FileSelector, FileType
-
-    try:
-        infos = store_fs.get_file_info(FileSelector(root, recursive=True))
+        infos = store_fs.get_file_info(FileSelector(root, allow_not_found=True, recursive=recursive))
     except OSError as error:
         raise UserError(f"{uri}: {one_line(error)}; check the address and the credentials") from error
-    found = [
-        (info.path.removeprefix(root).lstrip("/"), info.size, info.mtime_ns or 0)
+    return sorted(
+        RemoteEntry(
+            info.path.removeprefix(root).lstrip("/"),
+            info.size or 0,
+            info.mtime_ns or 0,
+            info.type == FileType.Directory,
+        )
         for info in infos
-        if info.type == FileType.File
-    ]
+    )
+
+
+def _files(uri: Uri, store_fs: Any, root: str) -> list[RemoteEntry]:
+    """The files below a folder, of which there must be some."""
+    found = [entry for entry in list_remote(uri, store_fs, root) if not entry.is_folder]
     if not found:
-        raise UserError(f"{uri}: there is nothing; check the address")
-    outside = [name for name, *_ in found if ".." in PurePosixPath(name).parts]
+        raise UserError(f"{uri}: no files found; check the address")
+    # The names of objects are free text: one with `..` would be written outside of the copy's folder.
+    outside = [entry.name for entry in found if ".." in PurePosixPath(entry.name).parts]
     if outside:
         raise UserError(f"{uri}: {outside[0]!r} would be written outside of its folder; remove that object")
-    return sorted(found)
+    return found
 
 
-def _copy(uri: Uri, store_fs: Any, root: str, files: Sequence[tuple[str, int, int]], folder: Path) -> None:
+def _copy(uri: Uri, store_fs: Any, root: str, files: Sequence[RemoteEntry], folder: Path) -> None:
     """Copy the listed files, several at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -178,7 +193,7 @@ def _copy(uri: Uri, store_fs: Any, root: str, files: Sequence[tuple[str, int, in
 
     try:
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(copy, [name for name, *_ in files]))
+            list(pool.map(copy, [entry.name for entry in files]))
     except OSError as error:
         raise UserError(f"{uri}: cannot be copied to {folder}: {one_line(error)}; try again") from error
 
@@ -187,6 +202,6 @@ def _check_room(folder: Path, needed: int, uri: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{uri} has {needed / 2**30:.1f} GiB and {folder} room for {free / 2**30:.1f}; "
+            f"{uri} has {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB free; "
             "set BGSWEEP_CACHE to a folder on a larger disk"
         )

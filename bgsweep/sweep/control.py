@@ -62,7 +62,7 @@ def _status(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any
         "sweep": folder.name,
         "state": _state(folder, manifest, store),
         "began": began(folder, manifest),
-        "trials": [records[name].public() for name in sorted(records, key=by_number)],
+        "trials": [records[name].shown() for name in sorted(records, key=by_number)],
     }
 
 

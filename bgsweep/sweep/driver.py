@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from bgsweep.config import SweepConfig, resolve, review_search
+from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.resources import check_cores
 from bgsweep.distributed.session import ray_session
@@ -224,10 +225,13 @@ def _result(
             "needed with other settings such as register.name=OTHER"
         ) from error
     progress.warn(verdict.pop("warnings", ()))
-    result = {"trials": [record.public() for record in records], **verdict}
+    result = {"trials": [record.shown() for record in records], **verdict}
     if len(config.search.metrics) > 1:
         result["pareto"] = [
-            {"trial": each.id, "values": {metric: each.metrics[metric] for metric in config.search.metrics}}
+            {
+                "trial": each.id,
+                "values": with_new_names({metric: each.metrics[metric] for metric in config.search.metrics}),
+            }
             for each in front
         ]
     return result

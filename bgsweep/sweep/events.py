@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
+from bgsweep.config.metric_names import with_new_names
+
 Status = Literal["running", "completed", "stopped", "failed"]
 Metrics = dict[str, float]
 
@@ -44,6 +46,10 @@ class TrialRecord:
         """The record that `public` has written, by this version or an older one; other keys are ignored."""
         names = {each.name for each in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
+
+    def shown(self) -> dict[str, Any]:
+        """As `public`, for `--json`: metrics also under their present names."""
+        return self.public() | {"metrics": with_new_names(self.metrics)}
 
     def public(self) -> dict[str, Any]:
         """The form that ``--json`` and the journal show."""

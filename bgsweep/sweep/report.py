@@ -103,6 +103,8 @@ def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[
     datasets = []
     for each in found.inputs.dataset_inputs:
         context = next(tag.value for tag in each.tags if tag.key == "mlflow.data.context")
-        datasets.append({"context": context, "name": each.dataset.name, **json.loads(each.dataset.profile)})
+        profile = json.loads(each.dataset.profile)
+        profile.setdefault("count", profile.get("photographs"))  # the key that runs of earlier versions have
+        datasets.append({"context": context, "name": each.dataset.name, **profile})
     order = ("train", "validation", "test")
     return dict(found.data.tags), sorted(datasets, key=lambda one: order.index(one["context"]))

@@ -1,4 +1,4 @@
-"""Runs and models in MLflow. Only this package imports MLflow, and not before it is used."""
+"""Runs and models in MLflow. Only this room imports MLflow, and only when it is used."""
 
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.provenance import provenance

@@ -1,4 +1,4 @@
-"""MLflow's address, and clients for it."""
+"""MLflow's tracking URI, and clients for it."""
 
 import contextlib
 import fcntl
@@ -14,15 +14,15 @@ from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.storage.uri import Uri, is_remote
 
-# Packages of database drivers whose name is not that of the module.
+# Packages of database drivers that are not named like their module.
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
 def tracking_uri(store: Uri) -> str:
-    """The value of MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store's folder, which is made.
+    """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store's folder, which is created.
 
     Raises:
-        UserError: as `tracking_address`, or the folder cannot be made.
+        UserError: as `tracking_address`, or the folder cannot be created.
     """
     address = tracking_address()
     if address:
@@ -33,21 +33,21 @@ def tracking_uri(store: Uri) -> str:
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{store}: cannot be the store's folder: {error.strerror}; name another by --store") from error
-    # In an address `?` begins options, and %20 is a space.
+        raise UserError(f"{store}: cannot be created: {error.strerror}; name another folder by --store") from error
+    # In a URI `?` begins options, and %20 is a space.
     path = str(store.resolve() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{path}"
 
 
 def sqlite_file(address: str) -> Path | None:
-    """The file of a SQLite address; None for other addresses."""
+    """The file of a SQLite URI; None for other URIs."""
     path = address.partition("?")[0].removeprefix("sqlite:///")
     return Path(unquote(path)) if address.startswith("sqlite:///") else None
 
 
 @contextlib.contextmanager
 def mlflow_client(address: str) -> Iterator[Any]:
-    """A context with MLflow's client; raises `UserError` if MLflow refuses a call or cannot be reached."""
+    """A context with a client; raises `UserError` if MLflow rejects a call or is unreachable."""
     client = _connected(address)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -59,13 +59,13 @@ def mlflow_client(address: str) -> Iterator[Any]:
 
 
 def _connected(address: str) -> Any:
-    """A client whose database is open; the tables of a new one are made."""
+    """A client with an open database; creates the tables of a new one."""
     _quiet_mlflow()
     from mlflow import MlflowClient
 
     with _alone_with(sqlite_file(address), address):
         try:
-            if reason := silent(address):  # MLflow would try for minutes where nothing refuses the connection
+            if reason := silent(address):  # MLflow would retry for minutes
                 raise ConnectionError(f"it does not answer ({reason})")
             client = MlflowClient(tracking_uri=address)
             if not address.startswith("http"):
@@ -84,7 +84,7 @@ def _connected(address: str) -> Any:
 
 
 def _remove_stray(address: str) -> None:
-    """Remove the empty folder that MLflow makes of an undecoded address (`%3F` for `?`) beside its own."""
+    """Remove the empty folder that MLflow creates for an undecoded path (`%3F` for `?`)."""
     written, meant = Path(address.removeprefix("sqlite:///")).parent, sqlite_file(address)
     if meant is not None and written != meant.parent:
         with contextlib.suppress(OSError):
@@ -92,17 +92,17 @@ def _remove_stray(address: str) -> None:
 
 
 def _unusable(address: str, error: Exception) -> UserError:
-    cure = "start the server, or unset MLFLOW_TRACKING_URI to keep the runs in a local folder"
+    fix = "start the server, or unset MLFLOW_TRACKING_URI to keep the runs in a local folder"
     if sqlite_file(address):
-        cure = "name another --store, or correct MLFLOW_TRACKING_URI if it is set"
-    return UserError(f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; {cure}")
+        fix = "name another --store, or correct MLFLOW_TRACKING_URI if it is set"
+    return UserError(f"MLflow at {without_password(address)} cannot be used: {one_line(error)}; {fix}")
 
 
 @contextlib.contextmanager
 def _alone_with(database: Path | None, address: str) -> Iterator[None]:
-    """A lock under which a SQLite database is opened: two processes that make its tables at once would both fail.
+    """A lock for opening a SQLite database: two processes that create its tables at the same time would both fail.
 
-    A damaged database is refused here, since MLflow would try for minutes to open it.
+    A damaged database is refused here, since MLflow would retry for minutes to open it.
     """
     if database is None:
         yield
@@ -122,7 +122,7 @@ def _alone_with(database: Path | None, address: str) -> Iterator[None]:
 
 
 def _quiet_mlflow() -> None:
-    """Turn off MLflow's messages and telemetry, and its long retries: the writer retries by itself."""
+    """Turn off MLflow's messages, telemetry and long retries; `Writer` has its own retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -133,11 +133,11 @@ def _quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(
         logging.ERROR
-    )  # the writer says once that a server is unreachable
+    )  # `Writer` logs once that a server is unreachable
 
 
 def pages(search: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """All results of one of the client's searches, of all its pages."""
+    """All results of a search of the client, from all pages."""
     found: list[Any] = []
     page: Any = None
     while page is None or page.token:

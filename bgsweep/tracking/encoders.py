@@ -1,4 +1,4 @@
-"""Load encoders by name: bgsweep checkpoints, MLflow models, and the weights that others have published."""
+"""Load encoders by name: bgsweep checkpoints, MLflow models, and published weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,21 @@ _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
 
 @dataclass(frozen=True)
 class Loaded:
-    """An encoder, its own classifier of ImageNet's classes, its origin, and the experiment that it came from."""
+    """An encoder, its ImageNet classifier if it has one, its origin, and its experiment if bgsweep trained it."""
 
     encoder: ImageEncoder
     head: nn.Linear | None
     origin: dict[str, Any]
     experiment: Experiment | None = None
     model_id: str | None = None
-    """Of MLflow, where it is a logged model."""
+    """Id of the logged model in MLflow."""
 
 
 def load_model(model: str, size: int, store: Path) -> Loaded:
-    """Load what a model's name stands for, in eval mode on the CPU.
+    """Load a model by name, in eval mode on the CPU.
 
     Raises:
-        UserError: there is no such model, or its weights do not fit.
+        UserError: there is no such model, or its weights do not fit the network.
     """
     if model.startswith(_MLFLOW):
         return from_mlflow(model, tracking_uri(store))

@@ -1,4 +1,4 @@
-"""The origin of a run: the code that makes it, and the process that owns it."""
+"""Tags of a run's origin: the code version, and the process that owns it."""
 
 import contextlib
 import importlib.metadata
@@ -28,7 +28,10 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Git's output for the checkout that tracks this file; empty if there is none."""
+    """Git's output for the checkout that tracks this file; empty if there is none.
+
+    An installed package may lie inside another project's checkout (in its .venv), whose commit would be wrong.
+    """
     here = Path(__file__)
     for command in (("ls-files", "--error-unmatch", here.name), arguments):
         try:
@@ -39,13 +42,13 @@ def _git(*arguments: str) -> str:
 
 
 def owner() -> dict[str, str]:
-    """Tags of this process; its start time tells it from a later process with the same id."""
+    """Tags of this process; the start time distinguishes it from a later process with the same id."""
     born = psutil.Process().create_time()
     return {"bgsweep.host": socket.gethostname(), "bgsweep.pid": str(os.getpid()), "bgsweep.born": f"{born:.1f}"}
 
 
 def owner_lives(tags: Mapping[str, str]) -> bool:
-    """True if the process of such tags runs; it must be one of this host."""
+    """True if the process with these tags, which must be of this host, is running."""
     try:
         born = psutil.Process(int(tags["bgsweep.pid"])).create_time()
     except psutil.NoSuchProcess:

@@ -12,16 +12,18 @@ from bgsweep.errors import UserError
 from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
 from bgsweep.tracking.tracker import Tracker
 
-NUMBERS = ("test_knn_top1", "test_linear_top1", "test_bg_gap")
+NUMBERS = {"test/knn/top1": "test_knn_top1", "test/linear/top1": "test_linear_top1", "test/knn/bg_gap": "test_bg_gap"}
+"""Metrics of a version that `bgsweep models` shows: tags, and their names in versions of earlier releases."""
+
 LINEAGE = ("sweep", "trial", "digest", "images_digest", "masks_digest", "git_commit")
-"""Tags of a version that `models` shows: from the sweep to its data, their masks and the code."""
+"""Tags of a version that `bgsweep models` shows: sweep, trial, data, masks and code."""
 
 
 def open_registered_model(tracker: Tracker, name: str) -> None:
-    """Create a registered model if there is none of this name, which shows that the registry can be written.
+    """Create a registered model if it does not exist; sweeps call it early, to check that the registry is writable.
 
     Raises:
-        UserError: MLflow refuses.
+        UserError: MLflow rejects it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -36,10 +38,10 @@ def open_registered_model(tracker: Tracker, name: str) -> None:
 
 
 def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
-    """Register a logged model of a run as a new version; return its number."""
+    """Register a logged model of a run as a new version; returns its number."""
     import mlflow
 
-    # MLflow's SQL registry looks the model up with a client of its own, which knows no other address.
+    # MLflow's SQL registry looks up the model with a client of its own, which uses the global tracking URI.
     mlflow.set_tracking_uri(tracker.address)
     open_registered_model(tracker, name)
     texts = {key: str(value) for key, value in tags.items()}
@@ -55,13 +57,13 @@ def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
 
 
 def version_of(tracker: Tracker, run: str, name: str) -> int | None:
-    """The version of a registered model that a run has made, if any."""
+    """The version of a registered model that a run created, if any."""
     found = tracker.ask(lambda: tracker.client.search_model_versions(f"run_id = '{run}'"))
     return next((int(version.version) for version in found if version.name == name), None)
 
 
 def holder(tracker: Tracker, name: str, alias: str) -> Any:
-    """MLflow's object of the version that holds an alias, if any."""
+    """MLflow's version object with an alias, if any."""
     return tracker.ask(lambda: _holder(tracker.client, name, alias))
 
 
@@ -73,7 +75,7 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
         ``run_id``, ``numbers`` (of `NUMBERS`), ``lineage`` (of `LINEAGE`), ``decision`` and ``reason``.
 
     Raises:
-        UserError: there is no such model, or MLflow does not answer.
+        UserError: there is no such model, or MLflow is unreachable.
     """
     database = sqlite_file(address)
     if database and not database.exists():
@@ -83,18 +85,18 @@ def models(address: str, name: str | None = None) -> dict[str, Any]:
         if name is not None:
             known = [model for model in known if model.name == name] or _unknown(name, known)
         found = [{"name": model.name, "versions": _versions(client, model)} for model in known]
-    # A sweep makes its model before its first version.
+    # A sweep creates its registered model before the first version; without versions it is not listed.
     return {"models": [model for model in found if name or model["versions"]]}
 
 
 def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]:
-    """Set an alias by hand, and record that in the version's tags.
+    """Set an alias manually, and record that in the version's tags.
 
     Args:
-        version: a number, or an alias that the version holds.
+        version: a version number, or an alias of the version.
 
     Returns:
-        ``name``, ``version``, ``alias`` and ``before``: the version that held the alias, or None.
+        ``name``, ``version``, ``alias`` and ``before``: the version that had the alias, or None.
 
     Raises:
         UserError: there is no such version.
@@ -110,7 +112,7 @@ def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]
         raise UserError(f"{name}: no version {version}; there are: {', '.join([*found, *by_alias])}")
     before = by_alias.get(alias)
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
-    reason = f"made {alias} by hand by {getpass.getuser()} at {made}" + (
+    reason = f"set to {alias} manually by {getpass.getuser()} at {made}" + (
         f"; before: version {before}" if before else ""
     )
     with mlflow_client(address) as client:
@@ -141,7 +143,7 @@ def _unknown(name: str, known: list[Any]) -> list[Any]:
 
 
 def _versions(client: Any, model: Any) -> list[dict[str, Any]]:
-    # MLflow's filters know no escape: a name with both quotes is picked out here.
+    # MLflow's filters have no escape: for a name with both kinds of quotes, all versions are searched.
     mark = next((mark for mark in "'\"" if mark not in model.name), None)
     found = pages(client.search_model_versions, f"name = {mark}{model.name}{mark}" if mark else "")
     mine = [version for version in found if version.name == model.name]
@@ -150,12 +152,13 @@ def _versions(client: Any, model: Any) -> list[dict[str, Any]]:
 
 def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:
     tags = version.tags
+    numbers = {name: tags.get(name, tags.get(earlier, "")) for name, earlier in NUMBERS.items()}
     return {
         "version": int(version.version),
         "aliases": sorted(alias for alias, number in aliases.items() if int(number) == int(version.version)),
         "created": version.creation_timestamp / 1000,
         "run_id": version.run_id,
-        "numbers": {name: float(tags[name]) for name in NUMBERS if _is_number(tags.get(name, ""))},
+        "numbers": {name: float(tag) for name, tag in numbers.items() if _is_number(tag)},
         "lineage": {name: tags[name] for name in LINEAGE if tags.get(name)},
         "decision": tags.get("decision"),
         "reason": tags.get("reason"),
@@ -163,7 +166,7 @@ def _public(version: Any, aliases: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _is_number(tag: str) -> bool:
-    """True if a tag is a finite number; people can set any text."""
+    """True if a tag is a finite number; users can set any text."""
     try:
         return math.isfinite(float(tag))
     except ValueError:

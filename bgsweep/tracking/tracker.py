@@ -34,17 +34,16 @@ _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
 class Tracker:
     """Writes to one MLflow experiment, from one process; metrics and files are queued and never delay training.
 
-    A context: at its start the runs of killed drivers are ended; at its end its own open runs are, whatever happened
-    (FINISHED; KILLED after Ctrl-C and for trials left open; FAILED after any other exception), and the queue is
-    written out.
+    A context manager. On entry it ends the runs of killed drivers. On exit it ends its own open runs (FINISHED; KILLED
+    after Ctrl-C and for trials that are still open; FAILED after any other exception) and waits for the queue.
 
     Args:
         address: an MLflow tracking URI. With SQLite, files go into the folder ``artifacts`` beside the database.
-        experiment: name of the MLflow experiment, made where it is missing.
-        patience: seconds for which an unreachable server is tried again before writes are given up.
+        experiment: name of the MLflow experiment, created if it does not exist.
+        patience: seconds for which writes to an unreachable server are retried.
 
     Raises:
-        UserError: MLflow does not answer at the address.
+        UserError: MLflow is unreachable.
     """
 
     def __init__(self, address: str, experiment: str = "bgsweep", *, patience: float = PATIENCE) -> None:
@@ -76,33 +75,33 @@ class Tracker:
         self._parents.clear()
 
     def sweep_run(self, name: str, config: SweepConfig, tags: Mapping[str, str] | None = None) -> str:
-        """Begin the run that a sweep's trials are children of; give its id."""
+        """Start a sweep's run, the parent of its trials' runs; returns its id."""
         params = {"search": config.search.model_dump(mode="json"), "evaluate": config.evaluate.model_dump(mode="json")}
         return self._begin_parent(name, config, params, {"bgsweep.kind": "sweep", **(tags or {})})
 
     def reopen(self, run: str) -> str:
-        """Resume the run of a sweep whose driver died; return its id."""
+        """Resume the run of a sweep whose driver died; returns its id."""
         self._writer.ask(lambda: self.client.update_run(run, status="RUNNING"))
         self.set_tags(run, owner())
         self._parents.append(run)
         return run
 
     def pretrain_run(self, name: str, config: SweepConfig, tags: Mapping[str, str] | None = None) -> str:
-        """Begin the run of one experiment that belongs to no sweep; give its id."""
+        """Start the run of an experiment outside of a sweep; returns its id."""
         digest = {"bgsweep.kind": "pretrain", "bgsweep.digest": config.experiment.digest}
         return self._begin_parent(name, config, config.experiment.model_dump(mode="json"), {**digest, **(tags or {})})
 
     def evaluation_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
-        """Begin the run of an encoder's evaluation; give its id."""
+        """Start the run of an encoder's evaluation; returns its id."""
         run = self._create(name, {**provenance(), **owner(), "bgsweep.kind": "evaluation", **(tags or {})})
         self._parents.append(run)
         self._log_params(run, params)
         return run
 
     def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
-        """Begin a trial's run below its sweep's, or open it again where the sweep has it already.
+        """Start a trial's run as a child of its sweep's run, or reopen it if it exists.
 
-        Does not wait for MLflow: the result names the run in all other calls; `run_id` gives MLflow's id.
+        Does not wait for MLflow. The returned name stands for the run in all other calls; `run_id` gives MLflow's id.
         """
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
@@ -129,7 +128,7 @@ class Tracker:
         """MLflow's id of a run; without waiting, empty if MLflow has not created the run yet.
 
         Raises:
-            UserError: MLflow refuses the run, or is unreachable for too long.
+            UserError: MLflow rejects the run, or is unreachable for too long.
         """
         begun = self._begun.get(run)
         if begun is None:
@@ -146,11 +145,11 @@ class Tracker:
         model: str | None = None,
         dataset: tuple[str, str] | None = None,
     ) -> None:
-        """Queue an epoch's values; the epoch is their step.
+        """Queue an epoch's metrics; the epoch is their step.
 
         Args:
-            model: id of the logged model that they are of.
-            dataset: name and digest, as in `log_dataset`, of what they were measured on.
+            model: id of the logged model that was evaluated.
+            dataset: name and digest, as in `log_dataset`, of the evaluated images.
         """
         from mlflow.entities import Metric
 
@@ -164,7 +163,7 @@ class Tracker:
         self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
 
     def last_epoch(self, run: str) -> int:
-        """The last epoch that a run has metrics of; 0 if it has none."""
+        """The last epoch for which a run has metrics; 0 if it has none."""
         metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
         return max((point.step for point in metric), default=0)
 
@@ -180,10 +179,10 @@ class Tracker:
         self.set_tags(run, {key: value})
 
     def log_dataset(self, run: str, context: str, name: str, digests: Mapping[str, str], count: int) -> None:
-        """Queue what a run read: ``context`` is train, validation or test, ``digests`` are an `ImageDataset`'s."""
+        """Queue an input dataset; ``context`` is train, validation or test; ``digests`` are an `ImageDataset`'s."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        profile = json.dumps({"photographs": count, **digests})
+        profile = json.dumps({"count": count, **digests})
         source = json.dumps({"name": name, **digests})
         dataset = Dataset(name, digests["images"], "local", source, profile=profile)
         entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
@@ -204,10 +203,10 @@ class Tracker:
         self._log_bytes(run, cv2.imencode(".png", image[..., ::-1])[1].tobytes(), path)
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Make a call whose answer is needed, after all that was queued before it; retried while MLflow is unreachable.
+        """Make a call and wait for its result, after all queued calls; retried while MLflow is unreachable.
 
         Raises:
-            UserError: MLflow refuses, or is unreachable for too long.
+            UserError: MLflow rejects it, or is unreachable for too long.
         """
         return self._writer.ask(call)
 
@@ -219,11 +218,11 @@ class Tracker:
             open_runs[:] = [each for each in open_runs if run not in (each, self.run_id(each, wait=False))]
 
     def flush(self, timeout: float = 60) -> bool:
-        """Wait until everything queued is written; if not all could be, return False and warn of what is missing."""
+        """Wait until the queue is written; if some writes are missing, log a warning and return False."""
         return self._writer.flush(timeout)
 
     def reconcile(self) -> list[str]:
-        """End, as KILLED, the runs whose process on this host is gone (after SIGKILL, say); give their ids."""
+        """End, as KILLED, runs whose process on this host no longer exists (after SIGKILL); returns their ids."""
         mine = f"attributes.status = 'RUNNING' and tags.`bgsweep.host` = '{socket.gethostname()}'"
 
         def search() -> list[Any]:
@@ -239,7 +238,7 @@ class Tracker:
         run = self._create(name, {**provenance(), **owner(), **tags})
         self._parents.append(run)
         self._log_params(run, params)
-        # Waited for: that no files can be written must be known before the training, not when its model is logged.
+        # Wait: an artifact store that cannot be written must fail before the training, not when its model is logged.
         self._log_config(run, config.model_dump(mode="json", by_alias=True), wait=True)
         return run
 
@@ -251,12 +250,12 @@ class Tracker:
         return self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=name)
 
     def _id(self, run: str) -> str:
-        """MLflow's id of a run, for calls in the writer's thread: there a run has always begun."""
+        """MLflow's id of a run, for calls in the writer's thread, which come after the call that creates the run."""
         begun = self._begun.get(run)
         if begun is None:
             return run
-        if begun.exception():  # that it could not be begun must not look like a server that is unreachable now
-            raise RuntimeError(f"the run {run} was not begun: {begun.exception()}")
+        if begun.exception():  # RuntimeError, because the original error could be taken for an unreachable server
+            raise RuntimeError(f"the run {run} could not be created: {begun.exception()}")
         return begun.result()
 
     def _log_params(self, run: str, tree: Mapping[str, Any]) -> None:
@@ -271,7 +270,7 @@ class Tracker:
             self._writer.submit(functools.partial(write, start))
 
     def _log_config(self, run: str, tree: dict[str, Any], wait: bool = False) -> None:
-        """In the form that ``bgsweep pretrain`` and ``bgsweep sweep`` read."""
+        """Queue ``config.yaml``, which ``bgsweep pretrain`` and ``bgsweep sweep`` can read."""
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         self._log_bytes(run, text.encode("utf-8", "surrogateescape"), "config.yaml", wait)
 
@@ -288,7 +287,7 @@ class Tracker:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys and texts of a nested mapping."""
+    """A nested mapping as dotted keys and texts."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Calls to a server that may be unreachable for a while, made by a thread so that training does not wait."""
+"""Calls to a server that may be unreachable for some time, made in a thread so that training does not wait."""
 
 import errno
 import logging
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Makes calls in their order in one thread, and repeats a call while the server is unreachable."""
+    """Makes calls in order in one thread, and retries a call while the server is unreachable."""
 
     def __init__(self, address: str, patience: float) -> None:
         self._address = address
@@ -26,24 +26,26 @@ class Writer:
         self._lost = 0
         self._error = ""
         self._queue: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue()
-        # A daemon thread: a server that is down must not keep the program from exiting.
+        # A daemon thread, so that an unreachable server does not keep the program from exiting.
         threading.Thread(target=self._work, name="mlflow-writer", daemon=True).start()
 
     def submit(self, call: Callable[[], T]) -> "Future[T]":
+        """Queue a call."""
         future: Future[T] = Future()
         self._queue.put((call, future))
         return future
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Make a call whose answer is needed, after all that was queued before it."""
+        """Make a call and return its result, after all calls that were queued before."""
         try:
             return self.submit(call).result()
         except Exception as error:
             raise UserError(
-                f"MLflow at {self._address} refuses or does not answer: {one_line(error)}; check the server"
+                f"MLflow at {self._address} rejects a call or is unreachable: {one_line(error)}; check the server"
             ) from error
 
     def flush(self, timeout: float) -> bool:
+        """Wait until the queue is empty; False, with a warning, if calls failed or the time was too short."""
         with self._queue.all_tasks_done:
             self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
             missing = self._lost + self._queue.unfinished_tasks
@@ -86,8 +88,8 @@ class Writer:
 
 
 def _final(error: Exception) -> bool:
-    """True if the call would fail again: the server has refused it, or it was wrong from the start."""
+    """True if the call would fail again: the server rejected it, or its arguments are wrong."""
     status = getattr(error, "get_http_status_code", None)  # an MlflowException
     if status is None:
         return not isinstance(error, OSError) or isinstance(error, PermissionError) or error.errno == errno.EROFS
-    return 400 <= status() < 500 and status() not in (408, 429)
+    return 400 <= status() < 500 and status() not in (408, 429)  # request timeout, too many requests

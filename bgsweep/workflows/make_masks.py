@@ -12,14 +12,15 @@ from bgsweep.data.cores import usable_cores
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.errors import UserError
 from bgsweep.masks.generate import Outcome, Worker
-from bgsweep.masks.plan import check_target, make_plan, read_manifest, summary, write_manifest
+from bgsweep.masks.plan import Plan, check_target, make_plan, read_manifest, summary, write_manifest
 from bgsweep.masks.registry import HANDCRAFTED, MethodName, build_method, weights_digest
 from bgsweep.masks.weights import load_weights
 from bgsweep.storage.tree import open_tree
 
 Job = tuple[Literal["make", "inspect"], Sequence[str]]
+WorkerArguments = tuple[str, str, MethodName, bytes | None]
 
-# Fewer images than this are done before Ray has started.
+# Fewer images than this are finished before Ray has started.
 _WORTH_RAY = 256
 _LOG_INTERVAL = 30.0
 
@@ -62,23 +63,33 @@ def make_masks(
     if manifest and manifest.get("complete") and manifest.get("listing") == plan.listing:
         return {**manifest, "out": out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
     write_manifest(target, {**settings, "complete": False})
-    jobs: list[Job] = [("make", group) for group in plan.missing] + [("inspect", group) for group in plan.present]
-    wanted = sum(map(len, plan.missing))
-    count = workers or (usable_cores() if wanted >= _WORTH_RAY else 1)
-    began = time.perf_counter()
-    outcomes = _all_outcomes((images, out, name, content), jobs, count, len(plan.images))
-    seconds = time.perf_counter() - began
+    outcomes, seconds = _run(plan, (images, out, name, content), workers)
     summed = summary(plan, outcomes)
     if not summed["masks"]:
         first = summed["unreadable"][0]
         raise UserError(
             f"{images}: none of {len(plan.images)} images can be read; the first: {first['image']}: {first['reason']}"
         )
-    # The listing includes what this run has written.
+    # Planned again, so that the listing includes the new masks.
     manifest = {**settings, "complete": True, **summed, "listing": make_plan(source, target).listing}
     write_manifest(target, manifest)
-    made = wanted - len(summed["unreadable"])
+    made = sum(map(len, plan.missing)) - len(summed["unreadable"])
     return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
+
+
+def _run(plan: Plan, arguments: WorkerArguments, workers: int | None) -> tuple[list[Outcome], float]:
+    """Make the missing masks and inspect the present ones; returns the results and the seconds it took."""
+    jobs: list[Job] = [("make", group) for group in plan.missing] + [("inspect", group) for group in plan.present]
+    wanted = sum(map(len, plan.missing))
+    count = workers or (usable_cores() if wanted >= _WORTH_RAY else 1)
+    began = time.perf_counter()
+    run = _here if count == 1 else _on_ray
+    outcomes: list[Outcome] = []
+    with _Meter(len(plan.images)) as meter:
+        for found in run(arguments, jobs, count):
+            outcomes += found
+            meter.advance(len(found))
+    return outcomes, time.perf_counter() - began
 
 
 def _weights(method: MethodName, named: str | None) -> bytes | None:
@@ -96,19 +107,6 @@ def _check_apart(images: str, out: str) -> None:
     inner, outer = bare
     if inner == outer or inner.startswith(outer + "/"):
         raise UserError(f"--out {out}: inside {images}, where masks would be taken for images; name another folder")
-
-
-WorkerArguments = tuple[str, str, MethodName, bytes | None]
-
-
-def _all_outcomes(arguments: WorkerArguments, jobs: Sequence[Job], workers: int, images: int) -> list[Outcome]:
-    run = _here if workers == 1 else _on_ray
-    outcomes: list[Outcome] = []
-    with _Meter(images) as meter:
-        for found in run(arguments, jobs, workers):
-            outcomes += found
-            meter.advance(len(found))
-    return outcomes
 
 
 def _open_worker(images: str, out: str, method: MethodName, weights: bytes | None) -> Worker:
@@ -152,7 +150,7 @@ def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> It
     with ray_session(workers):
         wait_for_resources([{"CPU": 1}] * workers, "--workers")
         share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
-        # Weights lie in Ray's store once, instead of in each actor's arguments.
+        # In Ray's store the weights (176 MB for u2net) are there once, instead of in each actor's arguments.
         stored = None if weights is None else [ray.put(weights)]
         pool = ActorPool(
             _MaskWorker,
@@ -171,7 +169,7 @@ def gpu_share(gpus: int, workers: int) -> float:
 
 
 class _Meter:
-    """Progress on stderr: a bar in a terminal, a line every 30 seconds in a log."""
+    """Progress on stderr: a bar in a terminal, a line every 30 seconds in a log file."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepConfig
+from bgsweep.config.metric_names import with_new_names
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
@@ -15,7 +16,7 @@ from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
 
-_SHOWN = ("loss", "knn_top1", "embedding_std", "images_per_second", "data_wait")
+_SHOWN = ("loss", "validation/knn/top1", "embedding_std", "images_per_second", "data_wait")
 
 
 def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str, Any]:
@@ -51,12 +52,13 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
 
         def on_epoch(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)
-            shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
+            named = with_new_names(metrics)
+            shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
             _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
 
         checkpoint = train(config, folder, on_epoch)
     return {
-        "metrics": load_trained(checkpoint).metrics,
+        "metrics": with_new_names(load_trained(checkpoint).metrics),
         "checkpoint": str(checkpoint),
         "run_id": run,
         "tracking_uri": without_password(tracker.address),

@@ -69,8 +69,8 @@ OVERRIDES = [
     ),
     (
         "search.metric=linear_top1",
-        "search.metric: linear_top1 is not measured during training; did you mean `knn_top1`? "
-        "known: knn_top1, bg_gap, mixed_same, mixed_rand, loss",
+        "search.metric: linear_top1 is not measured during training; "
+        "known: validation/knn/top1, validation/knn/bg_gap, validation/knn/mixed_same, validation/knn/mixed_rand, loss",
     ),
     ("search.metric=[knn_top1, bg_gap]", "search.mode: 2 metrics need 2 modes, such as [max, min]"),
     ("method.name=mocov2", f"experiment.method: 'mocov2' is not known; did you mean `moco_v2`? known: {METHODS}"),

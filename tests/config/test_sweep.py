@@ -232,7 +232,7 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
     [
         (
             ["search.metric=knn_top"],
-            "search.metric: knn_top is not measured during training; did you mean `knn_top1`?",
+            "search.metric: knn_top is not measured during training; known: validation/knn/top1, ",
         ),
         (["search.metric=[knn_top1, bg_gap]"], "mode: 2 metrics need 2 modes"),
         (["search.metric=[knn_top1, bg_gap]", "search.mode=[max, min]"], "set scheduler: none"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bgsweep.errors import UserError
-from bgsweep.masks.contact_sheet import contact_sheet, judge
+from bgsweep.masks.contact_sheet import contact_sheet, rate
 from bgsweep.storage.tree import open_tree
 from tests.masks.conftest import Extract
 
@@ -23,11 +23,11 @@ def test_empty_then_tiny_then_full_then_speckled_then_whole() -> None:
     tiny = np.zeros((100, 100), np.uint8)
     tiny[50:55, 50:55] = 255
     masks = [np.zeros((100, 100), np.uint8), tiny, np.full((100, 100), 255, np.uint8), _speckled(), _disc()]
-    verdicts = [judge(mask) for mask in masks]
-    strangeness = [verdict.strangeness for verdict in verdicts]
-    assert strangeness == sorted(strangeness, reverse=True)
-    assert len(set(strangeness)) == 5
-    reasons = [verdict.reason for verdict in verdicts]
+    ratings = [rate(mask) for mask in masks]
+    suspicion = [rating.suspicion for rating in ratings]
+    assert suspicion == sorted(suspicion, reverse=True)
+    assert len(set(suspicion)) == 5
+    reasons = [rating.reason for rating in ratings]
     assert reasons[:3] == ["empty", "tiny 0.2 %", "full 100 %"]
     assert reasons[3].endswith("pieces")
     assert reasons[4] == "20 %"
@@ -35,10 +35,10 @@ def test_empty_then_tiny_then_full_then_speckled_then_whole() -> None:
 
 def test_vague_and_cut_off_masks_are_told_from_whole_ones() -> None:
     vague = cv2.GaussianBlur(_disc(), (0, 0), 12)
-    assert judge(vague).reason.endswith("undecided")
+    assert rate(vague).reason.endswith("uncertain")
     left = np.zeros((100, 100), np.uint8)
     left[:, :60] = 255
-    assert judge(left).reason == "55 % of the rim"
+    assert rate(left).reason == "55 % of the rim"
 
 
 def test_the_strangest_stand_first_with_their_outlines(photographs: Extract, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def told(folder: Path, count: int) -> SweepResults:
     result["model"] = {"name": "tiny", "version": 1, "alias": "champion"}
     manifest = {"file": dump(file), "digest": "0123456789abcdef", "parent": "run", "owner": {}, "result": result}
     tags = {"version.torch": "2.14.1", "python": "3.11.2", "mlflow.user": "somebody"}
-    sets = [{"context": "train", "name": "sample </script>", "photographs": 960, "images": "f00d", "masks": "beef"}]
+    sets = [{"context": "train", "name": "sample </script>", "count": 960, "images": "f00d", "masks": "beef"}]
     return sweep_results("tiny-20260101-000000", manifest, read_journal(folder), tags, sets)
 
 

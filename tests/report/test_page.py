@@ -96,10 +96,10 @@ def test_it_fits_a_telephone_and_follows_light_and_dark(
 
 def test_few_trials_get_no_importance_and_no_trend(small: SweepResults) -> None:
     html = page(small)
-    assert "6 trials are too few to say which of 3 parameters matters" in html
+    assert "6 trials are too few to estimate which of 3 parameters matters" in html
     assert "With fewer than 10 trials no trend is drawn" in html
     assert 'data-figure="importance' not in html
-    assert "champion gets 45.0 % right" in html
+    assert "champion classifies 45.0 % correctly" in html
 
 
 def test_numbers_and_words_that_were_tried_have_a_figure_each(small: SweepResults) -> None:
@@ -110,7 +110,7 @@ def test_numbers_and_words_that_were_tried_have_a_figure_each(small: SweepResult
 
 def test_champion_and_baseline_have_intervals_over_the_photographs(small: SweepResults) -> None:
     html = page(small)
-    assert "95 % intervals over 198 photographs" in html  # two of 200 have too small a foreground
+    assert "95 % intervals over 198 images" in html  # two of 200 have too small a foreground
     assert re.search(r"<strong>\+10.0</strong></td><td>\[\+0\.\d, \+19\.\d\]", html)
     assert html.count("data:image/jpeg;base64") == 8 * 3 + 1
 
@@ -123,10 +123,10 @@ def test_several_seeds_have_a_table_of_their_own(small: SweepResults) -> None:
     several["baseline"] = result["baseline"] | {"seeds": {"knn_top1": theirs}}
     html = page(replace(small, manifest={**small.manifest, "result": result | several}))
     assert "Over 2 seeds" in html and "Over 2 seeds" not in page(small)
-    assert "<td>knn_top1</td><td>59.0 ± 1.0</td>" in html
+    assert "<td>test/knn/top1</td><td>59.0 ± 1.0</td>" in html
     # Student's half width is 12.7; that of 200 images, as if they were not the same ones, is 9.7.
     assert re.search(r"<strong>\+5.0</strong></td><td>\[-1[01]\.\d, \+2[01]\.\d\]</td>", html)
-    assert "widened by how few test images there are" in html
+    assert "widened by the uncertainty from the test images" in html
 
 
 def test_words_from_outside_cannot_break_the_page(small: SweepResults) -> None:
@@ -138,7 +138,7 @@ def test_words_from_outside_cannot_break_the_page(small: SweepResults) -> None:
 def test_a_sweep_that_has_not_ended_has_a_page_too(small: SweepResults, tmp_path: Path) -> None:
     manifest = {key: value for key, value in small.manifest.items() if key != "result"}
     running = replace(small, manifest=manifest, trials=[small.trials[-1]], tags={}, datasets=[])
-    assert "It has not come to its end" in page(running)
+    assert "The sweep has not ended" in page(running)
     assert "no trial" not in page(running)
     assert "nothing to compare" in page(replace(running, trials=[]))
 

@@ -49,7 +49,7 @@ def test_what_cannot_be_written_leaves_nothing(tree: Tree, small_disk: Callable[
     disk = small_disk("size=64k")
     full = LocalTree(disk) if isinstance(tree, LocalTree) else open_tree(f"file://{disk}")
     full.write("small.png", b"1")
-    with pytest.raises(UserError, match=r"large\.png: cannot be written: .*No space left.*; what is finished is kept"):
+    with pytest.raises(UserError, match=r"large\.png: cannot be written: .*No space left.*; fix this and run"):
         full.write("large.png", b"1" * 100_000)
     assert list(full.files()) == ["small.png"]
     if isinstance(full, LocalTree):

@@ -54,7 +54,7 @@ def test_models_have_their_numbers_their_lineage_and_the_reason_of_their_alias(
     assert [version["version"] for version in model["versions"]] == [2, 1]
     newest = model["versions"][0]
     assert newest["aliases"] == ["challenger"] and newest["reason"] == "because 2"
-    assert newest["numbers"] == {"test_knn_top1": 0.5} and newest["lineage"] == LINEAGE
+    assert newest["numbers"] == {"test/knn/top1": 0.5} and newest["lineage"] == LINEAGE
     assert main(["models", "encoder", "--store", str(store)]) == 0
     page = capsys.readouterr().out
     for text in ("50.0", "study-1", "t03", "0123456789abcdef", "1111", "2222", "abcdef01", "2  because 2"):
@@ -66,7 +66,7 @@ def test_a_version_promoted_by_hand_says_so(store: Path, capsys: pytest.CaptureF
     assert found == {"name": "encoder", "version": 2, "alias": "champion", "before": 1}
     second, first = answer(capsys, "models", "encoder", "--store", str(store))["models"][0]["versions"]
     assert second["aliases"] == ["champion"] and first["aliases"] == []
-    assert second["decision"] == "champion" and second["reason"].startswith("made champion by hand by ")
+    assert second["decision"] == "champion" and second["reason"].startswith("set to champion manually by ")
     assert second["reason"].endswith("; before: version 1")
 
 

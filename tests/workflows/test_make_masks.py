@@ -272,7 +272,9 @@ def test_a_full_disk_ends_clearly_and_loses_nothing(
     images = photographs(60)
     make(images, tmp_path / "whole")
     out = small_disk("size=140k") / "masks"
-    with pytest.raises(UserError, match=r"masks/train/.*\.png: cannot be written: No space left on device; what is"):
+    with pytest.raises(
+        UserError, match=r"masks/train/.*\.png: cannot be written: No space left on device; fix this and run"
+    ):
         make(images, out)
     before = times(out)
     assert len(before) > 10
@@ -301,7 +303,7 @@ def test_a_disk_that_becomes_read_only_loses_nothing(
     newest = min(images.rglob("*.jpg"))
     newest.with_name("added.jpg").write_bytes(newest.read_bytes())
     small_disk("ro")
-    with pytest.raises(UserError, match=r"masks\.json: cannot be written: Read-only file system; what is finished"):
+    with pytest.raises(UserError, match=r"masks\.json: cannot be written: Read-only file system; fix this"):
         make(images, out)
     assert contents(out) == whole
     small_disk("rw")

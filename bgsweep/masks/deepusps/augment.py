@@ -25,7 +25,7 @@ class TrainingExample(NamedTuple):
 
 
 class TrainingAugmentation:
-    """Makes training examples; each is a function of its key alone."""
+    """Makes training examples; each depends on its inputs and its key only."""
 
     def __init__(self) -> None:
         self._uniform = random.Random()
@@ -37,9 +37,9 @@ class TrainingAugmentation:
 
         Args:
             image: side x side, RGB.
-            masks: any number x side x side.
+            masks: number of masks x side x side.
             key: from `seeding.rng_key`.
-            cropped: take a random crop, resized to the full side; else the whole image.
+            cropped: train on a random crop, resized to the full side; else on the whole image.
         """
         self._uniform.seed(key)
         side, targets = len(image), masks.astype(np.float32)

@@ -16,16 +16,16 @@ _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class SaliencyNetwork(nn.Module):
-    """Images (N, 3, H, W), normalised, to the logits of being foreground (N, 1, H, W).
+    """From images (N, 3, H, W), normalised, to foreground logits (N, 1, H, W).
 
-    Each stage of the ResNet, from the deepest on, adds its detail to the map (Lin et al. 2017).
+    A feature pyramid (Lin et al. 2017): from the deepest stage of the ResNet on, each adds detail to the map.
 
     Args:
         backbone: its weights are copied.
         width: channels of the pyramid.
 
     Raises:
-        UserError: the backbone is no ResNet.
+        UserError: the backbone is not a ResNet.
     """
 
     def __init__(self, backbone: nn.Module, width: int = 48) -> None:
@@ -69,11 +69,11 @@ def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
     shapes = ({0: torch.export.Dim("n")},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's advice to its own developers
+        warnings.simplefilter("ignore")  # the exporter's warnings concern its own developers
         program = torch.onnx.export(
             whole.eval(),
             example,
-            input_names=["photographs"],
+            input_names=["images"],
             output_names=["foreground"],
             dynamic_shapes=shapes,
             dynamo=True,
@@ -84,7 +84,7 @@ def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
 
 
 def check_onnx() -> None:
-    """Raise UserError if the packages that write ONNX are missing; called before the training, not after it."""
+    """Raise UserError if the packages that write ONNX are missing; called before hours of training."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -95,8 +95,9 @@ def check_onnx() -> None:
 def saliency_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - F of each map, averaged (DeepUSPS, equation 1, with beta = 1), and the binary cross entropy of its pixels.
 
-    F alone is maximised by calling a pixel foreground from a probability of F / 2 on: while the network has learned
-    little, that is far too much foreground. F alone lost to its best teacher (max F .866), the sum wins (.917).
+    The prediction that maximises F marks a pixel as foreground if its probability exceeds F / 2; while the network has
+    learned little, F is small and that is far too much foreground. With F alone the student was worse than its best
+    teacher (max F .866 against .906), with the sum it is better (.917; benchmarks/RESULTS.md).
 
     Args:
         logits: N x 1 x H x W.

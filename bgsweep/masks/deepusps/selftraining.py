@@ -1,8 +1,8 @@
 """Masks learned from handcrafted ones without labels, after DeepUSPS (Nguyen et al. 2019).
 
-For each handcrafted method a network learns its masks. The moving average of its predictions over the epochs, snapped
-to the images' edges by GrabCut, is the target of the next round. One student then learns the refined masks of all
-methods together.
+For each handcrafted method a network learns its masks. The moving average of the predictions over the epochs, aligned
+with the images' edges by GrabCut, is the target of the next round. A student network then learns the refined masks of
+all methods. (GrabCut replaces DeepUSPS's dense CRF.)
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Stage(NamedTuple):
-    """A round of one method, or (`method` is None) the training of the student."""
+    """A round of training on one method's masks, or (`method` is None) the training of the student."""
 
     method: str | None
     round: int
@@ -33,26 +33,24 @@ class Stage(NamedTuple):
 
 
 class SelfTraining:
-    """All training from the handcrafted masks to the student, one epoch at a time.
+    """The training of all networks, one epoch at a time.
 
     Resuming between any two epochs gives the same student as an uninterrupted run (on a CPU).
 
     Args:
         config: lengths, sizes, seed.
         backbone: initial weights of every network.
-        photographs: N x side x side x 3.
-        masks: for each method N x side x side, 0 to 255, split into foreground and background by Otsu's threshold.
+        images: N x side x side x 3, RGB.
+        masks: for each method N x side x side, 0 to 255, binarised by Otsu's threshold.
 
     Raises:
-        UserError: the backbone is no ResNet, or there is no GPU though one is configured.
+        UserError: the backbone is not a ResNet, or a GPU is configured and there is none.
     """
 
-    def __init__(
-        self, config: MaskTraining, backbone: nn.Module, photographs: Bytes, masks: Mapping[str, Bytes]
-    ) -> None:
+    def __init__(self, config: MaskTraining, backbone: nn.Module, images: Bytes, masks: Mapping[str, Bytes]) -> None:
         self.config = config
         self._placement = select_device(Experiment(workers=Workers(device=config.device)))
-        self._images, self._augmentation = photographs, TrainingAugmentation()
+        self._images, self._augmentation = images, TrainingAugmentation()
         torch.manual_seed(rng_key(config.seed, 0, "", Draw.MASK_WEIGHTS))
         self._start = SaliencyNetwork(backbone)
         self.stages = [Stage(name, number, config.epochs) for name in masks for number in range(config.rounds)]
@@ -91,10 +89,10 @@ class SelfTraining:
         return float(np.mean(losses))
 
     @torch.inference_mode()
-    def predict(self, photograph: Bytes) -> npt.NDArray[np.float32]:
+    def predict(self, image: Bytes) -> npt.NDArray[np.float32]:
         """The current network's saliency of one image: height x width, 0 to 1."""
         self.network.eval()
-        entry = torch.from_numpy(network_input(photograph, (self.config.side,) * 2))[None]
+        entry = torch.from_numpy(network_input(image, (self.config.side,) * 2))[None]
         level: npt.NDArray[np.float32] = self.network(entry.to(self._placement.device)).sigmoid()[0, 0].cpu().numpy()
         return level
 
@@ -126,7 +124,7 @@ class SelfTraining:
                 self._images[index],
                 np.stack([self.foregrounds[name][index] for name in wanted]),
                 rng_key(self.config.seed, self.epoch, str(index), Draw.MASK_VIEW, self.stage),
-                cropped=method is None,  # the methods' networks average their predictions over whole images
+                cropped=method is None,  # predictions for whole images are averaged over epochs
             )
             for index in indices
         ]
@@ -147,7 +145,7 @@ class SelfTraining:
         return loss.item()
 
     def _remember(self, indices: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], logits: Tensor) -> None:
-        """Update the moving average, over the epochs, of the network's predictions during training."""
+        """Update the moving average of the predictions over the epochs; those of training cost no further pass."""
         levels = logits.float().sigmoid().cpu().numpy()[:, 0]
         levels[mirrored] = levels[mirrored, :, ::-1]
         keep = self.config.momentum
@@ -155,7 +153,7 @@ class SelfTraining:
         self._seen[indices] += 1
 
     def _begin_stage(self) -> None:
-        """Reset the network for each method and for the student; rounds of one method continue with it."""
+        """Reset the network at the first round of a method and for the student; later rounds continue with it."""
         if self.finished:
             return
         if self.stages[self.stage].round == 0:
@@ -170,7 +168,9 @@ class SelfTraining:
         if stage.method:
             mask = self.foregrounds[stage.method]
             for index in np.flatnonzero(self._seen):
-                weight = 1 - self.config.momentum ** int(self._seen[index])  # the average began at zero
+                weight = 1 - self.config.momentum ** int(
+                    self._seen[index]
+                )  # bias correction, as in Adam: the average starts at zero
                 level = self._average[index].astype(np.float64) / weight
                 mask[index] = grabcut(self._images[index], level) > 127
         self.stage, self.epoch = self.stage + 1, 0
@@ -178,6 +178,6 @@ class SelfTraining:
 
 
 def _threshold(mask: Bytes) -> npt.NDArray[np.bool_]:
-    """A mask by Otsu's threshold: some methods' maps are soft, each in its own range."""
+    """A mask binarised by Otsu's threshold, since the methods' soft maps have different ranges."""
     found: npt.NDArray[np.bool_] = mask > 255 * otsu(mask / 255)
     return found

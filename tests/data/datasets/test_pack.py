@@ -192,7 +192,7 @@ def test_a_shard_damaged_on_its_way_is_not_kept(packed: Path) -> None:
     shard = packed / "shard-000000.tar"
     shard.write_bytes(bytes(shard.stat().st_size))
     assert isinstance(pack._shards, RemoteShards)
-    with pytest.raises(OSError, match=r"shard-000000\.tar is not what was packed"):
+    with pytest.raises(OSError, match=r"shard-000000\.tar differs from its checksum"):
         pack._shards.fetch()
     assert not [path for path in cache_root().rglob("*") if path.is_file() and path.name != ".lock"]
 
