@@ -118,8 +118,8 @@ class RemoteShards:
     def fetch(self) -> None:
         """Download as many shards as fit into the limit; one process of the machine at a time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Lock the folder chosen where the pack was opened. A process elsewhere may have another environment, and so another
-        # cache folder: under another lock it would remove the partial file that this process is writing.
+        # Lock the folder chosen where the pack was opened. A process elsewhere may have another environment, and so
+        # another cache folder: under another lock it would remove the partial file that this process is writing.
         root = self._folder.parent
         with (root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
