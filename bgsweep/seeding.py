@@ -35,6 +35,7 @@ class Draw(IntEnum):
     SWAP_CROP = -14  # which part of the other image BG_Swaps' negative shows
     SWAP_COLORS = -15  # jitter, gray, blur and solarization of that negative
     PLACEMENT = -16  # size and place of a foreground before a new background; its seed is the view's own draw
+    KNN_BANK = -17  # which training images online kNN compares with; the id is the class
     CORRUPTION = -100  # index: corruption and severity, below 100
     MASK_VIEW = -200  # what the network that learns masks sees; index: stage of its training
     MASK_ORDER = -300  # index: as above

@@ -36,6 +36,11 @@ class Evaluate(Section):
     variant: Variant = Field("original", description="the images that kNN and the linear probe are measured on")
     bg_gap: bool = Field(False, description="also measure BG-Gap by kNN at each online evaluation")
     knn: Knn = Knn()
+    online_bank: Count | None = Field(
+        100_000,
+        description="training images that kNN during training compares with, the same number of each class (100 of "
+        "ImageNet's); smaller sets are taken whole; null: all. The evaluation at the end always takes all",
+    )
     linear: Linear = Linear()
     batch_size: Count = 256
     repeats: Count = Field(1, description="number of backgrounds for each foreground in Mixed-Same and Mixed-Rand")

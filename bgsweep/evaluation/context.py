@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bgsweep.config import SuiteConfig
 from bgsweep.data import UNLABELLED, Splits
@@ -12,8 +13,9 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.evaluator import PerImageMetric, Yields
 from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, PictureSet
-from bgsweep.evaluation.features import Features, extract
+from bgsweep.evaluation.features import Features
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.ranks import Ranks
 
 Task = Callable[["EvalContext", Any], Any]
 """Work on one part of something, in a process that has the same model and sets."""
@@ -30,6 +32,8 @@ class EvalContext:
         splits: the user's labelled images; None where the config names none.
         workers: encode sets of `config.workers.at_least` images or more; None encodes everything in this process.
         split: which of the user's splits is evaluated.
+        ranks: evaluate everything together; each has a context of its own and runs the same evaluators.
+        threads: threads that decode the user's images ahead of the encoder; 0 decodes in this one.
     """
 
     def __init__(
@@ -39,28 +43,43 @@ class EvalContext:
         splits: Splits | None,
         workers: Workers | None = None,
         split: EvaluatedSplit = "test",
+        ranks: Ranks | None = None,
+        threads: int = 0,
     ) -> None:
         self.model = model
         self.config = config
         self.splits = splits
         self.split: EvaluatedSplit = split
         self._workers = workers
+        self._ranks = ranks
+        self._threads = threads
         self._kept: dict[Hashable, Any] = {}
 
     def shared_out(self, images: int) -> bool:
-        """True where a set of so many images goes to workers."""
-        return self._workers is not None and images >= self.config.workers.at_least
+        """True where a set of so many images is divided among ranks or workers."""
+        return self._ranks is not None or (self._workers is not None and images >= self.config.workers.at_least)
 
     def each(self, task: Task, parts: Iterable[Any], images: int) -> Iterator[Any]:
         """The task's result for every part, in order; `images` is how many the parts have together."""
+        if self._ranks is not None:
+            return self._ranks.map(partial(task, self), parts)
         if self._workers is not None and self.shared_out(images):
             return self._workers(task, parts)
         return (task(self, part) for part in parts)
 
     def slices(self, count: int, size: int = _PART, images: int | None = None) -> list[slice]:
         """The numbers 0 to `count` - 1 in parts for `each`; in a single one where all `images` (`count`) stay here."""
+        if self._ranks is not None:  # the same number of equal parts for each
+            parts = self._ranks.size * -(-count // (self._ranks.size * self.config.evaluate.batch_size))
+            return [slice(number * count // parts, (number + 1) * count // parts) for number in range(parts)]
         size = size if self.shared_out(count if images is None else images) else max(1, count)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def by_rank(self, task: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """The task's result for all rows; each rank computes it for some of them."""
+        if self._ranks is None:
+            return task(rows)
+        return torch.cat(list(self._ranks.map(task, rows.tensor_split(self._ranks.size))))
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value kept under this key; the first call makes it."""
@@ -78,6 +97,7 @@ class EvalContext:
         if self.splits is None:
             raise UserError("data: no labelled images are named; set data.images (and data.masks)")
         cache = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, self.split)
+        cache.threads = self._threads
         for source in (self.splits.train, cache.source):
             if UNLABELLED in source.labels:
                 raise UserError(f"{source.name}: accuracy needs classes; put the images into class folders")
@@ -128,13 +148,14 @@ class EvalContext:
 
 
 def _see(context: EvalContext, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:
-    context.features.look = lambda: looked
-    return extract(context.model.encode, context.features.pictures(name, numbers))
+    if looked is not None:
+        context.features.look = lambda: looked
+    return context.features.encoded(name, numbers)
 
 
 def _look(context: EvalContext, numbers: slice) -> dict[int, bool]:
     source = context.features.source
-    return looked_at(source, context.config.size, range(len(source))[numbers])
+    return looked_at(source, context.config.size, range(len(source))[numbers], context.features.threads)
 
 
 def _merged(parts: Iterable[Mapping[int, bool]]) -> dict[int, bool]:

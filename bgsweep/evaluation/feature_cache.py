@@ -30,6 +30,7 @@ class FeatureCache:
 
     Attributes:
         elsewhere: features of so many images of a set from workers; None where they are computed in this process.
+        threads: threads that decode images ahead of the encoder; 0 decodes in this one.
         look: what `looked_at` says of the split's images; None where this process finds it.
     """
 
@@ -39,6 +40,7 @@ class FeatureCache:
         self.settings = settings
         self.size = size
         self.split = split
+        self.threads = 0
         self.source: ImageDataset = getattr(splits, split)
         self.elsewhere: Callable[[PictureSet, int], Features | None] = lambda name, count: None
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
@@ -51,13 +53,13 @@ class FeatureCache:
         return len(self.splits.train.classes)
 
     def train(self) -> Features:
-        return self._once("train", "train", len(self.splits.train))
+        return self._once("train")
 
     def of_train(self, part: Subset) -> Features:
         """Features of some of the training images: rows of all, where those are known and every image could be read."""
-        whole = self._features.get("train")
+        whole = self._features.get(self._key("train"))
         if whole is None or len(whole.labels) < len(part.dataset):
-            return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size))
+            return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size, self.threads))
         rows = torch.from_numpy(part.indices)
         return Features(whole.values[rows], whole.labels[rows])
 
@@ -80,9 +82,8 @@ class FeatureCache:
     def variant(self, name: Variant) -> Features:
         """Features of the split's images in one background variant."""
         if name == "original" and not self.source.has_masks:
-            return self._once((self.split, "plain"), "plain", len(self.source))
-        key = (self.split, name, self.settings.repeats, self.settings.seed)
-        return self._once(key, name, self.variants().count(name))
+            return self._once("plain")
+        return self._once(name)
 
     def pictures(self, name: PictureSet, numbers: slice = slice(None)) -> Pictures:
         """Batches of a set's images, all or those of some numbers, with their labels."""
@@ -90,7 +91,21 @@ class FeatureCache:
             return self.variants().pictures(name, numbers)
         source = self.splits.train if name == "train" else self.source
         part = Subset(source, np.arange(len(source))[numbers], source.name)
-        return centre_pictures(part, self.size, self.settings.batch_size)
+        return centre_pictures(part, self.size, self.settings.batch_size, self.threads)
+
+    def encoded(self, name: PictureSet, numbers: slice) -> Features:
+        """Features of some of a set's images, encoded in this process."""
+        if self._count(name) * self.size * self.size * 3 > _KEPT_BYTES:
+            return extract(self.encode, self.pictures(name, numbers))
+        key = (self._key(name), self.size, numbers.start, numbers.stop)
+        return extract(self.encode, self._kept(key, lambda: list(self.pictures(name, numbers))))
+
+    def _key(self, name: PictureSet) -> Hashable:
+        if name == "train":
+            return name, self.splits.train.name, len(self.splits.train)
+        if name == "plain":
+            return self.split, name
+        return self.split, name, self.settings.repeats, self.settings.seed
 
     def variants(self) -> VariantSet:
         """The split in all background variants.
@@ -102,21 +117,24 @@ class FeatureCache:
             raise UserError(f"{self.source.name}: background variants need foreground masks; set data.masks")
 
         def make() -> VariantSet:
-            return VariantSet(self.source, self.splits.pools(self.split), self.settings, self.size, self.look())
+            return VariantSet(
+                self.source, self.splits.pools(self.split), self.settings, self.size, self.look(), self.threads
+            )
 
         made: VariantSet = self._kept((self.split, self.settings, self.size), make)
         return made
 
-    def _once(self, key: Hashable, name: PictureSet, count: int) -> Features:
-        if key not in self._features:
-            self._features[key] = self.elsewhere(name, count) or extract(self.encode, self._seen(key, name, count))
-        return self._features[key]
+    def _count(self, name: PictureSet) -> int:
+        if name == "train" or name == "plain":
+            return len(self.splits.train if name == "train" else self.source)
+        return self.variants().count(name)
 
-    def _seen(self, key: Hashable, name: PictureSet, count: int) -> Pictures:
-        if count * self.size * self.size * 3 > _KEPT_BYTES:
-            return self.pictures(name)
-        kept: Pictures = self._kept((key, self.size), lambda: list(self.pictures(name)))
-        return kept
+    def _once(self, name: PictureSet) -> Features:
+        key = self._key(name)
+        if key not in self._features:
+            count = self._count(name)
+            self._features[key] = self.elsewhere(name, count) or self.encoded(name, slice(0, count))
+        return self._features[key]
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value kept beside these splits under this key; the first call of this process makes it."""

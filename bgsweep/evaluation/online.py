@@ -4,14 +4,15 @@ Both are the evaluators of `bgsweep evaluate` (knn, linear, backgrounds) on a co
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bgsweep.config import Evaluate, SuiteConfig
-from bgsweep.data import UNLABELLED, SplitName, Splits
+from bgsweep.data import UNLABELLED, ImageDataset, SplitName, Splits
 from bgsweep.errors import UnreadableImage, UserError, warn_once
+from bgsweep.evaluation.bank import online_bank
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluator import PerImageMetric, Result
 from bgsweep.evaluation.evaluators.backgrounds import backgrounds, on_variants
@@ -19,6 +20,7 @@ from bgsweep.evaluation.evaluators.knn import knn
 from bgsweep.evaluation.evaluators.linear import linear
 from bgsweep.evaluation.feature_cache import EvaluatedSplit
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -74,11 +76,41 @@ def check(splits: Splits, settings: Evaluate, evaluated: Sequence[SplitName] = (
         raise UserError("evaluate.bg_gap: BG-Gap needs foreground masks; set data.masks, or leave it out")
 
 
-def online(model: FrozenModel, splits: Splits, settings: Evaluate, size: int) -> dict[str, float]:
-    """Evaluate a model in training by kNN on the validation split; {} where there are no classes."""
+def online(
+    model: FrozenModel,
+    splits: Splits,
+    settings: Evaluate,
+    size: int,
+    ranks: Ranks | None = None,
+    threads: int = 0,
+) -> dict[str, float]:
+    """Evaluate a model in training by kNN on the validation split; {} where there are no classes.
+
+    `knn_bank`, the number of training images compared with, is among the values where it is not all of them.
+
+    Args:
+        ranks: evaluate together; all of them call this, with the same model, and get the same values.
+        threads: threads that decode images ahead of the encoder; 0 decodes in this one.
+    """
     if not splits.train.classes:
         return {}
-    return without_lost_files(splits, lambda: _online(_context(model, splits, settings, size, "validation")))
+    bank = _bank(splits, settings)
+    banked = replace(splits, train=bank)
+
+    def measure() -> dict[str, float]:
+        return _online(_context(model, banked, settings, size, "validation", ranks, threads))
+
+    found = without_lost_files(banked, measure)
+    return found if bank is splits.train else found | {"knn_bank": float(len(bank))}
+
+
+def _bank(splits: Splits, settings: Evaluate) -> ImageDataset:
+    """`online_bank`, drawn once in a process."""
+    key = ("online bank", settings.online_bank, settings.seed)
+    if key not in splits.kept:
+        splits.kept[key] = online_bank(splits.train, settings)
+    bank: ImageDataset = splits.kept[key]
+    return bank
 
 
 def _online(context: EvalContext) -> dict[str, float]:
@@ -123,8 +155,17 @@ def _of_probe(results: list[Result], probe: str) -> dict[str, float] | None:
     return chosen or None
 
 
-def _context(model: FrozenModel, splits: Splits, settings: Evaluate, size: int, split: EvaluatedSplit) -> EvalContext:
-    return EvalContext(model, SuiteConfig(evaluate=settings, size=size), splits, split=split)
+def _context(
+    model: FrozenModel,
+    splits: Splits,
+    settings: Evaluate,
+    size: int,
+    split: EvaluatedSplit,
+    ranks: Ranks | None = None,
+    threads: int = 0,
+) -> EvalContext:
+    config = SuiteConfig(evaluate=settings, size=size)
+    return EvalContext(model, config, splits, split=split, ranks=ranks, threads=threads)
 
 
 def without_lost_files(splits: Splits, measure: Callable[[], T]) -> T:

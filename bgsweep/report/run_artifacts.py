@@ -8,6 +8,7 @@ from bgsweep.config import SweepConfig
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.data import ImageDataset, SplitName, open_splits
 from bgsweep.evaluation import Report, VariantSet, variant_sheet
+from bgsweep.evaluation.bank import online_bank
 from bgsweep.report.pictures import views_picture
 from bgsweep.tracking import Tracker
 
@@ -17,13 +18,19 @@ PICTURED_IMAGES = 6
 def log_inputs(
     tracker: Tracker, run: str, config: SweepConfig, used: Sequence[SplitName] = ("train", "validation", "test")
 ) -> None:
-    """Log the digests of the splits used, the augmentation policy in Albumentations' format, and a sheet of views."""
+    """Log the digests of the splits used, the augmentation policy in Albumentations' format, and a sheet of views.
+
+    Where kNN during training compares with some of the training images only, these are logged as `knn_bank`.
+    """
     experiment = config.experiment
     splits = open_splits(experiment.data)
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
     for name in used:
         source: ImageDataset = getattr(splits, name)
         tracker.log_dataset(run, name, source.name, source.digests(), len(source))
+    bank = online_bank(splits.train, config.evaluate)
+    if bank is not splits.train:
+        tracker.log_dataset(run, "knn_bank", bank.name, bank.digests(), len(bank))
     tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
     tracker.log_image(run, views_picture(config, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")

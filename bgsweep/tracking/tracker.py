@@ -179,7 +179,12 @@ class Tracker:
         self.set_tags(run, {key: value})
 
     def log_dataset(self, run: str, context: str, name: str, digests: Mapping[str, str], count: int) -> None:
-        """Queue an input dataset; ``context`` is train, validation or test; ``digests`` are an `ImageDataset`'s."""
+        """Queue an input dataset.
+
+        Args:
+            context: train, validation, test or knn_bank.
+            digests: those of an `ImageDataset`.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile = json.dumps({"count": count, **digests})

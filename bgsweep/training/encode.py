@@ -10,23 +10,31 @@ from bgsweep.evaluation.frozen_model import FrozenModel, Head
 from bgsweep.models import ImageEncoder, to_unit
 
 
-def encode_with(encoder: ImageEncoder, device: torch.device) -> Callable[[Tensor], Tensor]:
+def encode_with(
+    encoder: ImageEncoder, device: torch.device, autocast: torch.dtype | None = None
+) -> Callable[[Tensor], Tensor]:
     """A function from uint8 images (N, H, W, 3) to float32 features (N, D) on the CPU.
 
-    It computes in float32 and sets the encoder to eval mode, so that an evaluation never updates BatchNorm.
+    It computes in `autocast` (None: float32), and sets the encoder to eval mode, so that an evaluation never updates
+    BatchNorm.
     """
 
     @torch.inference_mode()
     def encode(images: Tensor) -> Tensor:
         encoder.eval()
-        features: Tensor = encoder(to_unit(images.to(device)))
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            features: Tensor = encoder(to_unit(images.to(device)))
         return features.float().cpu()
 
     return encode
 
 
 def frozen_model(
-    encoder: ImageEncoder, device: torch.device, head: Head | None = None, origin: Mapping[str, Any] | None = None
+    encoder: ImageEncoder,
+    device: torch.device,
+    head: Head | None = None,
+    origin: Mapping[str, Any] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> FrozenModel:
-    """An encoder, which is on the device already, for evaluation."""
-    return FrozenModel(encode_with(encoder, device), encoder, device, head, origin or {})
+    """An encoder, which is on the device already, for evaluation; see `encode_with`."""
+    return FrozenModel(encode_with(encoder, device, autocast), encoder, device, head, origin or {})

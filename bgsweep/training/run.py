@@ -11,14 +11,15 @@ from typing import Any
 
 import cv2
 import torch
+import torch.distributed as dist
 
 from bgsweep.config import METRICS, SweepConfig
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
-from bgsweep.data.loader import FeedFor
+from bgsweep.data.loader import FeedFor, default_loader_workers
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.errors import UserError
-from bgsweep.evaluation import Report, VariantSet, check, final, online
+from bgsweep.evaluation import Ranks, Report, VariantSet, check, final, online
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
@@ -47,6 +48,7 @@ class Run:
         self.splits = splits or open_splits(self.experiment.data)
         check(self.splits, config.evaluate, ["validation"])
         self.placement = select_device(self.experiment, local_rank)
+        self.ranks = Ranks(rank, world_size, self.placement.device) if world_size > 1 else None
         self.metrics: dict[str, float] = {}
         feed = feed_for(self.experiment.data) if feed_for else None
         self.training = Trainer(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
@@ -60,10 +62,10 @@ class Run:
         return self.epoch >= self.experiment.training.epochs
 
     def step_epoch(self) -> dict[str, float]:
-        """Train one epoch; where an online evaluation is due, the first worker adds its values."""
+        """Train one epoch, and where an online evaluation is due, add its values; all workers take part in that."""
         metrics = self.training.step_epoch()
         due = self.finished or self.epoch % self.config.evaluate.every == 0
-        if due and self.rank == 0:
+        if due:
             found = self.evaluate()
             for name, value in found.items():
                 if not math.isfinite(value):
@@ -73,9 +75,24 @@ class Run:
         return self.metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate the encoder as it is, on the validation split."""
-        model = frozen_model(self.training.method.encoder, self.placement.device)
-        return online(model, self.splits, self.config.evaluate, self.experiment.views.size)
+        """Evaluate the encoder as it is, on the validation split, in the precision of the training.
+
+        All workers evaluate the first one's encoder, as checkpoints do: each BatchNorm has its own worker's statistics,
+        which training itself never reads, so that overwriting them changes nothing.
+        """
+        encoder, device = self.training.method.encoder, self.placement.device
+        for statistics in encoder.buffers() if self.ranks else ():
+            dist.broadcast(statistics, 0)
+        model = frozen_model(encoder, device, autocast=self.placement.autocast)
+        threads = self.experiment.data.loader_workers
+        return online(
+            model,
+            self.splits,
+            self.config.evaluate,
+            self.experiment.views.size,
+            self.ranks,
+            default_loader_workers() if threads is None else threads,
+        )
 
     def checkpoint_due(self) -> bool:
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluation import Variant
 from bgsweep.data import BackgroundPools, Image, ImageDataset, Mask, Sample
-from bgsweep.data.readable import readable
+from bgsweep.data.readable import in_order, seen
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
 from bgsweep.evaluation.features import Pictures
@@ -49,6 +49,7 @@ class VariantSet:
 
     Args:
         looked: what `looked_at` says of the whole source, where it is known already.
+        threads: threads that make images ahead; 0 makes them when they are asked for.
 
     Raises:
         UserError: no image is left.
@@ -61,11 +62,13 @@ class VariantSet:
         settings: Evaluate,
         size: int,
         looked: Mapping[int, bool] | None = None,
+        threads: int = 0,
     ) -> None:
         self.source = source
         self.settings = settings
         self.size = size
-        shown = looked_at(source, size) if looked is None else looked
+        self.threads = threads
+        shown = looked_at(source, size, threads=threads) if looked is None else looked
         self.usable = [index for index, shows_both in shown.items() if shows_both]
         self.left_out = len(shown) - len(self.usable)
         if not self.usable:
@@ -78,10 +81,11 @@ class VariantSet:
     def pictures(self, variant: Variant, numbers: slice = slice(None)) -> Pictures:
         """Batches of the variant's images (all, or those of some numbers) with their labels."""
         places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
-        for first in range(0, len(places), self.settings.batch_size):
-            part = places[first : first + self.settings.batch_size]
-            images = np.stack([self.picture(variant, index, repeat) for index, repeat in part])
-            yield images, self.source.labels[[index for index, _ in part]]
+        size = self.settings.batch_size
+        made = in_order(lambda place: self.picture(variant, *place), places, self.threads, size)
+        for first in range(0, len(places), size):
+            indices = [index for index, _ in places[first : first + size]]
+            yield np.stack(list(islice(made, size))), self.source.labels[indices]
 
     def count(self, variant: Variant) -> int:
         """Number of the variant's images."""
@@ -90,9 +94,10 @@ class VariantSet:
     def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
         """One image in one variant: size x size x 3."""
         sample = self.source[index]
-        image, mask = sample.image, _mask(sample)
+        image = sample.image
         if variant == "original":
             return centre_view(image, self.size)
+        mask = _mask(sample)
         if variant == "only_fg":
             return centre_view(fill(image, _inner(mask), BLACK), self.size)
         if variant == "no_fg":
@@ -153,12 +158,15 @@ class VariantSet:
         return self.settings.repeats if variant.startswith("mixed") else 1
 
 
-def looked_at(source: ImageDataset, size: int, indices: Iterable[int] | None = None) -> dict[int, bool]:
+def looked_at(
+    source: ImageDataset, size: int, indices: Iterable[int] | None = None, threads: int = 0
+) -> dict[int, bool]:
     """The images (all, or those named) that can be read; whether their squares show foreground and background."""
-    return {
-        index: MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
-        for index, sample in readable(source, indices)
-    }
+
+    def shows_both(sample: Sample) -> bool:
+        return MIN_AREA <= foreground_area(centre_view(_mask(sample), size)) <= MAX_AREA
+
+    return dict(seen(source, shows_both, indices, threads))
 
 
 def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> BackgroundPools:
@@ -176,17 +184,22 @@ def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> Back
     return BackgroundPools(MadeOnDemand(len(source), background, _KEPT_PLATES), by_class, np.arange(len(source)))
 
 
-def centre_pictures(source: ImageDataset, size: int, batch_size: int) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
-    """A source's readable images as they are, as squares, with their labels."""
-    return pictures_of(source, lambda image: centre_view(image, size), batch_size)
+def centre_pictures(
+    source: ImageDataset, size: int, batch_size: int, threads: int = 0
+) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
+    """A source's readable images as they are, as squares, with their labels; masks are not read."""
+    return pictures_of(source, lambda image: centre_view(image, size), batch_size, threads)
 
 
 def pictures_of(
-    source: ImageDataset, see: Callable[[Image], Image], batch_size: int
+    source: ImageDataset, see: Callable[[Image], Image], batch_size: int, threads: int = 0
 ) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
-    """A source's readable images, brought to one size by ``see``, with their labels."""
-    seen = ((see(sample.image), sample.label) for _, sample in readable(source))
-    while part := list(islice(seen, batch_size)):
+    """A source's readable images, brought to one size by ``see``, with their labels; masks are not read."""
+    made = (
+        found
+        for _, found in seen(source, lambda each: (see(each.image), each.label), threads=threads, ahead=batch_size)
+    )
+    while part := list(islice(made, batch_size)):
         images, labels = zip(*part, strict=True)
         yield np.stack(images), np.array(labels, np.int64)
 

@@ -35,8 +35,9 @@ def knn(context: EvalContext, settings: Knn | None = None) -> Evaluator:
 
 def nearest(context: EvalContext, features: Tensor, settings: Knn | None = None) -> Tensor:
     """Classes (N,) of features (N, D) by the user's training images."""
-    bank = context.features
-    return knn_predict(bank.train(), features, settings or context.config.evaluate.knn, bank.classes)
+    cache, device = context.features, context.model.device
+    bank, chosen = cache.train(), settings or context.config.evaluate.knn
+    return context.by_rank(lambda rows: knn_predict(bank, rows, chosen, cache.classes, device), features)
 
 
 def knn_protocol(settings: Knn) -> dict[str, str]:
@@ -44,28 +45,44 @@ def knn_protocol(settings: Knn) -> dict[str, str]:
     return {"knn": f"k {settings.k}, temperature {settings.temperature:g}, cosine"}
 
 
-def knn_predict(bank: Features, queries: Tensor, settings: Knn, classes: int) -> Tensor:
+@torch.inference_mode()
+def knn_predict(
+    bank: Features, queries: Tensor, settings: Knn, classes: int, device: torch.device | None = None
+) -> Tensor:
     """Classes (N,) of query features (N, D): each of the k most similar bank entries votes with exp(cosine / T).
 
     Both sides are L2-normalised. A bank of fewer than k entries votes as a whole. Of equally near entries the earlier
     in the bank is taken, of equally voted classes the lower.
+
+    Args:
+        device: computes it; None: that of the queries. It holds the queries and a part of the bank at a time.
     """
-    votes = [_votes(bank, F.normalize(part, dim=1), settings, classes) for part in queries.split(_QUERIES)]
-    return torch.cat(votes).argmax(dim=1)
+    device = device or queries.device
+    asked = F.normalize(queries.to(device), dim=1)
+    best, labels = asked.new_empty(len(asked), 0), bank.labels.new_empty(len(asked), 0, device=device)
+    for first in range(0, len(bank.labels), _BANK):
+        part = slice(first, first + _BANK)
+        entries, entry_labels = F.normalize(bank.values[part].to(device), dim=1), bank.labels[part].to(device)
+        parts = zip(*(each.split(_QUERIES) for each in (best, labels, asked)), strict=True)
+        merged = [_merge(near, named, rows @ entries.t(), entry_labels, settings.k) for near, named, rows in parts]
+        best, labels = (torch.cat(column) for column in zip(*merged, strict=True))
+    votes = zip(best.split(_QUERIES), labels.split(_QUERIES), strict=True)
+    return torch.cat([_voted(*part, settings.temperature, classes) for part in votes]).cpu()
 
 
-def _votes(bank: Features, queries: Tensor, settings: Knn, classes: int) -> Tensor:
-    best = queries.new_empty(len(queries), 0)
-    labels = bank.labels.new_empty(len(queries), 0)
-    for entries, entry_labels in zip(bank.values.split(_BANK), bank.labels.split(_BANK), strict=True):
-        near, places = _nearest(queries @ F.normalize(entries, dim=1).t(), settings.k)
-        # The nearest so far come first, so that they win ties against this later part of the bank.
-        labels = torch.cat([labels, entry_labels[places]], dim=1)
-        best, places = _nearest(torch.cat([best, near], dim=1), settings.k)
-        labels = labels.gather(1, places)
+def _merge(best: Tensor, labels: Tensor, similarities: Tensor, entry_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of those so far and of another part of the bank: similarities and labels, from high to low."""
+    near, places = _nearest(similarities, k)
+    # The nearest so far come first, so that they win ties against this later part of the bank.
+    labels = torch.cat([labels, entry_labels[places]], dim=1)
+    best, places = _nearest(torch.cat([best, near], dim=1), k)
+    return best, labels.gather(1, places)
+
+
+def _voted(best: Tensor, labels: Tensor, temperature: float, classes: int) -> Tensor:
     # Relative to the nearest one no temperature overflows or underflows; a common factor changes no vote.
-    weights = ((best.double() - best[:, :1].double()) / settings.temperature).exp()
-    return weights.new_zeros(len(queries), classes).scatter_add_(1, labels, weights)
+    weights = ((best.double() - best[:, :1].double()) / temperature).exp()
+    return weights.new_zeros(len(best), classes).scatter_add_(1, labels, weights).argmax(dim=1)
 
 
 def _nearest(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
