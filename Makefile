@@ -5,13 +5,16 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart study docs test test-faults rehearsal lint setup clean
+.PHONY: quickstart study gpu docs test test-faults rehearsal lint setup clean
 
 quickstart: setup ## sweep over the photographs that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
 study: setup ## the paper's claim on real photographs, into docs/study.md; ARGS=--mild, --quick or --gpu
 	$(BIN)/python -m studies.background_shortcut search_spaces/shortcut_study.yaml $(ARGS)
+
+gpu: setup ## what a GPU shows in eight minutes, into build/gpu; see benchmarks/README.md for ARGS
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 docs: setup ## the API's pages, from the docstrings, into build/api
 	@# It imports bgsweep, and matplotlib, which runs fc-list where it has not yet cached the fonts.

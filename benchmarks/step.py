@@ -16,9 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from common import markdown, parser_of, report
-from torch import Tensor, nn
+from gpu.bare import bare_step
 
 from bgsweep.config import Experiment, resolve
 from bgsweep.data.batch import Batch
@@ -32,83 +31,18 @@ METHODS = {
     "swav": {"name": "swav", "prototypes": 300},
     "supervised": {"name": "supervised"},
 }
-Loss = Callable[[Any, list[Tensor], Tensor], Tensor]
 
 
-def moco_v2(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
-    query = F.normalize(method.projector(method.encoder(views[0])).float(), dim=1)
-    with torch.no_grad():
-        key = F.normalize(method.key_network(views[1]).float(), dim=1)
-    with torch.autocast(query.device.type, enabled=False):
-        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ method.queue.clone().t()], dim=1)
-        loss = F.cross_entropy(logits / method.config.temperature, torch.zeros_like(labels))
-    method.queue[: len(key)] = key
-    return loss
-
-
-def byol(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
-    predictions = [method.predictor(method.projector(method.encoder(view))) for view in views]
-    with torch.no_grad():
-        targets = [method.target_network(view).float() for view in views]
-    pairs = zip(predictions, reversed(targets), strict=True)
-    return sum((2 - 2 * F.cosine_similarity(one.float(), other).mean() for one, other in pairs), torch.zeros(()))
-
-
-def swav(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        method.prototypes.weight.copy_(F.normalize(method.prototypes.weight, dim=1))
-    embeddings = F.normalize(method.projector(method.encoder(torch.cat(views))).float(), dim=1)
-    with torch.autocast(embeddings.device.type, enabled=False):
-        scores = method.prototypes(embeddings).chunk(2)
-        logs = [F.log_softmax(score / method.config.temperature, dim=1) for score in scores]
-        losses = [-(_codes(score.detach()) * log).sum(1).mean() for score, log in zip(scores, logs[::-1], strict=True)]
-    return (losses[0] + losses[1]) / 2
-
-
-def supervised(method: Any, views: list[Tensor], labels: Tensor) -> Tensor:
-    logits = method.classifier(method.encoder(torch.cat(views))).float()
-    return F.cross_entropy(logits, labels.repeat(2), label_smoothing=method.config.label_smoothing)
-
-
-def _codes(scores: Tensor) -> Tensor:
-    codes = (scores / 0.05).exp().t()
-    for _ in range(3):
-        codes /= codes.sum(1, keepdim=True)
-        codes /= codes.sum(0, keepdim=True)
-    return codes.t()
-
-
-BARE: dict[str, Loss] = {"moco_v2": moco_v2, "byol": byol, "swav": swav, "supervised": supervised}
-
-
-def bare_loop(training: Trainer) -> Callable[[Batch], None]:
+def bare_loop(training: Trainer, batch: Batch) -> Callable[[], None]:
     """A plain loop over a copy of the networks."""
-    method, placement = copy.deepcopy(training.method), training.placement
-    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learning, 0.03, 0.9, weight_decay=1e-4, fused=True)
-    name = training.experiment.method.name
-    slow: nn.Module | None = getattr(method, "key_network", getattr(method, "target_network", None))
-    quick = getattr(method, "query_network", getattr(method, "online_network", None))
-
-    def step(batch: Batch) -> None:
-        views = [view.to(placement.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255 for view in batch.views]
-        optimizer.zero_grad()
-        with placement.context():
-            loss = BARE[name](method, views, batch.labels.to(placement.device, non_blocking=True))
-        loss.backward()
-        optimizer.step()
-        if slow is not None:
-            with torch.no_grad():
-                torch._foreach_lerp_(list(slow.parameters()), list(quick.parameters()), 0.001)
-
-    return step
+    name, placement = training.experiment.method.name, training.placement
+    return bare_step(name, copy.deepcopy(training.method), batch.views, batch.labels, placement.autocast)
 
 
 def measure(name: str, options: argparse.Namespace) -> list[tuple[float, float]]:
     """Seconds of bgsweep's steps and of the bare loop's."""
     training, batch = started(_experiment(name, options)), noise(options.batch, options.size)
-    loops = [lambda: training._step(batch, 1), lambda: bare(batch)]
-    bare = bare_loop(training)
+    loops = [lambda: training._step(batch, 1), bare_loop(training, batch)]
     times: list[tuple[float, float]] = []
     for number in range(options.rounds + 2):
         took = [seconds(loop) for loop in (loops if number % 2 else loops[::-1])]
