@@ -1,4 +1,4 @@
-"""RAY_ADDRESS and MLFLOW_TRACKING_URI, checked early: Ray and MLflow wait minutes for a server that does not answer.
+"""Early checks of RAY_ADDRESS and MLFLOW_TRACKING_URI: Ray and MLflow wait minutes for a server that is unreachable.
 
 Addresses are shown without their secrets (`bgsweep.errors.without_password`).
 """
@@ -68,7 +68,7 @@ def ray_address() -> str | None:
 
 
 def unreachable(host: str, port: int, speaks_http2: bool = False) -> str:
-    """Why nothing answers at a port within seconds; empty if something does.
+    """Try to connect to a port for some seconds; returns the reason for a failure, empty on success.
 
     Args:
         speaks_http2: require a gRPC server's greeting; Ray would wait for minutes for anything else that listens.
@@ -78,7 +78,7 @@ def unreachable(host: str, port: int, speaks_http2: bool = False) -> str:
             if speaks_http2:
                 connection.sendall(_HTTP2_PREFACE)
                 if connection.recv(9)[3:4] != b"\4":  # the type of a frame of settings
-                    return "what listens there is not Ray"
+                    return "the server there is not Ray"
     except (
         OSError,
         ValueError,
@@ -89,7 +89,10 @@ def unreachable(host: str, port: int, speaks_http2: bool = False) -> str:
 
 
 def silent(address: str) -> str:
-    """Why the server of an HTTP address does not answer; empty if it does, or if only a proxy can reach it."""
+    """Try to connect to the server of an HTTP address; returns the reason for a failure, empty on success.
+
+    Empty, too, if the address is reached through a proxy, which cannot be tested this way.
+    """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
         return ""

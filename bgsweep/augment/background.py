@@ -65,7 +65,7 @@ def resolve_mask(mask: LazyMask) -> Mask:
 
 
 def area_verdict(mask: Mask, min_area: float, max_area: float) -> Literal["kept_small", "kept_large"] | None:
-    """Why a view keeps its background: its foreground's share of the pixels is out of bounds. None if it is within."""
+    """The reason for which a view keeps its background: too little or too much foreground. None if it is augmented."""
     area = foreground_area(mask)
     if area < min_area:
         return "kept_small"

@@ -34,6 +34,7 @@ class MaskNoise(Section):
 
     @property
     def active(self) -> bool:
+        """True if any noise is configured."""
         return any((self.drop, self.other, self.box, self.grow, self.blur))
 
 
@@ -88,6 +89,7 @@ class Data(Section):
 
     @property
     def has_masks(self) -> bool:
+        """True if the images come with masks."""
         return self.images == "sample" or self.masks is not None or self.pack is not None
 
     @property

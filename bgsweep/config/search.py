@@ -42,7 +42,7 @@ def _best(metrics: tuple[str, ...]) -> list[str]:
 
 
 class Search(Section):
-    """Which searcher proposes trials, which scheduler stops them, and the resources of each."""
+    """The searcher that proposes trials, the scheduler that stops them, and the resources of each trial."""
 
     algorithm: str = Field("optuna", description=f"searcher that proposes trials: {', '.join(SEARCHERS)}")
     trials: Count = Field(16, description="number of trials, fixed points included (grid: the grid decides)")

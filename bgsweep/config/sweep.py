@@ -191,7 +191,7 @@ class SweepConfig(Section):
             raise ValueError(f"{path}: {problem.removeprefix(path.removeprefix('space.') + ': ')}")
 
     def refusal(self, values: dict[str, Any]) -> str:
-        """Why a trial cannot have these values; empty if it can."""
+        """The reason for which a trial cannot have these values; empty if it can."""
         try:
             self.experiment.with_values(values)
         except ValidationError as error:

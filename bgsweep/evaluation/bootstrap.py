@@ -28,6 +28,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
+        """True if the interval does not contain 0."""
         return self.lower > 0 or self.upper < 0
 
 

@@ -50,9 +50,11 @@ class FeatureCache:
 
     @property
     def classes(self) -> int:
+        """The number of classes."""
         return len(self.splits.train.classes)
 
     def train(self) -> Features:
+        """Features of the training images."""
         return self._once("train")
 
     def of_train(self, part: Subset) -> Features:

@@ -26,10 +26,12 @@ class Rect(NamedTuple):
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return self.bottom - self.top
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return self.right - self.left
 
     def of(self, image: Image) -> Image:

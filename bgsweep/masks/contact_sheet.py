@@ -24,7 +24,7 @@ _MOST_RATED = 10_000
 
 
 class Rating(NamedTuple):
-    """How suspicious a mask is, from 0 upward, and the reason in a word or two."""
+    """A mask's suspicion, from 0 upward, and the reason in a word or two."""
 
     suspicion: float
     reason: str

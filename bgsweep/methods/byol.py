@@ -40,6 +40,7 @@ class BYOL(Method):
 
     @property
     def online_network(self) -> nn.Sequential:
+        """The trained network: encoder and projector, without the predictor."""
         return nn.Sequential(self.encoder, self.projector)
 
     def forward(self, views: Views) -> Step:

@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """The number of workers; 1 outside of a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """This worker's rank; 0 outside of a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

@@ -54,6 +54,7 @@ class MoCoV2(Method):
 
     @property
     def query_network(self) -> nn.Sequential:
+        """The trained network: encoder and projector."""
         return nn.Sequential(self.encoder, self.projector)
 
     def forward(self, views: Views) -> Step:

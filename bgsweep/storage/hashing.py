@@ -11,6 +11,7 @@ class Digest:
         self._total = hashlib.sha256()
 
     def add(self, name: str, content: bytes) -> None:
+        """Add a file."""
         # Name and length first, so that no two different sets give the same bytes.
         self._total.update(b"%s\0%d\0" % (name.encode("utf-8", "surrogateescape"), len(content)))
         self._total.update(content)

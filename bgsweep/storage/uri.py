@@ -21,6 +21,7 @@ _SCHEMES = {"s3": "s3", "gcs": "gs", "abfs": "abfs", "hdfs": "hdfs"}
 
 
 def is_remote(uri: Uri) -> bool:
+    """True if a URI names an object store rather than a local path."""
     return "://" in str(uri)
 
 

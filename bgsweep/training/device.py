@@ -21,6 +21,7 @@ class Placement:
     memory_format: torch.memory_format
 
     def context(self) -> torch.autocast:
+        """A context of autocast, if the precision asks for it."""
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def describe(self) -> dict[str, str]:

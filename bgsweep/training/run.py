@@ -55,10 +55,12 @@ class Run:
 
     @property
     def epoch(self) -> int:
+        """The number of finished epochs."""
         return self.training.epoch
 
     @property
     def finished(self) -> bool:
+        """True after the last epoch."""
         return self.epoch >= self.experiment.training.epochs
 
     def step_epoch(self) -> dict[str, float]:
@@ -95,6 +97,7 @@ class Run:
         )
 
     def checkpoint_due(self) -> bool:
+        """True if a checkpoint is to be written after the last finished epoch."""
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
 
     def save(self, folder: Path) -> Path:
@@ -138,6 +141,7 @@ class SeededRun:
 
     @property
     def finished(self) -> bool:
+        """True after the last epoch."""
         return self.runs[0].finished
 
     def step_epoch(self) -> dict[str, float]:
@@ -151,6 +155,7 @@ class SeededRun:
         return average_over_seeds([run.metrics for run in self.runs], self.config.experiment.seed)
 
     def checkpoint_due(self) -> bool:
+        """True if a checkpoint is to be written after the last finished epoch."""
         return self.runs[0].checkpoint_due()
 
     def save(self, folder: Path) -> Path:

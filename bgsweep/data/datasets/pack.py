@@ -180,10 +180,12 @@ def splits_of(uri: str, cache_gb: float) -> set[str]:
 
 
 def shard_name(number: int) -> str:
+    """The file name of a shard by its number."""
     return f"shard-{number:06d}.tar"
 
 
 def record_digest(image_bytes: bytes, packed_mask: bytes) -> int:
+    """The digest of a record, which a process compares when it first reads the record."""
     total = hashlib.sha256(image_bytes)
     total.update(packed_mask)
     return int.from_bytes(total.digest()[:8], "little")
@@ -208,6 +210,7 @@ def unpack_mask(packed: bytes) -> Mask:
 
 
 def background_rectangle(mask: Mask) -> tuple[int, int, int, int]:
+    """The largest rectangle without foreground, as an index entry has it."""
     return largest_background_rectangle(mask) or _NO_RECT
 
 

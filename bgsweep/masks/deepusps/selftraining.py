@@ -62,10 +62,12 @@ class SelfTraining:
 
     @property
     def finished(self) -> bool:
+        """True after the student's last epoch."""
         return self.stage == len(self.stages)
 
     @property
     def epochs_left(self) -> int:
+        """The number of epochs of all stages that are left."""
         return sum(stage.epochs for stage in self.stages[self.stage :]) - self.epoch
 
     def step_epoch(self) -> float:
@@ -109,6 +111,7 @@ class SelfTraining:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state that `state_dict` returned."""
         self.stage, self.epoch = state["stage"], state["epoch"]
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
