@@ -47,7 +47,7 @@ def test_a_cluster_that_cannot_be_joined_is_refused_at_once(
 def test_a_server_that_is_no_cluster_is_refused_at_once(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself waits for minutes."""
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener}")
-    with pytest.raises(UserError, match="what listens there is not Ray"):
+    with pytest.raises(UserError, match="the server there is not Ray"):
         ray_address()
 
 

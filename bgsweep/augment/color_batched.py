@@ -42,6 +42,7 @@ def render(images: Tensor, rows: Tensor, color: Color) -> Tensor:
     pixels = _jittered(pixels, rows, luma, color)
     if color == "exact":  # else it has been part of the one matrix
         _replace(pixels, rows[:, _GRAY] > 0, lambda some, _: (some @ luma).unsqueeze(2).expand_as(some))
+    # The CPU rounds to uint8 here too; without it, blurs of both would differ by more than rounding.
     views = pixels.view(images.shape).round_()
     _replace(views, rows[:, _SIGMA] > 0, lambda some, which: _blurred(some, rows[which, _SIGMA], color))
     views.round_()
@@ -111,6 +112,7 @@ def _turned(pixels: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = pixels.unbind(2)
     value = pixels.amax(2)
     chroma = value - pixels.amin(2)
+    # Grey pixels have no hue; any finite one gives them back unchanged, since their chroma is 0.
     some = chroma.clamp_min(1e-6)
     sixths = torch.where(green == value, (blue - red) / some + 2, (red - green) / some + 4)
     sixths = torch.where(red == value, (green - blue) / some, sixths) + 6 * shift[:, None]
@@ -130,6 +132,7 @@ def _blurred(views: Tensor, sigmas: Tensor, color: Color) -> Tensor:
     """Views (B, H, W, 3), each under its own Gaussian, borders mirrored."""
     batch, height, width, _ = views.shape
     kernels = [torch.from_numpy(kernel_of(sigma, color)) for sigma in sigmas.tolist()]
+    # Kernels are padded to the longest: a loop over views would launch a kernel for each of them.
     radius = max(len(kernel) for kernel in kernels) // 2
     # One grouped convolution for the whole batch: each channel of each view is a group with its own kernel.
     padded = torch.stack([F.pad(kernel, (radius - len(kernel) // 2,) * 2) for kernel in kernels])

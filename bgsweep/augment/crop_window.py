@@ -23,6 +23,7 @@ def draw_window(
     area, logs = height * width, (math.log(ratio[0]), math.log(ratio[1]))
     for _ in range(_TRIES):
         target, aspect = area * generator.uniform(*scale), math.exp(generator.uniform(*logs))
+        # In torchvision's order of draws and with its rounding, so that both have the same distribution of windows.
         columns, rows = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
         if 0 < columns <= width and 0 < rows <= height:
             top, left = int(generator.random() * (height - rows + 1)), int(generator.random() * (width - columns + 1))

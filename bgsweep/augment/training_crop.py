@@ -126,11 +126,14 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
 
     @property
     def targets_as_params(self) -> list[str]:
+        # Parameters, not targets: as a target of Albumentations the mask would be cropped and flipped too, which costs
+        # 11 %.
         masks = [self.mask_key] if self.remove or self.random else []
         return [*masks, self.metadata_key] if self.random else masks
 
     def draw_background(self) -> Applied:
         """The first draws of a crop: which background augmentation to apply, decided before any mask is decoded."""
+        # Both are always drawn, so that all later draws are the same whatever the probabilities.
         removes, replaces = self.py_random.random() < self.remove, self.py_random.random() < self.random
         return "removed" if removes else "replaced" if replaces else "none"
 
@@ -171,10 +174,13 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         placement: Placement | None = None,
         **params: Any,
     ) -> Image:
+        # A view of the array: nothing is copied before the pixels of the window are needed.
         rect = Rect(*window)
         view: Image = rect.of(img)
         background: Image | None = None
         if applied == "removed":
+            # Before the colours are changed, as in DiLo: foreground and background share jitter and blur, and do not
+            # differ by them.
             background = removed_background(view, self.fill, fill_draw)
         elif applied == "replaced":
             background = random_background(params["donors"], self.donor, *_shape(view), self.scale, donor_draw)
@@ -190,7 +196,11 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
             # m * r + (1 - m) * q, with r the foreground's pixels (of the query, or of the negative's image).
             shown = moved if negative is None else negative_crop(negative, *_shape(view), self.scale)
             blur = self.mask_blur * min(mask.shape) / min(self.size)
+            # Before the resize: the masked copy then works on the source's pixels and is exact, see the module's
+            # docstring.
             view = composite(shown, mask, background, self.blend, blur)
+        # `area` antialiases and takes 1.4 times as long in all; it gave no better kNN in three seeds
+        # (benchmarks/RESULTS.md).
         return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
 
     def apply_to_mask(
@@ -204,6 +214,7 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         part: Mask = Rect(*window).of(mask)
         if placement is not None:
             part = binarize(move_foreground(part, part, placement)[1])
+        # INTER_NEAREST rounds positions down, the exact variant to the nearest pixel as Pillow does.
         return cast(Mask, cv2.resize(part, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 

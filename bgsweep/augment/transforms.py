@@ -98,6 +98,7 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"applied": verdict or "removed", "fill_draw": self.py_random.random()}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # Pixels reach `apply` beside the parameters, which ReplayCompose copies: 0.9 MB for each record with them.
         extra = {"pixels": kwargs[self.mask_key]}
         return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
 
@@ -185,4 +186,5 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
 def _in_front(image: AnyImage, mask: LazyMask, name: str, behind: Image) -> AnyImage:
     """The image's foreground in front of a background."""
     bits = binarize(foreground(mask, image.shape[:2], name))
+    # A masked copy, much faster than `np.where`: see `background.composite`.
     return cast(AnyImage, cv2.copyTo(image, bits, like(behind, image)))

@@ -30,6 +30,7 @@ class Batch:
         warnings: of the process that made the batch; `Batches` logs them.
     """
 
+    # Height x width x channels, as decoded: permuted on the device this is already PyTorch's channels_last.
     views: list[Tensor]
     labels: Tensor
     indices: Tensor
@@ -41,6 +42,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Called by torch's DataLoader."""
+        # From pinned memory a GPU copies a batch while it computes.
         pinned: dict[str, Any] = {"views": [view.pin_memory() for view in self.views]}
         for name in ("labels", "indices", "swaps", "swapped"):
             tensor = getattr(self, name)

@@ -19,6 +19,7 @@ class BackgroundPools:
         origins: index of the image that each is the background of, -1 for one of another split.
     """
 
+    # A hole would be shown as an object: these are inpainted or tiled.
     backgrounds: Sequence[Image]
     by_class: Sequence[npt.NDArray[np.int64]]
     origins: npt.NDArray[np.int64]

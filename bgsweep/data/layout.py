@@ -16,6 +16,7 @@ _SPLITS = {
 }
 _NO_CLASSES = set().union(*_SPLITS.values(), {"images", "masks"})
 
+# In an object store each folder takes a request.
 _LOOKED_INTO = 32
 
 
@@ -49,6 +50,7 @@ def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
 
 def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
     """True if the folders are classes: two or more, with images directly in each of the first 32."""
+    # A folder named like a split, or `masks`, means that the tree has splits, if unusual ones.
     if len(folders) < 2 or _NO_CLASSES & {name.lower() for name in folders}:
         return False
     return all(

@@ -59,6 +59,7 @@ def shared(dataset: ImageDataset, other: ImageDataset) -> Indices:
         return np.array([], np.int64)
     locations = {theirs[0].location_of(int(index)) for index in theirs[1]}
     same = {number for number, index in enumerate(ours[1]) if ours[0].location_of(int(index)) in locations}
+    # Sizes first: bytes are read only where two files have the same.
     key = _size_of if len(ours[1]) + len(theirs[1]) <= DIGESTED_WHOLE else _name_of
     known: dict[object, list[int]] = {}
     for index in theirs[1]:
@@ -95,6 +96,7 @@ def nearly_shared(dataset: ImageDataset, train: ImageDataset) -> tuple[int, int,
     if not len(held_out[0]) or not len(known[0]):
         return 0, len(held_out[0]), ""
     vectors = known[1]
+    # Flips are part of the views, so a mirrored copy is as much a leak.
     mirrored = vectors.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(len(vectors), -1)
     likeness = np.maximum(held_out[1] @ vectors.T, held_out[1] @ mirrored.T)
     found = np.flatnonzero(likeness.max(axis=1) >= _NEARLY)
@@ -154,6 +156,8 @@ def _thumbnails(dataset: ImageDataset, wanted: Sequence[int]) -> tuple[list[int]
         small = cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
         small -= small.mean()
         norm = float(np.linalg.norm(small))
+        # Thumbnails of nearly one colour are left out: what remains of them is noise, which may correlate with
+        # anything.
         if norm > _SIDE:
             found.append(number)
             vectors.append(small / norm)

@@ -101,6 +101,7 @@ class Batches:
             multiprocessing_context=_fork_server() if self._workers else None,
             # Batches come in order: with few processes and two batches each, a slow one would leave the others idle.
             prefetch_factor=max(2, min(4, 8 // self._workers)) if self._workers else None,
+            # Kept over epochs: a process imports torch and Albumentations for seconds before its first batch.
             persistent_workers=self._workers > 0,
             pin_memory=pin_memory,
             # Its own generator: the loader draws a seed each epoch, which would move the training's random numbers.
@@ -140,6 +141,7 @@ def check_batch(source: ImageDataset, batch_size: int) -> None:
 def default_loader_workers() -> int:
     """The number of cores of this worker less the one that trains, at most 16."""
     # torchrun and Ray Train set this variable to the number of workers that share the machine.
+    # One core is left to the training process itself, which otherwise waits for the loader's processes.
     return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
@@ -183,6 +185,7 @@ class BatchMaker(Dataset[Batch | UserError]):
 
     def _batch(self, epoch: int, step: int, buffers: list[Image]) -> Batch:
         order = _order(self.seed, epoch, len(self.dataset))
+        # A contiguous slice for each worker keeps blocks of images, and with them donors, in one process.
         first = step * self.batch_size + self.rank * self.share
         rows = ViewBuilder(self.dataset, self.pipeline, self.seed, epoch, order).of(
             range(first, first + self.share), buffers
@@ -209,6 +212,7 @@ class _LoaderDataset(Dataset["Batch | SharedBatch | UserError"]):
 
     def __getitem__(self, task: Task) -> "Batch | SharedBatch | UserError":
         index, slot = task
+        # In the training process itself there is nothing to share.
         if get_worker_info() is None:
             return self.maker[index]
         images = None if slot is None else map_slot(slot, self.maker.pipeline.sizes, self.maker.share)
@@ -224,6 +228,8 @@ def made_for_another(maker: BatchMaker, index: BatchIndex, images: list[Image] |
 
 
 def _with_swaps(batch: Batch, rows: list[ImageViews]) -> Batch:
+    # Only for images for which BG_Swaps was drawn: each negative costs a view (0.6 ms) and a pass through the key
+    # encoder.
     made = {index: row.swap for index, row in enumerate(rows) if row.swap is not None}
     buffers = batch.views[0].new_empty(len(made), *batch.views[0].shape[1:])
     for number, swap in enumerate(made.values()):

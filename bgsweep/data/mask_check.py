@@ -67,6 +67,7 @@ def _needs_turning(pair: Pair) -> bool | None:
     mask = read_gray(pair.read_mask(), pair.mask)
     image = pair.read_image()
     stored, orientation = stored_size(image)
+    # EXIF orientations from 5 on exchange height and width.
     upright = stored[::-1] if orientation >= 5 else stored
     oriented = upright_mask(mask, image)
     if oriented.shape != upright:
@@ -87,6 +88,7 @@ def _chosen(count: int, pair_at: Callable[[int], Pair], local: bool) -> list[int
     chosen = set(spread_evenly(count, DECODED).tolist())
     if local and count > DECODED:
         headed = spread_evenly(count, HEADERS).tolist()
+        # An even sample can miss a rare kind of PNG (bit depth, colour type), such as that of one source among several.
         kinds = {index: kind for index in headed if (kind := _kind(pair_at(index).mask))}
         known = {kinds.get(index) for index in chosen}
         rare = sorted((kind, index) for index, kind in kinds.items() if kind not in known)
@@ -97,6 +99,8 @@ def _chosen(count: int, pair_at: Callable[[int], Pair], local: bool) -> list[int
 
 def _kind(path: str) -> PngKind | None:
     try:
+        # O_NONBLOCK, so that a FIFO with an image's name does not block. 26 bytes hold a PNG's size, bit depth and
+        # colour type.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return png_kind(os.read(descriptor, 26))

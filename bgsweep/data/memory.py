@@ -17,5 +17,7 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        # Both thresholds: a block above the first is a mapping of its own, which is returned when freed, whatever the
+        # second is.
         mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)

@@ -15,6 +15,7 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, names: Iterable[str]) -> None:
+        # File names on Linux are bytes that need not be UTF-8.
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         self._text = b"".join(encoded)
         self._bounds = np.fromiter(accumulate(map(len, encoded), initial=0), np.int64, len(encoded) + 1)

@@ -11,12 +11,14 @@ DONOR_BLOCK = 32
 
 def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
     """The order of an epoch: a permutation of the images' indices."""
+    # From seed and epoch alone, so that a resumed run continues with the same order.
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
 def donor_position(key: int, position: int, length: int) -> int:
     """Position of the image that gives its background to the one at `position`: drawn by the key, never the same."""
     block = _block_of(position, length)
+    # Of a 64-bit key the remainder is uniform to within 32 / 2^64.
     drawn = block.start + key % (len(block) - 1)
     return drawn + 1 if drawn >= position else drawn
 
@@ -26,6 +28,7 @@ def swap_position(key: int, position: int, donor: int, length: int) -> int:
 
     Drawn by the key; never the same, nor, where there is any other, the donor of its query's background.
     """
+    # With the query's own donor as the other image, the negative would show an image in front of its own background.
     others = [other for other in _block_of(position, length) if other not in (position, donor)] or [donor]
     return others[key % len(others)]
 

@@ -28,6 +28,7 @@ class Sample:
         load_rect: gives the mask's largest background rectangle, where that is cheaper than the search (0.3 ms).
     """
 
+    # Not the index: draws stay the same when images are added or removed.
     id: str
     image: Image
     label: int

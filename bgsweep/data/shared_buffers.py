@@ -57,16 +57,19 @@ def claim_slot(path: str) -> list[Image]:
 
 class _Slot:
     def __init__(self, shapes: list[Shape]) -> None:
+        # No file in /dev/shm, whose size is limited (64 MB in containers by default).
         file = os.memfd_create("bgsweep")
         weakref.finalize(self, os.close, file)
         os.ftruncate(file, sum(map(math.prod, shapes)))
         self._shapes, self._memory = shapes, mmap.mmap(file, 0)
         self._lent: list[weakref.ref[Image]] = []
         self.promised = False
+        # Any process of the same user can open the file by this path, so that no descriptor has to be sent to it.
         self.path = f"/proc/{os.getpid()}/fd/{file}"
         _slots[self.path] = self
 
     def idle(self) -> bool:
+        # By weak references: training may hold a batch's views longer than the loop that asked for them.
         return not self.promised and all(array() is None for array in self._lent)
 
     def lend(self) -> list[Image]:
@@ -92,5 +95,6 @@ def _arrays(memory: mmap.mmap, shapes: list[Shape]) -> list[Image]:
 
 @cache
 def _map(path: str) -> mmap.mmap:
+    # Mapped once for each process: a new mapping would fault in all of its pages again.
     with Path(path).open("r+b") as file:
         return mmap.mmap(file.fileno(), 0)

@@ -86,6 +86,7 @@ def open_splits(data: Data) -> Splits:
         UserError: a folder, split, mask or class is missing or cannot be used.
     """
     # Relative paths mean other files after a change of the working directory.
+    # Loader settings do not change the images: trials that differ in them share one opened set.
     return _open(data.model_copy(update={"loader": "local", "loader_workers": None}), Path.cwd())
 
 
@@ -97,6 +98,7 @@ def _open(data: Data, working_directory: Path) -> Splits:
     if data.shortcut is not None:
         pools = ClassPools(train, data.shortcut.seed)
         train = Recomposed(train, pools.train, data.shortcut)
+    # A held-out test split is a part of the training files, which are open already.
     held_out = isinstance(parts.get("test"), Subset)
     last = _cached(parts["test"], data) if held_out else test
     return Splits(_cached(_with_mask_noise(train, data), data), validation, last, pools, said)
@@ -131,6 +133,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
         split = getattr(data, name)
         if name == "test" and split is not None:
             try:
+                # Without masks, which only the final evaluation needs.
                 parts[name] = _source(data.model_copy(update={"masks": None}), split, classes)
             except UserError as error:
                 said += (f"trained without a look at the test split: {error}",)

@@ -21,6 +21,7 @@ def survey(dataset: ImageDataset) -> Survey:
     chosen, unreadable = spread_evenly(len(dataset), LOOKED_AT).tolist(), []
     for index in chosen:
         try:
+            # The image is decoded at once, its mask on first use.
             _ = dataset[index].mask
         except UnreadableImage as error:
             unreadable.append(str(error))

@@ -73,6 +73,7 @@ class ViewBuilder:
             self._samples.clear()
             self._donors.clear()
             wanted = self._donor_positions(number * DONOR_BLOCK)
+            # Donors first: when another image asks for one, it has been decoded for its own views already.
             for position in sorted(block, key=lambda position: position not in wanted):
                 slots = [view[position - positions.start] for view in buffers]
                 rows[position] = self._views_or_next(position, slots)
@@ -102,6 +103,8 @@ class ViewBuilder:
 
     def _views_or_next(self, position: int, slots: list[Image]) -> ImageViews:
         wanted = int(self.order[position])
+        # The next image takes the place of an unreadable one, so that all batches have the same size; `unreadable`
+        # counts it.
         for further in range(_PATIENCE):
             index = (wanted + further) % len(self.order)
             try:
@@ -113,6 +116,7 @@ class ViewBuilder:
     def _image_views(self, index: int, position: int, slots: list[Image]) -> ImageViews:
         """The views of an image, and BG_Swaps' negative if it was drawn and both large views are within the bounds."""
         pipeline, sample = self.pipeline, self._sample(index)
+        # The paper's full form needs another background behind the key as well, so both views must be able to get one.
         swap = self._draw_swap(sample.id, position)
         keys = [self._view_key(sample.id, view) for view in range(LARGE_VIEWS)]
         kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
@@ -142,6 +146,7 @@ class ViewBuilder:
         if not self.pipeline.swap_share:
             return None
         key, length = rng_key(self.seed, self.epoch, sample_id, Draw.SWAP), len(self.order)
+        # The key itself is the uniform draw; seeding a generator would take 6 us for each image.
         if key / 2**64 >= self.pipeline.swap_share:
             return None
         donor = donor_position(self._view_key(sample_id, 0), position, length)
@@ -170,5 +175,6 @@ def _background_part(sample: Sample) -> Sample:
         return sample
     if rect is None:
         return sample
+    # A copy, because a slice would keep the whole image in memory.
     whole = Rect(0, 0, rect.height, rect.width)
     return replace(sample, image=rect.of(sample.image).copy(), load_mask=None, load_rect=lambda: whole)

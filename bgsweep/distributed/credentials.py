@@ -49,6 +49,7 @@ def collect(names: Sequence[str] = ()) -> dict[str, str]:
 def write(folder: Path, variables: Mapping[str, str]) -> None:
     """Write variables into a job's package, readable by its owner only."""
     path = folder / FILE
+    # The mode before the content, so that there is no moment in which others can read it.
     path.touch(mode=0o600)
     path.write_text(json.dumps(dict(variables)), encoding="utf-8")
 

@@ -43,6 +43,7 @@ class RayWorkers:
         import ray
 
         self._pool = self._pool or self._start()
+        # In a list: Ray would resolve references that are arguments themselves, for each part again.
         stored = [self._stored, ray.put(task)]
         yield from self._pool.map((stored, part) for part in parts)
 
@@ -90,5 +91,6 @@ class _EvaluationWorker:
         import ray
 
         make, task = stored
+        # Made once for each worker: it holds the encoder and the opened data sets.
         self._context = self._context or ray.get(make)()
         return ray.get(task)(self._context, part)

@@ -142,6 +142,7 @@ class _Jobs:
             code = metadata.get(_CODE) == "true"
             job = self.begin(command, its_store, code, credentials.collect(), Path(folder), {_KIND: command[0]})
         try:
+            # A short command is a job of its own, because only the cluster's nodes are sure to reach the store.
             while not self._status(job).is_terminal():
                 time.sleep(_POLL / 4)
             return self.answer(job)
@@ -195,6 +196,7 @@ class _Jobs:
     async def _tail(self, name: str, shown: int) -> int:
         seen = 0
         async for text in self.client.tail_job_logs(name):
+            # Ray sends the whole log after each reconnection; only what has not been shown is printed.
             _show(text[max(0, shown - seen) :])
             seen += len(text)
         return max(shown, seen)

@@ -38,6 +38,8 @@ def wait_for_resources(
     Raises:
         UserError: the cluster does not have the capacity, or not in time.
     """
+    # Checked before anything starts: Ray retries an infeasible request for ever, without a message that reaches the
+    # user.
     limit = minutes if minutes is not None else _AUTOSCALER_MINUTES if _autoscales() else 0.0
     began, told = time.monotonic(), -_TELL_EVERY
     with _requested(bundles, times) if limit else contextlib.nullcontext():
@@ -83,6 +85,7 @@ def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int
     capacity. A share of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
     """
     free = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
+    # Nodes without GPUs first, so that a CPU bundle does not take a GPU node's cores from the bundles that need them.
     free.sort(key=lambda node: node["GPU"])
     wanted = sorted(map(_whole_shares, bundles), key=lambda bundle: (-bundle["GPU"], -bundle["CPU"]))
     for count in range(most):

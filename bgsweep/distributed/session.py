@@ -45,6 +45,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     port = _free_port() if dashboard and not address else None
     common: dict[str, Any] = {
         "runtime_env": {"env_vars": _environment(port)},
+        # Ray prints workers' lines a second time where print is patched, and Train and Tune are chatty.
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
@@ -54,8 +55,11 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
             ray.init(address=address, **common)
         else:
             ray.init(
+                # Without this Ray would first try to join a cluster that another user runs on this machine.
                 address="local",
                 num_cpus=max(usable_cores(), int(-(-cpus // 1))),
+                # Ray Train frees what a stopped trial held through the dashboard's State API: without it, GPUs of
+                # trials that ASHA stops are never freed, and later trials wait for ever.
                 include_dashboard=dashboard,
                 dashboard_port=port,
                 **common,

@@ -35,6 +35,7 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import Run, limit_threads
 
+    # Not on Ray Train: that takes 12 s to start and end a run, and processes of half a gigabyte each.
     run = Run(config, feed_for=ray_feed)
     limit_threads(config.experiment.workers.cpus)
     if (folder / CHECKPOINT_FILE).exists():
@@ -52,6 +53,7 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
     """Run Ray Train in a thread, so that this one can report epochs as they finish."""
     from ray.util.queue import Queue
 
+    # 0 CPUs: the queue's actor must not take a core that the trial was given.
     reports = Queue(actor_options={"num_cpus": 0})
     trainer = _trainer(config, folder, reports, seeds)
     outcome: list[Any] = []
@@ -63,6 +65,7 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
             outcome.append(error)
         reports.put(None)
 
+    # A daemon, so that Ctrl-C in the caller ends the process although the thread waits for Ray.
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     seen = 0
     while (report := reports.get()) is not None:
@@ -98,6 +101,8 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, seeds: int) -> Any:
         run_config=RunConfig(
             name=name,
             storage_path=above,
+            # Ray's default of -1 restarts for ever a worker group that cannot start; an infeasible request would hang
+            # the sweep.
             failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),  # type: ignore[call-arg]
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[_forward_to(reports)],
@@ -182,6 +187,8 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
             checkpoint = ray.train.Checkpoint.from_directory(folder)
         told = {**metrics, "warnings": list(warnings)}
         warnings.clear()
+        # Once an epoch: a report waits for the controller's next poll. Uploads are asynchronous, since a synchronous
+        # one held all workers for half a second an epoch (ResNet-18, local disk).
         ray.train.report(
             told,
             checkpoint=checkpoint,

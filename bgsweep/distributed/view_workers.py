@@ -90,6 +90,7 @@ def fingerprint(source: ImageDataset) -> str:
 @functools.lru_cache(maxsize=1)
 def _pool(node: str, process: str, count: int) -> ActorPool:
     """The actors of this process, which end with it; node and process tell one session of Ray from the next."""
+    # Zero copy: batches are read from Ray's shared memory instead of being copied out of it.
     options: dict[str, Any] = {
         "num_cpus": 1,
         "scheduling_strategy": "DEFAULT",  # not inside the placement group of the trial or the training worker

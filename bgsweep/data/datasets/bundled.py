@@ -35,6 +35,7 @@ class EmbeddedSample:
             names = sorted(name for name in archive.namelist() if name.startswith(prefix))
             if not names:
                 raise UserError(f"data: the embedded sample has no split {split!r}; it has train, validation and test")
+            # Bytes, not the archive: processes that share an open file would move one another's position in it.
             self._images = [archive.read(name) for name in names]
             self._masks = [archive.read(f"masks{name[6:-4]}.png") for name in names]
         self.name = f"sample/{split}"

@@ -34,6 +34,7 @@ class MaskCache:
             return np.frombuffer(content, np.uint8).reshape(shape)
         mask = decode()
         if self._held < self.limit:
+            # Compressed, because a decoded mask of 500 x 375 px has 190 KB.
             with self._lock:
                 packed = self._pack.compress(mask.tobytes())
                 self._masks[index] = packed, mask.shape
@@ -45,9 +46,11 @@ class MaskCache:
         if index in self._rects:
             return self._rects[index]
         rect = largest_background_rectangle(self.mask(index, decode))
+        # Kept only beside a kept mask, so that the limit bounds the rectangles too.
         if index in self._masks:
             self._rects[index] = rect
         return rect
 
     def __reduce__(self) -> tuple[type["MaskCache"], tuple[int]]:
+        # A filled cache would send up to 64 MiB to each process of the loader.
         return MaskCache, (self.limit,)

@@ -32,6 +32,7 @@ class NoisyMasks(Wrapper):
     def _noisy(self, index: int, sample: Sample) -> Mask:
         noise = self.noise
         draws = random.Random(rng_key(noise.seed, 0, sample.id, Draw.MASK_NOISE))
+        # Both are always drawn, so that the share of one kind does not change which image another mask comes from.
         kind, other = draws.random(), draws.randrange(len(self) - 1)
         mask = cast(Mask, sample.mask)
         if kind < noise.drop:

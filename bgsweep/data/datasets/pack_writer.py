@@ -31,6 +31,7 @@ from bgsweep.storage.tree import LocalTree, Tree, open_tree
 _Content = tuple[str, bytes, bytes]
 
 SHARD_BYTES = 256 << 20
+# The index has 16 bits for each edge of a rectangle.
 _LONGEST_SIDE = 65_535
 
 
@@ -97,6 +98,7 @@ def _write(
         "starts": starts,
         "splits": digests.splits(),
     }
+    # Last, so that an unfinished pack has no manifest.
     target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     size = sum(bytes_ for bytes_, _ in shards)
     return {"images": len(names), "shards": len(shards), "bytes": size, "unreadable": unreadable}
@@ -106,7 +108,10 @@ class _Shard:
     """A tar file under construction. Members are named as WebDataset needs them: those of one image share a stem."""
 
     def __init__(self) -> None:
+        # In memory, because an object store cannot append to an object.
         self._file = io.BytesIO()
+        # USTAR headers are one block each, so that offsets can be computed; other formats put further members before a
+        # file.
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     @property
@@ -131,6 +136,7 @@ class _Shard:
         """Append a file; gives the offset of its content."""
         member = tarfile.TarInfo(name)
         member.size = len(content)
+        # The content begins after the header's block.
         at = self._file.tell() + tarfile.BLOCKSIZE
         self._tar.addfile(member, io.BytesIO(content))
         return at
@@ -153,6 +159,7 @@ class _Digests:
         for split in {".", name.partition("/")[0]} & self._counts.keys():
             below = name if split == "." else name.removeprefix(f"{split}/")
             for kind, entry, content in (("images", below, image), ("masks", mask_name(below), mask)):
+                # As `Folder` does: a pack must have the digests of the folders that it was made of.
                 sized = self._counts[split] > DIGESTED_WHOLE
                 self._digests[split][kind].add(entry, str(len(content)).encode() if sized else content)
 
