@@ -89,7 +89,7 @@ def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
         jobs.client.stop_job(name)
     else:
         jobs.ask(["stop", name], store, begun)
-    option = "" if store is None else f" --store {store}"
+    option = "" if store is None else f" --store {shlex.quote(store)}"
     return {"sweep": name, "follow": f"bgsweep status {name} --address {jobs.address}{option}"}
 
 

@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
+import shlex
 import stat
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bgsweep.cli.main import main
-from bgsweep.distributed import credentials
+from bgsweep.cli.main import main, parse
+from bgsweep.cli.runs import Status, Stop
+from bgsweep.cli.train import Submit
+from bgsweep.distributed import credentials, jobs
 
 TINY = str(Path(__file__).parents[1] / "tiny.yaml")
 SPACE = "space.optimizer.lr={loguniform: [0.01, 0.1]}"
@@ -66,6 +71,44 @@ def test_an_address_that_is_no_cluster_is_one_line(
         assert main(["submit", TINY, "--address", place, SPACE]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith(f"error: {message}") and "Traceback" not in error
+
+
+def test_the_lines_that_submit_prints_are_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are run by tests/rehearsal; here they are read as the shell and each program read them."""
+    from ray.dashboard.modules.job.cli import logs
+
+    name, address = "tiny-20261127T101010Z-ab12", "http://head:8265"
+    printed = Submit().show({"sweep": name, "address": address, "passed_on": ["AWS_REGION"]})
+    lines = {label: shlex.split(words) for label, words in re.findall(r"^(\S+) +(.+)$", printed, re.MULTILINE)}
+    assert lines.keys() == {"submitted", "passed", "status", "log", "stop"}
+    for label, command in (("status", Status), ("stop", Stop)):
+        program, *words = lines[label]
+        options = parse(words)
+        assert program == "bgsweep" and isinstance(options.command, command)
+        assert (options.name, options.address, options.store) == (name, address, None)
+    assert lines["log"][:3] == ["ray", "job", "logs"]
+    read = logs.make_context("logs", lines["log"][3:]).params
+    assert (read["job_id"], read["address"], read["follow"]) == (name, address, True)
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(jobs, "_Jobs", lambda at: _Cluster(at, asked))
+    follow = jobs.stop(name, "/data/my runs", address)["follow"]
+    options = parse(shlex.split(follow)[1:])
+    assert (options.name, options.address, str(options.store)) == (name, address, "/data/my runs")
+    assert asked == {"words": ["stop", name], "store": "/data/my runs"}
+
+
+class _Cluster:
+    """Stands for a cluster on which a sweep runs that another command started."""
+
+    def __init__(self, address: str, asked: dict[str, Any]) -> None:
+        self.address, self._asked = address, asked
+
+    def sweeps(self) -> dict[str, Any]:
+        return {}
+
+    def ask(self, words: list[str], store: str | None, begun: Any) -> None:
+        self._asked.update(words=words, store=store)
 
 
 def test_secrets_travel_in_a_file_that_only_its_owner_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,10 @@ class Site:
         """Run ``bgsweep …`` on the laptop."""
         return self.run([sys.executable, "-m", "bgsweep.cli", *arguments], self.laptop | environment)
 
+    def shell(self, line: str) -> "subprocess.CompletedProcess[str]":
+        """Run a line on the laptop as it was printed."""
+        return self.run(["sh", "-c", line], self.laptop)
+
     def run(self, command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
         """Run a command in the site's folder to its end, as long as there is progress."""
         pipe = subprocess.PIPE

@@ -70,13 +70,17 @@ def test_without_the_token_nobody_gets_in(site: Site) -> None:
 
 def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
     overrides = [*SPACE, "search.trials=1", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
-    name = site.json("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))["sweep"]
+    done = site.command("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))
+    assert done.returncode == 0, done.stderr
+    printed = dict(re.findall(r"^(submitted|status|log|stop) +(.+)$", done.stdout, re.MULTILINE))
+    name = printed["submitted"].split()[0]
     try:
         pattern = f"sweeps/{name}/ray_train/*/checkpoint_*/state.pt"
         site.wait_for(lambda: list(site.store.glob(pattern)), "a checkpoint")
         workers = actors(site, "RayTrainWorker")
         assert len({worker["node_id"] for worker in workers}) == 2, "the workers are not on different nodes"
-        assert site.json("status", name, "--address", site.address)["sweeps"][0]["state"] == "running"
+        done = site.shell(printed["status"])
+        assert re.search(rf"^{name} .* running", done.stdout, re.MULTILINE), done.stdout + done.stderr
         site.kill_node("two")
         site.start_node("three", 1)  # as an autoscaler, or a spot market, gives a new one
         site.wait_for(lambda: finished(site, name), "the sweep's end")
@@ -84,6 +88,10 @@ def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
         print(site.command("status", name, "--address", site.address).stdout, logs(site, name))
         raise
     assert succeeded(site, name), logs(site, name)
+    done = site.shell(printed["log"])
+    assert done.returncode == 0 and f"sweep {name} in " in done.stdout, done.stdout + done.stderr
+    done = site.shell(printed["stop"])
+    assert done.returncode == 2 and f"{name}: the sweep is not running" in done.stderr, done.stdout + done.stderr
     (found,) = site.json("status", name, "--address", site.address)["sweeps"]
     assert found["state"] == "ended"
     assert [(trial["status"], trial["epochs"]) for trial in found["trials"]] == [("completed", 30)]
