@@ -28,7 +28,7 @@ evaluate CHECKPOINT "my sweep.yaml"
 @pytest.mark.slow
 def test_class_folders_with_spaces_from_masks_to_the_best_encoder(tmp_path: Path) -> None:
     sample = EmbeddedSample("train")
-    for index in range(0, len(sample), 12):
+    for index in range(0, len(sample), 24):
         path = tmp_path / "my photos" / f"my {sample.classes[sample.labels[index]]}s" / f"image {index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(path), sample[index].image[..., ::-1])
