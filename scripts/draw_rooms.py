@@ -45,6 +45,7 @@ ROOMS = {
     "seeding": Room(1, 4, "keys of random draws", BASE),
     "errors": Room(2, 4, "UserError", BASE),
     "addresses": Room(3, 4, "check server addresses", BASE),
+    "transfer": Room(4, 4, "copies to the device", BASE),
 }
 WAYS = [
     ("cli", "workflows", ""),

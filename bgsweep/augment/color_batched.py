@@ -20,6 +20,7 @@ from bgsweep.augment.color import (
     Color,
     kernel_of,
 )
+from bgsweep.transfer import send
 
 _GRAY, _SIGMA, _SOLARIZE = 8, 9, 10
 
@@ -38,7 +39,8 @@ def render(images: Tensor, rows: Tensor, color: Color) -> Tensor:
         uint8 (B, H, W, 3), on the images' device.
     """
     pixels = images.flatten(1, 2).float()
-    luma = torch.from_numpy(LUMA).to(images.device, torch.float32)
+    # Written by kernels: a copy from the host, for each view of each step, would make the host wait.
+    luma = torch.stack([torch.full((), weight, device=images.device) for weight in LUMA.tolist()])
     pixels = _jittered(pixels, rows, luma, color)
     if color == "exact":  # else it has been part of the one matrix
         _replace(pixels, rows[:, _GRAY] > 0, lambda some, _: (some @ luma).unsqueeze(2).expand_as(some))
@@ -55,7 +57,7 @@ def _jittered(pixels: Tensor, rows: Tensor, luma: Tensor, color: Color) -> Tenso
     operations = rows[:, :4].long()
     factors = rows[:, 4:8].gather(1, operations)
     changes = factors != rows.new_tensor(NEUTRAL)[operations]
-    on_device = [tensor.to(pixels.device, non_blocking=True) for tensor in (operations, factors)]
+    on_device = [send(tensor, pixels.device) for tensor in (operations, factors)]
     matrix = torch.eye(3, 4, device=pixels.device).expand(len(pixels), 3, 4)
     mean = _mean(pixels)
     for step in range(4):
@@ -70,7 +72,7 @@ def _jittered(pixels: Tensor, rows: Tensor, luma: Tensor, color: Color) -> Tenso
             matrix = torch.where((operation == HUE)[:, None, None], _rotations(factor) @ matrix, matrix)
     if color == "exact":
         return pixels
-    grays = (rows[:, _GRAY] > 0).to(pixels.device, non_blocking=True)[:, None, None]
+    grays = send(rows[:, _GRAY] > 0, pixels.device)[:, None, None]
     return _mapped(pixels, torch.where(grays, torch.einsum("c,bcd->bd", luma, matrix)[:, None], matrix))
 
 
@@ -78,7 +80,7 @@ def _replace(tensor: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], 
     """Change the chosen rows (a mask on the CPU) in place; ``change`` gets them, and their numbers on the CPU."""
     which = chosen.nonzero().squeeze(1)
     if len(which):
-        index = which.to(tensor.device, non_blocking=True)
+        index = send(which, tensor.device)
         tensor[index] = change(tensor[index], which)
 
 
@@ -108,7 +110,7 @@ def _turned(pixels: Tensor, turns: Tensor) -> Tensor:
     Each channel is value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + hue / 60°) mod 6 and n = 5, 3, 1: HSV to
     RGB without branches.
     """
-    shift = ((turns * HUE_LEVELS).round() / HUE_LEVELS).to(pixels.device, non_blocking=True)
+    shift = send((turns * HUE_LEVELS).round() / HUE_LEVELS, pixels.device)
     red, green, blue = pixels.unbind(2)
     value = pixels.amax(2)
     chroma = value - pixels.amin(2)
@@ -136,7 +138,7 @@ def _blurred(views: Tensor, sigmas: Tensor, color: Color) -> Tensor:
     radius = max(len(kernel) for kernel in kernels) // 2
     # One grouped convolution for the whole batch: each channel of each view is a group with its own kernel.
     padded = torch.stack([F.pad(kernel, (radius - len(kernel) // 2,) * 2) for kernel in kernels])
-    weights = padded.repeat_interleave(3, 0)[:, None].to(views.device, non_blocking=True)
+    weights = send(padded.repeat_interleave(3, 0)[:, None], views.device)
     planes = views.permute(0, 3, 1, 2).reshape(1, 3 * batch, height, width)
     for pad, shape in (((radius, radius, 0, 0), (1, -1)), ((0, 0, radius, radius), (-1, 1))):
         kernel = weights.view(3 * batch, 1, *shape)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep.models import ImageEncoder
+from bgsweep.transfer import send
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Views:
         epoch: counted from 0.
         swaps: BG_Swaps' negatives (S, H, W, 3), each on the background of the first view of one image; for methods
             whose configuration says `supports_swaps`.
-        swapped: position in the batch (S,) of the image that each of `swaps` is a negative for.
+        swapped: position in the batch (S,) of the image that each of `swaps` is a negative for. As a method gets it, it
+            is on the device; before `parts`, it is on the host.
     """
 
     images: list[Tensor]
@@ -40,8 +42,10 @@ class Views:
             mine = slice(part, None, count)
             swaps, swapped = self.swaps, self.swapped
             if swaps is not None and swapped is not None:
-                here = swapped % count == part
-                swaps, swapped = swaps[here], swapped[here] // count
+                if count > 1:  # chosen on the host: as many as there are decides shapes
+                    here = (swapped % count == part).nonzero().squeeze(1)
+                    swaps, swapped = swaps[send(here, swaps.device)], swapped[here] // count
+                swapped = send(swapped, swaps.device)
             yield Views([images[mine] for images in self.images], self.labels[mine], self.epoch, swaps, swapped)
 
 

@@ -1,6 +1,8 @@
 """Collective operations that also work in a single process."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,3 +33,18 @@ def gather(tensor: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat([part[:length] for part, length in zip(parts, lengths or [len(tensor)] * len(parts), strict=True)])
+
+
+def gather_on_host(number: int) -> list[int]:
+    """Each worker's number, in the order of their ranks; hosts wait for one another, but none for its device."""
+    if world_size() == 1:
+        return [number]
+    parts = [torch.zeros(1, dtype=torch.long) for _ in range(world_size())]
+    dist.all_gather(parts, torch.tensor([number]), group=_host_group(dist.group.WORLD))
+    return [int(part) for part in parts]
+
+
+@functools.cache
+def _host_group(world: Any) -> Any:
+    """A group of all workers for tensors of the host, which NCCL does not take."""
+    return dist.new_group(backend="gloo") if dist.get_backend(world) == "nccl" else world

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bgsweep.config import MoCoV2Config
 from bgsweep.methods.base import Method, Step, Views, ema_update, embedding_std, own_similarities
-from bgsweep.methods.distributed import gather, rank, world_size
+from bgsweep.methods.distributed import gather, gather_on_host, rank, world_size
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 
@@ -82,16 +82,16 @@ class MoCoV2(Method):
         all_images = gather(images)
         size, counts = len(all_images), [0] * world_size()
         if swaps is not None:
-            counts = gather(torch.tensor([len(swaps)], device=images.device)).tolist()
+            counts = gather_on_host(len(swaps))
         if swaps is not None and any(counts):
             all_images = torch.cat([all_images, gather(swaps, counts)])
-        split = self.config.split_bn
+        total, split = len(all_images), self.config.split_bn
         step = world_size() * split
-        groups = [torch.arange(first, len(all_images), step) for first in range(step)]
-        shares = [groups[worker * split : (worker + 1) * split] for worker in range(world_size())]
-        inputs = [to_unit(all_images[group.to(images.device)]) for group in shares[rank()]]
+        inputs = [to_unit(all_images[group::step]) for group in range(rank() * split, (rank() + 1) * split)]
         keys = F.normalize(torch.cat([self.key_network(group) for group in inputs]).float(), dim=1)
-        keys = gather(keys, [sum(map(len, share)) for share in shares])[torch.cat(groups).argsort().to(images.device)]
+        lengths = [len(range(group, total, step)) for group in range(step)]
+        by_worker = [sum(lengths[worker * split : (worker + 1) * split]) for worker in range(world_size())]
+        keys = gather(keys, by_worker)[_positions(total, step, keys.device)]
         return keys[:size], keys[size:].split(counts)[rank()]
 
     @torch.no_grad()
@@ -99,7 +99,15 @@ class MoCoV2(Method):
         """Update the key network (the next keys see this step's weights, as in MoCo's own code), then enqueue."""
         ema_update(self.key_network, self.query_network, self.config.momentum)
         for keys in self._new_keys:
-            start = int(self.cursor)
-            self.queue[start : start + len(keys)] = keys
-            self.cursor.fill_((start + len(keys)) % len(self.queue))
+            # The cursor stays on the device: to read it would make the host wait for this step.
+            rows = (self.cursor + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+            self.queue.index_copy_(0, rows, keys)
+            self.cursor.add_(len(keys)).remainder_(len(self.queue))
         self._new_keys.clear()
+
+
+def _positions(total: int, step: int, device: torch.device) -> Tensor:
+    """Where each of ``total`` rows is after every ``step``-th has been laid behind one another, from 0, 1, ... on."""
+    rows = torch.arange(total, device=device)
+    group = rows % step
+    return group * (total // step) + group.clamp(max=total % step) + rows // step

@@ -49,6 +49,9 @@ class SwAV(Method):
         self.register_buffer("queue", torch.zeros(config.queue_size, LARGE, config.embedding_dim))
         self.register_buffer("enqueued", torch.zeros((), dtype=torch.long))
         self._new_embeddings: list[Tensor] = []
+        # `enqueued` as the host knows it: shapes depend on it, and to read the buffer would make the host wait.
+        self._enqueued = 0
+        self.register_load_state_dict_post_hook(_read_enqueued)  # type: ignore[no-untyped-call]
 
     def forward(self, views: Views) -> Step:
         self._normalize_prototypes()
@@ -77,7 +80,7 @@ class SwAV(Method):
     def _assign(self, scores: Tensor) -> Tensor:
         """Codes of the large crops (2, B, K), each balanced by itself, with the queue before it once that is full."""
         batch = scores.shape[1]
-        if self.config.queue_size and self.enqueued >= self.config.queue_size:
+        if self.config.queue_size and self._enqueued >= self.config.queue_size:
             queue_scores = self.prototypes(self.queue.chunk(world_size())[rank()]).transpose(0, 1)
             scores = torch.cat([queue_scores, scores], dim=1)
         codes = [sinkhorn(crop, self.config.epsilon, self.config.sinkhorn_iterations) for crop in scores]
@@ -93,10 +96,15 @@ class SwAV(Method):
         """Enqueue the large crops of all workers' batches."""
         for embeddings in self._new_embeddings:
             batch = gather(embeddings)
-            start = int(self.enqueued) % len(self.queue)
+            start = self._enqueued % len(self.queue)
             self.queue[start : start + len(batch)] = batch
-            self.enqueued += len(batch)
+            self._enqueued += len(batch)
+            self.enqueued.fill_(self._enqueued)
         self._new_embeddings.clear()
+
+
+def _read_enqueued(method: SwAV, _: object) -> None:
+    method._enqueued = int(method.enqueued)
 
 
 def _prototype_entropy(logits: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(_BatchNorm):
-    """torch's `SyncBatchNorm` for devices that it refuses, such as the CPU; all workers' batches have the same size.
+    """BatchNorm over all workers' batches, which have the same size, on any device.
 
-    The variance is the mean of squared deviations from the common mean; E[x²] - E[x]² would cancel for large means.
+    torch's own refuses CPUs. On GPUs it leaves out workers with empty batches, so that the host waits for the device in
+    each layer of each step; here the same kernels run without that. On other devices the variance is the mean of
+    squared deviations from the common mean; E[x²] - E[x]² would cancel for large means.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -20,6 +22,12 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and dist.is_initialized()):
             return super().forward(input)
+        if input.device.type == "cuda":
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            statistics = (self.running_mean, self.running_var, self.momentum, self.eps)
+            normalized: Tensor = _OnGPU.apply(input, self.weight, self.bias, *statistics)
+            return normalized
         values = input.float()
         others = [0, *range(2, input.ndim)]
         channels = [1, -1] + [1] * (input.ndim - 2)
@@ -37,6 +45,57 @@ class SyncBatchNorm(_BatchNorm):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+
+
+class _OnGPU(torch.autograd.Function):
+    """torch's kernels for synchronised BatchNorm; only statistics go between the workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        input = _dense(input)
+        channels, world = input.shape[1], dist.get_world_size()
+        own = torch.cat(torch.batch_norm_stats(input, eps))
+        everyones = [torch.empty_like(own) for _ in range(world)]
+        dist.all_gather(everyones, own)
+        means, deviations = torch.stack(everyones).split(channels, dim=1)
+        counts = own.new_full((world,), input.numel() // channels)
+        mean, invstd = torch.batch_norm_gather_stats_with_counts(
+            input, means, deviations, running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(input, weight, mean, invstd, counts.int())
+        output: Tensor = torch.batch_norm_elemt(input, weight, bias, mean, invstd, eps)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, mean, invstd, counts = ctx.saved_tensors
+        gradient = _dense(gradient)
+        *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(
+            gradient, input, mean, invstd, weight, *ctx.needs_input_grad[:3]
+        )
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            total = torch.cat(sums)
+            dist.all_reduce(total)
+            sum_dy, sum_dy_xmu = total.split(input.shape[1])
+            of_input = torch.batch_norm_backward_elemt(
+                gradient, input, mean, invstd, weight, sum_dy, sum_dy_xmu, counts
+            )
+        return of_input, of_weight, of_bias, None, None, None, None
+
+
+def _dense(values: Tensor) -> Tensor:
+    channels_last = values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last)
+    return values if channels_last else values.contiguous()
 
 
 class _WorkersMean(torch.autograd.Function):
@@ -57,17 +116,14 @@ def _mean(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def convert_sync_bn(module: nn.Module, device: torch.device) -> nn.Module:
+def convert_sync_bn(module: nn.Module) -> nn.Module:
     """The module with each of its BatchNorms, weights and statistics as they are, replaced by a synchronised one."""
-    if device.type == "cuda":
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return synced
     for name, child in module.named_children():
-        setattr(module, name, convert_sync_bn(child, device))
+        setattr(module, name, convert_sync_bn(child))
     if not isinstance(module, _BatchNorm):
         return module
-    synced_norm = SyncBatchNorm(module.num_features, module.eps, module.momentum)
-    synced_norm.load_state_dict(module.state_dict())
-    synced_norm.weight.requires_grad_(module.weight.requires_grad)
-    synced_norm.bias.requires_grad_(module.bias.requires_grad)
-    return synced_norm
+    synced = SyncBatchNorm(module.num_features, module.eps, module.momentum)
+    synced.load_state_dict(module.state_dict())
+    synced.weight.requires_grad_(module.weight.requires_grad)
+    synced.bias.requires_grad_(module.bias.requires_grad)
+    return synced

@@ -31,6 +31,11 @@ class LARS(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
 
+    # `GradScaler` then hands the step `found_inf` as a tensor; else it reads it, for which the host waits. The trainer
+    # has unscaled the gradients before.
+    _step_supports_amp_scaling = True
+    found_inf: Tensor | None = None
+
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closures
         for group in self.param_groups:
@@ -47,9 +52,13 @@ class LARS(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        before = None if self.found_inf is None else [tensor.clone() for tensor in (*momenta, *parameters)]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, updates)
         torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
+        if before is not None and self.found_inf is not None:  # overflowed in float16: the step is left out
+            for tensor, old in zip((*momenta, *parameters), before, strict=True):
+                tensor.copy_(torch.where(self.found_inf > 0, old, tensor))
 
 
 def _ratios(parameters: list[Tensor], updates: list[Tensor], trust: float) -> list[Tensor]:

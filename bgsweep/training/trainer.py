@@ -27,6 +27,7 @@ from bgsweep.seeding import Draw, rng_key
 from bgsweep.training.device import Placement
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
+from bgsweep.transfer import send
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self._backward(batch)
+        # Methods get gradients as they are, not multiplied by float16's scale.
+        self.scaler.unscale_(self.optimizer)
         self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -141,19 +144,17 @@ class Trainer:
         return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
     def _views(self, batch: Batch) -> Views:
-        def to_device(tensor: Tensor) -> Tensor:
-            return tensor.to(self.placement.device, non_blocking=True)
-
-        images = [to_device(view) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
+        device = self.placement.device
+        images = [send(view, device) for view in (*batch.views, *([] if batch.swaps is None else [batch.swaps]))]
         if batch.photometry is not None:
             color = self.experiment.views.color
             images = [render(view, rows, color) for view, rows in zip(images, batch.photometry, strict=True)]
         return Views(
             images[: len(batch.views)],
-            to_device(batch.labels),
+            send(batch.labels, device),
             self.epoch,
             None if batch.swaps is None else images[-1],
-            None if batch.swapped is None else to_device(batch.swapped),
+            batch.swapped,
         )
 
     def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
@@ -224,8 +225,8 @@ def _classes(experiment: Experiment, dataset: ImageDataset) -> int:
 def _place_method(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
     """The method on its device, with synchronised BatchNorm and compiled encoders where configured."""
     if training.sync_bn and world_size > 1:
-        convert_sync_bn(method, placement.device)
-    method.to(placement.device).to(memory_format=placement.memory_format)
+        convert_sync_bn(method)
+    method.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
     if training.compile:
         for module in method.modules():
             if isinstance(module, ImageEncoder):
