@@ -121,6 +121,14 @@ class Plan(Command):
         parser.add_argument(
             "--epoch-seconds", type=positive, help="seconds of one epoch; default: measured here on two epochs"
         )
+        parser.add_argument(
+            "--images",
+            type=count,
+            help="number of training images: estimate epochs and what a trial needs, without data",
+        )
+        parser.add_argument(
+            "--measured", type=Path, metavar="FILE", help="gpu.jsonl of `python -m benchmarks.gpu`: this GPU's speed"
+        )
 
     def run(self, options: Options) -> Result:
         from bgsweep.config import load, review_search
@@ -129,7 +137,7 @@ class Plan(Command):
         review_search(config)
         from bgsweep.sweep.cost import plan
 
-        return plan(config, options.gpus, options.hourly_price, options.epoch_seconds)
+        return plan(config, options.gpus, options.hourly_price, options.epoch_seconds, options.images, options.measured)
 
     def show(self, result: Result) -> str:
         """The measured or given times, and a line for each setting."""
@@ -151,7 +159,16 @@ class Plan(Command):
         if cost["evaluation"]:
             each += f", {cost['evaluation']:.2g} s per evaluation"
         head = f"{result['trials']} trials, {result['at_once']} at once, {each}"
-        return f"{head}\n{table(header, rows, 'Expected')}"
+        return f"{_needs(result['trial'])}{head}\n{table(header, rows, 'Expected')}"
+
+
+def _needs(trial: Result | None) -> str:
+    """What one trial needs, and what will not do."""
+    if trial is None:
+        return ""
+    title = f"One trial, {trial['source']} (docs/scaling.md)"
+    warnings = "".join(f"warning: {line}\n" for line in trial["warnings"])
+    return f"{table(('', ''), trial['shown'], title)}{warnings}\n"
 
 
 class Submit(Command):

@@ -25,6 +25,11 @@ class MethodSection(Section):
     mutable: ClassVar[tuple[str, ...]] = ()
     """Keys that PBT may change during training: they shape neither modules nor buffers."""
 
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Encoder passes of large views in a step, for each image: with gradients, and without (a key or target)."""
+        return 2.0, 0.0
+
     def check_batch(self, batch_size: int, part: int) -> None:
         """Raise `ValueError` if the method cannot use batches of `batch_size`, computed `part` images at a time."""
 
@@ -44,6 +49,10 @@ class MoCoV2Config(MethodSection):
     symmetric: bool = Field(False, description="each view is query once and key once")
     split_bn: Count = Field(1, description="groups a batch is normalised in; stands in for shuffle-BN on one device")
 
+    @property
+    def passes(self) -> tuple[float, float]:
+        return (2.0, 2.0) if self.symmetric else (1.0, 1.0)
+
     def check_batch(self, batch_size: int, part: int) -> None:
         _check_queue(self.queue_size, batch_size)
         if part % self.split_bn:
@@ -61,6 +70,10 @@ class BYOLConfig(MethodSection):
     momentum: Probability = Field(0.996, description="momentum of the target's moving average at the start; rises to 1")
     hidden_dim: Count = 4096
     embedding_dim: Count = 256
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        return 2.0, 2.0
 
 
 class SwAVConfig(MethodSection):

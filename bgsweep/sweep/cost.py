@@ -52,17 +52,26 @@ class Outcome:
     whole: int
 
 
-def plan(config: SweepConfig, gpus: int, hourly_price: float | None, epoch_seconds: float | None) -> dict[str, Any]:
+def plan(
+    config: SweepConfig,
+    gpus: int,
+    hourly_price: float | None,
+    epoch_seconds: float | None,
+    images: int | None = None,
+    measured: Path | None = None,
+) -> dict[str, Any]:
     """Simulate the config's search, and others beside it, on ``gpus`` devices.
 
     A device is a GPU, or where trials ask for none a place for one trial. Devices are paid for, at ``hourly_price``
-    each, as long as the search lasts. Without ``epoch_seconds`` (of one trial's epoch, evaluations included) two epochs
-    are trained here to measure it.
+    each, as long as the search lasts. Without ``epoch_seconds`` (of one trial's epoch, evaluations included) it is
+    computed from ``images``, the size of the training set, or ``measured``, a file of `benchmarks.gpu`; without these
+    too, two epochs are trained here to measure it.
 
     Returns:
-        ``cost`` (seconds), ``trials``, ``at_once``, and ``settings``: each with ``setting``, ``hours`` (mean,
-        ``hours_low`` and ``hours_high`` over the rounds), ``gpu_hours``, ``price`` (or None), ``utilisation``,
-        ``epochs`` and ``whole_trials``. The first setting is the config's own.
+        ``cost`` (seconds), ``trials``, ``at_once``, ``trial`` (a `Footprint`; None without ``images`` and
+        ``measured``), and ``settings``: each with ``setting``, ``hours`` (mean, ``hours_low`` and ``hours_high`` over
+        the rounds), ``gpu_hours``, ``price`` (or None), ``utilisation``, ``epochs`` and ``whole_trials``. The first
+        setting is the config's own.
 
     Raises:
         UserError: a trial needs more devices than there are; an epoch of several workers cannot be measured here.
@@ -73,17 +82,40 @@ def plan(config: SweepConfig, gpus: int, hourly_price: float | None, epoch_secon
     at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000)
     if not at_once:
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
+    trial = _footprint(config, need, images, measured)
     if epoch_seconds is not None:
         cost = Cost(epoch_seconds, start=RAY_TRAIN_START if several else 0.0)
+    elif trial is not None:
+        cost = Cost(trial["epoch_seconds"], trial["evaluation_seconds"], RAY_TRAIN_START if several else 0.0)
     elif worker_cpus(config):
-        raise UserError("plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds")
+        raise UserError(
+            "plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds, or --images to "
+            "estimate it"
+        )
     else:
         cost = measure(config)
     rows = []
     for name, each in _settings(config).items():
         found = [simulate(each, at_once, cost, seed) for seed in range(ROUNDS)]
         rows.append({"setting": name, **_summary(found, need, gpus, hourly_price)})
-    return {"cost": asdict(cost), "trials": total_trials(config), "at_once": at_once, "gpus": gpus, "settings": rows}
+    return {
+        "cost": asdict(cost),
+        "trials": total_trials(config),
+        "at_once": at_once,
+        "gpus": gpus,
+        "trial": trial,
+        "settings": rows,
+    }
+
+
+def _footprint(config: SweepConfig, gpus: float, images: int | None, measured: Path | None) -> dict[str, Any] | None:
+    if images is None and measured is None:
+        return None
+    from bgsweep.sweep.footprint import Measured, count_images, describe, footprint, read_measured
+
+    figures = read_measured(measured) if measured else Measured()
+    found = footprint(config, gpus, count_images(config) if images is None else images, figures)
+    return {**vars(found), "shown": describe(found)}
 
 
 def measure(config: SweepConfig) -> Cost:
