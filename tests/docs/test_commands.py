@@ -17,7 +17,12 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from tests.command import fresh
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FILE = ROOT / "search_spaces" / "moco_v2_small.yaml"
 
 ELSEWHERE = {
@@ -30,6 +35,9 @@ ELSEWHERE = {
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
     r"bgsweep masks make .*--method u2net": "workflows/test_make_masks.py",
     r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",
+    r"bgsweep plan .*--images": "sweep/test_footprint.py",
+    r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",
+    r"python benchmarks/(imagenette|cifar10).py": "benchmarks/test_published.py",
     r"python examples/neighbours.py": "docs/test_your_images.py",
 }
 """Commands that need a cluster, a sweep or weights, and the tests that run them."""
