@@ -32,6 +32,8 @@ class RayWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._pool is not None:
+            self._pool.close()
         self._session.close()
 
     def __call__(self, task: Task, parts: Iterable[Any]) -> Iterator[Any]:
@@ -53,7 +55,8 @@ class RayWorkers:
         from bgsweep.distributed.session import ray_session
 
         settings = self._settings
-        self._session.enter_context(ray_session((settings.count or 1) * settings.cpus))
+        if not ray.is_initialized():  # as it is inside a Ray task
+            self._session.enter_context(ray_session((settings.count or 1) * settings.cpus))
         have = ray.cluster_resources()
         gpus = settings.gpus
         if gpus is None:

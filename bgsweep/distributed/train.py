@@ -121,6 +121,14 @@ def gpus_of_worker(config: SweepConfig) -> float:
     return 1.0 if workers.device == "cuda" or there else 0.0
 
 
+def one_worker(config: SweepConfig) -> dict[str, float]:
+    """CPUs and GPUs of one worker of a trial: of the trial itself where that has one only."""
+    workers, search = config.experiment.workers, config.search
+    if workers.count > 1:
+        return {"CPU": workers.cpus, "GPU": gpus_of_worker(config)}
+    return {"CPU": search.cpus, "GPU": search.gpus}
+
+
 def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
     """The resources of one experiment: its workers, if they run on Ray Train, and its view workers."""
     workers = config.experiment.workers

@@ -13,7 +13,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.evaluator import PerImageMetric, Yields
 from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, PictureSet
-from bgsweep.evaluation.features import Features
+from bgsweep.evaluation.features import Features, joined
 from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.ranks import Ranks
 
@@ -143,8 +143,7 @@ class EvalContext:
         if not self.shared_out(count):
             return None
         looked = None if name in ("train", "plain") else self.looked()
-        found = list(self.each(partial(_see, name=name, looked=looked), self.slices(count), count))
-        return Features(torch.cat([one.values for one in found]), torch.cat([one.labels for one in found]))
+        return joined(self.each(partial(_see, name=name, looked=looked), self.slices(count), count), count)
 
 
 def _see(context: EvalContext, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:

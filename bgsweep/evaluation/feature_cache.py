@@ -60,10 +60,10 @@ class FeatureCache:
     def of_train(self, part: Subset) -> Features:
         """Features of some of the training images: rows of all, where those are known and every image could be read."""
         whole = self._features.get(self._key("train"))
-        if whole is None or len(whole.labels) < len(part.dataset):
-            return extract(self.encode, centre_pictures(part, self.size, self.settings.batch_size, self.threads))
-        rows = torch.from_numpy(part.indices)
-        return Features(whole.values[rows], whole.labels[rows])
+        if whole is None or len(whole) < len(part.dataset):
+            seen = centre_pictures(part, self.size, self.settings.batch_size, self.threads)
+            return extract(self.encode, seen, len(part))
+        return whole.part(torch.from_numpy(part.indices))
 
     def image_numbers(self, variant: Variant) -> npt.NDArray[np.int64]:
         """Number of the image of each row of a variant's features; a mixed variant has `repeats` rows of each."""
@@ -73,8 +73,10 @@ class FeatureCache:
     def protocol(self) -> dict[str, Any]:
         """Protocol of the images: which they are, and how they were preprocessed."""
         train, source = self.splits.train, self.source
+        known = self._features.get(self._key("train"))
+        halved = "" if known is None or known.scales is None else " (training images: kept as float16)"
         return {
-            "features": "encoder output, float32, eval mode",
+            "features": f"encoder output, float32{halved}, eval mode",
             "preprocessing": f"shorter side {round(self.size * 8 / 7)} px (averaged over areas; bilinear where it "
             f"grows), centre square {self.size} px",
             "train": f"{train.name}: {len(train)} images, not augmented",
@@ -97,10 +99,11 @@ class FeatureCache:
 
     def encoded(self, name: PictureSet, numbers: slice) -> Features:
         """Features of some of a set's images, encoded in this process."""
+        count = numbers.stop - numbers.start
         if self._count(name) * self.size * self.size * 3 > _KEPT_BYTES:
-            return extract(self.encode, self.pictures(name, numbers))
+            return extract(self.encode, self.pictures(name, numbers), count)
         key = (self._key(name), self.size, numbers.start, numbers.stop)
-        return extract(self.encode, self._kept(key, lambda: list(self.pictures(name, numbers))))
+        return extract(self.encode, self._kept(key, lambda: list(self.pictures(name, numbers))), count)
 
     def _key(self, name: PictureSet) -> Hashable:
         if name == "train":

@@ -98,6 +98,6 @@ def _few(run: Planned, trained: Any, splits: Any) -> float:
     device = select_device(trained.experiment).device
     bench = FeatureCache(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
     part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
-    features = extract(bench.encode, centre_pictures(part, size, settings.batch_size))
+    features = extract(bench.encode, centre_pictures(part, size, settings.batch_size), len(part))
     head, test = fit_linear(features, settings.linear, bench.classes), bench.variant("original")
     return accuracy(head.predict(test.values), test.labels)

@@ -74,7 +74,7 @@ def few(context: EvalContext, name: str, share: float) -> Evaluator:
     heads: list[LinearHead] = []
 
     def measure() -> Yields:
-        heads.append(fit_linear(cache.of_train(part), cache.settings.linear, cache.classes))
+        heads.append(fit_linear(cache.of_train(part), cache.settings.linear, cache.classes, context.model.device))
         logits = heads[0].logits(context.test.values)
         yield from context.by_image(tops(name, logits, context.test.labels))
 

@@ -60,9 +60,9 @@ def knn_predict(
     device = device or queries.device
     asked = F.normalize(queries.to(device), dim=1)
     best, labels = asked.new_empty(len(asked), 0), bank.labels.new_empty(len(asked), 0, device=device)
-    for first in range(0, len(bank.labels), _BANK):
+    for first in range(0, len(bank), _BANK):
         part = slice(first, first + _BANK)
-        entries, entry_labels = F.normalize(bank.values[part].to(device), dim=1), bank.labels[part].to(device)
+        entries, entry_labels = F.normalize(bank.rows(part, device), dim=1), bank.labels[part].to(device)
         parts = zip(*(each.split(_QUERIES) for each in (best, labels, asked)), strict=True)
         merged = [_merge(near, named, rows @ entries.t(), entry_labels, settings.k) for near, named, rows in parts]
         best, labels = (torch.cat(column) for column in zip(*merged, strict=True))

@@ -4,16 +4,16 @@ Features are computed once, so that the whole grid costs less than one pass of t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bgsweep.config import Linear
+from bgsweep.data.readable import in_order
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
 from bgsweep.evaluation.features import Features
@@ -21,6 +21,10 @@ from bgsweep.seeding import Draw, rng_key
 
 BATCH_SIZE = 256
 MOMENTUM = 0.9
+_BLOCK = 65_536  # rows whose moments are taken at once: 0.5 GB of a ResNet-50's features
+_LOGITS = 1 << 26  # numbers, 0.25 GB
+_AHEAD = 4  # batches that are fetched while the device computes
+_LEAST_STD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def linear_head(context: EvalContext) -> LinearHead:
     """The linear probe on the user's training images, trained once for all evaluators."""
 
     def fit() -> LinearHead:
-        return fit_linear(context.features.train(), context.config.evaluate.linear, context.features.classes)
+        cache = context.features
+        return fit_linear(cache.train(), context.config.evaluate.linear, cache.classes, context.model.device)
 
     head: LinearHead = context.once("linear probe", fit)
     return head
@@ -83,23 +88,74 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def fit_linear(train: Features, settings: Linear, classes: int) -> LinearHead:
+def fit_linear(train: Features, settings: Linear, classes: int, device: torch.device | None = None) -> LinearHead:
     """Train all pairs of rate and decay on a part of the features, choose by the rest, train the chosen on all of them.
 
     Features are standardised by the training features' mean and standard deviation. Of equally good pairs the one of
     the lower rate, then the lower decay, is chosen.
+
+    Args:
+        device: trains the probe; None: the CPU. Features that take up less than half of its free memory are copied to
+            it, others are fetched batch by batch.
     """
-    mean, std = train.values.mean(dim=0), train.values.std(dim=0).clamp_min(1e-6)
-    values = (train.values - mean) / std
+    source = _Source(train, device or torch.device("cpu"))
     fitted, held = _stratified(train.labels, settings)
     grid = sorted(product(settings.lrs, settings.weight_decays))
-    weight, bias = _train(values[fitted], train.labels[fitted], grid, settings, classes)
-    logits = torch.einsum("nd,gdc->gnc", values[held], weight) + bias[:, None]
-    scores = (logits.argmax(dim=2) == train.labels[held]).float().mean(dim=1)
+    weight, bias = _train(source, fitted, grid, settings, classes)
+    scores = _scores(source, held, weight, bias)
     best = int(scores.argmax())
     lr, weight_decay = grid[best]
-    weight, bias = _train(values, train.labels, [(lr, weight_decay)], settings, classes)
-    return LinearHead(mean, std, weight[0], bias[0], lr, weight_decay, scores[best].item())
+    del weight, bias
+    weight, bias = _train(source, torch.arange(len(train)), [(lr, weight_decay)], settings, classes)
+    mean, std, chosen, offset = (each.cpu() for each in (source.mean, source.std, weight[0], bias[0]))
+    return LinearHead(mean, std, chosen, offset, lr, weight_decay, scores[best].item())
+
+
+class _Source:
+    """Standardised features and labels, batch by batch, on a device."""
+
+    def __init__(self, train: Features, device: torch.device) -> None:
+        self.device = device
+        self.there = device.type == "cpu" or train.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        self.features = train.to(device) if self.there else train
+        self.mean, self.std = self._moments()
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (N, D) and labels (N,) of the rows in each part."""
+        for values, labels in in_order(self._fetch, parts, 0 if self.there else 1, _AHEAD):
+            yield (values.to(self.device) - self.mean) / self.std, labels.to(self.device)
+
+    def _fetch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        rows = rows.to(self.features.labels.device)
+        return self.features.rows(rows), self.features.labels[rows]
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each feature; of many rows by blocks (Chan, Golub & LeVeque 1979)."""
+        blocks = (
+            self.features.rows(slice(first, first + _BLOCK), self.device)
+            for first in range(0, len(self.features), _BLOCK)
+        )
+        if len(self.features) <= _BLOCK:
+            (block,) = blocks
+            return block.mean(dim=0), block.std(dim=0).clamp_min(_LEAST_STD)
+        count, mean, squares = 0, torch.zeros(1), torch.zeros(1)
+        for block in blocks:
+            size, total = len(block), count + len(block)
+            own = block.mean(dim=0).double()
+            apart = own - mean.to(own)
+            squares = squares.to(own) + block.var(dim=0, correction=0).double() * size + apart**2 * count * size / total
+            mean, count = mean.to(own) + apart * size / total, total
+        return mean.float(), (squares / (count - 1)).sqrt().float().clamp_min(_LEAST_STD)
+
+
+def _scores(source: _Source, held: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Accuracy (G,) of every pair of the grid on some rows."""
+    hits = torch.zeros(len(weight), dtype=torch.int64)
+    most = max(1, min(_BLOCK, _LOGITS // (weight.shape[0] * weight.shape[2])))
+    for values, labels in source.batches(held.split(most)):
+        logits = torch.einsum("nd,gdc->gnc", values, weight) + bias[:, None]
+        hits += (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
+    return hits.double() / len(held)
 
 
 def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
@@ -116,22 +172,23 @@ def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
 
 
 def _train(
-    values: Tensor, labels: Tensor, grid: list[tuple[float, float]], settings: Linear, classes: int
+    source: _Source, chosen: Tensor, grid: list[tuple[float, float]], settings: Linear, classes: int
 ) -> tuple[Tensor, Tensor]:
     """SGD with momentum and a cosine schedule from zero, for every pair of the grid at once: (G, D, C), (G, C)."""
     generator = torch.Generator().manual_seed(settings.seed)
-    rates = torch.tensor([lr for lr, _ in grid]).view(-1, 1, 1)
-    decays = torch.tensor([decay for _, decay in grid]).view(-1, 1, 1)
-    weight = torch.zeros(len(grid), values.shape[1], classes)
-    bias = torch.zeros(len(grid), 1, classes)
+    rates = torch.tensor([lr for lr, _ in grid], device=source.device).view(-1, 1, 1)
+    decays = torch.tensor([decay for _, decay in grid], device=source.device).view(-1, 1, 1)
+    weight = torch.zeros(len(grid), len(source.mean), classes, device=source.device)
+    bias = torch.zeros(len(grid), 1, classes, device=source.device)
     velocities = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    targets = F.one_hot(labels, classes).float()
-    steps = settings.epochs * math.ceil(len(values) / BATCH_SIZE)
+    steps = settings.epochs * math.ceil(len(chosen) / BATCH_SIZE)
     step = 0
     for _ in range(settings.epochs):
-        for rows in torch.randperm(len(values), generator=generator).split(BATCH_SIZE):
-            batch = values[rows]
-            error = ((batch @ weight + bias).softmax(dim=2) - targets[rows]) / len(rows)
+        order = chosen[torch.randperm(len(chosen), generator=generator)]
+        for batch, labels in source.batches(order.split(BATCH_SIZE)):
+            error = (batch @ weight + bias).softmax(dim=2)
+            error[:, torch.arange(len(labels), device=labels.device), labels] -= 1
+            error /= len(labels)
             gradients = [batch.t() @ error + decays * weight, error.sum(dim=1, keepdim=True)]
             rate = rates * 0.5 * (1 + math.cos(math.pi * step / steps))
             for parameter, velocity, gradient in zip((weight, bias), velocities, gradients, strict=True):

@@ -89,6 +89,7 @@ def _test(context: EvalContext, kind: Kind) -> Features:
     return extract(
         context.model.encode,
         test_squares(context.features.source, context.config.pictures, context.config.evaluate.batch_size, kind),
+        len(context.features.source),
     )
 
 

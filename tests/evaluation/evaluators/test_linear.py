@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bgsweep.config import Linear
-from bgsweep.evaluation.evaluators.linear import BATCH_SIZE, MOMENTUM, _stratified, _train, fit_linear
+from bgsweep.evaluation.evaluators.linear import BATCH_SIZE, MOMENTUM, _Source, _stratified, _train, fit_linear
 from bgsweep.evaluation.features import Features, accuracy
 
 
@@ -21,7 +21,9 @@ def clouds(count: int, spread: float, seed: int = 0) -> Features:
 def test_the_grid_equals_one_pair_at_a_time_with_torchs_sgd() -> None:
     data, settings = clouds(600, 2.0), Linear(epochs=4)
     grid = [(0.03, 0.0), (0.3, 1e-2), (0.1, 1e-3)]
-    weight, bias = _train(data.values, data.labels, grid, settings, 3)
+    source = _Source(data, torch.device("cpu"))
+    weight, bias = _train(source, torch.arange(600), grid, settings, 3)
+    values = (data.values - data.values.mean(dim=0)) / data.values.std(dim=0)
     for place, (lr, decay) in enumerate(grid):
         layer = torch.nn.Linear(12, 3)
         torch.nn.init.zeros_(layer.weight)
@@ -35,7 +37,7 @@ def test_the_grid_equals_one_pair_at_a_time_with_torchs_sgd() -> None:
                 for group in optimizer.param_groups:
                     group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(layer(data.values[rows]), data.labels[rows]).backward()
+                torch.nn.functional.cross_entropy(layer(values[rows]), data.labels[rows]).backward()
                 optimizer.step()
                 step += 1
         torch.testing.assert_close(weight[place].t(), layer.weight.data, rtol=1e-4, atol=1e-5)
