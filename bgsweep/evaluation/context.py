@@ -55,6 +55,10 @@ class EvalContext:
         self._threads = threads
         self._kept: dict[Hashable, Any] = {}
 
+    def anew(self) -> "EvalContext":
+        """The same context before it has computed anything."""
+        return EvalContext(self.model, self.config, self.splits, self._workers, self.split, self._ranks, self._threads)
+
     def shared_out(self, images: int) -> bool:
         """True where a set of so many images is divided among ranks or workers."""
         return self._ranks is not None or (self._workers is not None and images >= self.config.workers.at_least)

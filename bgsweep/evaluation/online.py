@@ -18,7 +18,6 @@ from bgsweep.evaluation.evaluator import PerImageMetric, Result
 from bgsweep.evaluation.evaluators.backgrounds import backgrounds, on_variants
 from bgsweep.evaluation.evaluators.knn import knn
 from bgsweep.evaluation.evaluators.linear import linear
-from bgsweep.evaluation.feature_cache import EvaluatedSplit
 from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.ranks import Ranks
 
@@ -98,7 +97,8 @@ def online(
     banked = replace(splits, train=bank)
 
     def measure() -> dict[str, float]:
-        return _online(_context(model, banked, settings, size, "validation", ranks, threads))
+        config = SuiteConfig(evaluate=settings, size=size)
+        return _online(EvalContext(model, config, banked, split="validation", ranks=ranks, threads=threads))
 
     found = without_lost_files(banked, measure)
     return found if bank is splits.train else found | {"knn_bank": float(len(bank))}
@@ -123,13 +123,14 @@ def _online(context: EvalContext) -> dict[str, float]:
     return values
 
 
-def final(model: FrozenModel, splits: Splits, settings: Evaluate, size: int) -> Report:
+def final(context: EvalContext) -> Report:
     """Evaluate a trained model on the test split by all that the run's config allows.
 
     Raises:
         UserError: the images have no classes.
     """
-    return without_lost_files(splits, lambda: _final(_context(model, splits, settings, size, "test")))
+    assert context.splits is not None, "a run has images"
+    return without_lost_files(context.splits, lambda: _final(context.anew()))
 
 
 def _final(context: EvalContext) -> Report:
@@ -153,19 +154,6 @@ def _of_probe(results: list[Result], probe: str) -> dict[str, float] | None:
     values = {one.name: one.value for result in results for one in result.values}
     chosen = {name.removeprefix(f"{probe}/"): value for name, value in values.items() if name.startswith(f"{probe}/")}
     return chosen or None
-
-
-def _context(
-    model: FrozenModel,
-    splits: Splits,
-    settings: Evaluate,
-    size: int,
-    split: EvaluatedSplit,
-    ranks: Ranks | None = None,
-    threads: int = 0,
-) -> EvalContext:
-    config = SuiteConfig(evaluate=settings, size=size)
-    return EvalContext(model, config, splits, split=split, ranks=ranks, threads=threads)
 
 
 def without_lost_files(splits: Splits, measure: Callable[[], T]) -> T:

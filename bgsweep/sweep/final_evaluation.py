@@ -1,13 +1,18 @@
 """The end of a sweep: best trial and baseline are evaluated on the test split, and the best is registered."""
 
+import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
 import ray
 
-from bgsweep.config import SweepConfig, resolve
+from bgsweep.config import EvaluationWorkers, SuiteConfig, SweepConfig, resolve
+from bgsweep.distributed.evaluation_workers import RayWorkers
+from bgsweep.distributed.placement import reserved
+from bgsweep.distributed.train import one_worker
 from bgsweep.errors import UserError, collected_warnings, one_line
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
@@ -40,9 +45,10 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
         UserError: it failed; all trials are kept.
     """
     tracker.flush(PATIENCE)
-    task = ray.remote(num_cpus=config.search.cpus, num_gpus=config.search.gpus)(_evaluate_and_register)
     try:
-        verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending))
+        with reserved(config) as place:
+            task = ray.remote(**place.options)(_evaluate_and_register)
+            verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending, place.helpers))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
@@ -50,22 +56,36 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
         raise UserError(f"the evaluation at the end failed: {last}") from error
     except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
         raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
-    return verdict
+    return verdict | {"warnings": [*filter(None, [place.warning]), *verdict["warnings"]]}
 
 
-def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
+def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOutcome, helpers: int) -> dict[str, Any]:
     with collected_warnings() as warnings:
-        return {**_verdict(tree, address, ending), "warnings": warnings}
+        return {**_verdict(tree, address, ending, partial(judged, helpers=helpers)), "warnings": warnings}
 
 
-def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[str, Any]:
+def judged(config: SweepConfig, trained: Any, helpers: int) -> Any:
+    """The final evaluation of an encoder, on the GPU that Ray gave this task, if any, with workers beside it."""
+    from bgsweep.training.run import evaluate_final, final_context
+
+    on_cpu = not ray.get_gpu_ids()
+    if not helpers:
+        return evaluate_final(config, trained, on_cpu=on_cpu)
+    one = one_worker(config)
+    there = EvaluationWorkers(count=helpers, cpus=one["CPU"], gpus=one["GPU"])
+    make = partial(final_context, config, copy.deepcopy(trained), on_cpu=on_cpu)
+    with RayWorkers(make, SuiteConfig(workers=there)) as workers:
+        return evaluate_final(config, trained, workers=workers, on_cpu=on_cpu)
+
+
+def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: Any) -> dict[str, Any]:
     from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
     from bgsweep.sweep.promotion import decide
     from bgsweep.training.checkpoint import load_trained, untrained
-    from bgsweep.training.run import evaluate_final, limit_threads
+    from bgsweep.training.run import limit_threads
 
     file, best = resolve(tree), ending.best
-    limit_threads(file.search.cpus)
+    limit_threads(one_worker(file)["CPU"])
     tracker = Tracker(address, file.name)
     for record in ending.records:
         if file.refusal(record.params):
@@ -73,22 +93,22 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome) -> dict[
         log_inputs(tracker, record.run_id, trial_file(tree, record.params))
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():
-        reports[record.id] = evaluate_final(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
+        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
         log_report(tracker, record.run_id, reports[record.id], record.epochs)
     winner, report = trial_file(tree, best.params), reports[best.id]
     log_inputs(tracker, ending.parent, winner)
     log_variants(tracker, ending.parent, winner)
     log_report(tracker, ending.parent, report, best.epochs)
-    decision = decide(tracker, winner, best.run_id, report)
+    decision = decide(tracker, winner, best.run_id, report, judge)
     entry = _register(tracker, ending, winner, report, decision)
     tracker.flush()
-    start = evaluate_final(winner, untrained(winner.experiment))
+    start = judge(winner, untrained(winner.experiment))
     evaluated = {
         role: None
         if record is None
         else {"trial": record.id, "params": record.params, "epochs": record.epochs}
         | _metrics(reports[record.id])
-        | _over_seeds(trial_file(tree, record.params), record, reports[record.id])
+        | _over_seeds(trial_file(tree, record.params), record, reports[record.id], judge)
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
     champion = decision.report and {"version": decision.version} | _metrics(decision.report)
@@ -123,15 +143,14 @@ def _register(
     return {"name": name, "version": version, "alias": decision.alias}
 
 
-def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any) -> dict[str, Any]:
+def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any, judge: Any) -> dict[str, Any]:
     """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
     from bgsweep.training.checkpoint import load_trained
-    from bgsweep.training.run import evaluate_final
 
     others = seed_checkpoints(record.checkpoint or "", config.experiment.seed, config.search.seeds)[1:]
     reports = [
         report,
-        *(evaluate_final(config, load_trained(each)) for each in others),
+        *(judge(config, load_trained(each)) for each in others),
     ]
     if not others:
         return {}

@@ -1,5 +1,6 @@
 """Promotion: a sweep's winner becomes champion if it beats the registered one by more than the noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from bgsweep.training.checkpoint import TrainedEncoder
 from bgsweep.training.run import evaluate_final
 
 RESAMPLINGS = 10_000
+Judge = Callable[[SweepConfig, TrainedEncoder], Report]
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class Decision:
         return {"decision": self.alias, "reason": self.reason}
 
 
-def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report) -> Decision:
+def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report, judge: Judge = evaluate_final) -> Decision:
     """Evaluate the registered champion by the winner's protocol on the same images, and compare.
 
     The winner gets the alias if its decisive accuracy is higher and the paired 95 % interval of the difference excludes
     zero, or if no version holds the alias. It does not get it where the champion cannot be evaluated.
 
     Args:
+        judge: evaluates an encoder by a config.
         run: the winner's MLflow run; a champion that this run has made (by a driver that died) stays champion.
     """
     entry = winner.register_as
@@ -48,7 +51,7 @@ def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report) -> D
         return Decision(entry.alias, champion.tags.get("reason", ""))
     version = int(champion.version)
     try:
-        theirs = evaluate_final(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
+        theirs = judge(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
     except UserError as error:
         return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be evaluated here: {error}", version)
     better, reason = compare(report, theirs, winner.evaluate.seed)

@@ -13,13 +13,14 @@ import cv2
 import torch
 import torch.distributed as dist
 
-from bgsweep.config import METRICS, SweepConfig
+from bgsweep.config import METRICS, SuiteConfig, SweepConfig
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.loader import FeedFor, default_loader_workers
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, warn_once
 from bgsweep.evaluation import Ranks, Report, VariantSet, check, final, online
+from bgsweep.evaluation.context import EvalContext, Workers
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
@@ -210,12 +211,45 @@ def start(
     return SeededRun(config, seeds, rank, world_size, local_rank, feed_for)
 
 
-def evaluate_final(config: SweepConfig, trained: TrainedEncoder, splits: Splits | None = None) -> Report:
-    """The final evaluation of an encoder, on the split that no search has seen."""
-    device = select_device(trained.experiment).device
-    model = frozen_model(trained.encoder.to(device), device)
-    splits = splits or open_splits(trained.experiment.data)
-    return final(model, splits, config.evaluate, trained.experiment.views.size)
+def evaluate_final(
+    config: SweepConfig,
+    trained: TrainedEncoder,
+    splits: Splits | None = None,
+    workers: Workers | None = None,
+    on_cpu: bool = False,
+) -> Report:
+    """The final evaluation of an encoder, on the split that no search has seen.
+
+    Args:
+        splits: None: those of the encoder's experiment.
+        workers: processes, each with a context of `final_context`, that encode large sets.
+        on_cpu: leave GPUs alone.
+    """
+    return final(final_context(config, trained, splits, workers, on_cpu))
+
+
+def final_context(
+    config: SweepConfig,
+    trained: TrainedEncoder,
+    splits: Splits | None = None,
+    workers: Workers | None = None,
+    on_cpu: bool = False,
+) -> EvalContext:
+    """The context of `evaluate_final`, on this process's GPU, if it has one and the experiment may use it."""
+    wanted = "cpu" if on_cpu else trained.experiment.workers.device
+    found = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        warn_once("workers.device: cuda, but torch finds no GPU here; the evaluation runs on the CPU")
+    device = torch.device("cuda" if found else "cpu")
+    suite = SuiteConfig(evaluate=config.evaluate, size=trained.experiment.views.size)
+    cores = torch.get_num_threads()
+    return EvalContext(
+        frozen_model(trained.encoder.to(device), device),
+        suite,
+        splits or open_splits(trained.experiment.data),
+        workers,
+        threads=cores if cores > 1 else 0,
+    )
 
 
 def check_final(config: SweepConfig) -> None:

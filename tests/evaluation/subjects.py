@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from bgsweep.config import Evaluate, SuiteConfig
+from bgsweep.data import Splits
+from bgsweep.evaluation import Report, final
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.features import Encode
 from bgsweep.evaluation.frozen_model import FrozenModel
 from tests.evaluation.conftest import colours
@@ -24,3 +28,8 @@ def subject(seed: int = 0, spread: float = 10.0) -> FrozenModel:
     """Its classes differ from picture to picture, and from seed to seed."""
     weight = spread * torch.randn(48, 1000, generator=torch.Generator().manual_seed(seed))
     return FrozenModel(colours, Colours(), torch.device("cpu"), lambda features: (features - 0.5) @ weight)
+
+
+def judged(model: FrozenModel, splits: Splits, settings: Evaluate, size: int) -> Report:
+    """A model's final evaluation."""
+    return final(EvalContext(model, SuiteConfig(evaluate=settings, size=size), splits))

@@ -128,9 +128,7 @@ def test_memory_stays_below_a_third_of_a_set_beyond_the_limit() -> None:
     # Large blocks go back to the system at once, so that what counts is what is in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
     command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=PARENT, timeout=500, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PARENT, timeout=500, env=environment)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["dtype"] == "torch.float16" and found["right"] == 1.0
     assert found["mb"] < 130, found

@@ -10,12 +10,11 @@ from torchvision import models
 
 from bgsweep.config import Data, Evaluate, Knn, Linear
 from bgsweep.data import Image, open_splits
-from bgsweep.evaluation import final
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from tests.command import bgsweep
 from tests.inputs import photographs
 
-from .subjects import model_of
+from .subjects import judged, model_of
 
 
 def test_an_image_deleted_while_an_encoder_is_judged_is_left_out(
@@ -33,11 +32,11 @@ def test_an_image_deleted_while_an_encoder_is_judged_is_left_out(
 
     monkeypatch.setattr(VariantSet, "picture", deleting)
     settings = Evaluate(knn=Knn(k=5), linear=Linear(epochs=2, lrs=(0.1,)))
-    report = final(model_of(), open_splits(data), settings, 24)
+    report = judged(model_of(), open_splits(data), settings, 24)
     assert f"{doomed[0]}: cannot be read" in caplog.text
     assert "the evaluation begins again without it" in caplog.text
     again = open_splits(data.model_copy(update={"holdout": 0.3}))
-    assert report.backgrounds == final(model_of(), again, settings, 24).backgrounds
+    assert report.backgrounds == judged(model_of(), again, settings, 24).backgrounds
 
 
 def test_an_image_deleted_while_a_suite_is_measured_is_left_out(

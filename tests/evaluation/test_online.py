@@ -11,7 +11,7 @@ from bgsweep.config import Data, Evaluate, Knn, Linear, SuiteConfig
 from bgsweep.data import UNLABELLED, Splits, open_splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
-from bgsweep.evaluation import check, final, online, variant_sheet
+from bgsweep.evaluation import check, online, variant_sheet
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.backgrounds import backgrounds
@@ -20,7 +20,7 @@ from bgsweep.evaluation.evaluators.linear import linear
 from bgsweep.evaluation.feature_cache import EvaluatedSplit
 from bgsweep.evaluation.features import Encode
 from tests.evaluation.conftest import colours
-from tests.evaluation.subjects import model_of
+from tests.evaluation.subjects import judged, model_of
 
 SIZE = 32
 
@@ -29,7 +29,7 @@ def test_colours_alone_show_a_wide_gap_where_the_background_gives_the_class_away
     splits: Splits, shortcut: Splits
 ) -> None:
     settings = Evaluate(variant="mixed_rand", repeats=2)
-    plain, biased = final(model_of(), splits, settings, SIZE), final(model_of(), shortcut, settings, SIZE)
+    plain, biased = judged(model_of(), splits, settings, SIZE), judged(model_of(), shortcut, settings, SIZE)
     assert plain.backgrounds and biased.backgrounds and biased.backgrounds_linear
     assert biased.backgrounds["bg_gap"] > plain.backgrounds["bg_gap"] + 0.15
     assert biased.backgrounds_linear["bg_gap"] > 0.2
@@ -62,7 +62,7 @@ def test_several_backgrounds_of_an_image_are_one_entry(splits: Splits) -> None:
 
 
 def test_batches_do_not_matter(splits: Splits) -> None:
-    small, large = (final(model_of(), splits, Evaluate(batch_size=size), SIZE) for size in (16, 256))
+    small, large = (judged(model_of(), splits, Evaluate(batch_size=size), SIZE) for size in (16, 256))
     assert small.backgrounds == pytest.approx(large.backgrounds, abs=1e-6)
     assert small.linear_top1 == pytest.approx(large.linear_top1, abs=1e-6)
 
@@ -102,7 +102,7 @@ def test_a_set_without_masks_is_judged_as_it_is(splits: Splits) -> None:
             return self.source[index]  # type: ignore[index]
 
     bare = Splits(*(Bare(source) for source in (splits.train, splits.validation, splits.test)))  # type: ignore[arg-type]
-    report = final(model_of(), bare, Evaluate(), SIZE)
+    report = judged(model_of(), bare, Evaluate(), SIZE)
     assert report.backgrounds is None
     assert 0.1 < report.knn_top1 < 1
     check(bare, Evaluate())
@@ -117,14 +117,14 @@ def test_photographs_without_classes_give_nothing_to_measure(splits: Splits) -> 
     nameless = Splits(Unnamed(), splits.validation, splits.test)  # type: ignore[arg-type]
     assert online(model_of(), nameless, Evaluate(), SIZE) == {}
     with pytest.raises(UserError, match="class folders"):
-        final(model_of(), nameless, Evaluate(), SIZE)
+        judged(model_of(), nameless, Evaluate(), SIZE)
 
 
 def test_what_a_split_lacks_is_said_before_training(splits: Splits) -> None:
     one_class = Subset(splits.test, np.flatnonzero(splits.test.labels == 0), "trousers")
     with pytest.raises(UserError, match=r"evaluate\.variant: trousers has one class"):
         check(Splits(splits.train, splits.validation, one_class), Evaluate(variant="mixed_rand"))
-    assert final(model_of(), Splits(splits.train, splits.validation, one_class), Evaluate(), SIZE).backgrounds is None
+    assert judged(model_of(), Splits(splits.train, splits.validation, one_class), Evaluate(), SIZE).backgrounds is None
     nameless = Subset(splits.test, np.arange(len(splits.test)), "loose photographs")
     nameless.labels = np.full(len(nameless), UNLABELLED)
     with pytest.raises(UserError, match="loose photographs: put its images into class folders"):
@@ -132,7 +132,7 @@ def test_what_a_split_lacks_is_said_before_training(splits: Splits) -> None:
 
 
 def test_a_constant_encoder_is_at_chance(splits: Splits) -> None:
-    report = final(model_of(lambda images: torch.ones(len(images), 4)), splits, Evaluate(), SIZE)
+    report = judged(model_of(lambda images: torch.ones(len(images), 4)), splits, Evaluate(), SIZE)
     assert report.knn_top1 == pytest.approx(0.1, abs=0.02)
 
 
