@@ -10,7 +10,6 @@ from typing import Any
 import ray
 
 from bgsweep.config import EvaluationWorkers, SuiteConfig, SweepConfig, resolve
-from bgsweep.distributed.evaluation_workers import RayWorkers
 from bgsweep.distributed.placement import reserved
 from bgsweep.distributed.train import one_worker
 from bgsweep.errors import UserError, collected_warnings, one_line
@@ -66,6 +65,7 @@ def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOut
 
 def judged(config: SweepConfig, trained: Any, helpers: int) -> Any:
     """The final evaluation of an encoder, on the GPU that Ray gave this task, if any, with workers beside it."""
+    from bgsweep.distributed.evaluation_workers import RayWorkers
     from bgsweep.training.run import evaluate_final, final_context
 
     on_cpu = not ray.get_gpu_ids()
