@@ -4,7 +4,7 @@
 
 The same experiment is trained in a process of its own, in two processes that share nothing but the machine, in two that
 exchange gradients without Ray, by Ray Train with one worker and by Ray Train with two, in turn, round after round; each
-process or worker has one core, a batch of 64 and makes its views itself. Times are of photographs trained, from the
+process or worker has one core, a batch of 64 and makes its views itself. Times are of images trained, from the
 first epoch's report to the last but one's (the last epoch is evaluated too), checkpoints included and start-up left
 out; ratios are medians over the rounds. `two_apart_vs_one` is what the machine gives two processes: what is lost from
 there to `two_exchanging_vs_one` is the exchange (as much at every ``--size``: a smaller share of a larger one's step),
@@ -29,7 +29,7 @@ from common import markdown, parser_of, report
 from sweep import watch
 
 STARTS = 11
-BATCH, PHOTOGRAPHS = 64, 960
+BATCH, IMAGES = 64, 960
 HOMES = {
     "in-process": (1, 0),
     "two processes apart": (2, 0),
@@ -52,7 +52,7 @@ from pathlib import Path
 import psutil, torch
 from bgsweep.config import load
 from bgsweep.distributed.train import _train_here, _train_on_ray
-from bgsweep.training.run import Run, threads
+from bgsweep.training.run import Run, limit_threads
 from bgsweep.distributed.session import ray_session
 
 def trainer():
@@ -67,7 +67,7 @@ def on_epoch(metrics, checkpoint):
         memory.extend([found.rss, found.uss])
 
 def train_exchanging(file, folder, rank):
-    threads(1)
+    limit_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}.met", rank=rank, world_size=2)
     run = Run(file, rank, 2)
     while not run.finished:
@@ -92,7 +92,7 @@ if __name__ == "__main__":
 
 
 def trained(processes: int, workers: int, size: int, epochs: int) -> tuple[float, int, int]:
-    """Seconds a photograph, and resident and private bytes of a process that trains."""
+    """Seconds an image, and resident and private bytes of a process that trains."""
     batch = BATCH * max(1, workers)
     training = {"batch_size": batch, "epochs": epochs}
     tree = {"experiment": {**EXPERIMENT, "views": {"size": size}, "training": training}, "evaluate": {"every": epochs}}
@@ -116,7 +116,7 @@ def trained(processes: int, workers: int, size: int, epochs: int) -> tuple[float
         with ThreadPoolExecutor(processes) as pool:
             epoch, resident, private = zip(*pool.map(one, range(processes)), strict=True)
     trainings = 1 if workers else processes
-    return max(epoch) / trainings / (PHOTOGRAPHS // batch * batch), int(max(resident)), int(max(private))
+    return max(epoch) / trainings / (IMAGES // batch * batch), int(max(resident)), int(max(private))
 
 
 def start_seconds(*arguments: str) -> float:
@@ -136,7 +136,7 @@ def trial_memory() -> int:
 
 
 def measure(size: int, epochs: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
-    """Each home's seconds a photograph, interleaved, and its resident and private bytes."""
+    """Each home's seconds an image, interleaved, and its resident and private bytes."""
     seconds: dict[str, list[float]] = {home: [] for home in HOMES}
     memory = {}
     for _ in range(rounds):
@@ -173,7 +173,7 @@ def main() -> None:
         [home, f"{1 / statistics.median(seconds[home]):.0f}", *(f"{held / 1e6:.0f}" for held in memory[home])]
         for home in HOMES
     ]
-    body = markdown(["home", "photographs/s", "resident, MB", "private, MB"], rows)
+    body = markdown(["home", "images/s", "resident, MB", "private, MB"], rows)
     body += f"\n\nResNet-18, {options.size} px, batch {BATCH} a worker, {options.epochs} epochs, "
     body += f"{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
     report(options, "Around a run: Ray Train, workers, start, memory", "python benchmarks/around.py", body, found)

@@ -1,8 +1,8 @@
-"""What opening many photographs costs: folders beside packs, at growing numbers.
+"""What opening many images costs: folders beside packs, at growing numbers.
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--record] [--json]
 
-The photographs are links to a few files, under names of their own. Each set is opened in a fresh process, which then
+The images are links to a few files, under names of their own. Each set is opened in a fresh process, which then
 makes one batch of views. The index is what is sent to a loader process when it begins, pickled.
 """
 
@@ -29,9 +29,9 @@ from bgsweep.config import Background, Views
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.loader import Batches
 from bgsweep.data.datasets.pack import Pack
-from bgsweep.training.run import threads
+from bgsweep.training.run import limit_threads
 
-threads(1)
+limit_threads(1)
 kind, images, masks, pack = sys.argv[1:]
 began = time.perf_counter()
 source = Folder(Path(images), ".", Path(masks)) if kind == "folders" else Pack(pack, ".")
@@ -46,7 +46,7 @@ print(json.dumps([opened, first, held, psutil.Process().memory_info().rss]))
 
 
 def link(sources: tuple[Path, Path], folder: Path, count: int) -> tuple[Path, Path]:
-    """Trees of so many hard links to the photographs and masks."""
+    """Trees of so many hard links to the images and masks."""
     names = sorted(path.relative_to(sources[0]).with_suffix("") for path in sources[0].rglob("*.jpg"))
     roots = folder / "images", folder / "masks"
     for root, source, suffix in zip(roots, sources, (".jpg", ".png"), strict=True):
@@ -83,9 +83,9 @@ def main() -> None:
                 found[f"{kind}_{count}"] = {"open_s": opened, "bytes_each": held / count, "resident_mb": resident / 1e6}
                 cells = f"{opened:.2f}", f"{first:.2f}", f"{held / count:.0f}", f"{resident / 1e6:.0f}"
                 rows.append([kind, f"{count:,}", *cells])
-    columns = ["read from", "photographs", "open, s", "first batch of 64, s", "index, bytes each", "resident, MB"]
+    columns = ["read from", "images", "open, s", "first batch of 64, s", "index, bytes each", "resident, MB"]
     body = f"{markdown(columns, rows)}\n\nLoad {os.getloadavg()[1]:.1f}."
-    report(options, "Growth with the number of photographs", "python benchmarks/growth.py", body, found)
+    report(options, "Growth with the number of images", "python benchmarks/growth.py", body, found)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/loader.py [--rounds 4] [--record] [--json]
 
-Views of the embedded photographs, enlarged to 375 px, by MoCo-v2's recipe with background augmentation, in batches of
+Views of the embedded images, enlarged to 375 px, by MoCo-v2's recipe with background augmentation, in batches of
 32. Whoever would train only counts them. Everything is on this machine: a cluster's batches come through Ray's object
 store, but over no network. The local loader is measured before Ray is started, whose daemons want a part of the cores
 too; what needs Ray is measured under it, beside one process alone under it. `apart` are processes that make batches
@@ -128,7 +128,7 @@ def under_ray(data: Data) -> Rivals:
 
 
 def measured(rivals: Rivals, rounds: int) -> dict[str, tuple[float, float]]:
-    """Each one's photographs a second, and their share of so many times what the first one makes."""
+    """Each one's images a second, and their share of so many times what the first one makes."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(rounds + 1):
         for name, (_, epoch) in rivals.items():
@@ -164,7 +164,7 @@ def main() -> None:
         speeds |= measured(under_ray(data), options.rounds)
     found = {name.replace(", ", "_").replace(" ", "_"): round(share, 3) for name, (_, share) in speeds.items()}
     rows = [[name, f"{speed:.0f}", f"{share:.2f}"] for name, (speed, share) in speeds.items()]
-    body = markdown(["who makes the views, processes", "photographs/s", "share of as many times one alone"], rows)
+    body = markdown(["who makes the views, processes", "images/s", "share of as many times one alone"], rows)
     body += f"\n\n{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
     report(options, "Batches from several processes", "python benchmarks/loader.py", body, found)
 

@@ -1,4 +1,4 @@
-"""Both ready methods over a folder of photographs with known masks: time, and agreement with those masks.
+"""Both ready methods over a folder of images with known masks: time, and agreement with those masks.
 
     python benchmarks/masks.py CLOTHING10 --weights u2netp.onnx --every 5 --record
 
@@ -17,7 +17,7 @@ from common import markdown, parser_of, report
 
 COLUMNS = (
     "method",
-    "photographs",
+    "images",
     "CPU seconds",
     "images/s per core",
     "max F",
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def subset(images: Path, every: int, folder: Path) -> int:
-    """Copy every n-th photograph; how many there are."""
+    """Copy every n-th image; how many there are."""
     chosen = sorted(path for path in images.rglob("*") if path.is_file())[::every]
     for path in chosen:
         copy = folder / path.relative_to(images)
@@ -65,7 +65,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("clothing10", type=Path)
     parser.add_argument("--weights", default="u2netp", help="of U2-Net-P; fetched if no file is named")
-    parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th image")
     options = parser.parse_args()
     truth = options.clothing10 / "masks" / "train"
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def main() -> None:
             run("rbd", None, images, truth, Path(folder, "rbd")),
             run("u2net (U2-Net-P)", options.weights, images, truth, Path(folder, "u2net")),
         ]
-    title = f"Masks of {count} photographs of clothing10's training set, against those that come with it"
+    title = f"Masks of {count} images of clothing10's training set, against those that come with it"
     command = f"python benchmarks/masks.py CLOTHING10 --every {options.every}"
     report(options, title, command, markdown(COLUMNS, [row(result) for result in results]), results)
 

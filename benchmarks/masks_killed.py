@@ -56,7 +56,7 @@ def main() -> None:
         continued = make(command, killed)
         again = make(command, killed)
         same = digests(whole) == digests(killed)
-    found: dict[str, Any] = {"method": options.method, "photographs": count, "seconds": seconds, "killed_with": there}
+    found: dict[str, Any] = {"method": options.method, "images": count, "seconds": seconds, "killed_with": there}
     found |= {
         "seconds_until_killed": until_killed,
         "seconds_continued": continued,
@@ -65,7 +65,7 @@ def main() -> None:
     }
     cells = [options.method, str(count), *(f"{value:.0f}" for value in (seconds, until_killed)), str(there)]
     cells += [f"{continued:.0f}", "yes" if same else "NO", f"{again:.1f}"]
-    columns = ("method", "photographs", "s, uninterrupted", "s until killed", "masks then", "s, continued")
+    columns = ("method", "images", "s, uninterrupted", "s until killed", "masks then", "s, continued")
     table = markdown([*columns, "same bytes", "s, looked at again"], [cells])
     title = f"{options.method} over clothing10's training set, killed with SIGKILL half-way and continued"
     report(options, title, f"python benchmarks/masks_killed.py CLOTHING10 --method {options.method}", table, found)

@@ -3,7 +3,7 @@ untrained encoder.
 
     python benchmarks/methods.py [--methods moco_v2 byol ...] [--seeds 3] [--processes 2] [--record] [--json]
 
-Accuracies are kNN's and the linear probe's on the test photographs, with shuffled backgrounds (Mixed-Rand) and as they
+Accuracies are kNN's and the linear probe's on the test images, with shuffled backgrounds (Mixed-Rand) and as they
 are; seeds move the weights, the order and the views.
 """
 

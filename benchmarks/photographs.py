@@ -1,4 +1,4 @@
-"""Photographs of the usual size to measure with, made from the embedded sample, so that nothing has to be fetched."""
+"""Images of the usual size to measure with, made from the embedded sample, so that nothing has to be fetched."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 
 HEIGHT, WIDTH = 375, 500
-# Enlarged photographs are smooth, and decoding takes as long as a file is large: with this grain and quality they are
-# of about 75 KB, and take simplejpeg about as long as photographs of cameras at this size.
+# Enlarged images are smooth, and decoding takes as long as a file is large: with this grain and quality they are
+# of about 75 KB, and take simplejpeg about as long as images of cameras at this size.
 GRAIN, QUALITY = 10.0, 90
 
 

@@ -143,7 +143,7 @@ def floor(paths: list[Path]) -> Pass:
 
 
 def first_epoch(opened: Callable[[], ImageDataset]) -> Pass:
-    """As `ours` with `bg`, by a process that has just opened the photographs."""
+    """As `ours` with `bg`, by a process that has just opened the images."""
 
     def run(epoch: int) -> None:
         ours("moco_v2", opened(), True)(epoch)
@@ -212,7 +212,7 @@ def table(seconds: dict[str, list[float]], photographs: int) -> str:
         each = statistics.median(values) / photographs
         times = ratio(seconds, "lightly MoCoV2Transform", name)
         rows.append([name, f"{1e3 * each:.2f}", f"{1 / each:.0f}", f"{times:.2f}"])
-    return markdown(["pipeline", "ms a photograph", "photographs/s", "times lightly's MoCo-v2"], rows)
+    return markdown(["pipeline", "ms an image", "images/s", "times lightly's MoCo-v2"], rows)
 
 
 def main() -> None:
@@ -238,7 +238,7 @@ def main() -> None:
     load_average = os.getloadavg()[1]
     text = table(seconds, len(paths))
     found = summary(seconds)
-    notes = f"{len(paths)} photographs of {size / 1e3:.0f} KB, {options.rounds} rounds, load {load_average:.1f}"
+    notes = f"{len(paths)} images of {size / 1e3:.0f} KB, {options.rounds} rounds, load {load_average:.1f}"
     body = f"{text}\n\n{notes}\n\n`{json.dumps(found)}`"
     command = f"python benchmarks/pipeline.py --rounds {options.rounds}"
     report(options, "Input pipeline, one core", command, body, found)

@@ -3,9 +3,9 @@
 
     python benchmarks/resizing.py [--seeds 3] [--processes 2] [--record] [--json]
 
-The embedded photographs are taken at their own size (106 px), so that the crops are made three times smaller on
+The embedded images are taken at their own size (106 px), so that the crops are made three times smaller on
 average, which is more than ImageNet's are. Everything else, the seeds included, is the same; accuracies are kNN's and
-the linear probe's on the test photographs, in %, and their differences paired by seed. `benchmarks/pipeline.py` has the
+the linear probe's on the test images, in %, and their differences paired by seed. `benchmarks/pipeline.py` has the
 time that either takes.
 """
 

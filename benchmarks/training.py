@@ -1,8 +1,8 @@
-"""Does the image pipeline keep a device busy? Training from photographs against training from one batch in memory.
+"""Does the image pipeline keep a device busy? Training from images against training from one batch in memory.
 
     python benchmarks/training.py [IMAGES MASKS] [--encoder resnet50] [--size 224] [--batch 256] [--compile] [--record]
 
-MoCo-v2's ImageNet recipe with background augmentation, on trees of photographs and masks or, without them, on the
+MoCo-v2's ImageNet recipe with background augmentation, on trees of images and masks or, without them, on the
 embedded ones enlarged to 375 px. Both sides take as many steps of bgsweep's loop, in turn, round after round; times are
 of the wall, and leave out as many steps as the loader has batches waiting. `share_of_synthetic` is the median over the
 rounds; `share_of_peak` is what the steps from memory reach of the arithmetic that a large matrix product reaches here.
@@ -99,7 +99,7 @@ def _now(run: Run) -> float:
 
 
 def measure(options: argparse.Namespace) -> tuple[list[tuple[float, float]], dict[str, Any]]:
-    """Seconds of a step from photographs and of one from memory, by round; and what is to be said of the steps."""
+    """Seconds of a step from images and of one from memory, by round; and what is to be said of the steps."""
     plain = Run(recipe(options, compiled=False))
     batch = next(iter(plain.training.batches.epoch(0)))
     work = flops(plain, batch)
@@ -135,7 +135,7 @@ def main() -> None:
     }
     rows = [
         [name, f"{options.batch / step:.0f}", f"{said['flops'] / step / 1e12:.2f}"]
-        for name, step in (("photographs", real), ("one batch in memory", synthetic))
+        for name, step in (("images", real), ("one batch in memory", synthetic))
     ]
     body = markdown(["from", "images/s", "TFLOP/s"], rows)
     body += (
@@ -144,9 +144,7 @@ def main() -> None:
         f"matrix product), {options.rounds} rounds of {options.steps} steps, load {os.getloadavg()[1]:.1f}"
         f"\n\n`{json.dumps(found)}`"
     )
-    report(
-        options, "Training from photographs against training from memory", "python benchmarks/training.py", body, found
-    )
+    report(options, "Training from images against training from memory", "python benchmarks/training.py", body, found)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Paste photographic cutouts on photographs: pictures whose foreground is known exactly.
+"""Paste photographic cutouts on images: images whose foreground is known exactly.
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb DEB
     python scripts/composite_stamps.py DEB/usr/share/tuxpaint/stamps STAMPS.json CLOTHING10 OUT
 
 STAMPS.json lists the cutouts under the key "stamps" (RGBA PNGs by their paths below the first folder); CLOTHING10 holds
-images/{train,test} and masks/{train,test}. OUT becomes train/ (photographs alone), held_out/ and held_out_truth/. A
-third of the cutouts and the test photographs are seen in held_out only. Backgrounds are photographs whose own
+images/{train,test} and masks/{train,test}. OUT becomes train/ (images alone), held_out/ and held_out_truth/. A
+third of the cutouts and the test images are seen in held_out only. Backgrounds are images whose own
 foreground is inpainted. The stamps are GPL-2: keep what is made of them to yourself.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from bgsweep.images.compositing import Image, Mask, inpaint_background
 
-# Shares of the picture's sides that a cutout's longer relative side may take.
+# Shares of the image's sides that a cutout's longer relative side may take.
 _SMALLEST, _LARGEST = 0.35, 0.85
 
 
@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("listing", type=Path)
     parser.add_argument("clothing10", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=1500, help="pictures to learn from (default: %(default)s)")
-    parser.add_argument("--held-out", type=int, default=300, help="pictures to score on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=1500, help="images to learn from (default: %(default)s)")
+    parser.add_argument("--held-out", type=int, default=300, help="images to score on (default: %(default)s)")
     parser.add_argument("--side", type=int, default=256, help="longer side in pixels (default: %(default)s)")
     options = parser.parse_args()
     names = json.loads(options.listing.read_text(encoding="utf-8"))["stamps"]
@@ -47,13 +47,11 @@ def main() -> None:
             _write(options.out / split / f"{number:05}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             if split == "held_out":
                 _write(options.out / "held_out_truth" / f"{number:05}.png", truth)
-    print(
-        f"{options.train} pictures of {len(rest)} cutouts to learn from; {options.held_out} of {len(held_out)} others"
-    )
+    print(f"{options.train} images of {len(rest)} cutouts to learn from; {options.held_out} of {len(held_out)} others")
 
 
 def composite(background: Image, stamp: Image, draws: np.random.Generator) -> tuple[Image, Mask]:
-    """The cutout wholly inside the picture, at a random size and place, mirrored half the time; and its alpha.
+    """The cutout wholly inside the image, at a random size and place, mirrored half the time; and its alpha.
 
     Args:
         background: RGB.

@@ -1,15 +1,15 @@
-"""Cut the photographs that come with bgsweep from the clothing10 set.
+"""Cut the images that come with bgsweep from the clothing10 set.
 
     python scripts/cut_sample.py CLOTHING10 bgsweep/data/datasets/clothing10
 
-CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make from the photographs alone:
+CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make from the images alone:
 
     bgsweep masks make CLOTHING10/images --out CLOTHING10/masks --method u2net
 
-The same input and the same Pillow give the same bytes; the sample inside the package has these photographs, and masks
+The same input and the same Pillow give the same bytes; the sample inside the package has these images, and masks
 that U2-Net-P has made in the same way but for rounding. All ten classes get equal shares: 96 training, 20 validation
-and 20 test photographs, as many as the smallest class (skirt) has. Where the set's own validation or test split is too
-small, training photographs fill it up; none is ever moved the other way.
+and 20 test images, as many as the smallest class (skirt) has. Where the set's own validation or test split is too
+small, training images fill it up; none is ever moved the other way.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from PIL import Image
 SHARES = {"validation": 20, "test": 20, "train": 96}
 LIMIT = 5_000_000
 CREDITS = """\
-# The photographs in clothing10.zip
+# The images in clothing10.zip
 
 From "Clothing dataset (small)", https://github.com/alexeygrigorev/clothing-dataset-small, a subset of
 https://github.com/alexeygrigorev/clothing-dataset collected by Alexey Grigorev and 32 contributors, with 3,000 images
@@ -51,7 +51,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "clothing10.zip").write_bytes(archive)
     (arguments.out / "CREDITS.md").write_text(CREDITS, encoding="utf-8")
-    print(f"{len(members) // 2:,} photographs with masks, {len(archive):,} bytes")
+    print(f"{len(members) // 2:,} images with masks, {len(archive):,} bytes")
 
 
 def cut(root: Path, shares: dict[str, int], side: int, quality: int) -> Iterator[tuple[str, bytes]]:
@@ -66,7 +66,7 @@ def cut(root: Path, shares: dict[str, int], side: int, quality: int) -> Iterator
 
 
 def divide(images: Path, label: str, shares: dict[str, int]) -> dict[str, list[Path]]:
-    """Which photographs of a class go into which split; `train` comes last and takes what the others left."""
+    """Which images of a class go into which split; `train` comes last and takes what the others left."""
     spare = _shuffled(images / "train" / label)
     chosen: dict[str, list[Path]] = {}
     for split, count in shares.items():
@@ -82,14 +82,14 @@ def _shuffled(folder: Path) -> list[Path]:
 
 
 def shrink_image(path: Path, side: int, quality: int) -> bytes:
-    """The photograph as a JPEG whose longest side is `side`."""
+    """The image as a JPEG whose longest side is `side`."""
     with Image.open(path) as image:
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
         return _encoded(image, "JPEG", quality=quality, optimize=True)
 
 
 def shrink_mask(path: Path, side: int) -> bytes:
-    """The mask as a PNG of one bit a pixel, of the same size as the shrunken photograph."""
+    """The mask as a PNG of one bit a pixel, of the same size as the shrunken image."""
     with Image.open(path) as mask:
         mask.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
         return _encoded(mask.point(lambda level: 255 if level > 127 else 0).convert("1"), "PNG", optimize=True)

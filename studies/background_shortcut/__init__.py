@@ -1,1 +1,1 @@
-"""The paper's claim on real photographs: runs with and without background augmentation, paired by seed."""
+"""The paper's claim on real images: runs with and without background augmentation, paired by seed."""

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with a line `error: …` for an error the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m studies.background_shortcut", description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, e.g. data.images=photographs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, e.g. data.images=my_images")
     forms = parser.add_mutually_exclusive_group()
     for form in get_args(FormName):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)

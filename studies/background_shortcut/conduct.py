@@ -33,7 +33,7 @@ def train_missing(runs: Sequence[Planned], store: Path) -> dict[str, Path]:
 
 
 def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
-    """What a run's encoder does on the test photographs, with probes trained on biased and on unbiased photographs."""
+    """What a run's encoder does on the test images, with probes trained on biased and on unbiased images."""
     kept = store / "study" / f"{run.experiment.digest}.json"
     if not kept.exists():
         print(f"judging {run.method} {run.arm} rho {run.rho:g} seed {run.seed}", file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def _judge(run: Planned, checkpoint: Path) -> Values:
 
 
 def _few(run: Planned, trained: Any, splits: Any) -> float:
-    """The linear probe on a tenth of the labels of unbiased photographs."""
+    """The linear probe on a tenth of the labels of unbiased images."""
     from bgsweep.data.datasets.wrappers import Subset
     from bgsweep.evaluation.datasets.background_variants import centre_pictures
     from bgsweep.evaluation.evaluators.few_labels import drawn

@@ -20,9 +20,9 @@ from studies.background_shortcut.findings import Found, curve_points
 from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of
 
 _ROWS = {
-    "biased/knn/mixed_rand": "Mixed-Rand, kNN\non biased photographs, %",
-    "biased/knn/bg_gap": "BG-gap, kNN\non biased photographs, %",
-    "unbiased/linear/original": "original, linear probe\non unbiased photographs, %",
+    "biased/knn/mixed_rand": "Mixed-Rand, kNN\non biased images, %",
+    "biased/knn/bg_gap": "BG-gap, kNN\non biased images, %",
+    "unbiased/linear/original": "original, linear probe\non unbiased images, %",
 }
 _CURVES = {
     "biased/knn/mixed_same": "Mixed-Same",
@@ -44,7 +44,7 @@ _STYLE: Any = {
 
 
 def draw(study: StudyFile, found: Found, run: Planned, folder: Path) -> None:
-    """Write `photographs.png`, `rho_*.svg` and, if the study has a curve, `curve.svg`; ``run`` has the photographs."""
+    """Write `photographs.png`, `rho_*.svg` and, if the study has a curve, `curve.svg`; ``run`` has the images."""
     picture = cv2.cvtColor(_photographs(run), cv2.COLOR_RGB2BGR)
     write_file(folder / "photographs.png", cv2.imencode(".png", picture)[1].tobytes())
     with mpl.rc_context(_STYLE):
@@ -93,7 +93,7 @@ def _seeds(axes: Any, places: Sequence[float], columns: Sequence[Sequence[float]
 
 
 def _photographs(run: Planned) -> Image:
-    """Of some classes: a photograph as it was, as encoders are trained on it, and a test photograph's variants."""
+    """Of some classes: an image as it was, as encoders are trained on it, and a test image's variants."""
     splits = open_splits(run.experiment.data.model_copy(update={"cache": False}))
     variants = VariantSet(splits.test, splits.pools("test"), run.file.evaluate, run.experiment.views.size)
     assert isinstance(splits.train, Recomposed), "every run has a rho"
