@@ -90,7 +90,7 @@ def measure(settings: Experiment, scale: Scale, device: torch.device) -> Values:
     from_memory = [lambda: training._step(synthetic, next(index))]
     seconds_of(from_memory, device, 1, scale.pick(5, 1))
     ((alone, *_),) = seconds_of(from_memory, device, 1, scale.pick(20, 2))
-    for each in itertools.islice(training.batches.epoch(0), scale.pick(8, 1)):
+    for each in training.batches.epoch(0):  # to its end: batches that nobody takes keep their memory
         training._step(each, 0)
     synchronize(device)
     psutil.cpu_percent()
