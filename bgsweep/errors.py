@@ -65,8 +65,11 @@ _collected: list[str] | None = None
 
 
 @lru_cache(maxsize=10_000)
-def warn_once(message: str) -> None:
-    """Log a warning, once for each message and process, or hand it to `collected_warnings`."""
+def warn_once(message: str, kept: bool = False) -> None:
+    """Log a warning, once for each message and process, or hand it to `collected_warnings`.
+
+    A `kept` one was collected before, perhaps by this process, and is given now.
+    """
     if _collected is None:
         _log.warning("%s", message)
     else:

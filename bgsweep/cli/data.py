@@ -182,10 +182,13 @@ class Pack(Command):
         return make_pack(options.images, options.masks, options.out)
 
     def show(self, result: Result) -> str:
+        from bgsweep.data.missing_masks import KEPT
         from bgsweep.storage.uri import shell_quoted
 
         size = f"{result['bytes'] / 1e6:.1f} MB"
         lines = [f"{result['images']} images in {result['shards']} shards, {size}: {result['out']}"]
+        if result["missing_masks"]:
+            lines.append(f"  {result['missing_masks']}; {KEPT}")
         lines += [f"  image or mask cannot be read, skipped in training: {name}" for name in result["unreadable"]]
         return "\n".join([*lines, f"to train from it: data.pack={shell_quoted(result['out'])}"])
 

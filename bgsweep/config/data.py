@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, NonNegative, Probability, Section
+from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
 
@@ -61,6 +61,9 @@ class Data(Section):
     )
     loader_workers: int | None = Field(
         None, ge=0, description="number of processes that make views; null: chosen from the cores"
+    )
+    loader_memory_gb: Positive | None = Field(
+        None, description="GB for batches made ahead on each worker; null: a quarter of its share of the memory"
     )
     shortcut: Shortcut | None = None
     mask_noise: MaskNoise = MaskNoise()

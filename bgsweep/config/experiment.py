@@ -153,6 +153,8 @@ class Experiment(Section):
         but not where the default changed what is computed: with BG_Swaps, or with splits that are held out.
         """
         tree = self.model_dump(mode="json")
+        if tree["data"]["loader_memory_gb"] is None:
+            del tree["data"]["loader_memory_gb"]
         changed = {
             "data": None in (self.data.validation, self.data.test),
             "background": highest(self.background.swap) > 0,

@@ -1,6 +1,10 @@
 """A batch of views, and its way from a loader process to the one that trains."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bgsweep.data.shared_buffers import claim_slot
+from bgsweep.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,47 @@ class Batch:
             tensor = getattr(self, name)
             pinned[name] = None if tensor is None else tensor.pin_memory()
         return replace(self, **pinned)
+
+
+def joined(parts: Iterator[Batch | UserError], count: int) -> Iterator[Batch | UserError]:
+    """The batches that so many parts in a row make up each; the parts' views lie in the same memory."""
+    if count == 1:
+        yield from parts
+        return
+    while found := list(islice(parts, count)):
+        errors = [part for part in found if isinstance(part, UserError)]
+        yield errors[0] if errors else _whole([part for part in found if isinstance(part, Batch)])
+
+
+def _whole(parts: Sequence[Batch]) -> Batch:
+    begins = list(accumulate((len(part.labels) for part in parts), initial=0))
+    swaps = [part.swaps for part in parts if part.swaps is not None]
+    swapped = [part.swapped + begin for part, begin in zip(parts, begins, strict=False) if part.swapped is not None]
+    drawn = [part.photometry for part in parts if part.photometry is not None]
+    return Batch(
+        views=parts[-1].views,
+        labels=torch.cat([part.labels for part in parts]),
+        indices=torch.cat([part.indices for part in parts]),
+        counts=dict(sum((Counter(part.counts) for part in parts), Counter())),
+        swaps=torch.cat(swaps) if swaps else None,
+        swapped=torch.cat(swapped) if swapped else None,
+        photometry=[torch.cat(column) for column in zip(*drawn, strict=True)] if drawn else None,
+        warnings=tuple(line for part in parts for line in part.warnings),
+    )
+
+
+def pinned_ahead(batches: Iterator[Batch | UserError]) -> Iterator[Batch | UserError]:
+    """The batches in pinned memory, each copied there while the one before it is in training."""
+
+    def following() -> Batch | UserError | None:
+        batch = next(batches, None)
+        return batch.pin_memory() if isinstance(batch, Batch) else batch
+
+    with ThreadPoolExecutor(1, "pins") as thread:
+        upcoming = thread.submit(following)
+        while (batch := upcoming.result()) is not None:
+            upcoming = thread.submit(following)
+            yield batch
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Detection of images that two splits share: the same file, the same bytes, or near duplicates."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,7 +12,7 @@ from bgsweep.config import Data
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import DIGESTED_WHOLE, Folder
 from bgsweep.data.datasets.pack import Pack
-from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.data.datasets.wrappers import Subset, derived_arrays, divided
 from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.seeding import Draw, rng_key
@@ -57,6 +58,20 @@ def shared(dataset: ImageDataset, other: ImageDataset) -> Indices:
     ours, theirs = _files(dataset), _files(other)
     if ours is None or theirs is None:
         return np.array([], np.int64)
+    found, _ = derived_arrays(dataset, ("shared", _mark(other, theirs[0])), lambda: {"shared": _shared(ours, theirs)})
+    return found["shared"]
+
+
+def _mark(dataset: ImageDataset, files: Files) -> str:
+    """Something that tells a set of files from others."""
+    whose: str | None = getattr(dataset, "identity", None)
+    if whose is not None:
+        return whose
+    names = "\0".join([files.location_of(0), *dataset.ids])
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _shared(ours: tuple[Files, Indices], theirs: tuple[Files, Indices]) -> Indices:
     locations = {theirs[0].location_of(int(index)) for index in theirs[1]}
     same = {number for number, index in enumerate(ours[1]) if ours[0].location_of(int(index)) in locations}
     # Sizes first: bytes are read only where two files have the same.
@@ -79,7 +94,14 @@ def without(dataset: ImageDataset, indices: Indices) -> ImageDataset:
     """The dataset without some of its images."""
     if not len(indices):
         return dataset
-    return Subset(dataset, np.setdiff1d(np.arange(len(dataset)), indices), dataset.name)
+
+    def left_out() -> npt.NDArray[np.bool_]:
+        chosen = np.zeros(len(dataset), np.bool_)
+        chosen[indices] = True
+        return chosen
+
+    mark = hashlib.sha256(np.asarray(indices).tobytes()).hexdigest()
+    return Subset(dataset, divided(dataset, ("without", mark), left_out)[0], dataset.name)
 
 
 def nearly_shared(dataset: ImageDataset, train: ImageDataset) -> tuple[int, int, str]:

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
@@ -20,17 +19,33 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from bgsweep.augment.color import ROW
 from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.config import Data
-from bgsweep.data.batch import Batch, SharedBatch
-from bgsweep.data.cores import usable_cores
+from bgsweep.data.batch import Batch, SharedBatch, joined, pinned_ahead
+from bgsweep.data.cores import own_share, usable_cores
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.data.order import epoch_order
+from bgsweep.data.order import DONOR_BLOCK, Order, OrderWindow, epoch_order, order_window
 from bgsweep.data.sample import Image, ImageDataset
-from bgsweep.data.shared_buffers import SharedBuffers, map_slot
+from bgsweep.data.shared_buffers import SharedBuffers, map_slot, parts_within
 from bgsweep.data.view_builder import ImageViews, ViewBuilder
 from bgsweep.errors import UserError, collected_warnings, warn_once
 
 BatchIndex = tuple[int, int]
-Task = tuple[BatchIndex, str | None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a loader process makes at once: a batch, or a part of one.
+
+    Attributes:
+        index: epoch and step.
+        part: the images of it within the worker's share of the batch.
+        order: the epoch's order, as far as these need it; all of it is 10 MB for a million images.
+        slot: memory for the views of the whole batch, shared with the training process.
+    """
+
+    index: BatchIndex
+    part: range
+    order: OrderWindow
+    slot: str | None = None
 
 
 class BatchFeed(Protocol):
@@ -63,9 +78,10 @@ class Batches:
             by ``if __name__ == "__main__"``.
         pin_memory: copy batches to pinned memory, from which a GPU fetches them asynchronously; needs a CUDA context.
         feed: makes the batches instead of `workers`.
+        memory_gb: for batches made ahead; None takes a quarter of this process's share of the memory.
 
     Raises:
-        UserError: the dataset does not fill one batch.
+        UserError: the dataset does not fill one batch, or `memory_gb` does not hold what is made ahead at least.
     """
 
     def __init__(
@@ -79,6 +95,7 @@ class Batches:
         workers: int | None = 0,
         pin_memory: bool = False,
         feed: BatchFeed | None = None,
+        memory_gb: float | None = None,
     ) -> None:
         check_batch(dataset, batch_size)
         self.steps_per_epoch = len(dataset) // batch_size
@@ -88,22 +105,28 @@ class Batches:
         # loader is a batch, which `batch_size=None` below passes through.
         share = batch_size // world_size
         self._maker = BatchMaker(dataset, pipeline, share, batch_size, rank, seed)
-        shares_memory = self._workers > 0 and hasattr(os, "memfd_create")
-        self._places = _BatchIndices(SharedBuffers(pipeline.sizes, share) if shares_memory else None)
+        # Batches come in order: with few processes and two tasks each, a slow one would leave the others idle.
+        prefetch = max(2, min(4, 8 // self._workers)) if self._workers else None
+        ring, parts = None, 1
+        if self._workers > 0 and hasattr(os, "memfd_create"):
+            ring = SharedBuffers(pipeline.sizes, share)
+            parts = parts_within(ring.slot_bytes, share, self._workers * (prefetch or 1), memory_gb)
+        self._tasks = _Tasks(self._maker, ring, parts)
+        # torch's loader pins what arrives, in any order: a batch of several parts is pinned when all are there.
+        self._pins = pin_memory and parts > 1
         self._loader = DataLoader(
             _LoaderDataset(self._maker),
             batch_size=None,
-            sampler=self._places,
+            sampler=self._tasks,
             num_workers=self._workers,
             worker_init_fn=partial(init_worker, environment=dict(os.environ)),
             # Forking this process would copy threads' locks (torch, Ray, CUDA) in whatever state they are; the fork
             # server is a clean process that has torch imported once and shares its pages with all workers.
             multiprocessing_context=_fork_server() if self._workers else None,
-            # Batches come in order: with few processes and two batches each, a slow one would leave the others idle.
-            prefetch_factor=max(2, min(4, 8 // self._workers)) if self._workers else None,
+            prefetch_factor=prefetch,
             # Kept over epochs: a process imports torch and Albumentations for seconds before its first batch.
             persistent_workers=self._workers > 0,
-            pin_memory=pin_memory,
+            pin_memory=pin_memory and not self._pins,
             # Its own generator: the loader draws a seed each epoch, which would move the training's random numbers.
             generator=torch.Generator(),
         )
@@ -125,8 +148,9 @@ class Batches:
     def _made(self, indices: list[BatchIndex]) -> Iterator[Batch | UserError]:
         if self._feed is not None:
             return self._feed(self._maker, indices, self._pin_memory)
-        self._places.now = indices
-        return iter(self._loader)
+        self._tasks.now = indices
+        whole = joined(iter(self._loader), self._tasks.parts)
+        return pinned_ahead(whole) if self._pins else whole
 
 
 def check_batch(source: ImageDataset, batch_size: int) -> None:
@@ -140,23 +164,31 @@ def check_batch(source: ImageDataset, batch_size: int) -> None:
 
 def default_loader_workers() -> int:
     """The number of cores of this worker less the one that trains, at most 16."""
-    # torchrun and Ray Train set this variable to the number of workers that share the machine.
     # One core is left to the training process itself, which otherwise waits for the loader's processes.
-    return max(0, min(16, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(0, min(16, int(usable_cores() * own_share() + 1e-6) - 1))
 
 
-class _BatchIndices(Sampler[Task]):
-    """Gives the persistent loader the batches of the current epoch, each with a free slot of shared memory."""
+class _Tasks(Sampler[Task]):
+    """Gives the persistent loader the parts of the current epoch's batches, each batch with a free slot of memory."""
 
-    def __init__(self, ring: SharedBuffers | None) -> None:
+    def __init__(self, maker: "BatchMaker", ring: SharedBuffers | None, parts: int) -> None:
         self.now: list[BatchIndex] = []
-        self._ring = ring
+        self._maker, self._ring = maker, ring
+        size = -(-maker.share // (parts * DONOR_BLOCK)) * DONOR_BLOCK
+        self._parts = [range(begin, min(begin + size, maker.share)) for begin in range(0, maker.share, size)]
+
+    @property
+    def parts(self) -> int:
+        return len(self._parts)
 
     def __iter__(self) -> Iterator[Task]:
-        return ((index, self._ring.take() if self._ring else None) for index in self.now)
+        for index in self.now:
+            slot = self._ring.take() if self._ring else None
+            for part in self._parts:
+                yield Task(index, part, self._maker.order(index, part), slot)
 
     def __len__(self) -> int:
-        return len(self.now)
+        return len(self.now) * len(self._parts)
 
 
 @dataclass
@@ -174,25 +206,34 @@ class BatchMaker(Dataset[Batch | UserError]):
     seed: int
 
     def __getitem__(self, index: BatchIndex) -> Batch | UserError:
-        return self.made(index, [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes])
+        whole = range(self.share)
+        buffers = [np.empty((self.share, size, size, 3), np.uint8) for size in self.pipeline.sizes]
+        return self.made(Task(index, whole, self.order(index, whole)), buffers)
 
-    def made(self, index: BatchIndex, buffers: list[Image]) -> Batch | UserError:
-        """The batch, with its views in `buffers`."""
+    def order(self, index: BatchIndex, part: range) -> OrderWindow:
+        """What the images of a batch from `part.start` on, up to `part.stop`, need of the epoch's order."""
+        return order_window(_order(self.seed, index[0], len(self.dataset)), self._positions(index, part))
+
+    def made(self, task: Task, buffers: list[Image]) -> Batch | UserError:
+        """Part of a batch, with its views in `buffers`."""
         try:
-            return self._batch(*index, buffers)
+            return self._batch(task, buffers)
         except UserError as error:
             return error
 
-    def _batch(self, epoch: int, step: int, buffers: list[Image]) -> Batch:
-        order = _order(self.seed, epoch, len(self.dataset))
+    def _positions(self, index: BatchIndex, part: range) -> range:
         # A contiguous slice for each worker keeps blocks of images, and with them donors, in one process.
-        first = step * self.batch_size + self.rank * self.share
-        rows = ViewBuilder(self.dataset, self.pipeline, self.seed, epoch, order).of(
-            range(first, first + self.share), buffers
-        )
+        first = index[1] * self.batch_size + self.rank * self.share
+        return range(first + part.start, first + part.stop)
+
+    def _batch(self, task: Task, buffers: list[Image]) -> Batch:
+        order, positions = task.order, self._positions(task.index, task.part)
+        first = positions.start
+        builder = ViewBuilder(self.dataset, self.pipeline, self.seed, task.index[0], order)
+        rows = builder.of(positions, buffers)
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)
-        counts["unreadable"] = sum(row.index != int(order[first + number]) for number, row in enumerate(rows))
+        counts["unreadable"] = sum(row.index != order[first + number] for number, row in enumerate(rows))
         columns = list(zip(*(row.views for row in rows), strict=True))
         batch = Batch(
             views=[torch.from_numpy(view) for view in buffers],
@@ -211,19 +252,21 @@ class _LoaderDataset(Dataset["Batch | SharedBatch | UserError"]):
     maker: BatchMaker
 
     def __getitem__(self, task: Task) -> "Batch | SharedBatch | UserError":
-        index, slot = task
         # In the training process itself there is nothing to share.
         if get_worker_info() is None:
-            return self.maker[index]
-        images = None if slot is None else map_slot(slot, self.maker.pipeline.sizes, self.maker.share)
-        made = made_for_another(self.maker, index, images)
-        return made if slot is None or isinstance(made, UserError) else SharedBatch(made, slot)
+            return self.maker[task.index]
+        if task.slot is None:
+            return made_for_another(lambda: self.maker[task.index])
+        images = map_slot(task.slot, self.maker.pipeline.sizes, self.maker.share)
+        own = [view[task.part.start : task.part.stop] for view in images]
+        made = made_for_another(lambda: self.maker.made(task, own))
+        return made if isinstance(made, UserError) else SharedBatch(made, task.slot)
 
 
-def made_for_another(maker: BatchMaker, index: BatchIndex, images: list[Image] | None = None) -> Batch | UserError:
+def made_for_another(make: Callable[[], Batch | UserError]) -> Batch | UserError:
     """A batch for another process, with the warnings of this one."""
     with collected_warnings() as lines:
-        made = maker[index] if images is None else maker.made(index, images)
+        made = make()
     return made if isinstance(made, UserError) else replace(made, warnings=tuple(lines))
 
 
@@ -246,7 +289,7 @@ def _photometry_rows(views: Iterable[ViewResult]) -> Tensor:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+def _order(seed: int, epoch: int, length: int) -> Order:
     return epoch_order(seed, epoch, length)
 
 

@@ -1,5 +1,8 @@
 """The order of images in an epoch, and the draws of which images exchange backgrounds."""
 
+from dataclasses import dataclass
+from typing import overload
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,10 +12,86 @@ import numpy.typing as npt
 DONOR_BLOCK = 32
 
 
-def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+# A shuffled list of more images than this (268 MB) is replaced by a permutation that is computed where it is needed.
+SHUFFLED = 1 << 25
+_ROUNDS = 6
+
+
+class KeyedOrder:
+    """A permutation of any length that takes no memory: a Feistel network (Luby and Rackoff 1988), keyed by the epoch.
+
+    It permutes the numbers below a power of 4; those from `length` on are permuted again until they are below.
+    """
+
+    def __init__(self, seed: int, epoch: int, length: int) -> None:
+        self._length = length
+        self._half = np.uint64(((length - 1).bit_length() + 1) // 2)
+        self._keys = np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint64)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, position: int) -> int: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> npt.NDArray[np.int64]: ...
+
+    def __getitem__(self, position: int | slice) -> int | npt.NDArray[np.int64]:
+        if not isinstance(position, slice):
+            return int(self[position : position + 1][0])
+        values = self._permuted(np.arange(*position.indices(self._length)).astype(np.uint64))
+        while (outside := values >= self._length).any():
+            values[outside] = self._permuted(values[outside])
+        return values.astype(np.int64)
+
+    def _permuted(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        mask = (np.uint64(1) << self._half) - np.uint64(1)
+        left, right = values >> self._half, values & mask
+        for key in self._keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        return (left << self._half) | right
+
+
+def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class OrderWindow:
+    """The part of an epoch's order that some positions need: theirs, and their donors'."""
+
+    first: int
+    indices: npt.NDArray[np.int64]
+    images: int
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, position: int) -> int:
+        return int(self.indices[position - self.first])
+
+
+Order = npt.NDArray[np.int64] | KeyedOrder
+
+
+def epoch_order(seed: int, epoch: int, length: int) -> Order:
     """The order of an epoch: a permutation of the images' indices."""
     # From seed and epoch alone, so that a resumed run continues with the same order.
+    if length > SHUFFLED:
+        return KeyedOrder(seed, epoch, length)
     return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def order_window(order: Order, positions: range) -> OrderWindow:
+    """What `ViewBuilder` needs of an order for some positions."""
+    first = _block_of(positions[0], len(order)).start
+    last = _block_of(positions[-1], len(order)).stop
+    first, last = min(first, positions[0]), max(last, positions[-1] + 1)
+    return OrderWindow(first, np.array(order[first:last]), len(order))
 
 
 def donor_position(key: int, position: int, length: int) -> int:

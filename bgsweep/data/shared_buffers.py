@@ -16,7 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bgsweep.data.cores import memory_limit, own_share
+from bgsweep.data.order import DONOR_BLOCK
 from bgsweep.data.sample import Image
+from bgsweep.errors import UserError, warn_once
 
 Shape = tuple[int, int, int, int]
 
@@ -34,6 +37,7 @@ class SharedBuffers:
     def __init__(self, sizes: Sequence[int], count: int) -> None:
         self._shapes = _shapes(sizes, count)
         self._slots: list[_Slot] = []
+        self.slot_bytes = sum(map(math.prod, self._shapes))
 
     def take(self) -> str:
         """Path of a free slot."""
@@ -53,6 +57,45 @@ def map_slot(path: str, sizes: Sequence[int], count: int) -> list[Image]:
 def claim_slot(path: str) -> list[Image]:
     """The views that were written to a slot, which is free again once the last reference to them is gone."""
     return _slots[path].lend()
+
+
+def parts_within(slot_bytes: int, images: int, tasks: int, memory_gb: float | None) -> int:
+    """The number of parts that batches are made in, so that what is made ahead fits into the memory for it.
+
+    As many parts as `tasks` are in work or finished at a time. With batches of 4096 images at 224 pixels, 30 whole ones
+    take 37 GB; 30 parts of 256 images lie in five batches, 6 GB.
+
+    Args:
+        slot_bytes: size of a batch's views.
+        images: in a batch.
+        tasks: parts that the loader has given out and the training has not taken.
+        memory_gb: as set by the user; None: a quarter of this process's share of the machine.
+
+    Raises:
+        UserError: not even single blocks of images fit into what the user has set.
+    """
+    limit = memory_gb * 1e9 if memory_gb is not None else memory_limit() * own_share() / 4
+    most = -(-images // DONOR_BLOCK)
+    parts = 1
+    while (needed := slots_of(tasks, parts) * slot_bytes) > limit and parts < most:
+        parts = min(2 * parts, most)
+    if needed > limit:
+        told = f"{needed / 1e9:.2f} GB for batches made ahead are more than "
+        if memory_gb is not None:
+            raise UserError(
+                f"data.loader_memory_gb: {told}{memory_gb:g}; raise it, or lower data.loader_workers or "
+                "training.batch_size"
+            )
+        warn_once(
+            f"{told}a quarter of this process's memory, {limit / 1e9:.2f} GB; lower data.loader_workers or "
+            "training.batch_size, or say by data.loader_memory_gb how much there is"
+        )
+    return parts
+
+
+def slots_of(tasks: int, parts: int) -> int:
+    """The most batches that are in memory: made ahead, in training, and about to be released."""
+    return -(-tasks // parts) + (2 if parts == 1 else 3)
 
 
 class _Slot:

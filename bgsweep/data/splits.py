@@ -16,6 +16,7 @@ from bgsweep.data.datasets.wrappers import Cached, Subset, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.layout import recognized
 from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
+from bgsweep.data.missing_masks import mask_note
 from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError, warn_once
 from bgsweep.seeding import Draw
@@ -30,7 +31,7 @@ class Splits:
 
     `validation` and `test` never are, nor are the masks that the shortcut's pools are made with.
 
-    `said` has a line on each thing that is not as configured: splits held out, images left out.
+    `said` has a line on each thing that is not as configured: splits held out, images left out, masks missing.
 
     `last` is `test`, or opens it on first use: pretraining never uses it, and must not need it.
 
@@ -87,7 +88,8 @@ def open_splits(data: Data) -> Splits:
     """
     # Relative paths mean other files after a change of the working directory.
     # Loader settings do not change the images: trials that differ in them share one opened set.
-    return _open(data.model_copy(update={"loader": "local", "loader_workers": None}), Path.cwd())
+    same = {"loader": "local", "loader_workers": None, "loader_memory_gb": None}
+    return _open(data.model_copy(update=same), Path.cwd())
 
 
 @lru_cache(maxsize=4)
@@ -142,6 +144,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
         else:
             parts["train"], parts[name] = hold_out(parts["train"], share, draw, data.holdout_seed, name)
             share /= 1 - share  # of what is left, for the same number of images
+    said += tuple(dict.fromkeys(told for part in parts.values() if (told := mask_note(part)) is not None))
     pairs: list[tuple[SplitName, SplitName]] = [("train", "validation"), ("train", "test"), ("validation", "test")]
     if data.validation is not None and data.validation == data.test:
         pairs.pop()  # an evaluation suite, which reads no validation split

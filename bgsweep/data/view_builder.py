@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
-
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline, ViewResult
-from bgsweep.data.order import DONOR_BLOCK, donor_position, swap_position
+from bgsweep.data.order import DONOR_BLOCK, OrderWindow, donor_position, swap_position
 from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
@@ -59,7 +56,7 @@ class ViewBuilder:
     """
 
     def __init__(
-        self, dataset: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: npt.NDArray[np.int64]
+        self, dataset: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: OrderWindow
     ) -> None:
         self.dataset, self.pipeline, self.seed, self.epoch, self.order = dataset, pipeline, seed, epoch, order
         self._samples: dict[int, Sample] = {}

@@ -73,6 +73,15 @@ def check_cores(cpus: float, key: str) -> None:
         )
 
 
+def machine_share() -> float:
+    """The part of this node, 0 to 1, that is this Ray task's or actor's by its CPUs or its GPUs, whichever is more."""
+    here = ray.get_runtime_context()
+    node: Resources = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here.get_node_id()), {})
+    own = here.get_assigned_resources()
+    shares = [own.get(kind, 0) / node[kind] for kind in ("CPU", "GPU") if node.get(kind)]
+    return min(1.0, max(shares, default=1.0))
+
+
 def nodes() -> list[Resources]:
     """The total resources of each living node, used or not."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

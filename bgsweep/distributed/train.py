@@ -171,12 +171,13 @@ def _worker(config: dict[str, Any]) -> None:
 def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
+    from bgsweep.distributed.resources import machine_share
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads, start
 
     resolved = resolve(config["config"])
     context = ray.train.get_context()
-    limit_threads(resolved.experiment.workers.cpus)
+    limit_threads(resolved.experiment.workers.cpus, machine_share())
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
     run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed)
     last = ray.train.get_checkpoint()

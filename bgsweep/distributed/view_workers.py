@@ -119,7 +119,8 @@ class _ViewMaker:
     @returns_user_errors
     def run(self, stored: list[Any], index: BatchIndex) -> Batch | UserError:
         """The batch of (epoch, step); `stored` holds Ray's reference to the arguments of `BatchMaker`."""
-        return made_for_another(_maker(stored[0]), index)
+        maker = _maker(stored[0])
+        return made_for_another(lambda: maker[index])
 
 
 @functools.lru_cache(maxsize=_CACHED_MAKERS)

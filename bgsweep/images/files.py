@@ -43,11 +43,16 @@ def read_file(path: str | Path) -> bytes:
 _FolderId = tuple[int, int]
 
 
-def walk(root: Path, below: str = "", above: tuple[_FolderId, ...] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(
+    root: Path,
+    below: str = "",
+    above: tuple[_FolderId, ...] = (),
+    seen: dict[str, os.stat_result] | None = None,
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """All files below a folder with their names relative to it, without junk.
 
     Broken links, and empty folders named like an image, are included, so that they are counted as unreadable. A link to
-    a folder that it lies in is not followed.
+    a folder that it lies in is not followed. The status of each folder, from before it was listed, is added to `seen`.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -59,12 +64,14 @@ def walk(root: Path, below: str = "", above: tuple[_FolderId, ...] = ()) -> Iter
         if here in above:
             warn_once(f"{folder}: a symbolic link to a folder that it lies in; it is not followed")
             return
+        if seen is not None:
+            seen[below] = status
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_junk(entry.name):
                     continue
                 name = below + entry.name
-                inside = walk(root, f"{name}/", (*above, here)) if _is_folder(entry) else iter([(name, entry)])
+                inside = walk(root, f"{name}/", (*above, here), seen) if _is_folder(entry) else iter([(name, entry)])
                 first = next(inside, (name, entry) if name.lower().endswith(SUFFIXES) else None)
                 if first is not None:
                     yield first

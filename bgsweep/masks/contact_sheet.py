@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from bgsweep.augment.contact_sheet import outlined, view_grid
-from bgsweep.data.datasets.folder import mask_name
+from bgsweep.data.missing_masks import mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Image, Mask, binarize, foreground_area
 from bgsweep.images.decoding import decode_image

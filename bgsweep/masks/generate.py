@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bgsweep.data.datasets.folder import mask_name
+from bgsweep.data.missing_masks import mask_name
 from bgsweep.errors import UnreadableImage, one_line
 from bgsweep.images.compositing import Mask, foreground_area
 from bgsweep.images.decoding import decode_image, read_gray

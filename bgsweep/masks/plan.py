@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import Background
-from bgsweep.data.datasets.folder import check_stems, image_names, mask_name
+from bgsweep.data.datasets.folder import image_names
+from bgsweep.data.missing_masks import check_stems, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.masks.generate import Outcome
 from bgsweep.storage.tree import FileStat, Tree

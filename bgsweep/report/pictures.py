@@ -40,7 +40,12 @@ def views_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
 def first_images(config: SweepConfig, splits: Splits, images: int) -> list[Sample]:
     """Images in the order of the first epoch."""
     order = epoch_order(config.experiment.seed, 0, len(splits.train))
-    return [sample for _, sample in islice(readable(splits.train, (int(index) for index in order)), images)]
+    return [
+        sample
+        for _, sample in islice(
+            readable(splits.train, (int(order[position]) for position in range(len(order)))), images
+        )
+    ]
 
 
 def finished_views(config: SweepConfig, background: dict[str, float] | None = None) -> ViewPipeline:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import UserError, one_line, warn_once
 from bgsweep.storage.atomic import remove_partial, replacing
+from bgsweep.storage.shared_arrays import in_memory, index_folder, locked
 from bgsweep.storage.uri import cache_folder, filesystem, is_remote
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ class Shards(Protocol):
 
     def file(self, name: str) -> bytes:
         """A whole file; raises FileNotFoundError."""
+        ...
+
+    def local(self, name: str, sha256: str) -> Path:
+        """A whole file on this machine, copied if need be; raises FileNotFoundError."""
         ...
 
     def expect(self, shards: Sequence[Expected], identity: str) -> None:
@@ -56,6 +61,9 @@ class LocalShards:
 
     def file(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def local(self, name: str, sha256: str) -> Path:
+        return (self.root / name).absolute()
 
     def expect(self, shards: Sequence[Expected], identity: str) -> None:
         for name, size, _ in shards:
@@ -98,6 +106,20 @@ class RemoteShards:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def local(self, name: str, sha256: str) -> Path:
+        # Apart from the shards: there others are removed to make room, and what is half copied by who holds the lock.
+        path = index_folder() / f"{sha256[:16]}-{name}"
+        try:
+            with locked(path):
+                if not path.exists():
+                    self._copy(name, sha256, path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            warn_once(f"{path.parent}: {one_line(error)}; {self.uri}/{name} is held in memory by each process instead")
+            return in_memory(self.file(name))
+        return path
+
     def expect(self, shards: Sequence[Expected], identity: str) -> None:
         self._shards, self._folder = shards, cache_root() / identity
 
@@ -127,12 +149,12 @@ class RemoteShards:
             remove_partial(root)  # we hold the lock: the process that wrote it is dead
             for name, size, sha256 in self._shards:
                 if not (self._folder / name).exists() and self._make_room(size):
-                    self._copy(name, sha256)
+                    self._copy(name, sha256, self._folder / name)
 
-    def _copy(self, name: str, sha256: str) -> None:
+    def _copy(self, name: str, sha256: str, target: Path) -> None:
         where, root = self._connect()
         total = hashlib.sha256()
-        with replacing(self._folder / name) as partial:
+        with replacing(target) as partial:
             with where.open_input_stream(f"{root}/{name}") as remote, partial.open("wb") as local:
                 while piece := remote.read(_PIECE):
                     total.update(piece)

@@ -29,11 +29,12 @@ class InProcessTrial(tune.Trainable):
             self._set_up(config)
 
     def _set_up(self, config: dict[str, Any]) -> None:
+        from bgsweep.distributed.resources import machine_share
         from bgsweep.distributed.view_workers import ray_feed
         from bgsweep.training.run import limit_threads, start
 
         file = trial_file(self.tree, config[VALUES])
-        limit_threads(file.search.cpus)
+        limit_threads(file.search.cpus, machine_share())
         self.run = start(file, file.search.seeds, feed_for=ray_feed)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False

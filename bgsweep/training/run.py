@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from bgsweep.config import METRICS, SuiteConfig, SweepConfig
 from bgsweep.data import Splits, open_splits
-from bgsweep.data.cores import usable_cores
+from bgsweep.data.cores import take_share, usable_cores
 from bgsweep.data.loader import FeedFor, default_loader_workers
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.errors import UserError, warn_once
@@ -279,8 +279,14 @@ def checkpoint_bytes(run: Run | SeededRun) -> int:
     return len(runs) * (kept + trained * (2 if runs[0].experiment.optimizer.name == "adamw" else 1))
 
 
-def limit_threads(cpus: float) -> None:
-    """Let torch use as many threads as the worker has cores; more would compete with other workers."""
+def limit_threads(cpus: float, share: float | None = None) -> None:
+    """Let torch use as many threads as the worker has cores; more would compete with other workers.
+
+    Args:
+        share: part of the machine that this process's loader may use; None: the whole, shared with workers beside it.
+    """
+    if share is not None:
+        take_share(share)
     torch.set_num_threads(max(1, min(int(cpus), usable_cores())))
     cv2.setNumThreads(0)  # views are made one by one, too small for several threads to pay off
     keep_freed_memory()

@@ -76,6 +76,7 @@ class Trainer:
             workers=experiment.data.loader_workers,
             pin_memory=placement.device.type == "cuda",
             feed=feed,
+            memory_gb=experiment.data.loader_memory_gb,
         )
         if rank == 0:
             _log_scaling_rule(experiment)

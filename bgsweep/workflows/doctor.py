@@ -118,6 +118,7 @@ def _onnx() -> Check:
 def _data(config: SweepConfig) -> Iterator[Check]:
     from bgsweep.data import notes, open_splits
     from bgsweep.data.loader import check_batch
+    from bgsweep.data.missing_masks import mask_note
     from bgsweep.evaluation import check
 
     try:
@@ -137,7 +138,8 @@ def _data(config: SweepConfig) -> Iterator[Check]:
     masks = splits.train.has_masks
     needed = config.experiment.background.active or config.experiment.data.shortcut is not None
     fix = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
-    yield "masks", masks or not needed, "for every image" if masks else "none", fix
+    found = mask_note(splits.train) or "for every image"
+    yield "masks", masks or not needed, found if masks else "none", fix
 
 
 def _readable(split: str, source: ImageDataset) -> Iterator[Check]:

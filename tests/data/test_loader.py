@@ -18,8 +18,9 @@ from bgsweep.data.batch import Batch
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.loader import Batches, default_loader_workers
-from bgsweep.data.order import DONOR_BLOCK, donor_position, epoch_order, swap_position
+from bgsweep.data.order import DONOR_BLOCK, KeyedOrder, donor_position, epoch_order, order_window, swap_position
 from bgsweep.data.sample import ImageDataset, Sample
+from bgsweep.data.shared_buffers import parts_within, slots_of
 from bgsweep.errors import UserError
 from tests.inputs import photographs
 
@@ -331,3 +332,51 @@ def test_loader_processes_have_the_environment_of_now(pipeline: ViewPipeline, mo
             monkeypatch.delenv("AWS_ENDPOINT_URL")
         with pytest.raises(UserError, match=f"^{address or 'none'}$"):
             list(batches(_Environment("validation", 32), pipeline, workers=1).epoch(0))
+
+
+@pytest.mark.parametrize("photometric", ["cpu", "device"])
+def test_batches_made_in_parts_are_those_of_one_process(sample: EmbeddedSample, photometric: str) -> None:
+    views = VIEWS.model_copy(update={"photometric": photometric})
+    pipeline = ViewPipeline(views, Background(remove=0.3, random=0.3, swap=0.4))
+    alone = list(batches(sample, pipeline, 96).epoch(0))
+    loader = batches(sample, pipeline, 96, workers=2, memory_gb=0.0025)
+    assert loader._tasks.parts == 3
+    for _ in range(2):
+        made = list(loader.epoch(0))
+        assert_equal(made, alone)
+        for ours, theirs in zip(made, alone, strict=True):
+            assert ours.swaps is not None and theirs.swaps is not None and len(ours.swaps)
+            assert torch.equal(ours.swaps, theirs.swaps)
+            assert ours.swapped is not None and torch.equal(ours.swapped, theirs.swapped)  # type: ignore[arg-type]
+
+
+def test_batches_ahead_that_do_not_fit_are_refused_and_by_default_told(
+    sample: EmbeddedSample, pipeline: ViewPipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"data\.loader_memory_gb: 0\.00 GB for batches made ahead are more than 1e-05"):
+        batches(sample, pipeline, workers=2, memory_gb=1e-5)
+    monkeypatch.setattr("bgsweep.data.shared_buffers.memory_limit", lambda: 40_000)
+    batches(sample, pipeline, workers=2)
+    assert "are more than a quarter of this process's memory, 0.00 GB" in caplog.text
+
+
+def test_a_batch_of_4096_for_byol_takes_six_gigabytes_ahead() -> None:
+    slot = 4096 * 2 * 224 * 224 * 3
+    assert slots_of(30, 1) * slot > 37e9
+    parts = parts_within(slot, 4096, tasks=30, memory_gb=6.2)
+    assert parts == 16 and slots_of(30, parts) * slot < 6.2e9
+
+
+def test_the_order_of_a_very_large_set_is_a_permutation_that_takes_no_memory() -> None:
+    for length in (2, 3, 1000, 4097):
+        order = KeyedOrder(3, 1, length)
+        assert sorted(order[0:length].tolist()) == list(range(length))
+        assert [order[place] for place in (0, length - 1)] == order[0:length][[0, -1]].tolist()
+    assert not np.array_equal(KeyedOrder(3, 1, 1000)[0:1000], KeyedOrder(3, 2, 1000)[0:1000])
+    found = KeyedOrder(0, 0, 10**9)[123_456_000:123_457_000]
+    assert len(set(found.tolist())) == 1000 and found.min() >= 0 and found.max() < 10**9
+    assert abs(np.corrcoef(found, np.arange(1000))[0, 1]) < 0.2
+    # As without a limit; a window of it has all that the images of a batch and their donors need.
+    window = order_window(epoch_order(7, 2, 100), range(90, 98))
+    whole = epoch_order(7, 2, 100)
+    assert len(window) == 100 and [window[place] for place in range(68, 100)] == [whole[p] for p in range(68, 100)]

@@ -47,7 +47,7 @@ def test_batches_kept_by_whoever_trains_stay_as_they_are_and_others_share_few_pl
     for number, batch in enumerate(here.epoch(0)):
         if number % 8 == 0:
             assert all(map(torch.equal, batch.views, kept[number // 8].views))
-    ring = there._places._ring
+    ring = there._tasks._ring
     assert ring is not None and len(ring._slots) <= 8 + 2 + len(kept)
 
 
@@ -64,5 +64,5 @@ def test_an_epoch_left_in_its_middle_leaves_its_places_to_the_next() -> None:
     assert all(
         torch.equal(one.views[0], other.views[0]) for one, other in zip(here.epoch(4), there.epoch(4), strict=True)
     )
-    ring = there._places._ring
+    ring = there._tasks._ring
     assert ring is not None and len(ring._slots) <= 8 + 3

@@ -3,28 +3,30 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.data.datasets.folder_index import folder_index
 from bgsweep.data.datasets.mask_cache import MaskCache
-from bgsweep.data.mask_check import Pair, check_masks
-from bgsweep.data.names import Names
-from bgsweep.data.sample import UNLABELLED, Mask, Sample
+from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, missing_among
+from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import Size, decode_image, decode_mask
-from bgsweep.images.files import SUFFIXES, images_among, read_file, walk
+from bgsweep.images.files import SUFFIXES, images_among, read_file
 from bgsweep.storage.hashing import digest
+from bgsweep.storage.shared_arrays import LARGE
 from bgsweep.storage.tree import Tree
 
 # Sets of more files than this are digested by names and sizes: reading all of ImageNet takes an hour.
-DIGESTED_WHOLE = 20_000
+DIGESTED_WHOLE = LARGE
 
 
 class Folder:
     """``<images>/<split>/<class>/…/*.jpg`` and, where there are masks, ``<masks>/<split>/<class>/…/*.png``.
+
+    An image without mask has one that is all foreground, so that no augmentation changes its background.
 
     A split that holds images and no folders is unlabelled. Hidden files and those that operating systems create are
     skipped. Images are sorted by name.
@@ -38,8 +40,8 @@ class Folder:
         fast_jpeg: as in `decode_image`.
 
     Raises:
-        UserError: no such folder, fewer than two images, an image without mask, two that share one, wrong masks (see
-            `check_masks`), a class that is not in `classes`.
+        UserError: no such folder, fewer than two images, too few masks (see `match_masks`), two images that share one,
+            wrong masks (see `check_masks`), a class that is not in `classes`.
     """
 
     def __init__(
@@ -54,21 +56,17 @@ class Folder:
         self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
-        self._mask_cache = MaskCache()
         self._images = _split_folder(images, split, "data.images")
         # Two splits may be links to one folder: `leaks` compares resolved paths.
         self._resolved = self._images.resolve()
-        names = images_among(str(self._images), (name for name, _ in walk(self._images)))
-        check_count(self._images, names)
-        own = class_of_each(self._images, names)
-        self.classes: Sequence[str] = sorted(set(own) - {""}) if classes is None else classes
-        self.labels = labels_of(self._images, own, self.classes)
-        self.ids: Sequence[str] = Names(names)
-        if masks is not None:
-            self._masks = _split_folder(masks, split, "data.masks")
-            self._mask_names = match_masks(str(self._masks), names, (name for name, _ in walk(self._masks)))
-            # Now, because wrong masks would only show in the results of the run.
-            check_masks(len(self), self._pair, local=True)
+        self._masks = None if masks is None else _split_folder(masks, split, "data.masks")
+        index = folder_index(self._images, self._masks)
+        self.ids: Sequence[str] = index.names
+        self.classes: Sequence[str] = index.classes if classes is None else classes
+        self.labels = relabelled(self._images, index.labels, index.classes, self.classes)
+        self._mask_files, self.identity = index.masks, index.file and index.file.name
+        self.missing_masks = missing_among(self.ids, self._mask_files == MaskFile.MISSING)
+        self._mask_cache = MaskCache.for_images(len(self))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,7 +79,9 @@ class Folder:
         label = int(self.labels[index])
         if not self.has_masks:
             return Sample(name, image, label)
-        decode = partial(self._load_mask, name, size)
+        if self._mask_files[index] == MaskFile.MISSING:
+            return Sample(name, image, label, partial(all_foreground, image))
+        decode = partial(self._load_mask, index, size)
         # PNG masks of ImageNet's size take 0.34 ms to decode, a third of the JPEG's time.
         cache = self._mask_cache
         return Sample(name, image, label, partial(cache.mask, index, decode), partial(cache.rect, index, decode))
@@ -95,7 +95,7 @@ class Folder:
         digests = {"images": _digest(self.ids, (f"{self._images}/{name}" for name in self.ids))}
         if self.has_masks:
             names = [mask_name(name) for name in self.ids]
-            digests["masks"] = _digest(names, (self._mask_path(name) for name in self.ids))
+            digests["masks"] = _digest(names, map(self._mask_path, range(len(self))))
         return digests
 
     def location_of(self, index: int) -> str:
@@ -113,16 +113,12 @@ class Folder:
         """Content of an image's file; raises UnreadableImage."""
         return read_file(f"{self._images}/{self.ids[index]}")
 
-    def _load_mask(self, name: str, image_size: Size) -> Mask:
-        path, image = self._mask_path(name), f"{self._images}/{name}"
+    def _load_mask(self, index: int, image_size: Size) -> Mask:
+        path, image = self._mask_path(index), f"{self._images}/{self.ids[index]}"
         return decode_mask(read_file(path), path, image_size, image, self.resize, partial(read_file, image))
 
-    def _mask_path(self, name: str) -> str:
-        return f"{self._masks}/{self._mask_names.get(name) or mask_name(name)}"
-
-    def _pair(self, index: int) -> Pair:
-        image, mask = f"{self._images}/{self.ids[index]}", self._mask_path(self.ids[index])
-        return Pair(image, mask, partial(read_file, image), partial(read_file, mask))
+    def _mask_path(self, index: int) -> str:
+        return f"{self._masks}/{mask_file(self.ids[index], self._mask_files[index])}"
 
 
 def _split_folder(root: Path, split: str, key: str) -> Path:
@@ -147,30 +143,22 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"there are: {', '.join(sorted(known)[:12])}" if known else "there are no folders"
 
 
-def check_count(folder: Path | str, names: Sequence[str]) -> None:
-    """Raise UserError unless there are two images or more."""
-    if not names:
-        raise UserError(f"{folder}: no images in it ({' '.join(SUFFIXES)}); put them there, in one folder a class")
-    if len(names) == 1:
-        raise UserError(f"{folder}: only one image in it ({names[0]}); nothing can be learnt from fewer than two")
-
-
-def class_of_each(folder: Path | str, names: Sequence[str]) -> list[str]:
-    """The first folder in each name; empty strings where there are no folders."""
-    classes = [name.partition("/")[0] if "/" in name else "" for name in names]
-    for (before, name), (after, other) in pairwise(zip(classes, names, strict=True)):
-        if bool(before) != bool(after):
-            stray = name if after else other
-            raise UserError(f"{folder}: {stray} lies beside class folders; put it into one of them or remove it")
-    return classes
-
-
-def labels_of(folder: Path | str, own: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Indices into `classes` of the images' own classes; raises UserError for a class that is not among them."""
-    numbers = {"": UNLABELLED} | {name: number for number, name in enumerate(classes)}
+def relabelled(
+    folder: Path | str, labels: npt.NDArray[np.int64], own: Sequence[str], classes: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Labels that index into `own` as such that do into `classes`; raises UserError for a class not among these."""
+    if list(own) == list(classes):
+        return labels
+    numbers = {name: number for number, name in enumerate(classes)}
     for unknown in sorted(set(own) - numbers.keys()):
         raise UserError(f"{folder}/{unknown}: the training split has no such class; {nearest(unknown, classes)}")
-    return np.array([numbers[name] for name in own], np.int64)
+    # Behind the last: where UNLABELLED, -1, leads.
+    return np.array([*(numbers[name] for name in own), UNLABELLED], np.int64)[labels]
+
+
+def all_foreground(image: Image) -> Mask:
+    """The mask of an image that has none: any background augmentation leaves such an image as it is."""
+    return np.full(image.shape[:2], 255, np.uint8)
 
 
 def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
@@ -183,59 +171,6 @@ def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
     if not names:
         raise UserError(f"{tree.uri}: no such folder, or no images in it; name a folder with {' '.join(SUFFIXES)}")
     return names
-
-
-def mask_name(image: str) -> str:
-    """Path of an image's mask below the masks' root."""
-    return image.rpartition(".")[0] + ".png"
-
-
-def match_masks(root: str, names: Sequence[str], there: Iterable[str]) -> dict[str, str]:
-    """Find each image's mask; gives those not named as by `mask_name`, because they end in ``.PNG``.
-
-    Args:
-        root: folder or URI of the masks, for errors.
-        names: the images.
-        there: all files below `root`.
-
-    Raises:
-        UserError: an image has no mask, or two have the same.
-    """
-    check_stems(root, names)
-    files, capitals, missing = set(there), {}, []
-    if not files:
-        raise UserError(f"{root}: no such folder, or no masks in it; each image needs a PNG: see `bgsweep masks make`")
-    for name in names:
-        wanted = mask_name(name)
-        if (other := f"{wanted[:-4]}.PNG") in files and wanted not in files:
-            capitals[name] = other
-        elif wanted not in files:
-            missing.append(wanted)
-    if missing:
-        raise UserError(
-            f"{root}: {len(missing)} of {len(names)} images have no mask, the first missing is {missing[0]}; "
-            f"{_instead(missing[0], files)}each image needs a PNG of the same name: see `bgsweep masks make`"
-        )
-    return capitals
-
-
-def check_stems(root: str, names: Sequence[str]) -> None:
-    """Raise UserError where two images would share a mask."""
-    owners: dict[str, str] = {}
-    for name in names:
-        other = owners.setdefault(mask_name(name), name)
-        if other != name:
-            raise UserError(f"{root}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")
-
-
-def _instead(wanted: str, files: set[str]) -> str:
-    """A hint for errors: the files nearest to a missing mask."""
-    folder, _, _ = wanted.rpartition("/")
-    near = sorted(file for file in files if file.startswith(wanted[:-4]) and file != wanted)
-    if near:
-        return f"{near[0]} lies there, but "
-    beside = sorted(file for file in files if file.rpartition("/")[0] == folder)
-    return f"there lies {beside[0]}, for instance, but " if beside else ""
 
 
 def _digest(names: Sequence[str], paths: Iterable[str]) -> str:

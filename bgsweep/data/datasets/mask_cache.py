@@ -9,7 +9,9 @@ import zstandard
 from bgsweep.data.sample import Mask
 from bgsweep.images.compositing import Rect, largest_background_rectangle
 
-LIMIT = 64 << 20
+LIMIT = 32 << 20
+# Bytes that a compressed mask takes, about, with its entry.
+_MASK = 1_200
 
 
 class MaskCache:
@@ -25,6 +27,15 @@ class MaskCache:
         self._held = 0
         self._lock = threading.Lock()  # zstandard's objects must not be used by two threads at once
         self._pack, self._unpack = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+
+    @classmethod
+    def for_images(cls, count: int) -> "MaskCache":
+        """The cache for so many images; an empty one if it could not hold them all.
+
+        Each of a node's 100 loader processes has its own. Of a million images it would hold a fortieth, and so save
+        next to nothing.
+        """
+        return cls(LIMIT if count * _MASK <= LIMIT else 0)
 
     def mask(self, index: int, decode: Callable[[], Mask]) -> Mask:
         if index in self._masks:

@@ -10,6 +10,7 @@ import io
 import json
 import struct
 import threading
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -18,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from bgsweep.data.datasets.folder import check_count, class_of_each, labels_of, nearest
+from bgsweep.data.datasets.folder import all_foreground, nearest, relabelled
 from bgsweep.data.datasets.mask_cache import MaskCache
-from bgsweep.data.names import Names
+from bgsweep.data.datasets.pack_index import pack_index
+from bgsweep.data.missing_masks import missing_among
 from bgsweep.data.sample import Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Rect, largest_background_rectangle
@@ -33,6 +35,10 @@ BLOCK = 512
 
 _HEADER = struct.Struct("<BII")  # bits or grey levels, height, width
 _NO_RECT = (0, 0, 0, 0)
+NO_MASK = (65_535,) * 4
+"""The rectangle of an image that was packed without a mask."""
+_REMEMBERED = 1 << 25
+_DAMAGE = (ValueError, KeyError, TypeError, zipfile.BadZipFile, FileNotFoundError)
 
 
 class _Local(threading.local):
@@ -51,8 +57,9 @@ class Record(NamedTuple):
     Attributes:
         offset: of the image's first byte, in its shard; the mask is the next member.
         image: size in bytes.
-        mask: size in bytes; 0 where the mask could not be read.
-        rect: the mask's largest background rectangle at its own size; zeros where there is none.
+        mask: size in bytes; 0 where there is no mask, or it could not be read.
+        rect: the mask's largest background rectangle at its own size; zeros where there is none, `NO_MASK` where there
+            is no mask.
         digest: SHA-256 over image and mask, first 8 bytes.
     """
 
@@ -95,26 +102,28 @@ class Pack:
     ) -> None:
         self._uri, self._split, self.resize, self._fast = uri, split, resize, fast_jpeg
         self._shards = open_shards(uri, cache_gb)
-        manifest, index = _open(self._shards)
+        manifest = _manifest(self._shards)
         if split not in manifest["splits"]:
             folders = [name for name in manifest["splits"] if name != "."]
             raise UserError(f"data.pack: {uri} has no split {split!r}; {nearest(split, folders)}")
         self._digests: dict[str, str] = manifest["splits"][split]["digests"]
         self.name = manifest["name"] if split == "." else f"{manifest['name']}/{split}"
-        first, prefix = manifest["splits"][split]["first"], "" if split == "." else f"{split}/"
-        part = slice(first, first + manifest["splits"][split]["images"])
-        names = [name.removeprefix(prefix) for name in index.pop("names")[part]]
-        where = f"{uri}/{split}"
-        check_count(where, names)
-        own = class_of_each(where, names)
-        self.classes: Sequence[str] = sorted(set(own) - {""}) if classes is None else classes
-        self.labels = labels_of(where, own, self.classes)
-        self.ids: Sequence[str] = Names(names)
-        # Copies, since slices would keep the index of the whole pack in memory.
-        self._index = {name: values[part].copy() for name, values in index.items()}
+        first, count, where = manifest["splits"][split]["first"], manifest["splits"][split]["images"], f"{uri}/{split}"
+        try:
+            file = self._shards.local(INDEX, manifest["index"])
+            index = pack_index(file, manifest["index"], split, first, count, where)
+        except _DAMAGE as error:
+            raise _damaged(uri, error) from error
+        self.ids: Sequence[str] = index.names
+        self.classes: Sequence[str] = index.classes if classes is None else classes
+        self.labels = relabelled(where, index.labels, index.classes, self.classes)
+        self.identity = index.identity
+        self._index = index.arrays
+        self.missing_masks = missing_among(self.ids, _without_mask(self._index))
         self._first, self._starts = first, np.array(manifest["starts"], np.int64)
-        self._verified = np.zeros(len(names), np.bool_)
-        self._mask_cache = MaskCache()
+        # Of more images the memory of it would count: each is compared whenever it is read.
+        self._verified = np.zeros(count if count <= _REMEMBERED else 0, np.bool_)
+        self._mask_cache = MaskCache.for_images(count)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,6 +135,8 @@ class Pack:
         if not image_bytes:
             raise UnreadableImage(f"{self._uri}: {name} could not be read when it was packed; pack again")
         image, size = decode_image(image_bytes, f"{self._uri}: {name}", self.resize, self._fast)
+        if not packed and tuple(self._index["rect"][index]) == NO_MASK:
+            return Sample(name, image, int(self.labels[index]), partial(all_foreground, image))
         decode = partial(self._mask, packed, name, size)
         rect: Callable[[], Rect | None] = partial(self._rect, index)
         if self.resize is not None:
@@ -160,11 +171,11 @@ class Pack:
         data = self._shards.read(shard, offset, until + mask)
         image_bytes, packed = data[:image], data[until:]
         # Once in a process: SHA-256 of every record in every epoch would cost 8 % of the loader's time.
-        if not self._verified[index]:
+        if not len(self._verified) or not self._verified[index]:
             if record_digest(image_bytes, packed) != self._index["digest"][index]:
                 shards = f"{self._uri}/{shard_name(shard)}"
                 raise UnreadableImage(f"{shards}: {name} is not what was packed; copy this shard again")
-            self._verified[index] = True
+            self._verified[index : index + 1] = True
         return image_bytes, packed
 
     def _mask(self, packed: bytes, name: str, image_size: Size) -> Mask:
@@ -179,7 +190,7 @@ class Pack:
 
 def splits_of(uri: str, cache_gb: float) -> set[str]:
     """The splits of a pack: its top-level folders, and ``.`` for all of it."""
-    return set(_open(open_shards(uri, cache_gb))[0]["splits"])
+    return set(_manifest(open_shards(uri, cache_gb))["splits"])
 
 
 def shard_name(number: int) -> str:
@@ -227,29 +238,32 @@ def index_bytes(names: Sequence[str], records: Sequence[Record]) -> bytes:
     return file.getvalue()
 
 
-def _open(shards: Shards) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and index, checked against each other and against the shards' sizes."""
-    uri = shards.uri
+def _manifest(shards: Shards) -> dict[str, Any]:
+    """The manifest, checked against the shards' sizes."""
     try:
         content = shards.file(MANIFEST)
     except FileNotFoundError as error:
         raise UserError(
-            f"data.pack: no finished pack at {uri} ({MANIFEST} is missing); make it: `bgsweep pack`"
+            f"data.pack: no finished pack at {shards.uri} ({MANIFEST} is missing); make it: `bgsweep pack`"
         ) from error
     try:
         manifest: dict[str, Any] = json.loads(content)
         if manifest["format"] != FORMAT:
-            raise UserError(f"{uri}: a pack of format {manifest['format']}, this bgsweep reads {FORMAT}; pack again")
-        data = shards.file(INDEX)
-        if hashlib.sha256(data).hexdigest() != manifest["index"]:
-            raise ValueError("its index is not the one that was written")
-        # No pickle: loading one from a pack of somebody else could run code.
-        index: dict[str, npt.NDArray[Any]] = dict(np.load(io.BytesIO(data), allow_pickle=False))
-        text = index.pop("names").tobytes()
-        if any(stranger in b"\0%s\0" % text for stranger in (b"\0/", b"\0../", b"/../")):
-            raise ValueError("a name in it leads out of the pack")
-        names = text.decode("utf-8", "surrogateescape").split("\0")
+            made = f"a pack of format {manifest['format']}, this bgsweep reads {FORMAT}"
+            raise UserError(f"{shards.uri}: {made}; pack again")
         shards.expect([(shard_name(n), *of) for n, of in enumerate(manifest["shards"])], manifest["index"][:16])
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{uri}: damaged pack ({error}); copy it again, or pack again") from error
-    return manifest, {**index, "names": names}
+    except _DAMAGE as error:
+        raise _damaged(shards.uri, error) from error
+    return manifest
+
+
+def _damaged(uri: str, error: Exception) -> UserError:
+    return UserError(f"{uri}: damaged pack ({error}); copy it again, or pack again")
+
+
+def _without_mask(index: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """True for the images that were packed without a mask."""
+    found = np.zeros(len(index["mask"]), np.bool_)
+    empty = np.flatnonzero(index["mask"] == 0)
+    found[empty] = (np.asarray(index["rect"][empty]) == NO_MASK[0]).all(axis=1)
+    return found

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from bgsweep.data.datasets.folder import DIGESTED_WHOLE, image_names, mask_name, match_masks
+import numpy as np
+
+from bgsweep.data.datasets.folder import DIGESTED_WHOLE, image_names
 from bgsweep.data.datasets.pack import (
     FORMAT,
     INDEX,
     MANIFEST,
+    NO_MASK,
     Record,
     background_rectangle,
     index_bytes,
@@ -21,6 +24,7 @@ from bgsweep.data.datasets.pack import (
     shard_name,
 )
 from bgsweep.data.mask_check import Pair, check_masks
+from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, match_masks, missing_among
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.decoding import read_gray, upright_mask
@@ -28,7 +32,7 @@ from bgsweep.storage.atomic import replacing_folder
 from bgsweep.storage.hashing import Digest
 from bgsweep.storage.tree import LocalTree, Tree, open_tree
 
-_Content = tuple[str, bytes, bytes]
+_Content = tuple[str, bytes, bytes | None]
 
 SHARD_BYTES = 256 << 20
 # The index has 16 bits for each edge of a rectangle.
@@ -46,8 +50,8 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
         shard_bytes: size at which a shard is closed; it is held in memory until then.
 
     Returns:
-        `out`, the numbers of `images`, `shards` and `bytes`, and the `unreadable`: images that, or whose masks, cannot
-        be read.
+        `out`, the numbers of `images`, `shards` and `bytes`, the `unreadable`: images that, or whose masks, cannot be
+        read, and `missing_masks`: how many have none, in words (None: all have one).
 
     Raises:
         UserError: no images, an image without mask, `out` exists or cannot be written.
@@ -67,7 +71,7 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
 
 
 def _write(
-    images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str], target: Tree, shard_bytes: int
+    images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str | None], target: Tree, shard_bytes: int
 ) -> dict[str, Any]:
     digests = _Digests(names)
     records: list[Record] = []
@@ -81,7 +85,7 @@ def _write(
             starts.append(number)
         digests.add(name, image, mask)
         records.append(shard.add(number, name, _class_of(name), image, mask))
-        if not records[-1].mask:
+        if not records[-1].mask and mask is not None:
             unreadable.append(name)
         if shard.size >= shard_bytes or number == len(names) - 1:
             data = shard.close()
@@ -101,7 +105,14 @@ def _write(
     # Last, so that an unfinished pack has no manifest.
     target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     size = sum(bytes_ for bytes_, _ in shards)
-    return {"images": len(names), "shards": len(shards), "bytes": size, "unreadable": unreadable}
+    missing = missing_among(names, np.array([mask is None for mask in mask_names]))
+    return {
+        "images": len(names),
+        "shards": len(shards),
+        "bytes": size,
+        "unreadable": unreadable,
+        "missing_masks": str(missing) if missing else None,
+    }
 
 
 class _Shard:
@@ -118,13 +129,15 @@ class _Shard:
     def size(self) -> int:
         return self._file.tell()
 
-    def add(self, number: int, name: str, label: str, image: bytes, png: bytes) -> Record:
+    def add(self, number: int, name: str, label: str, image: bytes, png: bytes | None) -> Record:
         stem = f"{number:09d}"
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
         offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", image)
         mask = _mask(name, image, png)
         packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
+        if png is None:
+            rect = NO_MASK
         self._member(f"{stem}.mask.zst", packed)
         return Record(offset, len(image), len(packed), rect, record_digest(image, packed))
 
@@ -155,10 +168,10 @@ class _Digests:
                 self._first.setdefault(split, number)
         self._digests = {split: {"images": Digest(), "masks": Digest()} for split in self._counts}
 
-    def add(self, name: str, image: bytes, mask: bytes) -> None:
+    def add(self, name: str, image: bytes, mask: bytes | None) -> None:
         for split in {".", name.partition("/")[0]} & self._counts.keys():
             below = name if split == "." else name.removeprefix(f"{split}/")
-            for kind, entry, content in (("images", below, image), ("masks", mask_name(below), mask)):
+            for kind, entry, content in (("images", below, image), ("masks", mask_name(below), mask or b"")):
                 # As `Folder` does: a pack must have the digests of the folders that it was made of.
                 sized = self._counts[split] > DIGESTED_WHOLE
                 self._digests[split][kind].add(entry, str(len(content)).encode() if sized else content)
@@ -174,7 +187,7 @@ class _Digests:
         }
 
 
-def _mask(name: str, image: bytes, png: bytes) -> Mask | None:
+def _mask(name: str, image: bytes, png: bytes | None) -> Mask | None:
     """The mask of the upright image; None where either cannot be read."""
     try:
         mask = upright_mask(read_gray(png, f"mask of {name}"), image) if png and image else None
@@ -186,23 +199,25 @@ def _mask(name: str, image: bytes, png: bytes) -> Mask | None:
     return mask
 
 
-def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str]]:
-    """Names of the images and their masks, after `check_masks`."""
+def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str | None]]:
+    """Names of the images and their masks (None: it has none), after `check_masks`."""
     names = image_names(images, images.files())
-    capitals = match_masks(masks.uri, names, masks.files())
-    mask_names = [capitals.get(name) or mask_name(name) for name in names]
+    found = match_masks(masks.uri, names, masks.files())
+    mask_names = [
+        None if kind == MaskFile.MISSING else mask_file(name, kind) for name, kind in zip(names, found, strict=True)
+    ]
 
     def pair(index: int) -> Pair:
-        read = partial(images.read, names[index]), partial(masks.read, mask_names[index])
+        read = partial(images.read, names[index]), partial(masks.read, mask_file(names[index], found[index]))
         return Pair(f"{images.uri}/{names[index]}", f"{masks.uri}/{mask_names[index]}", *read)
 
     check_masks(len(names), pair, local=isinstance(masks, LocalTree))
     return names, mask_names
 
 
-def _contents(images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str]) -> Iterator[_Content]:
+def _contents(images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str | None]) -> Iterator[_Content]:
     for name, mask in zip(names, mask_names, strict=True):
-        yield name, _content(images, name), _content(masks, mask)
+        yield name, _content(images, name), None if mask is None else _content(masks, mask)
 
 
 def _content(tree: Tree, name: str) -> bytes:

@@ -257,8 +257,8 @@ def test_a_bucket_is_packed_into_and_trained_from(packed: Path, s3: Any) -> None
 
 def test_the_index_takes_at_most_100_bytes_an_image(packed: Path) -> None:
     pack = Pack(str(packed), "train")
-    arrays = [*pack._index.values(), pack.labels, pack._verified, pack.ids._bounds]  # type: ignore[attr-defined]
-    total = sum(array.nbytes for array in arrays) + len(pack.ids._text)  # type: ignore[attr-defined]
+    arrays = [*pack._index.values(), pack.labels, pack._verified, pack.ids.bounds]  # type: ignore[attr-defined]
+    total = sum(array.nbytes for array in arrays) + len(pack.ids.text)  # type: ignore[attr-defined]
     assert total / len(pack) <= 100
 
 

@@ -1,0 +1,174 @@
+"""The index of a split's folder: names, classes and masks, scanned once on a machine and mapped by all processes."""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bgsweep.data.mask_check import Pair, check_masks
+from bgsweep.data.missing_masks import mask_file, match_masks
+from bgsweep.data.names import Names
+from bgsweep.data.sample import UNLABELLED
+from bgsweep.errors import UserError, collected_warnings, warn_once
+from bgsweep.images.files import SUFFIXES, images_among, read_file, walk
+from bgsweep.storage.atomic import write_whole
+from bgsweep.storage.shared_arrays import LARGE, Arrays, index_folder, locked, shared_arrays
+
+_FORMAT = 1
+# Folders that changed less than so many seconds ago may change again without another time of change.
+_UNSETTLED = 2.0
+
+
+class FolderIndex(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        names: of the images, sorted.
+        labels: indices into `classes`, or ``UNLABELLED``.
+        classes: names of the class folders.
+        masks: the `MaskFile` of each image; empty where no masks were asked for.
+        file: the name of the file that holds all this; None for a small set, or one that cannot be kept.
+    """
+
+    names: Names
+    labels: npt.NDArray[np.int64]
+    classes: list[str]
+    masks: npt.NDArray[np.uint8]
+    file: Path | None
+
+
+def folder_index(images: Path, masks: Path | None) -> FolderIndex:
+    """The index of a split's images and masks; the first process of a machine scans a large one.
+
+    It is found again by the times of change of all folders: adding, removing or renaming a file changes its folder's.
+
+    Raises:
+        UserError: as `Folder`.
+    """
+    roots = {"images": images} | ({"masks": masks} if masks is not None else {})
+    place = index_folder() / _key(roots)
+    if (known := _known(place, roots)) is not None:
+        return _index(shared_arrays(known, partial(_scan, roots, {})), known)
+    if len(list(islice(walk(images), LARGE + 1))) <= LARGE:
+        return _index(_scan(roots, {}), None)
+    with locked(place):
+        if (known := _known(place, roots)) is not None:  # another process has scanned meanwhile
+            return _index(shared_arrays(known, partial(_scan, roots, {})), known)
+        return _keep(place, roots)
+
+
+def check_count(folder: Path | str, names: Sequence[str]) -> None:
+    """Raise UserError unless there are two images or more."""
+    if not names:
+        raise UserError(f"{folder}: no images in it ({' '.join(SUFFIXES)}); put them there, in one folder a class")
+    if len(names) == 1:
+        raise UserError(f"{folder}: only one image in it ({names[0]}); nothing can be learnt from fewer than two")
+
+
+def class_of_each(folder: Path | str, names: Sequence[str]) -> list[str]:
+    """The first folder in each name; empty strings where there are no folders."""
+    classes = [name.partition("/")[0] if "/" in name else "" for name in names]
+    for (before, name), (after, other) in pairwise(zip(classes, names, strict=True)):
+        if bool(before) != bool(after):
+            stray = name if after else other
+            raise UserError(f"{folder}: {stray} lies beside class folders; put it into one of them or remove it")
+    return classes
+
+
+def _key(roots: dict[str, Path]) -> str:
+    said = [_FORMAT, platform.node(), *((kind, str(root.resolve())) for kind, root in roots.items())]
+    return hashlib.sha256(repr(said).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _known(place: Path, roots: dict[str, Path]) -> Path | None:
+    """The file of the index if there is one of the folders as they are now."""
+    try:
+        folders = json.loads(_listing(place).read_bytes())
+        states = [(kind, below, *_state((roots[kind] / below).stat())) for kind in roots for below in folders[kind]]
+        known = _file(place, states)
+        return known if known.exists() else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _keep(place: Path, roots: dict[str, Path]) -> FolderIndex:
+    seen: dict[str, dict[str, os.stat_result]] = {kind: {} for kind in roots}
+    arrays = _scan(roots, seen)
+    settled = time.time() - _UNSETTLED
+    if any(status.st_ctime > settled for statuses in seen.values() for status in statuses.values()):
+        return _index(shared_arrays(None, lambda: arrays), None)
+    states = [(kind, below, *_state(status)) for kind, statuses in seen.items() for below, status in statuses.items()]
+    file = _file(place, states)
+    kept = shared_arrays(file, lambda: arrays)
+    try:
+        listing = json.dumps({kind: list(statuses) for kind, statuses in seen.items()})
+        write_whole(_listing(place), listing.encode(), durable=False)
+    except OSError:  # `shared_arrays` has warned
+        return _index(kept, None)
+    return _index(kept, file)
+
+
+def _listing(place: Path) -> Path:
+    return place.with_suffix(".folders.json")
+
+
+def _file(place: Path, states: list[tuple[Any, ...]]) -> Path:
+    mark = hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
+    return place.with_name(f"{place.name}-{mark}.arrays")
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    # Programs such as tar set a folder's time of modification back; nothing sets that of its status.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _scan(roots: dict[str, Path], seen: dict[str, dict[str, os.stat_result]]) -> Arrays:
+    """List the folders; `seen` gets the status of each, from before it was listed."""
+    with collected_warnings() as warnings:
+        images = roots["images"]
+        names = images_among(str(images), (name for name, _ in walk(images, seen=seen.get("images"))))
+        check_count(images, names)
+        own = class_of_each(images, names)
+        classes = sorted(set(own) - {""})
+        masks = _masks(images, roots["masks"], names, seen.get("masks")) if "masks" in roots else np.empty(0, np.uint8)
+    numbers = {"": UNLABELLED} | {name: number for number, name in enumerate(classes)}
+    listed = Names(names)
+    about = json.dumps({"classes": classes, "warnings": warnings}).encode()
+    return {
+        "text": listed.text,
+        "bounds": listed.bounds,
+        "labels": np.array([numbers[name] for name in own], np.int64),
+        "masks": masks,
+        "about": np.frombuffer(about, np.uint8),
+    }
+
+
+def _masks(
+    images: Path, masks: Path, names: Sequence[str], seen: dict[str, os.stat_result] | None
+) -> npt.NDArray[np.uint8]:
+    found = match_masks(str(masks), names, (name for name, _ in walk(masks, seen=seen)))
+
+    def pair(index: int) -> Pair:
+        image, mask = f"{images}/{names[index]}", f"{masks}/{mask_file(names[index], found[index])}"
+        return Pair(image, mask, partial(read_file, image), partial(read_file, mask))
+
+    # Now, because wrong masks would only show in the results of the run.
+    check_masks(len(names), pair, local=True)
+    return found
+
+
+def _index(arrays: Arrays, file: Path | None) -> FolderIndex:
+    about = json.loads(arrays["about"].tobytes())
+    for line in about["warnings"]:
+        warn_once(line, kept=True)
+    names = Names.of(arrays["text"], arrays["bounds"])
+    return FolderIndex(names, arrays["labels"], about["classes"], arrays["masks"], file)
