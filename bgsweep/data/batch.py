@@ -66,6 +66,9 @@ def joined(parts: Iterator[Batch | UserError], count: int) -> Iterator[Batch | U
 
 
 def _whole(parts: Sequence[Batch]) -> Batch:
+    counts = Counter[str]()
+    for part in parts:
+        counts.update(part.counts)  # a sum of counters would leave out zeros
     begins = list(accumulate((len(part.labels) for part in parts), initial=0))
     swaps = [part.swaps for part in parts if part.swaps is not None]
     swapped = [part.swapped + begin for part, begin in zip(parts, begins, strict=False) if part.swapped is not None]
@@ -74,7 +77,7 @@ def _whole(parts: Sequence[Batch]) -> Batch:
         views=parts[-1].views,
         labels=torch.cat([part.labels for part in parts]),
         indices=torch.cat([part.indices for part in parts]),
-        counts=dict(sum((Counter(part.counts) for part in parts), Counter())),
+        counts=dict(counts),
         swaps=torch.cat(swaps) if swaps else None,
         swapped=torch.cat(swapped) if swapped else None,
         photometry=[torch.cat(column) for column in zip(*drawn, strict=True)] if drawn else None,
