@@ -50,16 +50,19 @@ class Sweep(Command):
             help="name of the sweep to resume, instead of a file: after its driver died, or to repeat its final "
             "evaluation; key=value as in docs/operations.md",
         )
+        parser.add_argument(
+            "--retry-failed", action="store_true", help="with --resume: run trials that failed for good once more"
+        )
         parser.add_argument("--name", help="sweep name; default FILE-TIMESTAMP-XXXX")
 
     def run(self, options: Options) -> Result:
         words = [] if options.file is None else [str(options.file)]
         if options.resume is not None:
-            if any("=" not in word for word in words):
-                raise UserError(f"sweep: both {words[0]} and --resume {options.resume} are given; leave one out")
             from bgsweep.sweep.driver import resume
 
-            return resume(options.resume, store(options), [*words, *options.overrides])
+            return resume(options.resume, store(options), _resumed_words(options, "sweep"), options.retry_failed)
+        if options.retry_failed:
+            raise UserError("sweep: --retry-failed needs the name of a sweep: `bgsweep sweep --resume NAME`")
         if not words:
             raise UserError("sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
         from bgsweep.config import load
@@ -82,6 +85,14 @@ class Sweep(Command):
             f'encoder = mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
         ]
         return "\n".join(lines)
+
+
+def _resumed_words(options: Options, command: str) -> list[str]:
+    """The overrides beside `--resume`: where no file is given, the first of them is taken for one."""
+    words = [] if options.file is None else [str(options.file)]
+    if any("=" not in word for word in words):
+        raise UserError(f"{command}: both {words[0]} and --resume {options.resume} are given; leave one out")
+    return [*words, *options.overrides]
 
 
 def _comparison(result: Result) -> str:
@@ -177,8 +188,12 @@ class Submit(Command):
     name = "submit"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("file", type=Path, help="YAML file with an `experiment:`, whose paths are the cluster's")
+        parser.add_argument(
+            "file", type=Path, nargs="?", help="YAML file with an `experiment:`, whose paths are the cluster's"
+        )
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for `sweep`")
+        parser.add_argument("--resume", metavar="NAME", help="sweep to resume instead of a file, as for `sweep`")
+        parser.add_argument("--retry-failed", action="store_true", help="with --resume, as for `sweep`")
         add_address(parser, required=True)
         parser.add_argument("--wait", action="store_true", help="follow the log until the sweep ends; show its result")
         parser.add_argument("--store", help="folder or URI that all nodes see; default: the cluster's $BGSWEEP_STORE")
@@ -188,11 +203,15 @@ class Submit(Command):
         )
 
     def run(self, options: Options) -> Result:
-        from bgsweep.distributed.jobs import submit
+        from bgsweep.distributed.jobs import resubmit, submit
 
-        return submit(
-            options.file, options.overrides, options.address, options.store, options.code, options.env, options.wait
-        )
+        how = (options.address, options.store, options.code, options.env, options.wait)
+        if options.resume is not None:
+            words = _resumed_words(options, "submit")
+            return resubmit(options.resume, [*words, *["--retry-failed"][: options.retry_failed]], *how)
+        if options.file is None:
+            raise UserError("submit: no file is given; write `bgsweep submit FILE` or `bgsweep submit --resume NAME`")
+        return submit(options.file, options.overrides, *how)
 
     def show(self, result: Result) -> str:
         """Commands that follow the sweep; after `--wait`, its result."""

@@ -69,6 +69,9 @@ class Search(Section):
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    warm_start: tuple[str, ...] = Field(
+        (), description="names of earlier sweeps of the same store, whose results the searcher learns from"
+    )
     hang_minutes: Positive | None = Field(
         120,
         description="minutes without an online evaluation after which a trial is taken to hang, and fails; null: never",

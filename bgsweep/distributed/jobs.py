@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,7 +23,7 @@ from bgsweep.storage.uri import is_remote
 # Default --store of a submitted sweep; expanded by the shell of the cluster's head node.
 CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'
 
-_KIND, _STORE, _CODE = "bgsweep.kind", "bgsweep.store", "bgsweep.code"
+_KIND, _STORE, _CODE, _SWEEP = "bgsweep.kind", "bgsweep.store", "bgsweep.code", "bgsweep.sweep"
 _POLL = 1.0  # seconds
 
 
@@ -54,12 +55,42 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, path.name).write_bytes(path.read_bytes())
         jobs.begin(command, store, code, variables, Path(folder), {_KIND: "sweep"}, name)
-    submitted = {"sweep": name, "address": without_password(address), "passed_on": sorted(variables)}
+    return _submitted(jobs, name, name, variables, wait)
+
+
+def resubmit(
+    name: str, words: Sequence[str], address: str, store: str | None, code: bool, names: Sequence[str], wait: bool
+) -> dict[str, Any]:
+    """Submit ``bgsweep sweep --resume NAME`` as a job of its own; returns and raises as `submit`.
+
+    Args:
+        words: what follows the name: ``key=value`` and options.
+        store: None for that of the sweep's last job.
+    """
+    variables = credentials.collect(names)
+    jobs = _Jobs(address)
+    before = jobs.sweeps().get(name)
+    if before is not None and not before.status.is_terminal():
+        raise UserError(
+            f"{name}: its job is still {str(before.status.value).lower()}; follow it with `bgsweep status {name} "
+            f"--address {jobs.address}`"
+        )
+    metadata = before.metadata if before is not None else {}
+    its_store, its_code = store or metadata.get(_STORE) or None, code or metadata.get(_CODE) == "true"
+    job = f"{name}-resumed-{secrets.token_hex(2)}"
+    with tempfile.TemporaryDirectory() as folder:
+        told = {_KIND: "sweep", _SWEEP: name}
+        jobs.begin(["sweep", "--resume", name, *words], its_store, its_code, variables, Path(folder), told, job)
+    return _submitted(jobs, name, job, variables, wait)
+
+
+def _submitted(jobs: "_Jobs", name: str, job: str, variables: Mapping[str, str], wait: bool) -> dict[str, Any]:
+    submitted = {"sweep": name, "address": jobs.address, "passed_on": sorted(variables)}
     if not wait:
         return submitted
     print(f"{name} is submitted and keeps running without this command; its log:", file=sys.stderr, flush=True)
-    jobs.follow(name)
-    return {**submitted, "result": jobs.answer(name)}
+    jobs.follow(job)
+    return {**submitted, "result": jobs.answer(job)}
 
 
 def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
@@ -70,7 +101,7 @@ def status(name: str | None, store: str | None, address: str) -> dict[str, Any]:
         begun = known.get(name)
         if begun is None and store is None:
             raise UserError(f"{name}: {jobs.address} has no such job; give --store for a sweep started another way")
-        if begun is not None and not jobs.has_begun(name):
+        if begun is not None and not jobs.has_begun(name, begun):
             return {"sweeps": [_unbegun(name, begun)]}
         return jobs.ask(["status", name], store, begun)
     found: dict[str, Any] = {}
@@ -85,8 +116,8 @@ def stop(name: str, store: str | None, address: str) -> dict[str, Any]:
     """`bgsweep.sweep.control.stop`, run on the cluster; a job whose sweep has not started is stopped itself."""
     jobs = _Jobs(address)
     begun = jobs.sweeps().get(name)
-    if begun is not None and not begun.status.is_terminal() and not jobs.has_begun(name):
-        jobs.client.stop_job(name)
+    if begun is not None and not begun.status.is_terminal() and not jobs.has_begun(name, begun):
+        jobs.client.stop_job(begun.submission_id)
     else:
         jobs.ask(["stop", name], store, begun)
     option = "" if store is None else f" --store {shlex.quote(store)}"
@@ -176,14 +207,16 @@ class _Jobs:
         raise UserError(f"{name} on {self.address}: the job is {job.status}: {reason}")
 
     def sweeps(self) -> dict[str, Any]:
-        """The jobs that are sweeps, by name."""
+        """The last job of each sweep, by the sweep's name."""
         with self._asking():
             jobs = self.client.list_jobs()
-        return {str(job.submission_id): job for job in jobs if (job.metadata or {}).get(_KIND) == "sweep"}
+        found = [job for job in jobs if (job.metadata or {}).get(_KIND) == "sweep"]
+        found.sort(key=lambda job: job.start_time or 0)
+        return {(job.metadata or {}).get(_SWEEP) or str(job.submission_id): job for job in found}
 
-    def has_begun(self, name: str) -> bool:
-        """True once a sweep's job has written to its store, which its log shows."""
-        return f"sweep {name} " in self._logs(name)
+    def has_begun(self, name: str, job: Any) -> bool:
+        """True once a sweep's job has written to its store, which its log shows; a resumed sweep is there before."""
+        return _SWEEP in job.metadata or f"sweep {name} " in self._logs(job.submission_id)
 
     def _logs(self, name: str) -> str:
         with self._asking():

@@ -76,23 +76,24 @@ class SweepCallback(Callback):
         self.progress.warn(result.get("warnings", ()))
         # A restarted trial reports the epochs since its checkpoint a second time.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
-        for metrics in fresh:
-            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
-        record.checkpoint = result.get("checkpoint") or record.checkpoint
+        moved = result.get("checkpoint") if result.get("checkpoint") != record.checkpoint else None
         if not fresh:
+            record.checkpoint = moved or record.checkpoint
             return
         latest = fresh[-1]
         event = Result(
             id=record.id,
-            run_id=record.run_id or self.tracker.run_id(self._runs[record.id], wait=False),
+            run_id="" if record.run_id else self.tracker.run_id(self._runs[record.id], wait=False),
             epoch=int(latest["epoch"]),
             metrics={name: value for name, value in latest.items() if name != "epoch"},
             history=fresh,
             seconds=time.time() - record.began,
-            checkpoint=record.checkpoint,
+            checkpoint=moved,
         )
         event.apply(record)
-        self.journal.write(event)
+        self.journal.write(event)  # first: where another driver has taken the sweep over, it writes the MLflow runs too
+        for metrics in fresh:
+            self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self._record(trial)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.tune import TuneError
 
-from bgsweep.config import SweepConfig, resolve, review_search
+from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.resources import check_cores
@@ -22,7 +23,8 @@ from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, trials_that_fit, wait_for_capacity
-from bgsweep.sweep.events import Event, TrialRecord, by_number, replay
+from bgsweep.sweep.changes import changed
+from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
 from bgsweep.sweep.guards import check_room
@@ -37,6 +39,7 @@ from bgsweep.sweep.search import run_search
 from bgsweep.sweep.searcher import total_trials
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reader
 from bgsweep.sweep.trial import dump, set_up
+from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.provenance import owner
 from bgsweep.tracking.registry import open_registered_model
@@ -57,6 +60,7 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
     review_search(config)
     if config.search.scheduler == "pbt" and is_remote(store):
         raise UserError(f"{store}: pbt copies checkpoints in folders; give a --store that all nodes share, or use asha")
+    results_of_earlier(config, store)  # a mistake in a name is told before anything is started
     if config.search.scheduler == "pbt" and config.experiment.data.loader == "cluster":
         raise UserError("search.scheduler: pbt runs all trials at once, without cores kept for data.loader; use asha")
     if name is not None:
@@ -71,57 +75,36 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
             return _run(config, owner, uri, None)
 
 
-def resume(name: str, store: Uri, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def resume(name: str, store: Uri, overrides: Sequence[str] = (), retry_failed: bool = False) -> dict[str, Any]:
     """Resume a sweep whose driver died; its results are those of an undisturbed one. Returns and raises as `sweep`.
 
     Args:
-        overrides: other settings, ``key=value``, which must not change the search: how trials run, the final evaluation
-            (once all trials have ended), and the registry. For a sweep that has ended they repeat the final evaluation
-            and the registration.
+        overrides: other settings, ``key=value``, which must not change the results of trials that have ended: how
+            trials run and how many there are, the final evaluation (once all trials have ended), and the registry. For
+            a sweep that has ended they repeat the final evaluation and the registration.
+        retry_failed: trials that failed for good run again, from their last checkpoints.
     """
     with local_store(store, name) as local:
         folder, manifest = find_sweep(name, local)
-        if manifest.get("result") and not overrides:
+        if manifest.get("result") and not overrides and not retry_failed:
             command = sweep_command("sweep --resume", name, store)
             raise UserError(
-                f"{name}: the sweep has ended; there is nothing to resume. To evaluate and register its best "
-                f"trial again, name other settings: `{command} register.name=OTHER`"
+                f"{name}: the sweep has ended; there is nothing to resume. To evaluate and register its best trial "
+                f"again, name other settings: `{command} register.name=OTHER`; for more trials: search.trials=MORE"
             )
-        _check_changes(name, folder, overrides)
-        config = resolve(manifest["file"], overrides, name)
+        config = changed(name, manifest["file"], overrides, read_records(folder))
         seen = last_token(folder)
         if alive(folder, manifest, pulse_reader(folder, store), WATCH):
             command = sweep_command("status", name, store)
             raise UserError(f"{name}: the sweep is still running; follow it with `{command}`")
         with Ownership.claim(folder, store, seen) as owner:
             forget_stop(folder, store)
-            return _run(config, owner, tracking_uri(store), manifest["parent"])
+            return _run(config, owner, tracking_uri(store), manifest["parent"], retry_failed)
 
 
-# How trials run: neither their values nor their results depend on these settings.
-_OF_RUNNING = {"cpus", "gpus", "concurrent", "wait_minutes", "max_failures", "hang_minutes"}
-
-
-def _check_changes(name: str, folder: Path, overrides: Sequence[str]) -> None:
-    """Refuse settings that would make a sweep's later trials differ from its earlier ones."""
-    running = [record for record in read_records(folder).values() if record.status == "running"]
-    for override in overrides:
-        section, _, rest = override.partition("=")[0].partition(".")
-        if section == "register" or (section == "search" and rest in _OF_RUNNING):
-            continue
-        if section != "evaluate":
-            raise UserError(
-                f"{override}: cannot change within sweep {name}, whose trials could no longer be compared; start a new "
-                f"sweep, or change register.*, evaluate.* or search.{', search.'.join(sorted(_OF_RUNNING))} only"
-            )
-        if running:
-            raise UserError(
-                f"{override}: cannot change before all trials of {name} have ended, {len(running)} have not; resume it "
-                "without this first"
-            )
-
-
-def _run(config: SweepConfig, owner: Ownership, uri: str, parent: str | None) -> dict[str, Any]:
+def _run(
+    config: SweepConfig, owner: Ownership, uri: str, parent: str | None, retry_failed: bool = False
+) -> dict[str, Any]:
     """Start the sweep, or resume the one whose MLflow run is ``parent``.
 
     The owner's folder holds the journal, on this machine; the checkpoints go to its store, which may be a bucket.
@@ -155,12 +138,17 @@ def _run(config: SweepConfig, owner: Ownership, uri: str, parent: str | None) ->
         progress = opened.enter_context(Progress(folder.name, config, total_trials(config)))
         progress.note(f"sweep {folder.name} in {store}")
         progress.warn(notes)
-        journal = Journal(folder, owner, records)
+        journal = Journal(folder, owner, records, total_trials(config))
+        past += _told_before(config, owner, journal, progress, past)
+        if retry_failed:
+            past += _retried(config, journal, records)
         monitor = SweepCallback(config, journal, tracker, parent, progress, records)
         try:
             result = _search(config, owner, monitor, past, share)
-        except SweepTaken:
-            tracker.abandon()
+        except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise
+            if owner.lost():
+                tracker.abandon()
+                owner.check()
             raise
         write_manifest(folder, manifest | {"result": result})
     return result
@@ -187,6 +175,29 @@ def _search(
     log_page(folder, manifest | {"result": result}, tracker)
     owner.check()
     return result
+
+
+def _told_before(
+    config: SweepConfig, owner: Ownership, journal: Journal, progress: Progress, past: Sequence[Event]
+) -> list[Event]:
+    """Record the trials of earlier sweeps that the searcher learns from, before its first proposal."""
+    if not config.search.warm_start or any(isinstance(event, Proposed) for event in past):
+        return []
+    known = {(event.sweep, event.source) for event in past if isinstance(event, Learned)}
+    found, notes = results_of_earlier(config, owner.store)
+    progress.warn(notes)
+    return [journal.write(event) for event in found if (event.sweep, event.source) not in known]
+
+
+def _retried(config: SweepConfig, journal: Journal, records: dict[str, TrialRecord]) -> list[Event]:
+    """Let the trials that failed for good run again, but for those whose values cannot be trained at all."""
+    failed = [record for record in records.values() if record.status == "failed" and not config.refusal(record.params)]
+    events: list[Event] = []
+    for record in failed:
+        event = journal.write(Retried(id=record.id))
+        event.apply(record)
+        events.append(event)
+    return events
 
 
 def _share(config: SweepConfig, name: str) -> FairShare:

@@ -88,11 +88,13 @@ class Owned(Event):
     Attributes:
         token: of its claim.
         after: bytes of each earlier part of the journal that count; what another driver adds later does not.
+        trials: `search.trials` at that time. A searcher may depend on it, and it can be raised when a sweep is resumed.
     """
 
     kind = "owned"
     token: int
     after: dict[str, int] = field(default_factory=dict)
+    trials: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,30 @@ class Proposed(Event):
     kind = "proposed"
     id: str
     values: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned(Event):
+    """The searcher has been told a trial, ``source``, of an earlier sweep (`search.warm_start`)."""
+
+    kind = "learned"
+    sweep: str
+    source: str
+    values: dict[str, Any]
+    status: Literal["completed", "stopped"]
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retried(Event):
+    """A trial that had failed for good runs again, from its last checkpoint."""
+
+    kind = "retried"
+    id: str
+
+    def apply(self, record: TrialRecord) -> None:
+        """Bring the trial's record up to date."""
+        record.status, record.failures, record.error = "running", 0, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +218,8 @@ class Generation(Event):
 
 
 _KINDS: dict[str, type[Event]] = {
-    each.kind: each for each in (Owned, Proposed, Started, Ended, Result, Checkpointed, Recovered, Generation)
+    each.kind: each
+    for each in (Owned, Proposed, Learned, Started, Ended, Result, Checkpointed, Recovered, Retried, Generation)
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "trial": TrialRecord.read,
@@ -219,7 +246,7 @@ def read_event(told: Any) -> Event | None:
 
 def trials_in(event: Event) -> set[str]:
     """Names of the trials that must have started before an event makes sense."""
-    if isinstance(event, Result | Checkpointed | Recovered):
+    if isinstance(event, Result | Checkpointed | Recovered | Retried):
         return {event.id}
     return {exchange.id for exchange in event.exchanges} if isinstance(event, Generation) else set()
 
@@ -236,6 +263,8 @@ def replay(
     on_result: Callable[[Result, TrialRecord], None] = _ignore,
     on_ended: Callable[[TrialRecord], None] = _ignore,
     on_generation: Callable[[Generation], None] = _ignore,
+    on_learned: Callable[[Learned], None] = _ignore,
+    on_retried: Callable[[TrialRecord], None] = _ignore,
     records: dict[str, TrialRecord] | None = None,
 ) -> dict[str, TrialRecord]:
     """The trials' records, by id, as the events left them; ``records`` are those before the first event.
@@ -248,6 +277,11 @@ def replay(
         match event:
             case Proposed():
                 on_proposed(event)
+            case Learned():
+                on_learned(event)
+            case Retried():
+                event.apply(records[event.id])
+                on_retried(records[event.id])
             case Started(trial=trial):
                 records[trial.id] = trial.copy()
                 on_started(records[trial.id])

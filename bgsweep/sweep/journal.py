@@ -27,6 +27,7 @@ from bgsweep.sweep.events import (
     Proposed,
     Recovered,
     Result,
+    Retried,
     Started,
     TrialRecord,
     read_event,
@@ -49,10 +50,15 @@ class Journal:
     Args:
         owner: the driver's claim, which is checked before each write.
         records: the trials' records, which the caller keeps up to date.
+        trials: `search.trials`.
     """
 
     def __init__(
-        self, folder: Path, owner: Ownership | None = None, records: Mapping[str, TrialRecord] | None = None
+        self,
+        folder: Path,
+        owner: Ownership | None = None,
+        records: Mapping[str, TrialRecord] | None = None,
+        trials: int | None = None,
     ) -> None:
         self.folder = folder
         self._owner = owner
@@ -65,7 +71,7 @@ class Journal:
         self._open()
         if owner:
             self._summarise()
-            self.write(Owned(token=owner.token, after={part.name: part.size for part in before}))
+            self.write(Owned(token=owner.token, after={part.name: part.size for part in before}, trials=trials))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles the searcher, which holds this, into its own state file; nothing reads that."""
@@ -247,6 +253,10 @@ class Once:
                 new = event.id not in self._ended and event.epoch > self._epochs.get(event.id, 0)
                 if new:
                     self._epochs[event.id] = event.epoch
+                return new
+            case Retried():
+                new = event.id in self._ended
+                self._ended.discard(event.id)
                 return new
             case Checkpointed() | Recovered():
                 return event.id not in self._ended

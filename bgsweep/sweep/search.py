@@ -14,7 +14,7 @@ from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import trials_that_fit
-from bgsweep.sweep.events import Event
+from bgsweep.sweep.events import Event, Proposed
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
 from bgsweep.sweep.guards import DiskGuard
 from bgsweep.sweep.heartbeat import stop_file
@@ -37,8 +37,9 @@ def run_search(
     concurrent = config.search.concurrent or trials_that_fit(config)
     scheduler, to_stop = _scheduler(config, folder, monitor, past, concurrent)
     past = [*past, *map(monitor.end, to_stop)]
-    left = total_trials(config) - _ended(monitor)
-    if not left:
+    proposed = sum(isinstance(event, Proposed) for event in past)
+    left = max(total_trials(config), proposed) - _ended(monitor)  # fewer trials may be asked for than there are
+    if left <= 0:
         return
 
     def refuse(proposal: dict[str, Any], reason: str) -> None:

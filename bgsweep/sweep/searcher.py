@@ -1,15 +1,17 @@
 """The values of the next trial, for Ray Tune: fixed points first, then those that the configured searcher proposes."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig
-from bgsweep.errors import UserError
-from bgsweep.sweep.events import Event, Proposed, TrialRecord, replay
+from bgsweep.sweep.events import Event, Learned, Owned, Proposed, TrialRecord, replay
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.searchers import searcher_class
+
+_log = logging.getLogger(__name__)
 
 VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
 
@@ -22,7 +24,8 @@ class TuneSearcher(Searcher):
 
     Args:
         past: the events of earlier drivers. They are repeated in their order, so that the searcher proposes what it
-            would have proposed without the interruption; the trials that had not ended are proposed first.
+            would have proposed without the interruption; the trials that had not ended are proposed first. Where it
+            would draw other values today, the journal's count.
         refuse: called with each configuration whose values no trial can have, and the reason; the next one is proposed
             instead. Without it such values are proposed like others.
     """
@@ -39,7 +42,7 @@ class TuneSearcher(Searcher):
         self.journal = journal
         self._refuse = refuse
         self._points = fixed_points(config)
-        self._searcher = searcher_class(config)(config)
+        self._searcher = searcher_class(config)(_as_planned(config, past))
         self._reported: dict[str, int] = {}
         self._given = 0
         self._names: dict[str, str] = {}
@@ -68,17 +71,22 @@ class TuneSearcher(Searcher):
         self._tell(self._names[trial_id], None if error else result)
 
     def _next(self) -> dict[str, Any] | None:
-        if self._given >= total_trials(self.config):
-            return None
+        return self._propose() if self._given < total_trials(self.config) else None
+
+    def _propose(self) -> dict[str, Any]:
         index, self._given = self._given, self._given + 1
         base = {NUMBER: index, FIXED: None, CHECKPOINT: None}
         if index >= len(self._points):
             return {**base, VALUES: self._searcher.propose(name_of(index))}
         name, values = self._points[index]
+        self._add(name_of(index), values)
+        return {**base, VALUES: values, FIXED: name}
+
+    def _add(self, trial: str, values: dict[str, Any]) -> None:
+        """Tell the searcher of values that it has not proposed, if they lie inside the space."""
         inside = list(self.config.space.walk(values))
         if {key for key, _, _ in inside} == set(values) and all(each.contains(values[key]) for key, _, each in inside):
-            self._searcher.add_fixed(name_of(index), values)
-        return {**base, VALUES: values, FIXED: name}
+            self._searcher.add_fixed(trial, values)
 
     def _measured(self, result: Mapping[str, Any]) -> dict[str, float] | None:
         """The metrics that trials are compared by; None if one is missing, as in epochs without an evaluation."""
@@ -109,14 +117,28 @@ class TuneSearcher(Searcher):
         """
         unfinished: dict[str, dict[str, Any]] = {}
 
+        every: dict[str, dict[str, Any]] = {}
+        other: list[str] = []
+
         def propose_again(event: Proposed) -> None:
-            proposed = self._next()
-            if proposed is None or proposed[VALUES] != event.values:
-                raise UserError(
-                    f"{event.id}: the sweep would not propose this trial's values today; it was started by another "
-                    "version of bgsweep or of Optuna, so start it anew"
-                )
-            unfinished[event.id] = proposed
+            while event.id not in every:  # more than once where damaged lines of the journal are missing
+                proposed = self._propose()
+                name = name_of(proposed[NUMBER])
+                every[name] = unfinished[name] = proposed
+            if event.values is not None and every[event.id][VALUES] != event.values:
+                other.append(event.id)
+                self._searcher.on_end(event.id, "failed", {})
+                self._add(event.id, event.values)
+                every[event.id][VALUES] = event.values
+
+        def learn(event: Learned) -> None:
+            name = f"{event.sweep}/{event.source}"
+            self._add(name, event.values)
+            self._searcher.on_end(name, event.status, event.metrics)
+
+        def retry(record: TrialRecord) -> None:
+            self._add(record.id, record.params)
+            unfinished[record.id] = every[record.id]
 
         def end(record: TrialRecord) -> None:
             failed = record.status == "failed"
@@ -128,9 +150,21 @@ class TuneSearcher(Searcher):
             on_proposed=propose_again,
             on_result=lambda event, _: self._report(event.id, {"epoch": event.epoch, **event.metrics}),
             on_ended=end,
+            on_learned=learn,
+            on_retried=retry,
         )
+        if other:
+            _log.warning(
+                "the values of %d trials (%s) are those of the journal: the searcher would draw others today, as "
+                "another version of Optuna or another processor may",
+                len(other),
+                ", ".join(other[:5]) + (", …" if len(other) > 5 else ""),
+            )
         for name in unfinished.keys() & records.keys():
-            unfinished[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
+            if records[name].status == "running":
+                unfinished[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
+            else:  # its proposal is missing in a damaged journal
+                del unfinished[name]
         return list(unfinished.values())
 
     def save(self, checkpoint_path: str) -> None:
@@ -138,6 +172,14 @@ class TuneSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
+
+
+def _as_planned(config: SweepConfig, past: Sequence[Event]) -> SweepConfig:
+    """The config as the sweep began: a searcher may depend on `search.trials`, which may have been raised since."""
+    first = next((event.trials for event in past if isinstance(event, Owned)), None)
+    if first is None:
+        return config
+    return config.model_copy(update={"search": config.search.model_copy(update={"trials": first})})
 
 
 def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:

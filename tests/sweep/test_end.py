@@ -152,8 +152,8 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
     assert "MemoryError: no room" in line and "bgsweep sweep --resume one" in line
     assert "no room" in (tmp_path / store[1] / "sweeps/one/end_error.txt").read_text()
 
-    refused = bgsweep("sweep", "--resume", "one", "search.trials=5", *store, folder=tmp_path)
-    assert refused.returncode == 2 and "search.trials=5: cannot change within sweep one" in refused.stderr
+    refused = bgsweep("sweep", "--resume", "one", "search.seed=5", *store, folder=tmp_path)
+    assert refused.returncode == 2 and "search.seed: cannot change within sweep one" in refused.stderr
     again = bgsweep("sweep", "--resume", "one", "evaluate.knn.k=3", *store, "--json", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert '"knn": "k 3, ' in again.stdout
