@@ -17,6 +17,7 @@ from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.resources import check_cores
 from bgsweep.distributed.session import ray_session
+from bgsweep.distributed.shared_folder import check_shared
 from bgsweep.distributed.train import gpus_of_worker
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
@@ -41,6 +42,7 @@ from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reade
 from bgsweep.sweep.trial import dump, set_up
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.client import sqlite_file
 from bgsweep.tracking.provenance import owner
 from bgsweep.tracking.registry import open_registered_model
 
@@ -120,6 +122,7 @@ def _run(
     ):
         past = read_journal(folder)
         wait_for_capacity(config)
+        _check_shared(store, uri)
         # Before the first trial: other sweeps make room only for those they know of.
         share = _share(config, folder.name)
         first = _first_set_up(config)
@@ -175,6 +178,17 @@ def _search(
     log_page(folder, manifest | {"result": result}, tracker)
     owner.check()
     return result
+
+
+def _check_shared(store: Uri, uri: str) -> None:
+    """Refuse folders of this machine for what other nodes of the cluster write and read."""
+    if not is_remote(store):
+        fix = (
+            "name a --store that all nodes share: a folder of a network file system, or a URI such as s3://bucket/runs"
+        )
+        check_shared(Path(store).absolute(), "the store", fix)
+    if (database := sqlite_file(uri)) is not None:
+        check_shared(database.parent, "MLflow's SQLite store", "set MLFLOW_TRACKING_URI to an MLflow server")
 
 
 def _told_before(

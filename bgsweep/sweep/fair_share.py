@@ -33,8 +33,7 @@ class FairShare:
         name: of the sweep.
         room: gives the number of this sweep's trials that the whole cluster can run at a time, which may grow.
         most: the user's limit of trials at a time, if any.
-        warm: trials are actors that Tune reuses, of which it keeps one even while it is idle. They may wait for
-            capacity; trials on Ray Train fail if they wait for long, so there are never more than fit.
+        warm: trials are actors that Tune reuses. They may wait for capacity; trials on Ray Train fail if they wait for long, so there are never more than fit.
     """
 
     def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
@@ -57,7 +56,7 @@ class FairShare:
         room = self._room()
         if len(sweeps) == 1 and self._warm:
             return self._most or room
-        share = part(room, sweeps.index(self._name), len(sweeps), self._warm)
+        share = part(room, sweeps.index(self._name), len(sweeps))
         return min(share, self._most or share)
 
 
@@ -65,12 +64,9 @@ class _Here:
     """An actor whose existence says that a sweep is running."""
 
 
-def part(room: int, age: int, sweeps: int, keeps_one: bool) -> int:
+def part(room: int, age: int, sweeps: int) -> int:
     """Trials that a sweep may run; ``age`` is its rank, 0 for the oldest, which gets the remainder.
 
     If one trial fills the cluster, the younger sweeps wait until it ends.
     """
-    if sweeps == 1:
-        return room
-    share = room // sweeps + (age < room % sweeps)
-    return max(1, share - 1) if keeps_one else share
+    return room // sweeps + (age < room % sweeps)

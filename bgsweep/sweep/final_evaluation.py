@@ -100,7 +100,7 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: A
     log_variants(tracker, ending.parent, winner)
     log_report(tracker, ending.parent, report, best.epochs)
     decision = decide(tracker, winner, best.run_id, report, judge)
-    entry = _register(tracker, ending, winner, report, decision)
+    entry, decision = _register(tracker, ending, winner, report, decision, judge)
     tracker.flush()
     start = judge(winner, untrained(winner.experiment))
     evaluated = {
@@ -121,12 +121,13 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: A
 
 
 def _register(
-    tracker: Tracker, ending: SearchOutcome, winner: SweepConfig, report: Any, decision: Any
-) -> dict[str, Any]:
-    """Log the winner as a model of its run, and make that a version with its lineage."""
+    tracker: Tracker, ending: SearchOutcome, winner: SweepConfig, report: Any, decision: Any, judge: Any
+) -> tuple[dict[str, Any], Any]:
+    """Log the winner as a model of its run, and make that a version with its lineage; give the decision that held."""
     from bgsweep.report.run_artifacts import registry_tags
+    from bgsweep.sweep.promotion import decide_again
     from bgsweep.tracking.models import log_encoder
-    from bgsweep.tracking.registry import add_version, give_alias, version_of
+    from bgsweep.tracking.registry import add_version, give_alias, tag_version, version_of
     from bgsweep.training.checkpoint import load_trained
 
     best, experiment, name = ending.best, winner.experiment, winner.register_as.name
@@ -139,8 +140,11 @@ def _register(
         lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": commit}
         tags = registry_tags(winner, report, lineage) | decision.tags()
         version = add_version(tracker, best.run_id, model, name, tags)
-    give_alias(tracker, name, version, decision.alias)
-    return {"name": name, "version": version, "alias": decision.alias}
+    settled = decide_again(tracker, winner, best.run_id, report, decision, judge)
+    if settled is not decision:
+        tag_version(tracker, name, version, settled.tags())
+    give_alias(tracker, name, version, settled.alias)
+    return {"name": name, "version": version, "alias": settled.alias}, settled
 
 
 def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any, judge: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bgsweep.training.checkpoint import TrainedEncoder
 from bgsweep.training.run import evaluate_final
 
 RESAMPLINGS = 10_000
+_LOOKS = 5  # so many sweeps that end within the same minutes
 Judge = Callable[[SweepConfig, TrainedEncoder], Report]
 
 
@@ -57,6 +58,22 @@ def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report, judg
     better, reason = compare(report, theirs, winner.evaluate.seed)
     shown = f"{winner.evaluate.variant} kNN against version {version}, the {entry.alias}: {reason}"
     return Decision(entry.alias if better else CHALLENGER, shown, version, theirs)
+
+
+def decide_again(
+    tracker: Tracker, winner: SweepConfig, run: str, report: Report, decision: Decision, judge: Judge = evaluate_final
+) -> Decision:
+    """The decision, made anew as long as another version has become champion since it was made.
+
+    Evaluating a champion takes minutes, in which another sweep may replace it.
+    """
+    entry = winner.register_as
+    for _ in range(_LOOKS):
+        champion = holder(tracker, entry.name, entry.alias)
+        if champion is None or champion.run_id == run or int(champion.version) == decision.version:
+            break
+        decision = decide(tracker, winner, run, report, judge)
+    return decision
 
 
 def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:

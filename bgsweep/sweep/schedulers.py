@@ -1,6 +1,7 @@
 """Early stopping of trials; the baseline always runs to its end."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from bgsweep.config import SweepConfig
 from bgsweep.sweep.events import Event, Result, TrialRecord, replay
 from bgsweep.sweep.searcher import FIXED, trial_name
+
+IDLE = 5.0
+"""Seconds after which an actor without a trial is ended; between two trials of a sweep it idles for less."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,27 @@ def _named(name: str) -> Any:
     return _Named(name)
 
 
-class _KeepBaseline(FIFOScheduler):
+class _Yielding(FIFOScheduler):
+    """Ends an actor that Tune keeps although no trial needs it.
+
+    Tune keeps one for the next trial. Where a sweep's share of the cluster has become smaller that trial does not come,
+    and without this every sweep would hold a device more than it uses.
+    """
+
+    _idle_since: float | None = None
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        kept = getattr(getattr(tune_controller, "_actor_cache", None), "num_cached_objects", 0)
+        now = time.monotonic()
+        self._idle_since = (self._idle_since or now) if kept else None
+        if self._idle_since is not None and now - self._idle_since > IDLE:
+            tune_controller._cleanup_cached_actors(force_all=True)
+            self._idle_since = None
+        found: Trial | None = super().choose_trial_to_run(tune_controller)
+        return found
+
+
+class _KeepBaseline(_Yielding):
     """Compares trials with the baseline, but never stops the baseline itself.
 
     Tune gives a resumed trial a new id; under its name in the sweep the scheduler knows its earlier results.
@@ -111,6 +135,6 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
         # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.
         scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
     else:
-        return FIFOScheduler(), []
+        return _Yielding(), []
     scheduler.epochs = epochs
     return scheduler, scheduler.catch_up(past)

@@ -1,6 +1,7 @@
 """MLflow's model registry: versions with their lineage and key metrics, and their aliases."""
 
 import difflib
+import functools
 import getpass
 import math
 from collections.abc import Mapping
@@ -54,6 +55,12 @@ def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping
 def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
     """Set the alias by which ``models:/NAME@ALIAS`` finds a version."""
     tracker.ask(lambda: tracker.client.set_registered_model_alias(name, alias, str(version)))
+
+
+def tag_version(tracker: Tracker, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Replace tags of a version."""
+    for key, value in tags.items():
+        tracker.ask(functools.partial(tracker.client.set_model_version_tag, name, str(version), key, value))
 
 
 def version_of(tracker: Tracker, run: str, name: str) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 from bgsweep.config import load
 from bgsweep.evaluation import Report
 from bgsweep.evaluation.evaluator import PerImageMetric
-from bgsweep.sweep.promotion import compare, decide
+from bgsweep.sweep.promotion import compare, decide, decide_again
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias
@@ -69,6 +69,11 @@ def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_a
         perfect = dataclasses.replace(ours.decisive, hits=ours.decisive.counted)
         assert decide(tracker, winner, "another run", dataclasses.replace(ours, decisive=perfect)).alias == "champion"
         assert decide(tracker, winner, run, ours).reason == first.reason
+
+        # Two sweeps have looked at the same champion: the one that comes second is compared with the first one's winner.
+        assert decide_again(tracker, winner, "another run", ours, equal) is equal
+        late = decide_again(tracker, winner, "another run", ours, first)
+        assert (late.alias, late.version) == ("challenger", 1)
 
         other = load(TINY, [*settings, "register.name=strange"])
         strange = tracker.client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run).model_id
