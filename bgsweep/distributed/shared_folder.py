@@ -45,10 +45,8 @@ def check_shared(folder: Path, what: str, fix: str) -> None:
     finally:
         mark.unlink(missing_ok=True)
     if blind:
-        more = f" and {len(blind) - 1} others" if len(blind) > 1 else ""
-        raise UserError(
-            f"{folder}: {what} is a folder of this machine, which node {blind[0]}{more} does not see; {fix}"
-        )
+        node = f"node {blind[0]}" + (f" and {len(blind) - 1} others" if len(blind) > 1 else "")
+        raise UserError(f"{folder}: {what} is a folder of this machine, which {node} does not see; {fix}")
 
 
 def _here() -> str:

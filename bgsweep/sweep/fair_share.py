@@ -33,7 +33,8 @@ class FairShare:
         name: of the sweep.
         room: gives the number of this sweep's trials that the whole cluster can run at a time, which may grow.
         most: the user's limit of trials at a time, if any.
-        warm: trials are actors that Tune reuses. They may wait for capacity; trials on Ray Train fail if they wait for long, so there are never more than fit.
+        warm: trials are actors that Tune reuses. They may wait for capacity; trials on Ray Train fail if they wait for
+            long, so there are never more than fit.
     """
 
     def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:

@@ -135,6 +135,6 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
         # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.
         scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
     else:
-        return _Yielding(), []
+        return _Yielding(), []  # type: ignore[no-untyped-call]
     scheduler.epochs = epochs
     return scheduler, scheduler.catch_up(past)

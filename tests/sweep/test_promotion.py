@@ -70,7 +70,7 @@ def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_a
         assert decide(tracker, winner, "another run", dataclasses.replace(ours, decisive=perfect)).alias == "champion"
         assert decide(tracker, winner, run, ours).reason == first.reason
 
-        # Two sweeps have looked at the same champion: the one that comes second is compared with the first one's winner.
+        # Two sweeps looked at the same champion: the one that comes second is compared with the first one's winner.
         assert decide_again(tracker, winner, "another run", ours, equal) is equal
         late = decide_again(tracker, winner, "another run", ours, first)
         assert (late.alias, late.version) == ("challenger", 1)
