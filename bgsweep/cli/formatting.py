@@ -46,6 +46,12 @@ def duration(hours: float) -> str:
     return f"{minutes * 60:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
+def size(number: float) -> str:
+    """Bytes in the unit that reads best: 12 KiB, 340 MiB, 1.2 GiB."""
+    kib, mib, gib = number / 2**10, number / 2**20, number / 2**30
+    return f"{kib:.0f} KiB" if mib < 1 else f"{mib:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB"
+
+
 def trial_table(trials: Sequence[dict[str, Any]], front: Container[str] = ()) -> str:
     """A row for each trial of a sweep: its state, searched values, scores and failures."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))

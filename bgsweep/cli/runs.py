@@ -1,10 +1,10 @@
-"""Commands about sweeps and registered encoders: `status`, `stop`, `models`, `promote`, `report` and `policy`."""
+"""Commands about sweeps and registered encoders, from `status` to `rm`."""
 
 from pathlib import Path
 from typing import Any
 
-from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, store
-from bgsweep.cli.formatting import local_time, percent, table, trial_table
+from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, count, store
+from bgsweep.cli.formatting import local_time, percent, size, table, trial_table
 from bgsweep.cli.parser import Parser
 
 _LINEAGE = {
@@ -171,4 +171,50 @@ class Policy(Command):
         return f"wrote {result['policy']}: the augmentation policy of {result['trial']}"
 
 
-COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy())
+class Collect(Command):
+    """Remove checkpoints of trials that are not among the best of their sweep."""
+
+    name = "gc"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("name", nargs="?", help="sweep name; default: all sweeps that are not running")
+        parser.add_argument("--keep", type=count, metavar="K", help="in place of the sweep's search.keep_checkpoints")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.collect import collect
+
+        return collect(options.name, store(options), options.keep, options.dry_run)
+
+    def show(self, result: Result) -> str:
+        """A line for each sweep, and with `--dry-run` for each checkpoint."""
+        lines = [each["checkpoint"] for each in result["removed"]] if result["dry_run"] else []
+        found = result["removed"]
+        for sweep in dict.fromkeys(each["sweep"] for each in found):
+            sizes = [each["bytes"] for each in found if each["sweep"] == sweep]
+            word = "would be removed" if result["dry_run"] else "removed"
+            lines.append(f"{sweep}: {len(sizes)} checkpoints, {size(sum(sizes))}, {word}")
+        lines += [f"{sweep}: running; its driver removes checkpoints by itself" for sweep in result["running"]]
+        return "\n".join(lines) or "nothing to remove"
+
+
+class Remove(Command):
+    """Remove a sweep's journal and checkpoints; its MLflow runs and registered models stay."""
+
+    name = "rm"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.collect import remove
+
+        return remove(options.name, store(options))
+
+    def show(self, result: Result) -> str:
+        return f"removed {result['sweep']}, {size(result['bytes'])}; its MLflow runs and models are kept"
+
+
+COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy(), Collect(), Remove())

@@ -69,6 +69,9 @@ class Search(Section):
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    keep_checkpoints: Count | None = Field(
+        10, description="checkpoints that are kept of trials that have ended: those of the best; null: all"
+    )
     warm_start: tuple[str, ...] = Field(
         (), description="names of earlier sweeps of the same store, whose results the searcher learns from"
     )

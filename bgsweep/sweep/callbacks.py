@@ -10,6 +10,7 @@ from ray.tune import Callback
 
 from bgsweep.config import SweepConfig
 from bgsweep.storage.uri import uri_of
+from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import (
     Checkpointed,
     Ended,
@@ -45,6 +46,7 @@ class SweepCallback(Callback):
         parent: str,
         progress: Progress,
         records: dict[str, TrialRecord],
+        collector: Collector | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -52,6 +54,7 @@ class SweepCallback(Callback):
         self.parent = parent
         self.progress = progress
         self.records = records
+        self.collector = collector
         self._runs: dict[str, str] = {}
         self.disk = DiskGuard(journal.folder)
         self._hangs = HangGuard(config.search.hang_minutes)
@@ -63,6 +66,8 @@ class SweepCallback(Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.disk.look()
         self._hangs.end(trials)
+        if self.collector:
+            self.collector.look(self.records)
         self.progress.update(self.records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -10,7 +10,10 @@ from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump
 
 # How trials run, and how many: neither the values nor the results of those that have ended depend on these settings.
-_OF_RUNNING = ("concurrent", "cpus", "gpus", "hang_minutes", "max_failures", "trials", "wait_minutes")
+_OF_RUNNING = (
+    *("concurrent", "cpus", "gpus", "hang_minutes"),
+    *("keep_checkpoints", "max_failures", "trials", "wait_minutes"),
+)
 
 
 def changed(

@@ -25,6 +25,7 @@ from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.changes import changed
+from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
@@ -133,7 +134,7 @@ def _run(
         records = replay(past)
         if not is_remote(store):
             ended = sum(record.status != "running" for record in records.values())
-            check_room(folder, checkpoint, total_trials(config) - ended)
+            check_room(folder, checkpoint, _checkpoints_at_once(config, total_trials(config) - ended))
         parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
         manifest = _manifest(config, parent, past[0].time if past else time.time())
         owner.check()
@@ -145,7 +146,9 @@ def _run(
         past += _told_before(config, owner, journal, progress, past)
         if retry_failed:
             past += _retried(config, journal, records)
-        monitor = SweepCallback(config, journal, tracker, parent, progress, records)
+        collector = Collector(config, sweep_folder(store, folder.name), journal)
+        opened.callback(collector.close)
+        monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector)
         try:
             result = _search(config, owner, monitor, past, share)
         except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise
@@ -163,11 +166,15 @@ def _search(
     """Run the trials that have not ended, and the sweep's end; give the result."""
     folder, store, tracker = owner.folder, owner.store, monitor.tracker
     monitor.catch_up(past)
+    if past and monitor.collector:
+        monitor.collector.tidy(monitor.records)
     run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
     if monitor.disk.full:
         command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
     monitor.close()
+    if monitor.collector:
+        monitor.collector.tidy(monitor.records)
     result = {
         "sweep": folder.name,
         "tracking_uri": without_password(tracker.address),
@@ -189,6 +196,12 @@ def _check_shared(store: Uri, uri: str) -> None:
         check_shared(Path(store).absolute(), "the store", fix)
     if (database := sqlite_file(uri)) is not None:
         check_shared(database.parent, "MLflow's SQLite store", "set MLFLOW_TRACKING_URI to an MLflow server")
+
+
+def _checkpoints_at_once(config: SweepConfig, left: int) -> int:
+    """Checkpoints that are there at a time: those that are kept, the baseline's, and one of each running trial."""
+    keep = config.search.keep_checkpoints
+    return left if keep is None else min(left, keep + 1 + (config.search.concurrent or trials_that_fit(config)))
 
 
 def _told_before(

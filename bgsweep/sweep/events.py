@@ -190,6 +190,18 @@ class Checkpointed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Collected(Event):
+    """A trial's checkpoint is about to be removed: others are better (`search.keep_checkpoints`)."""
+
+    kind = "collected"
+    id: str
+
+    def apply(self, record: TrialRecord) -> None:
+        """Bring the trial's record up to date."""
+        record.checkpoint = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recovered(Event):
     """A trial has failed and continues from its last checkpoint."""
 
@@ -219,7 +231,10 @@ class Generation(Event):
 
 _KINDS: dict[str, type[Event]] = {
     each.kind: each
-    for each in (Owned, Proposed, Learned, Started, Ended, Result, Checkpointed, Recovered, Retried, Generation)
+    for each in (
+        *(Owned, Proposed, Learned, Started, Ended, Result),
+        *(Checkpointed, Collected, Recovered, Retried, Generation),
+    )
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "trial": TrialRecord.read,
@@ -246,7 +261,7 @@ def read_event(told: Any) -> Event | None:
 
 def trials_in(event: Event) -> set[str]:
     """Names of the trials that must have started before an event makes sense."""
-    if isinstance(event, Result | Checkpointed | Recovered | Retried):
+    if isinstance(event, Result | Checkpointed | Collected | Recovered | Retried):
         return {event.id}
     return {exchange.id for exchange in event.exchanges} if isinstance(event, Generation) else set()
 
@@ -291,7 +306,7 @@ def replay(
             case Result():
                 event.apply(records[event.id])
                 on_result(event, records[event.id])
-            case Checkpointed() | Recovered():
+            case Checkpointed() | Collected() | Recovered():
                 event.apply(records[event.id])
             case Generation():
                 event.apply(records)

@@ -258,7 +258,7 @@ class Once:
                 new = event.id in self._ended
                 self._ended.discard(event.id)
                 return new
-            case Checkpointed() | Recovered():
+            case Recovered():
                 return event.id not in self._ended
             case Generation():
                 new = event.epoch > self._generation

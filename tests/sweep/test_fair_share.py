@@ -56,21 +56,20 @@ def test_eight_devices_run_eight_trials_of_two_sweeps() -> None:
     assert [part(3, place, 2) for place in (0, 1)] == [2, 1]
 
 
-class Waiting(tune.Trainable):
-    """A trial of a few short steps."""
-
-    def step(self) -> dict[str, Any]:
-        time.sleep(0.1)
-        return {"epoch": self.iteration + 1, "m": 1.0, "done": self.iteration >= 10}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        return True
-
-
 @pytest.mark.slow
 def test_a_sweep_whose_share_shrinks_gives_back_all_that_it_does_not_use(tmp_path: Path) -> None:
     """With Tune's own bookkeeping one of four devices would stay with an idle actor."""
     shares, free, seen = {"now": 4}, {}, []
+
+    class Waiting(tune.Trainable):
+        """A trial of a few short steps."""
+
+        def step(self) -> dict[str, Any]:
+            time.sleep(0.1)
+            return {"epoch": self.iteration + 1, "m": 1.0, "done": self.iteration >= 10}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
 
     class Watch(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -89,7 +88,7 @@ def test_a_sweep_whose_share_shrinks_gives_back_all_that_it_does_not_use(tmp_pat
             tune_config=tune.TuneConfig(
                 search_alg=FairShareSearcher(Numbers(metric="m", mode="max"), lambda: shares["now"]),
                 scheduler=scheduler,
-                num_samples=26,
+                num_samples=16,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[Watch()], verbose=0),
