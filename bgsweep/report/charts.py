@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from bgsweep.config import Distribution
-from bgsweep.report.history import Cost, Trial
+from bgsweep.report.history import Cost, Metrics, Trial
 from bgsweep.report.statistics import Interval, fences, importance, pareto, trend
 
 Figure = dict[str, Any]
 
 BEST, BASELINE, UNTRAINED, OTHER = "#f0457f", "#3f88d9", "#8a9099", "#8d78c9"
 ROLES = {"best": ("champion", BEST), "baseline": ("no background augmentation", BASELINE)}
+_POINTS = 10_000  # of a figure's curves: a page of 1,000 trials must open, and no screen shows more
 _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 
@@ -186,10 +187,12 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
         x: list[int | None] = []
         y: list[float | None] = []
         words: list[str] = []
+        points = max(2, _POINTS // len(members))
         for trial in members:
-            x += [*trial.curve, None]
-            y += [*(each[measures.metric] for each in trial.curve.values()), None]
-            words += [f"{trial.id} ({trial.status})"] * (len(trial.curve) + 1)
+            curve = _thinned(trial.curve, points)
+            x += [*curve, None]
+            y += [*(round(each[measures.metric], 4) for each in curve.values()), None]
+            words += [f"{trial.id} ({trial.status})"] * (len(curve) + 1)
         seen = "%{text}<br>epoch %{x}: %{y:.1%}<extra></extra>"
         line = {"color": color, "width": width}
         data.append(
@@ -205,6 +208,15 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
     axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": measures.label}, "tickformat": ".0%"}}
     layout = {**axes, "hovermode": "closest", "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}
     return {"data": data, "layout": layout, "height": 400}
+
+
+def _thinned(curve: Mapping[int, Metrics], points: int) -> Mapping[int, Metrics]:
+    """At most so many points of a curve, evenly spread, the last one among them."""
+    if len(curve) <= points:
+        return curve
+    epochs = list(curve)
+    chosen = {epochs[round(number * (len(epochs) - 1) / (points - 1))] for number in range(points)}
+    return {epoch: each for epoch, each in curve.items() if epoch in chosen}
 
 
 def costs(cost: Cost) -> Figure:

@@ -1,5 +1,7 @@
 """The HTML page of a sweep: its figures, and the reason for each figure that cannot be drawn."""
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -276,7 +278,7 @@ def _rendered(context: dict[str, Any], figures: dict[str, charts.Figure]) -> str
         context,
         figures=figures,
         data=script,
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode(),
         script=(here / "page.js").read_text(encoding="utf-8"),
         style=(here / "page.css").read_text(encoding="utf-8"),
     )

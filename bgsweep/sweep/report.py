@@ -99,7 +99,7 @@ def sweep_results(
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """The sweep's tags, and its data sets: context, name, count and digests of each split."""
-    found: Any = tracker.client.get_run(run)
+    found: Any = tracker.ask(lambda: tracker.client.get_run(run))
     datasets = []
     for each in found.inputs.dataset_inputs:
         context = next(tag.value for tag in each.tags if tag.key == "mlflow.data.context")

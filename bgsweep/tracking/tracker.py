@@ -20,7 +20,7 @@ from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
 from bgsweep.tracking.provenance import owner, owner_lives, provenance
-from bgsweep.tracking.writer import Writer
+from bgsweep.tracking.writer import Writer, is_final
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 T = TypeVar("T")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 PATIENCE = 3600.0
 """Seconds for which an unreachable MLflow server is retried."""
 
-_PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
+_PARAMS_PER_CALL, _PARAM_LENGTH, _METRICS_PER_CALL = 100, 6000, 1000  # MLflow's limits
 
 
 class Tracker:
@@ -160,7 +160,20 @@ class Tracker:
             for name, value in with_new_names(metrics).items()
             if name != "epoch"
         ]
-        self._writer.submit(lambda: self.client.log_batch(self._id(run), metrics=batch))
+
+        self._writer.gather(run, [batch], functools.partial(self._send_metrics, run))
+
+    def _send_metrics(self, run: str, batches: list[list[Any]]) -> None:
+        """Send the metrics of several epochs in one call; one by one if that is refused, so that the others arrive."""
+        metrics = [metric for batch in batches for metric in batch]
+        try:
+            for start in range(0, len(metrics), _METRICS_PER_CALL):
+                self.client.log_batch(self._id(run), metrics=metrics[start : start + _METRICS_PER_CALL])
+        except Exception as error:
+            if len(batches) == 1 or not is_final(error):
+                raise
+            for batch in batches:
+                self._writer.submit(functools.partial(self._send_metrics, run, [batch]))
 
     def last_epoch(self, run: str) -> int:
         """The last epoch for which a run has metrics; 0 if it has none."""

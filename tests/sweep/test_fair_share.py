@@ -68,6 +68,9 @@ def test_a_sweep_whose_share_shrinks_gives_back_all_that_it_does_not_use(tmp_pat
             time.sleep(0.1)
             return {"epoch": self.iteration + 1, "m": 1.0, "done": self.iteration >= 10}
 
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            pass
+
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             return True
 

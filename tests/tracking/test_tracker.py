@@ -16,6 +16,7 @@ import pytest
 from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker, provenance, tracking_uri
+from tests.progress import wait_for
 
 FILE = SweepConfig(name="study")
 
@@ -212,7 +213,7 @@ def test_what_could_not_be_written_is_said(
     tracker.finish(run, "FINISHED")
     with caplog.at_level(logging.WARNING):
         assert not tracker.flush()
-    assert f"3 writes to MLflow at {address} are missing: connection refused" in caplog.text
+    assert f"1 writes to MLflow at {address} are missing: connection refused" in caplog.text
     assert status(tracker, run) == "FINISHED"
 
 
@@ -254,3 +255,31 @@ def test_provenance_names_the_installed_versions_and_the_commit(monkeypatch: pyt
         assert "mlflow.source.git.commit" not in tags
     monkeypatch.setenv("BGSWEEP_GIT_COMMIT", "0123abc")
     assert provenance()["mlflow.source.git.commit"] == "0123abc"
+
+
+def test_epochs_that_arrive_together_are_one_call_and_come_before_the_run_s_end(tracker: Tracker) -> None:
+    run = tracker.pretrain_run("one", FILE)
+    tracker.flush()
+    calls: list[int] = []
+    log, end = tracker.client.log_batch, tracker.client.set_terminated
+
+    def counted(run_id: str, metrics: Any = (), **rest: Any) -> None:
+        calls.append(len(metrics))
+        log(run_id, metrics=metrics, **rest)
+
+    tracker.client.log_batch = counted
+    tracker.client.set_terminated = lambda *told, **more: (calls.append(-1), end(*told, **more))
+    for epoch in range(1, 11):
+        tracker.log_metrics(run, epoch, {"loss": 1 / epoch, "lr": 0.1})
+    tracker.finish(run, "FINISHED")
+    assert tracker.flush()
+    assert calls == [20, -1]
+    history = tracker.client.get_metric_history(run, "loss")
+    assert [(point.step, point.value) for point in history] == [(epoch, 1 / epoch) for epoch in range(1, 11)]
+
+
+def test_metrics_do_not_wait_long_for_others(tracker: Tracker) -> None:
+    run = tracker.pretrain_run("one", FILE)
+    tracker.flush()
+    tracker.log_metrics(run, 1, {"loss": 0.5})
+    wait_for(lambda: tracker.client.get_metric_history(run, "loss"), lambda: None, "it is held back", every=0.2)
