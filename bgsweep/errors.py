@@ -1,12 +1,9 @@
 """`UserError`, which the command line prints as one line with exit code 2, and removal of secrets from text."""
 
 import contextlib
-import logging
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-
-_log = logging.getLogger(__name__)
 
 # Schemes whose addresses name a container or a user before the @, which is not secret.
 _NAMED = ("abfs", "abfss", "gs", "gcs", "hdfs", "viewfs")
@@ -71,7 +68,9 @@ def warn_once(message: str, kept: bool = False) -> None:
     A `kept` one was collected before, perhaps by this process, and is given now.
     """
     if _collected is None:
-        _log.warning("%s", message)
+        import logging  # here: `--help` must not wait for it
+
+        logging.getLogger(__name__).warning("%s", message)
     else:
         _collected.append(message)
 

@@ -1,7 +1,6 @@
 """The argument parser: every line it does not understand is one `UserError` that says what was meant."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         if found := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
             given, known = found[1], found[2].replace("'", "").split(", ")
             meant = _MEANT.get(given) if self.prog == "bgsweep" else None
-            near = difflib.get_close_matches(given, known, n=1)
+            near = _nearest(given, known)
             meant = meant or (f"did you mean `{near[0]}`?" if near else "")
             message = "; ".join(filter(None, (f"{given!r}: no such command", meant, f"known: {', '.join(known)}")))
         # argparse counts a list that may be empty among the required arguments.
@@ -63,7 +62,7 @@ def _unrecognized(rest: Sequence[str], parser: argparse.ArgumentParser, takes_ov
     word = next((word for word in rest if word.startswith("-")), rest[0])
     name, equals, value = word.lstrip("-").partition("=")
     known = re.findall(r"--[a-z-]+", parser.format_usage())
-    near = difflib.get_close_matches(f"--{name}", known, n=1) if word.startswith("-") else []
+    near = _nearest(f"--{name}", known) if word.startswith("-") else []
     if near:
         hint = f"did you mean {near[0]}?"
     elif equals and takes_overrides:
@@ -73,3 +72,9 @@ def _unrecognized(rest: Sequence[str], parser: argparse.ArgumentParser, takes_ov
     else:
         hint = f"options: {', '.join(known)}" if known else "it takes no options"
     return f"unrecognized arguments: {' '.join(rest)}; {hint}; see `{parser.prog} --help`"
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    from difflib import get_close_matches  # here: `--help` must not wait for it
+
+    return get_close_matches(name, known, n=1)

@@ -19,6 +19,7 @@ class FairShareSearcher(ConcurrencyLimiter):
         self._share = share
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        # Asked for each proposal, since other sweeps come and go.
         self.max_concurrent = self._share()
         found: dict[str, Any] | str | None = super().suggest(trial_id)
         return found

@@ -40,6 +40,7 @@ class DiskGuard:
         self.full = ""
 
     def look(self) -> None:
+        # At each of Tune's steps; a journal that cannot be written loses results that cost hours.
         free = shutil.disk_usage(self._folder).free
         if free < _RESERVE:
             self.full = f"{self._folder}: {free / 2**20:.0f} MiB are free, too little to go on"

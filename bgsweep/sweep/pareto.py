@@ -26,6 +26,7 @@ def best_of(front: Sequence[TrialRecord], signs: Mapping[str, int]) -> TrialReco
     def distance(record: TrialRecord) -> float:
         lost = []
         for metric, sign in signs.items():
+            # Scaled, because an accuracy and a loss have no common unit.
             low, high = min(ranges[metric]), max(ranges[metric])
             ideal = high if sign > 0 else low
             lost.append(abs(ideal - record.metrics[metric]) / (high - low) if high > low else 0.0)

@@ -112,6 +112,7 @@ class PBTScheduler(FIFOScheduler):
         name, values = trial_name(trial), self._explored(donor.config[VALUES], draw)
         copy = target / name
         shutil.rmtree(copy, ignore_errors=True)  # of a driver that died before it wrote the event
+        # A copy, because Tune removes a donor's older checkpoints while it trains on.
         shutil.copytree(donor.checkpoint.path, copy)
         trial.set_config({**trial.config, VALUES: values})
         # The checkpoint that the trial starts again from, set as in Ray's own PBT.

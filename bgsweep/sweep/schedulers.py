@@ -127,6 +127,7 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
     search, epochs = config.search, config.experiment.training.epochs
     grace = min(search.grace_epochs, epochs)
     metric, sign = next(iter(search.signs.items()))
+    # Not Tune's count of results, which starts again at 1 in a resumed sweep, so that rungs would be miscounted.
     shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
     scheduler: KeepBaselineASHA | KeepBaselineMedian
     if search.scheduler == "asha":

@@ -67,6 +67,7 @@ def run_search(
             stop=_Stop(stop_file(folder), monitor.disk),
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             checkpoint_config=_checkpoints(config),
+            # A sweep has its own table; Tune's would go to stdout, where the result is printed.
             verbose=0,
         ),
     )

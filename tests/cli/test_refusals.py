@@ -106,7 +106,7 @@ OVERRIDES = [
     ("data.cache=maybe", "experiment.data.cache: true or false is needed (given: 'maybe')"),
     ("data.images=3", "experiment.data.images: a text is needed, such as sample (given: 3)"),
     ("data.loader=cluster", "experiment.data.loader: cluster needs loader_workers"),
-    ("evaluate=3", "evaluate: a section with keys is needed, one or more of: every, variant, bg_gap, knn, linear"),
+    ("evaluate=3", "evaluate: a section with keys is needed, one or more of: every, variant, bg_gap, knn, online_bank"),
     ("evaluate.linear.lrs=[]", "evaluate.linear.lrs: a list in brackets is needed, such as [0.01, 0.03, 0.1, 0.3]"),
 ]
 
