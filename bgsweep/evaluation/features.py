@@ -43,7 +43,7 @@ class Features:
     def rows(self, which: slice | Tensor, device: torch.device | None = None) -> Tensor:
         """Some rows, float32, on a device (None: where they are)."""
         values = self.values[which].to(device or self.values.device)
-        return values if self.scales is None else values.float() * self.scales[which].to(values.device)
+        return values if self.scales is None else values.float().mul_(self.scales[which].to(values.device))
 
     def part(self, which: Tensor) -> "Features":
         """Some of the images."""
