@@ -24,6 +24,20 @@ class UserError(Exception):
     """An error the user can fix; the message names the file, key or value and how to fix it."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run has ended on request within an epoch, and can be resumed from there.
+
+    Attributes:
+        epoch: epochs that are complete.
+        step: steps of the next epoch that are.
+        leave: false where the run only writes a checkpoint, and trains on.
+    """
+
+    def __init__(self, epoch: int, step: int, leave: bool = True) -> None:
+        super().__init__(f"stopped after {epoch} epochs and {step} steps")
+        self.epoch, self.step, self.leave = epoch, step, leave
+
+
 class UnreadableImage(UserError):
     """An image or mask that is missing, truncated or not an image; it is named, counted and skipped."""
 

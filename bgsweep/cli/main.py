@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from bgsweep.cli import data, evaluate, process, runs, train
 from bgsweep.cli.common import Result, add_commands
 from bgsweep.cli.parser import Parser, parse_line
 from bgsweep.distributed import credentials
-from bgsweep.errors import UserError, without_password
+from bgsweep.errors import Stopped, UserError, without_password
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,7 +32,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with a line `error: …` or with what `doctor` found missing."""
+    """Run one command; 0, or 2 with a line `error: …` or with what `doctor` found missing, or 128 + a signal."""
     if credentials.IN_A_JOB in os.environ:
         credentials.restore()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
@@ -47,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {without_password(str(error))}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--fresh"]
+        print(f"{stopped}, with a checkpoint; resume with `{shlex.join(['bgsweep', *words])}`", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130

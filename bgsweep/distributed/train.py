@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.errors import UserError, collected_warnings, warn_once
+from bgsweep.errors import Stopped, UserError, collected_warnings, warn_once
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.uri import Uri, uri_of
 
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
 """Called with an epoch's metrics and, if a checkpoint was written, its folder."""
+
+_STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
@@ -23,8 +25,11 @@ def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -
 
     More ``seeds`` than one train side by side, on several workers only.
 
+    The process's first SIGTERM ends the training at its next step, with a checkpoint of that position in ``folder``.
+
     Raises:
         UserError: the configuration or data cannot be used, as shown only by training.
+        Stopped: there was a SIGTERM.
     """
     if config.experiment.workers.count == 1:
         return _train_here(config, Path(folder), on_epoch)
@@ -34,18 +39,24 @@ def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -
 def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import Run, limit_threads
+    from bgsweep.training.stop import leave_on_sigterm
 
     # Not on Ray Train: that takes 12 s to start and end a run, and processes of half a gigabyte each.
-    run = Run(config, feed_for=ray_feed)
-    limit_threads(config.experiment.workers.cpus)
-    if (folder / CHECKPOINT_FILE).exists():
-        run.restore(folder)
-    while not run.finished:
-        metrics = run.step_epoch()
-        due = run.checkpoint_due()
-        if due:
-            run.save(folder)
-        on_epoch(metrics, folder if due else None)
+    with leave_on_sigterm() as asked:
+        run = Run(config, feed_for=ray_feed, asked=asked)
+        limit_threads(config.experiment.workers.cpus)
+        if (folder / CHECKPOINT_FILE).exists():
+            run.restore(folder)
+        while not run.finished:
+            try:
+                metrics = run.step_epoch()
+            except Stopped:
+                run.save(folder)
+                raise
+            due = run.checkpoint_due()
+            if due:
+                run.save(folder)
+            on_epoch(metrics, folder if due else None)
     return folder
 
 
@@ -53,9 +64,11 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
     """Run Ray Train in a thread, so that this one can report epochs as they finish."""
     from ray.util.queue import Queue
 
-    # 0 CPUs: the queue's actor must not take a core that the trial was given.
-    reports = Queue(actor_options={"num_cpus": 0})
-    trainer = _trainer(config, folder, reports, seeds)
+    from bgsweep.training.stop import Request, leave_on_sigterm
+
+    # 0 CPUs: the queues' actors must not take a core that the trial was given.
+    reports, stops = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+    trainer = _trainer(config, folder, reports, stops, seeds)
     outcome: list[Any] = []
 
     def fit() -> None:
@@ -65,25 +78,49 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
             outcome.append(error)
         reports.put(None)
 
-    # A daemon, so that Ctrl-C in the caller ends the process although the thread waits for Ray.
-    threading.Thread(target=fit, name="ray-train", daemon=True).start()
-    seen = 0
-    while (report := reports.get()) is not None:
-        metrics, checkpoint, warnings = report
-        for line in warnings:
-            warn_once(line)
-        if metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint are reported again
-            seen = metrics["epoch"]
-            on_epoch(metrics, checkpoint)
-    reports.shutdown()
+    with leave_on_sigterm() as asked:
+        # A daemon, so that Ctrl-C in the caller ends the process although the thread waits for Ray.
+        threading.Thread(target=fit, name="ray-train", daemon=True).start()
+        stopped = _follow(reports, on_epoch, lambda: asked() is Request.LEAVE, stops)
+    for queue in (reports, stops):
+        queue.shutdown()
     result = outcome[0]
     if isinstance(result, BaseException):
         cause = _cause(result)
         raise cause from (None if cause is result else result)  # its own cause has no end, and Ray looks for it
+    if stopped is not None:
+        raise stopped
     return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
 
 
-def _trainer(config: SweepConfig, folder: Uri, reports: Any, seeds: int) -> Any:
+def _follow(reports: Any, on_epoch: OnEpoch, asked: Callable[[], bool], stops: Any) -> Stopped | None:
+    """Pass on what workers report until their end, and a request to leave to them; give where they left, if so."""
+    from ray.util.queue import Empty
+
+    seen, told = 0, False
+    stopped: Stopped | None = None
+    while True:
+        if asked() and not told:
+            stops.put(True)
+            told = True
+        try:
+            report = reports.get(timeout=0.5)
+        except Empty:
+            continue
+        if report is None:
+            return stopped
+        metrics, checkpoint, warnings = report
+        for line in warnings:
+            warn_once(line)
+        if _STOPPED_AT in metrics:
+            if told:
+                stopped = Stopped(*metrics[_STOPPED_AT])
+        elif metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint are reported again
+            seen = metrics["epoch"]
+            on_epoch(metrics, checkpoint)
+
+
+def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: int) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -92,7 +129,7 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, seeds: int) -> Any:
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
-        train_loop_config={"config": config.model_dump(mode="json", by_alias=True), "seeds": seeds},
+        train_loop_config={"config": config.model_dump(mode="json", by_alias=True), "seeds": seeds, "stops": stops},
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus > 0,
@@ -171,6 +208,7 @@ def _worker(config: dict[str, Any]) -> None:
 def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
+    from bgsweep.distributed.preemption import WorkerRequests
     from bgsweep.distributed.resources import machine_share
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads, start
@@ -179,28 +217,48 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     context = ray.train.get_context()
     limit_threads(resolved.experiment.workers.cpus, machine_share())
     ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
-    run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed)
+    requests = WorkerRequests(config["stops"] if ranks[0] == 0 else None)
+    run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed, asked=requests)
     last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as path:
             run.restore(Path(path))
-    folder: Path | None = None
+    reports = _Reports(run, warnings)
     while not run.finished:
-        metrics = run.step_epoch()
-        checkpoint = None
-        if run.checkpoint_due() and run.rank == 0:
-            while folder and folder.exists():  # uploads to a slow store must not fill this machine's disk
+        try:
+            reports.report(run.step_epoch(), run.checkpoint_due())
+        except Stopped as stopped:
+            reports.report({_STOPPED_AT: (stopped.epoch, stopped.step)}, checkpoint=True)
+            if stopped.leave:
+                return
+            requests.done()
+
+
+class _Reports:
+    """One worker's reports to Ray Train; those of the first worker carry checkpoints."""
+
+    def __init__(self, run: Any, warnings: list[str]) -> None:
+        self._run, self._warnings = run, warnings
+        self._folder: Path | None = None
+
+    def report(self, metrics: dict[str, Any], checkpoint: bool) -> None:
+        """Report metrics, with a checkpoint of the run as it is where that is wanted; all workers must call this."""
+        import ray.train
+
+        written = None
+        if checkpoint and self._run.rank == 0:
+            while self._folder and self._folder.exists():  # uploads to a slow store must not fill this machine's disk
                 time.sleep(0.05)
-            folder = Path(tempfile.mkdtemp())
-            run.save(folder)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        told = {**metrics, "warnings": list(warnings)}
-        warnings.clear()
+            self._folder = Path(tempfile.mkdtemp())
+            self._run.save(self._folder)
+            written = ray.train.Checkpoint.from_directory(self._folder)
+        told = {**metrics, "warnings": list(self._warnings)}
+        self._warnings.clear()
         # Once an epoch: a report waits for the controller's next poll. Uploads are asynchronous, since a synchronous
         # one held all workers for half a second an epoch (ResNet-18, local disk).
         ray.train.report(
             told,
-            checkpoint=checkpoint,
+            checkpoint=written,
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
         )

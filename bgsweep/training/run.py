@@ -5,6 +5,7 @@ Both homes (in-process and Ray Train) and every trial of a sweep go through `Run
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,20 +13,23 @@ from typing import Any
 import cv2
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from bgsweep.config import METRICS, SuiteConfig, SweepConfig
 from bgsweep.data import Splits, open_splits
 from bgsweep.data.cores import take_share, usable_cores
 from bgsweep.data.loader import FeedFor, default_loader_workers
 from bgsweep.data.memory import keep_freed_memory
-from bgsweep.errors import UserError, warn_once
+from bgsweep.errors import Stopped, UserError, warn_once
 from bgsweep.evaluation import Ranks, Report, VariantSet, check, final, online
 from bgsweep.evaluation.context import EvalContext, Workers
+from bgsweep.evaluation.features import Encode
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.checkpoint import TrainedEncoder
 from bgsweep.training.encode import frozen_model
+from bgsweep.training.stop import Asked, Request, nothing_asked
 from bgsweep.training.trainer import Diverged
 
 _LOOKED_AT = 5000  # test images take less than a minute; larger sets are checked by the evaluation itself
@@ -42,6 +46,7 @@ class Run:
         local_rank: int = 0,
         splits: Splits | None = None,
         feed_for: FeedFor | None = None,
+        asked: Asked = nothing_asked,
     ) -> None:
         self.config = config
         self.experiment = config.experiment
@@ -51,8 +56,9 @@ class Run:
         self.placement = select_device(self.experiment, local_rank)
         self.ranks = Ranks(rank, world_size, self.placement.device) if world_size > 1 else None
         self.metrics: dict[str, float] = {}
+        self._unevaluated: dict[str, float] | None = None
         feed = feed_for(self.experiment.data) if feed_for else None
-        self.training = Trainer(self.experiment, self.splits.train, self.placement, rank, world_size, feed)
+        self.training = Trainer(self.experiment, self.splits.train, self.placement, rank, world_size, feed, asked)
 
     @property
     def epoch(self) -> int:
@@ -60,33 +66,55 @@ class Run:
         return self.training.epoch
 
     @property
+    def reported(self) -> int:
+        """The last epoch of which `step_epoch` has given the metrics."""
+        return int(self.metrics.get("epoch", 0))
+
+    @property
     def finished(self) -> bool:
         """True after the last epoch."""
-        return self.epoch >= self.experiment.training.epochs
+        return self.epoch >= self.experiment.training.epochs and self._unevaluated is None
 
     def step_epoch(self) -> dict[str, float]:
-        """Train one epoch, and where an online evaluation is due, add its values; all workers take part in that."""
-        metrics = self.training.step_epoch()
-        due = self.finished or self.epoch % self.config.evaluate.every == 0
-        if due:
+        """Train one epoch, or what is left of it; all workers take part in an online evaluation where one is due.
+
+        Raises:
+            Stopped: the run was asked to stop; `save` keeps its position, and calling again goes on from there.
+        """
+        if self._unevaluated is None:
+            metrics = self.training.step_epoch()
+            if self._evaluation_due():
+                self._unevaluated = metrics
+                request = self.training.stop.now()
+                if request is not Request.NOTHING:
+                    raise Stopped(self.epoch, 0, leave=request is Request.LEAVE)
+        else:
+            metrics = self._unevaluated
+        if self._unevaluated is not None:
             found = self.evaluate()
             for name, value in found.items():
                 if not math.isfinite(value):
                     raise Diverged(f"{name} is {value} in epoch {self.epoch}")
-            metrics |= found
+            metrics = metrics | found
+        self._unevaluated = None
         self.metrics = {"epoch": self.epoch, **metrics}
         return self.metrics
+
+    def _evaluation_due(self) -> bool:
+        return self.epoch >= self.experiment.training.epochs or self.epoch % self.config.evaluate.every == 0
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the encoder as it is, on the validation split, in the precision of the training.
 
         All workers evaluate the first one's encoder, as checkpoints do: each BatchNorm has its own worker's statistics,
-        which training itself never reads, so that overwriting them changes nothing.
+        which training itself never reads, so that overwriting them changes nothing. Only one worker alone stops here.
         """
         encoder, device = self.training.method.encoder, self.placement.device
         for statistics in encoder.buffers() if self.ranks else ():
             dist.broadcast(statistics, 0)
         model = frozen_model(encoder, device, autocast=self.placement.autocast)
+        if self.training.world_size == 1:
+            model = replace(model, encode=self._stoppable(model.encode))
         threads = self.experiment.data.loader_workers
         return online(
             model,
@@ -97,6 +125,14 @@ class Run:
             default_loader_workers() if threads is None else threads,
         )
 
+    def _stoppable(self, encode: Encode) -> Encode:
+        def encoded(images: Tensor) -> Tensor:
+            if self._unevaluated is not None and (request := self.training.stop.asked()) is not Request.NOTHING:
+                raise Stopped(self.epoch, 0, leave=request is Request.LEAVE)
+            return encode(images)
+
+        return encoded
+
     def checkpoint_due(self) -> bool:
         """True if a checkpoint is to be written after the last finished epoch."""
         return self.finished or self.epoch % self.experiment.training.checkpoint_every == 0
@@ -104,7 +140,8 @@ class Run:
     def save(self, folder: Path) -> Path:
         """Write a checkpoint into a folder; return its path."""
         path = folder / CHECKPOINT_FILE
-        save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics})
+        waiting = {} if self._unevaluated is None else {"unevaluated": self._unevaluated}
+        save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics, **waiting})
         return path
 
     def restore(self, folder: Path, foreign: bool = False) -> None:
@@ -112,6 +149,7 @@ class Run:
         state = load_checkpoint(folder / CHECKPOINT_FILE)
         (self.training.load_exploited if foreign else self.training.load_state_dict)(state)
         self.metrics = state["metrics"]
+        self._unevaluated = state.get("unevaluated")
 
 
 class SeededRun:
@@ -130,6 +168,7 @@ class SeededRun:
         world_size: int = 1,
         local_rank: int = 0,
         feed_for: FeedFor | None = None,
+        asked: Asked = nothing_asked,
     ) -> None:
         self.config = config
         self.rank = rank
@@ -138,21 +177,28 @@ class SeededRun:
         for seed in range(config.experiment.seed, config.experiment.seed + seeds):
             seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
             splits = self.runs[0].splits if self.runs else None
-            self.runs.append(Run(seeded, rank, world_size, local_rank, splits, feed_for))
+            self.runs.append(Run(seeded, rank, world_size, local_rank, splits, feed_for, asked))
 
     @property
     def finished(self) -> bool:
         """True after the last epoch."""
-        return self.runs[0].finished
+        return self.runs[-1].finished
 
     def step_epoch(self) -> dict[str, float]:
-        """Train each seed for one epoch; give their means and how sure these are."""
-        for run in self.runs:
+        """Train each seed for one epoch; give their means and how sure these are.
+
+        Raises:
+            Stopped: as of `Run.step_epoch`; the seeds before the one that was training are an epoch further.
+        """
+        behind = [run for run in self.runs if run.reported < self.runs[0].reported]
+        for run in behind or self.runs:
             run.step_epoch()
         self.metrics = self._averaged()
         return self.metrics
 
     def _averaged(self) -> dict[str, float]:
+        if any(run.reported != self.runs[0].reported for run in self.runs):
+            return {}  # stopped within an epoch, which some seeds have trained and others not
         return average_over_seeds([run.metrics for run in self.runs], self.config.experiment.seed)
 
     def checkpoint_due(self) -> bool:
@@ -204,11 +250,12 @@ def start(
     world_size: int = 1,
     local_rank: int = 0,
     feed_for: FeedFor | None = None,
+    asked: Asked = nothing_asked,
 ) -> Run | SeededRun:
     """A run from its first epoch on, under one seed or several."""
     if seeds == 1:
-        return Run(config, rank, world_size, local_rank, feed_for=feed_for)
-    return SeededRun(config, seeds, rank, world_size, local_rank, feed_for)
+        return Run(config, rank, world_size, local_rank, feed_for=feed_for, asked=asked)
+    return SeededRun(config, seeds, rank, world_size, local_rank, feed_for, asked)
 
 
 def evaluate_final(

@@ -1,4 +1,4 @@
-"""The training loop: trains an experiment one epoch at a time, resumable between epochs."""
+"""The training loop: trains an experiment one epoch at a time, resumable after any step."""
 
 import contextlib
 import logging
@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from bgsweep.config import Experiment, Training
 from bgsweep.data.batch import Batch
 from bgsweep.data.loader import Batches, BatchFeed
 from bgsweep.data.sample import UNLABELLED, ImageDataset
-from bgsweep.errors import UserError
+from bgsweep.errors import Stopped, UserError
 from bgsweep.methods import Method, Step, build_method
 from bgsweep.methods.base import Views
 from bgsweep.models import ImageEncoder, convert_sync_bn
@@ -27,6 +28,7 @@ from bgsweep.seeding import Draw, rng_key
 from bgsweep.training.device import Placement
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
+from bgsweep.training.stop import Asked, Request, StopAgreement, nothing_asked
 from bgsweep.transfer import send
 
 _log = logging.getLogger(__name__)
@@ -42,8 +44,12 @@ class Diverged(UserError):
 class Trainer:
     """One experiment on one worker; with several workers each has its own, inside torch's default process group.
 
-    Every random draw has a key of (seed, epoch, image, view), so that the number of the epoch is the whole position:
-    resuming from `state_dict` is bit-identical to an uninterrupted run.
+    Every random draw has a key of (seed, epoch, image, view), or of (seed, epoch, step) within the network, so that the
+    numbers of the epoch and the step are the whole position: resuming from `state_dict` is bit-identical to an
+    uninterrupted run, after any step.
+
+    Args:
+        asked: asked after each step whether to stop there; on several workers the answers of all of them count.
     """
 
     def __init__(
@@ -54,11 +60,16 @@ class Trainer:
         rank: int = 0,
         world_size: int = 1,
         feed: BatchFeed | None = None,
+        asked: Asked = nothing_asked,
     ) -> None:
         self.experiment = experiment
         self.placement = placement
         self.rank = rank
+        self.world_size = world_size
         self.epoch = 0
+        self.step = 0
+        self.stop = StopAgreement(asked, world_size)
+        self._sums = _Sums()
         self.classes = _classes(experiment, dataset)
         self.method = _place_method(
             initial_method(experiment, self.classes), experiment.training, placement, world_size
@@ -82,32 +93,50 @@ class Trainer:
             _log_scaling_rule(experiment)
 
     def step_epoch(self) -> dict[str, float]:
-        """Train one epoch; returns its mean loss and further metrics.
+        """Train one epoch, or what is left of it; returns the whole epoch's mean loss and further metrics.
 
         Raises:
             Diverged: the mean loss is not finite.
+            Stopped: the run was asked to stop; calling again goes on with the next step.
         """
-        torch.manual_seed(rng_key(self.experiment.seed, self.epoch, "", Draw.TRAINING_STEP, self.rank))
         self.model.train()
-        timed = _TimedBatches(self.batches.epoch(self.epoch))
-        totals: dict[str, Tensor] = {}
-        counts: Counter[str] = Counter()
-        for index, batch in enumerate(timed):
-            for name, value in self._step(batch, self.epoch * self.batches.steps_per_epoch + index).items():
-                totals[name] = totals.get(name, 0) + value
-            counts.update(batch.counts)
-        self.epoch += 1
-        metrics = self._mean(totals)
+        steps, sums = self.batches.steps_per_epoch, self._sums
+        for batch in _timed(self.batches.epoch(self.epoch, self.step), sums):
+            self._seed_draws()
+            sums.add(self._step(batch, self.epoch * steps + self.step), batch.counts)
+            self.step += 1
+            request = self.stop.after_step() if self.step < steps else Request.NOTHING
+            if request is not Request.NOTHING:
+                self._sums.of_workers = self._gathered(sums.totals)
+                raise Stopped(self.epoch, self.step, leave=request is Request.LEAVE)
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, _Sums()
+        metrics = self._mean(sums.totals)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}")
-        images = self.batches.steps_per_epoch * self.experiment.training.batch_size
         return {
             **metrics,
-            **_shares(counts, LARGE_VIEWS + self.experiment.views.small_crops),
+            **_shares(sums.counts, LARGE_VIEWS + self.experiment.views.small_crops),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images / timed.elapsed,
-            "data_wait": timed.waited / timed.elapsed,
+            "images_per_second": steps * self.experiment.training.batch_size / sums.elapsed,
+            "data_wait": sums.waited / sums.elapsed,
         }
+
+    def _seed_draws(self) -> None:
+        """Give torch's own draws in this step, such as dropout's, a key of their own."""
+        key = rng_key(self.experiment.seed, self.epoch, str(self.step), Draw.TRAINING_STEP, self.rank)
+        # Not torch.manual_seed, which formats a stack trace for each call where CUDA has not been used.
+        torch.default_generator.manual_seed(key)
+        if self.placement.device.type == "cuda":
+            torch.cuda.manual_seed(key)
+
+    def _gathered(self, totals: dict[str, Tensor]) -> list[dict[str, float]]:
+        """Each worker's sums, for a checkpoint that the first worker writes."""
+        stacked = torch.stack(list(totals.values()))
+        found = [stacked]
+        if self.world_size > 1:
+            found = [torch.empty_like(stacked) for _ in range(self.world_size)]
+            dist.all_gather(found, stacked)
+        return [dict(zip(totals, each.tolist(), strict=True)) for each in found]
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One optimiser step; its loss and metrics."""
@@ -167,7 +196,7 @@ class Trainer:
         return dict(zip(totals, stacked.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The complete state of the run: weights, averages, queue, optimiser, epoch, and the experiment."""
+        """The complete state of the run: weights, averages, queue, optimiser, position, and the experiment."""
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "digest": self.experiment.digest,
@@ -176,6 +205,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({"step": self.step, "sums": self._sums.public()} if self.step else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,7 +222,10 @@ class Trainer:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.epoch = state["epoch"]
+        self.epoch, self.step = state["epoch"], state.get("step", 0)
+        self._sums = (
+            _Sums.read(state["sums"], self.rank, self.world_size, self.placement.device) if self.step else _Sums()
+        )
 
     def load_exploited(self, state: dict[str, Any]) -> None:
         """Continue from the state of another trial, with this experiment's own settings (population-based training)."""
@@ -259,18 +292,53 @@ def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
     return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
 
 
-class _TimedBatches:
-    """Iterates over batches and measures the time that training waits for them, in seconds."""
+@dataclass
+class _Sums:
+    """Sums over the steps of an epoch so far.
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self.batches = batches
-        self.waited = 0.0
-        self.elapsed = 0.0
+    Attributes:
+        totals: the loss and the method's metrics, on the device, over this worker's steps.
+        counts: of `Batch.counts`.
+        waited: seconds that training waited for batches.
+        elapsed: seconds in all.
+        of_workers: `totals` of each worker, gathered for a checkpoint.
+    """
 
-    def __iter__(self) -> Iterator[Batch]:
-        began = asked = time.perf_counter()
-        for batch in self.batches:
-            self.waited += time.perf_counter() - asked
-            yield batch
-            asked = time.perf_counter()
-        self.elapsed = time.perf_counter() - began
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    waited: float = 0.0
+    elapsed: float = 0.0
+    of_workers: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, metrics: dict[str, Tensor], counts: dict[str, int]) -> None:
+        """Add one step's values."""
+        for name, value in metrics.items():
+            self.totals[name] = self.totals.get(name, 0) + value
+        self.counts.update(counts)
+
+    def public(self) -> dict[str, Any]:
+        """The sums as plain values: a float32 is exact as a Python float."""
+        times = {"waited": self.waited, "elapsed": self.elapsed}
+        return {"of_workers": self.of_workers, "counts": dict(self.counts), **times}
+
+    @classmethod
+    def read(cls, saved: dict[str, Any], rank: int, world_size: int, device: torch.device) -> "_Sums":
+        """One worker's sums of what `public` wrote; other workers than then each take the mean of theirs."""
+        found = saved["of_workers"]
+        names = list(found[0])
+        own = {name: math.fsum(each[name] for each in found) / len(found) for name in names}
+        if len(found) == world_size:
+            own = found[rank]
+        totals = {name: torch.tensor(value, device=device) for name, value in own.items()}
+        return cls(totals, Counter(saved["counts"]), saved["waited"], saved["elapsed"])
+
+
+def _timed(batches: Iterable[Batch], sums: _Sums) -> Iterator[Batch]:
+    """The batches; adds the time that they take, and the share of it in which training waits for them."""
+    began = time.perf_counter()
+    for batch in batches:
+        sums.waited += time.perf_counter() - began
+        yield batch
+        now = time.perf_counter()
+        sums.elapsed += now - began
+        began = now

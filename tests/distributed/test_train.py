@@ -1,16 +1,23 @@
 """One experiment, trained on Ray Train."""
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+import torch
 from ray.air._internal.util import skip_exceptions
+from ray.core.generated import autoscaler_pb2
 from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from bgsweep.config import load
 from bgsweep.distributed import train
 from bgsweep.distributed.session import ray_session
+from bgsweep.errors import Stopped
+from bgsweep.training import load_checkpoint
 from tests.command import bgsweep
 from tests.inputs import LOST_FILES
 
@@ -39,3 +46,70 @@ def test_workers_find_images_by_a_relative_path_and_their_warnings_are_told(
     (view, neighbour) = (line for line in caplog.messages if line.startswith("photos/train/dress/"))
     assert "lost.jpg, which does not exist" in view and "lost.jpg, which does not exist" in neighbour
     assert "unreadable 1" in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], dict[str, Any]]:
+    """The losses of an undisturbed run, and its last checkpoint."""
+    folder, losses = tmp_path_factory.mktemp("undisturbed") / "run", []
+    with ray_session(2):
+        train.train(load(TINY, SHORT), folder, lambda metrics, _: losses.append(metrics["loss"]))
+    return losses, newest(folder)
+
+
+SHORT = ["workers.count=2", "training={epochs: 3, batch_size: 8, checkpoint_every: 9}", "evaluate.every=3"]
+
+
+def newest(folder: Path) -> dict[str, Any]:
+    return load_checkpoint(max(folder.glob("checkpoint_*/state.pt")))
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert all(torch.equal(value, second["method"][name]) for name, value in first["method"].items())
+
+
+@pytest.mark.slow
+def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_from_there(
+    tmp_path: Path, undisturbed: tuple[list[float], dict[str, Any]]
+) -> None:
+    losses: list[float] = []
+
+    def on_epoch(metrics: dict[str, Any], _: Any) -> None:
+        losses.append(metrics["loss"])
+        if len(losses) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    config, folder = load(TINY, SHORT), tmp_path / "run"
+    with ray_session(2):
+        with pytest.raises(Stopped) as stopped:
+            train.train(config, folder, on_epoch)
+        left = newest(folder)
+        assert stopped.value.leave and (left["epoch"], left["step"]) == (stopped.value.epoch, stopped.value.step)
+        train.train(config, folder, on_epoch)
+    assert losses == undisturbed[0]
+    assert_same(newest(folder), undisturbed[1])
+
+
+@pytest.mark.slow
+def test_workers_write_a_checkpoint_before_their_node_is_taken_away(
+    tmp_path: Path, undisturbed: tuple[list[float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is told that their node goes in ten minutes; meanwhile they train on."""
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.1")
+    losses: list[float] = []
+
+    def on_epoch(metrics: dict[str, Any], _: Any) -> None:
+        losses.append(metrics["loss"])
+        if len(losses) == 1:
+            gcs = ray._private.worker.global_worker.gcs_client
+            reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+            node = ray.get_runtime_context().get_node_id()
+            assert gcs.drain_node(node, reason, "spot", int(1000 * (time.time() + 600)))[0]
+
+    folder = tmp_path / "run"
+    with ray_session(2):
+        train.train(load(TINY, SHORT), folder, on_epoch)
+    assert losses == undisturbed[0]
+    within, end = (load_checkpoint(path) for path in sorted(folder.glob("checkpoint_*/state.pt")))
+    assert within["step"] and end["epoch"] == 3
+    assert_same(end, undisturbed[1])

@@ -10,9 +10,10 @@ import torch
 
 from bgsweep.config import Experiment, resolve
 from bgsweep.data import open_splits
-from bgsweep.errors import UserError
+from bgsweep.errors import Stopped, UserError
 from bgsweep.training import Trainer, device, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.schedule import cosine_with_warmup
+from bgsweep.training.stop import Asked, Request, nothing_asked
 from bgsweep.training.trainer import Diverged
 
 TINY = [
@@ -30,10 +31,10 @@ def experiment(*overrides: str) -> Experiment:
     return resolve({}, [*TINY, *overrides]).experiment
 
 
-def start(*overrides: str) -> Trainer:
+def start(*overrides: str, asked: Asked = nothing_asked) -> Trainer:
     torch.set_num_threads(1)
     wanted = experiment(*overrides)
-    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
+    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted), asked=asked)
 
 
 def everything(training: Trainer) -> dict[str, torch.Tensor]:
@@ -82,6 +83,67 @@ def test_interrupted_and_continued_is_bit_identical_to_uninterrupted(tmp_path: P
 
     assert losses == broken
     same(everything(whole), everything(second))
+
+
+BYOL = ["method={name: byol, hidden_dim: 16, embedding_dim: 8, momentum: 0.9}", "optimizer={name: lars, trust: 0.1}"]
+SWAV = [
+    "method={name: swav, prototypes: 12, hidden_dim: 16, embedding_dim: 8, queue_size: 160, queue_start: 0}",
+    "views={size: 16, small_crops: 2, small_size: 8}",
+]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["background.swap=0.5"],
+        ["training.precision=bf16", "training.accumulate=2"],
+        BYOL,
+        SWAV,
+        ["method={name: supervised}", "encoder={name: efficientnet_b0}", "training.batch_size=480"],
+    ],
+    ids=["moco with swaps", "moco in parts", "byol", "swav with queue", "supervised with stochastic depth"],
+)
+def test_stopped_within_an_epoch_and_resumed_is_bit_identical_to_uninterrupted(
+    tmp_path: Path, changes: list[str]
+) -> None:
+    """Stopped twice: after a step of the first epoch, and after the last step but one of the second."""
+    changes = ["training={epochs: 2, batch_size: 160}", *changes]
+    whole = start(*changes)
+    expected = [whole.step_epoch() for _ in range(2)]
+
+    found: list[dict[str, float]] = []
+    stops = [(0, 1), (1, whole.batches.steps_per_epoch - 1)]
+    for place in [*stops, None]:
+        part = start(*changes)
+        part.stop.asked = lambda part=part, place=place: (
+            Request.LEAVE if (part.epoch, part.step) == place else (Request.NOTHING)
+        )
+        if found or place != stops[0]:
+            part.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
+        try:
+            while part.epoch < 2:
+                found.append(part.step_epoch())
+        except Stopped as stopped:
+            assert (stopped.epoch, stopped.step) == place
+            save_checkpoint(tmp_path / "state.pt", part.state_dict())
+
+    assert [untimed(metrics) for metrics in found] == [untimed(metrics) for metrics in expected]
+    same(everything(whole), everything(part))
+
+
+def untimed(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name not in ("images_per_second", "data_wait")}
+
+
+def test_a_run_that_writes_a_checkpoint_within_an_epoch_can_train_on() -> None:
+    """As Ray Train's workers do until their node is taken away."""
+    whole, going = start("data.loader_workers=1"), start("data.loader_workers=1")
+    going.stop.asked = lambda: Request.CHECKPOINT if going.step == 1 else Request.NOTHING
+    with pytest.raises(Stopped) as stopped:
+        going.step_epoch()
+    assert not stopped.value.leave and going.state_dict()["step"] == 1
+    assert untimed(going.step_epoch()) == untimed(whole.step_epoch())
+    same(everything(whole), everything(going))
 
 
 @pytest.mark.parametrize("color", ["exact", "fast"])
