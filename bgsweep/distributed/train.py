@@ -15,15 +15,19 @@ from bgsweep.storage.uri import Uri, uri_of
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
 """Called with an epoch's metrics and, if a checkpoint was written, its folder."""
 
+Start = tuple[Path, tuple[int, int]]
+"""A checkpoint's folder, and the epochs and further steps that it has trained."""
+
 _STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 
-def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -> Uri:
+def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1, start: Start | None = None) -> Uri:
     """Train the config's experiment from the newest checkpoint in ``folder``; returns the last checkpoint's folder.
 
-    More ``seeds`` than one train side by side, on several workers only.
+    More ``seeds`` than one train side by side, on several workers only. A ``start`` is the folder and the position of the
+    checkpoint of a run that differs only in how it was run: where ``folder`` has none that is further, it is continued.
 
     The process's first SIGTERM ends the training at its next step, with a checkpoint of that position in ``folder``.
 
@@ -32,11 +36,11 @@ def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -
         Stopped: there was a SIGTERM.
     """
     if config.experiment.workers.count == 1:
-        return _train_here(config, Path(folder), on_epoch)
-    return _train_on_ray(config, folder, on_epoch, seeds)
+        return _train_here(config, Path(folder), on_epoch, start)
+    return _train_on_ray(config, folder, on_epoch, seeds, start)
 
 
-def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
+def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Start | None) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import Run, limit_threads
     from bgsweep.training.stop import leave_on_sigterm
@@ -47,6 +51,7 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
         limit_threads(config.experiment.workers.cpus)
         if (folder / CHECKPOINT_FILE).exists():
             run.restore(folder)
+        _continue(run, start)
         while not run.finished:
             try:
                 metrics = run.step_epoch()
@@ -60,7 +65,13 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch) -> Path:
     return folder
 
 
-def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int) -> Uri:
+def _continue(run: Any, start: Start | None) -> None:
+    """Restore a run from the checkpoint of another one that is further."""
+    if start is not None and start[1] > run.position:
+        run.restore(start[0])
+
+
+def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None) -> Uri:
     """Run Ray Train in a thread, so that this one can report epochs as they finish."""
     from ray.util.queue import Queue
 
@@ -68,7 +79,7 @@ def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: in
 
     # 0 CPUs: the queues' actors must not take a core that the trial was given.
     reports, stops = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-    trainer = _trainer(config, folder, reports, stops, seeds)
+    trainer = _trainer(config, folder, reports, stops, seeds, start)
     outcome: list[Any] = []
 
     def fit() -> None:
@@ -120,7 +131,7 @@ def _follow(reports: Any, on_epoch: OnEpoch, asked: Callable[[], bool], stops: A
             on_epoch(metrics, checkpoint)
 
 
-def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: int) -> Any:
+def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: int, start: Start | None) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -129,7 +140,12 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
-        train_loop_config={"config": config.model_dump(mode="json", by_alias=True), "seeds": seeds, "stops": stops},
+        train_loop_config={
+            "config": config.model_dump(mode="json", by_alias=True),
+            "seeds": seeds,
+            "stops": stops,
+            "start": start,
+        },
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus > 0,
@@ -223,6 +239,7 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     if last is not None:
         with last.as_directory() as path:
             run.restore(Path(path))
+    _continue(run, config["start"])
     reports = _Reports(run, warnings)
     while not run.finished:
         try:

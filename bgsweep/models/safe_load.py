@@ -20,18 +20,19 @@ _HTML = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.I)
 _LFS = b"version https://git-lfs"
 
 
-def load_safely(path: Path, allowed: Sequence[type] = ()) -> Any:
+def load_safely(path: Path, allowed: Sequence[type] = (), mapped: bool = False) -> Any:
     """The content of a file that `torch.save` wrote, on the CPU.
 
     Args:
         allowed: classes that may be instantiated besides tensors and plain values.
+        mapped: read tensors only when they are used, for a look at the plain values.
 
     Raises:
         UserError: the file is missing, has another format, or would run code when read.
     """
     try:
         with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such file; name a checkpoint, such as bgsweep_runs/pretrain/DIGEST/state.pt"

@@ -66,6 +66,11 @@ class Run:
         return self.training.epoch
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Finished epochs, and steps of the next one."""
+        return self.epoch, self.training.step
+
+    @property
     def reported(self) -> int:
         """The last epoch of which `step_epoch` has given the metrics."""
         return int(self.metrics.get("epoch", 0))

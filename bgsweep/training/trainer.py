@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment, Training
+from bgsweep.config.resuming import decisive, told
 from bgsweep.data.batch import Batch
 from bgsweep.data.loader import Batches, BatchFeed
 from bgsweep.data.sample import UNLABELLED, ImageDataset
@@ -209,14 +210,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume a run from its `state_dict`.
+        """Resume a run from its `state_dict`, or from one that differs in how it was run alone.
 
         Raises:
             UserError: the state belongs to another experiment.
         """
-        if state["digest"] != self.experiment.digest:
+        if state["digest"] != self.experiment.digest and (reason := why_not_resumable(state, self.experiment)):
             raise UserError(
-                f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}; "
+                f"the checkpoint is of experiment {state['digest']}, not of {self.experiment.digest}: {reason}; "
                 "name this experiment's own"
             )
         self.method.load_state_dict(state["method"])
@@ -236,6 +237,14 @@ class Trainer:
         )  # which brings the other's decay, momentum, ...
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)
+
+
+def why_not_resumable(state: dict[str, Any], experiment: Experiment) -> str:
+    """The reason why a checkpoint of another digest cannot be resumed as an experiment; empty if it can."""
+    before = Experiment.model_validate(state["experiment"])
+    if before.digest != state["digest"]:
+        return "an earlier version wrote it, which computed some of its settings otherwise"
+    return told(decisive(before, experiment))
 
 
 def initial_method(experiment: Experiment, classes: int) -> Method:

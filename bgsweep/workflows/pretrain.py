@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bgsweep.config import SweepConfig
+from bgsweep.config import Experiment, SweepConfig
 from bgsweep.config.metric_names import with_new_names
+from bgsweep.config.resuming import told
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
-from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
+from bgsweep.distributed.train import WORKERS_CURE, Start, train, worker_bundles, worker_cpus
 from bgsweep.errors import without_password
 from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
@@ -37,6 +38,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     folder = pretrain_folder(store, experiment.digest)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
+    start = None if fresh else _start(folder, experiment)
     check(open_splits(experiment.data), config.evaluate, ["validation"])  # before anything is started or recorded
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
@@ -56,7 +58,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
             shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
             _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
 
-        checkpoint = train(config, folder, on_epoch)
+        checkpoint = train(config, folder, on_epoch, start=start)
     return {
         "metrics": with_new_names(load_trained(checkpoint).metrics),
         "checkpoint": str(checkpoint),
@@ -64,6 +66,25 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         "tracking_uri": without_password(tracker.address),
         "digest": experiment.digest,
     }
+
+
+def _start(folder: Path, experiment: Experiment) -> Start | None:
+    """The checkpoint of another run to go on from, where this one's own is not as far; tells what differs."""
+    from bgsweep.training.resume import furthest
+
+    found = furthest(folder.parent, experiment)
+    if found is None or not found.changes:
+        return None
+    epoch, step = found.position
+    _tell(f"goes on after {epoch} epochs and {step} steps from {found.folder}, with {told(found.changes)}")
+    if "training.epochs" in found.changes:
+        _tell(
+            f"the learning rate and all schedules now run over {experiment.training.epochs} epochs: this is not the "
+            "course of a run that began so; --fresh begins anew"
+        )
+    if "workers.count" in found.changes and not experiment.training.sync_bn:
+        _tell("each worker's BatchNorm sees a batch of another size now, where the method has not fixed its groups")
+    return found.folder, found.position
 
 
 def _tell(line: str) -> None:

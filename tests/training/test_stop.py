@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 
 from bgsweep.config import resolve
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.errors import Stopped
+from bgsweep.errors import Stopped, UserError
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.stop import Request, leave_on_sigterm
 from tests.command import bgsweep
@@ -106,6 +106,7 @@ class Images(EmbeddedSample):
 
 
 def trainer(method: str, rank: int, *more: str) -> Trainer:
+    """One worker's trainer; of two, unless `more` says otherwise."""
     torch.set_num_threads(1)
     experiment = resolve(
         {},
@@ -143,6 +144,7 @@ def work(rank: int, folder: Path) -> None:
         if rank == 0:
             save_checkpoint(folder / f"{method}.pt", first.state_dict())
             save_checkpoint(folder / f"{method} whole.pt", whole.state_dict())
+            torch.save([metrics["loss"] for metrics in expected], folder / f"{method} losses.pt")
         dist.barrier()
 
         second = trainer(method, rank)
@@ -165,3 +167,17 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_workers_leave_at_the_same_step_and_are_resumed_bit_for_bit(stopped: Path) -> None:
     assert [load_checkpoint(stopped / f"{method}.pt")["step"] for method in METHODS] == [3, 3, 3]
+
+
+@pytest.mark.slow
+def test_one_worker_goes_on_where_two_were_stopped(stopped: Path) -> None:
+    """With as many groups of BatchNorm it computes what they would have computed, up to rounding."""
+    one = trainer("moco_v2", 0, "workers={device: cpu, count: 1}", "method.split_bn=2")
+    one.load_state_dict(load_checkpoint(stopped / "moco_v2.pt"))
+    assert (one.epoch, one.step) == (1, 3)
+    expected = torch.load(stopped / "moco_v2 losses.pt")[1:]
+    assert [one.step_epoch()["loss"] for _ in range(2)] == pytest.approx(expected, rel=0.02)
+    with pytest.raises(UserError, match="workers.count: 2 before, 1 now"):
+        trainer("moco_v2", 0, "workers={device: cpu, count: 1}").load_state_dict(
+            load_checkpoint(stopped / "moco_v2.pt")
+        )

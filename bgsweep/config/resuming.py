@@ -1,0 +1,61 @@
+"""Changes of an experiment's settings with which its run may still go on from a checkpoint."""
+
+from typing import Any
+
+from bgsweep.config.experiment import Experiment
+
+_OPERATIONAL = {
+    "data.cache",
+    "data.loader",
+    "data.loader_workers",
+    "data.pack_cache_gb",
+    "training.checkpoint_every",
+    "workers.count",
+    "workers.cpus",
+    "workers.device",
+    "workers.gpus",
+    "workers.max_failures",
+}
+Changes = dict[str, tuple[Any, Any]]
+"""Dotted keys with their values before and now."""
+
+
+def changes(before: Experiment, now: Experiment) -> Changes:
+    """All keys whose values differ; those that only one of two methods has are None in the other."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    return {key: (old.get(key), new.get(key)) for key in sorted(old | new) if old.get(key) != new.get(key)}
+
+
+def decisive(before: Experiment, now: Experiment) -> Changes:
+    """The changes that make another run of it: those of any key that decides results, and fewer epochs.
+
+    The number of workers is none, since the global batch stays the same; but MoCo's groups of BatchNorm, which keep a
+    query from recognising its key, must stay as many.
+    """
+    found = changes(before, now)
+    allowed = set(_OPERATIONAL)
+    if now.training.epochs > before.training.epochs:
+        allowed.add("training.epochs")
+    groups = _moco_groups(before), _moco_groups(now)
+    if groups[0] == groups[1]:
+        allowed.add("method.split_bn")
+    else:
+        allowed.discard("workers.count")
+    return {key: values for key, values in found.items() if key not in allowed}
+
+
+def told(found: Changes) -> str:
+    """The changes in one line."""
+    return ", ".join(f"{key}: {old} before, {new} now" for key, (old, new) in found.items())
+
+
+def _moco_groups(experiment: Experiment) -> int | None:
+    split: int | None = getattr(experiment.method, "split_bn", None)
+    return None if split is None else split * experiment.workers.count
+
+
+def _flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return found
