@@ -26,8 +26,8 @@ WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: 
 def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1, start: Start | None = None) -> Uri:
     """Train the config's experiment from the newest checkpoint in ``folder``; returns the last checkpoint's folder.
 
-    More ``seeds`` than one train side by side, on several workers only. A ``start`` is the folder and the position of the
-    checkpoint of a run that differs only in how it was run: where ``folder`` has none that is further, it is continued.
+    More ``seeds`` than one train side by side, on several workers only. A ``start`` is the checkpoint of a run that
+    differs only in how it was run: where ``folder`` has none that is further, it is continued.
 
     The process's first SIGTERM ends the training at its next step, with a checkpoint of that position in ``folder``.
 

@@ -177,7 +177,7 @@ def test_one_worker_goes_on_where_two_were_stopped(stopped: Path) -> None:
     assert (one.epoch, one.step) == (1, 3)
     expected = torch.load(stopped / "moco_v2 losses.pt")[1:]
     assert [one.step_epoch()["loss"] for _ in range(2)] == pytest.approx(expected, rel=0.02)
-    with pytest.raises(UserError, match="workers.count: 2 before, 1 now"):
+    with pytest.raises(UserError, match=r"workers\.count: 2 before, 1 now"):
         trainer("moco_v2", 0, "workers={device: cpu, count: 1}").load_state_dict(
             load_checkpoint(stopped / "moco_v2.pt")
         )
