@@ -199,6 +199,24 @@ class Collect(Command):
         return "\n".join(lines) or "nothing to remove"
 
 
+class Sync(Command):
+    """Write to MLflow what is missing of a sweep, from its journal."""
+
+    name = "sync"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.sync import sync
+
+        return sync(options.name, store(options))
+
+    def show(self, result: Result) -> str:
+        return f"{result['sweep']}: {result['epochs']} epochs were missing at {result['tracking_uri']}"
+
+
 class Remove(Command):
     """Remove a sweep's journal and checkpoints; its MLflow runs and registered models stay."""
 
@@ -217,4 +235,4 @@ class Remove(Command):
         return f"removed {result['sweep']}, {size(result['bytes'])}; its MLflow runs and models are kept"
 
 
-COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy(), Collect(), Remove())
+COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy(), Collect(), Remove(), Sync())

@@ -22,6 +22,7 @@ IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER = 20, 5
 
 _Z = 1.959964  # two-sided 95 %
 _GRID = 60
+_TREND_MOST = 300  # the regression takes the cube of their number: of 1,000 trials many seconds for each parameter
 _RESAMPLINGS = 8
 _TREES, _DEPTH = 16, 6  # for a few hundred trials at most: leaves of deeper trees would contain one trial each
 _FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
@@ -57,8 +58,12 @@ def difference(first: float, of_first: Interval, second: float, of_second: Inter
 def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
     """Gaussian-process regression of y on x, with the length scale and noise of maximum likelihood.
 
-    ``log``: use the logarithm of x. None for fewer than ten points, or if x hardly varies.
+    ``log``: use the logarithm of x. Of more than 300 points so many are drawn. None for fewer than ten, or if x hardly
+    varies.
     """
+    if len(x) > _TREND_MOST:
+        chosen = np.random.default_rng(0).choice(len(x), _TREND_MOST, replace=False)
+        x, y = [x[index] for index in chosen], [y[index] for index in chosen]
     if len(x) < TREND_TRIALS or len(set(x)) < TREND_TRIALS // 2:
         return None
     from sklearn.exceptions import ConvergenceWarning

@@ -136,8 +136,13 @@ class SweepCallback(Callback):
         self.progress.note(f"{record.id} failed for good: {record.error}")
         self.end(record.id, "failed")
 
-    def catch_up(self, past: Iterable[Event]) -> None:
-        """Open the MLflow runs of a resumed sweep, and log to them what the last driver could not."""
+    def catch_up(self, past: Iterable[Event]) -> int:
+        """Open the MLflow runs of a resumed sweep, and log to them the epochs that the last driver could not.
+
+        Returns:
+            How many epochs those are.
+        """
+        missing = 0
         for record in self.records.values():
             record.began = time.time() - record.seconds
             if record.run_id and record.status != "running":
@@ -147,14 +152,17 @@ class SweepCallback(Callback):
         logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
 
         def log(event: Result, _: TrialRecord) -> None:
+            nonlocal missing
             for metrics in event.history:
                 if metrics["epoch"] > logged[event.id]:
+                    missing += 1
                     self.tracker.log_metrics(self._runs[event.id], int(metrics["epoch"]), metrics)
 
         replay(past, on_result=log)
         for record in self.records.values():
             if record.status != "running":
                 self._close_run(record)
+        return missing
 
     def close(self) -> None:
         """End the trials that were running when the whole search was stopped, of which Tune calls nothing.

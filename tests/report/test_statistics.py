@@ -1,5 +1,7 @@
 """Intervals, trends and importances against cases whose answers are known."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,13 @@ def test_the_front_is_low_to_the_left_and_high() -> None:
 
 def test_an_outlier_lies_outside_the_fences() -> None:
     assert fences([0.4, 0.41, 0.42, 0.43, 0.44, -3.0]) == (0.4, 0.44)
+
+
+def test_a_trend_of_thousands_of_points_is_that_of_a_sample() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.uniform(0, 1, 3000)
+    y = np.sin(3 * x) + generator.normal(0, 0.1, 3000)
+    began = time.process_time()
+    found = trend(x.tolist(), y.tolist(), log=False)
+    assert time.process_time() - began < 20, "with all points it is minutes"
+    assert found is not None and np.abs(found.mean - np.sin(3 * found.x)).max() < 0.1
