@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.gpu.rows import Rows, Values
+from benchmarks.gpu.rows import MISSED, Rows, Values
 from benchmarks.gpu.workloads import Scale, device_of
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,7 @@ class Platform:
             "trials_at_once": at_once,
             "champion_knn_top1": best["knn_top1"],
             "champion": f"{result['model']['name']} version {result['model']['version']}",
+            MISSED: "" if self.scale.toy or at_once == trials else f"wanted: {trials} trials at once",
         }
 
     def killed(self) -> Values:
@@ -161,12 +162,11 @@ def _ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:
-    journals = folder.glob("bgsweep_runs/sweeps/*/journal.jsonl")
-    found = []
-    for line in (line for path in journals for line in path.read_text(encoding="utf-8").splitlines()):
-        with contextlib.suppress(ValueError):  # one that is being written
-            found.append(json.loads(line))
-    return found
+    """The events of the folder's sweep so far."""
+    from bgsweep.sweep.journal import read_journal
+
+    sweeps = folder.glob("bgsweep_runs/sweeps/*")
+    return [event.public() for sweep in sweeps if sweep.is_dir() for event in read_journal(sweep)]
 
 
 def _most_at_once(events: list[dict[str, Any]]) -> int:

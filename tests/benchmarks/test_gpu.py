@@ -101,6 +101,7 @@ def test_the_platform_sweeps_kills_and_trains_on_ray(tmp_path: Path) -> None:
     found = rehearse(platform, tmp_path)
     assert {row["state"] for row in found.values()} == {"passed"}, found
     assert found["sweep, four trials on one device"]["values"]["champion"] == "bgsweep-quickstart version 1"
+    assert found["sweep, four trials on one device"]["values"]["trials_at_once"] >= 1  # as the journal has it
     assert found["a killed trial resumes"]["values"]["failures"] == [1]
     assert found["Ray Train, one worker"]["values"]["epochs"] == 3
 
