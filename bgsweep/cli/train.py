@@ -174,7 +174,7 @@ class Plan(Command):
 
 
 def _needs(trial: Result | None) -> str:
-    """What one trial needs, and what will not do."""
+    """The needs of one trial, and which of them are not met."""
     if trial is None:
         return ""
     title = f"One trial, {trial['source']} (docs/scaling.md)"

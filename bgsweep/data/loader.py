@@ -33,7 +33,7 @@ BatchIndex = tuple[int, int]
 
 @dataclass(frozen=True)
 class Task:
-    """What a loader process makes at once: a batch, or a part of one.
+    """A task of a loader process: a batch, or a part of one.
 
     Attributes:
         index: epoch and step.
@@ -211,7 +211,7 @@ class BatchMaker(Dataset[Batch | UserError]):
         return self.made(Task(index, whole, self.order(index, whole)), buffers)
 
     def order(self, index: BatchIndex, part: range) -> OrderWindow:
-        """What the images of a batch from `part.start` on, up to `part.stop`, need of the epoch's order."""
+        """The part of the epoch's order that the images of a batch from `part.start` to `part.stop` need."""
         return order_window(_order(self.seed, index[0], len(self.dataset)), self._positions(index, part))
 
     def made(self, task: Task, buffers: list[Image]) -> Batch | UserError:

@@ -87,7 +87,7 @@ def epoch_order(seed: int, epoch: int, length: int) -> Order:
 
 
 def order_window(order: Order, positions: range) -> OrderWindow:
-    """What `ViewBuilder` needs of an order for some positions."""
+    """The part of an order that `ViewBuilder` needs for some positions."""
     first = _block_of(positions[0], len(order)).start
     last = _block_of(positions[-1], len(order)).stop
     first, last = min(first, positions[0]), max(last, positions[-1] + 1)

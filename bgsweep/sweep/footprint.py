@@ -1,4 +1,4 @@
-"""What one trial takes of time, memory, disk and cores, by arithmetic: nothing is trained, and no image is opened.
+"""Time, memory, disk and cores of one trial, by arithmetic: nothing is trained, and no image is opened.
 
 Networks are built without memory (torch's `meta` device), so that their size, their operations and what they keep for
 the backward pass are counted and not guessed. How fast a GPU computes is an estimate, unless measured rows of
@@ -78,7 +78,7 @@ def read_measured(path: Path) -> Measured:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one trial takes.
+    """The resources of one trial.
 
     Attributes:
         gpus: GPUs of a trial.

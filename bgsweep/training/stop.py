@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 
 class Request(IntEnum):
-    """What a run is asked to do after its present step; of several requests the largest number counts."""
+    """Request to a run, carried out after its present step; of several requests the largest number counts."""
 
     NOTHING = 0
     CHECKPOINT = 1  # write a checkpoint and go on, since the node may be taken away
@@ -46,7 +46,7 @@ class StopAgreement:
         self._pending: tuple[Any, torch.Tensor] | None = None
 
     def after_step(self) -> Request:
-        """What all workers asked for after the step before; of a single worker, after this one."""
+        """The request of all workers after the step before; with a single worker, after this one."""
         if self._group is None:
             return self.asked()
         found = self._await()
@@ -55,7 +55,7 @@ class StopAgreement:
         return found
 
     def now(self) -> Request:
-        """What all workers ask for, waiting for the slowest."""
+        """The request of all workers; waits for the slowest."""
         if self._group is None:
             return self.asked()
         found = self._await()

@@ -29,7 +29,7 @@ _UNSETTLED = 2.0
 
 
 class FolderIndex(NamedTuple):
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
         names: of the images, sorted.

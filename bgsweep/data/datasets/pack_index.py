@@ -77,7 +77,7 @@ def _mark(state: Sequence[object]) -> str:
 
 
 def _kept(count: int, state: Sequence[object], make: Any) -> Arrays:
-    """What `make` gives, once on a machine where there is much of it."""
+    """The result of `make`, made only once on a machine if it is large."""
     if count <= LARGE:
         made: Arrays = make()
         return made
