@@ -36,7 +36,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     Raises:
         UserError: the cluster cannot be reached.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()})
+    os.environ.update(_environment(None))
     # A Ray that is started here would start a Python for each core, which no job with a runtime environment can use.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Tune and Train would print their own progress.
@@ -80,14 +80,15 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
 
 
 def _environment(dashboard_port: int | None) -> dict[str, str]:
-    """The workers' environment, with the address of a dashboard started on this machine.
+    """The workers' environment: what the user has set of it, and the address of a dashboard started on this machine.
 
-    Otherwise they search the machine's processes for it, and may find another Ray's: then the processes of a stopped
+    Without that address they search the machine's processes for it, and may find another Ray's: then the processes of a stopped
     trial on Ray Train would keep their cores for ever.
     """
+    found = {key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()}
     if dashboard_port is None:
-        return _WORKER_ENVIRONMENT
-    return _WORKER_ENVIRONMENT | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+        return found
+    return found | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
 
 
 def _free_port() -> int:

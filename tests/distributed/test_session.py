@@ -7,6 +7,7 @@ import pytest
 import ray
 
 from bgsweep.addresses import unreachable
+from bgsweep.distributed import session
 from bgsweep.distributed.session import ray_session
 
 ANOTHER = """
@@ -37,3 +38,12 @@ def test_workers_find_their_own_dashboard_beside_another_ray() -> None:
 
             assert ray.get(Alive.remote().sees_itself.remote())
         another.communicate("\n")
+
+
+def test_a_users_own_time_limit_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's message of a start that timed out advises to raise it."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
+    monkeypatch.delenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", raising=False)
+    found = session._environment(None)
+    assert found["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "900"
+    assert found["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
