@@ -82,8 +82,8 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
 def _environment(dashboard_port: int | None) -> dict[str, str]:
     """The workers' environment, as far as the user has set it, and the address of a dashboard started here.
 
-    Without that address they search the machine's processes for it, and may find another Ray's: then the processes of a stopped
-    trial on Ray Train would keep their cores for ever.
+    Without that address they search the machine's processes for it, and may find another Ray's: then the processes of
+    a stopped trial on Ray Train would keep their cores for ever.
     """
     found = {key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()}
     if dashboard_port is None:
