@@ -42,7 +42,7 @@ def image(draw: Random) -> bytes:
         mode = draw.choice(MODES)
         picture = PIL.Image.fromarray(pixels[..., 0].astype(np.uint16)) if mode == "I;16" else picture.convert(mode)
         picture.save(file, draw.choice(KINDS), exif=exif)
-    except (OSError, ValueError, KeyError):  # a mode that this format does not know
+    except (OSError, ValueError, KeyError, RuntimeError):  # a mode that this format does not know
         picture = PIL.Image.fromarray(pixels)
         picture.save(file, "PNG", exif=exif)
     return file.getvalue()
