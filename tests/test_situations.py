@@ -9,6 +9,8 @@ import re
 import runpy
 import shlex
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -543,7 +545,110 @@ NOWHERE = [
     ),
 ]
 
-TABLE = IMAGES + CONFIGS + REFUSED + SWEEPS + WEIGHTS + STORES + NOWHERE
+
+def saved_as(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """The file of the run as another editor would save it."""
+    return inputs.changed(lambda folder: (folder / "mine.yaml").write_bytes(change(inputs.YAML.encode())))
+
+
+def suite_of_a_missing_set(folder: Path) -> None:
+    weights(lambda _: None)(folder)
+    (folder / "suite.yaml").write_text("sets: {imagenet9: nowhere}\n")
+
+
+def class_named(name: str) -> Callable[[Path], None]:
+    """The class dress under another name."""
+    return inputs.changed(lambda folder: [path.rename(path.with_name(name)) for path in folder.glob("*/*/dress")])
+
+
+def huge(path: Path) -> None:
+    """A PNG of a few bytes that says that it has 3.6 gigapixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def one_huge(folder: Path) -> None:
+    path = sorted((folder / "photos" / "train").rglob("*.jpg"))[1]
+    path.unlink()
+    huge(path.with_suffix(".png"))
+
+
+SEARCH = "sweep mine.yaml 'space={optimizer.lr: {uniform: [0.1, 0.2]}}'"
+INVENTED = [
+    Situation(
+        "file with a byte order mark", saved_as(lambda text: b"\xef\xbb\xbf" + text), "pretrain mine.yaml", 0, FINE
+    ),
+    Situation(
+        "file of Windows' lines", saved_as(lambda text: text.replace(b"\n", b"\r\n")), "pretrain mine.yaml", 0, FINE
+    ),
+    Situation(
+        "file with tabs",
+        saved_as(lambda text: text.replace(b"  data", b"\tdata")),
+        "pretrain mine.yaml",
+        2,
+        r"line 2:.*\\t",
+    ),
+    Situation(
+        "file in UTF-16",
+        saved_as(lambda text: text.decode().encode("utf-16")),
+        "pretrain mine.yaml",
+        2,
+        r"mine\.yaml: not a text in UTF-8; save",
+    ),
+    Situation(
+        "an image as the file",
+        saved_as(lambda _: b"\xff\xd8\xff\xe0" + bytes(99)),
+        "pretrain mine.yaml",
+        2,
+        r"mine\.yaml: not a text in UTF-8",
+    ),
+    Situation("an image of 3.6 gigapixels", inputs.changed(one_huge), "pretrain mine.yaml", 0, UNREADABLE),
+    Situation("a class with a space and accents", class_named("ünï cöde 👗"), "pretrain mine.yaml", 0, FINE),
+    Situation("a class that begins like an option", class_named("-rf"), "pretrain mine.yaml", 0, FINE),
+    Situation(
+        "a pack inside the images", inputs.photographs, "pack photos masks --out photos/packed", 2, r"inside photos"
+    ),
+    Situation(
+        "a suite without its files",
+        suite_of_a_missing_set,
+        "evaluate resnet18=fine.pt --suite imagenet9 --data suite.yaml",
+        2,
+        r"^error: .*nowhere",
+    ),
+    Situation(
+        "an encoder that nobody registered",
+        inputs.photographs,
+        "evaluate models:/nobody@champion --suite knn",
+        2,
+        r"models:/nobody@champion: .*check the name",
+        "INFO",
+    ),
+    Situation(
+        "RAY_ADDRESS of words",
+        inputs.photographs,
+        SEARCH,
+        2,
+        r"RAY_ADDRESS=hello world: name HOST",
+        environment={"RAY_ADDRESS": "hello world"},
+    ),
+    Situation(
+        "a sweep's name with a space", inputs.photographs, f"{SEARCH} --name 'my sweep'", 2, r"use letters, digits"
+    ),
+    Situation(
+        "no MLflow behind the address",
+        inputs.photographs,
+        "models",
+        2,
+        r"^error: .*127\.0\.0\.1:1\b",
+        environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"},
+    ),
+]
+
+TABLE = IMAGES + CONFIGS + REFUSED + SWEEPS + WEIGHTS + STORES + NOWHERE + INVENTED
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,9 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: {error.strerror or error}; name a YAML file that can be read") from error
     except _DuplicateKeyError as error:
         raise UserError(f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2026-13-01
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text in UTF-8; save it with that encoding, or name a YAML file") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
         raise UserError(f"{path}: not valid YAML: {_described(error)}") from error
 
 

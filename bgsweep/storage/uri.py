@@ -35,6 +35,14 @@ def shell_quoted(uri: Uri) -> str:
     return shlex.quote(str(uri if is_remote(uri) else Path(uri).absolute()))
 
 
+def refuse_inside(images: str, out: str) -> None:
+    """Raise UserError where `out` lies inside the images' folder, whose content it would change."""
+    bare = (uri.partition("?")[0].rstrip("/") if is_remote(uri) else os.path.realpath(uri) for uri in (out, images))
+    inner, outer = bare
+    if inner == outer or inner.startswith(outer + "/"):
+        raise UserError(f"--out {out}: inside {images}, where it would be taken for images; name another folder")
+
+
 def sweep_command(words: str, name: str, store: Uri) -> str:
     """A command for a sweep that can be run as printed, from any folder."""
     return f"bgsweep {words} {name} --store {shell_quoted(store)}"

@@ -258,6 +258,12 @@ def _is_ours(trial: Any) -> bool:
     return bool(lines) and "ray::" in lines[0] and lines[-1].startswith("bgsweep.")
 
 
+def diverged(trial: Any) -> bool:
+    """True if a trial's last failure is `bgsweep.training.trainer.Diverged`."""
+    _, lines = _last_failure(trial)
+    return bool(lines) and lines[-1].startswith("bgsweep.training.trainer.Diverged")
+
+
 def _last_failure(trial: Any) -> tuple[str, list[str]]:
     """All that Tune has written of a trial's failures, and the lines of the last one.
 

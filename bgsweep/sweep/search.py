@@ -1,18 +1,21 @@
 """The search of a sweep: one run of Ray Tune, with our searcher, scheduler and callbacks."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.credentials import KEYS
 from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.callbacks import SweepCallback
+from bgsweep.sweep.callbacks import SweepCallback, diverged
 from bgsweep.sweep.capacity import trials_that_fit
 from bgsweep.sweep.events import Event, Proposed
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
@@ -71,7 +74,22 @@ def run_search(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with _no_retry_of_diverged():
+        tuner.fit()
+
+
+@contextlib.contextmanager
+def _no_retry_of_diverged() -> Iterator[None]:
+    """A context in which a trial whose loss is no number fails at once: it resumes bit-identically and would again.
+
+    Tune has no setting for it, and no callback is called before it decides.
+    """
+    should_recover: Callable[[Trial], bool] = Trial.should_recover
+    Trial.should_recover = lambda trial: not diverged(trial) and should_recover(trial)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Trial.should_recover = should_recover  # type: ignore[method-assign]
 
 
 class _Stop(tune.Stopper):

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import tune
 
-from bgsweep.config import SweepConfig, resolve
+from bgsweep.config import Experiment, SweepConfig, resolve
 from bgsweep.distributed.train import train
 from bgsweep.errors import UserError, collected_warnings
 from bgsweep.storage.layout import ray_train_folder
@@ -132,18 +132,24 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     """
     from bgsweep.data import notes
     from bgsweep.distributed.view_workers import ray_feed
+    from bgsweep.tracking.models import check_exportable
     from bgsweep.training.run import check_final, checkpoint_bytes, start
     from bgsweep.training.trainer import initial_method
 
     file = resolve(tree)
+
+    def check_encoder(experiment: Experiment) -> None:
+        check_exportable(initial_method(experiment, classes=2).encoder, experiment.views.size)
+
     with collected_warnings() as warnings:
         run = start(file, file.search.seeds, feed_for=ray_feed)
         check_final(file)
+        check_encoder(file.experiment)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):
             values = file.complete({"encoder.name": name}, lenient=True)
             try:
-                initial_method(file.experiment.with_values(values), classes=2)
+                check_encoder(file.experiment.with_values(values))
             except UserError as error:
                 raise UserError(f"space.encoder.name: {name}: {error}") from error
     return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings]

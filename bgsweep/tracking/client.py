@@ -60,7 +60,7 @@ def mlflow_client(address: str) -> Iterator[Any]:
 
 def _connected(address: str) -> Any:
     """A client with an open database; creates the tables of a new one."""
-    _quiet_mlflow()
+    quiet_mlflow()
     from mlflow import MlflowClient
 
     with _alone_with(sqlite_file(address), address):
@@ -121,7 +121,7 @@ def _alone_with(database: Path | None, address: str) -> Iterator[None]:
         ) from error
 
 
-def _quiet_mlflow() -> None:
+def quiet_mlflow() -> None:
     """Turn off MLflow's messages, telemetry and long retries; `Writer` has its own retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

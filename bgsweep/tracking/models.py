@@ -16,6 +16,7 @@ from torch.fx.experimental import _config
 
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.client import quiet_mlflow
 
 
 def log_encoder(
@@ -56,6 +57,17 @@ def log_encoder(
     return found
 
 
+def check_exportable(encoder: nn.Module, size: int) -> None:
+    """Raise UserError where `log_encoder` would fail to export an encoder; an untrained one shows it in a second."""
+    shape = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    try:
+        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # made at import
+            torch.export.export(encoder.cpu().eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes=(shape,))
+    except Exception as error:  # torch.export hands on whatever the network's own code raises
+        reason = f"torch.export cannot make the program of it that is registered: {one_line(error)[:300]}"
+        raise UserError(f"encoder.name: {reason}; choose another network") from error
+
+
 def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
     """Weights, description and model id of a logged or registered encoder, e.g. ``models:/NAME@ALIAS``.
 
@@ -72,6 +84,7 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    quiet_mlflow()
     mlflow.set_tracking_uri(address)
     with tempfile.TemporaryDirectory() as place:
         try:

@@ -1,6 +1,5 @@
 """`bgsweep masks make`: masks for a tree of images, in one process or on Ray actors; resumes after interruption."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from bgsweep.masks.plan import Plan, check_target, make_plan, read_manifest, sum
 from bgsweep.masks.registry import HANDCRAFTED, MethodName, build_method, weights_digest
 from bgsweep.masks.weights import load_weights
 from bgsweep.storage.tree import open_tree
+from bgsweep.storage.uri import refuse_inside
 
 Job = tuple[Literal["make", "inspect"], Sequence[str]]
 WorkerArguments = tuple[str, str, MethodName, bytes | None]
@@ -48,7 +48,7 @@ def make_masks(
     """
     name: MethodName = method or ("u2net" if weights else "rbd")
     content = _weights(name, weights)
-    _check_apart(images, out)
+    refuse_inside(images, out)
     source, target = open_tree(images), open_tree(out)
     settings = {
         "method": name,
@@ -100,13 +100,6 @@ def _weights(method: MethodName, named: str | None) -> bytes | None:
     if method == "usps" and named is None:
         raise UserError("--method usps: name a network by --weights; `bgsweep masks train` trains one")
     return load_weights(named or "u2netp")
-
-
-def _check_apart(images: str, out: str) -> None:
-    bare = (uri.partition("?")[0].rstrip("/") if "://" in uri else os.path.realpath(uri) for uri in (out, images))
-    inner, outer = bare
-    if inner == outer or inner.startswith(outer + "/"):
-        raise UserError(f"--out {out}: inside {images}, where masks would be taken for images; name another folder")
 
 
 def _open_worker(images: str, out: str, method: MethodName, weights: bytes | None) -> Worker:

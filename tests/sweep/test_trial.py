@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
-from bgsweep.config import SweepConfig, load
+from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.distributed.train import OnEpoch
+from bgsweep.errors import UserError
+from bgsweep.methods import Method
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
-from bgsweep.sweep.trial import dump, train_on_ray
+from bgsweep.sweep.trial import dump, set_up, train_on_ray
+from bgsweep.training import trainer
 from bgsweep.training.run import start
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -37,6 +41,32 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Uri]:
 
     monkeypatch.setattr("bgsweep.sweep.trial.train", train)
     return folders
+
+
+def test_an_encoder_that_cannot_be_exported_is_refused_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would train and be judged, and fail when it is registered."""
+
+    class Moody(nn.Module):
+        def __init__(self, encoder: nn.Module) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, images: Tensor) -> Tensor:
+            features: Tensor = self.encoder(images)
+            return features if features.sum() > 0 else -features
+
+    tree = dump(load(TINY))
+    set_up(tree)
+    build = trainer.build_method
+
+    def moody(experiment: Experiment, classes: int) -> Method:
+        method = build(experiment, classes)
+        method.encoder = Moody(method.encoder)
+        return method
+
+    monkeypatch.setattr(trainer, "build_method", moody)
+    with pytest.raises(UserError, match=r"^encoder\.name: torch\.export cannot make the program .*another network$"):
+        set_up(tree)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

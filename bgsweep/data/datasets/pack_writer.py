@@ -31,6 +31,7 @@ from bgsweep.images.decoding import read_gray, upright_mask
 from bgsweep.storage.atomic import replacing_folder
 from bgsweep.storage.hashing import Digest
 from bgsweep.storage.tree import LocalTree, Tree, open_tree
+from bgsweep.storage.uri import refuse_inside
 
 _Content = tuple[str, bytes, bytes | None]
 
@@ -54,8 +55,9 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
         read, and `missing_masks`: how many have none, in words (None: all have one).
 
     Raises:
-        UserError: no images, an image without mask, `out` exists or cannot be written.
+        UserError: no images, an image without mask, `out` exists, lies inside `images` or cannot be written.
     """
+    refuse_inside(images, out)
     sources = open_tree(images), open_tree(masks)
     names, mask_names = _names(*sources)
     target = open_tree(out)
