@@ -74,12 +74,12 @@ def run_search(
             verbose=0,
         ),
     )
-    with _no_retry_of_diverged():
+    with no_retry_of_diverged():
         tuner.fit()
 
 
 @contextlib.contextmanager
-def _no_retry_of_diverged() -> Iterator[None]:
+def no_retry_of_diverged() -> Iterator[None]:
     """A context in which a trial whose loss is no number fails at once: it resumes bit-identically and would again.
 
     Tune has no setting for it, and no callback is called before it decides.

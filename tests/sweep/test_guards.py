@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.experiment import Trial
 
 from bgsweep.sweep.callbacks import reason_of
 from bgsweep.sweep.guards import DiskGuard
+from bgsweep.sweep.search import no_retry_of_diverged
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
 The actor died unexpectedly before finishing this task.
@@ -43,6 +45,24 @@ ray::ResourceTrainable.train() (pid=1, ip=192.0.2.2, actor_id=1, repr=ResourceTr
 def test_the_last_failure_is_told_in_a_line(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "error.txt").write_text(text, encoding="utf-8")
     assert reason_of(SimpleNamespace(error_file=tmp_path / "error.txt")) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        (KILLED, True),
+        (RAISED.format(error="bgsweep.errors.UserError: x.png: not an image"), True),
+        (RAISED.format(error="bgsweep.training.trainer.Diverged: the loss is nan"), False),
+    ],
+)
+def test_a_trial_whose_loss_is_no_number_is_not_retried(text: str, again: bool, tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(text, encoding="utf-8")
+    trial = SimpleNamespace(
+        error_file=tmp_path / "error.txt", max_failures=2, run_metadata=SimpleNamespace(num_failures=1)
+    )
+    with no_retry_of_diverged():
+        assert Trial.should_recover(trial) is again
+    assert Trial.should_recover(trial)
 
 
 def test_a_disk_is_full_before_its_last_bytes_and_when_a_checkpoint_found_no_room(
