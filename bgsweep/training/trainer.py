@@ -39,7 +39,8 @@ class Diverged(UserError):
     """The loss is no longer a number."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}; try a lower optimizer.lr, more optimizer.warmup_epochs or training.precision: fp32")
+        cure = "; try a lower optimizer.lr, more optimizer.warmup_epochs or training.precision: fp32"
+        super().__init__(what.removesuffix(cure) + cure)  # called with the whole again where it is unpickled
 
 
 class Trainer:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,8 @@ def test_fp16_without_a_gpu_is_refused() -> None:
     wanted = experiment("training.precision=fp16")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         select_device(wanted)
+
+
+def test_a_divergence_says_its_cure_once_in_another_process() -> None:
+    error = Diverged("the loss is nan in epoch 1")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
