@@ -62,7 +62,9 @@ class Sweep(Command):
 
             return resume(options.resume, store(options), _resumed_words(options, "sweep"), options.retry_failed)
         if options.retry_failed:
-            raise UserError("sweep: --retry-failed needs the name of a sweep: `bgsweep sweep --resume NAME`")
+            raise UserError(
+                "sweep: --retry-failed needs the name of a sweep; write `bgsweep sweep --resume NAME --retry-failed`"
+            )
         if not words:
             raise UserError("sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
         from bgsweep.config import load

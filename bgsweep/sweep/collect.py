@@ -140,7 +140,9 @@ def collect(name: str | None, store: Uri, keep: int | None = None, dry_run: bool
                 continue
             removed += _collected(folder, manifest, store, seen, keep, dry_run)
     if name is not None and running:
-        raise UserError(f"{name}: the sweep is running, and its driver removes checkpoints by itself")
+        raise UserError(
+            f"{name}: its driver removes checkpoints by itself while the sweep is running; try again when it has ended"
+        )
     return {"removed": removed, "running": running, "dry_run": dry_run}
 
 

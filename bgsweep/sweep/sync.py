@@ -32,7 +32,9 @@ def sync(name: str, store: Uri) -> dict[str, Any]:
         folder, manifest = find_sweep(name, local)
         seen = last_token(folder)
         if alive(folder, manifest, pulse_reader(folder, store), WATCH):
-            raise UserError(f"{name}: the sweep is running, and its driver writes to MLflow by itself")
+            raise UserError(
+                f"{name}: its driver writes to MLflow by itself while the sweep is running; try again when it has ended"
+            )
         config = resolve(manifest["file"], (), name)
         with Ownership.claim(folder, store, seen) as owner, StoreSync(folder, store, owner):
             past = read_journal(folder)
