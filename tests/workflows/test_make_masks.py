@@ -223,7 +223,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "somebody's masks": (
         lambda t: (t / "truth").rename(t / "masks"),
         {},
-        r"masks: holds PNG files that bgsweep has not",
+        r"masks: contains PNG files that bgsweep has not",
     ),
     "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"method rbd takes no weights"),
     "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network by --weights"),
@@ -261,7 +261,7 @@ def test_masks_of_two_methods_are_not_mixed(photographs: Extract, tmp_path: Path
     make(images, out)
     before = contents(out)
     (tmp_path / "network.onnx").write_bytes(one_channel())
-    with pytest.raises(UserError, match=r"masks: holds masks made with method rbd, not u2net; name another folder"):
+    with pytest.raises(UserError, match=r"masks: contains masks made with method rbd, not u2net; name another folder"):
         make(images, out, weights=str(tmp_path / "network.onnx"))
     assert contents(out) == before
 
