@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -49,3 +49,20 @@ def multiple(value: int, of: int) -> int:
 def divisor(value: int, of: int) -> int:
     """The largest divisor of `of` up to a value: an example in an error."""
     return next(number for number in range(min(value, of), 0, -1) if of % number == 0)
+
+
+def _shareable(gpus: float | None) -> float | None:
+    if gpus is not None and gpus > 1 and gpus % 1:
+        raise ValueError(f"{gpus:g} GPUs cannot be assigned: give a whole number, or a share below 1 of one GPU")
+    return gpus
+
+
+GPUs = Annotated[NonNegative | None, AfterValidator(_shareable)]
+"""GPUs of a process, or a share of one; None where the device decides (`gpus_for`)."""
+
+
+def gpus_for(gpus: float | None, device: str, available: bool) -> float:
+    """GPUs of each process: as set, else one where the device is cuda, and for auto where GPUs are ``available``."""
+    if device == "cpu":
+        return 0.0
+    return float(device == "cuda" or available) if gpus is None else gpus

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, NonNegative, Positive, Section, divisor, multiple
+from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section, divisor, multiple
 from bgsweep.config.data import Data
 from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config
 from bgsweep.config.schedule import as_schedule, highest
@@ -46,7 +46,9 @@ class Training(Section):
     )
     sync_bn: bool = Field(False, description="BatchNorm statistics over the batches of all workers")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device computes it natively and the encoder gains by it, else fp32"
+        "auto",
+        description="auto: bf16 where the device computes it natively and the encoder gains by it; fp16 on GPUs before "
+        "Ampere; else fp32",
     )
     channels_last: bool = True
     compile: bool = False
@@ -59,7 +61,9 @@ class Workers(Section):
     count: Count = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus: Positive = Field(1.0, description="CPU cores of each worker")
-    gpus: NonNegative | None = Field(None, description="GPUs of each worker; null: one where the device is cuda")
+    gpus: GPUs = Field(
+        None, description="whole GPUs of each of several workers; null: one where the device is cuda, or auto finds any"
+    )
     max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint after a worker died")
 
 
@@ -110,6 +114,7 @@ class Experiment(Section):
             )
         if not self.data.has_masks:
             self._check_without_masks()
+        self._check_gpus()
         share = self.training.batch_size // self.workers.count
         if share % self.training.accumulate:
             raise ValueError(
@@ -130,6 +135,18 @@ class Experiment(Section):
             raise ValueError(f"{wrong}data.shortcut: recomposed images need foreground masks; set data.masks")
         if self.data.mask_noise.active:
             raise ValueError(f"{wrong}data.mask_noise: there are no masks to degrade; set data.masks")
+
+    def _check_gpus(self) -> None:
+        workers = self.workers
+        if workers.count == 1 or workers.device == "cpu" or workers.gpus is None:
+            return
+        if workers.gpus == 0 and workers.device == "cuda":
+            raise ValueError("workers.gpus: 0 gives workers no GPU, and workers.device asks for cuda; leave it out")
+        if workers.gpus % 1:
+            raise ValueError(
+                f"workers.gpus: {workers.gpus:g} would put several workers on one GPU, which NCCL refuses; leave it "
+                "out, or use workers.count: 1 with search.gpus for trials that share a GPU"
+            )
 
     def _check_method(self, part: int) -> None:
         """Check what the method does not support; a `part` is the images that one worker computes at a time."""

@@ -132,8 +132,8 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
             right = "min" if metric in LOWER_IS_BETTER else "max"
             extreme = "lowest" if right == "min" else "highest"
             yield f"search.mode: the best {shown_name(metric)} is the {extreme}; set it to {right}"
-    if experiment.workers.device == "cuda" and experiment.workers.count == 1 and not search.gpus:
-        yield ("search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; set search.gpus, such as to 1")
+    if experiment.workers.device == "cuda" and experiment.workers.count == 1 and search.gpus == 0:
+        yield "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; leave it out"
 
 
 def _doubtful(config: SweepConfig) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, NonNegative, Positive, Section, nearest
+from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section, nearest
 from bgsweep.config.metric_names import shown_name, trial_name
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
@@ -67,7 +67,11 @@ class Search(Section):
         description="minutes to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else 0",
     )
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
-    gpus: NonNegative = Field(0.0, description="GPUs, or a share of one, of a trial of one worker")
+    gpus: GPUs = Field(
+        None,
+        description="GPUs, or a share of one, of a trial of one worker; null: one where workers.device is cuda, or is "
+        "auto and the cluster has GPUs",
+    )
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
     keep_checkpoints: Count | None = Field(
         10, description="checkpoints that are kept of trials that have ended: those of the best; null: all"

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bgsweep.config.base import NAME_PATTERN, Section, nearest
+from bgsweep.config.base import NAME_PATTERN, Section, gpus_for, nearest
 from bgsweep.config.evaluation import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
 from bgsweep.config.keys import check_known, is_whole
@@ -64,6 +64,12 @@ class SweepConfig(Section):
         if self.search.scheduler == "pbt":
             self._check_population()
         return self
+
+    def gpus_of_process(self, available: bool) -> float:
+        """GPUs of each process that trains: a worker, or a trial of one worker; ``available``: the cluster has any."""
+        workers = self.experiment.workers
+        wanted = workers.gpus if workers.count > 1 else self.search.gpus
+        return gpus_for(wanted, workers.device, available)
 
     def _check_key(self, key: str) -> None:
         for distribution in self.space.parameters[key]:

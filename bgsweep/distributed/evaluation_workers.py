@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bgsweep.config import SuiteConfig
+from bgsweep.config.base import gpus_for
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.evaluation.context import EvalContext, Task
 
@@ -58,9 +59,7 @@ class RayWorkers:
         if not ray.is_initialized():  # as it is inside a Ray task
             self._session.enter_context(ray_session((settings.count or 1) * settings.cpus))
         have = ray.cluster_resources()
-        gpus = settings.gpus
-        if gpus is None:
-            gpus = 1.0 if have.get("GPU", 0) and self._device != "cpu" else 0.0
+        gpus = gpus_for(settings.gpus, self._device, have.get("GPU", 0) > 0)
         count = settings.count or int(have["GPU"] / gpus if gpus else have["CPU"] / settings.cpus)
         self._stored = ray.put(self._make)
         return ActorPool(

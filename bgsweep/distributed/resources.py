@@ -1,6 +1,7 @@
 """Capacity of a Ray cluster: waiting for it to grow, and how many trials fit at once."""
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 import ray
 
 from bgsweep.addresses import ray_address
+from bgsweep.config import SweepConfig
 from bgsweep.data.cores import usable_cores
 from bgsweep.errors import UserError
 
@@ -80,6 +82,23 @@ def machine_share() -> float:
     own = here.get_assigned_resources()
     shares = [own.get(kind, 0) / node[kind] for kind in ("CPU", "GPU") if node.get(kind)]
     return min(1.0, max(shares, default=1.0))
+
+
+def gpus_of_process(config: SweepConfig) -> float:
+    """GPUs of each process that trains, on the cluster that this process has joined."""
+    asks = config.experiment.workers.device == "auto"
+    return config.gpus_of_process(asks and any(node.get("GPU") for node in nodes()))
+
+
+def assigned_device() -> str:
+    """The device that Ray assigned to this process: `cpu`, or `cuda:N` for the first of its GPUs.
+
+    CUDA counts the GPUs that the process may see. On Ray Train these are all of its node's workers' GPUs, so that the
+    number is not that of the worker.
+    """
+    ids = [str(gpu) for gpu in ray.get_gpu_ids()]
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    return f"cuda:{min(visible.index(gpu) if gpu in visible else int(gpu) for gpu in ids)}" if ids else "cpu"
 
 
 def nodes() -> list[Resources]:

@@ -135,8 +135,10 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from bgsweep.distributed.resources import gpus_of_process
+
     workers = config.experiment.workers
-    gpus = gpus_of_worker(config)
+    gpus = gpus_of_process(config)
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
@@ -163,31 +165,19 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
     )
 
 
-def gpus_of_worker(config: SweepConfig) -> float:
-    """GPUs of each worker: `workers.gpus` if set, else one for device cuda, and for auto if the cluster has any."""
-    import ray
-
-    workers = config.experiment.workers
-    if workers.gpus is not None:
-        return workers.gpus
-    there = workers.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
-    return 1.0 if workers.device == "cuda" or there else 0.0
-
-
 def one_worker(config: SweepConfig) -> dict[str, float]:
     """CPUs and GPUs of one worker of a trial: of the trial itself where that has one only."""
-    workers, search = config.experiment.workers, config.search
-    if workers.count > 1:
-        return {"CPU": workers.cpus, "GPU": gpus_of_worker(config)}
-    return {"CPU": search.cpus, "GPU": search.gpus}
+    from bgsweep.distributed.resources import gpus_of_process
+
+    workers = config.experiment.workers
+    return {"CPU": workers.cpus if workers.count > 1 else config.search.cpus, "GPU": gpus_of_process(config)}
 
 
 def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
     """The resources of one experiment: its workers, if they run on Ray Train, and its view workers."""
-    workers = config.experiment.workers
-    several = workers.count if workers.count > 1 else 0
-    each = {"CPU": workers.cpus, "GPU": gpus_of_worker(config)} if several else {}
-    return [each] * several + [{"CPU": 1.0}] * _view_makers(config)
+    several = config.experiment.workers.count
+    each = [one_worker(config)] * several if several > 1 else []
+    return each + [{"CPU": 1.0}] * _view_makers(config)
 
 
 def worker_cpus(config: SweepConfig) -> float:
@@ -225,14 +215,14 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
     from bgsweep.distributed.preemption import WorkerRequests
-    from bgsweep.distributed.resources import machine_share
+    from bgsweep.distributed.resources import assigned_device, machine_share
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads, start
 
     resolved = resolve(config["config"])
     context = ray.train.get_context()
     limit_threads(resolved.experiment.workers.cpus, machine_share())
-    ranks = context.get_world_rank(), context.get_world_size(), context.get_local_rank()
+    ranks = context.get_world_rank(), context.get_world_size(), assigned_device()
     requests = WorkerRequests(config["stops"] if ranks[0] == 0 else None)
     run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed, asked=requests)
     last = ray.train.get_checkpoint()

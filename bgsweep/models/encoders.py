@@ -40,6 +40,8 @@ class ImageEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    memory_format: torch.memory_format = torch.preserve_format
+    """Of the images as the backbone gets them: convolutions take theirs from these, not from their weights."""
 
     def __init__(
         self,
@@ -51,12 +53,26 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.feature_dim = feature_dim
+        self._compiled = False
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone((images - self.mean) / self.std)
+        images = (images - self.mean) / self.std
+        if self.memory_format != torch.preserve_format:
+            images = images.contiguous(memory_format=self.memory_format)
+        if self._compiled:
+            # Large and small crops get code of their own. Where the size differs from call to call torch would else
+            # make one for all sizes, which is slower; only the batch may be of any length.
+            torch._dynamo.mark_static(images, 2)
+            torch._dynamo.mark_static(images, 3)
+        features: Tensor = self.backbone(images)
         return features
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the backbone in place, as `nn.Module.compile`, for each size of images by itself."""
+        self.backbone.compile(*args, **kwargs)
+        self._compiled = True
 
 
 def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncoder:

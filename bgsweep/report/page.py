@@ -241,10 +241,8 @@ def _cost(
     figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], wall_seconds: float
 ) -> dict[str, Any]:
     workers, search = config.experiment.workers, config.search
-    several = workers.count > 1
-    devices = (
-        (workers.count * workers.cpus, workers.count * (workers.gpus or 0.0)) if several else (search.cpus, search.gpus)
-    )
+    cpus = workers.cpus if workers.count > 1 else search.cpus
+    devices = (workers.count * cpus, workers.count * config.gpus_of_process(available=False))
     cost = cost_of(trials, wall_seconds, config.experiment.training.epochs, devices)
     figures["cost"] = charts.costs(cost)
     return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 
 from bgsweep.config import SweepConfig
-from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+from bgsweep.distributed.resources import capacity, gpus_of_process, nodes, wait_for_resources
 from bgsweep.distributed.train import WORKERS_CURE, worker_bundles, worker_cpus
 from bgsweep.sweep.trial import WAITING_CPUS
 
@@ -20,7 +20,7 @@ def bundles_of_trial(config: SweepConfig) -> list[dict[str, float]]:
     """The resources of one trial: a dictionary for each of its processes."""
     if config.experiment.workers.count > 1:
         return [*worker_bundles(config), {"CPU": WAITING_CPUS}]
-    return [{"CPU": config.search.cpus, "GPU": config.search.gpus}, *worker_bundles(config)]
+    return [{"CPU": config.search.cpus, "GPU": gpus_of_process(config)}, *worker_bundles(config)]
 
 
 def wait_for_capacity(config: SweepConfig) -> None:
@@ -32,8 +32,8 @@ def wait_for_capacity(config: SweepConfig) -> None:
     cure = WORKERS_CURE if worker_cpus(config) else "search.cpus or search.gpus"
     wait_for_resources(bundles_of_trial(config), cure, config.search.wait_minutes, _tell, config.search.concurrent or 1)
     workers = config.experiment.workers
-    if workers.count == 1 and workers.device == "auto" and not config.search.gpus and any(map(_gpus, nodes())):
-        _tell("there are GPUs, but search.gpus: 0 gives trials none; set it to 1, or to a share of one")
+    if workers.count == 1 and workers.device == "auto" and config.search.gpus == 0 and any(map(_gpus, nodes())):
+        _tell("there are GPUs, but search.gpus: 0 gives trials none; leave it out, or set it to a share of one")
 
 
 def trials_that_fit(config: SweepConfig) -> int:

@@ -78,7 +78,7 @@ def plan(
     """
     workers, search = config.experiment.workers, config.search
     several = workers.count > 1
-    need = workers.count * (workers.gpus or 1.0) if several else search.gpus or 1.0
+    need = workers.count * (config.gpus_of_process(available=True) or 1.0)
     at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000)
     if not at_once:
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")

@@ -15,10 +15,9 @@ from ray.tune import TuneError
 from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
-from bgsweep.distributed.resources import check_cores
+from bgsweep.distributed.resources import check_cores, gpus_of_process
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.shared_folder import check_shared
-from bgsweep.distributed.train import gpus_of_worker
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
@@ -308,8 +307,7 @@ def _refuse_duplicate(config: SweepConfig, local: Path, store: Uri) -> None:
 
 def _first_set_up(config: SweepConfig) -> Any:
     """Begin to set up one trial, before all of them fail, each several times, from the same mistake."""
-    gpus = gpus_of_worker(config) if config.experiment.workers.count > 1 else config.search.gpus
-    return ray.remote(num_cpus=config.search.cpus, num_gpus=gpus)(set_up).remote(dump(config))
+    return ray.remote(num_cpus=config.search.cpus, num_gpus=gpus_of_process(config))(set_up).remote(dump(config))
 
 
 def _await_first(first: Any) -> tuple[int, list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import Experiment, SweepConfig, resolve
+from bgsweep.distributed.resources import assigned_device, gpus_of_process
 from bgsweep.distributed.train import train
 from bgsweep.errors import UserError, collected_warnings
 from bgsweep.storage.layout import ray_train_folder
@@ -36,7 +37,7 @@ class InProcessTrial(tune.Trainable):
 
         file = trial_file(self.tree, config[VALUES])
         limit_threads(file.search.cpus, machine_share())
-        self.run = start(file, file.search.seeds, feed_for=ray_feed)
+        self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
         if config[CHECKPOINT]:
@@ -84,7 +85,7 @@ def trainable(config: SweepConfig, sweep: Uri) -> Any:
     tree = dump(config)
     if config.experiment.workers.count == 1:
         bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree})
-        return tune.with_resources(bound, {"CPU": config.search.cpus, "GPU": config.search.gpus})
+        return tune.with_resources(bound, {"CPU": config.search.cpus, "GPU": gpus_of_process(config)})
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
         train_on_ray(tree, sweep, proposal)
@@ -142,7 +143,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
         check_exportable(initial_method(experiment, classes=2).encoder, experiment.views.size)
 
     with collected_warnings() as warnings:
-        run = start(file, file.search.seeds, feed_for=ray_feed)
+        run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
         check_final(file)
         check_encoder(file.experiment)
     if "encoder.name" in file.space.parameters:

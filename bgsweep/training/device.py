@@ -1,5 +1,7 @@
 """Device and precision of a run."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,41 +26,70 @@ class Placement:
         """A context of autocast, if the precision asks for it."""
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
+    def arithmetic(self) -> contextlib.AbstractContextManager[None]:
+        """A context for training: views have fixed sizes, and TF32 is exact enough beside a shorter precision."""
+        return arithmetic(self.device, tf32=self.autocast is not None, benchmark=True)
+
     def describe(self) -> dict[str, str]:
         """Device and precision for the run's record."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": name, "precision": str(self.autocast or torch.float32).removeprefix("torch.")}
 
 
-def select_device(experiment: Experiment, local_rank: int = 0) -> Placement:
+def select_device(experiment: Experiment, assigned: str | None = None) -> Placement:
     """Choose an experiment's device and precision.
+
+    Args:
+        assigned: the device that Ray gave this process; None takes the first GPU, if there is one.
 
     Raises:
         UserError: this machine does not have the device, or cannot compute in the precision.
     """
     training, workers = experiment.training, experiment.workers
-    if workers.device == "cuda" and not torch.cuda.is_available():
+    available = torch.cuda.is_available()
+    if workers.device == "cuda" and not available:
         raise UserError("workers.device: cuda, but torch finds no GPU on this machine; use cpu or auto")
-    cuda = torch.cuda.is_available() and workers.device != "cpu"
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if training.precision == "fp16" and not cuda:
+    if workers.device == "cuda" and assigned == "cpu":
+        raise UserError("workers.device: cuda, but Ray gave this process no GPU; leave out search.gpus or workers.gpus")
+    device = torch.device((assigned or "cuda:0") if available and workers.device != "cpu" else "cpu")
+    if training.precision == "fp16" and device.type == "cpu":
         raise UserError("training.precision: fp16 needs a GPU; on CPUs use bf16, fp32 or auto")
     if training.precision == "auto":
-        autocast = torch.bfloat16 if _gains_by_bf16(experiment.encoder.name, device) else None
+        autocast = _fastest(experiment.encoder.name, device)
     else:
         autocast = _DTYPES.get(training.precision)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     return Placement(device, autocast, memory_format)
 
 
-def _gains_by_bf16(encoder: str, device: torch.device) -> bool:
-    """True if an encoder is faster in bf16 than in fp32 on this machine; emulated bf16 is slower and less exact.
+@contextlib.contextmanager
+def arithmetic(device: torch.device, tf32: bool, benchmark: bool = False) -> Iterator[None]:
+    """A context that says how GPUs multiply in float32, and whether cuDNN tries its algorithms for each new shape.
+
+    TF32 keeps 10 of float32's 23 bits of mantissa. By default torch uses it in convolutions alone.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark
+    products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = tf32, tf32, benchmark
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = before
+
+
+def _fastest(encoder: str, device: torch.device) -> torch.dtype | None:
+    """The precision in which a device trains fastest (None: float32); emulated bf16 is slower and less exact.
 
     On a CPU with AMX a ResNet-18 step takes 431 ms in bf16 with channels_last and 678 in fp32; torch.compile gains
     nothing there.
     """
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        capability = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else None
     # bf16 of AVX-512 is faster for plain convolutions only (benchmarks/precision.py).
     wanted = "_bf16" if encoder.startswith(("resnet", "wide_resnet")) else "amx_bf16"
-    return _CPUINFO.exists() and wanted in _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    native = _CPUINFO.exists() and wanted in _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    return torch.bfloat16 if native else None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bgsweep.evaluation.frozen_model import FrozenModel, Head
 from bgsweep.models import ImageEncoder, to_unit
+from bgsweep.training.device import arithmetic
 
 
 def encode_with(
@@ -22,7 +23,9 @@ def encode_with(
     @torch.inference_mode()
     def encode(images: Tensor) -> Tensor:
         encoder.eval()
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        # Float32 means float32: convolutions in TF32, torch's default, differ from a CPU's in the third digit.
+        reduced = autocast is not None
+        with arithmetic(device, tf32=reduced), torch.autocast(device.type, dtype=autocast, enabled=reduced):
             features: Tensor = encoder(to_unit(images.to(device)))
         return features.float().cpu()
 

@@ -43,7 +43,7 @@ class Run:
         config: SweepConfig,
         rank: int = 0,
         world_size: int = 1,
-        local_rank: int = 0,
+        device: str | None = None,
         splits: Splits | None = None,
         feed_for: FeedFor | None = None,
         asked: Asked = nothing_asked,
@@ -53,7 +53,7 @@ class Run:
         self.rank = rank
         self.splits = splits or open_splits(self.experiment.data)
         check(self.splits, config.evaluate, ["validation"])
-        self.placement = select_device(self.experiment, local_rank)
+        self.placement = select_device(self.experiment, device)
         self.ranks = Ranks(rank, world_size, self.placement.device) if world_size > 1 else None
         self.metrics: dict[str, float] = {}
         self._unevaluated: dict[str, float] | None = None
@@ -171,7 +171,7 @@ class SeededRun:
         seeds: int,
         rank: int = 0,
         world_size: int = 1,
-        local_rank: int = 0,
+        device: str | None = None,
         feed_for: FeedFor | None = None,
         asked: Asked = nothing_asked,
     ) -> None:
@@ -182,7 +182,7 @@ class SeededRun:
         for seed in range(config.experiment.seed, config.experiment.seed + seeds):
             seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
             splits = self.runs[0].splits if self.runs else None
-            self.runs.append(Run(seeded, rank, world_size, local_rank, splits, feed_for, asked))
+            self.runs.append(Run(seeded, rank, world_size, device, splits, feed_for, asked))
 
     @property
     def finished(self) -> bool:
@@ -253,14 +253,14 @@ def start(
     seeds: int = 1,
     rank: int = 0,
     world_size: int = 1,
-    local_rank: int = 0,
+    device: str | None = None,
     feed_for: FeedFor | None = None,
     asked: Asked = nothing_asked,
 ) -> Run | SeededRun:
     """A run from its first epoch on, under one seed or several."""
     if seeds == 1:
-        return Run(config, rank, world_size, local_rank, feed_for=feed_for, asked=asked)
-    return SeededRun(config, seeds, rank, world_size, local_rank, feed_for, asked)
+        return Run(config, rank, world_size, device, feed_for=feed_for, asked=asked)
+    return SeededRun(config, seeds, rank, world_size, device, feed_for, asked)
 
 
 def evaluate_final(

@@ -148,7 +148,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self._backward(batch)
+        with self.placement.arithmetic():
+            metrics = self._backward(batch)
         # Methods get gradients as they are, not multiplied by float16's scale.
         self.scaler.unscale_(self.optimizer)
         self.method.after_backward(step)
@@ -271,9 +272,10 @@ def _place_method(method: Method, training: Training, placement: Placement, worl
     if training.sync_bn and world_size > 1:
         convert_sync_bn(method)
     method.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
-    if training.compile:
-        for module in method.modules():
-            if isinstance(module, ImageEncoder):
+    for module in method.modules():
+        if isinstance(module, ImageEncoder):
+            module.memory_format = placement.memory_format
+            if training.compile:
                 module.compile()
     return method
 

@@ -38,8 +38,12 @@ def _device(config: SweepConfig | None) -> Check:
     import torch
 
     if torch.cuda.is_available():
-        names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
-        return "device", True, f"{torch.cuda.device_count()} GPUs ({', '.join(sorted(names))})", ""
+        count = torch.cuda.device_count()
+        names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
+        need = config.gpus_of_process(available=True) if config else 0
+        takes = f"; each trial or worker takes {need:g}" if config else ""
+        fix = f"lower search.gpus or workers.gpus to {count}, unless another machine trains"
+        return "device", need <= count, f"{count} GPUs ({names}){takes}", fix
     wanted = config is not None and config.experiment.workers.device == "cuda"
     fix = "the file asks for cuda: use a machine with a GPU and its driver, or workers.device=cpu"
     return "device", not wanted, f"no GPU; training runs on {torch.get_num_threads()} CPU threads", fix

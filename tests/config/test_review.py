@@ -22,7 +22,10 @@ IDENTICAL = "so that 15 trials would be the same; name keys to search"
         (["space.optimizer.lr={choice: [0.1]}"], f"space: every searched key has one value only, {IDENTICAL}"),
         ([RANGE, "search.metric=loss"], "search.mode: the best loss is the lowest; set it to min"),
         ([RANGE, "search.mode=min"], "search.mode: the best validation/knn/top1 is the highest; set it to max"),
-        ([RANGE, "workers.device=cuda"], "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda"),
+        (
+            [RANGE, "workers.device=cuda", "search.gpus=0"],
+            "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda",
+        ),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(overrides: list[str], told: str) -> None:

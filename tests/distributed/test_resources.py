@@ -1,14 +1,20 @@
 """How often a trial's bundles fit into a cluster's nodes, and what is refused."""
 
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from bgsweep.cli.main import main
 from bgsweep.config import load
-from bgsweep.distributed.resources import capacity
-from bgsweep.sweep.capacity import wait_for_capacity
+from bgsweep.distributed.resources import assigned_device, capacity, gpus_of_process
+from bgsweep.errors import UserError
+from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit, wait_for_capacity
+from bgsweep.sweep.cost import plan
+from bgsweep.sweep.trial import trainable
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -40,23 +46,90 @@ def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundl
 
 @pytest.mark.parametrize(
     ("overrides", "told"),
-    [(["workers.device=auto"], True), ([], False), (["workers.device=auto", "search.gpus=1"], False)],
+    [(["workers.device=auto", "search.gpus=0"], True), ([], False), (["workers.device=auto"], False)],
 )
 def test_trials_that_leave_gpus_idle_are_told(
     overrides: list[str], told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("bgsweep.sweep.capacity.wait_for_resources", lambda *_: None)
-    monkeypatch.setattr("bgsweep.sweep.capacity.nodes", lambda: [*cpus(4), {"CPU": 4.0, "GPU": 2.0}])
+    for module in ("sweep.capacity", "distributed.resources"):
+        monkeypatch.setattr(f"bgsweep.{module}.nodes", lambda: [*cpus(4), {"CPU": 4.0, "GPU": 2.0}])
     wait_for_capacity(load(TINY, overrides))
     assert ("search.gpus: 0 gives trials none" in capsys.readouterr().err) == told
+
+
+GPUS = [  # settings, whether the cluster has GPUs, and those of each process
+    (["workers.device=cpu", "search.gpus=1"], True, 0),
+    (["workers.device=cuda"], False, 1),
+    (["workers.device=auto"], True, 1),
+    (["workers.device=auto"], False, 0),
+    (["workers.device=auto", "search.gpus=0"], True, 0),
+    (["workers.device=cuda", "search.gpus=0.25"], True, 0.25),
+    (["workers.device=cuda", "search.gpus=0.25", "workers.count=2"], True, 1),
+    (["workers.device=auto", "workers.gpus=2", "workers.count=2"], True, 2),
+]
+
+
+@pytest.mark.parametrize(("overrides", "available", "gpus"), GPUS)
+def test_gpus_follow_from_the_device_everywhere(
+    overrides: list[str], available: bool, gpus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [*cpus(64), *([{"CPU": 64.0, "GPU": 8.0}] if available else [])]
+    monkeypatch.setattr("bgsweep.distributed.resources.nodes", lambda: there)
+    config = load(TINY, overrides)
+    assert config.gpus_of_process(available) == gpus_of_process(config) == gpus
+    count = config.experiment.workers.count
+    assert sum(bundle.get("GPU", 0) for bundle in bundles_of_trial(config)) == count * gpus
+    if gpus:
+        assert plan(config, 8, None, epoch_seconds=1.0)["at_once"] == 8 / (count * gpus)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["workers.device=cuda", "workers.count=2", "workers.gpus=0"], "workers.gpus: 0 gives workers no GPU"),
+        (
+            ["workers.device=auto", "workers.count=2", "workers.gpus=0.5"],
+            "several workers on one GPU, which NCCL refuses",
+        ),
+        (["workers.gpus=1.5"], "1.5 GPUs cannot be assigned"),
+        (["search.gpus=2.5"], "2.5 GPUs cannot be assigned"),
+    ],
+)
+def test_gpus_that_cannot_be_given_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load(TINY, overrides)
+
+
+@pytest.mark.parametrize(
+    ("ids", "visible", "device"),
+    [
+        ([], "", "cpu"),
+        ([3], "3", "cuda:0"),  # a trial's actor sees its own GPU only
+        ([2], "0,1,2,3", "cuda:2"),  # a worker of Ray Train sees its neighbours' too
+        ([2, 3], "0,1,2,3", "cuda:2"),
+        (["GPU-b"], "GPU-a,GPU-b", "cuda:1"),
+        ([1], "", "cuda:1"),
+    ],
+)
+def test_a_process_computes_on_what_ray_assigned_to_it(
+    ids: list[Any], visible: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.get_gpu_ids", lambda: ids)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert assigned_device() == device
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "overrides", "told"),
     [
-        ("sweep", ["space.background.remove={uniform: [0, 1]}", "search.gpus=1"], "1 x (1 CPUs, 1 GPUs) are needed"),
-        ("pretrain", ["workers.count=2", "workers.gpus=1"], "2 x (1 CPUs, 1 GPUs) are needed"),
+        (
+            "sweep",
+            ["space.background.remove={uniform: [0, 1]}", "workers.device=cuda"],
+            "1 x (1 CPUs, 1 GPUs) are needed",
+        ),
+        ("pretrain", ["workers.count=2", "workers.device=cuda"], "2 x (1 CPUs, 1 GPUs) are needed"),
     ],
 )
 def test_what_the_cluster_can_never_give_is_refused_at_once(
@@ -68,3 +141,28 @@ def test_what_the_cluster_can_never_give_is_refused_at_once(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {told}, and the Ray cluster has nodes of 1 x (")
     assert f"; lower {'search.cpus or search.gpus' if command == 'sweep' else 'workers.count'}" in last
+
+
+def device_seen(seconds: float) -> tuple[list[int], str]:
+    """The GPUs that Ray assigned to a task, which holds them for a while, and the device that a trial would take."""
+    time.sleep(seconds)
+    return [int(gpu) for gpu in ray.get_gpu_ids()], assigned_device()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("overrides", "at_once", "on_each"), [([], 4, 1), (["search.gpus=0.5"], 8, 2)])
+def test_trials_are_spread_over_gpus(
+    overrides: list[str], at_once: int, on_each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = load(TINY, ["workers.device=cuda", *overrides])
+    ray.init(address="local", num_cpus=64, num_gpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        assert trials_that_fit(config) == at_once  # not 64
+        (bundle,) = trainable(config, tmp_path).default_resource_request({}).bundles
+        task = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle["GPU"])(device_seen)
+        found = ray.get([task.remote(3) for _ in range(at_once)])
+    finally:
+        ray.shutdown()
+    assert Counter(gpu for (gpu,), _ in found) == dict.fromkeys(range(4), on_each)
+    assert {device for _, device in found} == {"cuda:0"}  # each sees its own GPU only
