@@ -59,7 +59,7 @@ def test_settings_stand_side_by_side_with_their_price() -> None:
     ("overrides", "options", "told"),
     [
         (
-            ["workers.count=2", "workers.gpus=4"],
+            ["workers.count=2", "workers.gpus=4", "workers.device=cuda"],
             ["--epoch-seconds", "9"],
             "--gpus: 4 are too few, for one trial needs 8",
         ),
