@@ -606,6 +606,17 @@ INVENTED = [
         2,
         r"mine\.yaml: not a text in UTF-8",
     ),
+    Situation(
+        "an empty file", saved_as(lambda _: b""), "pretrain mine.yaml", 2, r"mine\.yaml: has no settings; begin with"
+    ),
+    Situation(
+        "a decimal comma",
+        saved_as(lambda _: b"experiment: {background: {remove: 0,3}}"),
+        "pretrain mine.yaml",
+        2,
+        r"3 stands where a key is needed; .*decimals with a point, such as 0\.3",
+    ),
+    Situation("a file as the store", inputs.photographs, "status --store mine.yaml", 2, r"mine\.yaml: not a folder"),
     Situation("an image of 3.6 gigapixels", inputs.changed(one_huge), "pretrain mine.yaml", 0, UNREADABLE),
     Situation("a class with a space and accents", class_named("ünï cöde 👗"), "pretrain mine.yaml", 0, FINE),
     Situation("a class that begins like an option", class_named("-rf"), "pretrain mine.yaml", 0, FINE),

@@ -130,11 +130,13 @@ def store(options: Options) -> str | Path:
     given: str | Path = options.store or parse_store(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
     if isinstance(given, Path):
         try:
-            given.exists()
+            taken = given.exists() and not given.is_dir()
         except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
             raise UserError(
                 f"--store {given}: {getattr(error, 'strerror', None) or error}; name another folder"
             ) from error
+        if taken:
+            raise UserError(f"--store {given}: not a folder; name the folder of the store")
     return given
 
 

@@ -49,9 +49,10 @@ def load_suite(path: Path) -> SuiteConfig:
 
 def _mapping(path: Path, section: str) -> dict[str, Any]:
     tree = read_yaml(path)
-    if tree is not None and not isinstance(tree, dict):
-        raise UserError(f"{path}: a {type(tree).__name__}; begin with `{section}:`, as search_spaces/ do")
-    return tree or {}
+    if not isinstance(tree, dict):
+        held = "has no settings" if tree is None else f"a {type(tree).__name__}"
+        raise UserError(f"{path}: {held}; begin with `{section}:`, as search_spaces/ do")
+    return tree
 
 
 def resolve(

@@ -133,6 +133,8 @@ def _message(problem: Mapping[str, Any], default: str = "", known: Sequence[str]
         message = "true or false is needed"
     elif kind == "string_type":
         message = f"a text is needed{example}"
+    elif kind == "invalid_key":
+        return f"{given!r} stands where a key is needed; remove it, and write decimals with a point, such as 0.3"
     else:
         message = problem["msg"].removeprefix("Value error, ")
     return message + _shown(given)

@@ -21,7 +21,7 @@ def test_a_longer_run_with_other_loaders_goes_on_where_the_shorter_one_ended(tmp
     (first,) = tmp_path.glob("runs/pretrain/*/state.pt")
     longer = bgsweep(*words, "training.epochs=2", "training.checkpoint_every=2", folder=tmp_path)
     assert longer.returncode == 0, longer.stderr
-    assert f"goes on after 1 epochs and 0 steps from {first.parent}" in longer.stderr
+    assert f"goes on after 1 epoch and 0 steps from {first.parent}" in longer.stderr
     assert "training.epochs: 1 before, 2 now" in longer.stderr and "schedules now run over 2 epochs" in longer.stderr
     assert "epoch 2/2" in longer.stderr and "epoch 1/2" not in longer.stderr
     assert load_checkpoint(first)["epoch"] == 1  # the shorter run's own is kept

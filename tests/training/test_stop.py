@@ -68,7 +68,7 @@ def test_a_process_that_gets_sigterm_leaves_within_an_epoch_and_is_resumed_bit_f
             break
     rest = process.stderr.read()
     assert process.wait(60) == 128 + signal.SIGTERM, rest
-    told = re.search(r"stopped after 1 epochs and (\d+) steps, with a checkpoint; resume with `bgsweep pretrain", rest)
+    told = re.search(r"stopped after 1 epoch and (\d+) steps?, with a checkpoint; resume with `bgsweep pretrain", rest)
     assert told and rest.rstrip().endswith("--store stopped`")  # the command without --fresh
     (path,) = tmp_path.glob("stopped/pretrain/*/state.pt")
     assert 0 < int(told[1]) == load_checkpoint(path)["step"] < 60
