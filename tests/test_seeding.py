@@ -25,6 +25,7 @@ WITH_INDEX = {
 RAW = {
     ("data/order.py", "[seed, epoch]"): "the order of an epoch of pretraining: the only pair",
     ("training/trainer.py", "experiment.seed"): "initial weights, drawn by torch",
+    ("training/trainer.py", "key"): "a step's own draws, by torch: the key of `Draw.TRAINING_STEP`",
     ("workflows/train_masks.py", "config.seed"): "initial weights, drawn by torch",
     ("evaluation/evaluators/linear.py", "settings.seed"): "the linear probe's order of features, drawn by torch",
     ("augment/background.py", "int(draw * 2 ** 53)"): "pixels of noise, from a view's own draw",

@@ -1,6 +1,7 @@
 """The command line: parse, call one command, print its result."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
     try:
         options = parse(arguments)
-        result: Result = options.command.run(options)
+        # The result alone goes to stdout: Ray's listener prints warnings of its own there, whatever its settings.
+        with contextlib.redirect_stdout(sys.stderr):
+            result: Result = options.command.run(options)
         # A file name may hold bytes that are not UTF-8, which no stream can write.
         text = json.dumps(result) if options.json else options.command.show(result)
         print(text.encode("utf-8", "backslashreplace").decode())

@@ -71,7 +71,7 @@ def _continue(run: Any, start: Start | None) -> None:
         run.restore(start[0])
 
 
-def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None) -> Uri:
+def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None = None) -> Uri:
     """Run Ray Train in a thread, so that this one can report epochs as they finish."""
     from ray.util.queue import Queue
 

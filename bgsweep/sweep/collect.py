@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 # The folders of `bgsweep.storage.layout`; older versions named those of Ray Train by the digest alone.
 _CHECKPOINT = re.compile(
-    r"(?P<tune>tune-[^/]+/(?P<a>t\d+)/checkpoint_[^/]+)|(?P<train>ray_train/((?P<b>t\d+)-)?[0-9a-f]+/checkpoint_[^/]+)"
+    r"(?P<tune>tune-[^/]+/(?P<a>t\d+)/checkpoint_\d[^/]*)|(?P<train>ray_train/((?P<b>t\d+)-)?[0-9a-f]+/checkpoint_\d[^/]*)"
     r"|(?P<copy>taken_over/\d+/(?P<c>t\d+))"
 )
 

@@ -219,7 +219,7 @@ def test_compile_is_a_switch_on_the_encoders() -> None:
         return {name for name, module in modules if module._compiled_call_impl is not None}
 
     assert compiled(start()) == set()
-    assert compiled(start("training.compile=true")) == {"encoder", "key_network.0"}
+    assert compiled(start("training.compile=true")) == {"encoder.backbone", "key_network.0.backbone"}
 
 
 def test_the_linear_scaling_rule_is_written_out(caplog: pytest.LogCaptureFixture) -> None:
