@@ -96,7 +96,7 @@ def assigned_device() -> str:
     CUDA counts the GPUs that the process may see. On Ray Train these are all of its node's workers' GPUs, so that the
     number is not that of the worker.
     """
-    ids = [str(gpu) for gpu in ray.get_gpu_ids()]
+    ids = [str(gpu) for gpu in ray.get_gpu_ids()] if ray.is_initialized() else []  # it would start a Ray of its own
     visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     return f"cuda:{min(visible.index(gpu) if gpu in visible else int(gpu) for gpu in ids)}" if ids else "cpu"
 

@@ -68,7 +68,7 @@ def judged(config: SweepConfig, trained: Any, helpers: int) -> Any:
     from bgsweep.distributed.evaluation_workers import RayWorkers
     from bgsweep.training.run import evaluate_final, final_context
 
-    on_cpu = not ray.get_gpu_ids()
+    on_cpu = not (ray.is_initialized() and ray.get_gpu_ids())  # which would start a Ray of its own
     if not helpers:
         return evaluate_final(config, trained, on_cpu=on_cpu)
     one = one_worker(config)
