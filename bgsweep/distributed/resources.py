@@ -77,6 +77,8 @@ def check_cores(cpus: float, key: str) -> None:
 
 def machine_share() -> float:
     """The part of this node, 0 to 1, that is this Ray task's or actor's by its CPUs or its GPUs, whichever is more."""
+    if not ray.is_initialized():  # asking would start a Ray of its own
+        return 1.0
     here = ray.get_runtime_context()
     node: Resources = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here.get_node_id()), {})
     own = here.get_assigned_resources()

@@ -116,6 +116,7 @@ def test_a_process_computes_on_what_ray_assigned_to_it(
     ids: list[Any], visible: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.get_gpu_ids", lambda: ids)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert assigned_device() == device
 
