@@ -24,7 +24,7 @@ class UserError(Exception):
     """An error the user can fix; the message names the file, key or value and how to fix it."""
 
 
-def place(epoch: int, step: int) -> str:
+def epochs_and_steps(epoch: int, step: int) -> str:
     """A position in training in words, such as ``1 epoch and 20 steps``."""
     return f"{epoch} epoch{'s' * (epoch != 1)} and {step} step{'s' * (step != 1)}"
 
@@ -39,7 +39,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, epoch: int, step: int, leave: bool = True) -> None:
-        super().__init__(f"stopped after {place(epoch, step)}")
+        super().__init__(f"stopped after {epochs_and_steps(epoch, step)}")
         self.epoch, self.step, self.leave = epoch, step, leave
 
 

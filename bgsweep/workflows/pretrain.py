@@ -12,7 +12,7 @@ from bgsweep.config.resuming import told
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.train import WORKERS_CURE, Start, train, worker_bundles, worker_cpus
-from bgsweep.errors import place, without_password
+from bgsweep.errors import epochs_and_steps, without_password
 from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
@@ -76,7 +76,7 @@ def _start(folder: Path, experiment: Experiment) -> Start | None:
     if found is None or not found.changes:
         return None
     epoch, step = found.position
-    _tell(f"goes on after {place(epoch, step)} from {found.folder}, with {told(found.changes)}")
+    _tell(f"goes on after {epochs_and_steps(epoch, step)} from {found.folder}, with {told(found.changes)}")
     if "training.epochs" in found.changes:
         _tell(
             f"the learning rate and all schedules now run over {experiment.training.epochs} epochs: this is not the "
