@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bgsweep.config.base import dotted
 from bgsweep.config.experiment import Experiment
 
 _OPERATIONAL = {
@@ -22,7 +23,7 @@ Changes = dict[str, tuple[Any, Any]]
 
 def changes(before: Experiment, now: Experiment) -> Changes:
     """All keys whose values differ; those that only one of two methods has are None in the other."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    old, new = dotted(before.model_dump(mode="json")), dotted(now.model_dump(mode="json"))
     return {key: (old.get(key), new.get(key)) for key in sorted(old | new) if old.get(key) != new.get(key)}
 
 
@@ -52,10 +53,3 @@ def told(found: Changes) -> str:
 def _moco_groups(experiment: Experiment) -> int | None:
     split: int | None = getattr(experiment.method, "split_bn", None)
     return None if split is None else split * experiment.workers.count
-
-
-def _flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return found

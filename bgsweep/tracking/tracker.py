@@ -16,6 +16,7 @@ import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepConfig
+from bgsweep.config.base import dotted
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
@@ -279,7 +280,8 @@ class Tracker:
     def _log_params(self, run: str, tree: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _flat(tree).items()]
+        texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in dotted(tree).items()}
+        params = [Param(key, text[:_PARAM_LENGTH]) for key, text in texts.items()]
 
         def write(start: int) -> None:
             self.client.log_batch(self._id(run), params=params[start : start + _PARAMS_PER_CALL])
@@ -302,17 +304,6 @@ class Tracker:
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 
         (self._writer.ask if wait else self._writer.submit)(write)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested mapping as dotted keys and texts."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return found
 
 
 def _milliseconds() -> int:
