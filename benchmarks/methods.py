@@ -35,7 +35,8 @@ def one(job: tuple[str, int, list[str]]) -> dict[str, Any]:
     """Train one method with one seed on one core, with these changes (``KEY=VALUE``) to its small recipe."""
     from bgsweep.config import load
     from bgsweep.training.checkpoint import TrainedEncoder, untrained
-    from bgsweep.training.run import Run, evaluate_final, limit_threads
+    from bgsweep.training.final_evaluation import evaluate_final
+    from bgsweep.training.run import Run, limit_threads
 
     method, seed, changes = job
     limit_threads(1)

@@ -14,7 +14,7 @@ from bgsweep.data.batch import Batch
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.models import ImageEncoder
 from bgsweep.training import Trainer, select_device
-from bgsweep.training.trainer import initial_method
+from bgsweep.training.build import initial_method
 
 _SMALL = {
     "queue_size": 64,

@@ -46,7 +46,7 @@ class Evaluate(Command):
 
         config = load(options.file, options.overrides, searched=False)
         from bgsweep.training.checkpoint import load_trained
-        from bgsweep.training.run import evaluate_final
+        from bgsweep.training.final_evaluation import evaluate_final
 
         return evaluate_final(config, load_trained(options.model)).public()
 

@@ -217,7 +217,8 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     from bgsweep.distributed.preemption import WorkerRequests
     from bgsweep.distributed.resources import assigned_device, machine_share
     from bgsweep.distributed.view_workers import ray_feed
-    from bgsweep.training.run import limit_threads, start
+    from bgsweep.training.run import limit_threads
+    from bgsweep.training.seeded_run import start
 
     resolved = resolve(config["config"])
     context = ray.train.get_context()

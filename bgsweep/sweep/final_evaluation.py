@@ -66,7 +66,7 @@ def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOut
 def judged(config: SweepConfig, trained: Any, helpers: int) -> Any:
     """The final evaluation of an encoder, on the GPU that Ray gave this task, if any, with workers beside it."""
     from bgsweep.distributed.evaluation_workers import RayWorkers
-    from bgsweep.training.run import evaluate_final, final_context
+    from bgsweep.training.final_evaluation import evaluate_final, final_context
 
     on_cpu = not (ray.is_initialized() and ray.get_gpu_ids())  # which would start a Ray of its own
     if not helpers:

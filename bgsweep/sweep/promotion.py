@@ -13,7 +13,7 @@ from bgsweep.tracking import Tracker
 from bgsweep.tracking.encoders import from_mlflow
 from bgsweep.tracking.registry import holder
 from bgsweep.training.checkpoint import TrainedEncoder
-from bgsweep.training.run import evaluate_final
+from bgsweep.training.final_evaluation import evaluate_final
 
 RESAMPLINGS = 10_000
 _LOOKS = 5  # so many sweeps that end within the same minutes

@@ -33,7 +33,8 @@ class InProcessTrial(tune.Trainable):
         # Imported by the trial's process only: each process that imports torch takes half a gigabyte.
         from bgsweep.distributed.resources import machine_share
         from bgsweep.distributed.view_workers import ray_feed
-        from bgsweep.training.run import limit_threads, start
+        from bgsweep.training.run import limit_threads
+        from bgsweep.training.seeded_run import start
 
         file = trial_file(self.tree, config[VALUES])
         limit_threads(file.search.cpus, machine_share())
@@ -117,7 +118,7 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> 
     if not reported:
         # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
         # ends the whole search with an error over a trial that reports nothing.
-        from bgsweep.training.run import saved_metrics
+        from bgsweep.training.seeded_run import saved_metrics
 
         report(saved_metrics(checkpoint, experiment.seed, seeds), checkpoint)
 
@@ -134,8 +135,9 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
     from bgsweep.data import notes
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.tracking.models import check_exportable
-    from bgsweep.training.run import check_final, checkpoint_bytes, start
-    from bgsweep.training.trainer import initial_method
+    from bgsweep.training.build import initial_method
+    from bgsweep.training.final_evaluation import check_final
+    from bgsweep.training.seeded_run import checkpoint_bytes, start
 
     file = resolve(tree)
 

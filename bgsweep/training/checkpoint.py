@@ -16,7 +16,7 @@ from bgsweep.models.safe_load import load_safely
 from bgsweep.storage.atomic import replacing
 from bgsweep.storage.layout import checkpoint_file
 from bgsweep.storage.uri import Uri, downloaded
-from bgsweep.training.trainer import initial_method
+from bgsweep.training.build import initial_method
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

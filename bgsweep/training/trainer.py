@@ -3,10 +3,6 @@
 import contextlib
 import logging
 import math
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,17 +12,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
-from bgsweep.config import Experiment, Training
+from bgsweep.config import Experiment
 from bgsweep.config.resuming import decisive, told
 from bgsweep.data.batch import Batch
 from bgsweep.data.loader import Batches, BatchFeed
-from bgsweep.data.sample import UNLABELLED, ImageDataset
+from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import Stopped, UserError
-from bgsweep.methods import Method, Step, build_method
+from bgsweep.methods import Step
 from bgsweep.methods.base import Views
-from bgsweep.models import ImageEncoder, convert_sync_bn
 from bgsweep.seeding import Draw, rng_key
+from bgsweep.training.build import count_classes, distribute, initial_method, place_method
 from bgsweep.training.device import Placement
+from bgsweep.training.epoch_sums import EpochSums, shares_of_views, timed
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
 from bgsweep.training.stop import Asked, Request, StopAgreement, nothing_asked
@@ -71,12 +68,10 @@ class Trainer:
         self.epoch = 0
         self.step = 0
         self.stop = StopAgreement(asked, world_size)
-        self._sums = _Sums()
-        self.classes = _classes(experiment, dataset)
-        self.method = _place_method(
-            initial_method(experiment, self.classes), experiment.training, placement, world_size
-        )
-        self.model = _distribute(self.method, placement) if world_size > 1 else self.method
+        self._sums = EpochSums()
+        self.classes = count_classes(experiment, dataset)
+        self.method = place_method(initial_method(experiment, self.classes), experiment.training, placement, world_size)
+        self.model = distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
         self.batches = Batches(
@@ -103,7 +98,7 @@ class Trainer:
         """
         self.model.train()
         steps, sums = self.batches.steps_per_epoch, self._sums
-        for batch in _timed(self.batches.epoch(self.epoch, self.step), sums):
+        for batch in timed(self.batches.epoch(self.epoch, self.step), sums):
             self._seed_draws()
             sums.add(self._step(batch, self.epoch * steps + self.step), batch.counts)
             self.step += 1
@@ -111,13 +106,13 @@ class Trainer:
             if request is not Request.NOTHING:
                 self._sums.of_workers = self._gathered(sums.totals)
                 raise Stopped(self.epoch, self.step, leave=request is Request.LEAVE)
-        self.epoch, self.step, self._sums = self.epoch + 1, 0, _Sums()
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, EpochSums()
         metrics = self._mean(sums.totals)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss is {metrics['loss']} in epoch {self.epoch}")
         return {
             **metrics,
-            **_shares(sums.counts, LARGE_VIEWS + self.experiment.views.small_crops),
+            **shares_of_views(sums.counts, LARGE_VIEWS + self.experiment.views.small_crops),
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": steps * self.experiment.training.batch_size / sums.elapsed,
             "data_wait": sums.waited / sums.elapsed,
@@ -227,7 +222,9 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["epoch"], state.get("step", 0)
         self._sums = (
-            _Sums.read(state["sums"], self.rank, self.world_size, self.placement.device) if self.step else _Sums()
+            EpochSums.read(state["sums"], self.rank, self.world_size, self.placement.device)
+            if self.step
+            else EpochSums()
         )
 
     def load_exploited(self, state: dict[str, Any]) -> None:
@@ -249,108 +246,6 @@ def why_not_resumable(state: dict[str, Any], experiment: Experiment) -> str:
     return told(decisive(before, experiment))
 
 
-def initial_method(experiment: Experiment, classes: int) -> Method:
-    """The experiment's method before its first step; its seed gives the same weights on every worker."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
-        return build_method(experiment, classes)
-
-
-def _classes(experiment: Experiment, dataset: ImageDataset) -> int:
-    """The number of classes; a method that needs labels needs one for every image."""
-    unlabelled = int((dataset.labels == UNLABELLED).sum())
-    if experiment.method.needs_labels and unlabelled:
-        raise UserError(
-            f"method.name: {experiment.method.name} needs labels, but {unlabelled} of {len(dataset)} images in "
-            f"{dataset.name} have none; put them into one folder for each class"
-        )
-    return len(dataset.classes)
-
-
-def _place_method(method: Method, training: Training, placement: Placement, world_size: int) -> Method:
-    """The method on its device, with synchronised BatchNorm and compiled encoders where configured."""
-    if training.sync_bn and world_size > 1:
-        convert_sync_bn(method)
-    method.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
-    for module in method.modules():
-        if isinstance(module, ImageEncoder):
-            module.memory_format = placement.memory_format
-            if training.compile:
-                module.compile()
-    return method
-
-
 def _log_scaling_rule(experiment: Experiment) -> None:
     rate, size = experiment.optimizer.lr, experiment.training.batch_size
     _log.info("lr %g at batch size %d: by the linear scaling rule that is %g at 256", rate, size, rate * 256 / size)
-
-
-def _distribute(method: Method, placement: Placement) -> DistributedDataParallel:
-    # The queue is identical on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
-    # MoCo: broadcasting 33 MB of queue at every step would change nothing.
-    devices = [placement.device] if placement.device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def _shares(counts: Counter[str], n_views: int) -> dict[str, float]:
-    """Shares of all views and, for BG_Swaps, of all images; and the number of unreadable images."""
-    shares = {
-        "bg_removed": counts["removed"],
-        "bg_replaced": counts["replaced"],
-        "bg_kept": counts["kept_small"] + counts["kept_large"],
-        "bg_swapped": counts["swaps"] * n_views,
-        "bg_swap_kept": counts["swaps_kept"] * n_views,
-    }
-    return {name: n / counts["views"] for name, n in shares.items()} | {"unreadable": float(counts["unreadable"])}
-
-
-@dataclass
-class _Sums:
-    """Sums over the steps of an epoch so far.
-
-    Attributes:
-        totals: the loss and the method's metrics, on the device, over this worker's steps.
-        counts: of `Batch.counts`.
-        waited: seconds that training waited for batches.
-        elapsed: seconds in all.
-        of_workers: `totals` of each worker, gathered for a checkpoint.
-    """
-
-    totals: dict[str, Tensor] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    waited: float = 0.0
-    elapsed: float = 0.0
-    of_workers: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, metrics: dict[str, Tensor], counts: dict[str, int]) -> None:
-        """Add one step's values."""
-        for name, value in metrics.items():
-            self.totals[name] = self.totals.get(name, 0) + value
-        self.counts.update(counts)
-
-    def public(self) -> dict[str, Any]:
-        """The sums as plain values: a float32 is exact as a Python float."""
-        times = {"waited": self.waited, "elapsed": self.elapsed}
-        return {"of_workers": self.of_workers, "counts": dict(self.counts), **times}
-
-    @classmethod
-    def read(cls, saved: dict[str, Any], rank: int, world_size: int, device: torch.device) -> "_Sums":
-        """One worker's sums of what `public` wrote; other workers than then each take the mean of theirs."""
-        found = saved["of_workers"]
-        names = list(found[0])
-        own = {name: math.fsum(each[name] for each in found) / len(found) for name in names}
-        if len(found) == world_size:
-            own = found[rank]
-        totals = {name: torch.tensor(value, device=device) for name, value in own.items()}
-        return cls(totals, Counter(saved["counts"]), saved["waited"], saved["elapsed"])
-
-
-def _timed(batches: Iterable[Batch], sums: _Sums) -> Iterator[Batch]:
-    """The batches; adds the time that they take, and the share of it in which training waits for them."""
-    began = time.perf_counter()
-    for batch in batches:
-        sums.waited += time.perf_counter() - began
-        yield batch
-        now = time.perf_counter()
-        sums.elapsed += now - began
-        began = now

@@ -69,7 +69,7 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
 def _judge(run: Planned, checkpoint: Path) -> Values:
     from bgsweep.data import open_splits
     from bgsweep.training.checkpoint import load_trained
-    from bgsweep.training.run import evaluate_final
+    from bgsweep.training.final_evaluation import evaluate_final
 
     trained, data = load_trained(checkpoint), run.experiment.data
     splits = open_splits(data)

@@ -17,7 +17,7 @@ import torch
 
 from bgsweep.config import load, resolve
 from bgsweep.tracking.encoders import load_model
-from bgsweep.training.run import start
+from bgsweep.training.seeded_run import start
 from tests.command import bgsweep
 
 CHECKPOINT = "sweeps/tiny-old/tune-20261127-080815/t00/checkpoint_000002"

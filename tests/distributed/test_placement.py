@@ -13,7 +13,7 @@ from bgsweep.distributed.evaluation_workers import RayWorkers
 from bgsweep.distributed.placement import reserved
 from bgsweep.evaluation import Report
 from bgsweep.sweep.final_evaluation import judged
-from bgsweep.training import run
+from bgsweep.training import final_evaluation
 from bgsweep.training.checkpoint import untrained
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -56,7 +56,7 @@ def test_the_trials_gpu_is_asked_for_and_done_without(cluster: None) -> None:
 def test_workers_beside_the_task_give_the_same_report(cluster: None) -> None:
     several = config("workers.count=2", "evaluate.linear.epochs=3", "training.batch_size=320", "search.cpus=1")
     trained = untrained(several.experiment)
-    alone: Report = run.evaluate_final(several, trained)
+    alone: Report = final_evaluation.evaluate_final(several, trained)
     with reserved(several, minutes=1) as place:
         assert place.helpers == 1 and not place.warning
         task = ray.remote(**place.options)(_with_small_sets_shared_out)
@@ -77,7 +77,7 @@ def _with_small_sets_shared_out(config: SweepConfig, trained: Any, helpers: int)
         calls += 1
         return ask(self, task, parts)
 
-    run.SuiteConfig = partial(SuiteConfig, workers=EvaluationWorkers(at_least=50))  # type: ignore[attr-defined]
+    final_evaluation.SuiteConfig = partial(SuiteConfig, workers=EvaluationWorkers(at_least=50))  # type: ignore[attr-defined]
     RayWorkers.__call__ = counting  # type: ignore[method-assign]
     return judged(config, trained, helpers), calls
 
@@ -85,7 +85,7 @@ def _with_small_sets_shared_out(config: SweepConfig, trained: Any, helpers: int)
 def test_an_encoder_trained_on_a_gpu_is_evaluated_without_one(caplog: pytest.LogCaptureFixture) -> None:
     file = config("workers.device=cuda", "training.precision=fp16", "evaluate.linear.epochs=1")
     trained = untrained(file.experiment)
-    assert 0 < run.evaluate_final(file, trained, on_cpu=True).knn_top1 < 1
+    assert 0 < final_evaluation.evaluate_final(file, trained, on_cpu=True).knn_top1 < 1
     assert "torch finds no GPU" not in caplog.text
-    run.evaluate_final(file, trained)
+    final_evaluation.evaluate_final(file, trained)
     assert caplog.text.count("workers.device: cuda, but torch finds no GPU here; the evaluation runs on the CPU") == 1

@@ -15,7 +15,8 @@ from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.searcher import NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump, set_up
-from bgsweep.training.run import check_final, checkpoint_bytes, start
+from bgsweep.training.final_evaluation import check_final
+from bgsweep.training.seeded_run import checkpoint_bytes, start
 from tests.command import bgsweep
 from tests.inputs import photographs
 

@@ -14,7 +14,7 @@ from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias
 from bgsweep.training.checkpoint import untrained
-from bgsweep.training.run import evaluate_final
+from bgsweep.training.final_evaluation import evaluate_final
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 

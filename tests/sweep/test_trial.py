@@ -14,7 +14,7 @@ from bgsweep.storage.uri import Uri
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
 from bgsweep.sweep.trial import dump, set_up, train_on_ray
 from bgsweep.training import trainer
-from bgsweep.training.run import start
+from bgsweep.training.seeded_run import start
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 

@@ -108,7 +108,7 @@ def two_workers() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_nor_does_one_of_several_workers(two_workers: None, name: str) -> None:
-    with patch("bgsweep.training.trainer._distribute", lambda method, _: method):  # DDP wants a real GPU
+    with patch("bgsweep.training.trainer.distribute", lambda method, _: method):  # DDP wants a real GPU
         assert not syncs_of(SEVERAL[name], world_size=2)
 
 

@@ -8,7 +8,8 @@ import pytest
 from bgsweep.config import SweepConfig, load
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.training.checkpoint import load_trained
-from bgsweep.training.run import Run, SeededRun
+from bgsweep.training.run import Run
+from bgsweep.training.seeded_run import SeededRun
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 

@@ -10,7 +10,7 @@ from bgsweep.config import Encoder, Experiment, MaskTraining
 from bgsweep.config import mask_training as settings_of
 from bgsweep.errors import UserError
 from bgsweep.training import checkpoint
-from bgsweep.training.trainer import initial_method
+from bgsweep.training.build import initial_method
 from bgsweep.workflows import train_masks as mask_training
 from bgsweep.workflows.make_masks import make_masks
 from bgsweep.workflows.train_masks import train_masks

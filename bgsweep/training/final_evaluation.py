@@ -1,0 +1,72 @@
+"""The evaluation of a trained encoder on the test split, and the check before a sweep that it will be possible."""
+
+import torch
+
+from bgsweep.config import SuiteConfig, SweepConfig
+from bgsweep.data import Splits, open_splits
+from bgsweep.errors import UserError, warn_once
+from bgsweep.evaluation import Report, VariantSet, check, final
+from bgsweep.evaluation.context import EvalContext, Workers
+from bgsweep.training.checkpoint import TrainedEncoder
+from bgsweep.training.encode import frozen_model
+
+_LOOKED_AT = 5000  # test images take less than a minute; larger sets are checked by the evaluation itself
+
+
+def evaluate_final(
+    config: SweepConfig,
+    trained: TrainedEncoder,
+    splits: Splits | None = None,
+    workers: Workers | None = None,
+    on_cpu: bool = False,
+) -> Report:
+    """The final evaluation of an encoder, on the split that no search has seen.
+
+    Args:
+        splits: None: those of the encoder's experiment.
+        workers: processes, each with a context of `final_context`, that encode large sets.
+        on_cpu: leave GPUs alone.
+    """
+    return final(final_context(config, trained, splits, workers, on_cpu))
+
+
+def final_context(
+    config: SweepConfig,
+    trained: TrainedEncoder,
+    splits: Splits | None = None,
+    workers: Workers | None = None,
+    on_cpu: bool = False,
+) -> EvalContext:
+    """The context of `evaluate_final`, on this process's GPU, if it has one and the experiment may use it."""
+    wanted = "cpu" if on_cpu else trained.experiment.workers.device
+    found = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        warn_once("workers.device: cuda, but torch finds no GPU here; the evaluation runs on the CPU")
+    device = torch.device("cuda" if found else "cpu")
+    suite = SuiteConfig(evaluate=config.evaluate, size=trained.experiment.views.size)
+    cores = torch.get_num_threads()
+    return EvalContext(
+        frozen_model(trained.encoder.to(device), device),
+        suite,
+        splits or open_splits(trained.experiment.data),
+        workers,
+        threads=cores if cores > 1 else 0,
+    )
+
+
+def check_final(config: SweepConfig) -> None:
+    """Check before a sweep's first trial that `evaluate_final` will be able to run after its last.
+
+    Raises:
+        UserError: there are no classes, or the test images or their masks cannot be used.
+    """
+    splits = open_splits(config.experiment.data)
+    if not splits.train.classes:
+        raise UserError(
+            f"{splits.train.name}: a sweep is decided by accuracy, which needs images in class folders; "
+            "without classes use `bgsweep pretrain`"
+        )
+    check(splits, config.evaluate)
+    test = splits.test
+    if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
+        VariantSet(test, splits.pools("test"), config.evaluate, config.experiment.views.size)

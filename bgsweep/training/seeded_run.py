@@ -1,0 +1,129 @@
+"""One configuration under several seeds, and a run under one or several."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from bgsweep.config import METRICS, SweepConfig
+from bgsweep.data.loader import FeedFor
+from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
+from bgsweep.storage.uri import Uri, downloaded
+from bgsweep.training.checkpoint import load_checkpoint
+from bgsweep.training.run import Run
+from bgsweep.training.stop import Asked, nothing_asked
+
+
+class SeededRun:
+    """One configuration under several seeds, trained side by side: all of them are at the same epoch.
+
+    The seeds follow on the experiment's own, so that all configurations have the same ones. Values are means over the
+    seeds. Beside the loss and each online value, NAME, stand its standard error, ``NAME_se``, and the seeds' own
+    values, ``NAME/seed_N``.
+    """
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        seeds: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str | None = None,
+        feed_for: FeedFor | None = None,
+        asked: Asked = nothing_asked,
+    ) -> None:
+        self.config = config
+        self.rank = rank
+        self.metrics: dict[str, float] = {}
+        self.runs: list[Run] = []
+        for seed in range(config.experiment.seed, config.experiment.seed + seeds):
+            seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
+            splits = self.runs[0].splits if self.runs else None
+            self.runs.append(Run(seeded, rank, world_size, device, splits, feed_for, asked))
+
+    @property
+    def finished(self) -> bool:
+        """True after the last epoch."""
+        return self.runs[-1].finished
+
+    def step_epoch(self) -> dict[str, float]:
+        """Train each seed for one epoch; give their means and how sure these are.
+
+        Raises:
+            Stopped: as of `Run.step_epoch`; the seeds before the one that was training are an epoch further.
+        """
+        behind = [run for run in self.runs if run.reported < self.runs[0].reported]
+        for run in behind or self.runs:
+            run.step_epoch()
+        self.metrics = self._averaged()
+        return self.metrics
+
+    def _averaged(self) -> dict[str, float]:
+        if any(run.reported != self.runs[0].reported for run in self.runs):
+            return {}  # stopped within an epoch, which some seeds have trained and others not
+        return average_over_seeds([run.metrics for run in self.runs], self.config.experiment.seed)
+
+    def checkpoint_due(self) -> bool:
+        """True if a checkpoint is to be written after the last finished epoch."""
+        return self.runs[0].checkpoint_due()
+
+    def save(self, folder: Path) -> Path:
+        """As `Run.save`, for the first seed; the others' are in folders below it."""
+        for run, below in self._places(folder):
+            run.save(below)
+        return folder / CHECKPOINT_FILE
+
+    def restore(self, folder: Path, foreign: bool = False) -> None:
+        for run, below in self._places(folder):
+            run.restore(below, foreign)
+        self.metrics = self._averaged()
+
+    def _places(self, folder: Path) -> list[tuple[Run, Path]]:
+        folders = seed_checkpoints(folder, self.config.experiment.seed, len(self.runs))
+        return [(run, Path(each)) for run, each in zip(self.runs, folders, strict=True)]
+
+
+def average_over_seeds(found: Sequence[dict[str, float]], first: int) -> dict[str, float]:
+    """Means over the metrics of the seeds from ``first`` on, with standard errors and the seeds' own values."""
+    values = {name: mean(each[name] for each in found) for name in found[0]}
+    for name in METRICS:
+        if name in found[0]:
+            values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
+            values |= {f"{name}/seed_{seed}": each[name] for seed, each in enumerate(found, first)}
+    return values
+
+
+def saved_metrics(checkpoint: Uri, first: int, seeds: int) -> dict[str, float]:
+    """The metrics that a run of so many seeds from ``first`` on had reported when it wrote a checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    with downloaded(checkpoint) as folder:
+        states = [load_checkpoint(Path(each) / CHECKPOINT_FILE) for each in seed_checkpoints(folder, first, seeds)]
+    found: list[dict[str, float]] = [state["metrics"] for state in states]
+    return average_over_seeds(found, first) if seeds > 1 else found[0]
+
+
+def start(
+    config: SweepConfig,
+    seeds: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | None = None,
+    feed_for: FeedFor | None = None,
+    asked: Asked = nothing_asked,
+) -> Run | SeededRun:
+    """A run from its first epoch on, under one seed or several."""
+    if seeds == 1:
+        return Run(config, rank, world_size, device, feed_for=feed_for, asked=asked)
+    return SeededRun(config, seeds, rank, world_size, device, feed_for, asked)
+
+
+def checkpoint_bytes(run: Run | SeededRun) -> int:
+    """About how large a checkpoint of a run becomes, the optimiser's averages included."""
+    runs = run.runs if isinstance(run, SeededRun) else [run]
+    method = runs[0].training.method
+    kept: int = sum(value.nbytes for value in method.state_dict().values())
+    trained: int = sum(value.nbytes for value in method.parameters() if value.requires_grad)
+    return len(runs) * (kept + trained * (2 if runs[0].experiment.optimizer.name == "adamw" else 1))
