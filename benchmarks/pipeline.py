@@ -5,9 +5,8 @@
 Everything runs in one process and thread, in turn, round after round, and is measured in CPU time; ratios are medians
 of those within a round, so that other load on the machine moves both sides. `exact` and `fast` are the two values of
 `views.color`, `fast` with `data.fast_jpeg`; `bg` is BG_RM at 0.2 and tiled BG_Random at 0.2, with the decoding of masks
-and donors' rectangles; the others are without background augmentation. `area` resizes with antialiasing, the others do
-not. bgsweep reads a pack; rows say where it reads
-folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
+and donors' rectangles; the others are without background augmentation. `bilinear`, `bicubic` (as the published recipes do)
+and `area` resize with antialiasing, the others do not. bgsweep reads a pack; rows say where it reads folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
 record with its digest once, so that the first epoch, which has rows of its own, is dearer than later ones. The floor is
 the fastest known call for each step (decode, crop and resize, colour, blur, flip), at MoCo-v2's probabilities, bare and
 without any of a pipeline's duties.
@@ -52,9 +51,10 @@ Pass = Callable[[int], None]
 
 
 def ours(method: str, source: ImageDataset, background: bool, *overrides: str) -> Pass:
-    """bgsweep itself, from files or a pack to uint8 batches, by the published recipe of a method."""
+    """bgsweep itself, from files or a pack to uint8 batches, by a method's published recipe but for the resize."""
     strength = 0.2 if background else 0.0
-    values = ["data.images=sample", f"background.remove={strength}", f"background.random={strength}", *overrides]
+    values = ["data.images=sample", f"background.remove={strength}", f"background.random={strength}"]
+    values += ["views.interpolation=linear", *overrides]
     experiment = load(SPACES / f"{method}_imagenet.yaml", values).experiment
     pipeline = ViewPipeline(experiment.views, experiment.background)
     batches = Batches(source, pipeline, BATCH, seed=0)
@@ -159,6 +159,8 @@ def contestants(images: Path, masks: Path, pack: Path, paths: list[Path]) -> dic
         "OpenCV and stock Albumentations": stock(paths),
         "moco_v2, exact": ours("moco_v2", packed, False),
         "moco_v2, exact, bg": ours("moco_v2", packed, True),
+        "moco_v2, exact, bg, bilinear": ours("moco_v2", packed, True, "views.interpolation=bilinear"),
+        "moco_v2, exact, bg, bicubic": ours("moco_v2", packed, True, "views.interpolation=bicubic"),
         "moco_v2, exact, bg, area": ours("moco_v2", packed, True, "views.interpolation=area"),
         "moco_v2, exact, bg, first epoch": first_epoch(lambda: Pack(str(pack), ".")),
         "moco_v2, exact, folders": ours("moco_v2", folder, False),
@@ -201,6 +203,7 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, float]:
         "swav_vs_lightly": ratio(seconds, swav, "swav, exact, bg"),
         "background_cost": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact"),
         "share_of_floor": ratio(seconds, "floor", "moco_v2, fast"),
+        "antialiasing_cost": ratio(seconds, "moco_v2, exact, bg, bilinear", "moco_v2, exact, bg"),
         "device_photometric_vs_lightly": ratio(seconds, moco, "moco_v2, photometric part on the device, bg"),
     }
     return {name: round(value, 3) for name, value in found.items()}

@@ -32,10 +32,11 @@ from bgsweep.augment.background import (
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
 from bgsweep.images.compositing import Image, Mask, Rect, binarize, tiled_background
+from bgsweep.images.resizing import resize_antialiased
 from bgsweep.seeding import Draw, rng_key
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
-Interpolation = Literal["linear", "area"]
+Interpolation = Literal["linear", "area", "bilinear", "bicubic"]
 Side = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -71,8 +72,8 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         foreground_position: 0 leaves the foreground where it is; n: order of the Bates distribution of its position.
         blend: `hard` (a pixel is foreground where the mask is above 127) or `soft` (mixed by the mask's grey levels).
         mask_blur: sigma of a Gaussian over the mask, in pixels of the view, which mixes both along the edge.
-        interpolation: `linear`, which does not antialias, or `area`, which does when it shrinks (a sample takes 1.4
-            times as long).
+        interpolation: `linear`, which does not antialias, or one of those that do where they shrink: `bilinear` and
+            `bicubic` are Pillow's and torchvision's, `area` is OpenCV's INTER_AREA.
         mask_key: the input that holds the foreground mask, height x width, or a function that gives it and is called
             only where a background augmentation was drawn. The target `mask`, if there is one, is cropped too.
         metadata_key: the input that holds the donors, as for `RandomBackground`.
@@ -199,8 +200,9 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
             # Before the resize: the masked copy then works on the source's pixels and is exact, see the module's
             # docstring.
             view = composite(shown, mask, background, self.blend, blur)
-        # `area` antialiases and takes 1.4 times as long in all; it gave no better kNN in three seeds
-        # (benchmarks/RESULTS.md).
+        # Antialiasing gave no better kNN in three seeds (benchmarks/RESULTS.md), but the published recipes have it.
+        if self.interpolation == "bilinear" or self.interpolation == "bicubic":
+            return resize_antialiased(view, self.size, self.interpolation)
         return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
 
     def apply_to_mask(

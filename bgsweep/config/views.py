@@ -30,10 +30,10 @@ class Views(Section):
     blur: PerView = 0.5
     blur_sigma: Range = (0.1, 2.0)
     solarize: PerView = 0.0
-    interpolation: Literal["linear", "area"] = Field(
+    interpolation: Literal["linear", "area", "bilinear", "bicubic"] = Field(
         "linear",
-        description="of the crop's resize; area antialiases where it shrinks, linear does not: kNN was not better with "
-        "area (benchmarks/RESULTS.md), and an image takes 1.4 times as long",
+        description="of the crop's resize: linear does not antialias and is fastest; bilinear and bicubic are those of "
+        "Pillow and torchvision, antialiased where they shrink, as is area (benchmarks/RESULTS.md)",
     )
     color: Literal["exact", "fast"] = Field(
         "exact", description="exact: torchvision's colour operations; fast: one matrix instead, with approximate hue"

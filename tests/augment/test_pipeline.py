@@ -133,10 +133,11 @@ def test_recipes() -> None:
     assert (small["size"], small["scale"]) == ((24, 24), (0.05, 0.14))
 
 
-def test_choices_of_the_configuration_reach_the_transforms(samples: list[Sample]) -> None:
-    chosen = ViewPipeline(Views(interpolation="area", color="fast"), Background()).policy()["views"][1]
+@pytest.mark.parametrize("interpolation", ["area", "bicubic"])
+def test_choices_of_the_configuration_reach_the_transforms(samples: list[Sample], interpolation: str) -> None:
+    chosen = ViewPipeline(Views(interpolation=interpolation, color="fast"), Background()).policy()["views"][1]
     crop, _, colors = chosen["transform"]["transforms"]
-    assert (crop["interpolation"], colors["color"]) == ("area", "fast")
+    assert (crop["interpolation"], colors["color"]) == (interpolation, "fast")
 
 
 @pytest.mark.parametrize("color", ["exact", "fast"])
@@ -161,7 +162,7 @@ def test_policy_is_plain_data_that_rebuilds_the_pipelines() -> None:
 
 def test_views_are_what_albumentations_makes_of_the_policy(samples: list[Sample]) -> None:
     """The pipeline calls its transforms' own methods; the policy, run by Albumentations, gives the same bytes."""
-    for views in (BYOL, SWAV.model_copy(update={"interpolation": "area"})):
+    for views in (BYOL, SWAV.model_copy(update={"interpolation": "bilinear"})):
         pipeline = ViewPipeline(views, BOTH)
         for view, policy in enumerate(pipeline.policy()["views"]):
             compose = A.from_dict(policy)

@@ -12,8 +12,15 @@ from bgsweep.augment.training_crop import BackgroundResizedCrop
 from bgsweep.data.sample import Sample
 from bgsweep.images import compositing
 from bgsweep.images.compositing import Image, Rect, inpaint_background
+from bgsweep.images.resizing import resize_antialiased
 
-FLAGS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+WAYS = ["linear", "area", "bilinear", "bicubic"]
+
+
+def resized(image: Image, width: int, height: int, way: str) -> Image:
+    if way in ("bilinear", "bicubic"):
+        return resize_antialiased(image, (height, width), way)
+    return cv2.resize(image, (width, height), interpolation={"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[way])
 
 
 def crop_of(pipeline: A.Compose, sample: Sample, donor: Sample) -> tuple[Image, dict[str, Any]]:
@@ -21,7 +28,7 @@ def crop_of(pipeline: A.Compose, sample: Sample, donor: Sample) -> tuple[Image, 
     return image, pipeline.transforms[0].params
 
 
-@pytest.mark.parametrize("interpolation", ["linear", "area"])
+@pytest.mark.parametrize("interpolation", WAYS)
 @pytest.mark.parametrize("fill", ["random_gray", "black"])
 def test_removal_equals_augmenting_the_whole_image(large: list[Sample], fill: str, interpolation: str) -> None:
     crop = BackgroundResizedCrop((96, 64), remove=1, fill=fill, interpolation=interpolation, min_area=0, max_area=1)
@@ -32,10 +39,10 @@ def test_removal_equals_augmenting_the_whole_image(large: list[Sample], fill: st
         foreground = (sample.mask > 127)[..., None]
         whole = np.where(foreground, sample.image, np.uint8(level))
         window = Rect(*params["window"]).of(whole)
-        assert np.array_equal(result, cv2.resize(window, (64, 96), interpolation=FLAGS[interpolation]))
+        assert np.array_equal(result, resized(window, 64, 96, interpolation))
 
 
-@pytest.mark.parametrize("interpolation", ["linear", "area"])
+@pytest.mark.parametrize("interpolation", WAYS)
 def test_tiling_equals_augmenting_the_whole_image(large: list[Sample], interpolation: str) -> None:
     crop = BackgroundResizedCrop((64, 64), random=1, interpolation=interpolation, min_area=0, max_area=1)
     pipeline = A.Compose([crop], seed=0)
@@ -51,7 +58,7 @@ def test_tiling_equals_augmenting_the_whole_image(large: list[Sample], interpola
         repeats = (-(-375 // rect.height), -(-500 // rect.width), 1)
         plane = np.tile(patch, repeats)[:375, :500]
         whole = np.where((sample.mask > 127)[..., None], sample.image, plane)
-        assert np.array_equal(result, cv2.resize(window.of(whole), (64, 64), interpolation=FLAGS[interpolation]))
+        assert np.array_equal(result, resized(window.of(whole), 64, 64, interpolation))
 
 
 @pytest.mark.parametrize(
