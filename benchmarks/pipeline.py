@@ -5,8 +5,9 @@
 Everything runs in one process and thread, in turn, round after round, and is measured in CPU time; ratios are medians
 of those within a round, so that other load on the machine moves both sides. `exact` and `fast` are the two values of
 `views.color`, `fast` with `data.fast_jpeg`; `bg` is BG_RM at 0.2 and tiled BG_Random at 0.2, with the decoding of masks
-and donors' rectangles; the others are without background augmentation. `bilinear`, `bicubic` (as the published recipes do)
-and `area` resize with antialiasing, the others do not. bgsweep reads a pack; rows say where it reads folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
+and donors' rectangles; the others are without background augmentation. `bilinear` and `bicubic`, which the published
+recipes have, and `area` resize with antialiasing, the others do not. bgsweep reads a pack; rows say where it reads
+folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
 record with its digest once, so that the first epoch, which has rows of its own, is dearer than later ones. The floor is
 the fastest known call for each step (decode, crop and resize, colour, blur, flip), at MoCo-v2's probabilities, bare and
 without any of a pipeline's duties.

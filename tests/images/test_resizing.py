@@ -15,7 +15,7 @@ from bgsweep.images.resizing import resize_antialiased
 PILLOW = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
 TORCHVISION = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
 # Crop windows, which shrink, keep their size, grow, and do all of it.
-WINDOWS = [(0, 0, 375, 500), (30, 40, 330, 360), (10, 10, 234, 234), (200, 100, 280, 170), (5, 7, 6, 400), (0, 3, 375, 4)]
+WINDOWS = [(0, 0, 375, 500), (30, 40, 330, 360), (10, 10, 234, 234), (200, 99, 280, 170), (5, 7, 6, 400)]
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
