@@ -52,6 +52,9 @@ class Register(Section):
 
     name: str = "bgsweep-encoder"
     alias: str = "champion"
+    checkpoints: bool = Field(
+        False, description="log the encoder of each kept checkpoint as an MLflow model too, not only the winner's"
+    )
 
     @field_validator("name")
     @classmethod

@@ -50,6 +50,12 @@ def shown_name(name: str) -> str:
     return RENAMED.get(name, name)
 
 
+def validated(name: str) -> bool:
+    """True for a value that was measured on the validation split, such as ``knn_top1`` and ``bg_gap_se``."""
+    base = _SUFFIX.fullmatch(name).group(1)  # type: ignore[union-attr]  # any name but "" matches
+    return shown_name(base).startswith("validation/")
+
+
 def with_new_names(metrics: Mapping[str, float]) -> dict[str, float]:
     """A run's metrics under their earlier names, as given, and their present ones."""
     found = dict(metrics)

@@ -65,6 +65,10 @@ class SweepConfig(Section):
             self._check_population()
         return self
 
+    def with_values(self, values: dict[str, Any]) -> Self:
+        """The config with a trial's values in its experiment."""
+        return self.model_copy(update={"experiment": self.experiment.with_values(values)})
+
     def gpus_of_process(self, available: bool) -> float:
         """GPUs of each process that trains: a worker, or a trial of one worker; ``available``: the cluster has any."""
         workers = self.experiment.workers

@@ -90,9 +90,7 @@ def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, 
     """Examples and number of images of the variants, and views of the champion's training, if images can be read."""
     found: dict[str, Any] = {"variants": None, "count": None, "gallery": None}
     best = verdict.get("best")
-    champion = (
-        config.model_copy(update={"experiment": config.experiment.with_values(best["params"])}) if best else config
-    )
+    champion = config.with_values(best["params"]) if best else config
     try:
         splits: Splits = open_splits(champion.experiment.data)
         found["gallery"] = gallery(champion, splits)

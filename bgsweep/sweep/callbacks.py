@@ -26,6 +26,7 @@ from bgsweep.sweep.events import (
 )
 from bgsweep.sweep.guards import DiskGuard, HangGuard
 from bgsweep.sweep.journal import Journal
+from bgsweep.sweep.overview import Overview
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
 from bgsweep.tracking import Tracker
@@ -55,6 +56,7 @@ class SweepCallback(Callback):
         self.progress = progress
         self.records = records
         self.collector = collector
+        self.overview = Overview(config, tracker, parent, journal.folder.name)
         self._runs: dict[str, str] = {}
         self.disk = DiskGuard(journal.folder)
         self._hangs = HangGuard(config.search.hang_minutes)
@@ -99,6 +101,7 @@ class SweepCallback(Callback):
         self.journal.write(event)  # first: where another driver has taken the sweep over, it writes the MLflow runs too
         for metrics in fresh:
             self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
+        self.overview.result(event)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -150,9 +153,11 @@ class SweepCallback(Callback):
             else:
                 self._open(record)
         logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
+        best_until = self.overview.last_step() if self.records else 0
 
         def log(event: Result, _: TrialRecord) -> None:
             nonlocal missing
+            self.overview.result(event, best_until)
             for metrics in event.history:
                 if metrics["epoch"] > logged[event.id]:
                     missing += 1
@@ -210,7 +215,7 @@ class SweepCallback(Callback):
         tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
         if record.fixed:
             tags["bgsweep.fixed"] = record.fixed
-        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags)
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags, values)
         if record.lineage:
             self._tell_lineage(record)
 
@@ -234,6 +239,7 @@ class SweepCallback(Callback):
         record.status = status or ("completed" if whole else "stopped")
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
         self._close_run(record)
+        self.overview.trial_ended(self.records)
         return self.journal.write(Ended(trial=record.copy()))
 
     def _close_run(self, record: TrialRecord) -> None:

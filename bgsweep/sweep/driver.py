@@ -18,6 +18,7 @@ from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.resources import check_cores, gpus_of_process
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.shared_folder import check_shared
+from bgsweep.distributed.system_metrics import log_system_metrics
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
@@ -138,6 +139,7 @@ def _run(
         manifest = _manifest(config, parent, past[0].time if past else time.time())
         owner.check()
         write_manifest(folder, manifest)
+        opened.enter_context(log_system_metrics(uri, parent))
         progress = opened.enter_context(Progress(folder.name, config, total_trials(config)))
         progress.note(f"sweep {folder.name} in {store}")
         progress.warn(notes)
@@ -180,6 +182,7 @@ def _search(
         **_result(config, folder, store, monitor.parent, list(monitor.records.values()), tracker, monitor.progress),
     }
     owner.check()
+    monitor.overview.finish(monitor.records, result)
     manifest = read_manifest(folder) or {}
     log_page(folder, manifest | {"result": result}, tracker)
     owner.check()

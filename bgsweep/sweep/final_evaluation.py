@@ -12,10 +12,10 @@ import ray
 from bgsweep.config import EvaluationWorkers, SuiteConfig, SweepConfig, resolve
 from bgsweep.distributed.placement import reserved
 from bgsweep.distributed.train import one_worker
-from bgsweep.errors import UserError, collected_warnings, one_line
+from bgsweep.errors import UserError, collected_warnings, one_line, without_password
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
-from bgsweep.sweep.trial import dump, trial_file
+from bgsweep.sweep.trial import dump
 from bgsweep.tracking import Tracker, provenance
 from bgsweep.tracking.tracker import PATIENCE
 
@@ -55,7 +55,48 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
         raise UserError(f"the evaluation at the end failed: {last}") from error
     except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
         raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
-    return verdict | {"warnings": [*filter(None, [place.warning]), *verdict["warnings"]]}
+    missing = _complete_runs(config, tracker, ending)
+    return verdict | {"warnings": [*filter(None, [place.warning, missing]), *verdict["warnings"]]}
+
+
+def _complete_runs(config: SweepConfig, tracker: Tracker, ending: SearchOutcome) -> str:
+    """Log what the verdict does not need, on one core: with 1,000 trials it takes minutes, in which the resources of
+    the evaluation are free for other sweeps. Returns a warning; a failure does not cost the sweep its result."""
+    try:
+        task = ray.remote(num_cpus=1, max_retries=0)(_log_runs)
+        missing: str = ray.get(task.remote(dump(config), tracker.address, ending))
+    except ray.exceptions.RayError as error:
+        missing = str(error).strip().splitlines()[-1]
+    return missing and f"datasets, images or models of some trials are not in MLflow: {missing}"
+
+
+def _log_runs(tree: dict[str, Any], address: str, ending: SearchOutcome) -> str:
+    """Log the inputs of all runs, and the kept checkpoints as models if the config says so."""
+    from bgsweep.data import Splits, open_splits
+    from bgsweep.report.run_artifacts import log_checkpoint, log_inputs, log_variants
+    from bgsweep.training.run import limit_threads
+
+    limit_threads(1)
+    file = resolve(tree)
+    tracker, opened = Tracker(address, file.name), dict[str, Splits]()
+
+    def splits_of(config: SweepConfig) -> Splits:
+        key = config.experiment.data.model_dump_json()
+        if key not in opened:  # most trials have the same
+            opened[key] = open_splits(config.experiment.data)
+        return opened[key]
+
+    winner = file.with_values(ending.best.params)
+    log_inputs(tracker, ending.parent, winner, splits=splits_of(winner))
+    log_variants(tracker, ending.parent, winner)
+    for record in ending.records:
+        if file.refusal(record.params):
+            continue  # it was never trained
+        config = file.with_values(record.params)
+        log_inputs(tracker, record.run_id, config, splits=splits_of(config))
+        if file.register_as.checkpoints and record.checkpoint and record.status in ("completed", "stopped"):
+            log_checkpoint(tracker, config, record.public(), splits_of(config))
+    return "" if tracker.flush(PATIENCE) else f"MLflow at {without_password(address)} did not take everything"
 
 
 def _evaluate_and_register(tree: dict[str, Any], address: str, ending: SearchOutcome, helpers: int) -> dict[str, Any]:
@@ -79,7 +120,8 @@ def judged(config: SweepConfig, trained: Any, helpers: int) -> Any:
 
 
 def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: Any) -> dict[str, Any]:
-    from bgsweep.report.run_artifacts import log_inputs, log_report, log_variants
+    from bgsweep.data import open_splits
+    from bgsweep.report.run_artifacts import dataset_of, log_checkpoint, log_report
     from bgsweep.sweep.promotion import decide
     from bgsweep.training.checkpoint import load_trained, untrained
     from bgsweep.training.run import limit_threads
@@ -87,20 +129,18 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: A
     file, best = resolve(tree), ending.best
     limit_threads(one_worker(file)["CPU"])
     tracker = Tracker(address, file.name)
-    for record in ending.records:
-        if file.refusal(record.params):
-            continue  # it was never trained
-        log_inputs(tracker, record.run_id, trial_file(tree, record.params))
+    winner = file.with_values(best.params)
+    splits = open_splits(winner.experiment.data)
+    model = log_checkpoint(tracker, winner, best.public(), splits)
     reports = {}
     for record in {id(record): record for record in (ending.baseline, best) if record}.values():
-        reports[record.id] = judge(trial_file(tree, record.params), load_trained(record.checkpoint or ""))
-        log_report(tracker, record.run_id, reports[record.id], record.epochs)
-    winner, report = trial_file(tree, best.params), reports[best.id]
-    log_inputs(tracker, ending.parent, winner)
-    log_variants(tracker, ending.parent, winner)
+        reports[record.id] = judge(file.with_values(record.params), load_trained(record.checkpoint or ""))
+        its = model if record is best else None
+        log_report(tracker, record.run_id, reports[record.id], record.epochs, its, dataset_of(splits.test))
+    report = reports[best.id]
     log_report(tracker, ending.parent, report, best.epochs)
     decision = decide(tracker, winner, best.run_id, report, judge)
-    entry, decision = _register(tracker, ending, winner, report, decision, judge)
+    entry, decision = _register(tracker, ending, winner, model, report, decision, judge)
     tracker.flush()
     start = judge(winner, untrained(winner.experiment))
     evaluated = {
@@ -108,7 +148,7 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: A
         if record is None
         else {"trial": record.id, "params": record.params, "epochs": record.epochs}
         | _metrics(reports[record.id])
-        | _over_seeds(trial_file(tree, record.params), record, reports[record.id], judge)
+        | _over_seeds(file.with_values(record.params), record, reports[record.id], judge)
         for role, record in (("best", best), ("baseline", ending.baseline))
     }
     champion = decision.report and {"version": decision.version} | _metrics(decision.report)
@@ -121,21 +161,16 @@ def _verdict(tree: dict[str, Any], address: str, ending: SearchOutcome, judge: A
 
 
 def _register(
-    tracker: Tracker, ending: SearchOutcome, winner: SweepConfig, report: Any, decision: Any, judge: Any
+    tracker: Tracker, ending: SearchOutcome, winner: SweepConfig, model: str, report: Any, decision: Any, judge: Any
 ) -> tuple[dict[str, Any], Any]:
-    """Log the winner as a model of its run, and make that a version with its lineage; give the decision that held."""
+    """Make the winner's logged model a version with its lineage; give the decision that held."""
     from bgsweep.report.run_artifacts import registry_tags
     from bgsweep.sweep.promotion import decide_again
-    from bgsweep.tracking.models import log_encoder
     from bgsweep.tracking.registry import add_version, give_alias, tag_version, version_of
-    from bgsweep.training.checkpoint import load_trained
 
-    best, experiment, name = ending.best, winner.experiment, winner.register_as.name
+    best, name = ending.best, winner.register_as.name
     version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
     if version is None:
-        encoder = load_trained(best.checkpoint or "").encoder
-        description = experiment.model_dump(mode="json")
-        model = log_encoder(tracker, best.run_id, encoder, experiment.views.size, description, best.epochs)
         commit = provenance().get("mlflow.source.git.commit", "")
         lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": commit}
         tags = registry_tags(winner, report, lineage) | decision.tags()

@@ -165,5 +165,4 @@ def dump(config: SweepConfig) -> dict[str, Any]:
 
 def trial_file(tree: dict[str, Any], values: dict[str, Any]) -> SweepConfig:
     """The sweep's config with one trial's values in its experiment."""
-    file = resolve(tree)
-    return file.model_copy(update={"experiment": file.experiment.with_values(values)})
+    return resolve(tree).with_values(values)

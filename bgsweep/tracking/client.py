@@ -17,6 +17,9 @@ from bgsweep.storage.uri import Uri, is_remote
 # Packages of database drivers that are not named like their module.
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
+# What MLflow's pages show of an experiment first; it guesses, and asks, where no kind was chosen.
+_KIND, _TRAINING, _UNKNOWN = "mlflow.experimentKind", "custom_model_development", "no_inferred_type"
+
 
 def tracking_uri(store: Uri) -> str:
     """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store's folder, which is created.
@@ -155,7 +158,7 @@ def experiment_id(client: Any, address: str, name: str) -> str:
         database = sqlite_file(address)
         location = database.with_name("artifacts").absolute().as_uri() if database else None
         try:
-            client.create_experiment(name, artifact_location=location)
+            client.create_experiment(name, artifact_location=location, tags={_KIND: _TRAINING})
         except MlflowException:
             if client.get_experiment_by_name(name) is None:  # unless another process has just made it
                 raise
@@ -166,4 +169,6 @@ def experiment_id(client: Any, address: str, name: str) -> str:
             f"{known.experiment_id}` (MLFLOW_TRACKING_URI={without_password(address)}), or choose another: name=OTHER"
         )
     found: str = known.experiment_id
+    if known.tags.get(_KIND, _UNKNOWN) in (_UNKNOWN, f"{_TRAINING}_inferred", "genai_development_inferred"):
+        client.set_experiment_tag(found, _KIND, _TRAINING)
     return found

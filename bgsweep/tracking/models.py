@@ -17,10 +17,18 @@ from torch.fx.experimental import _config
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.client import quiet_mlflow
+from bgsweep.tracking.tracker import parameter_texts
 
 
 def log_encoder(
-    tracker: Tracker, run: str, encoder: nn.Module, size: int, description: Mapping[str, Any], step: int = 0
+    tracker: Tracker,
+    run: str,
+    encoder: nn.Module,
+    size: int,
+    description: Mapping[str, Any],
+    step: int = 0,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Log an encoder as an MLflow model of a run; returns the model's id.
 
@@ -33,14 +41,19 @@ def log_encoder(
         size: height and width in pixels of the example for the export; any that the network accepts.
         description: written to ``encoder.json``: the network's configuration and training data.
         step: epoch of the checkpoint.
+        params: settings that the model is compared by in MLflow.
+        tags: of the model.
     """
     from mlflow.entities import LoggedModelOutput
 
     encoder = copy.deepcopy(encoder).cpu().float().eval().to(memory_format=torch.contiguous_format)
     tracker.flush()
     client, ask = tracker.client, tracker.ask
+    told: dict[str, Any] = {"params": parameter_texts(params or {}), "tags": dict(tags or {})}
     model = ask(
-        lambda: client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder")
+        lambda: client.create_logged_model(
+            tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder", **told
+        )
     )
     try:
         with tempfile.TemporaryDirectory() as place:
@@ -55,6 +68,19 @@ def log_encoder(
     ask(lambda: client.log_outputs(run, [LoggedModelOutput(model.model_id, step)]))
     found: str = model.model_id
     return found
+
+
+def logged_encoder(tracker: Tracker, run: str, step: int) -> str | None:
+    """Id of the encoder that a run has already logged at an epoch, if any."""
+
+    def find() -> str | None:
+        outputs = tracker.client.get_run(run).outputs
+        for output in outputs.model_outputs if outputs else ():
+            if output.step == step and str(tracker.client.get_logged_model(output.model_id).status) == "READY":
+                return str(output.model_id)
+        return None
+
+    return tracker.ask(find)
 
 
 def check_exportable(encoder: nn.Module, size: int) -> None:

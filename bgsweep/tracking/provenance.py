@@ -1,6 +1,7 @@
-"""Tags of a run's origin: the code version, and the process that owns it."""
+"""Tags of a run's origin: the code version, the user and command, and the process that owns it."""
 
 import contextlib
+import getpass
 import importlib.metadata
 import os
 import platform
@@ -25,6 +26,19 @@ def provenance() -> dict[str, str]:
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags
+
+
+def source(command: str) -> dict[str, str]:
+    """Tags by which MLflow shows who started a run, and with which command of bgsweep."""
+    return {"mlflow.user": user(), "mlflow.source.name": f"bgsweep {command}", "mlflow.source.type": "LOCAL"}
+
+
+def user() -> str:
+    """The user's name; the number where a container has no name for it."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # of Python from 3.13 on, and before
+        return str(os.getuid())
 
 
 def _git(*arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import getpass
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,10 +10,16 @@ from typing import Any
 from bgsweep.config.evaluation import CHALLENGER, check_alias
 from bgsweep.errors import UserError
 from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
+from bgsweep.tracking.provenance import user
 from bgsweep.tracking.tracker import Tracker
 
 NUMBERS = {"test/knn/top1": "test_knn_top1", "test/linear/top1": "test_linear_top1", "test/knn/bg_gap": "test_bg_gap"}
 """Metrics of a version that `bgsweep models` shows: tags, and their names in versions of earlier releases."""
+
+MADE_BY = "Written by bgsweep"
+"""Beginning of each description that bgsweep writes, and may replace."""
+
+DESCRIPTION_LENGTH = 5000  # MLflow's limit
 
 LINEAGE = ("sweep", "trial", "digest", "images_digest", "masks_digest", "git_commit")
 """Tags of a version that `bgsweep models` shows: sweep, trial, data, masks and code."""
@@ -61,6 +66,15 @@ def tag_version(tracker: Tracker, name: str, version: int, tags: Mapping[str, st
     """Replace tags of a version."""
     for key, value in tags.items():
         tracker.ask(functools.partial(tracker.client.set_model_version_tag, name, str(version), key, value))
+
+
+def describe(tracker: Tracker, name: str, version: int, text: str) -> None:
+    """Set the description of a version, and the model's own unless a person has written that (Markdown)."""
+    text = text[:DESCRIPTION_LENGTH]
+    tracker.ask(lambda: tracker.client.update_model_version(name, str(version), text))
+    own = tracker.ask(lambda: tracker.client.get_registered_model(name)).description
+    if not own or own.startswith(MADE_BY):
+        tracker.ask(lambda: tracker.client.update_registered_model(name, text))
 
 
 def version_of(tracker: Tracker, run: str, name: str) -> int | None:
@@ -119,9 +133,7 @@ def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]
         raise UserError(f"{name}: no version {version}; there are: {', '.join([*found, *by_alias])}")
     before = by_alias.get(alias)
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
-    reason = f"set to {alias} manually by {getpass.getuser()} at {made}" + (
-        f"; before: version {before}" if before else ""
-    )
+    reason = f"set to {alias} manually by {user()} at {made}" + (f"; before: version {before}" if before else "")
     with mlflow_client(address) as client:
         client.set_registered_model_alias(name, alias, number)
         if by_alias.get(CHALLENGER) == number:

@@ -20,7 +20,7 @@ from bgsweep.config.base import dotted
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
-from bgsweep.tracking.provenance import owner, owner_lives, provenance
+from bgsweep.tracking.provenance import owner, owner_lives, provenance, source
 from bgsweep.tracking.writer import Writer, is_final
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -29,6 +29,13 @@ T = TypeVar("T")
 PATIENCE = 3600.0
 """Seconds for which an unreachable MLflow server is retried."""
 
+KEY_PARAMETERS = (
+    *("seed", "data.images", "method.name", "encoder.name", "training.epochs", "training.batch_size", "optimizer.lr"),
+    *("background.remove", "background.random", "background.swap"),
+)
+"""Keys of an experiment that a trial's run always has as parameters, beside those that are searched."""
+
+TAG_LENGTH = 8000  # MLflow's limit
 _PARAMS_PER_CALL, _PARAM_LENGTH, _METRICS_PER_CALL = 100, 6000, 1000  # MLflow's limits
 
 
@@ -94,19 +101,31 @@ class Tracker:
 
     def evaluation_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
         """Start the run of an encoder's evaluation; returns its id."""
-        run = self._create(name, {**provenance(), **owner(), "bgsweep.kind": "evaluation", **(tags or {})})
+        origin = {**provenance(), **source("evaluate"), **owner()}
+        run = self._create(name, {**origin, "bgsweep.kind": "evaluation", **(tags or {})})
         self._parents.append(run)
         self._log_params(run, params)
         return run
 
-    def trial_run(self, parent: str, trial: str, experiment: Experiment, tags: Mapping[str, str] | None = None) -> str:
+    def trial_run(
+        self,
+        parent: str,
+        trial: str,
+        experiment: Experiment,
+        tags: Mapping[str, str] | None = None,
+        searched: Mapping[str, Any] | None = None,
+    ) -> str:
         """Start a trial's run as a child of its sweep's run, or reopen it if it exists.
 
         Does not wait for MLflow. The returned name stands for the run in all other calls; `run_id` gives MLflow's id.
+
+        Args:
+            searched: the trial's values. They and `KEY_PARAMETERS` are the run's parameters; the rest of the
+                experiment, in which a reader would not find them, is in ``config.yaml``.
         """
-        own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial}
+        own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial, **source("sweep")}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in own.items())
+        query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`bgsweep.trial` = '{trial}'"
         began = _milliseconds()
 
         def begin() -> str:
@@ -120,9 +139,8 @@ class Tracker:
         self._begun[run] = self._writer.submit(begin)
         self.set_tags(run, every)
         self._trials.append(run)
-        resolved = experiment.model_dump(mode="json")
-        self._log_params(run, resolved)
-        self._log_config(run, {"experiment": resolved})
+        self._log_params(run, shown_parameters(experiment, searched or {}))
+        self._log_config(run, {"experiment": experiment.model_dump(mode="json")})
         return run
 
     def run_id(self, run: str, wait: bool = True) -> str:
@@ -145,16 +163,19 @@ class Tracker:
         metrics: Mapping[str, float],
         model: str | None = None,
         dataset: tuple[str, str] | None = None,
+        at: int | None = None,
     ) -> None:
         """Queue an epoch's metrics; the epoch is their step.
 
         Args:
             model: id of the logged model that was evaluated.
             dataset: name and digest, as in `log_dataset`, of the evaluated images.
+            at: their time, if it is not now. MLflow adds metrics that a run has already, with the same time, to the
+                model only: so the run's curve does not get a point twice.
         """
         from mlflow.entities import Metric
 
-        now = _milliseconds()
+        now = _milliseconds() if at is None else at
         name_of_set, digest = dataset or (None, None)
         batch = [
             Metric(name, float(value), now, epoch, model_id=model, dataset_name=name_of_set, dataset_digest=digest)
@@ -176,10 +197,14 @@ class Tracker:
             for batch in batches:
                 self._writer.submit(functools.partial(self._send_metrics, run, [batch]))
 
-    def last_epoch(self, run: str) -> int:
-        """The last epoch for which a run has metrics; 0 if it has none."""
-        metric = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), "loss"))
-        return max((point.step for point in metric), default=0)
+    def last_epoch(self, run: str, metric_name: str = "loss") -> int:
+        """The last epoch, or other step, for which a run has a metric; 0 if it has none."""
+        return max(self.times(run, metric_name), default=0)
+
+    def times(self, run: str, metric_name: str = "loss") -> dict[int, int]:
+        """The times, in milliseconds, at which a run's metric was logged, by step."""
+        points = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), metric_name))
+        return {point.step: point.timestamp for point in points}
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Queue tags."""
@@ -254,7 +279,7 @@ class Tracker:
         return gone
 
     def _begin_parent(self, name: str, config: SweepConfig, params: dict[str, Any], tags: dict[str, str]) -> str:
-        run = self._create(name, {**provenance(), **owner(), **tags})
+        run = self._create(name, {**provenance(), **source(tags["bgsweep.kind"]), **owner(), **tags})
         self._parents.append(run)
         self._log_params(run, params)
         # Wait: an artifact store that cannot be written must fail before the training, not when its model is logged.
@@ -280,8 +305,7 @@ class Tracker:
     def _log_params(self, run: str, tree: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in dotted(tree).items()}
-        params = [Param(key, text[:_PARAM_LENGTH]) for key, text in texts.items()]
+        params = [Param(key, text) for key, text in parameter_texts(tree).items()]
 
         def write(start: int) -> None:
             self.client.log_batch(self._id(run), params=params[start : start + _PARAMS_PER_CALL])
@@ -304,6 +328,23 @@ class Tracker:
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 
         (self._writer.ask if wait else self._writer.submit)(write)
+
+
+def shown_parameters(experiment: Experiment, searched: Mapping[str, Any]) -> dict[str, Any]:
+    """`KEY_PARAMETERS` of an experiment and its searched values, under dotted keys."""
+    keys = {*KEY_PARAMETERS, *searched}
+    whole = dotted(experiment.model_dump(mode="json"))
+    found = {key: value for key, value in whole.items() if any(f"{key}.".startswith(f"{one}.") for one in keys)}
+    # Values that cannot be trained are in no experiment.
+    return found | {
+        key: value for key, value in searched.items() if not experiment.has(key) or experiment.value(key) != value
+    }
+
+
+def parameter_texts(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as MLflow's parameters: under dotted keys, and cut to the length that it accepts."""
+    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in dotted(tree).items()}
+    return {key: text[:_PARAM_LENGTH] for key, text in texts.items()}
 
 
 def _milliseconds() -> int:

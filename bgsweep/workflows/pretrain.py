@@ -11,6 +11,7 @@ from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.resuming import told
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
+from bgsweep.distributed.system_metrics import log_system_metrics
 from bgsweep.distributed.train import WORKERS_CURE, Start, train, worker_bundles, worker_cpus
 from bgsweep.errors import epochs_and_steps, without_password
 from bgsweep.storage.layout import pretrain_folder
@@ -58,7 +59,8 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
             shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
             _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
 
-        checkpoint = train(config, folder, on_epoch, start=start)
+        with log_system_metrics(tracker.address, run):
+            checkpoint = train(config, folder, on_epoch, start=start)
     return {
         "metrics": with_new_names(load_trained(checkpoint).metrics),
         "checkpoint": str(checkpoint),

@@ -1,7 +1,9 @@
 """A whole small sweep, from the command line to the registry."""
 
+import getpass
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -37,7 +39,10 @@ def sweep(folder: Path, *overrides: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, sweep(folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+        environment.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
+        return folder, sweep(folder, "register.checkpoints=true")
 
 
 @pytest.mark.slow
@@ -97,6 +102,69 @@ def test_mlflow_has_it_all_and_nothing_runs_on(finished: tuple[Path, dict[str, A
     best = next(trial for trial in found["trials"] if trial["id"] == found["best"]["trial"])
     assert (alias.tags["sweep"], alias.tags["trial"]) == (found["sweep"], best["id"])
     assert alias.tags["digest"] == best["digest"] and alias.tags["images_digest"] and alias.tags["masks_digest"]
+
+
+@pytest.mark.slow
+def test_mlflow_shows_a_sweep_as_its_users_expect_it(finished: tuple[Path, dict[str, Any]]) -> None:
+    import mlflow
+
+    _, found = finished
+    client = mlflow.MlflowClient(tracking_uri=found["tracking_uri"])
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.data.tags["mlflow.user"] for run in runs} == {getpass.getuser()}
+    assert {run.data.tags["mlflow.source.name"] for run in runs} == {"bgsweep sweep"}
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = {run.data.tags["bgsweep.trial"]: run for run in runs if run is not parent}
+    assert {"background.remove", "optimizer.lr", "method.name"} <= trials["t02"].data.params.keys()
+    assert len(trials["t02"].data.params) < 12
+    for state in ("completed", "stopped"):
+        query = f"tags.`bgsweep.status` = '{state}'"
+        told = {run.data.tags["bgsweep.trial"] for run in client.search_runs([experiment.experiment_id], query)}
+        assert told == {each["id"] for each in found["trials"] if each["status"] == state}
+
+    curve = client.get_metric_history(parent.info.run_id, "best/validation/knn/top1")
+    assert [point.value for point in curve] == sorted(point.value for point in curve)
+    steps = [point.step for point in curve]
+    assert steps == sorted(set(steps)) and steps[-1] <= sum(each["epochs"] for each in found["trials"])
+    assert curve[-1].value == max(point.value for run in trials.values() for point in _history(client, run))
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"**Winner: {found['best']['trial']}**" in note and "| t03 |" in note and "| test split, % |" in note
+    host = platform.node()
+    assert parent.data.metrics[f"system/{host}/cpu_utilization_percentage"] > 0
+    version = client.get_model_version("tiny", "1")
+    assert version.description == client.get_registered_model("tiny").description == note[:5000]
+
+
+def _history(client: Any, run: Any) -> Any:
+    return client.get_metric_history(run.info.run_id, "validation/knn/top1")
+
+
+@pytest.mark.slow
+def test_the_logged_models_can_be_ranked(finished: tuple[Path, dict[str, Any]]) -> None:
+    import mlflow
+
+    _, found = finished
+    client = mlflow.MlflowClient(tracking_uri=found["tracking_uri"])
+    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "tiny"]
+    runs = {run.data.tags.get("bgsweep.trial"): run for run in client.search_runs([experiment])}
+    order = [{"field_name": "metrics.validation/knn/top1", "ascending": False}]
+    models = client.search_logged_models([experiment], order_by=order)
+    scores = {each["id"]: each["metrics"]["validation/knn/top1"] for each in found["trials"] if each["checkpoint"]}
+    assert [model.tags["bgsweep.trial"] for model in models] == sorted(scores, key=lambda one: -scores[one])
+    winner = next(model for model in models if model.tags["bgsweep.trial"] == found["best"]["trial"])
+    assert winner.model_id == client.get_model_version("tiny", "1").source.removeprefix("models:/")
+    assert {"background.remove", "optimizer.lr"} <= winner.params.keys()
+    measured = {metric.key: metric for metric in winner.metrics}
+    assert measured["test/knn/top1"].value == found["best"]["metrics"]["knn_top1"]
+    inputs = runs[found["best"]["trial"]].inputs.dataset_inputs
+    datasets = {tag.value: each.dataset for each in inputs for tag in each.tags}
+    for name, split in (("validation/knn/top1", "validation"), ("test/knn/top1", "test"), ("loss", "train")):
+        dataset = datasets[split]
+        assert (measured[name].dataset_name, measured[name].dataset_digest) == (dataset.name, dataset.digest)
+    images = [{"dataset_name": datasets["test"].name, "dataset_digest": datasets["test"].digest}]
+    assert [each.model_id for each in client.search_logged_models([experiment], datasets=images)] == [winner.model_id]
 
 
 LOAD = """

@@ -1,13 +1,19 @@
 """The tracker against a real MLflow server that goes away and comes back."""
 
+import http.server
+import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bgsweep.config import SweepConfig
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.registry import add_version, promote
+from tests.progress import wait_for
 from tests.servers import Server, mlflow_server
 
 FILE = SweepConfig()
@@ -49,3 +55,40 @@ def test_training_goes_on_without_the_server_and_all_is_there_when_it_is_back(
     assert sorted(file.path for file in tracker.client.list_artifacts(run)) == ["config.yaml", "note.txt"]
     assert [tracker.client.get_run(each).info.status for each in (parent, run, late)] == ["FINISHED"] * 3
     assert capsys.readouterr().out == ""  # MLflow would print links there, among what a --json command answers
+
+
+@pytest.mark.slow
+def test_a_webhook_is_called_when_the_champion_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/mlflow.md says."""
+    calls: list[dict[str, Any]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            calls.append({"signed": "X-MLflow-Signature" in self.headers, **json.loads(body)})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
+    with http.server.HTTPServer(("127.0.0.1", 0), Receiver) as receiver, mlflow_server(tmp_path) as (address, start, _):
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        start()
+        with Tracker(address) as tracker:
+            tracker.client.create_webhook(
+                name="champion",
+                url=f"http://127.0.0.1:{receiver.server_port}/hook",
+                events=["model_version_alias.created"],
+                secret="shared",
+            )
+            run = tracker.pretrain_run("one", FILE)
+            model = tracker.client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run).model_id
+            add_version(tracker, run, model, "tiny", {})
+        promote(address, "tiny", "1", "champion")
+        (call,) = wait_for(lambda: calls, lambda: None, "no call")
+        receiver.shutdown()
+    assert (call["entity"], call["action"], call["signed"]) == ("model_version_alias", "created", True)
+    assert call["data"] == {"name": "tiny", "alias": "champion", "version": "1"}

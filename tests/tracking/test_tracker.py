@@ -16,6 +16,7 @@ import pytest
 from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker, provenance, tracking_uri
+from bgsweep.tracking.tracker import KEY_PARAMETERS
 from tests.progress import wait_for
 
 FILE = SweepConfig(name="study")
@@ -60,10 +61,11 @@ def test_store_that_cannot_be_a_folder_is_the_users_error(tmp_path: Path, monkey
 def test_trial_is_a_child_with_its_whole_configuration_and_every_epoch(
     tracker: Tracker, store: Path, tmp_path: Path
 ) -> None:
-    experiment = Experiment().with_values({"background.remove": 0.25, "data.masks": "m" * 7000})
+    searched = {"background.remove": 0.25, "data.masks": "m" * 7000}
+    experiment = Experiment().with_values(searched)
     with tracker:
         parent = tracker.sweep_run("sweep-1", FILE)
-        run = tracker.run_id(tracker.trial_run(parent, "t00", experiment, {"bgsweep.fixed": "baseline"}))
+        run = tracker.run_id(tracker.trial_run(parent, "t00", experiment, {"bgsweep.fixed": "baseline"}, searched))
         for epoch in (1, 2, 3):
             tracker.log_metrics(run, epoch, {"epoch": epoch, "loss": 1 / epoch, "knn_top1": math.nan})
     child = tracker.client.get_run(run)
@@ -71,7 +73,7 @@ def test_trial_is_a_child_with_its_whole_configuration_and_every_epoch(
     assert child.data.tags["bgsweep.digest"] == experiment.digest
     assert child.data.tags["bgsweep.fixed"] == "baseline"
     assert child.data.params["background.remove"] == "0.25"
-    assert child.data.params["views.scale"] == "[0.2, 1.0]"
+    assert child.data.params.keys() == {*KEY_PARAMETERS, "data.masks"}
     assert len(child.data.params["data.masks"]) == 6000
     history = tracker.client.get_metric_history(run, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
@@ -228,6 +230,16 @@ def test_refused_write_is_not_tried_again(tracker: Tracker, caplog: pytest.LogCa
         assert time.monotonic() - began < 2
     assert "1 writes to MLflow" in caplog.text
     assert tracker.client.get_run(run).data.metrics == {"loss": 1.0}
+
+
+@pytest.mark.parametrize("chosen", [None, "no_inferred_type", "genai_development"])
+def test_an_experiment_opens_as_model_training_unless_its_users_have_chosen(address: str, chosen: str | None) -> None:
+    client = Tracker(address).client
+    tags = {"mlflow.experimentKind": chosen} if chosen else {}
+    made = client.create_experiment(f"made before {chosen}", tags=tags)
+    Tracker(address, f"made before {chosen}")
+    kind = client.get_experiment(made).tags["mlflow.experimentKind"]
+    assert kind == (chosen if chosen == "genai_development" else "custom_model_development")
 
 
 def test_server_that_is_not_there_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
