@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real photographs, stimuli and label files that stands beside a developer's checkout."""
+    """Folder of real images, stimuli and label files that stands beside a developer's checkout."""
     if not SHARED.is_dir():
         pytest.skip("the shared data folder does not lie beside this checkout")
     return SHARED
@@ -84,7 +84,7 @@ def read(path: Path) -> Sample:
 
 @pytest.fixture(scope="session")
 def samples(shared_data: Path) -> list[Sample]:
-    """One photograph of each of the ten classes."""
+    """One image of each of the ten classes."""
     classes = sorted((shared_data / "clothing10" / "images" / "train").iterdir())
     return [read(sorted(folder.glob("*.jpg"))[7]) for folder in classes]
 

@@ -30,7 +30,7 @@ evaluate: {knn: {k: 5}}
 """
 
 
-def photographs(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """``photos`` and ``masks``: eight images of two classes for training, four each for validation and test."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         for split, count in (("train", 8), ("validation", 4), ("test", 4)):
@@ -65,7 +65,7 @@ def changed(change: Callable[[Path], object]) -> Callable[[Path], None]:
     """The images, after something was done to their folder."""
 
     def make(folder: Path) -> None:
-        photographs(folder)
+        write_images(folder)
         change(folder)
 
     return make
@@ -121,14 +121,14 @@ square_exif = changed(_square_exif)
 
 def deleted_experiment(folder: Path) -> None:
     """A store in which the experiment that the run would belong to was deleted."""
-    photographs(folder)
+    write_images(folder)
     with Tracker(tracking_uri(folder / "own"), "mine") as tracker:
         tracker.client.delete_experiment(tracker.experiment_id)
 
 
 def damaged_store(folder: Path) -> None:
     """A store whose database was overwritten."""
-    photographs(folder)
+    write_images(folder)
     (folder / "own").mkdir()
     (folder / "own/mlflow.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
 

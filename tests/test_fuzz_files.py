@@ -142,7 +142,7 @@ WEIGHTS = [
 def test_no_command_ends_in_a_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Tracker(tracking_uri(tmp_path / "store")) as tracker:
         assert tracker.experiment_id
-    inputs.photographs(tmp_path / "clean")
+    inputs.write_images(tmp_path / "clean")
     ends, began, number = [], time.monotonic(), 0
     while time.monotonic() < began + SECONDS or number < len(COMMANDS):
         draw, folder = Random(number), tmp_path / str(number)

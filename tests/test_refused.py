@@ -112,7 +112,7 @@ def test_image_bomb(tmp_path: Path) -> None:
         decode_mask(data, "mask.png", (60_000, 60_000), "bomb.png")
 
 
-def test_names_that_lead_out_of_the_photographs_folder(tmp_path: Path) -> None:
+def test_names_that_lead_out_of_the_images_folder(tmp_path: Path) -> None:
     """A split is a name below `data.images`, not a way out of it."""
     (tmp_path / "photos" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match=r"data\.train"):

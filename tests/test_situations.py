@@ -61,7 +61,7 @@ def weights(change: Callable[[Path], object]) -> Callable[[Path], None]:
     """Images to evaluate on, beside ``fine.pt``, the weights of a ResNet-18."""
 
     def make(folder: Path) -> None:
-        inputs.photographs(folder)
+        inputs.write_images(folder)
         (folder / "suite.yaml").write_text("data: {images: photos}\nsize: 24\n")
         torch.save(models.resnet18().state_dict(), folder / "fine.pt")
         change(folder)
@@ -76,7 +76,7 @@ SAID = r"(photos|masks)/train/\S+: (damaged|cannot be read)"
 UNREADABLE = rf"(?s){SAID}.*epoch 1 .* unreadable [1-9] "
 
 IMAGES = [
-    Situation("nothing wrong", inputs.photographs, "pretrain mine.yaml", 0, r"epoch 1 .* unreadable 0 "),
+    Situation("nothing wrong", inputs.write_images, "pretrain mine.yaml", 0, r"epoch 1 .* unreadable 0 "),
     Situation("case base", case("base"), "pretrain base/mine.yaml", 0, FINE),
     # Files that are gone or cannot be read: named, counted, passed over.
     Situation("case broken-symlink", case("broken-symlink"), "pretrain broken-symlink/mine.yaml", 0, UNREADABLE),
@@ -274,7 +274,7 @@ STORES = [
     ),
     Situation(
         "address of a database without its driver",
-        inputs.photographs,
+        inputs.write_images,
         "pretrain mine.yaml",
         2,
         r"MLflow at postgresql://127\.0\.0\.1/mlflow needs the Python package psycopg2?; install it with `pip install",
@@ -472,7 +472,7 @@ WEIGHTS = [
     weight("a checkpoint that is a web page", lambda p: p.write_text("<html>"), r"w\.pt: a web page", ""),
     Situation(
         "resnet51",
-        inputs.photographs,
+        inputs.write_images,
         "pretrain mine.yaml encoder.name=resnet51",
         2,
         r"encoder\.name: no model 'resnet51' in torchvision.*(resnet5|resnet101|resnet152)",
@@ -480,21 +480,21 @@ WEIGHTS = [
     ),
     Situation(
         "loss that is no number",
-        inputs.photographs,
+        inputs.write_images,
         "pretrain mine.yaml optimizer.lr=1e30",
         2,
         r"loss is .*lower optimizer\.lr",
     ),
     Situation(
         "more cores than there are",
-        inputs.photographs,
+        inputs.write_images,
         "sweep mine.yaml search.cpus=4096 search.trials=1",
         2,
         r"search\.cpus: 4096 cores are more",
     ),
     Situation(
         "more cores than there are, of workers",
-        inputs.photographs,
+        inputs.write_images,
         "pretrain mine.yaml workers.count=2 workers.cpus=4096",
         2,
         r"workers\.cpus: 4096 cores are more",
@@ -507,7 +507,7 @@ SUITE = "data: {images: nowhere}\nsize: 24\n"
 
 
 def suite_of_nowhere(folder: Path) -> None:
-    inputs.photographs(folder)
+    inputs.write_images(folder)
     (folder / "suite.yaml").write_text(SUITE)
     (folder / "nowhere.yaml").write_text(inputs.YAML.replace("images: photos, masks: masks", "images: nowhere"))
 
@@ -535,7 +535,7 @@ NOWHERE = [
     ),
     Situation("images nowhere, doctor", suite_of_nowhere, "doctor nowhere.yaml", 2, "data.images: no folder nowhere"),
     *(
-        Situation(f"masks nowhere, {command}", inputs.photographs, command, 2, r"^error: .*\bnowhere: no such folder")
+        Situation(f"masks nowhere, {command}", inputs.write_images, command, 2, r"^error: .*\bnowhere: no such folder")
         for command in (
             "pack photos nowhere --out packed",
             "masks show photos nowhere",
@@ -616,12 +616,12 @@ INVENTED = [
         2,
         r"3 stands where a key is needed; .*decimals with a point, such as 0\.3",
     ),
-    Situation("a file as the store", inputs.photographs, "status --store mine.yaml", 2, r"mine\.yaml: not a folder"),
+    Situation("a file as the store", inputs.write_images, "status --store mine.yaml", 2, r"mine\.yaml: not a folder"),
     Situation("an image of 3.6 gigapixels", inputs.changed(one_huge), "pretrain mine.yaml", 0, UNREADABLE),
     Situation("a class with a space and accents", class_named("ünï cöde 👗"), "pretrain mine.yaml", 0, FINE),
     Situation("a class that begins like an option", class_named("-rf"), "pretrain mine.yaml", 0, FINE),
     Situation(
-        "a pack inside the images", inputs.photographs, "pack photos masks --out photos/packed", 2, r"inside photos"
+        "a pack inside the images", inputs.write_images, "pack photos masks --out photos/packed", 2, r"inside photos"
     ),
     Situation(
         "a suite without its files",
@@ -632,7 +632,7 @@ INVENTED = [
     ),
     Situation(
         "an encoder that nobody registered",
-        inputs.photographs,
+        inputs.write_images,
         "evaluate models:/nobody@champion --suite knn",
         2,
         r"models:/nobody@champion: .*check the name",
@@ -640,18 +640,18 @@ INVENTED = [
     ),
     Situation(
         "RAY_ADDRESS of words",
-        inputs.photographs,
+        inputs.write_images,
         SEARCH,
         2,
         r"RAY_ADDRESS=hello world: name HOST",
         environment={"RAY_ADDRESS": "hello world"},
     ),
     Situation(
-        "a sweep's name with a space", inputs.photographs, f"{SEARCH} --name 'my sweep'", 2, r"use letters, digits"
+        "a sweep's name with a space", inputs.write_images, f"{SEARCH} --name 'my sweep'", 2, r"use letters, digits"
     ),
     Situation(
         "no MLflow behind the address",
-        inputs.photographs,
+        inputs.write_images,
         "models",
         2,
         r"^error: .*127\.0\.0\.1:1\b",

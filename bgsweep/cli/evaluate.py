@@ -156,7 +156,7 @@ class BackgroundsMake(Command):
 
     def show(self, result: Result) -> str:
         return (
-            f"wrote {result['out']}: {result['pictures_per_variant']} images in each of eight variants, "
+            f"wrote {result['out']}: {result['images_per_variant']} images in each of eight variants, "
             f"{len(result['classes'])} classes; {result['left_out']} images left out\n"
             f"overview: {result['out']}/variants.png"
         )

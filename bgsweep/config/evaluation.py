@@ -1,9 +1,9 @@
 """Evaluation settings: during a run, at its end and by a suite; and the registry name of the best encoder."""
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, Positive, Section
 from bgsweep.config.data import Data
@@ -88,7 +88,7 @@ def check_alias(alias: str) -> None:
         raise ValueError("MLflow reserves `latest` and v1, v2, ...; choose another alias, such as champion")
 
 
-class Pictures(Section):
+class Preprocessing(Section):
     """Preprocessing of published data sets: resize the shorter side, then crop the central square."""
 
     resize: Count = 256
@@ -180,7 +180,7 @@ class SuiteConfig(Section):
     data: Data | None = Field(None, description="labelled images, as in an experiment")
     size: Count = Field(224, description="side in pixels of the square images of `data`")
     sets: Sets = Sets()
-    pictures: Pictures = Pictures()
+    preprocessing: Preprocessing = Preprocessing()
     evaluate: Evaluate = Evaluate()
     few_labels: FewLabels = FewLabels()
     attacks: Attacks = Attacks()
@@ -190,3 +190,12 @@ class SuiteConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: EvaluationWorkers = EvaluationWorkers()
     threads: Count = Field(4, description="threads that decode images of published sets")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        """Files of earlier versions name ``preprocessing`` ``pictures``."""
+        if isinstance(value, dict) and "pictures" in value and "preprocessing" not in value:
+            value = dict(value)
+            value["preprocessing"] = value.pop("pictures")
+        return value

@@ -71,10 +71,10 @@ def agree(first: PerImageMetric, second: PerImageMetric) -> bool:
 
 def _contrary(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Two images with the usual number of versions; one model has all of them right and the other none."""
-    pictures = np.median(columns[:, [1, 3]][columns[:, [1, 3]] > 0]) if (columns[:, [1, 3]] > 0).any() else 1.0
+    medians = np.median(columns[:, [1, 3]][columns[:, [1, 3]] > 0]) if (columns[:, [1, 3]] > 0).any() else 1.0
     # What is no share, such as mCE, may be more than one for an image.
-    most = max(pictures, float(np.abs(columns[:, [0, 2]]).max()))
-    return np.array([[0, pictures, most, pictures], [most, pictures, 0, pictures]])
+    most = max(medians, float(np.abs(columns[:, [0, 2]]).max()))
+    return np.array([[0, medians, most, medians], [most, medians, 0, medians]])
 
 
 def paired_seeds(

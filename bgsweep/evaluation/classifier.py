@@ -46,7 +46,7 @@ def logits_of(context: EvalContext, listing: Listing, see: See | None = None, ke
 def _logits(context: EvalContext, listing: Listing, see: See | None) -> Tensor:
     head, _ = classifier(context)
     parts = [listing[numbers] for numbers in context.slices(len(listing.paths))]
-    task = partial(_features, see=see or squares(context.config.pictures))
+    task = partial(_features, see=see or squares(context.config.preprocessing))
     with torch.no_grad():
         return torch.cat([head(features) for features in context.each(task, parts, len(listing.paths))])
 

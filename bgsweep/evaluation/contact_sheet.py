@@ -12,7 +12,7 @@ def variant_sheet(variants: VariantSet, rows: int = 4, accuracy: Mapping[str, fl
     """The user's images, spread over the set, in all variants."""
     step = max(1, len(variants.usable) // rows)
     shown = variants.usable[::step][:rows]
-    images = [[variants.picture(name, index) for name in VARIANTS] for index in shown]
+    images = [[variants.image(name, index) for name in VARIANTS] for index in shown]
     return side_by_side(images, VARIANTS, accuracy or {})
 
 

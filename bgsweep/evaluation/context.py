@@ -12,7 +12,7 @@ from bgsweep.data import UNLABELLED, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.evaluator import PerImageMetric, Yields
-from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, PictureSet
+from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, ImageSet
 from bgsweep.evaluation.features import Features, joined
 from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.ranks import Ranks
@@ -133,7 +133,7 @@ class EvalContext:
         variant, found = self.config.evaluate.variant, self.features.protocol()
         if variant != "original":
             found |= self.features.variants().protocol()
-        return found | {"variant": variant, "pictures": len(self.test.labels), "seed": self.config.evaluate.seed}
+        return found | {"variant": variant, "images": len(self.test.labels), "seed": self.config.evaluate.seed}
 
     def looked(self) -> dict[int, bool] | None:
         """`looked_at` of the split, computed by workers; None where this process computes it."""
@@ -143,14 +143,14 @@ class EvalContext:
         found: dict[int, bool] = self.once("looked", lambda: _merged(self.each(_look, self.slices(count), count)))
         return found
 
-    def _elsewhere(self, name: PictureSet, count: int) -> Features | None:
+    def _elsewhere(self, name: ImageSet, count: int) -> Features | None:
         if not self.shared_out(count):
             return None
         looked = None if name in ("train", "plain") else self.looked()
         return joined(self.each(partial(_see, name=name, looked=looked), self.slices(count), count), count)
 
 
-def _see(context: EvalContext, numbers: slice, name: PictureSet, looked: Mapping[int, bool] | None) -> Features:
+def _see(context: EvalContext, numbers: slice, name: ImageSet, looked: Mapping[int, bool] | None) -> Features:
     if looked is not None:
         context.features.look = lambda: looked
     return context.features.encoded(name, numbers)

@@ -64,12 +64,12 @@ Yields = Iterator[PerImageMetric]
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.pictures`."""
+    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.listings`."""
 
     evaluator: str
     values: tuple[PerImageMetric, ...]
     protocol: dict[str, Any]
-    pictures: Sequence[Listing] = ()
+    listings: Sequence[Listing] = ()
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,17 @@ class Evaluator:
     Attributes:
         measure: yields the values.
         protocol: how they were measured, as JSON; called after `measure`, since it also tells what measuring chose.
-        pictures: the published images that the values are of; empty where they are the user's own.
+        listings: the published images that the values are of; empty where they are the user's own.
     """
 
     measure: Callable[[], Yields]
     protocol: Callable[[], dict[str, Any]]
-    pictures: Sequence[Listing] = ()
+    listings: Sequence[Listing] = ()
 
     def run(self, name: str) -> Result:
         """Measure, under the evaluator's name."""
         values = tuple(self.measure())
-        return Result(name, values, self.protocol(), self.pictures)
+        return Result(name, values, self.protocol(), self.listings)
 
 
 def share(name: str, hits: Tensor | npt.NDArray[Any]) -> PerImageMetric:

@@ -12,11 +12,11 @@ from bgsweep.config.evaluation import Variant
 from bgsweep.data import ImageDataset, Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
-from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_pictures
-from bgsweep.evaluation.features import Encode, Features, Pictures, extract
+from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_crops
+from bgsweep.evaluation.features import Encode, Features, ImageBatches, extract
 
 EvaluatedSplit = Literal["validation", "test"]
-PictureSet = Variant | Literal["train", "plain"]
+ImageSet = Variant | Literal["train", "plain"]
 """The training images, the split's in a background variant, or as they are where there are no masks."""
 # Decoded images of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
@@ -42,7 +42,7 @@ class FeatureCache:
         self.split = split
         self.threads = 0
         self.source: ImageDataset = getattr(splits, split)
-        self.elsewhere: Callable[[PictureSet, int], Features | None] = lambda name, count: None
+        self.elsewhere: Callable[[ImageSet, int], Features | None] = lambda name, count: None
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}
         if not splits.train.classes:
@@ -61,7 +61,7 @@ class FeatureCache:
         """Features of some of the training images: rows of all, where those are known and every image could be read."""
         whole = self._features.get(self._key("train"))
         if whole is None or len(whole) < len(part.dataset):
-            seen = centre_pictures(part, self.size, self.settings.batch_size, self.threads)
+            seen = centre_crops(part, self.size, self.settings.batch_size, self.threads)
             return extract(self.encode, seen, len(part))
         return whole.part(torch.from_numpy(part.indices))
 
@@ -89,23 +89,23 @@ class FeatureCache:
             return self._once("plain")
         return self._once(name)
 
-    def pictures(self, name: PictureSet, numbers: slice = slice(None)) -> Pictures:
+    def batches(self, name: ImageSet, numbers: slice = slice(None)) -> ImageBatches:
         """Batches of a set's images, all or those of some numbers, with their labels."""
         if name != "train" and name != "plain":
-            return self.variants().pictures(name, numbers)
+            return self.variants().batches(name, numbers)
         source = self.splits.train if name == "train" else self.source
         part = Subset(source, np.arange(len(source))[numbers], source.name)
-        return centre_pictures(part, self.size, self.settings.batch_size, self.threads)
+        return centre_crops(part, self.size, self.settings.batch_size, self.threads)
 
-    def encoded(self, name: PictureSet, numbers: slice) -> Features:
+    def encoded(self, name: ImageSet, numbers: slice) -> Features:
         """Features of some of a set's images, encoded in this process."""
         count = numbers.stop - numbers.start
         if self._count(name) * self.size * self.size * 3 > _KEPT_BYTES:
-            return extract(self.encode, self.pictures(name, numbers), count)
+            return extract(self.encode, self.batches(name, numbers), count)
         key = (self._key(name), self.size, numbers.start, numbers.stop)
-        return extract(self.encode, self._kept(key, lambda: list(self.pictures(name, numbers))), count)
+        return extract(self.encode, self._kept(key, lambda: list(self.batches(name, numbers))), count)
 
-    def _key(self, name: PictureSet) -> Hashable:
+    def _key(self, name: ImageSet) -> Hashable:
         if name == "train":
             return name, self.splits.train.name, len(self.splits.train)
         if name == "plain":
@@ -129,12 +129,12 @@ class FeatureCache:
         made: VariantSet = self._kept((self.split, self.settings, self.size), make)
         return made
 
-    def _count(self, name: PictureSet) -> int:
+    def _count(self, name: ImageSet) -> int:
         if name == "train" or name == "plain":
             return len(self.splits.train if name == "train" else self.source)
         return self.variants().count(name)
 
-    def _once(self, name: PictureSet) -> Features:
+    def _once(self, name: ImageSet) -> Features:
         key = self._key(name)
         if key not in self._features:
             count = self._count(name)

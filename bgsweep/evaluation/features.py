@@ -17,7 +17,7 @@ from bgsweep.errors import UserError
 Encode = Callable[[Tensor], Tensor]
 """From uint8 images (N, H, W, 3) to float32 features (N, D) on the CPU; it puts the encoder into eval mode."""
 
-Pictures = Iterable[tuple[Image, npt.NDArray[np.int64]]]
+ImageBatches = Iterable[tuple[Image, npt.NDArray[np.int64]]]
 """Batches of images (N, H, W, 3) with their labels (N,)."""
 
 IN_MEMORY = 1 << 30
@@ -59,10 +59,10 @@ class Features:
         return self.values.nbytes
 
 
-def extract(encode: Encode, pictures: Pictures, count: int) -> Features:
+def extract(encode: Encode, batches: ImageBatches, count: int) -> Features:
     """Encode an image set of at most so many images batch by batch."""
     return joined(
-        (Features(encode(torch.from_numpy(images)), torch.from_numpy(classes)) for images, classes in pictures), count
+        (Features(encode(torch.from_numpy(images)), torch.from_numpy(classes)) for images, classes in batches), count
     )
 
 

@@ -127,7 +127,7 @@ def inpaint_background(image: Image, mask: Mask) -> Image:
     # and the foreground replaced by the mean colour beforehand, make sure that nothing of it stays.
     known = without_rim(cast(Mask, cv2.bitwise_not(binarize(mask))))
     gone = fill(image, known, cv2.mean(image, known)[: image.shape[2]])
-    padded, unknown = (cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for picture in (gone, 255 - known))
+    padded, unknown = (cv2.copyMakeBorder(plane, 1, 1, 1, 1, cv2.BORDER_REPLICATE) for plane in (gone, 255 - known))
     return cast(Image, np.ascontiguousarray(cv2.inpaint(padded, unknown, 3, cv2.INPAINT_TELEA)[1:-1, 1:-1]))
 
 

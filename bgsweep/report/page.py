@@ -22,7 +22,7 @@ from bgsweep.evaluation.bootstrap import paired_seeds
 from bgsweep.report import charts
 from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
 from bgsweep.report.history import Trial, common_epoch, cost_of
-from bgsweep.report.pictures import gallery, variants_of
+from bgsweep.report.images import gallery, variants_of
 from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, enough_for_importance, wilson
 
 _ENCODERS = {

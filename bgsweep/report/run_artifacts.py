@@ -9,13 +9,13 @@ from bgsweep.config.metric_names import validated, with_new_names
 from bgsweep.data import ImageDataset, SplitName, Splits, open_splits
 from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.evaluation.bank import online_bank
-from bgsweep.report.pictures import views_picture
+from bgsweep.report.images import views_grid
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.models import log_encoder, logged_encoder
 from bgsweep.tracking.tracker import shown_parameters
 from bgsweep.training.checkpoint import load_trained
 
-PICTURED_IMAGES = 6
+SHOWN_IMAGES = 6
 
 
 def log_inputs(
@@ -43,7 +43,7 @@ def log_inputs(
         tracker.log_dataset(run, "knn_bank", bank.name, bank.digests(), len(bank))
     tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
-    tracker.log_image(run, views_picture(config, splits, min(PICTURED_IMAGES, len(splits.train))), "views.png")
+    tracker.log_image(run, views_grid(config, splits, min(SHOWN_IMAGES, len(splits.train))), "views.png")
 
 
 def log_report(

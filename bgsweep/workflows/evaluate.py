@@ -74,7 +74,7 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
     names, file = evaluator_names(suite), _read(data)
     # Models are only comparable on the same images: those of the first.
     loaded, file = prepare(models[0], file, store)
-    found = [loaded, *(load_model(model, file.pictures.crop, store) for model in models[1:])]
+    found = [loaded, *(load_model(model, file.preprocessing.crop, store) for model in models[1:])]
     for model, one in zip(models[1:], found[1:], strict=True):
         _refuse_trained_on(model, one, file)
     first, *others = (measure(one, names, file)[1] for one in found)
@@ -116,7 +116,7 @@ def _number(value: float) -> float | None:
 
 def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded, SuiteConfig]:
     """Load a model, and complete the suite's config from the model's own experiment."""
-    loaded = load_model(model, config.pictures.crop if config else 224, store)
+    loaded = load_model(model, config.preprocessing.crop if config else 224, store)
     completed = _completed(config, loaded)
     if config is not None and config.data is not None:
         _refuse_trained_on(model, loaded, completed)
@@ -175,14 +175,14 @@ def _log(
     for name, (digests, count) in sets.items():
         tracker.log_dataset(run, "test", name, digests, count)
     for one in results:
-        name = one.evaluator if one.pictures else _own(context).name
+        name = one.evaluator if one.listings else _own(context).name
         values = {metric_name(one.evaluator, value.name): value.value for value in one.values}
         values |= {f"{one.evaluator}/{value.name}": value.value for value in one.values}  # the names of before
         tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
     tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
     for one in results:
         if one.evaluator == "imagenet9":
-            sheet = release_sheet(one.pictures, {value.name: value.value for value in one.values})
+            sheet = release_sheet(one.listings, {value.name: value.value for value in one.values})
             tracker.log_image(run, sheet, "imagenet9.png")
     if "backgrounds" in found:
         measured = found["backgrounds"]["values"]
@@ -195,9 +195,9 @@ def _sets(context: EvalContext, results: list[Result]) -> dict[str, tuple[dict[s
     """Digests and sizes of the sets: published ones under their evaluator's name, the user's under its own."""
     found = {}
     for one in results:
-        if one.pictures:
-            whole = digest([part.name for part in one.pictures], [part.digest().encode() for part in one.pictures])
-            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.pictures)
+        if one.listings:
+            whole = digest([part.name for part in one.listings], [part.digest().encode() for part in one.listings])
+            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.listings)
         elif (source := _own(context)).name not in found:
             found[source.name] = source.digests(), len(source)
     return found

@@ -19,7 +19,7 @@ from bgsweep.data import Image, Splits, open_splits
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import Mask, foreground_area
-from bgsweep.report.pictures import finished_views, first_images
+from bgsweep.report.images import finished_views, first_images
 from bgsweep.seeding import swap_keys, view_key
 
 COUNTED_IMAGES = 256

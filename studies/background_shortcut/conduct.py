@@ -86,7 +86,7 @@ def _judge(run: Planned, checkpoint: Path) -> Values:
 def _few(run: Planned, trained: Any, splits: Any) -> float:
     """The linear probe on a tenth of the labels of unbiased images."""
     from bgsweep.data.datasets.wrappers import Subset
-    from bgsweep.evaluation.datasets.background_variants import centre_pictures
+    from bgsweep.evaluation.datasets.background_variants import centre_crops
     from bgsweep.evaluation.evaluators.few_labels import drawn
     from bgsweep.evaluation.evaluators.linear import fit_linear
     from bgsweep.evaluation.feature_cache import FeatureCache
@@ -98,6 +98,6 @@ def _few(run: Planned, trained: Any, splits: Any) -> float:
     device = select_device(trained.experiment).device
     bench = FeatureCache(encode_with(trained.encoder.to(device), device), splits, settings, size, "test")
     part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
-    features = extract(bench.encode, centre_pictures(part, size, settings.batch_size), len(part))
+    features = extract(bench.encode, centre_crops(part, size, settings.batch_size), len(part))
     head, test = fit_linear(features, settings.linear, bench.classes), bench.variant("original")
     return accuracy(head.predict(test.values), test.labels)

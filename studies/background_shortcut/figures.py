@@ -44,9 +44,9 @@ _STYLE: Any = {
 
 
 def draw(study: StudyFile, found: Found, run: Planned, folder: Path) -> None:
-    """Write `photographs.png`, `rho_*.svg` and, if the study has a curve, `curve.svg`; ``run`` has the images."""
-    picture = cv2.cvtColor(_photographs(run), cv2.COLOR_RGB2BGR)
-    write_file(folder / "photographs.png", cv2.imencode(".png", picture)[1].tobytes())
+    """Write `images.png`, `rho_*.svg` and, if the study has a curve, `curve.svg`; ``run`` has the images."""
+    picture = cv2.cvtColor(_images(run), cv2.COLOR_RGB2BGR)
+    write_file(folder / "images.png", cv2.imencode(".png", picture)[1].tobytes())
     with mpl.rc_context(_STYLE):
         for rho in study.rhos:
             write_file(folder / f"rho_{rho:g}.svg", _svg(_arms(study, found, rho)))
@@ -92,7 +92,7 @@ def _seeds(axes: Any, places: Sequence[float], columns: Sequence[Sequence[float]
     axes.plot(places, means, color="#0b4f8a", linewidth=2, marker="_", markersize=14, markeredgewidth=2.5)
 
 
-def _photographs(run: Planned) -> Image:
+def _images(run: Planned) -> Image:
     """Of some classes: an image as it was, as encoders are trained on it, and a test image's variants."""
     splits = open_splits(run.experiment.data.model_copy(update={"cache": False}))
     variants = VariantSet(splits.test, splits.pools("test"), run.file.evaluate, run.experiment.views.size)
@@ -105,8 +105,8 @@ def _photographs(run: Planned) -> Image:
             [
                 splits.train.dataset[train[0]].image,
                 *(splits.train[index].image for index in train),
-                variants.picture("original", test),
-                *(variants.picture(name, test) for name in _VARIANTS),
+                variants.image("original", test),
+                *(variants.image(name, test) for name in _VARIANTS),
             ]
         )
     headers = ["as it was", "trained on", "another", "test", *_VARIANTS.values()]

@@ -32,7 +32,7 @@ def page(study: StudyFile, found: Found, said: str, figures: str) -> str:
         said: how they were measured.
         figures: folder of what `figures.draw` draws, as seen from the page.
     """
-    lines = [said, "", f"![images and their variants]({figures}/photographs.png)", ""]
+    lines = [said, "", f"![images and their variants]({figures}/images.png)", ""]
     for rho in study.rhos:
         words = f"{rho:.0%} of the training images before their class's backgrounds" if rho else "No shortcut"
         lines += [f"## {words} (rho {rho:g})", "", f"![runs by arm]({figures}/rho_{rho:g}.svg)", ""]

@@ -66,7 +66,7 @@ def test_exact_errors_are_those_of_eight_bits(samples: list[Sample]) -> None:
 
 
 def test_fast_errors_are_mostly_the_hue_s(samples: list[Sample]) -> None:
-    """The documented approximation: on photographs a few grey levels with MoCo-v2's hue, about one without."""
+    """The documented approximation: on images a few grey levels with MoCo-v2's hue, about one without."""
     moco = errors(samples, "fast")
     without_hue = errors(samples, "fast", jitter=(0.4, 0.4, 0.4, 0.0))
     assert 1.0 < moco.mean() < 5.0

@@ -110,7 +110,7 @@ def test_doctor_tells_of_an_unreachable_server(tmp_path: Path, monkeypatch: pyte
     assert "MLFLOW_TRACKING_URI" in check["fix"]
 
 
-def test_preview_writes_a_picture(tmp_path: Path) -> None:
+def test_preview_writes_an_image(tmp_path: Path) -> None:
     done = bgsweep("preview", TINY, "--json", "--images", 3, "--out", "sub/views.png", folder=tmp_path)
     result = json.loads(done.stdout)
     assert (tmp_path / "sub" / "views.png").read_bytes().startswith(b"\x89PNG")
@@ -149,16 +149,16 @@ def test_pretrain_goes_on_where_it_was_and_evaluate_judges_it(tmp_path: Path) ->
     assert report["backgrounds"]["bg_gap"] == pytest.approx(gap)
 
 
-def test_damaged_photographs_are_counted_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_images_are_counted_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import cv2
 
     from bgsweep.data.datasets.bundled import EmbeddedSample
 
     sample = EmbeddedSample("test")
     for index in range(0, 200, 5):
-        photograph, split = sample[index], "test" if index % 20 == 0 else "train"
-        for kind, pixels in (("images", photograph.image), ("masks", photograph.mask)):
-            path = tmp_path / kind / split / sample.classes[photograph.label] / f"{index}.png"
+        image, split = sample[index], "test" if index % 20 == 0 else "train"
+        for kind, pixels in (("images", image.image), ("masks", image.mask)):
+            path = tmp_path / kind / split / sample.classes[image.label] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), pixels)
     damaged = sorted((tmp_path / "images").rglob("*.png"))[::9]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bgsweep.config import load, resolve
+from bgsweep.config import load, load_suite, resolve
 from bgsweep.tracking.encoders import load_model
 from bgsweep.training.seeded_run import start
 from tests.command import bgsweep
@@ -120,3 +120,9 @@ def test_the_end_of_a_sweep_is_run_again(tmp_path: Path) -> None:
     words = ("sweep", "--resume", "tiny-old", "register.name=other", "--store", "store")
     found = told(unpack(tmp_path), *words)
     assert (found["best"]["trial"], found["model"]["name"]) == ("t00", "other")
+
+
+def test_a_suites_preprocessing_has_its_earlier_name(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("pictures: {resize: 36, crop: 32}\n", encoding="utf-8")
+    found = load_suite(tmp_path / "suite.yaml").preprocessing
+    assert (found.resize, found.crop) == (36, 32)

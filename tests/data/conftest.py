@@ -1,4 +1,4 @@
-"""A small folder of real photographs, laid out as users lay theirs out."""
+"""A small folder of real images, laid out as users lay theirs out."""
 
 import zipfile
 from pathlib import Path
@@ -12,7 +12,7 @@ CLASSES = ("dress", "hat", "shoes")
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """``images`` and ``masks`` with train and test splits: three classes of six photographs each."""
+    """``images`` and ``masks`` with train and test splits: three classes of six images each."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         for split in ("train", "test"):
             for label in CLASSES:

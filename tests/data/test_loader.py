@@ -22,7 +22,7 @@ from bgsweep.data.order import DONOR_BLOCK, KeyedOrder, donor_position, epoch_or
 from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.data.shared_buffers import parts_within, slots_of
 from bgsweep.errors import UserError
-from tests.inputs import photographs
+from tests.inputs import write_images
 
 VIEWS = Views(size=24, small_crops=1, small_size=16)
 BATCH = 48
@@ -265,7 +265,7 @@ def test_swaps_depend_neither_on_processes_nor_on_ranks(sample: EmbeddedSample) 
 
 
 class Painted:
-    """The embedded photographs with their foregrounds in one colour, and nothing else changed."""
+    """The embedded images with their foregrounds in one colour, and nothing else changed."""
 
     def __init__(self, sample: EmbeddedSample, value: int) -> None:
         self.sample, self.value = sample, value
@@ -304,7 +304,7 @@ def test_swap_stands_on_its_query_s_background(
 
 
 def test_loader_processes_hand_over_their_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     lost = sorted((tmp_path / "photos/train").rglob("*.jpg"))[1]
     lost.unlink()
     lost.symlink_to("lost.jpg")

@@ -1,4 +1,4 @@
-"""Which pictures of a batch share which background, read from images whose two colours say whose they are."""
+"""Which images of a batch share which background, read from images whose two colours say whose they are."""
 
 from collections import Counter
 from dataclasses import replace
@@ -43,7 +43,7 @@ class Coloured:
 
 
 def owner(picture: torch.Tensor, part: int) -> int | None:
-    """Whose background (or foreground) most of a picture's pixels of that kind are."""
+    """Whose background (or foreground) most of an image's pixels of that kind are."""
     numbers = picture[..., 0][picture[..., 1] == part].tolist()
     return Counter(numbers).most_common(1)[0][0] if len(numbers) > 8 else None
 

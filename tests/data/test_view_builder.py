@@ -1,4 +1,4 @@
-"""The rows of a block against the slow way: every photograph decoded for each view that shows any of it."""
+"""The rows of a block against the slow way: every image decoded for each view that shows any of it."""
 
 from collections import Counter
 

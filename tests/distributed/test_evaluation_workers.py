@@ -1,4 +1,4 @@
-"""Numbers do not depend on who sees the pictures: this process or Ray workers, in which batches, with which threads."""
+"""Numbers do not depend on who sees the images: this process or Ray workers, in which batches, with which threads."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from bgsweep.config import (
     Evaluate,
     EvaluationWorkers,
     Linear,
-    Pictures,
+    Preprocessing,
     Sets,
     SuiteConfig,
 )
@@ -40,7 +40,7 @@ NAMES = ["knn", "linear", "backgrounds", "challenge", "attacks", "imagenet9", "i
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    """An untrained network whose classes differ from picture to picture."""
+    """An untrained network whose classes differ from image to image."""
     torch.manual_seed(0)
     encoder = build_encoder(Encoder(name="resnet10", width=8, stem="small"), [32]).eval().requires_grad_(False)
     head = nn.Linear(encoder.feature_dim, 1000).requires_grad_(False)
@@ -50,7 +50,7 @@ def loaded() -> Loaded:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    """Twenty photographs in the layout of ImageNet-9, and a mapping of ImageNet's classes to ten."""
+    """Twenty images in the layout of ImageNet-9, and a mapping of ImageNet's classes to ten."""
     place = tmp_path_factory.mktemp("spread")
     test = open_splits(Data(images="sample", resize=40, cache=True)).test
     chosen = np.concatenate([np.flatnonzero(test.labels == label)[:2] for label in range(10)])
@@ -64,7 +64,7 @@ def suite(sets: Sets, workers: int, batch_size: int, threads: int) -> SuiteConfi
     return SuiteConfig(
         data=Data(images="sample", resize=40, cache=True, validation="test", test="test"),
         size=32,
-        pictures=Pictures(resize=36, crop=32),
+        preprocessing=Preprocessing(resize=36, crop=32),
         sets=sets,
         evaluate=Evaluate(batch_size=batch_size, linear=Linear(epochs=5)),
         attacks=Attacks(eps=(1,), steps=3, images=40),
@@ -86,7 +86,7 @@ def test_numbers_are_the_same_here_and_on_one_or_two_ray_workers(loaded: Loaded,
             for value, again in zip(one.values, other.values, strict=True):
                 name = f"{one.evaluator}/{value.name} with {workers} workers"
                 assert value.name == again.name and len(value.hits) == len(again.hits), name
-                # A picture may lie on the border between two classes to within the order of a sum.
+                # An image may lie on the border between two classes to within the order of a sum.
                 assert (value.hits != again.hits).sum() <= max(1, len(value.hits) // 100), name
             protocols = [{**each.protocol, "linear_held_out_top1": 0} for each in (one, other)]
             assert protocols[0] == protocols[1]

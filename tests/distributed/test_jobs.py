@@ -47,8 +47,8 @@ def server() -> Iterator[tuple[str, list[str]]]:
         (["nowhere.yaml"], "nowhere.yaml: No such file or directory"),
         ([TINY, "background.remov=0.3"], "background.remov: unknown key; did you mean `remove`?"),
         (
-            [TINY, "data.images=photographs", "data.masks=masks"],
-            "data.images=photographs is relative to a folder of this machine",
+            [TINY, "data.images=images", "data.masks=masks"],
+            "data.images=images is relative to a folder of this machine",
         ),
         ([TINY, "--store", "runs"], "--store=runs is relative to a folder of this machine"),
         ([TINY, "--env", "NO_SUCH_VARIABLE"], "--env NO_SUCH_VARIABLE: the variable is not set; export it first"),

@@ -41,7 +41,7 @@ def ray() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Data:
-    """Sixty photographs of three classes in folders."""
+    """Sixty images of three classes in folders."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         for label in ("dress", "hat", "shoes"):
             for name in sorted(each for each in archive.namelist() if each.startswith(f"images/train/{label}/"))[:20]:
@@ -130,13 +130,13 @@ def test_a_users_error_is_one_line(folder: Data) -> None:
         list(batches(folder, RayFeed(folder), 18, remove=1.0).epoch(0))
 
 
-def test_other_photographs_than_the_training_s_are_refused(folder: Data) -> None:
+def test_other_images_than_the_training_s_are_refused(folder: Data) -> None:
     made = batches(folder, RayFeed(folder), 18)
-    photographs = sorted(Path(folder.images).rglob("*.jpg"))
-    shutil.move(photographs[0], photographs[0].with_name("another.jpg"))
+    images = sorted(Path(folder.images).rglob("*.jpg"))
+    shutil.move(images[0], images[0].with_name("another.jpg"))
     shutil.move(
-        Path(str(folder.masks), *photographs[0].relative_to(folder.images).parts).with_suffix(".png"),
-        Path(str(folder.masks), *photographs[0].relative_to(folder.images).with_name("another.png").parts),
+        Path(str(folder.masks), *images[0].relative_to(folder.images).parts).with_suffix(".png"),
+        Path(str(folder.masks), *images[0].relative_to(folder.images).with_name("another.png").parts),
     )
     with pytest.raises(UserError, match=r"^images/train.*: node \S+, which makes views, has other images under"):
         next(made.epoch(0))

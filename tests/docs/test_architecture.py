@@ -1,4 +1,4 @@
-"""docs/architecture.md against the repository: its tree, its picture, and every file that it names."""
+"""docs/architecture.md against the repository: its tree, its drawing, and every file that it names."""
 
 import re
 import subprocess
@@ -64,7 +64,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
-def test_the_picture_is_what_the_script_draws_and_has_every_room() -> None:
+def test_the_image_is_what_the_script_draws_and_has_every_room() -> None:
     script = ROOT / "scripts" / "draw_rooms.py"
     drawn = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == drawn

@@ -1,4 +1,4 @@
-"""The embedded photographs as evaluations see them, with and without a shortcut."""
+"""The embedded images as evaluations see them, with and without a shortcut."""
 
 import pytest
 import torch

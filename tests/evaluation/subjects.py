@@ -13,7 +13,7 @@ from tests.evaluation.conftest import colours
 
 
 class Colours(nn.Module):
-    """The encoder `colours`, from pictures (N, 3, H, W) in [0, 1]."""
+    """The encoder `colours`, from images (N, 3, H, W) in [0, 1]."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
@@ -25,7 +25,7 @@ def model_of(encode: Encode = colours) -> FrozenModel:
 
 
 def subject(seed: int = 0, spread: float = 10.0) -> FrozenModel:
-    """Its classes differ from picture to picture, and from seed to seed."""
+    """Its classes differ from image to image, and from seed to seed."""
     weight = spread * torch.randn(48, 1000, generator=torch.Generator().manual_seed(seed))
     return FrozenModel(colours, Colours(), torch.device("cpu"), lambda features: (features - 0.5) @ weight)
 

@@ -25,7 +25,7 @@ def test_pairing_makes_a_small_difference_sure() -> None:
     draws = np.random.default_rng(1)
     first = draws.random(1000) < 0.5
     second = first.copy()
-    second[np.flatnonzero(~first)[:12]] = True  # twelve pictures more, and no other changed
+    second[np.flatnonzero(~first)[:12]] = True  # twelve images more, and no other changed
     assert paired(share("a", first), share("a", second), 2000).significant
     unpaired = draws.permutation(second)
     assert not paired(share("a", first), share("a", unpaired), 2000).significant
@@ -43,7 +43,7 @@ def test_models_that_agree_on_all_images_differ_by_less_than_three_in_their_numb
 
 
 @pytest.mark.parametrize(("repeats", "scale"), [(4, 1.0), (1, 2.5)])
-def test_agreement_on_several_pictures_and_on_values_beyond_one_has_a_bound_too(repeats: int, scale: float) -> None:
+def test_agreement_on_several_images_and_on_values_beyond_one_has_a_bound_too(repeats: int, scale: float) -> None:
     once = share("a", np.arange(200) < 60)
     plain = paired(once, once, 4000)
     many = PerImageMetric("a", scale * repeats * once.hits, repeats * once.counted)
@@ -78,11 +78,11 @@ def test_ratios_are_taken_anew_in_every_resampling() -> None:
     assert found.significant
 
 
-def test_pictures_of_one_photograph_are_drawn_together() -> None:
-    """Four pictures of each photograph on which a model always does the same are no more evidence than one."""
+def test_pictures_of_one_image_are_drawn_together() -> None:
+    """Four variants of each image on which a model always does the same are no more evidence than one."""
     draws = np.random.default_rng(4)
     first, second = draws.random(300) < 0.5, draws.random(300) < 0.58
-    names = np.array([f"photograph {number}" for number in draws.permutation(300)])
+    names = np.array([f"image {number}" for number in draws.permutation(300)])
     once = paired(share("a", first), share("a", second), 4000)
     four = [share("a", np.repeat(hits, 4)) for hits in (first, second)]
     together = paired(*(one.by_image(np.repeat(names, 4)) for one in four), 4000)
@@ -103,7 +103,7 @@ def test_the_interval_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: 
     assert astuple(paired(first, second, 1000)) == pytest.approx(astuple(whole))
 
 
-def test_a_photographs_pictures_are_added_up() -> None:
+def test_an_images_pictures_are_added_up() -> None:
     value = PerImageMetric("a", np.array([1.0, 0, 1, 1, 0]), np.array([1.0, 1, 1, 0, 1]))
     found = value.by_image(np.array(["b", "a", "b", "c", "a"]))
     assert found.hits.tolist() == [0, 2, 1] and found.counted.tolist() == [2, 2, 0]

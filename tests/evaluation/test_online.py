@@ -67,7 +67,7 @@ def test_batches_do_not_matter(splits: Splits) -> None:
     assert small.linear_top1 == pytest.approx(large.linear_top1, abs=1e-6)
 
 
-def test_each_picture_is_encoded_once(splits: Splits) -> None:
+def test_each_image_is_encoded_once(splits: Splits) -> None:
     seen: Counter[bytes] = Counter()
 
     def counting(images: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def test_a_set_without_masks_is_judged_as_it_is(splits: Splits) -> None:
         check(bare, Evaluate(variant="mixed_rand"))
 
 
-def test_photographs_without_classes_give_nothing_to_measure(splits: Splits) -> None:
+def test_images_without_classes_give_nothing_to_measure(splits: Splits) -> None:
     class Unnamed:
         name, classes, has_masks = "photographs", (), False
 
@@ -125,9 +125,9 @@ def test_what_a_split_lacks_is_said_before_training(splits: Splits) -> None:
     with pytest.raises(UserError, match=r"evaluate\.variant: trousers has one class"):
         check(Splits(splits.train, splits.validation, one_class), Evaluate(variant="mixed_rand"))
     assert judged(model_of(), Splits(splits.train, splits.validation, one_class), Evaluate(), SIZE).backgrounds is None
-    nameless = Subset(splits.test, np.arange(len(splits.test)), "loose photographs")
+    nameless = Subset(splits.test, np.arange(len(splits.test)), "loose images")
     nameless.labels = np.full(len(nameless), UNLABELLED)
-    with pytest.raises(UserError, match="loose photographs: put its images into class folders"):
+    with pytest.raises(UserError, match="loose images: put its images into class folders"):
         check(Splits(splits.train, nameless, splits.test), Evaluate())
 
 

@@ -13,14 +13,14 @@ from bgsweep.images.decoding import centre_view, cover, decode_image, decode_mas
 
 
 @pytest.fixture(scope="module")
-def photograph() -> bytes:
+def jpeg_bytes() -> bytes:
     with zipfile.ZipFile(ARCHIVE) as archive:
         return archive.read(next(name for name in archive.namelist() if name.startswith("images/train/dress")))
 
 
 @pytest.fixture(scope="module")
-def pixels(photograph: bytes) -> Image:
-    return np.array(PIL.Image.open(io.BytesIO(photograph)))
+def pixels(jpeg_bytes: bytes) -> Image:
+    return np.array(PIL.Image.open(io.BytesIO(jpeg_bytes)))
 
 
 def encoded(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
@@ -29,8 +29,8 @@ def encoded(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def test_jpeg_decodes_as_pillow_decodes_it(photograph: bytes, pixels: Image) -> None:
-    image, size = decode_image(photograph, "x")
+def test_jpeg_decodes_as_pillow_decodes_it(jpeg_bytes: bytes, pixels: Image) -> None:
+    image, size = decode_image(jpeg_bytes, "x")
     np.testing.assert_array_equal(image, pixels)
     assert size == pixels.shape[:2]
 
@@ -53,8 +53,8 @@ def test_cmyk_jpeg_keeps_its_colours(pixels: Image) -> None:
     assert np.abs(image.astype(int) - pixels).mean() < 6
 
 
-def test_fast_decoding_is_a_grey_level_off(photograph: bytes, pixels: Image) -> None:
-    image, size = decode_image(photograph, "x", fast=True)
+def test_fast_decoding_is_a_grey_level_off(jpeg_bytes: bytes, pixels: Image) -> None:
+    image, size = decode_image(jpeg_bytes, "x", fast=True)
     assert size == pixels.shape[:2]
     assert 0 < np.abs(image.astype(int) - pixels).mean() < 2
 
@@ -89,8 +89,8 @@ def test_truncated_files_are_named_in_one_line(pixels: Image, kind: str, share: 
 
 
 @pytest.mark.parametrize("side", [17, 48, 200])
-def test_resize_brings_the_shorter_side_of_image_and_mask_to_it(photograph: bytes, pixels: Image, side: int) -> None:
-    image, size = decode_image(photograph, "x", side)
+def test_resize_brings_the_shorter_side_of_image_and_mask_to_it(jpeg_bytes: bytes, pixels: Image, side: int) -> None:
+    image, size = decode_image(jpeg_bytes, "x", side)
     mask_png = encoded(PIL.Image.fromarray(pixels[..., 0]), "PNG")
     assert min(image.shape[:2]) == side
     assert decode_mask(mask_png, "m", size, "x", side).shape == image.shape[:2]

@@ -131,7 +131,7 @@ WRONG = {
     "instances": (lambda mask: png(mask.astype(np.uint16) // 255 * 26_001), r"none is foreground"),
     "VOC's palette": (lambda mask: palette(mask // 255, [0, 0, 0, 128, 0, 0]), r"colours \(such as #800000\)"),
     "colours": (lambda mask: png(np.dstack([mask // 2, mask, mask // 3])), r"colours \(such as #55ff7f\)"),
-    "opaque photograph": (lambda mask: png(cutout(mask | np.uint8(255))), r"has colours"),
+    "opaque image": (lambda mask: png(cutout(mask | np.uint8(255))), r"has colours"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Small trees of real photographs with their masks."""
+"""Small trees of real images with their masks."""
 
 import zipfile
 from collections.abc import Callable
@@ -12,8 +12,8 @@ Extract = Callable[[int], Path]
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Extract:
-    """Extracts some of the embedded photographs, spread over all classes, with their masks beside them as truth."""
+def extract_images(tmp_path: Path) -> Extract:
+    """Extracts some of the embedded images, spread over all classes, with their masks beside them as truth."""
 
     def extract(count: int) -> Path:
         with zipfile.ZipFile(ARCHIVE) as archive:

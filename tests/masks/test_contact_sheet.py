@@ -41,8 +41,8 @@ def test_vague_and_cut_off_masks_are_told_from_whole_ones() -> None:
     assert rate(left).reason == "55 % of the rim"
 
 
-def test_the_strangest_stand_first_with_their_outlines(photographs: Extract, tmp_path: Path) -> None:
-    images = photographs(12)
+def test_the_strangest_stand_first_with_their_outlines(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(12)
     paths = sorted((tmp_path / "truth").rglob("*.png"))
     for path, level in ((paths[7], 0), (paths[3], 255)):
         cv2.imwrite(str(path), np.full_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), level))
@@ -66,8 +66,8 @@ def test_a_strip_can_be_shown(tmp_path: Path) -> None:
     assert sheet.shape[1] < 400
 
 
-def test_masks_of_other_photographs_are_refused(photographs: Extract, tmp_path: Path) -> None:
-    images = photographs(2)
+def test_masks_of_other_images_are_refused(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(2)
     path = min((tmp_path / "truth").rglob("*.png"))
     cv2.imwrite(str(path), np.zeros((5, 4), np.uint8))
     with pytest.raises(UserError, match=r"4x5 pixels, but its image .*\.jpg has \d+x\d+"):

@@ -50,7 +50,7 @@ def test_a_wall_is_crossed_and_a_gate_is_found() -> None:
 
 
 @pytest.mark.parametrize(("method", "least"), [(mbd_saliency, 0.45), (grabcut_rectangle, 0.7)])
-def test_finds_the_garments_of_real_photographs(method: object, least: float) -> None:
+def test_finds_the_garments_of_real_images(method: object, least: float) -> None:
     source = EmbeddedSample("test")
     overlaps = []
     for index in range(0, len(source), 8):

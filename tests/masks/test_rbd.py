@@ -73,7 +73,7 @@ def _slow(labels: np.ndarray, lab: np.ndarray) -> np.ndarray:
     return (found - found.min()) / (found.max() - found.min())
 
 
-def test_finds_the_garments_of_real_photographs() -> None:
+def test_finds_the_garments_of_real_images() -> None:
     source = EmbeddedSample("test")
     overlaps = []
     for index in range(0, len(source), 8):
@@ -92,7 +92,7 @@ def test_the_same_image_gives_the_same_mask() -> None:
     np.testing.assert_array_equal(first, grabcut(image, rbd_saliency(image)))
 
 
-def test_large_photographs_get_masks_of_their_own_size() -> None:
+def test_large_images_get_masks_of_their_own_size() -> None:
     image = cv2.resize(EmbeddedSample("test")[3].image, (1000, 900))
     mask = grabcut(image, rbd_saliency(image))
     assert mask.shape == (900, 1000)

@@ -23,7 +23,7 @@ def images() -> list[np.ndarray]:
     return [draws.integers(0, 256, (*draws.integers(5, 90, 2), 3)).astype(np.uint8) for _ in range(21)]
 
 
-def test_mask_is_the_stretched_map_at_the_photographs_size() -> None:
+def test_mask_is_the_stretched_map_at_the_images_size() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[8:20, 4:30] = (10, 200, 30)
     (mask,) = _masks(U2Net(one_channel()), [image])
@@ -45,14 +45,14 @@ def test_where_the_network_sees_nothing_no_object_is_made_up() -> None:
     assert mask.max() < 50
 
 
-def test_a_students_map_takes_the_edges_of_a_larger_photograph() -> None:
+def test_a_students_map_takes_the_edges_of_a_larger_image() -> None:
     """The network sees 32 pixels a side, and the mask has edges of 256 pixels."""
-    photograph, noise = solid(256, 256, (30, 30, 30)), np.random.default_rng(0).integers(0, 20, (256, 256, 3))
-    photograph[70:190, 50:210] = (220, 200, 30)
-    photograph += noise.astype(np.uint8)
+    image, noise = solid(256, 256, (30, 30, 30)), np.random.default_rng(0).integers(0, 20, (256, 256, 3))
+    image[70:190, 50:210] = (220, 200, 30)
+    image += noise.astype(np.uint8)
     true = np.zeros((256, 256), bool)
     true[70:190, 50:210] = True
-    plain, cut = (_masks(network, [photograph])[0] > 127 for network in (U2Net(one_channel()), Usps(one_channel())))
+    plain, cut = (_masks(network, [image])[0] > 127 for network in (U2Net(one_channel()), Usps(one_channel())))
     assert (cut != true).mean() < 0.003 < (plain != true).mean()
 
 
@@ -61,7 +61,7 @@ def test_where_a_student_sees_nothing_no_object_is_made_up() -> None:
     assert mask.max() < 50
 
 
-def test_of_a_black_photograph_there_is_no_foreground() -> None:
+def test_of_a_black_image_there_is_no_foreground() -> None:
     (mask,) = _masks(U2Net(one_channel()), [solid(20, 30, (0, 0, 0))])
     assert mask.max() < 127
 
@@ -77,7 +77,7 @@ def test_other_files_are_refused(weights: bytes, told: str) -> None:
 
 
 def test_u2net_p_as_its_authors_run_it(shared_data: Path) -> None:
-    """Against a plain rendering of their recipe with Pillow, and against masks made from larger photographs."""
+    """Against a plain rendering of their recipe with Pillow, and against masks made from larger images."""
     weights = (shared_data / "saliency_model/u2netp.onnx").read_bytes()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -200,7 +200,7 @@ def test_swaps_share_the_keys_groups() -> None:
     assert sizes == [4, 3, 3, 3]
 
 
-def test_parts_hold_every_photograph_once_with_its_swap() -> None:
+def test_parts_hold_every_image_once_with_its_swap() -> None:
     views = with_swaps([1, 4, 6])
     parts = list(views.parts(2))
     assert [part.labels.shape[0] for part in parts] == [4, 4]

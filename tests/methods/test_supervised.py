@@ -85,7 +85,7 @@ class Unlabelled:
         return len(self.whole)
 
 
-def test_photographs_without_labels_are_refused_before_training() -> None:
+def test_images_without_labels_are_refused_before_training() -> None:
     experiment = resolve({}, TINY).experiment
     with pytest.raises(UserError, match="3 of 960 images in pictures have none"):
         Trainer(experiment, Unlabelled(), select_device(experiment))

@@ -43,8 +43,8 @@ CASES = {  # what both have, what two workers have besides, and what one has
 }
 
 
-class Pictures(EmbeddedSample):
-    """Eight photographs, so that an epoch is one step."""
+class Preprocessing(EmbeddedSample):
+    """Eight images, so that an epoch is one step."""
 
     def __init__(self) -> None:
         super().__init__("train", 24)
@@ -56,14 +56,14 @@ class Pictures(EmbeddedSample):
 def train(experiment: Experiment, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     """Three steps on this worker's share of the same batches; the weights, and the losses under `losses`.
 
-    In double precision: so small networks on so few photographs are steep, and float32's rounding, which depends on
+    In double precision: so small networks on so few images are steep, and float32's rounding, which depends on
     how a batch is shared out, grows a thousandfold in three steps.
     """
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
         placement = select_device(experiment)
-        training = Trainer(experiment, Pictures(), placement, rank, world_size)
+        training = Trainer(experiment, Preprocessing(), placement, rank, world_size)
         losses = [training.step_epoch()["loss"] for _ in range(experiment.training.epochs)]
     torch.set_default_dtype(torch.float32)
     return {**training.method.state_dict(), "losses": torch.tensor(losses)}

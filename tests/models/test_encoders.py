@@ -65,7 +65,7 @@ def test_very_narrow_networks_have_right_gradients(width: int) -> None:
             torch.testing.assert_close(ours.grad, theirs.grad.float(), rtol=1e-3, atol=1e-5)
 
 
-def test_to_unit_turns_pictures_into_channels_last_floats() -> None:
+def test_to_unit_turns_images_into_channels_last_floats() -> None:
     pictures = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
     unit = to_unit(pictures)
     assert unit.shape == (2, 3, 5, 7)

@@ -108,7 +108,7 @@ def test_numbers_and_words_that_were_tried_have_a_figure_each(small: SweepResult
         assert f'data-figure="against {key}"' in html
 
 
-def test_champion_and_baseline_have_intervals_over_the_photographs(small: SweepResults) -> None:
+def test_champion_and_baseline_have_intervals_over_the_images(small: SweepResults) -> None:
     html = page(small)
     assert "95 % intervals over 198 images" in html  # two of 200 have too small a foreground
     assert re.search(r"<strong>\+10.0</strong></td><td>\[\+0\.\d, \+19\.\d\]", html)
@@ -143,7 +143,7 @@ def test_a_sweep_that_has_not_ended_has_a_page_too(small: SweepResults, tmp_path
     assert "nothing to compare" in page(replace(running, trials=[]))
 
 
-def test_photographs_that_are_elsewhere_are_left_out_and_that_is_said(small: SweepResults) -> None:
+def test_images_that_are_elsewhere_are_left_out_and_that_is_said(small: SweepResults) -> None:
     data = {"images": "/elsewhere", "masks": "/elsewhere"}
     file = small.manifest["file"]
     tree = file | {"experiment": file["experiment"] | {"data": file["experiment"]["data"] | data}}

@@ -44,7 +44,7 @@ def test_image_and_mask_shrink_to_one_size(script: ModuleType, shared_data: Path
             assert max(size) == 64
 
 
-def test_training_photographs_fill_up_other_splits_and_never_the_reverse(script: ModuleType, shared_data: Path) -> None:
+def test_training_images_fill_up_other_splits_and_never_the_reverse(script: ModuleType, shared_data: Path) -> None:
     chosen = script.divide(shared_data / "clothing10" / "images", "skirt", SHARES)
     origins = {split: [path.parent.parent.name for path in paths] for split, paths in chosen.items()}
     assert origins["validation"] == ["validation"] * 12 + ["train"]
@@ -58,7 +58,7 @@ def test_the_sample_can_be_cut_with_masks_made_by_bgsweep(
 ) -> None:
     images = tmp_path / "images"
     for path in (shared_data / "clothing10/images/train").iterdir():
-        copy = images / "train" / path.name / "photograph.jpg"
+        copy = images / "train" / path.name / "image.jpg"
         copy.parent.mkdir(parents=True)
         shutil.copyfile(min(path.iterdir()), copy)
     make_masks(str(images), str(tmp_path / "masks"), workers=1)
@@ -73,7 +73,7 @@ def test_the_sample_can_be_cut_with_masks_made_by_bgsweep(
 def test_the_sample_in_the_package_is_what_these_commands_give(
     script: ModuleType, shared_data: Path, tmp_path: Path
 ) -> None:
-    """The same photographs byte for byte, with masks that differ from those inside by a pixel here and there."""
+    """The same images byte for byte, with masks that differ from those inside by a pixel here and there."""
     pytest.importorskip("onnxruntime")
     root, wanted = shared_data / "clothing10/images", {}
     for label in ("dress", "skirt"):

@@ -1,4 +1,4 @@
-"""Photographs and checkpoints in an object store, through the addresses that a user writes."""
+"""Images and checkpoints in an object store, through the addresses that a user writes."""
 
 import re
 import shutil
@@ -21,8 +21,8 @@ TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 @pytest.fixture
-def photographs(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The embedded photographs in folders, and in the bucket as ``photos/images`` and ``photos/masks``."""
+def image_folder(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded images in folders, and in the bucket as ``photos/images`` and ``photos/masks``."""
     folder = tmp_path / "photos"
     with zipfile.ZipFile(ARCHIVE) as archive:
         names = [name for name in archive.namelist() if re.search(r"/(validation|test)/.*[05]\d?\.", name)]
@@ -32,9 +32,9 @@ def photographs(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
-def test_photographs_of_a_bucket_are_those_of_the_folder_and_are_copied_once(photographs: Path, s3: Any) -> None:
+def test_images_of_a_bucket_are_those_of_the_folder_and_are_copied_once(image_folder: Path, s3: Any) -> None:
     splits = {"train": "validation", "validation": None, "test": "test"}
-    here = open_splits(Data(images=f"{photographs}/images", masks=f"{photographs}/masks", **splits))
+    here = open_splits(Data(images=f"{image_folder}/images", masks=f"{image_folder}/masks", **splits))
     there = open_splits(Data(images="s3://bucket/photos/images", masks="s3://bucket/photos/masks", **splits))
     for name in ("train", "test"):
         ours, theirs = getattr(here, name), getattr(there, name)

@@ -90,7 +90,7 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     text = Path("study.md").read_text()
     assert text.count("| moco_v2, none |") == text.count("| moco_v2, BG_RM |") == 4
     assert "### kNN among the biased images" in text
-    assert cv2.imread("study/photographs.png").shape[1] > 7 * 128
+    assert cv2.imread("study/images.png").shape[1] > 7 * 128
     assert "BG_RM" in Path("study/rho_0.95.svg").read_text()
 
     monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))

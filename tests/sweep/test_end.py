@@ -18,7 +18,7 @@ from bgsweep.sweep.trial import dump, set_up
 from bgsweep.training.final_evaluation import check_final
 from bgsweep.training.seeded_run import checkpoint_bytes, start
 from tests.command import bgsweep
-from tests.inputs import photographs
+from tests.inputs import write_images
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 CROSSING: dict[str, Any] = {
@@ -79,7 +79,7 @@ def test_a_population_takes_over_only_values_that_go_together(tmp_path: Path) ->
 
 
 def test_what_the_end_would_refuse_is_refused_before(tmp_path: Path) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     for split in ("train", "validation", "test"):
         (tmp_path / "flat" / split).mkdir(parents=True)
         for path in sorted((tmp_path / "photos" / split).rglob("*.jpg")):
@@ -100,7 +100,7 @@ def test_what_the_end_would_refuse_is_refused_before(tmp_path: Path) -> None:
 def test_masks_that_do_not_say_what_is_foreground_end_a_sweep_before_its_first_trial(
     split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     path = next((tmp_path / "masks" / split).rglob("*.png"))
     cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 255)
     monkeypatch.chdir(tmp_path)
@@ -109,7 +109,7 @@ def test_masks_that_do_not_say_what_is_foreground_end_a_sweep_before_its_first_t
 
 
 def test_warnings_of_what_is_set_up_first_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     (tmp_path / "photos/train/dress/phone.heic").write_bytes(b"ftypheic")
     monkeypatch.chdir(tmp_path)
     _, notes = set_up(dump(load("mine.yaml", ["space.background.remove={uniform: [0, 0.5]}"])))

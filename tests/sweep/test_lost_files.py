@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.command import bgsweep
-from tests.inputs import photographs
+from tests.inputs import write_images
 
 
 @pytest.mark.slow
 def test_links_to_nowhere_in_every_split_are_told_of_and_cost_neither_trials_nor_the_end(tmp_path: Path) -> None:
     """One of the trials has a rate at which the loss is no number: that would be so again, and is not retried."""
-    photographs(tmp_path)
+    write_images(tmp_path)
     lost = [sorted((tmp_path / "photos" / split).rglob("*.jpg"))[1] for split in ("train", "validation", "test")]
     for path in lost:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Who becomes champion: the winner only if it is better by more than which photographs the test split holds."""
+"""Who becomes champion: the winner only if it is better by more than which images the test split holds."""
 
 import dataclasses
 from pathlib import Path
@@ -36,15 +36,15 @@ def test_only_a_difference_beyond_the_noise_counts() -> None:
     assert not better and "90 and 100 images, which cannot be paired" in reason
 
 
-def test_backgrounds_of_one_photograph_are_no_more_photographs() -> None:
-    """Of 20 photographs 5 are better: sure if each of their 4 backgrounds counted as one, not so by photographs."""
+def test_backgrounds_of_one_image_are_no_more_images() -> None:
+    """Of 20 images 5 are better: sure if each of their 4 backgrounds counted as one, not so by images."""
     ours, theirs = np.zeros(20, np.int64), np.zeros(20, np.int64)
     ours[:5], theirs[5:7] = 4, 4
     assert not compare(report(ours, of=4), report(theirs, of=4), 0)[0]
     assert compare(report(ours.repeat(4) // 4), report(theirs.repeat(4) // 4), 0)[0]
 
 
-def test_the_champion_is_judged_on_the_winners_photographs_and_keeps_its_place_against_its_equal(
+def test_the_champion_is_judged_on_the_winners_images_and_keeps_its_place_against_its_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -105,14 +105,14 @@ def test_weights_of_others_are_judged_alike(place: Path, capsys: pytest.CaptureF
     assert len(values) == 18
 
 
-def test_each_number_is_tied_to_the_pictures_that_it_is_of(
+def test_each_number_is_tied_to_the_images_that_it_is_of(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photograph = EmbeddedSample("test")[0].image
+    image = EmbeddedSample("test")[0].image
     for number, texture in enumerate(("boat", "car"), start=1):
         path = tmp_path / "stimuli" / "cat" / f"cat1-{texture}{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), photograph)
+        cv2.imwrite(str(path), image)
     suite = f"{SUITE}pictures: {{resize: 36, crop: 32}}\nsets: {{cue_conflict: {tmp_path / 'stimuli'}}}\n"
     (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
     tied: dict[str, tuple[str, str]] = {}
@@ -192,7 +192,7 @@ def test_mistakes_are_told_before_anything_runs(
     assert "models:/none@champion: MLflow at" in told
 
 
-def test_two_models_are_compared_picture_by_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_are_compared_image_by_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, checkpoint = f"resnet18={place / 'r18.pth'}", str(place / "checkpoint")
     command = [
         "compare",

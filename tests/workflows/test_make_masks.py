@@ -21,11 +21,11 @@ from bgsweep.errors import UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.registry import HANDCRAFTED, METHODS
 from bgsweep.workflows.make_masks import _MaskWorker, gpu_share, make_masks
-from tests.masks.conftest import Extract, photographs
+from tests.masks.conftest import Extract, extract_images
 from tests.masks.onnx_network import one_channel
 from tests.progress import wait_for
 
-__all__ = ["photographs"]
+__all__ = ["extract_images"]
 
 BGSWEEP = [sys.executable, "-m", "bgsweep.cli", "masks"]
 
@@ -42,8 +42,8 @@ def make(images: Path, out: Path, **options: Any) -> dict[str, Any]:
     return make_masks(str(images), str(out), **{"workers": 1, **options})
 
 
-def test_masks_mirror_the_images_and_can_be_trained_with(photographs: Extract, tmp_path: Path) -> None:
-    images = photographs(20)
+def test_masks_mirror_the_images_and_can_be_trained_with(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(20)
     said = make(images, tmp_path / "masks")
     source = Folder(images, "train", tmp_path / "masks")
     for index in range(len(source)):
@@ -57,8 +57,8 @@ def test_masks_mirror_the_images_and_can_be_trained_with(photographs: Extract, t
     assert not any(said["shares"].values())
 
 
-def test_a_finished_tree_is_looked_at_and_left_alone(photographs: Extract, tmp_path: Path) -> None:
-    images, out = photographs(20), tmp_path / "masks"
+def test_a_finished_tree_is_looked_at_and_left_alone(extract_images: Extract, tmp_path: Path) -> None:
+    images, out = extract_images(20), tmp_path / "masks"
     first = make(images, out)
     before = times(out)
     again = make(images, out)
@@ -67,8 +67,8 @@ def test_a_finished_tree_is_looked_at_and_left_alone(photographs: Extract, tmp_p
     assert {**first, "made": 0, "seconds": 0.0, "images_per_second": 0.0} == again
 
 
-def test_what_is_missing_damaged_or_older_than_its_image_is_made_again(photographs: Extract, tmp_path: Path) -> None:
-    images, out = photographs(70), tmp_path / "masks"
+def test_what_is_missing_damaged_or_older_than_its_image_is_made_again(extract_images: Extract, tmp_path: Path) -> None:
+    images, out = extract_images(70), tmp_path / "masks"
     make(images, out)
     whole, before = contents(out), times(out)
     masks = sorted(out.rglob("*.png"))
@@ -92,8 +92,8 @@ def kill_after(count: int, images: Path, out: Path, workers: int) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def test_killed_half_way_and_continued_gives_the_same_bytes(photographs: Extract, tmp_path: Path) -> None:
-    images = photographs(160)
+def test_killed_half_way_and_continued_gives_the_same_bytes(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(160)
     make(images, tmp_path / "whole")
     out = tmp_path / "killed"
     kill_after(60, images, out, workers=1)
@@ -108,8 +108,8 @@ def test_killed_half_way_and_continued_gives_the_same_bytes(photographs: Extract
 
 
 @pytest.mark.slow
-def test_ray_actors_give_the_same_bytes_also_when_killed(photographs: Extract, tmp_path: Path) -> None:
-    images = photographs(160)
+def test_ray_actors_give_the_same_bytes_also_when_killed(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(160)
     make(images, tmp_path / "one")
     out = tmp_path / "killed"
     kill_after(50, images, out, workers=2)
@@ -122,9 +122,9 @@ def test_ray_actors_give_the_same_bytes_also_when_killed(photographs: Extract, t
 
 
 @pytest.mark.slow
-def test_actors_reach_trees_by_uri(photographs: Extract, tmp_path: Path) -> None:
+def test_actors_reach_trees_by_uri(extract_images: Extract, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    images = photographs(40)
+    images = extract_images(40)
     weights = tmp_path / "network.onnx"
     weights.write_bytes(one_channel("n"))
     make(images, tmp_path / "one", weights=str(weights))
@@ -134,8 +134,8 @@ def test_actors_reach_trees_by_uri(photographs: Extract, tmp_path: Path) -> None
     assert (said["method"], said["parameters"]["input"]) == ("u2net", [32, 32])
 
 
-def test_an_actor_returns_a_users_error(photographs: Extract, tmp_path: Path) -> None:
-    images, out = photographs(2), tmp_path / "blocked"
+def test_an_actor_returns_a_users_error(extract_images: Extract, tmp_path: Path) -> None:
+    images, out = extract_images(2), tmp_path / "blocked"
     out.mkdir()
     (out / "train").write_text("in the way")
     names = [path.relative_to(images).as_posix() for path in images.rglob("*.jpg")]
@@ -153,7 +153,7 @@ def test_all_workers_find_a_place_on_the_gpus(gpus: int, workers: int) -> None:
 
 
 def _odd_files(folder: Path) -> None:
-    """One good photograph, and one of each kind that makes trouble."""
+    """One good image, and one of each kind that makes trouble."""
     draws = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
     picture = PIL.Image.fromarray(draws)
     folder.mkdir(parents=True)
@@ -243,9 +243,9 @@ def test_masks_inside_images_are_refused_in_object_stores_too() -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line(photographs: Extract, tmp_path: Path, case: str) -> None:
+def test_bad_input_is_one_clear_line(extract_images: Extract, tmp_path: Path, case: str) -> None:
     spoil, options, message = BAD[case]
-    images = photographs(4)
+    images = extract_images(4)
     spoil(tmp_path)
     before = contents(images)
     out = tmp_path / options.get("out", "masks")
@@ -255,9 +255,9 @@ def test_bad_input_is_one_clear_line(photographs: Extract, tmp_path: Path, case:
     assert contents(images) == before
 
 
-def test_masks_of_two_methods_are_not_mixed(photographs: Extract, tmp_path: Path) -> None:
+def test_masks_of_two_methods_are_not_mixed(extract_images: Extract, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    images, out = photographs(4), tmp_path / "masks"
+    images, out = extract_images(4), tmp_path / "masks"
     make(images, out)
     before = contents(out)
     (tmp_path / "network.onnx").write_bytes(one_channel())
@@ -267,9 +267,9 @@ def test_masks_of_two_methods_are_not_mixed(photographs: Extract, tmp_path: Path
 
 
 def test_a_full_disk_ends_clearly_and_loses_nothing(
-    photographs: Extract, small_disk: Callable[[str], Path], tmp_path: Path
+    extract_images: Extract, small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    images = photographs(60)
+    images = extract_images(60)
     make(images, tmp_path / "whole")
     out = small_disk("size=140k") / "masks"
     with pytest.raises(
@@ -288,16 +288,16 @@ def test_a_full_disk_ends_clearly_and_loses_nothing(
 
 
 def test_a_read_only_output_ends_at_once(
-    photographs: Extract, small_disk: Callable[[str], Path], tmp_path: Path
+    extract_images: Extract, small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"masks\.json: cannot be written: Read-only file system"):
-        make(photographs(4), small_disk("ro,size=64k"))
+        make(extract_images(4), small_disk("ro,size=64k"))
 
 
 def test_a_disk_that_becomes_read_only_loses_nothing(
-    photographs: Extract, small_disk: Callable[[str], Path], tmp_path: Path
+    extract_images: Extract, small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    images, out = photographs(4), small_disk("size=1m") / "masks"
+    images, out = extract_images(4), small_disk("size=1m") / "masks"
     make(images, out)
     whole = contents(out)
     newest = min(images.rglob("*.jpg"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import bgsweep
-from tests.inputs import photographs
+from tests.inputs import write_images
 
 SAID = "my photos: 2 class folders, no splits: 10% of each class is held out for validation and test each"
 TINY = ("training.epochs=1", "training.batch_size=8")
@@ -17,7 +17,7 @@ TINY = ("training.epochs=1", "training.batch_size=8")
 
 def flat(folder: Path) -> None:
     """Class folders without splits, in a folder with a space in its name."""
-    photographs(folder)
+    write_images(folder)
     for kind in ("photos", "masks"):
         shutil.move(folder / kind / "train", folder / f"my {kind}")
     text = (
@@ -85,7 +85,7 @@ LACKS = {
 def test_doctor_exits_with_2_where_a_command_would_fail(
     tmp_path: Path, change: Callable[[Path], None], said: str
 ) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     change(tmp_path)
     done = bgsweep("doctor", "mine.yaml", folder=tmp_path)
     assert done.returncode == 2 and re.search(said, done.stdout), done.stdout
@@ -93,7 +93,7 @@ def test_doctor_exits_with_2_where_a_command_would_fail(
 
 def test_pretraining_needs_no_test_split_beyond_what_keeps_its_images_apart(tmp_path: Path) -> None:
     """Neither masks of it nor its digest; but an image of it among those for training is left out."""
-    photographs(tmp_path)
+    write_images(tmp_path)
     shutil.rmtree(tmp_path / "masks" / "test")
     for kind, suffix in (("photos", ".jpg"), ("masks", ".png")):
         shutil.copyfile(
@@ -114,7 +114,7 @@ def test_pretraining_needs_no_test_split_beyond_what_keeps_its_images_apart(tmp_
 
 
 def test_a_model_is_not_evaluated_on_images_that_it_was_trained_on(tmp_path: Path) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     done = bgsweep("pretrain", "mine.yaml", *TINY, "--json", folder=tmp_path)
     checkpoint = json.loads(done.stdout)["checkpoint"]
     for test, code in (("train", 2), ("test", 0)):

@@ -1,4 +1,4 @@
-"""`bgsweep masks train` from photographs to a network that makes masks."""
+"""`bgsweep masks train` from images to a network that makes masks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,9 @@ from bgsweep.training.build import initial_method
 from bgsweep.workflows import train_masks as mask_training
 from bgsweep.workflows.make_masks import make_masks
 from bgsweep.workflows.train_masks import train_masks
-from tests.masks.conftest import Extract, photographs
+from tests.masks.conftest import Extract, extract_images
 
-__all__ = ["photographs"]
+__all__ = ["extract_images"]
 
 CONFIG = MaskTraining(
     side=32,
@@ -44,10 +44,10 @@ def write_checkpoint(path: Path, method: str, network: str = "resnet10") -> Path
 
 
 def test_interrupted_and_continued_gives_the_same_network(
-    photographs: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extract_images: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    images = photographs(12)
+    images = extract_images(12)
     (images / "train/broken.jpg").write_bytes(b"")
     whole = train(images, tmp_path / "whole.onnx")
     assert (whole["images"], [item["image"] for item in whole["unreadable"]]) == (12, ["train/broken.jpg"])
@@ -126,9 +126,9 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line(photographs: Extract, tmp_path: Path, case: str) -> None:
+def test_bad_input_is_one_clear_line(extract_images: Extract, tmp_path: Path, case: str) -> None:
     spoil, message = BAD[case]
-    images = photographs(4)
+    images = extract_images(4)
     options = spoil(tmp_path)
     with pytest.raises(UserError, match=message) as error:
         train(images, tmp_path / "model.onnx", **options)

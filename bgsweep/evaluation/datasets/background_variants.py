@@ -21,7 +21,7 @@ from bgsweep.data import BackgroundPools, Image, ImageDataset, Mask, Sample
 from bgsweep.data.readable import in_order, seen
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
-from bgsweep.evaluation.features import Pictures
+from bgsweep.evaluation.features import ImageBatches
 from bgsweep.images.compositing import (
     binarize,
     fill,
@@ -78,11 +78,11 @@ class VariantSet:
             )
         self.pools = pools or label_pools(source, list(shown), size)
 
-    def pictures(self, variant: Variant, numbers: slice = slice(None)) -> Pictures:
+    def batches(self, variant: Variant, numbers: slice = slice(None)) -> ImageBatches:
         """Batches of the variant's images (all, or those of some numbers) with their labels."""
         places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
         size = self.settings.batch_size
-        made = in_order(lambda place: self.picture(variant, *place), places, self.threads, size)
+        made = in_order(lambda place: self.image(variant, *place), places, self.threads, size)
         for first in range(0, len(places), size):
             indices = [index for index, _ in places[first : first + size]]
             yield np.stack(list(islice(made, size))), self.source.labels[indices]
@@ -91,7 +91,7 @@ class VariantSet:
         """Number of the variant's images."""
         return len(self.usable) * self.repeats(variant)
 
-    def picture(self, variant: Variant, index: int, repeat: int = 0) -> Image:
+    def image(self, variant: Variant, index: int, repeat: int = 0) -> Image:
         """One image in one variant: size x size x 3."""
         sample = self.source[index]
         image = sample.image
@@ -184,14 +184,14 @@ def label_pools(source: ImageDataset, indices: Sequence[int], size: int) -> Back
     return BackgroundPools(MadeOnDemand(len(source), background, _KEPT_PLATES), by_class, np.arange(len(source)))
 
 
-def centre_pictures(
+def centre_crops(
     source: ImageDataset, size: int, batch_size: int, threads: int = 0
 ) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable images as they are, as squares, with their labels; masks are not read."""
-    return pictures_of(source, lambda image: centre_view(image, size), batch_size, threads)
+    return batches_of(source, lambda image: centre_view(image, size), batch_size, threads)
 
 
-def pictures_of(
+def batches_of(
     source: ImageDataset, see: Callable[[Image], Image], batch_size: int, threads: int = 0
 ) -> Iterator[tuple[Image, npt.NDArray[np.int64]]]:
     """A source's readable images, brought to one size by ``see``, with their labels; masks are not read."""

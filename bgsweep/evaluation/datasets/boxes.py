@@ -34,7 +34,7 @@ class BoxSet:
     """Annotated images in the order of their numbers or names."""
 
     name: str
-    photographs: Sequence[Annotated]
+    images: Sequence[Annotated]
     classes: tuple[str, ...]
 
 
@@ -61,11 +61,11 @@ def read_voc(root: Path, splits: Sequence[str], classes: tuple[str, ...] | None 
         raise UserError(
             f"{root}: {', '.join(splits)} has objects of {min(unknown)}, unknown to training; name one set's splits"
         )
-    photographs = [
+    images = [
         _annotated(path, [(numbers[name], box, difficult) for name, box, difficult in objects])
         for path, objects in found
     ]
-    return BoxSet(f"VOC {', '.join(splits)}", photographs, names)
+    return BoxSet(f"VOC {', '.join(splits)}", images, names)
 
 
 def read_coco(root: Path, splits: Sequence[str]) -> BoxSet:
@@ -74,7 +74,7 @@ def read_coco(root: Path, splits: Sequence[str]) -> BoxSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    photographs: list[Annotated] = []
+    images: list[Annotated] = []
     names: tuple[str, ...] = ()
     for split in splits:
         path = root / "annotations" / f"instances_{split}.json"
@@ -91,8 +91,8 @@ def read_coco(root: Path, splits: Sequence[str]) -> BoxSet:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not COCO's instances ({error}); unpack the set again") from error
         names = tuple(one["name"] for one in categories)
-        photographs += [_annotated(files[number], objects[number]) for number in sorted(files)]
-    return BoxSet(f"COCO {', '.join(splits)}", photographs, names)
+        images += [_annotated(files[number], objects[number]) for number in sorted(files)]
+    return BoxSet(f"COCO {', '.join(splits)}", images, names)
 
 
 def _voc_objects(root: Path, year: str, name: str) -> list[tuple[str, list[float], bool]]:

@@ -71,13 +71,13 @@ def plasma(side: int, decay: float, draws: np.random.Generator) -> Values:
     return np.asarray(heights / heights.max())
 
 
-def shuffled_nearby(picture: Image, reach: int, draws: np.random.Generator) -> Image:
+def shuffled_nearby(image: Image, reach: int, draws: np.random.Generator) -> Image:
     """From the bottom right to the top left, each pixel takes over the value of one at most `reach` away.
 
     The published code means to swap the two but does not: both end with the second one's value. A value may thus be
     handed on many times; the chains of who takes from whom are followed for all pixels at once.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows, columns = (np.arange(size - reach, reach, -1) for size in (height, width))
     shifts = draws.integers(-reach, reach, size=(len(rows) * len(columns), 2))
     here = (rows[:, None] * width + columns).ravel()
@@ -91,4 +91,4 @@ def shuffled_nearby(picture: Image, reach: int, draws: np.random.Generator) -> I
     source[pixels + here] = there + pixels * (after[there] & (there > here))
     while (source[pixels:] >= pixels).any():
         source = source[source]
-    return picture.reshape(pixels, -1)[source[pixels:]].reshape(picture.shape)
+    return image.reshape(pixels, -1)[source[pixels:]].reshape(image.shape)

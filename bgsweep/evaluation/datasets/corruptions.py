@@ -27,7 +27,7 @@ Generator = np.random.Generator
 _MUD, _WATER = np.array([63, 42, 20]) / 255, np.array([175, 238, 238]) / 255
 
 
-def corrupt(picture: Image, name: str, severity: int, draws: Generator, frost: Sequence[Image] = ()) -> Image:
+def corrupt(image: Image, name: str, severity: int, draws: Generator, frost: Sequence[Image] = ()) -> Image:
     """One image, height x width x 3, under the corruption named (a key of `CORRUPTIONS`).
 
     Args:
@@ -35,26 +35,26 @@ def corrupt(picture: Image, name: str, severity: int, draws: Generator, frost: S
         frost: the published images of frost, larger than this one; only the corruption `frost` needs them.
     """
     if name in _ON_BYTES:
-        return _ON_BYTES[name](picture, CORRUPTIONS[name][severity - 1])
-    values, strength = picture / 255.0, CORRUPTIONS[name][severity - 1]
+        return _ON_BYTES[name](image, CORRUPTIONS[name][severity - 1])
+    values, strength = image / 255.0, CORRUPTIONS[name][severity - 1]
     made = _frost(values, strength, draws, frost) if name == "frost" else _MADE[name](values, strength, draws)
     return (np.clip(made, 0, 1) * 255).astype(np.uint8)
 
 
-def as_published(picture: Image) -> Image:
+def as_published(image: Image) -> Image:
     """The image after the JPEG compression that ImageNet-C is stored with (quality 85); it changes accuracies."""
-    return _through_jpeg(picture, 85, optimize=True)
+    return _through_jpeg(image, 85, optimize=True)
 
 
-def _through_jpeg(picture: Image, quality: int, **options: Any) -> Image:
+def _through_jpeg(image: Image, quality: int, **options: Any) -> Image:
     stored = BytesIO()
-    PIL.Image.fromarray(picture).save(stored, "JPEG", quality=quality, **options)
+    PIL.Image.fromarray(image).save(stored, "JPEG", quality=quality, **options)
     return np.array(PIL.Image.open(stored))
 
 
-def _pixelate(picture: Image, share: float) -> Image:
-    height, width = picture.shape[:2]
-    few = PIL.Image.fromarray(picture).resize((int(width * share), int(height * share)), PIL.Image.Resampling.BOX)
+def _pixelate(image: Image, share: float) -> Image:
+    height, width = image.shape[:2]
+    few = PIL.Image.fromarray(image).resize((int(width * share), int(height * share)), PIL.Image.Resampling.BOX)
     return np.array(few.resize((width, height), PIL.Image.Resampling.BOX))
 
 

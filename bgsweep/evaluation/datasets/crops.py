@@ -16,12 +16,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transform
 
 from bgsweep.augment.crop_window import draw_window
-from bgsweep.config import Pictures as Seen
+from bgsweep.config import Preprocessing as Seen
 from bgsweep.data import Image, ImageDataset
 from bgsweep.errors import UnreadableImage
-from bgsweep.evaluation.datasets.background_variants import pictures_of
+from bgsweep.evaluation.datasets.background_variants import batches_of
 from bgsweep.evaluation.datasets.listing import preprocessing_words, square
-from bgsweep.evaluation.features import Pictures
+from bgsweep.evaluation.features import ImageBatches
 from bgsweep.images.compositing import Rect
 from bgsweep.seeding import Draw, rng_key
 
@@ -47,7 +47,7 @@ def training_crops(
     epoch: int,
     threads: int,
     kind: Kind = "torchvision",
-) -> Pictures:
+) -> ImageBatches:
     """Crops (N, size, size, 3) of the images numbered in each batch, with their labels.
 
     Unreadable images are passed over. The next batch is made while the last one is in use.
@@ -65,11 +65,11 @@ def training_crops(
                 yield np.stack(images), np.array(labels, np.int64)
 
 
-def test_squares(source: ImageDataset, seen: Seen, batch_size: int, kind: Kind = "torchvision") -> Pictures:
+def test_squares(source: ImageDataset, seen: Seen, batch_size: int, kind: Kind = "torchvision") -> ImageBatches:
     """The images' central squares, with their labels."""
     see = _cut_square if kind == "byol" else square
     shown = seen.model_copy(update={"interpolation": _MODES[kind].value})
-    return pictures_of(source, lambda image: see(PIL.Image.fromarray(image), shown), batch_size)
+    return batches_of(source, lambda image: see(PIL.Image.fromarray(image), shown), batch_size)
 
 
 def squares_words(seen: Seen, kind: Kind = "torchvision") -> str:
@@ -81,11 +81,11 @@ def squares_words(seen: Seen, kind: Kind = "torchvision") -> str:
     return preprocessing_words(seen.model_copy(update={"interpolation": _MODES[kind].value}))
 
 
-def _cut_square(picture: PIL.Image.Image, seen: Seen) -> Image:
-    side = max(1, int(seen.crop / seen.resize * min(picture.size)))
-    left, top = (picture.width - side + 1) // 2, (picture.height - side + 1) // 2
+def _cut_square(image: PIL.Image.Image, seen: Seen) -> Image:
+    side = max(1, int(seen.crop / seen.resize * min(image.size)))
+    left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
     mode = InterpolationMode(seen.interpolation)
-    return np.array(transform.resized_crop(picture, top, left, side, side, [seen.crop, seen.crop], mode))
+    return np.array(transform.resized_crop(image, top, left, side, side, [seen.crop, seen.crop], mode))
 
 
 def _cut_window(height: int, width: int, draws: random.Random) -> Rect:
@@ -105,7 +105,7 @@ def _crop(source: ImageDataset, size: int, seed: int, epoch: int, kind: Kind, in
     draws = random.Random(rng_key(seed, epoch, sample.id, Draw.PROBE_CROP))
     height, width = sample.image.shape[:2]
     window = _cut_window(height, width, draws) if kind == "byol" else draw_window(height, width, SCALE, RATIO, draws)
-    picture = PIL.Image.fromarray(sample.image)
+    image = PIL.Image.fromarray(sample.image)
     place = window.top, window.left, window.height, window.width
-    view = transform.resized_crop(picture, *place, [size, size], _MODES[kind])
+    view = transform.resized_crop(image, *place, [size, size], _MODES[kind])
     return np.array(transform.hflip(view) if draws.random() < 0.5 else view)

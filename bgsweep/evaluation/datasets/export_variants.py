@@ -69,7 +69,7 @@ def _write_variant(variants: VariantSet, name: Any, place: Path) -> dict[str, st
         path = Path(name, "val", _folder(variants, index), f"{stem}.JPEG")
         if name.startswith("mixed"):
             behind[path.as_posix()] = source.ids[donor]
-        _write_jpeg(place / path, variants.picture(name, index))
+        _write_jpeg(place / path, variants.image(name, index))
     return behind
 
 
@@ -80,13 +80,13 @@ def _write_masks(variants: VariantSet, place: Path) -> None:
         np.save(path, (variants.shape(index) > 127).astype(np.uint8))
 
 
-def _write_jpeg(path: Path, picture: Image) -> None:
+def _write_jpeg(path: Path, image: Image) -> None:
     if path.exists():
         raise UserError(f"{path.name}: two images of one class would have this name; rename one of them")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Colours at full resolution: at half of it the foreground's would spread over its edge.
     options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    path.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes())
+    path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], options)[1].tobytes())
 
 
 def _manifest(variants: VariantSet) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _manifest(variants: VariantSet) -> dict[str, Any]:
         "classes": list(source.classes),
         "size": variants.size,
         "seed": variants.settings.seed,
-        "pictures_per_variant": len(variants.usable),
+        "images_per_variant": len(variants.usable),
         "left_out": variants.left_out,
     }
 

@@ -12,7 +12,7 @@ import PIL.Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transform
 
-from bgsweep.config import Pictures
+from bgsweep.config import Preprocessing
 from bgsweep.data import Image
 from bgsweep.data.order import spread_evenly
 from bgsweep.errors import UnreadableImage, UserError, one_line
@@ -55,20 +55,20 @@ class Listing:
             for first in range(0, len(self.paths), batch_size):
                 following = self.paths[first + batch_size : first + 2 * batch_size]
                 ready, waiting = waiting, [pool.submit(see, path) for path in following]
-                pictures = [picture.result() for picture in ready]
-                self._check_sizes(pictures, first)
-                yield np.stack(pictures)
+                images = [each.result() for each in ready]
+                self._check_sizes(images, first)
+                yield np.stack(images)
 
-    def _check_sizes(self, pictures: Sequence[Image], first: int) -> None:
-        for place, picture in enumerate(pictures, start=first):
-            if picture.shape != pictures[0].shape:
+    def _check_sizes(self, images: Sequence[Image], first: int) -> None:
+        for place, image in enumerate(images, start=first):
+            if image.shape != images[0].shape:
                 raise UserError(
-                    f"{self.paths[place]}: {picture.shape[1]}x{picture.shape[0]} pixels, other images of the set "
-                    f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; this protocol takes images as they are"
+                    f"{self.paths[place]}: {image.shape[1]}x{image.shape[0]} pixels, other images of the set "
+                    f"{images[0].shape[1]}x{images[0].shape[0]}; this protocol takes images as they are"
                 )
 
 
-def squares(settings: Pictures, border: int = 0) -> See:
+def squares(settings: Preprocessing, border: int = 0) -> See:
     """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's images.
 
     Orientation tags are passed over, as in the published evaluations. `border` pixels are cut off first on each side.
@@ -83,13 +83,13 @@ def squares(settings: Pictures, border: int = 0) -> See:
     return see
 
 
-def square(image: PIL.Image.Image, settings: Pictures) -> Image:
+def square(image: PIL.Image.Image, settings: Preprocessing) -> Image:
     """An image's central square: crop x crop x 3."""
     shorter = transform.resize(image, [settings.resize], InterpolationMode(settings.interpolation))
     return np.array(transform.center_crop(shorter, [settings.crop]))
 
 
-def preprocessing_words(settings: Pictures) -> str:
+def preprocessing_words(settings: Preprocessing) -> str:
     """Protocol of `square`, in words."""
     return f"shorter side {settings.resize} px ({settings.interpolation}), centre square {settings.crop} px"
 
@@ -128,13 +128,13 @@ def in_folders(name: str, folders: Sequence[Path], labels: Sequence[int]) -> Lis
     Raises:
         UserError: there are none.
     """
-    found = [(path, label) for folder, label in zip(folders, labels, strict=True) for path in pictures_in(folder)]
+    found = [(path, label) for folder, label in zip(folders, labels, strict=True) for path in images_in(folder)]
     if not found:
         raise UserError(f"{folders[0].parent}: no images in its folders; put {' '.join(SUFFIXES)} there")
     return Listing(name, [path for path, _ in found], np.array([label for _, label in found], np.int64))
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Picture files of a folder, sorted by name."""
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder, sorted by name."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_junk(path.name))
     return sorted(files)

@@ -12,7 +12,7 @@ class MadeOnDemand(Sequence[Image]):
 
     def __init__(self, count: int, make: Callable[[int], Image], kept: int) -> None:
         self._count = count
-        self._picture = lru_cache(maxsize=kept)(make)
+        self._image = lru_cache(maxsize=kept)(make)
 
     def __len__(self) -> int:
         return self._count
@@ -23,5 +23,5 @@ class MadeOnDemand(Sequence[Image]):
     def __getitem__(self, index: slice) -> list[Image]: ...
     def __getitem__(self, index: int | slice) -> Image | list[Image]:
         if isinstance(index, slice):
-            return [self._picture(number) for number in range(*index.indices(self._count))]
-        return self._picture(index)
+            return [self._image(number) for number in range(*index.indices(self._count))]
+        return self._image(index)

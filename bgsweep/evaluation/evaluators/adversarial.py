@@ -41,19 +41,19 @@ STEP = 2.5
 class Attacked:
     """Images after an attack (N, 3, H, W), and which of them (N,) are classified wrongly."""
 
-    pictures: Tensor
+    inputs: Tensor
     defeated: Tensor
 
 
-def fgsm(logits: Logits, pictures: Tensor, labels: Tensor, eps: float) -> Attacked:
+def fgsm(logits: Logits, inputs: Tensor, labels: Tensor, eps: float) -> Attacked:
     """One step of the whole radius, in [0, 1], along the sign of the loss's gradient."""
-    gradient, _ = _gradient(logits, pictures, labels)
-    moved = (pictures + eps * gradient.sign()).clamp(0, 1)
+    gradient, _ = _gradient(logits, inputs, labels)
+    moved = (inputs + eps * gradient.sign()).clamp(0, 1)
     with torch.no_grad():
         return Attacked(moved, logits(moved).argmax(dim=1) != labels)
 
 
-def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int, noise: Tensor) -> Attacked:
+def pgd(logits: Logits, inputs: Tensor, labels: Tensor, eps: float, steps: int, noise: Tensor) -> Attacked:
     """Projected steps of 2.5 eps / steps along the sign of the loss's gradient.
 
     An image that is classified wrongly after some step stays as it is then.
@@ -61,14 +61,14 @@ def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int
     Args:
         noise: uniform in [0, 1), of the images' shape: where in the ball each starts.
     """
-    lower, upper = (pictures - eps).clamp(0, 1), (pictures + eps).clamp(0, 1)
-    found = torch.minimum(torch.maximum(pictures + eps * (2 * noise - 1), lower), upper)
+    lower, upper = (inputs - eps).clamp(0, 1), (inputs + eps).clamp(0, 1)
+    found = torch.minimum(torch.maximum(inputs + eps * (2 * noise - 1), lower), upper)
     defeated = torch.zeros(len(labels), dtype=torch.bool)
     for step in range(steps + 1):
         rows = (~defeated).nonzero()[:, 0]
         if not len(rows):
             break
-        there = rows.to(pictures.device)
+        there = rows.to(inputs.device)
         gradient, predicted = _gradient(logits, found[there], labels[rows])
         wrong = predicted != labels[rows]
         defeated[rows[wrong]] = True
@@ -79,14 +79,14 @@ def pgd(logits: Logits, pictures: Tensor, labels: Tensor, eps: float, steps: int
     return Attacked(found, defeated)
 
 
-def _gradient(logits: Logits, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient(logits: Logits, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient of the cross-entropy with respect to the images, and the predicted classes."""
-    pictures = pictures.detach().requires_grad_()
+    inputs = inputs.detach().requires_grad_()
     with torch.enable_grad():
-        outputs = logits(pictures)
+        outputs = logits(inputs)
         # A sum, so that an image's gradient is the same whatever batch it is in.
         loss = F.cross_entropy(outputs, labels, reduction="sum")
-        return torch.autograd.grad(loss, pictures)[0], outputs.detach().argmax(dim=1)
+        return torch.autograd.grad(loss, inputs)[0], outputs.detach().argmax(dim=1)
 
 
 def attacks(context: EvalContext) -> Evaluator:
@@ -95,23 +95,23 @@ def attacks(context: EvalContext) -> Evaluator:
     The images are those of the user's test split with its linear probe; where no images are named, ImageNet's
     validation set with the model's own classifier. An image that is wrong from the start counts as defeated.
     """
-    settings, pictures = context.config.attacks, targets(context)
-    work = len(pictures) * len(settings.eps) * settings.steps * settings.restarts
+    settings, attacked = context.config.attacks, targets(context)
+    work = len(attacked) * len(settings.eps) * settings.steps * settings.restarts
 
     def measure() -> Yields:
-        parts = [pictures[one] for one in context.slices(len(pictures), context.config.evaluate.batch_size, work)]
+        parts = [attacked[one] for one in context.slices(len(attacked), context.config.evaluate.batch_size, work)]
         found = list(context.each(partial(_stand, head=attacked_head(context)), parts, work))
         for name in found[0]:
             yield share(f"{name}_top1", torch.cat([part[name] for part in found]))
 
     def protocol() -> dict[str, Any]:
-        return attacked_words(context, pictures) | {
+        return attacked_words(context, attacked) | {
             "fgsm": "one step of the whole radius",
             "pgd": f"{settings.steps} steps of {STEP:g} eps / {settings.steps}, {settings.restarts} random starts; any "
             "step that changes the class counts",
         }
 
-    return Evaluator(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+    return Evaluator(measure, protocol, [attacked] if isinstance(attacked, Listing) else ())
 
 
 def targets(context: EvalContext) -> Part:
@@ -132,17 +132,17 @@ def attacked_head(context: EvalContext) -> Head:
     return linear_head(context).logits if context.splits is not None else classifier(context)[0]
 
 
-def attacked_words(context: EvalContext, pictures: Part) -> dict[str, Any]:
+def attacked_words(context: EvalContext, attacked: Part) -> dict[str, Any]:
     """Protocol common to all attacks."""
     settings = context.config.attacks
-    if isinstance(pictures, Listing):
-        name, head = pictures.name, classifier(context)[1]
-        own: dict[str, Any] = {"preprocessing": preprocessing_words(context.config.pictures)}
+    if isinstance(attacked, Listing):
+        name, head = attacked.name, classifier(context)[1]
+        own: dict[str, Any] = {"preprocessing": preprocessing_words(context.config.preprocessing)}
     else:
         name, head = context.features.source.name, "linear probe"
         own = context.features.protocol() | linear_protocol(linear_head(context), context)
     return own | {
-        "pictures": f"{len(pictures)} of {name}",
+        "images": f"{len(attacked)} of {name}",
         "classifier": head,
         "norm": "L-infinity in pixel space, images in [0, 1], radii in 1/255; normalised by the model",
         "radii": list(settings.eps),
@@ -153,47 +153,49 @@ def attacked_words(context: EvalContext, pictures: Part) -> dict[str, Any]:
 def _stand(context: EvalContext, part: Part, head: Head) -> dict[str, Tensor]:
     """For each attack, True for the images that are still classified rightly."""
 
-    def logits(pictures: Tensor) -> Tensor:
-        return head(context.model.network(pictures).float().cpu())
+    def logits(inputs: Tensor) -> Tensor:
+        return head(context.model.network(inputs).float().cpu())
 
     stands: dict[str, list[Tensor]] = {}
-    for images, labels, names in pictures_of(context, part):
-        pictures = to_unit(images, context.model.device)
-        for name, survived in _attack(logits, pictures, labels, names, context.config.attacks):
+    for images, labels, names in attacked_batches(context, part):
+        inputs = to_unit(images, context.model.device)
+        for name, survived in _attack(logits, inputs, labels, names, context.config.attacks):
             stands.setdefault(name, []).append(survived)
     return {name: torch.cat(found) for name, found in stands.items()}
 
 
 def _attack(
-    logits: Logits, pictures: Tensor, labels: Tensor, names: list[str], settings: Attacks
+    logits: Logits, inputs: Tensor, labels: Tensor, names: list[str], settings: Attacks
 ) -> Iterator[tuple[str, Tensor]]:
     """True for the images that are still classified rightly, at first and after each attack at each radius."""
     with torch.no_grad():
-        right = logits(pictures).argmax(dim=1) == labels
+        right = logits(inputs).argmax(dim=1) == labels
     yield "clean", right
     for eps in settings.eps:
-        yield f"fgsm_{eps:g}", right & ~fgsm(logits, pictures, labels, eps / 255).defeated
+        yield f"fgsm_{eps:g}", right & ~fgsm(logits, inputs, labels, eps / 255).defeated
         standing = right.clone()
         for restart in range(settings.restarts):
             rows = standing.nonzero()[:, 0]
             if len(rows):
-                starts = [_noise(settings.seed, restart, names[row], pictures) for row in rows.tolist()]
-                there = rows.to(pictures.device)
-                attacked = pgd(logits, pictures[there], labels[rows], eps / 255, settings.steps, torch.stack(starts))
+                starts = [_noise(settings.seed, restart, names[row], inputs) for row in rows.tolist()]
+                there = rows.to(inputs.device)
+                attacked = pgd(logits, inputs[there], labels[rows], eps / 255, settings.steps, torch.stack(starts))
                 standing[rows] = ~attacked.defeated
         yield f"pgd_{eps:g}", standing
 
 
-def _noise(seed: int, restart: int, name: str, pictures: Tensor) -> Tensor:
+def _noise(seed: int, restart: int, name: str, inputs: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(rng_key(seed, restart, name, Draw.ATTACK) >> 1)
-    return torch.rand(pictures.shape[1:], generator=generator).to(pictures.device)
+    return torch.rand(inputs.shape[1:], generator=generator).to(inputs.device)
 
 
-def pictures_of(context: EvalContext, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+def attacked_batches(context: EvalContext, part: Part) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
     """Batches of uint8 images with labels and names."""
     size = context.config.evaluate.batch_size
     if isinstance(part, Listing):
-        for number, images in enumerate(part.batches(squares(context.config.pictures), size, context.config.threads)):
+        for number, images in enumerate(
+            part.batches(squares(context.config.preprocessing), size, context.config.threads)
+        ):
             batch = part[number * size : (number + 1) * size]
             yield torch.from_numpy(images), torch.from_numpy(batch.labels), [path.name for path in batch.paths]
         return

@@ -12,7 +12,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.listing import Listing
 from bgsweep.evaluation.evaluator import Evaluator, Yields, share
-from bgsweep.evaluation.evaluators.adversarial import Part, attacked_head, attacked_words, pictures_of, targets
+from bgsweep.evaluation.evaluators.adversarial import Part, attacked_batches, attacked_head, attacked_words, targets
 from bgsweep.evaluation.frozen_model import Head, to_unit
 
 _FEWEST_CLASSES = 4  # that its loss, a ratio of the highest logits, is defined for
@@ -21,7 +21,7 @@ _QUERIES = 7000  # about what it asks of the network for each image and radius
 
 def autoattack(context: EvalContext) -> Evaluator:
     """`autoattack_EPS_top1`: accuracy after the standard version at each radius, on the images of `attacks`."""
-    settings, pictures = context.config.attacks, targets(context)
+    settings, attacked = context.config.attacks, targets(context)
     _library()
     classes = 1000 if context.splits is None else context.features.classes
     if classes < _FEWEST_CLASSES:
@@ -30,20 +30,20 @@ def autoattack(context: EvalContext) -> Evaluator:
         )
 
     def measure() -> Yields:
-        work = len(pictures) * len(settings.eps) * _QUERIES
-        parts = [pictures[one] for one in context.slices(len(pictures), context.config.evaluate.batch_size, work)]
+        work = len(attacked) * len(settings.eps) * _QUERIES
+        parts = [attacked[one] for one in context.slices(len(attacked), context.config.evaluate.batch_size, work)]
         found = list(context.each(partial(_stand, head=attacked_head(context), classes=classes), parts, work))
         for eps in settings.eps:
             yield share(f"autoattack_{eps:g}_top1", torch.cat([part[eps] for part in found]))
 
     def protocol() -> dict[str, Any]:
-        return attacked_words(context, pictures) | {
+        return attacked_words(context, attacked) | {
             "autoattack": f"standard version of pyautoattack: APGD-CE, targeted APGD-DLR and targeted FAB against "
             f"{min(9, classes - 1)} classes, Square of 5000 queries",
             "batch_size": context.config.evaluate.batch_size,
         }
 
-    return Evaluator(measure, protocol, [pictures] if isinstance(pictures, Listing) else ())
+    return Evaluator(measure, protocol, [attacked] if isinstance(attacked, Listing) else ())
 
 
 class Classifier(nn.Module):
@@ -57,33 +57,33 @@ class Classifier(nn.Module):
         self.network = network
         self.head = head
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        seen = pictures.view_as(pictures)
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = inputs.view_as(inputs)
         if seen.requires_grad:
             seen.register_hook(lambda gradient: gradient.contiguous())
-        return self.head(self.network(seen).float().cpu()).to(pictures.device)
+        return self.head(self.network(seen).float().cpu()).to(inputs.device)
 
 
 def _stand(context: EvalContext, part: Part, head: Head, classes: int) -> dict[float, Tensor]:
     """For each radius, True for the images that are still classified rightly."""
     device, stands = context.model.device, dict[float, list[Tensor]]()
     classifier = Classifier(context.model.network, head).eval()
-    for images, labels, _ in pictures_of(context, part):
-        pictures = to_unit(images, device).contiguous()
+    for images, labels, _ in attacked_batches(context, part):
+        inputs = to_unit(images, device).contiguous()
         for eps in context.config.attacks.eps:
-            attacked = attack(classifier, pictures, labels.to(device), eps / 255, classes, context.config.attacks.seed)
+            attacked = attack(classifier, inputs, labels.to(device), eps / 255, classes, context.config.attacks.seed)
             with torch.no_grad():
                 stands.setdefault(eps, []).append(classifier(attacked).argmax(dim=1).cpu() == labels)
     return {eps: torch.cat(found) for eps, found in stands.items()}
 
 
-def attack(classifier: nn.Module, pictures: Tensor, labels: Tensor, eps: float, classes: int, seed: int) -> Tensor:
+def attack(classifier: nn.Module, inputs: Tensor, labels: Tensor, eps: float, classes: int, seed: int) -> Tensor:
     """The images (N, 3, H, W) in [0, 1], moved by at most `eps` where one of the four attacks succeeds."""
-    found = _library()(classifier, norm="Linf", eps=eps, version="standard", seed=seed, device=pictures.device)
+    found = _library()(classifier, norm="Linf", eps=eps, version="standard", seed=seed, device=inputs.device)
     found.verbose = False
     found.apgd_targeted.n_target_classes = found.fab.n_target_classes = min(9, classes - 1)
     with torch.random.fork_rng():  # it seeds torch's global generator
-        moved: Tensor = found.run_standard_evaluation(pictures, labels, batch_size=len(pictures))[0]
+        moved: Tensor = found.run_standard_evaluation(inputs, labels, batch_size=len(inputs))[0]
     return moved
 
 

@@ -106,7 +106,7 @@ def _hold(
         return np.asarray(linear.predict(context.model.encode(torch.from_numpy(images))).numpy(), np.int64)
 
     def made() -> MadeOnDemand:
-        return kept_backgrounds(len(usable), lambda number: variants.picture("only_bg_t", usable[number]))
+        return kept_backgrounds(len(usable), lambda number: variants.image("only_bg_t", usable[number]))
 
     behind = context.once("backgrounds of the user's images", made)
     labels = context.features.source.labels[part]

@@ -45,8 +45,8 @@ def robust(
         while len(left) and start < len(backgrounds):
             behind = np.stack(backgrounds[start : start + max(1, batch_size // len(left))])
             start += len(behind)
-            pictures = composites(fronts[left], shows[left], behind)
-            predicted = classify(pictures.reshape(-1, *pictures.shape[2:])).reshape(len(left), len(behind))
+            images = composites(fronts[left], shows[left], behind)
+            predicted = classify(images.reshape(-1, *images.shape[2:])).reshape(len(left), len(behind))
             left = left[(predicted == labels[block[left], None]).all(axis=1)]
         survives[block] = False
         survives[block[left]] = True
@@ -56,8 +56,8 @@ def robust(
 def composites(fronts: Image, shows: Mask, behind: Image) -> Image:
     """Every foreground (F, H, W, 3) before every background (B, H, W, 3): F x B x H x W x 3."""
     shown = (behind[None].astype(np.uint16) * shows[:, None, :, :, None] + 127) // 255
-    pictures: Image = np.minimum(shown + fronts[:, None], 255).astype(np.uint8)
-    return pictures
+    images: Image = np.minimum(shown + fronts[:, None], 255).astype(np.uint8)
+    return images
 
 
 def kept_backgrounds(count: int, make: Callable[[int], Image]) -> MadeOnDemand:

@@ -46,22 +46,22 @@ def detection(context: EvalContext) -> Evaluator:
 
     def measure() -> Yields:
         detector = fine_tune(context, train)
-        found = [_found(detector, one, context.model.device) for one in test.photographs]
-        for name, value in average_precisions(test.photographs, found, len(test.classes)).items():
+        found = [_found(detector, one, context.model.device) for one in test.images]
+        for name, value in average_precisions(test.images, found, len(test.classes)).items():
             yield PerImageMetric(f"detection_{name}", np.array([value]), np.ones(1))
 
     def protocol() -> dict[str, Any]:
         return settings.model_dump(mode="json", exclude={"train", "test"}) | {
-            "train": f"{train.name}: {len(train.photographs)} images, flipped by halves",
-            "test": f"{test.name}: {len(test.photographs)} images, {len(test.classes)} classes",
+            "train": f"{train.name}: {len(train.images)} images, flipped by halves",
+            "test": f"{test.name}: {len(test.images)} images, {len(test.classes)} classes",
             "network": "torchvision's Faster R-CNN, all weights trained in one process, SGD with momentum 0.9",
             "batch_norm": f"learns from each batch; statistics anew of {_precise(settings)} batches for the test",
             "metric": "COCO's average precision by pycocotools; VOC's difficult objects are ignored",
             "seed": context.config.evaluate.seed,
         }
 
-    objects = np.array([len(one.labels) for one in test.photographs])
-    return Evaluator(measure, protocol, [Listing(test.name, [one.path for one in test.photographs], objects)])
+    objects = np.array([len(one.labels) for one in test.images])
+    return Evaluator(measure, protocol, [Listing(test.name, [one.path for one in test.images], objects)])
 
 
 def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
@@ -83,8 +83,8 @@ def opened(context: EvalContext) -> tuple[BoxSet, BoxSet]:
         root = path_of(sets, "voc")
         train = read_voc(root, settings.train or ("VOC2007/trainval", "VOC2012/trainval"))
         test = read_voc(root, (settings.test or "VOC2007/test",), train.classes)
-    kept = [one for one in train.photographs if (~one.ignored).any()]
-    if not kept or not test.photographs:
+    kept = [one for one in train.images if (~one.ignored).any()]
+    if not kept or not test.images:
         raise UserError(f"{root}: no images with objects in {train.name if not kept else test.name}; name other splits")
     return BoxSet(train.name, kept, train.classes), test
 
@@ -195,19 +195,19 @@ def _batches(context: EvalContext, train: BoxSet, count: int) -> Iterator[Batch]
     size, seed = context.config.detection.batch_size, context.config.evaluate.seed
     with ThreadPoolExecutor(context.config.threads) as pool:
         waiting: list[Future[tuple[Tensor, dict[str, Tensor]]]] = []
-        for part in _parts(len(train.photographs), min(size, len(train.photographs)), seed, count + 1):
+        for part in _parts(len(train.images), min(size, len(train.images)), seed, count + 1):
             ready = [one.result() for one in waiting]
-            waiting = [pool.submit(_example, train.photographs[index], seed, epoch) for index, epoch in part]
+            waiting = [pool.submit(_example, train.images[index], seed, epoch) for index, epoch in part]
             if ready:
                 images, targets = zip(*ready, strict=True)
                 yield list(images), list(targets)
 
 
-def _parts(photographs: int, size: int, seed: int, count: int) -> Iterator[list[tuple[int, int]]]:
+def _parts(images: int, size: int, seed: int, count: int) -> Iterator[list[tuple[int, int]]]:
     """So many batches of images' numbers with their epoch; an epoch's last batch is left out if it is not full."""
     made, epoch = 0, 0
     while made < count:
-        for part in shuffled(photographs, seed, epoch, size):
+        for part in shuffled(images, seed, epoch, size):
             if len(part) == size and made < count:
                 made += 1
                 yield [(int(index), epoch) for index in part]

@@ -47,7 +47,7 @@ FINE_TUNINGS = {
 
 def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuning) -> Evaluator:
     """`NAME_top1` and `NAME_top5` of a copy of the encoder, trained as a whole on the few labelled images."""
-    cache, seen = context.features, context.config.pictures
+    cache, seen = context.features, context.config.preprocessing
     part, how = labelled(context, share)
 
     def measure() -> Yields:
@@ -55,8 +55,8 @@ def fine_tuned(context: EvalContext, name: str, share: float, protocol: FineTuni
         logits, labels = [], []
         with torch.inference_mode():
             for images, known in test_squares(cache.source, seen, context.config.evaluate.batch_size):
-                pictures = to_unit(torch.from_numpy(images), context.model.device)
-                logits.append(network(pictures).float().cpu())
+                inputs = to_unit(torch.from_numpy(images), context.model.device)
+                logits.append(network(inputs).float().cpu())
                 labels.append(torch.from_numpy(known))
         yield from tops(name, torch.cat(logits), torch.cat(labels))
 
@@ -76,7 +76,7 @@ def fine_tune(context: EvalContext, part: ImageDataset, protocol: FineTuning) ->
     """A copy of the encoder with a new classifier, trained, in eval mode. The encoder itself stays as it is."""
     model, seed = context.model, context.config.evaluate.seed
     width = model.encode(
-        torch.zeros(1, context.config.pictures.crop, context.config.pictures.crop, 3, dtype=torch.uint8)
+        torch.zeros(1, context.config.preprocessing.crop, context.config.preprocessing.crop, 3, dtype=torch.uint8)
     )
     with torch.random.fork_rng():
         # Draws the classifier's first weights, and dropout where the encoder has any.
@@ -107,7 +107,7 @@ def _epoch(
     if len(batches) > 1 and len(batches[-1]) == 1:  # BatchNorm has no statistics of one image
         batches.pop()
     for images, labels in training_crops(
-        part, batches, context.config.pictures.crop, seed, epoch, context.config.threads
+        part, batches, context.config.preprocessing.crop, seed, epoch, context.config.threads
     ):
         yield to_unit(torch.from_numpy(images), device), torch.from_numpy(labels).to(device)
 

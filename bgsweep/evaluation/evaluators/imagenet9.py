@@ -47,7 +47,7 @@ def imagenet9(context: EvalContext) -> Evaluator:
             yield same.minus(rand, "bg_gap")
 
     counts = {one.name: len(one.paths) for one in listings}
-    return Evaluator(measure, lambda: _words(context) | {"pictures": counts}, listings)
+    return Evaluator(measure, lambda: _words(context) | {"images": counts}, listings)
 
 
 def challenge(context: EvalContext) -> Evaluator:
@@ -80,9 +80,9 @@ def _hold(
     """True for the foregrounds that are classified rightly before all backgrounds."""
     fronts, masks = part
 
-    def classify(pictures: Image) -> npt.NDArray[np.int64]:
+    def classify(images: Image) -> npt.NDArray[np.int64]:
         with torch.no_grad():
-            logits = head(context.model.encode(torch.from_numpy(pictures)))
+            logits = head(context.model.encode(torch.from_numpy(images)))
         predicted: npt.NDArray[np.int64] = mapping[logits.argmax(dim=1).numpy()]
         return predicted
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bgsweep.config import Pictures
+from bgsweep.config import Preprocessing
 from bgsweep.data import Image
 from bgsweep.errors import UserError
 from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
@@ -83,20 +83,21 @@ def corruptions(context: EvalContext) -> Evaluator:
                 weighted.append((1 - found.hits) / (len(found.hits) * len(ALEXNET_ERRORS) * ALEXNET_ERRORS[name]))
                 of.append(images)
         errors = np.concatenate(weighted)
-        pictures = PerImageMetric("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
-        yield pictures.by_image(np.concatenate(of))
+        metric = PerImageMetric("imagenet_c_mce", errors * len(errors), np.ones(len(errors)))
+        yield metric.by_image(np.concatenate(of))
 
     def protocol() -> dict[str, Any]:
         how = "none: images as they are"
         if made:
-            how = f"{preprocessing_words(context.config.pictures)}, corrupted, through JPEG of quality 85 as published"
+            seen = preprocessing_words(context.config.preprocessing)
+            how = f"{seen}, corrupted, through JPEG of quality 85 as published"
         return {
             "preprocessing": how,
             "corruptions": f"{len(parts)}, {'made on the fly' if made else 'as downloaded'}",
             "classifier": classifier(context)[1],
             "prediction": "arg-max over 1000 classes",
             "mce": "mean over 15 corruptions of (error over five severities / AlexNet's)",
-            "pictures": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
+            "images": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
         } | ({"seed": context.config.corruptions.seed} if made else {})
 
     return Evaluator(measure, protocol, [one for severities in parts.values() for one, _ in severities])
@@ -122,17 +123,24 @@ def _downloaded(root: Path) -> dict[str, list[Part]]:
 
 def _made(context: EvalContext) -> dict[str, list[Part]]:
     """All 19 corruptions of the validation set, or of the part of it that the file asks for."""
-    settings, pictures = context.config.corruptions, context.config.pictures
-    if pictures.crop != SIDE:
-        raise UserError(f"pictures.crop: corruptions are defined for images of {SIDE} px; set it to {SIDE}")
-    frost = _frost_pictures(path_of(context.config.sets, "frost"))
+    settings, preprocessing = context.config.corruptions, context.config.preprocessing
+    if preprocessing.crop != SIDE:
+        raise UserError(f"preprocessing.crop: corruptions are defined for images of {SIDE} px; set it to {SIDE}")
+    frost = _frost_images(path_of(context.config.sets, "frost"))
     whole = labelled_validation(context)
     part = whole if settings.images is None else whole.spread(settings.images)
     return {
         name: [
             (
                 Listing(f"{name}/{severity}", part.paths, part.labels),
-                partial(_corrupted, pictures=pictures, name=name, severity=severity, seed=settings.seed, frost=frost),
+                partial(
+                    _corrupted,
+                    seen=preprocessing,
+                    name=name,
+                    severity=severity,
+                    seed=settings.seed,
+                    frost=frost,
+                ),
             )
             for severity in SEVERITIES
         ]
@@ -140,19 +148,19 @@ def _made(context: EvalContext) -> dict[str, list[Part]]:
     }
 
 
-def _corrupted(path: Path, pictures: Pictures, name: str, severity: int, seed: int, frost: Sequence[Image]) -> Image:
+def _corrupted(path: Path, seen: Preprocessing, name: str, severity: int, seed: int, frost: Sequence[Image]) -> Image:
     place = len(SEVERITIES) * list(CORRUPTIONS).index(name) + severity
     draws = np.random.default_rng(rng_key(seed, 0, path.name, Draw.CORRUPTION, place))
-    return as_published(corrupt(square(read_rgb(path), pictures), name, severity, draws, frost))
+    return as_published(corrupt(square(read_rgb(path), seen), name, severity, draws, frost))
 
 
-def _frost_pictures(root: Path) -> list[Image]:
+def _frost_images(root: Path) -> list[Image]:
     absent = [name for name in _FROST if not (root / name).is_file()]
     if absent:
         raise UserError(f"sets.frost: {root / absent[0]} is missing; expected there: {', '.join(_FROST)}")
     found = [as_it_is(root / name) for name in _FROST]
-    for name, picture in zip(_FROST, found, strict=True):
-        if min(picture.shape[:2]) <= SIDE:
+    for name, image in zip(_FROST, found, strict=True):
+        if min(image.shape[:2]) <= SIDE:
             raise UserError(f"{root / name}: smaller than {SIDE + 1} px; take the published images as they are")
     return found
 

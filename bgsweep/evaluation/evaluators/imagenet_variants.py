@@ -18,8 +18,8 @@ from bgsweep.evaluation.datasets.imagenet import label_of
 from bgsweep.evaluation.datasets.listing import (
     Listing,
     class_folders,
+    images_in,
     in_folders,
-    pictures_in,
     preprocessing_words,
     squares,
 )
@@ -133,7 +133,7 @@ def objectnet(context: EvalContext) -> Evaluator:
     if absent:
         raise UserError(f"{absent[0]}: no such folder, and {len(absent) - 1} others are missing; unpack the set whole")
     listing = in_folders("objectnet", folders, range(len(folders)))
-    see = squares(context.config.pictures, BORDER)
+    see = squares(context.config.preprocessing, BORDER)
 
     def measure() -> Yields:
         logits = logits_of(context, listing, see)
@@ -186,7 +186,7 @@ def _validation(root: Path) -> Listing:
     if any(path.is_dir() for path in root.iterdir()):
         folders = class_folders(root, 1000, DOWNLOADS["imagenet_val"].tree)
         return in_folders("imagenet_val", folders, _wnid_labels(folders))
-    paths = pictures_in(root)
+    paths = images_in(root)
     if not paths:
         raise UserError(f"{root}: no images in it; expected: {DOWNLOADS['imagenet_val'].tree}")
     return Listing("imagenet_val", paths, np.full(len(paths), -1, np.int64))
@@ -226,10 +226,10 @@ def _json(path: Path) -> Any:
 def _prepared(context: EvalContext, measure: Callable[[], Yields], listing: Listing, how: str) -> Evaluator:
     def protocol() -> dict[str, Any]:
         return {
-            "preprocessing": f"{preprocessing_words(context.config.pictures)}, orientation tags passed over",
+            "preprocessing": f"{preprocessing_words(context.config.preprocessing)}, orientation tags passed over",
             "classifier": classifier(context)[1],
             "prediction": how,
-            "pictures": len(listing.paths),
+            "images": len(listing.paths),
         }
 
     return Evaluator(measure, protocol, [listing])

@@ -31,7 +31,7 @@ class Protocol:
         schedule: `steps` divides the rate by 10 after 60 % and 80 % of the epochs; `epoch_cosine` and `step_cosine`
             go down to zero, by the epoch or by the step.
         weights: standard deviation of the initial weights (normal); None takes 1 / sqrt(features), cut at two of them.
-        pictures: how images are cropped and resized, whatever the config says of interpolation.
+        preprocessing: how images are cropped and resized, whatever the config says of interpolation.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Protocol:
     nesterov: bool
     schedule: Literal["steps", "epoch_cosine", "step_cosine"]
     weights: float | None
-    pictures: Kind = "torchvision"
+    preprocessing: Kind = "torchvision"
 
     def rate(self, epoch: int, progress: float) -> float:
         """The learning rate in an epoch, and at a share of all steps."""
@@ -66,18 +66,18 @@ def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
 
     def measure() -> Yields:
         layer = fit(context, protocol)
-        test = context.once(("squares", protocol.pictures), lambda: _test(context, protocol.pictures))
+        test = context.once(("squares", protocol.preprocessing), lambda: _test(context, protocol.preprocessing))
         with torch.no_grad():
             yield from tops(name, layer(test.values), test.labels)
 
     def words() -> dict[str, Any]:
-        pictures = context.config.pictures
+        seen = context.config.preprocessing
         return {
             **asdict(protocol),
             "momentum": 0.9,
             "train": f"{cache.splits.train.name}: {len(cache.splits.train)} images, random resized crops of "
-            f"{pictures.crop} px and flips",
-            "test": f"{cache.source.name}: {len(cache.source)} images, {squares_words(pictures, protocol.pictures)}",
+            f"{seen.crop} px and flips",
+            "test": f"{cache.source.name}: {len(cache.source)} images, {squares_words(seen, protocol.preprocessing)}",
             "features": "encoder output, float32, eval mode",
             "seed": context.config.evaluate.seed,
         }
@@ -88,7 +88,7 @@ def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
 def _test(context: EvalContext, kind: Kind) -> Features:
     return extract(
         context.model.encode,
-        test_squares(context.features.source, context.config.pictures, context.config.evaluate.batch_size, kind),
+        test_squares(context.features.source, context.config.preprocessing, context.config.evaluate.batch_size, kind),
         len(context.features.source),
     )
 
@@ -136,9 +136,9 @@ def _epoch(context: EvalContext, protocol: Protocol, epoch: int) -> Iterator[tup
     count = len(context.features.splits.train)
     batches = shuffled(count, context.config.evaluate.seed, epoch, protocol.batch_size)
     if not context.shared_out(count):
-        yield from _see(context, batches, epoch, protocol.pictures)
+        yield from _see(context, batches, epoch, protocol.preprocessing)
         return
-    for part in context.each(partial(_see_one, epoch=epoch, kind=protocol.pictures), batches, count):
+    for part in context.each(partial(_see_one, epoch=epoch, kind=protocol.preprocessing), batches, count):
         yield from part
 
 
@@ -150,7 +150,7 @@ def _see(
     context: EvalContext, batches: list[npt.NDArray[np.int64]], epoch: int, kind: Kind
 ) -> Iterator[tuple[Tensor, Tensor]]:
     source, seed = context.features.splits.train, context.config.evaluate.seed
-    size, threads = context.config.pictures.crop, context.config.threads
+    size, threads = context.config.preprocessing.crop, context.config.threads
     for images, labels in training_crops(source, batches, size, seed, epoch, threads, kind):
         # Encoders give tensors of inference mode, which no gradient may pass.
         yield context.model.encode(torch.from_numpy(images)).clone(), torch.from_numpy(labels)

@@ -13,7 +13,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
-from bgsweep.evaluation.datasets.listing import Listing, pictures_in, preprocessing_words
+from bgsweep.evaluation.datasets.listing import Listing, images_in, preprocessing_words
 from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields
 
 # Labels of ImageNet that belong to each of the sixteen categories, as Geirhos et al. assign them.
@@ -78,7 +78,7 @@ def shape_bias(context: EvalContext) -> Evaluator:
 
     def protocol() -> dict[str, Any]:
         return {
-            "preprocessing": preprocessing_words(context.config.pictures),
+            "preprocessing": preprocessing_words(context.config.preprocessing),
             "classifier": classifier(context)[1],
             "prediction": "the category of the highest mean probability over its ImageNet classes, of 16",
             "stimuli": len(listing.paths),
@@ -94,7 +94,7 @@ def stimuli(root: Path) -> tuple[Listing, Any, Any]:
     Raises:
         UserError: a folder or a file has a name that tells no category.
     """
-    paths = [path for folder in sorted(root.iterdir()) if folder.is_dir() for path in pictures_in(folder)]
+    paths = [path for folder in sorted(root.iterdir()) if folder.is_dir() for path in images_in(folder)]
     if not paths:
         raise UserError(f"{root}: no stimuli in its folders; expected: {DOWNLOADS['cue_conflict'].tree}")
     numbers = {name: number for number, name in enumerate(CATEGORIES)}

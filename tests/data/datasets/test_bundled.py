@@ -13,7 +13,7 @@ def test_archive_keeps_within_five_megabytes_and_is_credited() -> None:
 
 
 @pytest.mark.parametrize(("split", "share"), [("train", 96), ("validation", 20), ("test", 20)])
-def test_classes_have_equal_shares_and_every_photograph_a_mask(split: str, share: int) -> None:
+def test_classes_have_equal_shares_and_every_image_a_mask(split: str, share: int) -> None:
     source = EmbeddedSample(split)
     assert len(source.classes) == 10
     assert np.bincount(source.labels).tolist() == [share] * 10
@@ -27,7 +27,7 @@ def test_classes_have_equal_shares_and_every_photograph_a_mask(split: str, share
         assert np.isin(mask, (0, 255)).all()
 
 
-def test_no_photograph_is_in_two_splits() -> None:
+def test_no_image_is_in_two_splits() -> None:
     contents = [
         hashlib.sha256(source[index].image.tobytes()).digest()
         for source in map(EmbeddedSample, ("train", "validation", "test"))

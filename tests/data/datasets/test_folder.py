@@ -40,7 +40,7 @@ def test_without_mask_folder_there_are_no_masks(tree: Path) -> None:
     assert source.digests().keys() == {"images"}
 
 
-def test_photographs_without_class_folders_are_unlabelled(tree: Path) -> None:
+def test_images_without_class_folders_are_unlabelled(tree: Path) -> None:
     source = Folder(tree / "images" / "train", "hat", tree / "masks" / "train")
     assert source.classes == []
     assert set(source.labels.tolist()) == {UNLABELLED}

@@ -73,7 +73,7 @@ def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: ImageDatase
     np.testing.assert_array_equal(noisy[5].image, clean[5].image)
 
 
-def test_another_photographs_mask_is_one_of_the_others(clean: ImageDataset) -> None:
+def test_another_images_mask_is_one_of_the_others(clean: ImageDataset) -> None:
     noisy = NoisyMasks(clean, MaskNoise(other=1.0))
     found, own = noisy[7].mask, masks(clean)
     assert found is not None

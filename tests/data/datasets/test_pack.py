@@ -106,8 +106,8 @@ def test_masks_are_kept_exactly_hard_and_soft() -> None:
 def test_a_damaged_record_is_passed_over_and_named(packed: Path) -> None:
     shard = packed / "shard-000000.tar"
     data = bytearray(shard.read_bytes())
-    photograph = Pack(str(packed), ".")._index
-    data[int(photograph["offset"][0]) + 700] ^= 1
+    image = Pack(str(packed), ".")._index
+    data[int(image["offset"][0]) + 700] ^= 1
     shard.write_bytes(data)
     pack = Pack(str(packed), ".")
     with pytest.raises(UnreadableImage, match=r"shard-000000\.tar: .*\.jpg is not what was packed; copy this shard"):

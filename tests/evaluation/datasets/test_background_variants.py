@@ -1,4 +1,4 @@
-"""Background variants: what each shows of the photograph, and what it must not."""
+"""Background variants: what each shows of the image, and what it must not."""
 
 import cv2
 import numpy as np
@@ -48,23 +48,23 @@ def variants(splits: Splits) -> VariantSet:
 def test_what_is_hidden_leaves_no_trace(splits: Splits, variants: VariantSet, variant: str, hidden: str) -> None:
     repainted = VariantSet(Repainted(splits.test, hidden), None, Evaluate(), SIZE)  # type: ignore[arg-type]
     for index in variants.usable[::7]:
-        np.testing.assert_array_equal(variants.picture(variant, index), repainted.picture(variant, index))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(variants.image(variant, index), repainted.image(variant, index))  # type: ignore[arg-type]
 
 
-def test_a_mixed_picture_keeps_nothing_of_its_own_background(splits: Splits, variants: VariantSet) -> None:
+def test_a_mixed_image_keeps_nothing_of_its_own_background(splits: Splits, variants: VariantSet) -> None:
     other = VariantSet(Repainted(splits.test, "background"), variants.pools, Evaluate(), SIZE)  # type: ignore[arg-type]
     for index in variants.usable[::7]:
-        np.testing.assert_array_equal(variants.picture("mixed_rand", index), other.picture("mixed_rand", index))
+        np.testing.assert_array_equal(variants.image("mixed_rand", index), other.image("mixed_rand", index))
 
 
-def test_foreground_is_the_photographs_own(splits: Splits, variants: VariantSet) -> None:
+def test_foreground_is_the_images_own(splits: Splits, variants: VariantSet) -> None:
     for index in variants.usable[::17]:
         sample = splits.test[index]
         assert sample.mask is not None
         inside = centre_view(without_rim(sample.mask), SIZE) == 255
         outside = centre_view(without_rim(255 - sample.mask), SIZE) == 255
-        original, only_fg = variants.picture("original", index), variants.picture("only_fg", index)
-        mixed, no_fg = variants.picture("mixed_same", index), variants.picture("no_fg", index)
+        original, only_fg = variants.image("original", index), variants.image("only_fg", index)
+        mixed, no_fg = variants.image("mixed_same", index), variants.image("no_fg", index)
         np.testing.assert_array_equal(only_fg[inside], original[inside])
         np.testing.assert_array_equal(mixed[inside], original[inside])
         np.testing.assert_array_equal(no_fg[outside], original[outside])
@@ -92,17 +92,17 @@ def test_there_is_no_halo_of_what_is_hidden(splits: Splits) -> None:
     variants = VariantSet(TwoColoured(splits.test), None, Evaluate(), SIZE)  # type: ignore[arg-type]
     mixed_edges = 0
     for index in variants.usable[::7]:
-        original = variants.picture("original", index)
+        original = variants.image("original", index)
         mixed_edges += int(((original[..., 0] > 40) & (original[..., 1] > 40)).sum())
         for name, colour in (("only_fg", 1), ("no_fg", 0), ("only_bg_b", 0), ("only_bg_t", 0)):
-            assert not variants.picture(name, index)[..., colour].any(), name  # type: ignore[arg-type]
+            assert not variants.image(name, index)[..., colour].any(), name  # type: ignore[arg-type]
         front, _ = variants.cutout(index)
         assert front.any() and not front[..., 1].any()
     assert mixed_edges > 500
 
 
 def test_what_is_all_rim_is_shown_whole(splits: Splits) -> None:
-    """A foreground of a pixel's width would vanish, and a picture of nothing would bear its label."""
+    """A foreground of a pixel's width would vanish, and an image of nothing would bear its label."""
 
     class Thin(Repainted):
         def __getitem__(self, index: int) -> Sample:
@@ -116,9 +116,7 @@ def test_what_is_all_rim_is_shown_whole(splits: Splits) -> None:
 
 
 @pytest.mark.parametrize("kind", ["splits", "shortcut"])
-def test_donors_are_of_the_stated_class_and_never_the_photograph_itself(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_donors_are_of_the_stated_class_and_never_the_image_itself(kind: str, request: pytest.FixtureRequest) -> None:
     opened: Splits = request.getfixturevalue(kind)
     pools: BackgroundPools = opened.pools("test") or label_pools(opened.test, range(len(opened.test)), SIZE)
     variants = VariantSet(opened.test, pools, Evaluate(repeats=3), SIZE)
@@ -139,12 +137,12 @@ def test_the_seed_decides_the_backgrounds(splits: Splits, variants: VariantSet) 
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
+def test_images_do_not_depend_on_the_batch(splits: Splits) -> None:
     small, large = (VariantSet(splits.test, None, Evaluate(batch_size=size, repeats=2), SIZE) for size in (16, 256))
     for name in VARIANTS:
         images, labels = [], []
         for one in (small, large):
-            batches = list(one.pictures(name))
+            batches = list(one.batches(name))
             images.append(np.concatenate([batch for batch, _ in batches]))
             labels.append(np.concatenate([batch for _, batch in batches]))
         np.testing.assert_array_equal(*images)
@@ -152,7 +150,7 @@ def test_pictures_do_not_depend_on_the_batch(splits: Splits) -> None:
         assert len(images[0]) == small.count(name)
 
 
-def test_a_donor_photographs_foreground_leaves_no_trace_in_its_plate(splits: Splits) -> None:
+def test_a_donor_images_foreground_leaves_no_trace_in_its_plate(splits: Splits) -> None:
     readable = range(len(splits.test))
     backgrounds = label_pools(splits.test, readable, SIZE).backgrounds
     repainted = label_pools(Repainted(splits.test, "foreground"), readable, SIZE).backgrounds  # type: ignore[arg-type]
@@ -161,7 +159,7 @@ def test_a_donor_photographs_foreground_leaves_no_trace_in_its_plate(splits: Spl
 
 
 class Spoilt(Repainted):
-    """A source of which every fifth photograph cannot be read, and whose masks may be empty."""
+    """A source of which every fifth image cannot be read, and whose masks may be empty."""
 
     def __init__(self, source: object, empty: bool = False) -> None:
         super().__init__(source, "")
@@ -176,7 +174,7 @@ class Spoilt(Repainted):
         return Sample(sample.id, sample.image, sample.label, lambda: mask)
 
 
-def test_unreadable_photographs_are_left_out_and_named(splits: Splits, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_images_are_left_out_and_named(splits: Splits, caplog: pytest.LogCaptureFixture) -> None:
     variants = VariantSet(Spoilt(splits.test), None, Evaluate(), SIZE)  # type: ignore[arg-type]
     assert variants.usable and all(index % 5 for index in variants.usable)
     donors = {variants.donor("mixed_rand", index, 0) for index in variants.usable}
@@ -189,8 +187,8 @@ def test_empty_masks_are_one_clear_error(splits: Splits) -> None:
         VariantSet(Spoilt(splits.test, empty=True), None, Evaluate(), SIZE)  # type: ignore[arg-type]
 
 
-def test_a_class_without_photographs_is_never_drawn_from(splits: Splits) -> None:
+def test_a_class_without_images_is_never_drawn_from(splits: Splits) -> None:
     present = np.flatnonzero(splits.test.labels != 3)
     part = Subset(splits.test, present, "nine classes")
     variants = VariantSet(part, None, Evaluate(), SIZE)
-    assert all(variants.picture("mixed_rand", index).any() for index in variants.usable[::9])
+    assert all(variants.image("mixed_rand", index).any() for index in variants.usable[::9])

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from skimage.filters import gaussian
 
-from bgsweep.config import Corruptions, Pictures, Sets, SuiteConfig
+from bgsweep.config import Corruptions, Preprocessing, Sets, SuiteConfig
 from bgsweep.data import Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
@@ -34,7 +34,7 @@ def picture(splits: Splits) -> Image:
 
 @pytest.fixture(scope="module")
 def frost() -> list[Image]:
-    """As large as the published pictures are at the least, and rough as frost."""
+    """As large as the published images are at the least, and rough as frost."""
     noise = np.random.default_rng(0)
     return [np.asarray(cv2.blur(noise.integers(0, 256, (300, 400, 3), np.uint8), (5, 5)), np.uint8) for _ in range(5)]
 
@@ -87,7 +87,7 @@ def test_pixels_change_places_as_in_the_plain_loop(reach: int, rounds: int, pict
 
 
 @pytest.mark.parametrize("degrees", [-130.0, -90.0, -37.0, 0.0, 44.0])
-def test_motion_blur_equals_adding_up_shifted_pictures(degrees: float, picture: Image) -> None:
+def test_motion_blur_equals_adding_up_shifted_images(degrees: float, picture: Image) -> None:
     radius, sigma = 10, 4
     weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(2 * radius + 1)]
     grey = picture[..., 0].astype(float)
@@ -118,7 +118,7 @@ def test_elastic_transform_equals_another_interpolation(severity: int, picture: 
     assert np.abs(ours - picture.astype(float)).mean() > 3
 
 
-def test_frost_is_weighed_with_the_picture(picture: Image, frost: list[Image]) -> None:
+def test_frost_is_weighed_with_the_image(picture: Image, frost: list[Image]) -> None:
     draws = np.random.default_rng(2)
     ice = frost[draws.integers(5)]
     top, left = draws.integers(300 - 224), draws.integers(400 - 224)
@@ -127,7 +127,7 @@ def test_frost_is_weighed_with_the_picture(picture: Image, frost: list[Image]) -
     assert np.abs(ours - slow).max() < 1.01
 
 
-def test_snow_falls_brightly_and_greys_the_picture(picture: Image, library: ModuleType) -> None:
+def test_snow_falls_brightly_and_greys_the_image(picture: Image, library: ModuleType) -> None:
     theirs = np.uint8(library.snow(PIL.Image.fromarray(picture), 3)).astype(int)
     ours = corrupt(picture, "snow", 3, np.random.default_rng(5)).astype(int)
     assert np.abs(ours - theirs).mean() < 0.2
@@ -174,12 +174,12 @@ def test_imagenet_c_is_made_of_the_validation_set(validation: Path) -> None:
     assert len(result.values) == 20
     for one, other in zip(result.values, again.values, strict=True):
         assert one.name == other.name and one.hits.tolist() == other.hits.tolist()
-        assert len(one.hits) == 2, "five severities of a photograph are no five photographs"
+        assert len(one.hits) == 2, "five severities of an image are no five images"
     errors = {one.name.partition("/")[2].removesuffix("_top1"): 1 - one.value for one in result.values[:-1]}
     assert errors.keys() == CORRUPTIONS.keys()
     expected = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()])
     assert result.values[-1].name == "imagenet_c_mce" and result.values[-1].value == pytest.approx(expected)
-    assert result.protocol["corruptions"] == "19, made on the fly" and result.protocol["pictures"] == 19 * 5 * 2
+    assert result.protocol["corruptions"] == "19, made on the fly" and result.protocol["images"] == 19 * 5 * 2
 
 
 def test_what_is_missing_for_making_it_is_said(validation: Path, tmp_path: Path) -> None:
@@ -188,11 +188,13 @@ def test_what_is_missing_for_making_it_is_said(validation: Path, tmp_path: Path)
         run_evaluators(EvalContext(subject(), SuiteConfig(sets=Sets(**sets)), None), ["imagenet_c"])
     with pytest.raises(UserError, match=r"imagenet_c is not set; download .* or name sets\.frost and sets\.imagenet_v"):
         run_evaluators(EvalContext(subject(), SuiteConfig(), None), ["imagenet_c"])
-    small = SuiteConfig(sets=Sets(**sets | {"frost": str(validation / "frost")}), pictures=Pictures(resize=36, crop=32))
-    with pytest.raises(UserError, match=r"pictures\.crop: corruptions are defined for images of 224 px"):
+    small = SuiteConfig(
+        sets=Sets(**sets | {"frost": str(validation / "frost")}), preprocessing=Preprocessing(resize=36, crop=32)
+    )
+    with pytest.raises(UserError, match=r"preprocessing\.crop: corruptions are defined for images of 224 px"):
         run_evaluators(EvalContext(subject(), small, None), ["imagenet_c"])
 
 
-def test_pictures_are_stored_as_the_published_ones_are(picture: Image) -> None:
+def test_images_are_stored_as_the_published_ones_are(picture: Image) -> None:
     stored = as_published(picture)
     assert 0 < np.abs(stored.astype(float) - picture).mean() < 6

@@ -85,7 +85,7 @@ def examination(trees: Path, layout: str, settings: Detection = SETTINGS) -> Eva
 
 def same(one: BoxSet, other: BoxSet) -> None:
     assert one.classes == other.classes == KINDS
-    for ours, theirs in zip(one.photographs, other.photographs, strict=True):
+    for ours, theirs in zip(one.images, other.images, strict=True):
         assert ours.path.name == theirs.path.name
         for name in ("boxes", "labels", "ignored"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
@@ -95,7 +95,7 @@ def test_both_layouts_hold_the_same_boxes(trees: Path) -> None:
     voc, coco = (opened(examination(trees, layout)) for layout in ("voc", "coco"))
     same(voc[0], coco[0])
     same(voc[1], coco[1])
-    assert (len(voc[0].photographs), len(voc[1].photographs)) == (28, 16)  # a photograph of none but difficult objects
+    assert (len(voc[0].images), len(voc[1].images)) == (28, 16)  # an image of none but difficult objects
 
 
 def test_the_encoders_weights_are_in_the_detector_and_stay_in_the_encoder(trees: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which photographs keep their labels, and what a probe makes of them."""
+"""Which images keep their labels, and what a probe makes of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_simclrs_lists_are_found_by_file_name(shared_data: Path, file: str, coun
         listed(Named([name for name in source.ids if not name.endswith(names[-1])]), path)  # type: ignore[arg-type]
 
 
-def test_photographs_are_encoded_once_for_all_evaluators_of_a_call(splits: Splits) -> None:
+def test_images_are_encoded_once_for_all_evaluators_of_a_call(splits: Splits) -> None:
     seen = 0
 
     def counting(images: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def test_photographs_are_encoded_once_for_all_evaluators_of_a_call(splits: Split
     who = subject()
     context = EvalContext(replace(who, encode=counting), SuiteConfig(size=32, evaluate=SETTINGS), splits)
     results = run_evaluators(context, ["knn", "knn_dino", "linear", "few_1", "few_10", "backgrounds"])
-    # Train, and eight variants of the test photographs, of which the original is one.
+    # Train, and eight variants of the test images, of which the original is one.
     usable = context.features.variants().count("original")
     assert seen == len(splits.train) + 8 * usable
     (alone,) = run_evaluators(EvalContext(who, SuiteConfig(size=32, evaluate=SETTINGS), splits), ["few_10"])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.config import Pictures, SuiteConfig
+from bgsweep.config import Preprocessing, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.crops import shuffled, training_crops
@@ -37,7 +37,7 @@ def examination(splits: Splits, threads: int = 2) -> EvalContext:
         features: Tensor = network(images.permute(0, 3, 1, 2).float() / 255)
         return features
 
-    file = SuiteConfig(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
+    file = SuiteConfig(size=32, preprocessing=Preprocessing(resize=36, crop=32), threads=threads)
     return EvalContext(FrozenModel(encode, network, torch.device("cpu")), file, splits)
 
 

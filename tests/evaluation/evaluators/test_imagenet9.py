@@ -1,4 +1,4 @@
-"""ImageNet-9 and the challenge against the slow way, on a tree that `backgrounds make` wrote of real photographs."""
+"""ImageNet-9 and the challenge against the slow way, on a tree that `backgrounds make` wrote of real images."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
-    """Thirty photographs of the embedded sample as folders, their variants in the release's layout, and a mapping."""
+    """Thirty images of the embedded sample as folders, their variants in the release's layout, and a mapping."""
     place = tmp_path_factory.mktemp("in9")
     for index in range(0, len(splits.test), 20):
         for sample in (splits.test[index + offset] for offset in range(3)):
@@ -75,7 +75,7 @@ def test_the_eight_variants_equal_the_slow_way(tree: Path) -> None:
     assert values["bg_gap"] == pytest.approx(values["mixed_same"] - values["mixed_rand"])
     assert 0 < values["original"] < 0.5
     assert "-1 is wrong" in result.protocol["prediction"]
-    sheet = release_sheet(result.pictures, values)
+    sheet = release_sheet(result.listings, values)
     assert sheet.shape == (2 * 20 + 28 + 4 * 156 - 8, 2 * 20 + 8 * 136 - 8, 3)
     first = next((tree / "in9" / "original" / "val").glob("*"))
     shown = cv2.resize(cv2.imread(str(sorted(first.parent.rglob("*.JPEG"))[0])), (128, 128), interpolation=0)
@@ -136,7 +136,7 @@ def test_mixed_names_tell_the_backgrounds_class(tree: Path) -> None:
             assert own != other
         else:
             assert other == (own if variant == "mixed_same" else (own + 1) % 10)
-    assert manifest["pictures_per_variant"] == 30 and manifest["digests"].keys() == {"images", "masks"}
+    assert manifest["images_per_variant"] == 30 and manifest["digests"].keys() == {"images", "masks"}
 
 
 def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ def test_what_is_missing_is_said_in_one_line(tree: Path, tmp_path: Path, capsys:
     assert "in9: already there" in capsys.readouterr().err
 
 
-def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
+def test_the_challenge_of_ones_own_images(splits: Splits) -> None:
     held = []
     for batch_size in (16, 256):
         settings = Evaluate(batch_size=batch_size)
@@ -166,7 +166,7 @@ def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
         held.append(result.values[0].hits.tolist())
     assert held[0] == held[1]
     variants, label_of = context.features.variants(), context.features.source.labels
-    plate = variants.picture("only_bg_t", variants.usable[5])
+    plate = variants.image("only_bg_t", variants.usable[5])
     front, shows = variants.cutout(variants.usable[0])
     one = np.rint(plate * (shows[:, :, None] / 255)).astype(int) + front
     predicted = linear_head(context).predict(colours(torch.from_numpy(np.minimum(one, 255).astype(np.uint8))[None]))
@@ -175,7 +175,7 @@ def test_the_challenge_of_ones_own_photographs(splits: Splits) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_classifier_on_variants_of_real_photographs(
+def test_a_real_classifier_on_variants_of_real_images(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Shirts and shoes are found among 1000 classes with or without their background, which alone gives nothing."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision import transforms
 
-from bgsweep.config import Evaluate, Pictures, Sets, SuiteConfig
+from bgsweep.config import Evaluate, Preprocessing, Sets, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
@@ -25,7 +25,7 @@ from bgsweep.evaluation.registry import run_evaluators
 from tests.evaluation.subjects import subject
 
 WHO = subject(spread=3.0)
-PICTURES = Pictures(resize=36, crop=32)
+PREPROCESSING = Preprocessing(resize=36, crop=32)
 SEE = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32)])
 
 
@@ -36,7 +36,7 @@ def labels(shared_data: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def photographs(splits: Splits) -> list[np.ndarray]:
+def images(splits: Splits) -> list[np.ndarray]:
     return [splits.train[index].image for index in range(0, 960, 16)]
 
 
@@ -47,7 +47,9 @@ def logits(picture: PIL.Image.Image, see: Callable[[Any], Any] = SEE) -> torch.T
 
 def run(name: str, threads: int = 4, batch_size: int = 256, **sets: Path) -> Result:
     settings = Sets(**{key: str(path) for key, path in sets.items()})
-    file = SuiteConfig(sets=settings, pictures=PICTURES, evaluate=Evaluate(batch_size=batch_size), threads=threads)
+    file = SuiteConfig(
+        sets=settings, preprocessing=PREPROCESSING, evaluate=Evaluate(batch_size=batch_size), threads=threads
+    )
     (result,) = run_evaluators(EvalContext(WHO, file, None), [name])
     return result
 
@@ -56,13 +58,13 @@ def values(result: Result) -> dict[str, float]:
     return {one.name: one.value for one in result.values}
 
 
-def tree(root: Path, folders: list[str], photographs: list[np.ndarray], ending: str = "png") -> dict[Path, str]:
-    """All folders, photographs spread over some of them; files with their folder's name."""
+def tree(root: Path, folders: list[str], images: list[np.ndarray], ending: str = "png") -> dict[Path, str]:
+    """All folders, images spread over some of them; files with their folder's name."""
     for name in folders:
         (root / name).mkdir(parents=True)
     made = {}
-    for number, image in enumerate(photographs):
-        # Most photographs go where the classifier would have them, so that accuracies are not all zero.
+    for number, image in enumerate(images):
+        # Most images go where the classifier would have them, so that accuracies are not all zero.
         path = root / folders[(7 * number) % len(folders)] / f"{number}.{ending}"
         cv2.imwrite(str(path), image[..., ::-1])
         made[path] = path.parent.name
@@ -70,7 +72,7 @@ def tree(root: Path, folders: list[str], photographs: list[np.ndarray], ending: 
 
 
 def moved(made: dict[Path, str], choose: Callable[[PIL.Image.Image], str | None]) -> dict[Path, str]:
-    """Every second picture in the folder that the classifier would choose."""
+    """Every second image in the folder that the classifier would choose."""
     found = {}
     for number, (path, name) in enumerate(made.items()):
         better = choose(PIL.Image.open(path)) if number % 2 else None
@@ -100,7 +102,7 @@ def test_the_sixteen_categories_share_no_label() -> None:
 
 @pytest.mark.parametrize("key", ["imagenet_a", "imagenet_r"])
 def test_only_the_sets_own_200_classes_compete(
-    key: str, labels: dict[str, Any], photographs: list[np.ndarray], tmp_path: Path
+    key: str, labels: dict[str, Any], images: list[np.ndarray], tmp_path: Path
 ) -> None:
     own = sorted(labels[f"{key}_wnids"])
     numbers = [wnids().index(wnid) for wnid in own]
@@ -108,7 +110,7 @@ def test_only_the_sets_own_200_classes_compete(
     def choose(picture: PIL.Image.Image) -> str:
         return own[int(logits(picture)[numbers].argmax())]
 
-    made = moved(tree(tmp_path / "set", own, photographs), choose)
+    made = moved(tree(tmp_path / "set", own, images), choose)
     right = [choose(PIL.Image.open(path)) == wnid for path, wnid in made.items()]
     for threads, batch_size in ((1, 16), (4, 256)):
         found = values(run(key, threads, batch_size, **{key: tmp_path / "set"}))
@@ -122,37 +124,35 @@ def test_only_the_sets_own_200_classes_compete(
 
 
 @pytest.mark.parametrize("key", ["imagenet_v2", "imagenet_sketch"])
-def test_a_thousand_folders(key: str, photographs: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_thousand_folders(key: str, images: list[np.ndarray], tmp_path: Path) -> None:
     folders = [str(number) for number in range(1000)] if key == "imagenet_v2" else list(wnids())
 
     def choose(picture: PIL.Image.Image) -> str:
         return folders[int(logits(picture).argmax())]
 
-    made = moved(tree(tmp_path / "set", folders, photographs), choose)
+    made = moved(tree(tmp_path / "set", folders, images), choose)
     right = [choose(PIL.Image.open(path)) == name for path, name in made.items()]
     found = values(run(key, **{key: tmp_path / "set"}))
     assert found[f"{key}_top1"] == pytest.approx(np.mean(right)) and 0.5 <= np.mean(right) < 1
     assert found[f"{key}_top5"] >= found[f"{key}_top1"]
 
 
-def test_validation_and_real_see_the_same_pictures(
-    photographs: list[np.ndarray], shared_data: Path, tmp_path: Path
-) -> None:
+def test_validation_and_real_see_the_same_images(images: list[np.ndarray], shared_data: Path, tmp_path: Path) -> None:
     real = shared_data / "eval_labels" / "imagenet_real.json"
     lists = json.loads(real.read_text())
     empty = [number for number, one in enumerate(lists, start=1) if not one][:5]
-    chosen = [int(logits(PIL.Image.fromarray(image)).argmax()) for image in photographs]
+    chosen = [int(logits(PIL.Image.fromarray(image)).argmax()) for image in images]
     # Numbers of validation images whose reassessed labels hold what the classifier says, five of images without any,
     # and others; in folders whose order is not that of the numbers.
     rightly: list[int] = []
     for guess in chosen[:20]:
         rightly.append(next(n for n, one in enumerate(lists, 1) if guess in one and n not in rightly))
     others = (n for n in range(40_000, 40_100) if n not in {*rightly, *empty})
-    numbers = [*rightly, *empty, *others][: len(photographs)]
+    numbers = [*rightly, *empty, *others][: len(images)]
     folders = tree(tmp_path / "val", list(wnids()), [])
     assert not folders
     expected, counted, top1 = [], [], []
-    for place, (image, number) in enumerate(zip(photographs, numbers, strict=True)):
+    for place, (image, number) in enumerate(zip(images, numbers, strict=True)):
         label = chosen[place] if place % 3 == 0 else (5 * place) % 1000
         path = tmp_path / "val" / wnids()[label] / f"ILSVRC2012_val_{number:08d}.png"
         cv2.imwrite(str(path), image[..., ::-1])
@@ -163,7 +163,7 @@ def test_validation_and_real_see_the_same_pictures(
             expected.append(guess in lists[number - 1])
     sets = {"imagenet_val": tmp_path / "val", "real": real}
     assert values(run("real", **sets)) == {"real_top1": pytest.approx(np.mean(expected))}
-    assert len(counted) <= len(photographs) - 5 and 0.05 < np.mean(expected) < 1
+    assert len(counted) <= len(images) - 5 and 0.05 < np.mean(expected) < 1
     assert values(run("imagenet", **sets))["imagenet_top1"] == pytest.approx(np.mean(top1))
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -174,7 +174,7 @@ def test_validation_and_real_see_the_same_pictures(
         run("imagenet", imagenet_val=flat)
 
 
-def test_objectnet_maps_names_over_three_files(photographs: list[np.ndarray], tmp_path: Path) -> None:
+def test_objectnet_maps_names_over_three_files(images: list[np.ndarray], tmp_path: Path) -> None:
     """As in the release, names are listed in another order than labels, and not all folders are mapped."""
     mappings = tmp_path / "mappings"
     mappings.mkdir()
@@ -202,7 +202,7 @@ def test_objectnet_maps_names_over_three_files(photographs: list[np.ndarray], tm
     def choose(picture: PIL.Image.Image) -> str:
         return list(mapped)[int(np.argmax(scores(picture)))]
 
-    framed = [cv2.copyMakeBorder(i, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 0, 0)) for i in photographs]
+    framed = [cv2.copyMakeBorder(i, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 0, 0)) for i in images]
     made = moved(tree(tmp_path / "images", [*mapped, "unmapped"][:100], framed), choose)
     (tmp_path / "images" / "unmapped").mkdir()
     right = [choose(PIL.Image.open(path)) == name for path, name in made.items()]
@@ -216,14 +216,14 @@ def test_objectnet_maps_names_over_three_files(photographs: list[np.ndarray], tm
 
 
 @pytest.mark.slow
-def test_mce_is_the_mean_over_corruptions_against_alexnet(photographs: list[np.ndarray], tmp_path: Path) -> None:
-    small = [cv2.resize(image, (32, 32)) for image in photographs]
+def test_mce_is_the_mean_over_corruptions_against_alexnet(images: list[np.ndarray], tmp_path: Path) -> None:
+    small = [cv2.resize(image, (32, 32)) for image in images]
     expected = []
     for place, (name, alexnet) in enumerate(ALEXNET_ERRORS.items()):
         wrong = []
         for severity in range(1, 6):
             root = tmp_path / name / str(severity)
-            # One corruption has more pictures than the others, which must not give it more weight.
+            # One corruption has more images than the others, which must not give it more weight.
             chosen = small[severity :: 9 if place else 4]
             for wnid in wnids():
                 (root / wnid).mkdir(parents=True)  # 75,000 folders in all
@@ -263,7 +263,7 @@ def test_a_real_classifier_prefers_texture(shared_data: Path, tmp_path: Path) ->
 
     who = on_device(load_model(write_weights(tmp_path / "weights.pth"), 224, tmp_path), "cpu")
     sets = Sets(cue_conflict=str(shared_data / "cue_conflict" / "style-transfer-preprocessed-512"))
-    file = SuiteConfig(sets=sets, pictures=Pictures(interpolation="bicubic"))
+    file = SuiteConfig(sets=sets, preprocessing=Preprocessing(interpolation="bicubic"))
     (result,) = run_evaluators(EvalContext(who, file, None), ["shape_bias"])
     assert values(result)["shape_bias"] == pytest.approx(0.214, abs=0.01)
     assert values(result)["shape_match"] + values(result)["texture_match"] > 0.6

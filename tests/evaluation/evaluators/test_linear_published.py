@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from bgsweep.config import Pictures, SuiteConfig
+from bgsweep.config import Preprocessing, SuiteConfig
 from bgsweep.data import Splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.evaluation.context import EvalContext
@@ -50,9 +50,9 @@ def test_the_rates_are_torchs(name: str, kind: str) -> None:
     assert rates(name) == pytest.approx(scheduled(name, kind), rel=1e-6, abs=1e-9)
 
 
-def test_byols_pictures_are_cut_before_they_are_resized(splits: Splits) -> None:
+def test_byols_images_are_cut_before_they_are_resized(splits: Splits) -> None:
     part = Subset(splits.test, np.arange(12), "twelve")
-    seen = Pictures(resize=32, crop=28)
+    seen = Preprocessing(resize=32, crop=28)
     ((images, _),) = crops.test_squares(part, seen, 256, "byol")
     for index, image in enumerate(images):
         picture = PIL.Image.fromarray(part[index].image)
@@ -68,7 +68,7 @@ def test_byols_pictures_are_cut_before_they_are_resized(splits: Splits) -> None:
 
 
 def test_byols_windows_are_drawn_once_and_cut_off() -> None:
-    """Of tall photographs more windows than torchvision's are as wide as the photograph, and some of odd aspects."""
+    """Of tall images more windows than torchvision's are as wide as the image, and some of odd aspects."""
     draws = random.Random(0)
     found = [crops._cut_window(300, 100, draws) for _ in range(4000)]
     assert all(0 <= one.top < one.bottom <= 300 and 0 <= one.left < one.right <= 100 for one in found)
@@ -79,7 +79,7 @@ def test_byols_windows_are_drawn_once_and_cut_off() -> None:
     assert min(one.width / one.height for one in found) < 0.7  # torchvision's would be 3 / 4
 
 
-def test_test_pictures_are_encoded_once_for_all_published_evaluations(splits: Splits) -> None:
+def test_test_images_are_encoded_once_for_all_published_evaluations(splits: Splits) -> None:
     seen = 0
 
     def counting(images: Tensor) -> Tensor:
@@ -88,7 +88,9 @@ def test_test_pictures_are_encoded_once_for_all_published_evaluations(splits: Sp
         return who.encode(images)
 
     who = subject()
-    context = EvalContext(replace(who, encode=counting), SuiteConfig(pictures=Pictures(resize=36, crop=32)), splits)
+    context = EvalContext(
+        replace(who, encode=counting), SuiteConfig(preprocessing=Preprocessing(resize=36, crop=32)), splits
+    )
     for name in ("linear_moco", "linear_swav"):
         list(published(context, name, replace(PROTOCOLS[name], epochs=1)).measure())
     assert seen == 2 * len(splits.train) + len(splits.test)
@@ -103,7 +105,7 @@ def test_mocos_settings() -> None:
 def test_it_learns_the_same_with_one_thread_or_four(name: str, splits: Splits) -> None:
     layers = []
     for threads in (1, 4):
-        file = SuiteConfig(size=32, pictures=Pictures(resize=36, crop=32), threads=threads)
+        file = SuiteConfig(size=32, preprocessing=Preprocessing(resize=36, crop=32), threads=threads)
         context = EvalContext(subject(), file, splits)
         layers.append(fit(context, replace(PROTOCOLS[name], epochs=1)))
     assert torch.equal(layers[0].weight, layers[1].weight)

@@ -7,7 +7,7 @@ from bgsweep.masks.deepusps.augment import TrainingAugmentation
 from bgsweep.masks.u2net import network_input
 
 
-def _photograph() -> tuple[np.ndarray, np.ndarray]:
+def _image() -> tuple[np.ndarray, np.ndarray]:
     """A bright rectangle before a dark ground, and two masks of it, one upside down."""
     mask = np.zeros((48, 48), bool)
     mask[8:30, 5:20] = True
@@ -16,11 +16,11 @@ def _photograph() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("cropped", [False, True])
-def test_masks_go_with_their_picture(cropped: bool) -> None:
-    photograph, masks = _photograph()
+def test_masks_go_with_their_image(cropped: bool) -> None:
+    image, masks = _image()
     seen = set()
     for key in range(40):
-        example = TrainingAugmentation().apply(photograph, masks, key, cropped)
+        example = TrainingAugmentation().apply(image, masks, key, cropped)
         assert example.pixels.shape == (3, 48, 48) and example.masks.shape == (2, 48, 48)
         inside = example.masks[0] > 0.5
         if inside.any() and not inside.all():
@@ -31,11 +31,11 @@ def test_masks_go_with_their_picture(cropped: bool) -> None:
 
 
 def test_a_lesson_is_a_function_of_its_key() -> None:
-    photograph, masks = _photograph()
+    image, masks = _image()
     augmentation = TrainingAugmentation()
-    first = augmentation.apply(photograph, masks, 7, True)
-    other = augmentation.apply(photograph, masks, 8, True)
-    again = augmentation.apply(photograph, masks, 7, True)
+    first = augmentation.apply(image, masks, 7, True)
+    other = augmentation.apply(image, masks, 8, True)
+    again = augmentation.apply(image, masks, 7, True)
     assert np.array_equal(first.pixels, again.pixels) and np.array_equal(first.masks, again.masks)
     assert not np.array_equal(first.pixels, other.pixels)
-    assert not np.array_equal(first.pixels, network_input(photograph, (48, 48)))
+    assert not np.array_equal(first.pixels, network_input(image, (48, 48)))

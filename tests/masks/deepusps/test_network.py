@@ -16,7 +16,7 @@ def _network(stem: str = "imagenet") -> SaliencyNetwork:
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("size", [(32, 32), (50, 41)])
-def test_a_map_of_the_pictures_size(stem: str, size: tuple[int, int]) -> None:
+def test_a_map_of_the_images_size(stem: str, size: tuple[int, int]) -> None:
     assert _network(stem)(torch.rand(2, 3, *size)).shape == (2, 1, *size)
 
 

@@ -36,7 +36,7 @@ def _iou(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _training(config: MaskTraining, count: int = 64) -> tuple[SelfTraining, dict[str, np.ndarray], np.ndarray]:
-    """Two methods, each quite wrong on a third of the photographs."""
+    """Two methods, each quite wrong on a third of the images."""
     pictures, truth = _scenes(count)
     draws = np.random.default_rng(1)
     masks = {}

@@ -23,16 +23,16 @@ def variants_of(config: SweepConfig, splits: Splits) -> tuple[list[list[str]], i
     variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
     step = max(1, len(variants.usable) // _ROWS)
     chosen = variants.usable[::step][:_ROWS]
-    columns = [[_inline(_enlarged(variants.picture(name, index))) for index in chosen] for name in VARIANTS]
+    columns = [[_inline(_enlarged(variants.image(name, index))) for index in chosen] for name in VARIANTS]
     return columns, len(variants.usable)
 
 
 def gallery(config: SweepConfig, splits: Splits) -> str:
     """Views of the champion's first epoch, as an inline image."""
-    return _inline(views_picture(config, splits, min(_GALLERY_ROWS, len(splits.train))))
+    return _inline(views_grid(config, splits, min(_GALLERY_ROWS, len(splits.train))))
 
 
-def views_picture(config: SweepConfig, splits: Splits, images: int) -> Image:
+def views_grid(config: SweepConfig, splits: Splits, images: int) -> Image:
     """Images with their foregrounds outlined, each beside its views of the first epoch."""
     return preview_sheet(finished_views(config), first_images(config, splits, images), config.experiment.seed)
 
