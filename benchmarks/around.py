@@ -1,4 +1,4 @@
-"""What surrounds a run: Ray Train, a second worker, the command line's start, the memory of a process that trains.
+"""Costs around a run: Ray Train, a second worker, the command line's start, the memory of a process that trains.
 
     python benchmarks/around.py [--size 96] [--epochs 4] [--rounds 2] [--record] [--json]
 

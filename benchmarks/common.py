@@ -1,4 +1,4 @@
-"""What every benchmark says beside its figures: when, on what machine, with which versions."""
+"""The date, machine and versions that every benchmark prints beside its figures."""
 
 import argparse
 import json

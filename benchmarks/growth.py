@@ -1,4 +1,4 @@
-"""What opening many images costs: folders beside packs, at growing numbers.
+"""The cost of opening many images: folders beside packs, at growing numbers.
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--record] [--json]
 

@@ -1,4 +1,4 @@
-"""What `bgsweep plan` expects of a small ASHA sweep against what the sweep then takes.
+"""The estimate of `bgsweep plan` for a small ASHA sweep against the time that it takes.
 
     python benchmarks/plan.py [--trials 12] [--epochs 9] [--rounds 1] [--record] [--json]
 

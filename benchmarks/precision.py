@@ -1,4 +1,4 @@
-"""What bfloat16 gives here, which `training.precision: auto` takes where the encoder gains by it.
+"""The gain of bfloat16 on this machine, which `training.precision: auto` takes where the encoder gains by it.
 
     python benchmarks/precision.py [--rounds 7] [--record] [--json]
 

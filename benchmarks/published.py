@@ -130,7 +130,7 @@ def train(config: Any, splits: Any, folder: Path, tell: Callable[[str], None]) -
 
 
 def _fitting(config: Any, splits: Any, minutes: float) -> int:
-    """How many epochs fit, by the second of two and one evaluation."""
+    """The number of epochs that fit, by the time of the second of two and of one evaluation."""
     from bgsweep.training.run import Run
 
     began = time.perf_counter()

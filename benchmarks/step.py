@@ -1,4 +1,4 @@
-"""What the training loop costs beside its arithmetic: bgsweep's step against a bare PyTorch loop of the same networks.
+"""The overhead of the training loop: bgsweep's step against a bare PyTorch loop of the same networks.
 
     python benchmarks/step.py [--encoder resnet18] [--size 64] [--batch 64] [--rounds 9] [--record] [--json]
 

@@ -1,4 +1,4 @@
-"""What one more trial costs a sweep, and whether a sweep's processes grow: many trials of one tiny epoch each.
+"""The cost of one more trial, and the memory of a sweep's processes over many trials of one tiny epoch each.
 
 Command:  python benchmarks/sweep.py [--trials 64] [--record]
 Measures: seconds of a whole sweep, from command to end, for all trials and for a quarter of them, one trial at a

@@ -1,4 +1,4 @@
-"""What an MLflow server takes: calls that write an epoch's values, from one client and from several at once.
+"""The load that an MLflow server takes: calls that write an epoch's values, from one client and from several at once.
 
     python benchmarks/tracking.py [--clients 4] [--calls 100]
 

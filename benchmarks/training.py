@@ -62,7 +62,7 @@ def seconds_a_step(run: Run, batches: Iterable[Batch], skipped: int) -> float:
 
 
 def waiting(run: Run) -> int:
-    """How many batches the loader makes ahead."""
+    """The number of batches that the loader makes ahead."""
     loader = run.training.batches._loader
     return 2 + loader.num_workers * (loader.prefetch_factor or 0)
 

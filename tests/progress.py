@@ -48,7 +48,7 @@ def wait_for(
 def output_of(
     process: "subprocess.Popen[str]", progress: Callable[[], object], still: float = STILL
 ) -> tuple[str, str]:
-    """What a process writes until its end, as ``communicate`` gives it; it is killed where it makes no progress."""
+    """A process's output until its end, as ``communicate`` gives it; it is killed if it makes no progress."""
     watch = _watch(progress, still)
     while next(watch):
         try:

@@ -104,7 +104,7 @@ def spoil(draw: Random, folder: Path) -> None:
 
 
 def checkpoint(draw: Random) -> bytes:
-    """What people save: anything but a checkpoint of bgsweep."""
+    """Files that `torch.save` wrote and that are no checkpoints of bgsweep."""
     file = io.BytesIO()
     tensors = {"conv1.weight": torch.zeros(4, 3, 3, 3), "module.fc.bias": torch.zeros(2)}
     content = draw.choice(

@@ -1,1 +1,1 @@
-"""What a GPU shows in minutes: `python -m benchmarks.gpu`; `__main__` has the command, each other file a part."""
+"""Measurements on one GPU in minutes: `python -m benchmarks.gpu`; `__main__` has the command, other files its parts."""

@@ -1,4 +1,4 @@
-"""What a GPU shows in minutes: correctness, speed, the whole pipeline, the platform and a first result.
+"""Measurements on one GPU in minutes: correctness, speed, the whole pipeline, the platform and a first result.
 
     python -m benchmarks.gpu --out FOLDER [--minutes 8] [--only PART[:ROW] …] [--skip PART …] [--toy]
 

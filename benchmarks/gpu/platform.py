@@ -151,7 +151,7 @@ def _begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def _ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    """What a sweep printed; it must have ended well."""
+    """The output of a sweep, which must have ended well."""
     out, _ = process.communicate()
     log = (folder / "log").read_text(encoding="utf-8")
     print(log, file=sys.stderr)
@@ -170,7 +170,7 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 
 def _most_at_once(events: list[dict[str, Any]]) -> int:
-    """How many trials were running together at most."""
+    """The largest number of trials that ran at the same time."""
     now = most = 0
     for event in events:
         now += {"started": 1, "ended": -1}.get(event["event"], 0)

@@ -88,7 +88,7 @@ def flops(call: Call) -> int:
 
 
 def update_of(module: nn.Module, call: Call) -> torch.Tensor:
-    """What a call adds to a module's parameters, as one float64 vector on the CPU."""
+    """The change of a module's parameters by a call, as one float64 vector on the CPU."""
     before = flat(module)
     call()
     return flat(module) - before

@@ -18,7 +18,7 @@ _MINUTES = 10.0  # another sweep's trials that are about to end free their GPUs 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the final evaluation runs.
+    """The resources that the final evaluation has.
 
     Attributes:
         options: Ray's, of its task; workers that the task starts run in the same reservation.

@@ -107,7 +107,7 @@ class MoCoV2(Method):
 
 
 def _positions(total: int, step: int, device: torch.device) -> Tensor:
-    """Where each of ``total`` rows is after every ``step``-th has been laid behind one another, from 0, 1, ... on."""
+    """The order of ``total`` rows in which every ``step``-th lie behind one another, from 0, 1, ... on."""
     rows = torch.arange(total, device=device)
     group = rows % step
     return group * (total // step) + group.clamp(max=total % step) + rows // step

@@ -87,7 +87,7 @@ def shared_arrays(path: Path | None, make: Callable[[], Arrays]) -> Arrays:
 
 
 def index_folder() -> Path:
-    """Where the indexes of folders and packs are kept on this machine."""
+    """The folder of this machine that keeps the indexes of folders and packs."""
     return cache_folder() / "index"
 
 

@@ -33,7 +33,7 @@ def train_missing(runs: Sequence[Planned], store: Path) -> dict[str, Path]:
 
 
 def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
-    """What a run's encoder does on the test images, with probes trained on biased and on unbiased images."""
+    """The accuracy of a run's encoder on the test images, with probes trained on biased and on unbiased images."""
     kept = store / "study" / f"{run.experiment.digest}.json"
     if not kept.exists():
         print(f"judging {run.method} {run.arm} rho {run.rho:g} seed {run.seed}", file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ class Curve(Section):
 
 
 class Form(Section):
-    """What another form of the study changes; None leaves it as it is."""
+    """The settings that another form of the study changes; None leaves one as it is."""
 
     methods: tuple[str, ...] | None = None
     arms: dict[str, dict[str, Probability]] | None = None

@@ -1,4 +1,4 @@
-"""What is left undone, and what is not, when a command's process ends."""
+"""The end of a command's process: nothing is lost, and nothing is waited for in vain."""
 
 import subprocess
 import sys

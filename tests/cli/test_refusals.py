@@ -1,4 +1,4 @@
-"""What the command line says of mistakes: what was given, what is allowed, and how to mend it, in one line."""
+"""The command line's errors name in one line the value given, the values allowed, and the cure."""
 
 import ast
 import re

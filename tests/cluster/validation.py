@@ -1,4 +1,4 @@
-"""What is wrong with a file of cluster/, found without any cluster; every key of it is held against something."""
+"""Errors in the files of cluster/, found without a cluster: every key is compared with a schema or an API."""
 
 import functools
 import json

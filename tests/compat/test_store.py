@@ -1,4 +1,4 @@
-"""What earlier versions wrote stays readable: a sweep's store, a checkpoint, a registered model, a YAML file.
+"""Files of earlier versions stay readable: a sweep's store, a checkpoint, a registered model, a YAML file.
 
 `store.zip` holds a part of what the first version wrote for `bgsweep sweep tiny.yaml --name tiny-old search.trials=2`:
 its MLflow database is SQL, and `@FOLDER@` stands for its folder. Never make it again: code that changes a format must

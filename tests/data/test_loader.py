@@ -287,7 +287,7 @@ class Painted:
 def test_swap_stands_on_its_query_s_background(
     sample: EmbeddedSample, background: dict[str, Any], negative: str
 ) -> None:
-    """Where neither view nor swap changes with the foregrounds' colour, both show background: the same one."""
+    """Pixels of a view and its swap that don't depend on the foregrounds' colour show the same background."""
     views = Views(size=24, scale=(0.5, 1), jitter=(0, 0, 0, 0), gray=0, blur=0)
     pipeline = ViewPipeline(views, Background(**background, swap=0.5, swap_negative=negative))
     black, white = (next(batches(Painted(sample, value), pipeline).epoch(0)) for value in (0, 255))

@@ -43,7 +43,7 @@ class Coloured:
 
 
 def owner(picture: torch.Tensor, part: int) -> int | None:
-    """Whose background (or foreground) most of an image's pixels of that kind are."""
+    """The image that most background (or foreground) pixels of a view come from."""
     numbers = picture[..., 0][picture[..., 1] == part].tolist()
     return Counter(numbers).most_common(1)[0][0] if len(numbers) > 8 else None
 
@@ -96,7 +96,7 @@ def test_negative_only_leaves_query_and_key_on_their_own_backgrounds() -> None:
 
 
 def test_an_image_gets_all_of_it_or_nothing() -> None:
-    """Where one foreground is out of bounds, both views are those without BG_Swaps, and there is no negative."""
+    """With one foreground out of bounds, both views are those without BG_Swaps, and there is no negative."""
     bounds = {"min_area": 0.25, "max_area": 0.6}
     plain, batch = batch_of(**bounds), batch_of(swap=1.0, **bounds)
     assert batch.swapped is not None

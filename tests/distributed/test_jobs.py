@@ -1,4 +1,4 @@
-"""What `bgsweep submit` refuses before anything is sent; the rest needs a cluster: tests/rehearsal."""
+"""`bgsweep submit` refuses mistakes before anything is sent; the rest needs a cluster: tests/rehearsal."""
 
 import json
 import os

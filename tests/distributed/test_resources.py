@@ -1,4 +1,4 @@
-"""How often a trial's bundles fit into a cluster's nodes, and what is refused."""
+"""Counting the trials whose bundles fit into a cluster's nodes, and refusing those that cannot fit."""
 
 import time
 from collections import Counter

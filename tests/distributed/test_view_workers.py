@@ -64,7 +64,7 @@ def batches(data: Data, feed: RayFeed | None = None, size: int = 48, **backgroun
 
 
 def assert_same(ours: Iterator[Batch], theirs: Iterator[Batch]) -> int:
-    """How many batches there were."""
+    """The number of batches."""
     steps = 0
     for one, other in zip(ours, theirs, strict=True):
         steps += 1

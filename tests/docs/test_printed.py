@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.random_order(disabled=True)]  # the 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a sweep ran that registered the quickstart's model."""
+    """A folder in which a sweep has registered the quickstart's model."""
     made = tmp_path_factory.mktemp("a sweep") / "my runs"
     made.mkdir()
     done = bgsweep("sweep", TINY, *SWEEP, "register.name=bgsweep-quickstart", "--name", "printed", folder=made)
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line(folder: Path, label: str) -> str:
-    """What the sweep printed behind a label."""
+    """The line that the sweep printed after a label."""
     found = re.search(rf"^{label} +(.*)$", (folder / "printed").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None, label
     return found[1]

@@ -32,7 +32,7 @@ def told(folder: Path) -> str:
 
 
 def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    """What a sweep has come to; it must have ended well."""
+    """The result of a sweep, which must have ended well."""
     try:
         out, _ = progress.output_of(process, lambda: progress.files_in(folder))
     finally:
@@ -43,7 +43,7 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 
 def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path) -> Any:
-    """What a call gives once it is something, while the sweep runs and writes."""
+    """The first result of a call that is not None, while the sweep runs and writes."""
     return progress.wait_for(happened, lambda: progress.files_in(folder), lambda: told(folder), process)
 
 
@@ -90,7 +90,7 @@ def runs(uri: str) -> dict[str, Any]:
 
 
 def outcome(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What two sweeps that did the same must have in common."""
+    """The values that must be equal in two sweeps of the same trials."""
     kept = ("id", "params", "fixed", "digest", "status", "epochs")
     return [
         {key: trial[key] for key in kept}

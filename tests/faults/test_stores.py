@@ -1,4 +1,4 @@
-"""What a sweep writes to goes away: the MLflow server for a minute, the room on the disk."""
+"""Sweeps that lose what they write to: the MLflow server for a minute, the space on the disk."""
 
 import shutil
 import subprocess

@@ -153,7 +153,7 @@ def test_crops_of_one_size_go_through_the_encoder_together() -> None:
 
 
 def embeddings_of(method: SwAV, views: Views) -> Tensor:
-    """What a forward pass puts into the queue (B, 2, D), seen before it is there."""
+    """The rows (B, 2, D) that a forward pass will put into the queue."""
     method(views)
     return method._new_embeddings[-1]
 

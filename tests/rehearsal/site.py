@@ -125,7 +125,7 @@ class Site:
         return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
     def get(self, path: str) -> str:
-        """What Ray's dashboard answers."""
+        """The answer of Ray's dashboard."""
         request = urllib.request.Request(
             self.address + path, headers={"Authorization": f"Bearer {self.token.read_text()}"}
         )
@@ -148,7 +148,7 @@ class Site:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def progress(self) -> object:
-        """What the site's programs write; not what Ray's own daemons log, which they do for ever."""
+        """The output of the site's programs; not the logs of Ray's own daemons, which never end."""
         logs = [*self.folder.glob("*/session_*/logs/job-driver-*"), *self.folder.glob("*/session_*/logs/worker-*")]
         parts = [self.store, self.folder / "plain", self.folder / "mlflow", *self.folder.glob("*.log"), *logs]
         return len(self.processes()), files_in(*parts)

@@ -1,4 +1,4 @@
-"""What the page takes from a journal."""
+"""The parts of a journal that the page shows."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where runs and checkpoints lie in a store."""
+"""The folders of runs and checkpoints in a store."""
 
 from pathlib import Path
 

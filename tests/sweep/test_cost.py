@@ -1,4 +1,4 @@
-"""What a search will cost, where the answer can be counted by hand."""
+"""The estimated cost of searches that can be counted by hand."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a store says of its sweeps, whatever else lies in it."""
+"""Sweeps are read from a store, whatever else lies in it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the driver looks out for, and how it tells why a trial failed."""
+"""The driver's guards, and the reasons that it gives for failed trials."""
 
 import errno
 import os

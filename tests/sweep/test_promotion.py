@@ -1,4 +1,4 @@
-"""Who becomes champion: the winner only if it is better by more than which images the test split holds."""
+"""Promotion: the winner becomes champion only if it is better by more than the choice of test images explains."""
 
 import dataclasses
 from pathlib import Path

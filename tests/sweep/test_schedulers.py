@@ -1,4 +1,4 @@
-"""Who is stopped, who waits, and who goes on from whom, decided as if the driver had never died."""
+"""Schedulers stop, pause and exploit the same trials whether or not the driver died in between."""
 
 import random
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
 
 
 class Member:
-    """What a population asks of a trial of Tune's."""
+    """The attributes of Tune's trials that population-based training reads."""
 
     def __init__(self, folder: Path, number: int, values: dict[str, Any], fixed: str | None) -> None:
         self.config = {NUMBER: number, FIXED: fixed, VALUES: values, CHECKPOINT: None}

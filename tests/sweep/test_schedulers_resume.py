@@ -1,4 +1,4 @@
-"""What the scheduler remembers of a sweep whose driver died."""
+"""The state of a scheduler after the driver's death."""
 
 from bgsweep.config import resolve
 from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord

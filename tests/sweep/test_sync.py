@@ -1,4 +1,4 @@
-"""What MLflow lacks of a sweep that has ended is written from its journal."""
+"""Records of an ended sweep that MLflow lacks are written from the journal."""
 
 from pathlib import Path
 

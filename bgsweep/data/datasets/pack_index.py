@@ -119,7 +119,7 @@ def _members(file: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
 
 
 def _bounds(file: Path, text: npt.NDArray[np.uint8], sha256: str) -> npt.NDArray[np.int64]:
-    """Where each name begins, and the next one would, after a check of the whole file."""
+    """The start of each name, and of the one after the last, after a check of the whole file."""
     with file.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
             raise ValueError("its index is not the one that was written")

@@ -1,4 +1,4 @@
-"""What networks that learn masks are shown."""
+"""The inputs of networks that learn masks."""
 
 import numpy as np
 import pytest
