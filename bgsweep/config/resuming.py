@@ -1,13 +1,17 @@
 """Changes of an experiment's settings with which its run may still go on from a checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from bgsweep.config.base import dotted
 from bgsweep.config.experiment import Experiment
 
+_PATHS = {"data.images", "data.masks", "data.pack"}
 _OPERATIONAL = {
+    *_PATHS,
     "data.cache",
     "data.loader",
+    "data.loader_memory_gb",
     "data.loader_workers",
     "data.pack_cache_gb",
     "training.checkpoint_every",
@@ -31,7 +35,8 @@ def decisive(before: Experiment, now: Experiment) -> Changes:
     """The changes that make another run of it: those of any key that decides results, and fewer epochs.
 
     The number of workers is none, since the global batch stays the same; but MoCo's groups of BatchNorm, which keep a
-    query from recognising its key, must stay as many.
+    query from recognising its key, must stay as many. Paths of images are none either: whoever resumes compares what
+    is there (`bgsweep.data.fingerprint`), if they have `moved`.
     """
     found = changes(before, now)
     allowed = set(_OPERATIONAL)
@@ -43,6 +48,16 @@ def decisive(before: Experiment, now: Experiment) -> Changes:
     else:
         allowed.discard("workers.count")
     return {key: values for key, values in found.items() if key not in allowed}
+
+
+def moved(found: Changes) -> bool:
+    """True if images or masks are at another path."""
+    return not _PATHS.isdisjoint(found)
+
+
+def other_images(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """The splits whose fingerprints differ."""
+    return tuple(split for split in now if before.get(split) != now[split])
 
 
 def told(found: Changes) -> str:

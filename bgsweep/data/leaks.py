@@ -55,7 +55,7 @@ def shared(dataset: ImageDataset, other: ImageDataset) -> Indices:
     Bytes are compared where two files have the same size. Of sets of more than 20,000 images only files of the same
     name are compared, and at most 2,000 of those: sizes of a million files can take longer than an epoch.
     """
-    ours, theirs = _files(dataset), _files(other)
+    ours, theirs = files_of(dataset), files_of(other)
     if ours is None or theirs is None:
         return np.array([], np.int64)
     found, _ = derived_arrays(dataset, ("shared", _mark(other, theirs[0])), lambda: {"shared": _shared(ours, theirs)})
@@ -128,7 +128,7 @@ def nearly_shared(dataset: ImageDataset, train: ImageDataset) -> tuple[int, int,
     return len(found), len(held_out[0]), f"{dataset.ids[held_out[0][first]]} and {train.ids[known[0][match]]}"
 
 
-def _files(dataset: ImageDataset) -> tuple[Files, Indices] | None:
+def files_of(dataset: ImageDataset) -> tuple[Files, Indices] | None:
     """The folder or pack that a dataset reads, and the indices of its files; None for a dataset of another kind."""
     indices = np.arange(len(dataset))
     while (inner := getattr(dataset, "dataset", None)) is not None:
@@ -167,7 +167,7 @@ def _random_indices(count: int, wanted: int) -> list[int]:
 
 def _thumbnails(dataset: ImageDataset, wanted: Sequence[int]) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Standardized gray thumbnails of the images that can be read and are not of one color, and their indices."""
-    files = _files(dataset)
+    files = files_of(dataset)
     found: list[int] = []
     vectors = []
     for number in wanted:

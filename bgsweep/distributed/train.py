@@ -10,13 +10,16 @@ from typing import Any
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import Stopped, UserError, collected_warnings, warn_once
 from bgsweep.storage.layout import CHECKPOINT_FILE
-from bgsweep.storage.uri import Uri, uri_of
+from bgsweep.storage.uri import Uri, downloaded, uri_of
 
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
 """Called with an epoch's metrics and, if a checkpoint was written, its folder."""
 
-Start = tuple[Path, tuple[int, int]]
+Start = tuple[Uri, tuple[int, int]]
 """A checkpoint's folder, and the epochs and further steps that it has trained."""
+
+AT_ALL = (0, 1)
+"""The position of a `Start` that is further than none at all."""
 
 _STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
 
@@ -68,7 +71,8 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Sta
 def _continue(run: Any, start: Start | None) -> None:
     """Restore a run from the checkpoint of another one that is further."""
     if start is not None and start[1] > run.position:
-        run.restore(start[0])
+        with downloaded(start[0]) as folder:
+            run.restore(folder)
 
 
 def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None = None) -> Uri:

@@ -2,6 +2,7 @@
 
 Under the store's folder or URI::
 
+    pretrain/DIGEST/run.json                                   the experiment, and fingerprints of its images
     pretrain/DIGEST/state.pt                                   one worker
     pretrain/DIGEST/checkpoint_TIME/state.pt                   several workers: Ray Train names the folder
     sweeps/NAME/tune-TIME-N/tNN/checkpoint_NNNNNN/state.pt       a trial of one worker: Ray Tune names the folder
@@ -20,6 +21,7 @@ from pathlib import Path
 from bgsweep.storage.uri import Uri, join
 
 CHECKPOINT_FILE = "state.pt"
+RUN_FILE = "run.json"
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -55,11 +57,17 @@ def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None
     """The folder of a trial that Ray Train runs.
 
     It is named by the trial's name as well as by its values (the digest), since two trials may have the same values. A
-    resumed trial finds its folder by its last ``checkpoint``: older versions named folders by the values alone.
+    resumed trial finds its folder by its last ``checkpoint``: older versions named folders by the values alone. One
+    that Ray Train has not written is of a trial that had one worker.
     """
-    if checkpoint:
+    if checkpoint and by_ray_train(checkpoint):
         return str(checkpoint).rpartition("/")[0]
     return join(sweep, "ray_train", f"{trial}-{digest}")
+
+
+def by_ray_train(checkpoint: Uri) -> bool:
+    """True if Ray Train wrote a trial's checkpoint."""
+    return str(checkpoint).split("/")[-3:-2] == ["ray_train"]
 
 
 def exchange_folder(sweep: Path, epoch: int) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
+from bgsweep.config.resuming import changes, decisive, moved, other_images
 from bgsweep.errors import UserError
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump
@@ -27,13 +28,15 @@ def changed(
     space = [override.partition("=")[0] for override in overrides if override.startswith("space.")]
     before = resolve(copy.deepcopy(dict(file)), (), name)
     after = resolve(copy.deepcopy(dict(file)), [each for each in overrides if not each.startswith("space.")], name)
-    keys = space + [key for key in _differing(dump(before), dump(after)) if not _free(key, before, after)]
+    others = [key for key in _differing(dump(before), dump(after)) if not key.startswith("experiment.")]
+    keys = space + _of_experiment(before, after, records)
+    keys += [key for key in others if not _free(key, before)]
     fixed = [key for key in keys if not key.startswith("evaluate.")]
     if fixed:
         raise UserError(
             f"{_listed(fixed)}: cannot change within sweep {name}, whose trials could no longer be compared; start a "
-            f"new sweep, with search.warm_start: [{name}] to learn from this one, or change only register.*, "
-            f"evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
+            f"new sweep, with search.warm_start: [{name}] to learn from this one, or change only how trials run "
+            f"(docs/operations.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
         )
     running = sum(record.status == "running" for record in records.values())
     if keys and (running or after.search.trials > max(before.search.trials, len(records))):
@@ -45,15 +48,41 @@ def changed(
     return after
 
 
+def compare_images(name: str, before: Mapping[str, Any], now: SweepConfig, images: Mapping[str, str]) -> list[str]:
+    """Compare the fingerprints of a resumed sweep's images with those in its manifest; warnings for the user.
+
+    Raises:
+        UserError: other images are at another path.
+    """
+    has_moved = moved(changes(resolve(copy.deepcopy(before["file"])).experiment, now.experiment))
+    recorded = before.get("images")
+    if recorded is None:
+        told = f"{name}: began with a version that did not record its images; those at the new path are not compared"
+        return [told] if has_moved else []
+    other = ", ".join(other_images(recorded, images))
+    if other and has_moved:
+        raise UserError(
+            f"{name}: data.images, data.masks or data.pack has other images or masks in {other} than the sweep began "
+            "with; name their copy, or start a new sweep"
+        )
+    return [f"{other}: the images or masks have changed since {name} began"] if other else []
+
+
 def _listed(keys: Sequence[str]) -> str:
     """Keys as the user gives them, relative to the experiment."""
     return ", ".join(key.removeprefix("experiment.") for key in keys)
 
 
-def _free(key: str, before: SweepConfig, after: SweepConfig) -> bool:
+def _of_experiment(before: SweepConfig, after: SweepConfig, records: Mapping[str, TrialRecord]) -> list[str]:
+    """Changes of the experiment that decide results, of any trial: one may have another `method.split_bn`."""
+    found = set(changes(before.experiment, after.experiment)) & {"training.epochs"}
+    for values in ({}, *(record.params for record in records.values() if not before.refusal(record.params))):
+        found |= decisive(before.experiment.with_values(values), after.experiment.with_values(values)).keys()
+    return [f"experiment.{key}" for key in sorted(found)]
+
+
+def _free(key: str, before: SweepConfig) -> bool:
     section, _, leaf = key.partition(".")
-    if section == "experiment":  # such as a limit of failures, if the digest does not hold it
-        return before.experiment.digest == after.experiment.digest
     if key == "search.trials" and before.search.scheduler == "pbt":
         return False  # a population exists from the beginning to the end
     return section == "register" or (section == "search" and leaf in _OF_RUNNING)

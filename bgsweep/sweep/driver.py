@@ -24,7 +24,7 @@ from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, trials_that_fit, wait_for_capacity
-from bgsweep.sweep.changes import changed
+from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord, by_number, replay
 from bgsweep.sweep.fair_share import FairShare
@@ -102,13 +102,13 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = (), retry_failed: b
             raise UserError(f"{name}: the sweep is still running; follow it with `{command}`")
         with Ownership.claim(folder, store, seen) as owner:
             forget_stop(folder, store)
-            return _run(config, owner, tracking_uri(store), manifest["parent"], retry_failed)
+            return _run(config, owner, tracking_uri(store), manifest, retry_failed)
 
 
 def _run(
-    config: SweepConfig, owner: Ownership, uri: str, parent: str | None, retry_failed: bool = False
+    config: SweepConfig, owner: Ownership, uri: str, before: dict[str, Any] | None, retry_failed: bool = False
 ) -> dict[str, Any]:
-    """Start the sweep, or resume the one whose MLflow run is ``parent``.
+    """Start the sweep, or resume the one whose manifest is ``before``.
 
     The owner's folder holds the journal, on this machine; the checkpoints go to its store, which may be a bucket.
     """
@@ -129,14 +129,17 @@ def _run(
         first = _first_set_up(config)
         # Takes as long as the first trial's set-up, meanwhile.
         tracker = opened.enter_context(Tracker(uri, config.name))
-        checkpoint, notes = _await_first(first)
+        checkpoint, notes, images = _await_first(first)
+        if before is not None:
+            notes += compare_images(folder.name, before, config, images)
         open_registered_model(tracker, config.register_as.name)
         records = replay(past)
         if not is_remote(store):
             ended = sum(record.status != "running" for record in records.values())
             check_room(folder, checkpoint, _checkpoints_at_once(config, total_trials(config) - ended))
-        parent = tracker.sweep_run(folder.name, config) if parent is None else tracker.reopen(parent)
-        manifest = _manifest(config, parent, past[0].time if past else time.time())
+        parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
+        began = past[0].time if past else time.time()
+        manifest = _manifest(config, parent, began) | {"images": (before or {}).get("images") or images}
         owner.check()
         write_manifest(folder, manifest)
         opened.enter_context(log_system_metrics(uri, parent))
@@ -313,10 +316,10 @@ def _first_set_up(config: SweepConfig) -> Any:
     return ray.remote(num_cpus=config.search.cpus, num_gpus=gpus_of_process(config))(set_up).remote(dump(config))
 
 
-def _await_first(first: Any) -> tuple[int, list[str]]:
+def _await_first(first: Any) -> tuple[int, list[str], dict[str, str]]:
     """Wait for the trial that is set up first; give the result of `set_up`, or raise its UserError."""
     try:
-        found: tuple[int, list[str]] = ray.get(first)
+        found: tuple[int, list[str], dict[str, str]] = ray.get(first)
         return found
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):

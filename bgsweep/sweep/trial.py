@@ -7,9 +7,9 @@ from ray import tune
 
 from bgsweep.config import Experiment, SweepConfig, resolve
 from bgsweep.distributed.resources import assigned_device, gpus_of_process
-from bgsweep.distributed.train import train
+from bgsweep.distributed.train import AT_ALL, train
 from bgsweep.errors import UserError, collected_warnings
-from bgsweep.storage.layout import ray_train_folder
+from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
 
@@ -113,8 +113,11 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> 
 
     experiment, seeds = config.experiment, config.search.seeds
     folder = ray_train_folder(sweep, name_of(proposal[NUMBER]), experiment.digest, proposal[CHECKPOINT])
+    last = proposal[CHECKPOINT]
+    # Of a trial that had one worker: Ray Train does not know it, and has none of its own at first.
+    start = (last, AT_ALL) if last and not by_ray_train(last) else None
     with collected_warnings() as warnings:
-        checkpoint = train(config, folder, report, seeds)
+        checkpoint = train(config, folder, report, seeds, start)
     if not reported:
         # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
         # ends the whole search with an error over a trial that reports nothing.
@@ -123,16 +126,18 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> 
         report(saved_metrics(checkpoint, experiment.seed, seeds), checkpoint)
 
 
-def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
+def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
     """Build the experiment without training it.
 
     Returns:
-        The size of one trial's checkpoint in bytes, and notes on the splits with warnings for the user.
+        The size of one trial's checkpoint in bytes, notes on the splits with warnings for the user, and the splits'
+        fingerprints.
 
     Raises:
         UserError: what would fail in every trial at once, or in the final evaluation.
     """
-    from bgsweep.data import notes
+    from bgsweep.data import notes, open_splits
+    from bgsweep.data.fingerprint import fingerprints
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.tracking.models import check_exportable
     from bgsweep.training.build import initial_method
@@ -155,7 +160,8 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str]]:
                 check_encoder(file.experiment.with_values(values))
             except UserError as error:
                 raise UserError(f"space.encoder.name: {name}: {error}") from error
-    return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings]
+    images = fingerprints(open_splits(file.experiment.data), ["train", "validation", "test"])
+    return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings], images
 
 
 def dump(config: SweepConfig) -> dict[str, Any]:

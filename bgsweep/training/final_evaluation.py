@@ -23,7 +23,7 @@ def evaluate_final(
     """The final evaluation of an encoder, on the split that no search has seen.
 
     Args:
-        splits: None: those of the encoder's experiment.
+        splits: None: those of the config's experiment, whose images may have moved since the training.
         workers: processes, each with a context of `final_context`, that encode large sets.
         on_cpu: leave GPUs alone.
     """
@@ -37,8 +37,8 @@ def final_context(
     workers: Workers | None = None,
     on_cpu: bool = False,
 ) -> EvalContext:
-    """The context of `evaluate_final`, on this process's GPU, if it has one and the experiment may use it."""
-    wanted = "cpu" if on_cpu else trained.experiment.workers.device
+    """The context of `evaluate_final`, on this process's GPU, if it has one and the config may use it."""
+    wanted = "cpu" if on_cpu else config.experiment.workers.device
     found = wanted != "cpu" and torch.cuda.is_available()
     if wanted == "cuda" and not found:
         warn_once("workers.device: cuda, but torch finds no GPU here; the evaluation runs on the CPU")
@@ -48,7 +48,7 @@ def final_context(
     return EvalContext(
         frozen_model(trained.encoder.to(device), device),
         suite,
-        splits or open_splits(trained.experiment.data),
+        splits or open_splits(config.experiment.data),
         workers,
         threads=cores if cores > 1 else 0,
     )

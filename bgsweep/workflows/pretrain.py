@@ -8,7 +8,7 @@ from typing import Any
 
 from bgsweep.config import Experiment, SweepConfig
 from bgsweep.config.metric_names import with_new_names
-from bgsweep.config.resuming import told
+from bgsweep.config.resuming import other_images, told
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
@@ -31,16 +31,20 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         UserError: a mistake in the configuration or data, or resources that the machine lacks.
     """
     from bgsweep.data import notes, open_splits
+    from bgsweep.data.fingerprint import fingerprints
     from bgsweep.evaluation import check
     from bgsweep.report.run_artifacts import log_inputs
     from bgsweep.training.checkpoint import load_trained
+    from bgsweep.training.resume import checkpoints, record_run, recorded_images
 
     experiment = config.experiment
     folder = pretrain_folder(store, experiment.digest)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    start = None if fresh else _start(folder, experiment)
-    check(open_splits(experiment.data), config.evaluate, ["validation"])  # before anything is started or recorded
+    splits = open_splits(experiment.data)
+    check(splits, config.evaluate, ["validation"])  # before anything is started or recorded
+    images = fingerprints(splits, ["train", "validation"])
+    start = None if fresh else _start(folder, experiment, images)
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
     for line in notes(experiment.data):
@@ -52,6 +56,8 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
             wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, _tell)
         run = tracker.pretrain_run(f"{config.name}-{experiment.digest}", config)
         log_inputs(tracker, run, config, ["train", "validation"])
+        if start is not None or recorded_images(folder) is None or not checkpoints(folder):
+            record_run(folder, experiment, images)
 
         def on_epoch(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
             tracker.log_metrics(run, int(metrics["epoch"]), metrics)
@@ -70,12 +76,19 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     }
 
 
-def _start(folder: Path, experiment: Experiment) -> Start | None:
+def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Start | None:
     """The checkpoint of another run to go on from, where this one's own is not as far; tells what differs."""
-    from bgsweep.training.resume import furthest
+    from bgsweep.training.resume import furthest, recorded_images
 
-    found = furthest(folder.parent, experiment)
+    found = furthest(folder.parent, experiment, images)
     if found is None or not found.changes:
+        before = recorded_images(folder)
+        if found is not None and before is not None and (other := other_images(before, images)):
+            _tell(f"{', '.join(other)}: the images or masks have changed since this run began; --fresh begins anew")
+        return None
+    if not found.fits:
+        what = f"other images or masks in {', '.join(found.other_images)}" if found.recorded else "images not recorded"
+        _tell(f"begins anew: the run in {found.folder} differs in nothing else, but has {what}; {told(found.changes)}")
         return None
     epoch, step = found.position
     _tell(f"goes on after {epochs_and_steps(epoch, step)} from {found.folder}, with {told(found.changes)}")

@@ -3,7 +3,7 @@
 import pytest
 
 from bgsweep.config import Experiment, resolve
-from bgsweep.config.resuming import changes, decisive, told
+from bgsweep.config.resuming import changes, decisive, moved, told
 
 BYOL = ["method={name: byol}"]
 
@@ -19,12 +19,20 @@ def experiment(*overrides: str) -> Experiment:
         ["workers={device: cpu, cpus: 2, max_failures: 9}"],
         ["training.epochs=400"],
         ["workers.count=2", "method.split_bn=4"],
+        ["data.loader_memory_gb=1"],
+        ["data.images=/elsewhere"],
+        ["data.pack=/elsewhere"],
     ],
 )
 def test_how_a_run_is_run_may_change(now: list[str]) -> None:
     before = experiment("method.split_bn=8")
     after = experiment("method.split_bn=8", *now)
     assert before.digest != after.digest and changes(before, after) and not decisive(before, after)
+
+
+def test_only_other_paths_are_a_move() -> None:
+    assert moved(changes(experiment("data.images=/a"), experiment("data.images=/b")))
+    assert not moved(changes(experiment("data.images=/a"), experiment("data.images=/a", "data.cache=true")))
 
 
 def test_workers_that_share_a_batch_may_be_more_or_fewer() -> None:
@@ -38,7 +46,6 @@ def test_workers_that_share_a_batch_may_be_more_or_fewer() -> None:
         (["training.epochs=100"], ["training.epochs=50"], ["training.epochs"]),
         (["workers.count=2"], [], ["workers.count"]),
         (["method.split_bn=2"], [], ["method.split_bn"]),
-        (["data.images=/a"], ["data.images=/b"], ["data.images"]),
         ([], ["views.size=96"], ["views.size"]),
     ],
 )

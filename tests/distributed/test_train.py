@@ -18,6 +18,7 @@ from bgsweep.distributed import train
 from bgsweep.distributed.session import ray_session
 from bgsweep.errors import Stopped
 from bgsweep.training import load_checkpoint
+from bgsweep.training.run import Run
 from tests.command import bgsweep
 from tests.inputs import LOST_FILES
 
@@ -88,6 +89,21 @@ def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_fro
         train.train(config, folder, on_epoch)
     assert losses == undisturbed[0]
     assert_same(newest(folder), undisturbed[1])
+
+
+@pytest.mark.slow
+def test_workers_go_on_from_a_run_of_one_and_then_from_their_own(tmp_path: Path) -> None:
+    """Both take the batch in two groups; the second time their own checkpoint is further than that of the one."""
+    alone = Run(load(TINY, [*SHORT, "training.epochs=1", "workers.count=1", "method.split_bn=2"]))
+    alone.step_epoch()
+    alone.save(tmp_path / "alone")
+    epochs: list[int] = []
+    start = tmp_path / "alone", train.AT_ALL
+    with ray_session(2):
+        for length in (2, 3):
+            config = load(TINY, [*SHORT, "training.checkpoint_every=1", f"training.epochs={length}"])
+            train.train(config, tmp_path / "run", lambda metrics, _: epochs.append(metrics["epoch"]), start=start)
+    assert epochs == [2, 3]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ ELSEWHERE = {
     r"bgsweep (sweep|report|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
     r"bgsweep (stop NAME|sweep --resume NAME)$": "sweep/test_resume.py",
     r"bgsweep sweep --resume NAME register": "sweep/test_end.py",
-    r"bgsweep sweep --resume NAME (search|--retry)": "sweep/test_changes.py",
+    r"bgsweep sweep --resume NAME (search|data|--retry)": "sweep/test_changes.py",
     r"bgsweep (gc|rm)\b": "sweep/test_collect.py",
     r"bgsweep policy": "sweep/test_policy.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.storage.layout import checkpoint_file, ray_train_folder, seed_checkpoints, sweep_folder
+from bgsweep.storage.layout import by_ray_train, checkpoint_file, ray_train_folder, seed_checkpoints, sweep_folder
 from bgsweep.storage.uri import Uri
 
 
@@ -21,6 +21,12 @@ def test_a_trial_of_several_workers_has_a_folder_of_its_own(store: Uri) -> None:
 def test_a_trial_that_goes_on_keeps_the_folder_that_it_had(folder: str) -> None:
     """Older versions named it by the values alone."""
     assert str(ray_train_folder("/other", "t00", "0123", f"{folder}/checkpoint_2026")) == folder
+
+
+def test_a_trial_that_had_one_worker_gets_a_folder_of_ray_train(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tune-20261127-1" / "t00" / "checkpoint_000001"
+    assert not by_ray_train(checkpoint) and by_ray_train("s3://b/sweeps/mine/ray_train/t00-9/checkpoint_2026")
+    assert ray_train_folder(tmp_path, "t00", "0123", checkpoint) == tmp_path / "ray_train" / "t00-0123"
 
 
 def test_each_seed_has_its_checkpoint_in_that_of_the_first(tmp_path: Path) -> None:

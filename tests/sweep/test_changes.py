@@ -1,14 +1,16 @@
 """Resuming a sweep with other settings, extending it, trying failed trials again, and learning from earlier sweeps."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
-from bgsweep.sweep.changes import changed
+from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.events import Ended, Event, Learned, Owned, Proposed, Retried, Started, TrialRecord, replay
 from bgsweep.sweep.journal import Journal, read_journal, read_records
 from bgsweep.sweep.manifest import write_manifest
@@ -16,6 +18,7 @@ from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
 from tests.command import bgsweep
+from tests.inputs import photographs
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 RANGE = "space.background.remove={uniform: [0.0, 0.8]}"
@@ -105,6 +108,10 @@ def test_a_failed_trial_is_tried_again_from_its_checkpoint() -> None:
     [
         (["search.hang_minutes=300", "search.trials=64", "search.concurrent=8", "register.name=other"], ""),
         (["search.trials=8", "training.epochs=3"], ""),  # as they are
+        (["data.loader_workers=2", "data.cache=false", "data.loader_memory_gb=1", "training.checkpoint_every=2"], ""),
+        (["workers={count: 2, cpus: 2}", "method.split_bn=1"], ""),
+        (["workers.count=2"], "workers.count: cannot change within sweep one"),  # other groups of MoCo's BatchNorm
+        (["training.epochs=4"], "training.epochs: cannot change within sweep one"),
         (["search.seed=1", "search.trials=64", "optimizer.lr=0.5"], "optimizer.lr, search.seed: cannot change within"),
         (["space.background.remove={uniform: [0, 1]}"], "space.background.remove: cannot change within sweep one"),
         (["search.warm_start=[other]"], "search.warm_start: cannot change within sweep one"),
@@ -112,7 +119,7 @@ def test_a_failed_trial_is_tried_again_from_its_checkpoint() -> None:
     ],
 )
 def test_what_does_not_change_finished_trials_may_change(override: list[str], refused: str) -> None:
-    file = dump(load(TINY, [RANGE, "search.trials=8", "training.epochs=3"]))
+    file = dump(load(TINY, [RANGE, "search.trials=8", "training.epochs=3", "method.split_bn=2"]))
     records = {"t00": record(0, {"background.remove": 0.5}, "running")}
     if refused:
         with pytest.raises(UserError, match=refused):
@@ -120,6 +127,30 @@ def test_what_does_not_change_finished_trials_may_change(override: list[str], re
         return
     config = changed("one", file, override, records)
     assert config.search.trials in (8, 64)
+
+
+def test_workers_may_change_only_where_no_trial_s_groups_of_batch_norm_do() -> None:
+    space = ["space={method.split_bn: {choice: [2, 4]}}"]
+    file = dump(load(TINY, [*space, "method.split_bn=2"]))
+    words = ["workers.count=2", "method.split_bn=1"]
+    assert changed("one", file, words, {}).experiment.workers.count == 2
+    with pytest.raises(UserError, match=r"workers\.count: cannot change within sweep one"):
+        changed("one", file, words, {"t00": record(0, {"method.split_bn": 4})})
+
+
+def test_images_at_another_path_must_be_the_same() -> None:
+    file, images = dump(load(TINY)), {"train": "a", "validation": "b", "test": "c"}
+    there = load(TINY, ["data={images: elsewhere, masks: masks, resize: 24}"])
+    assert compare_images("one", {"file": file, "images": images}, there, images) == []
+    with pytest.raises(
+        UserError, match=r"data\.masks or data\.pack has other images or masks in test"
+    ):
+        compare_images("one", {"file": file, "images": images}, there, images | {"test": "d"})
+    (line,) = compare_images("one", {"file": file, "images": images}, load(TINY), images | {"test": "d"})
+    assert line == "test: the images or masks have changed since one began"
+    (line,) = compare_images("one", {"file": file}, there, images)
+    assert "those at the new path are not compared" in line
+    assert compare_images("one", {"file": file}, load(TINY), images) == []
 
 
 def test_evaluation_settings_change_only_with_the_last_trial_behind() -> None:
@@ -223,6 +254,31 @@ def test_a_sweep_is_extended_retried_and_learned_from(tmp_path: Path) -> None:
     )
     assert records["t01"].failures == 0
     assert sum(isinstance(event, Learned) for event in read_journal(tmp_path / "sweeps" / "one")) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_its_images_have_moved_to(tmp_path: Path) -> None:
+    """A trial that failed goes on from its checkpoint, and the best is evaluated, with no image at the old path."""
+    photographs(tmp_path)
+    search = ["space.optimizer.lr={uniform: [0.01, 0.1]}", "search.trials=2", "search.scheduler=none"]
+    store = ["--store", tmp_path / "runs", "--json"]
+    done = bgsweep("sweep", "mine.yaml", *search, "register.name=tiny", "--name", "one", *store, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / "runs" / "sweeps" / "one"
+    failed = read_records(sweep)["t01"]
+    failed.status, failed.error, failed.failures = "failed", "its node died", 3
+    _rewrite(sweep, [*(event for event in read_journal(sweep) if not _is_end(event, "t01")), Ended(trial=failed)])
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    shutil.copytree(tmp_path / "moved", tmp_path / "others")
+    first = next((tmp_path / "others").glob("test/*/*.jpg"))
+    assert cv2.imwrite(str(first), 255 - cv2.imread(str(first)))
+    resumed = ("sweep", "--resume", "one", "--retry-failed", "data.loader_workers=1", *store)
+    refused = bgsweep(*resumed, "data.images=others", folder=tmp_path)
+    assert refused.returncode == 2 and "has other images or masks in test than the sweep began with" in refused.stderr
+    again = bgsweep(*resumed, "data.images=moved", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert read_records(sweep)["t01"].status == "completed" and read_records(sweep)["t01"].failures == 0
+    assert json.loads((sweep / "sweep.json").read_text())["file"]["experiment"]["data"]["images"] == "moved"
 
 
 def _is_end(event: Event, trial: str) -> bool:

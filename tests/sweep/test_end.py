@@ -112,7 +112,7 @@ def test_warnings_of_what_is_set_up_first_are_given_back(tmp_path: Path, monkeyp
     write_images(tmp_path)
     (tmp_path / "photos/train/dress/phone.heic").write_bytes(b"ftypheic")
     monkeypatch.chdir(tmp_path)
-    _, notes = set_up(dump(load("mine.yaml", ["space.background.remove={uniform: [0, 0.5]}"])))
+    _, notes, _ = set_up(dump(load("mine.yaml", ["space.background.remove={uniform: [0, 0.5]}"])))
     (line,) = notes
     assert "cannot read .heic" in line
 

@@ -1,16 +1,21 @@
 """Runs that go on from the checkpoint of one that differs only in how it was run."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytest
 import torch
 
-from bgsweep.config import load
+from bgsweep.config import Experiment, load
 from bgsweep.errors import UserError
-from bgsweep.training import load_checkpoint
-from bgsweep.training.resume import furthest
+from bgsweep.models.safe_load import load_safely
+from bgsweep.training import load_checkpoint, resume, save_checkpoint
+from bgsweep.training.resume import furthest, record_run
 from bgsweep.training.run import Run
 from tests.command import bgsweep
+from tests.inputs import YAML, photographs
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -37,7 +42,7 @@ def test_a_run_goes_on_with_another_memory_of_images_bit_for_bit(tmp_path: Path)
         run.training.step_epoch()
     before.save(tmp_path / "one")
     now = Run(load(TINY, ["data.cache=false", "training.checkpoint_every=7"]))
-    found = furthest(tmp_path, now.experiment)
+    found = furthest(tmp_path, now.experiment, {})
     assert (
         found is not None
         and found.position == (1, 0)
@@ -53,10 +58,65 @@ def test_a_run_goes_on_with_another_memory_of_images_bit_for_bit(tmp_path: Path)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+def test_a_run_goes_on_where_its_images_have_moved_to_and_begins_anew_on_others(tmp_path: Path) -> None:
+    photographs(tmp_path)
+    (tmp_path / "mine.yaml").write_text(YAML)
+    words = ["pretrain", "mine.yaml", "evaluate.every=9", "training.epochs=2"]
+    begun = bgsweep(*words[:3], folder=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    shutil.copytree(tmp_path / "photos", tmp_path / "others")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    shutil.move(tmp_path / "masks", tmp_path / "archive")
+    moved = bgsweep(*words, "data.images=moved", "data.masks=archive", folder=tmp_path)
+    assert moved.returncode == 0, moved.stderr
+    assert "goes on after 1 epoch" in moved.stderr and "data.images: photos before, moved now" in moved.stderr
+    assert "epoch 2/2" in moved.stderr and "epoch 1/2" not in moved.stderr
+
+    image = next((tmp_path / "others").glob("train/*/*.jpg"))
+    assert cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    others = bgsweep(*words, "data.images=others", "data.masks=archive", folder=tmp_path)
+    assert "begins anew: the run in" in others.stderr and "has other images or masks in train" in others.stderr
+    assert "epoch 1/2" in others.stderr
+
+    image = next((tmp_path / "moved").glob("validation/*/*.jpg"))
+    assert cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    changed = bgsweep(*words, "data.images=moved", "data.masks=archive", folder=tmp_path)
+    assert "validation: the images or masks have changed since this run began" in changed.stderr
+
+
+def test_only_checkpoints_that_fit_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(load(TINY))
+    for seed in range(20):
+        other = run.experiment.with_values({"seed": seed})
+        record_run(tmp_path / other.digest, other, {"train": "abc"})
+        (tmp_path / other.digest / "state.pt").write_bytes(b"")
+    run.save(tmp_path / run.experiment.digest)
+    opened: list[Path] = []
+
+    def look(path: Path, **options: Any) -> Any:
+        opened.append(path)
+        return load_safely(path, **options)
+
+    monkeypatch.setattr(resume, "load_safely", look)
+    cached = load(TINY, ["data.cache=false"]).experiment
+    found = furthest(tmp_path, cached, {"train": "abc"})
+    assert found is not None and found.recorded and opened == [found.folder / "state.pt"]
+    # Without a record of its images a run goes on only where they have not moved.
+    (found.folder / "run.json").unlink()
+    plain = furthest(tmp_path, cached, {"train": "abc"})
+    assert plain is not None and plain.fits and not plain.recorded
+    state = load_checkpoint(found.folder / "state.pt")
+    state["experiment"]["data"]["pack"] = "elsewhere"
+    before = Experiment.model_validate(state["experiment"])
+    save_checkpoint(found.folder / "state.pt", {**state, "digest": before.digest})
+    unknown = furthest(tmp_path, cached, {"train": "abc"})
+    assert unknown is not None and not unknown.fits
+
+
 def test_a_refusal_names_what_differs(tmp_path: Path) -> None:
     Run(load(TINY)).save(tmp_path)
     with pytest.raises(UserError, match=r"optimizer.lr: 0.03 before, 0.5 now; name this experiment's own"):
         Run(load(TINY, ["optimizer.lr=0.5", "data.cache=false"])).restore(tmp_path)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "state.pt").write_bytes(b"nothing")
-    assert furthest(tmp_path, load(TINY).experiment) is None
+    assert furthest(tmp_path, load(TINY).experiment, {}) is None
