@@ -142,9 +142,7 @@ def test_images_at_another_path_must_be_the_same() -> None:
     file, images = dump(load(TINY)), {"train": "a", "validation": "b", "test": "c"}
     there = load(TINY, ["data={images: elsewhere, masks: masks, resize: 24}"])
     assert compare_images("one", {"file": file, "images": images}, there, images) == []
-    with pytest.raises(
-        UserError, match=r"data\.masks or data\.pack has other images or masks in test"
-    ):
+    with pytest.raises(UserError, match=r"data\.masks or data\.pack has other images or masks in test"):
         compare_images("one", {"file": file, "images": images}, there, images | {"test": "d"})
     (line,) = compare_images("one", {"file": file, "images": images}, load(TINY), images | {"test": "d"})
     assert line == "test: the images or masks have changed since one began"
