@@ -58,17 +58,19 @@ if __name__ == "__main__":
 """
 
 
-def link(sources: tuple[Path, Path], folder: Path, count: int) -> dict[str, str]:
-    """Trees of so many symbolic links to images and masks."""
+def link(
+    sources: tuple[Path, Path], folder: Path, count: int, split: str = "train", first: int = 0, classes: int = CLASSES
+) -> dict[str, str]:
+    """Trees of so many symbolic links to images and masks; their numbers begin with `first`."""
     names = sorted(path.relative_to(sources[0]).with_suffix("").as_posix() for path in sources[0].rglob("*.jpg"))
     for kind, source, suffix in zip(("images", "masks"), sources, (".jpg", ".png"), strict=True):
         targets = [f"{source}/{name}{suffix}" for name in names]
-        folders = [folder / kind / "train" / f"n{number:08d}" for number in range(CLASSES)]
+        folders = [folder / kind / split / f"n{number:08d}" for number in range(classes)]
         for place in folders:
             place.mkdir(parents=True)
-        for number in range(count):
-            name = f"{folders[number % CLASSES].name}_{number // CLASSES:06d}{suffix}"
-            (folders[number % CLASSES] / name).symlink_to(targets[number % len(targets)])
+        for number in range(first, first + count):
+            name = f"{folders[number % classes].name}_{number // classes:06d}{suffix}"
+            (folders[number % classes] / name).symlink_to(targets[number % len(targets)])
     return {kind: str(folder / kind) for kind in ("images", "masks")}
 
 

@@ -37,6 +37,12 @@ class RayWorkers:
             self._pool.close()
         self._session.close()
 
+    @property
+    def count(self) -> int:
+        """The number of workers, which are started if they are not running yet."""
+        self._pool = self._pool or self._start()
+        return len(self._pool.actors)
+
     def __call__(self, task: Task, parts: Iterable[Any]) -> Iterator[Any]:
         """The task's result for each part, in the parts' order.
 

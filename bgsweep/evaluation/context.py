@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +19,18 @@ from bgsweep.evaluation.ranks import Ranks
 
 Task = Callable[["EvalContext", Any], Any]
 """Work on one part of something, in a process that has the same model and sets."""
-Workers = Callable[[Task, Iterable[Any]], Iterator[Any]]
-"""Runs a task on every part in other processes, each with a context of its own; results in the order of the parts."""
+
+
+class Workers(Protocol):
+    """Other processes, each with a context of its own."""
+
+    @property
+    def count(self) -> int:
+        """The number of processes."""
+
+    def __call__(self, task: Task, parts: Iterable[Any], /) -> Iterator[Any]:
+        """The task's result for every part, in the parts' order."""
+
 
 _PART = 1024  # images that a worker is given at a time
 
@@ -63,6 +73,13 @@ class EvalContext:
         """True where a set of so many images is divided among ranks or workers."""
         return self._ranks is not None or (self._workers is not None and images >= self.config.workers.at_least)
 
+    @property
+    def processes(self) -> int:
+        """The number of processes among which `each` divides a large set."""
+        if self._ranks is not None:
+            return self._ranks.size
+        return 1 if self._workers is None else self._workers.count
+
     def each(self, task: Task, parts: Iterable[Any], images: int) -> Iterator[Any]:
         """The task's result for every part, in order; `images` is how many the parts have together."""
         if self._ranks is not None:
@@ -74,8 +91,9 @@ class EvalContext:
     def slices(self, count: int, size: int = _PART, images: int | None = None) -> list[slice]:
         """The numbers 0 to `count` - 1 in parts for `each`; in a single one where all `images` (`count`) stay here."""
         if self._ranks is not None:  # the same number of equal parts for each
-            parts = self._ranks.size * -(-count // (self._ranks.size * self.config.evaluate.batch_size))
-            return [slice(number * count // parts, (number + 1) * count // parts) for number in range(parts)]
+            return even_parts(
+                count, self._ranks.size * -(-count // (self._ranks.size * self.config.evaluate.batch_size))
+            )
         size = size if self.shared_out(count if images is None else images) else max(1, count)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
@@ -148,6 +166,11 @@ class EvalContext:
             return None
         looked = None if name in ("train", "plain") else self.looked()
         return joined(self.each(partial(_see, name=name, looked=looked), self.slices(count), count), count)
+
+
+def even_parts(count: int, parts: int) -> list[slice]:
+    """The numbers 0 to `count` - 1 in so many slices, whose sizes differ by one at most."""
+    return [slice(number * count // parts, (number + 1) * count // parts) for number in range(parts)]
 
 
 def _see(context: EvalContext, numbers: slice, name: ImageSet, looked: Mapping[int, bool] | None) -> Features:

@@ -4,7 +4,9 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.datasets.export_variants import write_release
 from bgsweep.evaluation.evaluator import Result
+from bgsweep.evaluation.evaluators import linear
 from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit
 from bgsweep.evaluation.registry import run_evaluators
 from bgsweep.models import build_encoder
@@ -93,6 +96,34 @@ def test_numbers_are_the_same_here_and_on_one_or_two_ray_workers(loaded: Loaded,
     values = {f"{one.evaluator}/{value.name}": value.value for one in here for value in one.values}
     assert 0.1 < values["knn/knn_top1"] < 1 and 0 < values["imagenet9/original"] < 1
     assert values["attacks/pgd_1_top1"] <= values["attacks/clean_top1"]
+
+
+def test_workers_share_the_probes_grid_and_choose_as_one_process_does(
+    loaded: Loaded, sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = suite(sets, 2, 64, 1)
+    train, trained_here = linear._train, list[int]()
+
+    def counting(source: Any, chosen: Any, grid: Any, *rest: Any) -> Any:
+        trained_here.append(len(grid))
+        return train(source, chosen, grid, *rest)
+
+    monkeypatch.setattr(linear, "_train", counting)
+    settings = file.evaluate.linear
+    with RayWorkers(partial(opened, loaded, file), file) as workers:
+        context = opened(loaded, file, workers)
+        features = context.features.train()
+        apart = linear.linear_head(context)
+        assert context.processes == 2 and trained_here == [1]  # the chosen pair, on all images
+        grid = sorted(product(settings.lrs, settings.weight_decays))
+        scores = linear._scores_apart(context, features, settings, grid)
+    here = linear.fit_linear(features, settings, context.features.classes)
+    assert trained_here == [1, len(grid), 1]
+    assert torch.equal(apart.weight, here.weight) and torch.equal(apart.bias, here.bias)
+    assert (apart.lr, apart.weight_decay, apart.held_out_top1) == (here.lr, here.weight_decay, here.held_out_top1)
+    source = linear._Source(features, torch.device("cpu"))
+    assert torch.equal(scores, linear._score(source, grid, settings, context.features.classes))
+    assert len(scores.unique()) > 2  # pairs that learn unlike one another
 
 
 def test_published_linear_evaluations_and_errors_come_from_workers_too(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,14 @@ def test_rows_of_any_size_keep_their_precision(halved: Features) -> None:
     chosen = torch.tensor([700, 3, 1199])
     assert torch.equal(halved.part(chosen).values, halved.rows(slice(None))[chosen])
     assert torch.equal(halved.part(chosen).labels, whole.labels[chosen])
+
+
+def test_features_in_a_file_reach_another_process_in_buffers_that_it_need_not_copy(halved: Features) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    small = pickle.dumps(halved, protocol=5, buffer_callback=buffers.append)
+    assert len(small) < 2000 and sum(each.raw().nbytes for each in buffers) >= halved.nbytes
+    again = pickle.loads(small, buffers=[bytes(each.raw()) for each in buffers])  # read-only, as Ray's are
+    assert torch.equal(again.rows(slice(None)), halved.rows(slice(None))) and torch.equal(again.labels, halved.labels)
 
 
 def test_knn_and_probe_agree_with_those_of_float32(halved: Features, monkeypatch: pytest.MonkeyPatch) -> None:

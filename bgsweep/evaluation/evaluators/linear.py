@@ -6,6 +6,7 @@ Features are computed once, so that the whole grid costs less than one pass of t
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from bgsweep.config import Linear
 from bgsweep.data.readable import in_order
-from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.context import EvalContext, even_parts
 from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
 from bgsweep.evaluation.features import Features
 from bgsweep.seeding import Draw, rng_key
@@ -25,6 +26,10 @@ _BLOCK = 65_536  # rows whose moments are taken at once: 0.5 GB of a ResNet-50's
 _LOGITS = 1 << 26  # numbers, 0.25 GB
 _AHEAD = 4  # batches that are fetched while the device computes
 _LEAST_STD = 1e-6
+
+Grid = list[tuple[float, float]]
+"""Pairs of a rate and a decay."""
+Score = Callable[[Grid], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,10 @@ def linear_head(context: EvalContext) -> LinearHead:
     """The linear probe on the user's training images, trained once for all evaluators."""
 
     def fit() -> LinearHead:
-        cache = context.features
-        return fit_linear(cache.train(), context.config.evaluate.linear, cache.classes, context.model.device)
+        cache, settings = context.features, context.config.evaluate.linear
+        train = cache.train()
+        score = partial(_scores_apart, context, train, settings) if context.shared_out(len(train)) else None
+        return fit_linear(train, settings, cache.classes, context.model.device, score)
 
     head: LinearHead = context.once("linear probe", fit)
     return head
@@ -88,7 +95,9 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def fit_linear(train: Features, settings: Linear, classes: int, device: torch.device | None = None) -> LinearHead:
+def fit_linear(
+    train: Features, settings: Linear, classes: int, device: torch.device | None = None, score: Score | None = None
+) -> LinearHead:
     """Train all pairs of rate and decay on a part of the features, choose by the rest, train the chosen on all of them.
 
     Features are standardised by the training features' mean and standard deviation. Of equally good pairs the one of
@@ -97,18 +106,27 @@ def fit_linear(train: Features, settings: Linear, classes: int, device: torch.de
     Args:
         device: trains the probe; None: the CPU. Features that take up less than half of its free memory are copied to
             it, others are fetched batch by batch.
+        score: gives the held-out accuracy of every pair, as `_score` does; None computes it here.
     """
     source = _Source(train, device or torch.device("cpu"))
-    fitted, held = _stratified(train.labels, settings)
     grid = sorted(product(settings.lrs, settings.weight_decays))
-    weight, bias = _train(source, fitted, grid, settings, classes)
-    scores = _scores(source, held, weight, bias)
+    scores = score(grid) if score is not None else _score(source, grid, settings, classes)
     best = int(scores.argmax())
     lr, weight_decay = grid[best]
-    del weight, bias
     weight, bias = _train(source, torch.arange(len(train)), [(lr, weight_decay)], settings, classes)
     mean, std, chosen, offset = (each.cpu() for each in (source.mean, source.std, weight[0], bias[0]))
     return LinearHead(mean, std, chosen, offset, lr, weight_decay, scores[best].item())
+
+
+def _scores_apart(context: EvalContext, train: Features, settings: Linear, grid: Grid) -> Tensor:
+    """As `_score`, each rank or worker for a share of the grid: pairs do not depend on one another."""
+    task = partial(_score_here, train=train, settings=settings, classes=context.features.classes)
+    shares = [grid[part.start : part.stop] for part in even_parts(len(grid), min(len(grid), context.processes))]
+    return torch.cat(list(context.each(task, shares, len(train))))
+
+
+def _score_here(context: EvalContext, grid: Grid, train: Features, settings: Linear, classes: int) -> Tensor:
+    return _score(_Source(train, context.model.device), grid, settings, classes)
 
 
 class _Source:
@@ -148,10 +166,12 @@ class _Source:
         return mean.float(), (squares / (count - 1)).sqrt().float().clamp_min(_LEAST_STD)
 
 
-def _scores(source: _Source, held: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Accuracy (G,) of every pair of the grid on some rows."""
-    hits = torch.zeros(len(weight), dtype=torch.int64)
-    most = max(1, min(_BLOCK, _LOGITS // (weight.shape[0] * weight.shape[2])))
+def _score(source: _Source, grid: Grid, settings: Linear, classes: int) -> Tensor:
+    """Accuracy (G,) on a held-out part of the rows of every pair of the grid, trained on the others."""
+    fitted, held = _stratified(source.features.labels.cpu(), settings)
+    weight, bias = _train(source, fitted, grid, settings, classes)
+    hits = torch.zeros(len(grid), dtype=torch.int64)
+    most = max(1, min(_BLOCK, _LOGITS // (len(grid) * classes)))
     for values, labels in source.batches(held.split(most)):
         logits = torch.einsum("nd,gdc->gnc", values, weight) + bias[:, None]
         hits += (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
@@ -171,9 +191,7 @@ def _stratified(labels: Tensor, settings: Linear) -> tuple[Tensor, Tensor]:
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
 
-def _train(
-    source: _Source, chosen: Tensor, grid: list[tuple[float, float]], settings: Linear, classes: int
-) -> tuple[Tensor, Tensor]:
+def _train(source: _Source, chosen: Tensor, grid: Grid, settings: Linear, classes: int) -> tuple[Tensor, Tensor]:
     """SGD with momentum and a cosine schedule from zero, for every pair of the grid at once: (G, D, C), (G, C)."""
     generator = torch.Generator().manual_seed(settings.seed)
     rates = torch.tensor([lr for lr, _ in grid], device=source.device).view(-1, 1, 1)
