@@ -1,0 +1,91 @@
+"""`bgsweep`, with notes on what its training processes do and when, which campaign.py reads.
+
+    python benchmarks/watched.py NOTES pretrain FILE …
+
+NOTES is a folder; each training process writes a file of JSON lines there: when it was called, had opened the images
+and made each step, with its loss, how long an evaluation took, and memory after a few steps.
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MEMORY_AT = 4  # steps, when the loader's memory is in use
+
+
+def watch(folder: str) -> None:
+    """Note what this process trains from now on."""
+    from bgsweep.training import run
+    from bgsweep.training.trainer import Trainer
+
+    def note(event: str, **values: Any) -> None:
+        with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
+
+    open_splits, step, evaluate = run.open_splits, Trainer._step, run.Run.evaluate
+    made = 0
+
+    @functools.wraps(open_splits)
+    def opened(*arguments: Any) -> Any:
+        splits = open_splits(*arguments)
+        note("opened", images=len(splits.train))
+        return splits
+
+    @functools.wraps(step)
+    def stepped(self: Trainer, batch: Any, number: int) -> Any:
+        nonlocal made
+        metrics = step(self, batch, number)
+        made += 1
+        if made == MEMORY_AT:
+            note("memory", **_memory())
+        loss, steps = float(metrics["loss"]), self.batches.steps_per_epoch
+        note("step", epoch=self.epoch, step=self.step, rank=self.rank, loss=loss, steps=steps)
+        return metrics
+
+    @functools.wraps(evaluate)
+    def evaluated(self: run.Run) -> dict[str, float]:
+        began = time.time()
+        values = evaluate(self)
+        note("evaluation", seconds=time.time() - began, values=values)
+        return values
+
+    run.open_splits, Trainer._step, run.Run.evaluate = opened, stepped, evaluated  # type: ignore[method-assign]
+    note("called")
+
+
+def _memory() -> dict[str, Any]:
+    """Private bytes of this process and of its largest loader process."""
+    import psutil
+
+    own = psutil.Process()
+    loaders = [each for each in own.children(recursive=True) if not each.children() and each.memory_info().rss > 150e6]
+    return {"own": own.memory_full_info().uss, "loader": max(each.memory_full_info().uss for each in loaders)}
+
+
+def main() -> None:
+    from bgsweep.cli.main import run
+    from bgsweep.distributed import train
+
+    folder, here = sys.argv[1], train._train_here
+    sys.argv = ["bgsweep", *sys.argv[2:]]
+
+    def worker(config: dict[str, Any]) -> None:
+        from bgsweep.distributed import train  # that of Ray Train's process, which is not watched yet
+
+        watch(folder)
+        train._worker(config)
+
+    def watched_here(*arguments: Any) -> Any:
+        watch(folder)
+        return here(*arguments)
+
+    train._worker, train._train_here = worker, watched_here
+    run()
+
+
+if __name__ == "__main__":
+    main()
