@@ -79,7 +79,7 @@ def plan(
     workers, search = config.experiment.workers, config.search
     several = workers.count > 1
     need = workers.count * (config.gpus_of_process(available=True) or 1.0)
-    at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000)
+    at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000, total_trials(config))
     if not at_once:
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
     trial = _footprint(config, need, images, measured)

@@ -47,7 +47,7 @@ def test_halving_stops_most_trials_early_but_never_the_baseline() -> None:
 
 def test_settings_stand_side_by_side_with_their_price() -> None:
     found = plan(make(trials=12, gpus=0.5), gpus=2, hourly_price=3.0, epoch_seconds=3600.0)
-    assert found["at_once"] == 4
+    assert found["at_once"] == 4 and plan(make(trials=3, gpus=0.5), 2, None, 3600.0)["at_once"] == 3
     own, *others = found["settings"]
     assert own["setting"] == "asha, reduction 3, grace 1 (the file's)" and len(others) == 5
     (none,) = [each for each in others if each["setting"] == "none"]

@@ -77,7 +77,7 @@ def test_a_real_run_writes_a_checkpoint_of_that_size(tmp_path: Path) -> None:
         (
             "moco_v2",
             ["workers.cpus=2"],
-            "views need 1.4 cores a GPU beside the one that trains, and there are 2 in all",
+            "views need 1.6 cores a GPU beside the one that trains, and there are 2 in all",
         ),
         ("byol", ["workers.count=4"], "raise workers.count or training.accumulate"),
         (
@@ -142,7 +142,7 @@ def test_the_command_shows_a_trial_without_any_data(tmp_path: Path, capsys: pyte
     words = ["plan", file, "data.masks=masks", "workers.cpus=2", "--gpus", "8"]
     assert main([*words, "--images", str(IMAGENET)]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("One trial, estimated (docs/scaling.md)\n") and "warning: views need 1.4 cores" in shown
+    assert shown.startswith("One trial, estimated (docs/scaling.md)\n") and "warning: views need 1.6 cores" in shown
     done = bgsweep(*words, "--measured", measured(tmp_path), "--images", IMAGENET, "--json", folder=tmp_path)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["trial"]["source"] == "measured on 2026-12-01, NVIDIA H100"
