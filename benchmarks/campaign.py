@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 from common import markdown, parser_of, report
-from million import link, probe
+from million import CLASSES, link, probe
 
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.storage.layout import CHECKPOINT_FILE
@@ -49,14 +49,14 @@ TREE = {
         "background": {"remove": 0.2, "random": 0.2},
         "method": {"name": "moco_v2", "queue_size": 4096, "hidden_dim": 64, "embedding_dim": 32},
         "encoder": {"name": "resnet10", "width": 8, "stem": "small"},
-        "training": {"epochs": 2, "batch_size": 64, "precision": "fp32"},
+        "training": {"epochs": 2, "batch_size": 32, "precision": "fp32"},
         "workers": {"device": "cpu"},
     },
     "evaluate": {"every": 1},
 }
 
 
-def make_links(folder: Path, images: int, test: int) -> None:
+def make_links(folder: Path, images: int, test: int, classes: int = CLASSES) -> None:
     """Trees of links below a folder, in the layout of ImageNet, unless they are there."""
     if (folder / "complete").exists():
         return
@@ -64,14 +64,14 @@ def make_links(folder: Path, images: int, test: int) -> None:
         archive.extractall(folder / "distinct")
     for split, count, first in (("validation", test, images), ("train", images, 0)):
         sources = folder / "distinct" / "images" / split, folder / "distinct" / "masks" / split
-        link(sources, folder, count, split, first)
+        link(sources, folder, count, split, first, classes)
     (folder / "complete").touch()
 
 
 class Command:
     """`bgsweep pretrain` on so many workers, stopped by SIGTERM when it has made enough steps."""
 
-    def __init__(self, folder: Path, links: Path, store: Path, workers: int, groups: int) -> None:
+    def __init__(self, folder: Path, links: Path, store: Path, workers: int, groups: int, steps: int) -> None:
         self.store, self.workers = store, workers
         self._notes = Path(tempfile.mkdtemp(dir=folder))
         file = folder / "campaign.yaml"
@@ -81,7 +81,7 @@ class Command:
         script = str(Path(__file__).with_name("watched.py"))
         self.began = time.time()
         self._log = (self._notes / "log").open("w")
-        command = [sys.executable, script, str(self._notes), "pretrain", *arguments]
+        command = [sys.executable, script, str(self._notes), str(steps), "pretrain", *arguments]
         environment = os.environ | {"BGSWEEP_CACHE": str(folder / "cache")}
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, env=environment)
 
@@ -166,18 +166,19 @@ def rehearse(folder: Path, links: Path, options: argparse.Namespace) -> tuple[di
     """The figures of all runs over one set, and what must be right."""
     workers, half, store = options.workers, options.steps // 2, folder / f"store-{links.name}"
 
-    def run(workers: int, store: Path, epoch: int, steps: int) -> Notes:
-        return Command(folder, links, store, workers, options.workers).stop_when(enough(epoch, steps))
+    def run(workers: int, store: Path, epoch: int, before: int = 0) -> Notes:
+        command = Command(folder, links, store, workers, options.workers, before + half)
+        return command.stop_when(enough(epoch, half))
 
-    first = run(workers, store, 0, half)
+    first = run(workers, store, 0)
     steps, stopped = first.steps[0][0]["steps"], position(store)
     state = load_checkpoint(checkpoint(store))
     save_checkpoint(checkpoint(store), {**state, "step": steps - half})
-    second = run(workers, store, 1, half)
+    second = run(workers, store, 1, before=half)
     left = position(store)
     shutil.copytree(store / "pretrain", folder / f"copy-{links.name}" / "pretrain")
-    third = run(workers, store, 1, half)
-    alone = run(1, folder / f"copy-{links.name}", 1, half)
+    third = run(workers, store, 1)
+    alone = run(1, folder / f"copy-{links.name}", 1)
     again, one = third.losses(), alone.losses()
     both = sorted(again.keys() & one.keys())
     found = {f"{name}, first run": value for name, value in first.seconds().items()}

@@ -1,9 +1,10 @@
 """`bgsweep`, with notes on what its training processes do and when, which campaign.py reads.
 
-    python benchmarks/watched.py NOTES pretrain FILE …
+    python benchmarks/watched.py NOTES STEPS pretrain FILE …
 
 NOTES is a folder; each training process writes a file of JSON lines there: when it was called, had opened the images
-and made each step, with its loss, how long an evaluation took, and memory after a few steps.
+and made each step, with its loss, how long an evaluation took, and memory after a few steps. Where an epoch is short,
+steps after the first STEPS take half a second, so that its end does not come before a signal.
 """
 
 import functools
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_AT = 4  # steps, when the loader's memory is in use
+SHORT = 1000  # steps of an epoch
 
 
-def watch(folder: str) -> None:
-    """Note what this process trains from now on."""
+def watch(folder: str, quick: int) -> None:
+    """Note what this process trains from now on; of a short epoch, `quick` steps are not held up."""
     from bgsweep.training import run
     from bgsweep.training.trainer import Trainer
 
@@ -44,6 +46,8 @@ def watch(folder: str) -> None:
             note("memory", **_memory())
         loss, steps = float(metrics["loss"]), self.batches.steps_per_epoch
         note("step", epoch=self.epoch, step=self.step, rank=self.rank, loss=loss, steps=steps)
+        if steps < SHORT and made >= quick:
+            time.sleep(0.5)
         return metrics
 
     @functools.wraps(evaluate)
@@ -70,17 +74,17 @@ def main() -> None:
     from bgsweep.cli.main import run
     from bgsweep.distributed import train
 
-    folder, here = sys.argv[1], train._train_here
-    sys.argv = ["bgsweep", *sys.argv[2:]]
+    folder, quick, here = sys.argv[1], int(sys.argv[2]), train._train_here
+    sys.argv = ["bgsweep", *sys.argv[3:]]
 
     def worker(config: dict[str, Any]) -> None:
         from bgsweep.distributed import train  # that of Ray Train's process, which is not watched yet
 
-        watch(folder)
+        watch(folder, quick)
         train._worker(config)
 
     def watched_here(*arguments: Any) -> Any:
-        watch(folder)
+        watch(folder, quick)
         return here(*arguments)
 
     train._worker, train._train_here = worker, watched_here
