@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -12,6 +12,7 @@ import ray
 from bgsweep.addresses import ray_address
 from bgsweep.config import SweepConfig
 from bgsweep.data.cores import usable_cores
+from bgsweep.distributed.demand import Demand
 from bgsweep.errors import UserError
 
 Resources = Mapping[str, float]
@@ -44,8 +45,9 @@ def wait_for_resources(
     # user.
     limit = minutes if minutes is not None else _AUTOSCALER_MINUTES if _autoscales() else 0.0
     began, told = time.monotonic(), -_TELL_EVERY
-    with _requested(bundles, times) if limit else contextlib.nullcontext():
+    with contextlib.closing(Demand(bundles)) as demand:
         while not capacity(nodes(), bundles, 1):
+            demand.ask(times if limit else 0, len(nodes()))
             gone = time.monotonic() - began
             missing = f"{_words(bundles)} are needed, and the Ray cluster has {_shapes()}"
             if gone >= 60 * limit:
@@ -133,22 +135,18 @@ def _whole_shares(bundle: Resources) -> dict[str, float]:
     return {"CPU": bundle.get("CPU", 0.0), "GPU": 1 / int(1 / gpus + _SLACK) if 0 < gpus < 1 else gpus}
 
 
+def grows_on_demand(minutes: float | None) -> bool:
+    """True if a cluster may get more nodes: it does so by itself, or the user gave minutes to wait for it."""
+    return _autoscales() if minutes is None else minutes > 0
+
+
 def _autoscales() -> bool:
-    """True on the head of a cluster made by Ray's launcher, which grows on demand; Tune checks the same file."""
-    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+    """True on the head of a cluster that grows on demand: made by Ray's launcher, or by KubeRay.
 
-
-@contextlib.contextmanager
-def _requested(bundles: Sequence[Resources], times: int) -> Iterator[None]:
-    """Request the bundles from the autoscaler, if there is one, for the duration of the context."""
-    from ray.autoscaler.sdk import request_resources
-
-    asked = [{key: value for key, value in bundle.items() if value} for bundle in bundles]
-    request_resources(bundles=asked * times)
-    try:
-        yield
-    finally:
-        request_resources(bundles=[])
+    Tune checks the same file. KubeRay, whose autoscaler runs beside the head, starts that without a monitor.
+    """
+    kuberay = "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
+    return kuberay or Path("~/ray_bootstrap_config.yaml").expanduser().exists()
 
 
 def _words(bundles: Sequence[Resources]) -> str:

@@ -15,7 +15,8 @@ from ray.tune import TuneError
 from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
-from bgsweep.distributed.resources import check_cores, gpus_of_process
+from bgsweep.distributed.demand import Demand
+from bgsweep.distributed.resources import check_cores, gpus_of_process, grows_on_demand
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.shared_folder import check_shared
 from bgsweep.distributed.system_metrics import log_system_metrics
@@ -23,7 +24,7 @@ from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.capacity import cpus_of_trial, trials_that_fit, wait_for_capacity
+from bgsweep.sweep.capacity import bundles_of_trial, cpus_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord, by_number, replay
@@ -125,7 +126,7 @@ def _run(
         wait_for_capacity(config)
         _check_shared(store, uri)
         # Before the first trial: other sweeps make room only for those they know of.
-        share = _share(config, folder.name)
+        share = opened.enter_context(_share(config, folder.name))
         first = _first_set_up(config)
         # Takes as long as the first trial's set-up, meanwhile.
         tracker = opened.enter_context(Tracker(uri, config.name))
@@ -177,6 +178,7 @@ def _search(
         command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
     monitor.close()
+    share.begin(lambda: 1)  # the final evaluation; the other sweeps take the rest
     if monitor.collector:
         monitor.collector.tidy(monitor.records)
     result = {
@@ -233,10 +235,9 @@ def _retried(config: SweepConfig, journal: Journal, records: dict[str, TrialReco
 
 
 def _share(config: SweepConfig, name: str) -> FairShare:
-    # With data.loader: cluster a trial waits for cores for its views too: more trials than fit could each hold some
-    # cores and wait for one another.
-    warm = config.experiment.workers.count == 1 and config.experiment.data.loader == "local"
-    return FairShare(name, functools.partial(trials_that_fit, config), config.search.concurrent, warm)
+    grows = grows_on_demand(config.search.wait_minutes) or config.search.concurrent
+    demand = Demand(bundles_of_trial(config)) if grows else None
+    return FairShare(name, functools.partial(trials_that_fit, config), config.search.concurrent, demand)
 
 
 def _manifest(config: SweepConfig, parent: str, began: float) -> dict[str, Any]:

@@ -1,14 +1,34 @@
 """Fair shares of one cluster between sweeps, which come and go while others run."""
 
+import logging
+import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import ray
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from bgsweep.distributed.demand import Demand
+
+_log = logging.getLogger(__name__)
+
 _NAMESPACE = "bgsweep"
-_ASK_EVERY = 2.0  # seconds
+_ASK_EVERY = 1.0  # seconds
+_SLACK = 1e-6
+
+
+class Wish(NamedTuple):
+    """A sweep's trials at a time.
+
+    Attributes:
+        wanted: those that it could run now, on a cluster large enough.
+        room: those that the whole cluster could run if this sweep were alone.
+    """
+
+    wanted: int
+    room: int
 
 
 class FairShareSearcher(ConcurrencyLimiter):
@@ -26,49 +46,119 @@ class FairShareSearcher(ConcurrencyLimiter):
 
 
 class FairShare:
-    """This sweep's share of the trials that the cluster can run.
+    """This sweep's share of the trials that the cluster can run; a context manager.
 
-    The others know a sweep by a named actor, which Ray ends together with the sweep's driver, however that ends.
+    A thread follows the cluster and the other sweeps, also while Tune asks for no proposal. It lets an autoscaler see
+    the trials that the sweep could run besides its share. The others know a sweep by a named actor, which Ray ends
+    together with the sweep's driver, however that ends.
 
     Args:
         name: of the sweep.
         room: gives the number of this sweep's trials that the whole cluster can run at a time, which may grow.
         most: the user's limit of trials at a time, if any.
-        warm: trials are actors that Tune reuses. They may wait for capacity; trials on Ray Train fail if they wait for
-            long, so there are never more than fit.
+        demand: requests for nodes; None where the cluster does not grow.
     """
 
-    def __init__(self, name: str, room: Callable[[], int], most: int | None, warm: bool) -> None:
-        self._room, self._most, self._warm = room, most, warm
+    def __init__(self, name: str, room: Callable[[], int], most: int | None, demand: Demand | None = None) -> None:
+        self._room, self._most, self._demand = room, most, demand
+        self._left: Callable[[], int] | None = None
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
         here: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Here)  # its node may die
         self._actor = here.options(name=self._name, namespace=_NAMESPACE).remote()
         ray.get(self._actor.__ray_ready__.remote())
-        self._asked, self._found = -_ASK_EVERY, 1
+        self._found = 1
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="fair-share", daemon=True)
+
+    def __enter__(self) -> "FairShare":
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._demand and ray.is_initialized():
+            self._demand.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its searcher into its own state file; a share lives in this process only."""
+        return int, ()
 
     def __call__(self) -> int:
-        if time.monotonic() - self._asked >= _ASK_EVERY:
-            self._asked = time.monotonic()
-            actors = ray.util.list_named_actors(all_namespaces=True)
-            others = (actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE)
-            self._found = self._part(sorted({self._name, *others}))
         return self._found
 
-    def _part(self, sweeps: list[str]) -> int:
-        room = self._room()
-        if len(sweeps) == 1 and self._warm:
-            return self._most or room
-        share = part(room, sweeps.index(self._name), len(sweeps))
-        return min(share, self._most or share)
+    def begin(self, left: Callable[[], int]) -> None:
+        """Request nodes from now on; ``left`` gives the trials that have not ended, whatever they wait for."""
+        self._left = left
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_ASK_EVERY):
+            try:
+                self._look()
+            except Exception as error:  # Ray restarts the head's services, or disconnects: the last share holds
+                _log.debug("share not known: %s", error)
+
+    def _look(self) -> None:
+        left = None if self._left is None else max(1, self._left())
+        own = Wish(min(_limit(left), _limit(self._most)), self._room())
+        self._actor.tell.remote(own)
+        wishes = self._wishes(own)
+        names = sorted(wishes)
+        self._found = shares([wishes[name] for name in names])[names.index(self._name)]
+        if self._demand and left is not None:
+            self._demand.ask(max(0, own.wanted - self._found), len(ray.nodes()))
+
+    def _wishes(self, own: Wish) -> dict[str, Wish]:
+        """All sweeps' wishes by name; one that does not answer is taken to want as much as there is."""
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        names = {actor["name"] for actor in actors if actor["namespace"] == _NAMESPACE} - {self._name}
+        found = {self._name: own}
+        for name in names:
+            wish: Any = None
+            try:
+                wish = ray.get(ray.get_actor(name, _NAMESPACE).wish.remote(), timeout=_ASK_EVERY)
+            except ValueError:  # it has just ended
+                continue
+            except (ray.exceptions.RayError, AttributeError):
+                pass
+            found[name] = wish or Wish(own.room, own.room)
+        return found
 
 
 class _Here:
     """An actor whose existence says that a sweep is running."""
 
+    def __init__(self) -> None:
+        self._wish: Wish | None = None
 
-def part(room: int, age: int, sweeps: int) -> int:
-    """Trials that a sweep may run; ``age`` is its rank, 0 for the oldest, which gets the remainder.
+    def tell(self, wish: Wish) -> None:
+        self._wish = wish
 
-    If one trial fills the cluster, the younger sweeps wait until it ends.
+    def wish(self) -> Wish | None:
+        return self._wish
+
+
+def shares(wishes: Sequence[Wish]) -> list[int]:
+    """Trials that each of several sweeps may run, the oldest first.
+
+    Each trial goes to the sweep that has the smallest part of the cluster, of equal ones the oldest, until all have
+    what they want or nothing fits. If one trial fills the cluster, the younger sweeps wait until it ends.
     """
-    return room // sweeps + (age < room % sweeps)
+    given = [0] * len(wishes)
+    used = 0.0
+    while True:
+        open_to = [
+            index
+            for index, wish in enumerate(wishes)
+            if given[index] < wish.wanted and used + 1 / wish.room <= 1 + _SLACK
+        ]
+        if not open_to:
+            return given
+        least = min(open_to, key=lambda index: (given[index] / wishes[index].room, index))
+        given[least] += 1
+        used += 1 / wishes[least].room
+
+
+def _limit(trials: int | None) -> int:
+    return sys.maxsize if trials is None else trials

@@ -32,7 +32,7 @@ class PBTScheduler(FIFOScheduler):
     Args:
         folder: of the sweep; copies of the donors' checkpoints stay in it until the next generation.
         size: number of trials that have not ended.
-        at_once: number of trials that can run at a time.
+        at_once: gives the number of trials that can run at a time, which may grow.
         tell: called with a generation's epoch and exchanges before any trial continues.
         past: the events of earlier drivers.
     """
@@ -42,7 +42,7 @@ class PBTScheduler(FIFOScheduler):
         config: SweepConfig,
         folder: Path,
         size: int,
-        at_once: int,
+        at_once: Callable[[], int],
         tell: Callable[[int, list[Exchange]], None],
         past: Iterable[Event] = (),
     ) -> None:
@@ -76,7 +76,7 @@ class PBTScheduler(FIFOScheduler):
         if living and len(trials) == self.size and all(self._waits(trial) for trial in living):
             self._exchange(living)
         begun = sum(trial.status in (Trial.RUNNING, Trial.PENDING) for trial in living)
-        if begun < self.at_once:
+        if begun < self.at_once():
             ready = (trial for trial in living if trial.status == Trial.PAUSED and not self._waits(trial))
             return next(ready, None)
         return None

@@ -37,11 +37,11 @@ def run_search(
         target: the sweep's folder in the store, for its checkpoints.
         past: events of earlier drivers.
     """
-    concurrent = config.search.concurrent or trials_that_fit(config)
-    scheduler, to_stop = _scheduler(config, folder, monitor, past, concurrent)
+    scheduler, to_stop = _scheduler(config, folder, monitor, past, share)
     past = [*past, *map(monitor.end, to_stop)]
     proposed = sum(isinstance(event, Proposed) for event in past)
-    left = max(total_trials(config), proposed) - _ended(monitor)  # fewer trials may be asked for than there are
+    total = max(total_trials(config), proposed)  # fewer trials may be asked for than there are
+    left = total - _ended(monitor)
     if left <= 0:
         return
 
@@ -51,7 +51,7 @@ def run_search(
             scheduler.size -= 1
 
     searcher = TuneSearcher(config, past, monitor.journal, refuse)
-    _set_environment(concurrent)
+    _set_environment(config.search.concurrent or trials_that_fit(config))
     population = config.search.scheduler == "pbt"
     tuner = tune.Tuner(
         trainable(config, target),
@@ -74,6 +74,7 @@ def run_search(
             verbose=0,
         ),
     )
+    share.begin(lambda: total - _ended(monitor))
     with no_retry_of_diverged():
         tuner.fit()
 
@@ -117,17 +118,17 @@ def _set_environment(concurrent: int) -> None:
 
 
 def _scheduler(
-    config: SweepConfig, folder: Path, monitor: SweepCallback, past: list[Event], concurrent: int
+    config: SweepConfig, folder: Path, monitor: SweepCallback, past: list[Event], share: FairShare
 ) -> tuple[TrialScheduler, list[str]]:
     """The search's scheduler, and the running trials that it stops at once."""
     if config.search.scheduler == "pbt":
         size = total_trials(config) - _ended(monitor)
-        return PBTScheduler(config, folder, size, concurrent, monitor.exchanged, past), []
+        return PBTScheduler(config, folder, size, share, monitor.exchanged, past), []
     return build_scheduler(config, past)
 
 
 def _ended(monitor: SweepCallback) -> int:
-    return sum(record.status != "running" for record in monitor.records.values())
+    return sum(record.status != "running" for record in list(monitor.records.values()))
 
 
 def _checkpoints(config: SweepConfig) -> tune.CheckpointConfig:

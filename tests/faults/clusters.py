@@ -1,12 +1,21 @@
 """A Ray cluster of several nodes on this host: each has a raylet of its own, which can be killed."""
 
 import contextlib
+import json
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 from ray.cluster_utils import Cluster
+
+from tests.progress import wait_for
 
 
 @contextlib.contextmanager
@@ -19,6 +28,56 @@ def cluster(*cpus: int) -> Iterator[Cluster]:
         yield made
     finally:
         made.shutdown()
+
+
+@contextlib.contextmanager
+def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
+    """The address of a cluster with a head of one CPU, to which Ray's autoscaler adds up to ``nodes`` of one CPU each.
+
+    Not `ray.cluster_utils.AutoscalingCluster`: it ends all other Rays of this host, and lacks a file in Ray's package.
+    """
+    head = "ray.head.default"
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        port, client = one.getsockname()[1], two.getsockname()[1]
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+    lists += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")
+    config: dict[str, Any] = {
+        **{name: [] for name in lists},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "auth": {},
+        "cluster_name": "fake",
+        "max_workers": nodes,
+        "idle_timeout_minutes": 0.5,
+        "upscaling_speed": 10,
+        "provider": {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True},
+        "head_node_type": head,
+        "available_node_types": {
+            head: {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": nodes},
+        },
+    }
+    (folder / "autoscaler.yaml").write_text(json.dumps(config), encoding="utf-8")
+    options = [f"--port={port}", "--num-cpus=1", f"--autoscaling-config={folder / 'autoscaler.yaml'}", "--block"]
+    options += [f"--temp-dir={tempfile.mkdtemp()}", "--dashboard-port=0", f"--ray-client-server-port={client}"]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", *options]
+    environment = {**os.environ, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    with (folder / "head").open("w", encoding="utf-8") as log:
+        started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    told = (folder / "head").read_text
+    try:
+        wait_for(lambda: "Ray runtime started" in told(), told, told, started)
+        yield address
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(started.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        started.kill()
+        started.wait()
 
 
 def kill_node(made: Cluster, node: Any) -> None:

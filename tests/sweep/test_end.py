@@ -72,7 +72,7 @@ def test_a_population_takes_over_only_values_that_go_together(tmp_path: Path) ->
             "search": {"scheduler": "pbt", "perturb_epochs": 3},
         }
     )
-    population = PBTScheduler(file, tmp_path, 2, 2, lambda epoch, found: None)
+    population = PBTScheduler(file, tmp_path, 2, lambda: 2, lambda epoch, found: None)
     values = {"background.min_area": 0.6, "background.max_area": 0.61}
     found = [population._explored(values, random.Random(seed)) for seed in range(50)]
     assert not any(map(file.refusal, found)) and any(each != values for each in found)

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from bgsweep.config import resolve
-from bgsweep.sweep.fair_share import FairShareSearcher, part
+from bgsweep.sweep.fair_share import FairShareSearcher, Wish, shares
 from bgsweep.sweep.schedulers import build_scheduler
 
 
@@ -43,17 +43,31 @@ def test_a_sweep_gives_way_and_takes_the_room_back() -> None:
     assert [fair.suggest(name) is not None for name in "efg"] == [True, True, False]
 
 
+MANY = 10**6
+
+
 @pytest.mark.parametrize("room", [1, 2, 3, 8, 64])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 7])
 def test_shares_fill_the_cluster_and_differ_by_one_at_the_most(room: int, sweeps: int) -> None:
-    shares = [part(room, place, sweeps) for place in range(sweeps)]
-    assert sum(shares) == room
-    assert max(shares) - min(shares) <= 1 and shares == sorted(shares, reverse=True)
+    given = shares([Wish(MANY, room)] * sweeps)
+    assert sum(given) == room
+    assert max(given) - min(given) <= 1 and given == sorted(given, reverse=True)
 
 
-def test_eight_devices_run_eight_trials_of_two_sweeps() -> None:
-    assert [part(8, place, 2) for place in (0, 1)] == [4, 4]
-    assert [part(3, place, 2) for place in (0, 1)] == [2, 1]
+@pytest.mark.parametrize(
+    ("wishes", "given"),
+    [
+        ([Wish(MANY, 8), Wish(MANY, 8)], [4, 4]),
+        ([Wish(2, 8), Wish(MANY, 8)], [2, 6]),  # search.concurrent: 2, or the last two trials
+        ([Wish(MANY, 8), Wish(1, 8), Wish(MANY, 8)], [4, 1, 3]),
+        ([Wish(MANY, 8), Wish(MANY, 2)], [4, 1]),  # a trial of the second one takes four devices
+        ([Wish(1, 8), Wish(MANY, 2), Wish(MANY, 8)], [1, 1, 3]),
+        ([Wish(3, 8), Wish(2, 8)], [3, 2]),
+        ([Wish(MANY, 1), Wish(MANY, 1)], [1, 0]),
+    ],
+)
+def test_what_a_sweep_does_not_use_goes_to_the_others(wishes: list[Wish], given: list[int]) -> None:
+    assert shares(wishes) == given
 
 
 @pytest.mark.slow

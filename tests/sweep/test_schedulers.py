@@ -77,7 +77,7 @@ class Member:
 
 def population(folder: Path, told: list[tuple[int, list[Exchange]]], size: int) -> PBTScheduler:
     file = make(9, scheduler="pbt", perturb_epochs=3)
-    return PBTScheduler(file, folder / "copies", size, 8, lambda epoch, found: told.append((epoch, found)))
+    return PBTScheduler(file, folder / "copies", size, lambda: 8, lambda epoch, found: told.append((epoch, found)))
 
 
 def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Path) -> None:

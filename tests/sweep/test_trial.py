@@ -1,5 +1,6 @@
 """Trials of several workers, as Ray Tune sees them; Ray Train is played by the loop of one worker."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from bgsweep.errors import UserError
 from bgsweep.methods import Method
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
-from bgsweep.sweep.trial import dump, set_up, train_on_ray
-from bgsweep.training import trainer
+from bgsweep.sweep.trial import InProcessTrial, dump, set_up, train_on_ray
+from bgsweep.training import build
 from bgsweep.training.seeded_run import start
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -57,16 +58,39 @@ def test_an_encoder_that_cannot_be_exported_is_refused_before_the_first_trial(mo
 
     tree = dump(load(TINY))
     set_up(tree)
-    build = trainer.build_method
+    make = build.build_method
 
     def moody(experiment: Experiment, classes: int) -> Method:
-        method = build(experiment, classes)
+        method = make(experiment, classes)
         method.encoder = Moody(method.encoder)
         return method
 
-    monkeypatch.setattr(trainer, "build_method", moody)
+    monkeypatch.setattr(build, "build_method", moody)
     with pytest.raises(UserError, match=r"^encoder\.name: torch\.export cannot make the program .*another network$"):
         set_up(tree)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_reused_actor_frees_a_trials_model_before_it_builds_the_next_one(
+    seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = load(TINY, ["training.epochs=1", f"search.seeds={seeds}"])
+    made: list[weakref.ref[Any]] = []
+    make = build.build_method
+
+    def counted(*arguments: Any) -> Method:
+        living = sum(each() is not None for each in made)
+        assert living == len(made) % seeds  # those of the same trial's other seeds
+        method = make(*arguments)
+        made.append(weakref.ref(method))
+        return method
+
+    monkeypatch.setattr(build, "build_method", counted)
+    trial = type("Bound", (InProcessTrial,), {"tree": dump(file)})(proposal(0))
+    trial.step()
+    trial.save_checkpoint(str(tmp_path))
+    assert trial.reset_config(proposal(1))
+    assert len(made) == 2 * seeds and trial.step()["done"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
