@@ -47,7 +47,12 @@ class Status(Command):
         if not rows:
             return "no sweep in this store"
         listed = table([""] * 4, rows).rstrip("\n")
-        return listed if len(rows) > 1 else f"{listed}\n{trial_table(result['sweeps'][0]['trials'])}"
+        if len(rows) > 1:
+            return listed
+        (sweep,) = result["sweeps"]
+        budget = sweep.get("budget")  # none in the answer of an older version
+        told = [budget["told"]] if budget else []
+        return "\n".join([listed, *told, trial_table(sweep["trials"])])
 
 
 class Stop(Command):

@@ -20,7 +20,7 @@ from bgsweep.config.load import load, load_suite, mask_training, resolve
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.config.review import review, review_search
-from bgsweep.config.search import METRICS, Search
+from bgsweep.config.search import METRICS, Budget, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.config.views import Background, Views
@@ -30,6 +30,7 @@ __all__ = [
     "Attacks",
     "BYOLConfig",
     "Background",
+    "Budget",
     "Corruptions",
     "Data",
     "Detection",

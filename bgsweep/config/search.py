@@ -41,6 +41,31 @@ def _best(metrics: tuple[str, ...]) -> list[str]:
     return ["min" if metric in LOWER_IS_BETTER else "max" for metric in metrics]
 
 
+class Budget(Section):
+    """Limits of a whole sweep: no trial begins that is not expected to end within them.
+
+    They bound the search. The final evaluation, and what is running when a limit is reached, still go on.
+    """
+
+    hours: Positive | None = Field(None, description="hours for which the sweep runs, without interruptions")
+    gpu_hours: Positive | None = Field(None, description="GPU-hours of all trials together")
+    cost: Positive | None = Field(None, description="costs of these GPU-hours, in any currency")
+    price_per_gpu_hour: Positive | None = Field(None, description="price of one GPU-hour, in the currency of `cost`")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cost is None) != (self.price_per_gpu_hour is None):
+            given, missing = ("cost", "price_per_gpu_hour") if self.cost else ("price_per_gpu_hour", "cost")
+            raise ValueError(f"{given}: limits nothing without {missing}; give both, or gpu_hours")
+        return self
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by their names."""
+        named = {"hours": self.hours, "gpu_hours": self.gpu_hours, "cost": self.cost}
+        return {key: limit for key, limit in named.items() if limit is not None}
+
+
 class Search(Section):
     """The searcher that proposes trials, the scheduler that stops them, and the resources of each trial."""
 
@@ -62,6 +87,7 @@ class Search(Section):
         1, description="runs of each trial, with seeds from experiment.seed on; the trial's score is their mean"
     )
     concurrent: Count | None = Field(None, description="trials at once; null: as many as fit on the cluster")
+    budget: Budget = Budget()
     wait_minutes: NonNegative | None = Field(
         None,
         description="minutes to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else 0",

@@ -178,6 +178,8 @@ class SweepConfig(Section):
             )
         if search.concurrent is not None:
             raise ValueError("search.concurrent: pbt trains as many trials at once as fit; leave it out")
+        if search.budget.limits:
+            raise ValueError("search.budget: pbt begins all trials at once; leave it out, or use asha")
         if search.perturb_epochs % every:
             raise ValueError(
                 f"search.perturb_epochs: {search.perturb_epochs} is no multiple of evaluate.every {every}; change one"

@@ -42,6 +42,7 @@ class SweepResults:
         manifest: with ``result`` if the sweep has ended.
         wall_seconds: from the journal's first event to its last.
         tags, datasets: from the sweep's MLflow run.
+        budget: what is spent of it, as text; empty without one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SweepResults:
     wall_seconds: float
     tags: Mapping[str, str]
     datasets: Sequence[Mapping[str, Any]]
+    budget: str = ""
 
 
 def page(results: SweepResults) -> str:
@@ -79,6 +81,7 @@ def page(results: SweepResults) -> str:
         "notes": notes,
         "metrics": " and ".join(map(shown_name, file.search.metrics)),
         "shown": shown,
+        "budget": results.budget,
     }
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.resources import capacity, gpus_of_process, nodes, wait_for_resources
 from bgsweep.distributed.train import WORKERS_CURE, worker_bundles, worker_cpus
+from bgsweep.sweep.budget import check_budget
 from bgsweep.sweep.trial import WAITING_CPUS
 
 _MANY = 4096  # more trials at a time than any sweep has
@@ -23,14 +24,21 @@ def bundles_of_trial(config: SweepConfig) -> list[dict[str, float]]:
     return [{"CPU": config.search.cpus, "GPU": gpus_of_process(config)}, *worker_bundles(config)]
 
 
+def gpus_of_trial(config: SweepConfig) -> float:
+    """GPUs of one trial, on the cluster that this process has joined."""
+    return sum(bundle.get("GPU", 0.0) for bundle in bundles_of_trial(config))
+
+
 def wait_for_capacity(config: SweepConfig) -> None:
     """Wait until the cluster can run the trials that are wanted at a time.
 
     Raises:
-        UserError: it never can, or could not within `search.wait_minutes`.
+        UserError: it never can, or could not within `search.wait_minutes`; or `search.budget` counts GPUs of trials
+            that have none.
     """
     cure = WORKERS_CURE if worker_cpus(config) else "search.cpus or search.gpus"
     wait_for_resources(bundles_of_trial(config), cure, config.search.wait_minutes, _tell, config.search.concurrent or 1)
+    check_budget(config.search.budget, gpus_of_trial(config))
     workers = config.experiment.workers
     if workers.count == 1 and workers.device == "auto" and config.search.gpus == 0 and any(map(_gpus, nodes())):
         _tell("there are GPUs, but search.gpus: 0 gives trials none; leave it out, or set it to a share of one")

@@ -12,7 +12,7 @@ from bgsweep.sweep.trial import dump
 
 # How trials run, and how many: neither the values nor the results of those that have ended depend on these settings.
 _OF_RUNNING = (
-    *("concurrent", "cpus", "gpus", "hang_minutes"),
+    *("budget", "concurrent", "cpus", "gpus", "hang_minutes"),
     *("keep_checkpoints", "max_failures", "trials", "wait_minutes"),
 )
 
@@ -39,8 +39,9 @@ def changed(
             f"(docs/operations.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
         )
     running = sum(record.status == "running" for record in records.values())
-    if keys and (running or after.search.trials > max(before.search.trials, len(records))):
-        left = f"{running} have not" if running else "search.trials asks for more"
+    more = after.search.trials > max(before.search.trials, len(records))
+    if keys and (running or more or after.search.budget != before.search.budget):
+        left = f"{running} have not" if running else f"search.{'trials' if more else 'budget'} asks for more"
         raise UserError(
             f"{_listed(keys)}: cannot change before all trials of {name} have ended, {left}; resume it without this "
             "first"
@@ -85,7 +86,7 @@ def _free(key: str, before: SweepConfig) -> bool:
     section, _, leaf = key.partition(".")
     if key == "search.trials" and before.search.scheduler == "pbt":
         return False  # a population exists from the beginning to the end
-    return section == "register" or (section == "search" and leaf in _OF_RUNNING)
+    return section == "register" or (section == "search" and leaf.partition(".")[0] in _OF_RUNNING)
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

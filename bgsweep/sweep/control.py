@@ -9,9 +9,11 @@ import zstandard
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri, sweep_command
-from bgsweep.sweep.events import by_number
+from bgsweep.sweep import budget
+from bgsweep.sweep.budget import seconds_of
+from bgsweep.sweep.events import TrialRecord, by_number
 from bgsweep.sweep.heartbeat import alive, closed_properly
-from bgsweep.sweep.journal import read_records
+from bgsweep.sweep.journal import read_journal, read_records
 from bgsweep.sweep.manifest import began, find_sweep, sweeps
 from bgsweep.sweep.store import ask_to_stop, local_store, pulse_reader
 
@@ -24,7 +26,8 @@ def status(name: str | None, store: Uri) -> dict[str, Any]:
     """The status of one sweep, or without a name of all sweeps of the store, the latest first.
 
     Returns:
-        ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970) and ``trials``. A sweep whose driver
+        ``sweeps``: each with ``sweep``, ``state``, ``began`` (seconds since 1970), ``trials`` and ``budget``
+        (``limits``, what is ``spent`` of each, and both ``told`` as text; None without a budget). A sweep whose driver
         ended with an error (interrupted) or was killed (dead) can be resumed.
     """
     with local_store(store, name, "state") as folder:
@@ -57,13 +60,24 @@ def stop(name: str, store: Uri) -> dict[str, Any]:
 
 
 def _status(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any]:
-    records = read_records(folder)
+    records, state = read_records(folder), _state(folder, manifest, store)
     return {
         "sweep": folder.name,
-        "state": _state(folder, manifest, store),
+        "state": state,
         "began": began(folder, manifest),
         "trials": [records[name].shown() for name in sorted(records, key=by_number)],
+        "budget": _budget(folder, manifest, records, state),
     }
+
+
+def _budget(
+    folder: Path, manifest: dict[str, Any], records: dict[str, TrialRecord], state: State
+) -> dict[str, Any] | None:
+    if "budget" not in manifest:  # of an older version
+        return None
+    # A driver that is dead does not say when it died; its journal does.
+    seconds = None if state == "running" else seconds_of(read_journal(folder))
+    return budget.status(manifest, seconds, records.values())
 
 
 def _status_or_warning(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any] | None:

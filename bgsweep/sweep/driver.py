@@ -23,8 +23,9 @@ from bgsweep.distributed.system_metrics import log_system_metrics
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
+from bgsweep.sweep.budget import BudgetGuard, seconds_of
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.capacity import bundles_of_trial, cpus_of_trial, trials_that_fit, wait_for_capacity
+from bgsweep.sweep.capacity import bundles_of_trial, cpus_of_trial, gpus_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord, by_number, replay
@@ -140,13 +141,18 @@ def _run(
             check_room(folder, checkpoint, _checkpoints_at_once(config, total_trials(config) - ended))
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
         began = past[0].time if past else time.time()
-        manifest = _manifest(config, parent, began) | {"images": (before or {}).get("images") or images}
+        budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records)
+        manifest = _manifest(config, parent, began) | {
+            "images": (before or {}).get("images") or images,
+            "budget": budget.manifest(),
+        }
         owner.check()
         write_manifest(folder, manifest)
         opened.enter_context(log_system_metrics(uri, parent))
         progress = opened.enter_context(Progress(folder.name, config, total_trials(config)))
         progress.note(f"sweep {folder.name} in {store}")
         progress.warn(notes)
+        progress.budget = budget.told
         journal = Journal(folder, owner, records, total_trials(config))
         past += _told_before(config, owner, journal, progress, past)
         if retry_failed:
@@ -155,7 +161,7 @@ def _run(
         opened.callback(collector.close)
         monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector)
         try:
-            result = _search(config, owner, monitor, past, share)
+            result = _search(config, owner, monitor, past, share, budget)
         except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise
             if owner.lost():
                 tracker.abandon()
@@ -166,14 +172,19 @@ def _run(
 
 
 def _search(
-    config: SweepConfig, owner: Ownership, monitor: SweepCallback, past: list[Event], share: FairShare
+    config: SweepConfig,
+    owner: Ownership,
+    monitor: SweepCallback,
+    past: list[Event],
+    share: FairShare,
+    budget: BudgetGuard,
 ) -> dict[str, Any]:
     """Run the trials that have not ended, and the sweep's end; give the result."""
     folder, store, tracker = owner.folder, owner.store, monitor.tracker
     monitor.catch_up(past)
     if past and monitor.collector:
         monitor.collector.tidy(monitor.records)
-    run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share)
+    run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share, budget)
     if monitor.disk.full:
         command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")

@@ -1,7 +1,7 @@
 """Live progress of a sweep: a table in a terminal, else a line for each change and a summary every 30 seconds."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,6 +26,7 @@ class Progress:
         self._logged = self.began
         self._seen: dict[str, str] = {}
         self._warned: set[str] = set()
+        self.budget: Callable[[], str] = str  # what is spent of it; no text without one
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -75,6 +76,8 @@ class Progress:
         best = max(scored, key=lambda record: sign * record.metrics[metric], default=None)
         if best:
             parts.append(f"best so far {best.id} {_score(best, metric)}")
+        if budget := self.budget():
+            parts.append(budget)
         left = self.seconds_left(records)
         parts.append(f"{_clock(time.time() - self.began)} elapsed" + (f", about {_clock(left)} left" if left else ""))
         return " · ".join(parts)

@@ -10,6 +10,8 @@ import ray
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
+from bgsweep.sweep import budget
+from bgsweep.sweep.budget import seconds_of
 from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, replay
 from bgsweep.sweep.journal import read_journal
 from bgsweep.sweep.manifest import find_sweep
@@ -94,7 +96,9 @@ def sweep_results(
         return Trial(one.id, one.params, one.fixed, one.status, one.epochs, one.seconds, curve, one.error)
 
     trials = [trial(records[key]) for key in sorted(records, key=by_number)]
-    return SweepResults(name, manifest, trials, events[-1].time - events[0].time if events else 0.0, tags, datasets)
+    limits = budget.status(manifest, seconds_of(events), records.values()) if "budget" in manifest else None
+    wall = events[-1].time - events[0].time if events else 0.0
+    return SweepResults(name, manifest, trials, wall, tags, datasets, limits["told"] if limits else "")
 
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from bgsweep.config import SweepConfig
 from bgsweep.distributed.credentials import KEYS
 from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
+from bgsweep.sweep.budget import BudgetGuard
 from bgsweep.sweep.callbacks import SweepCallback, diverged
 from bgsweep.sweep.capacity import trials_that_fit
 from bgsweep.sweep.events import Event, Proposed
@@ -28,7 +29,13 @@ from bgsweep.sweep.trial import trainable
 
 
 def run_search(
-    config: SweepConfig, folder: Path, target: Uri, monitor: SweepCallback, past: list[Event], share: FairShare
+    config: SweepConfig,
+    folder: Path,
+    target: Uri,
+    monitor: SweepCallback,
+    past: list[Event],
+    share: FairShare,
+    budget: BudgetGuard,
 ) -> None:
     """Run the trials that have not ended yet.
 
@@ -36,6 +43,7 @@ def run_search(
         folder: of the sweep on this machine, with its journal.
         target: the sweep's folder in the store, for its checkpoints.
         past: events of earlier drivers.
+        budget: withholds trials that are not expected to end within it.
     """
     scheduler, to_stop = _scheduler(config, folder, monitor, past, share)
     past = [*past, *map(monitor.end, to_stop)]
@@ -50,7 +58,7 @@ def run_search(
         if isinstance(scheduler, PBTScheduler):  # which waits for all its members
             scheduler.size -= 1
 
-    searcher = TuneSearcher(config, past, monitor.journal, refuse)
+    searcher = TuneSearcher(config, past, monitor.journal, refuse, budget.refusal)
     _set_environment(config.search.concurrent or trials_that_fit(config))
     population = config.search.scheduler == "pbt"
     tuner = tune.Tuner(
@@ -74,9 +82,11 @@ def run_search(
             verbose=0,
         ),
     )
-    share.begin(lambda: total - _ended(monitor))
+    share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
     with no_retry_of_diverged():
         tuner.fit()
+    if searcher.over:
+        monitor.progress.note(f"no further trial is expected to end within {searcher.over}")
 
 
 @contextlib.contextmanager

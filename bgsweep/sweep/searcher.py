@@ -1,7 +1,7 @@
 """The values of the next trial, for Ray Tune: fixed points first, then those that the configured searcher proposes."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from ray.tune.search import Searcher
@@ -28,6 +28,10 @@ class TuneSearcher(Searcher):
             would draw other values today, the journal's count.
         refuse: called with each configuration whose values no trial can have, and the reason; the next one is proposed
             instead. Without it such values are proposed like others.
+        limit: given the trials that have not ended, the reason for which none may begin beside them, empty if one may.
+
+    Attributes:
+        over: the reason for which the last proposal was withheld; empty if it was not.
     """
 
     def __init__(
@@ -36,11 +40,15 @@ class TuneSearcher(Searcher):
         past: Sequence[Event] = (),
         journal: Journal | None = None,
         refuse: Callable[[dict[str, Any], str], None] | None = None,
+        limit: Callable[[Collection[str]], str] = lambda begun: "",
     ) -> None:
         super().__init__(None, None)  # Tune's own bookkeeping supports one metric only
         self.config = config
         self.journal = journal
         self._refuse = refuse
+        self._limit = limit
+        self.over = ""
+        self.begun: set[str] = set()
         self._points = fixed_points(config)
         self._searcher = searcher_class(config)(_as_planned(config, past))
         self._reported: dict[str, int] = {}
@@ -49,8 +57,13 @@ class TuneSearcher(Searcher):
         self._unfinished = self._replay(past)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        if not self._unfinished and self._given < total_trials(self.config):
+            self.over = self._limit(self.begun)
+            if self.over:  # those that run may end earlier than expected, which leaves room for others
+                return None if self.begun else Searcher.FINISHED
         while (found := self._unfinished.pop(0) if self._unfinished else self._proposed()) is not None:
             self._names[trial_id] = name_of(found[NUMBER])
+            self.begun.add(self._names[trial_id])
             reason = self.config.refusal(found[VALUES]) if self._refuse else ""
             if not (self._refuse and reason):
                 return found
@@ -102,6 +115,7 @@ class TuneSearcher(Searcher):
 
     def _tell(self, name: str, result: Mapping[str, Any] | None) -> None:
         """Tell the searcher a trial's last result; None if it failed."""
+        self.begun.discard(name)
         status: Literal["completed", "stopped", "failed"] = "failed"
         metrics = self._measured(result) if result else None
         if result:
