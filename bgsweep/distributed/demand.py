@@ -7,7 +7,7 @@ from typing import Any
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 _MOST = 64  # pending at a time; as nodes come, others follow
-_PAUSE = 30.0  # seconds
+_SETTLE, _PAUSE = 10.0, 20.0  # seconds
 
 
 class Demand:
@@ -24,17 +24,20 @@ class Demand:
     def __init__(self, bundles: Sequence[Mapping[str, float]]) -> None:
         self._bundles = [{key: value for key, value in bundle.items() if value} for bundle in bundles]
         self._pending: list[Any] = []
-        self._nodes, self._paused = 0, 0.0
+        self._nodes, self._grown, self._paused = 0, -_SETTLE, 0.0
 
     def ask(self, times: int, nodes: int) -> None:
         """Have as many groups pending; to be called every second or so, with the number of nodes."""
-        grown, self._nodes = nodes > self._nodes, nodes
+        now = time.monotonic()
+        if nodes > self._nodes:
+            self._grown = now
+        self._nodes = nodes
         placed = [group for group in self._pending if placement_group_table(group).get("state") == "CREATED"]
-        if placed and not grown:
+        if placed and now > self._grown + _SETTLE:
             # It is what a trial has left that has just ended. Each pending group would take it for a moment, before the
             # trial that comes next.
-            self._paused = time.monotonic() + _PAUSE
-        wanted = 0 if time.monotonic() < self._paused else min(times, _MOST)
+            self._paused = now + _PAUSE
+        wanted = 0 if now < self._paused else min(times, _MOST)
         keep = [group for group in self._pending if group not in placed][:wanted]
         for group in self._pending:
             if group not in keep:

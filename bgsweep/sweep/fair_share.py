@@ -11,6 +11,7 @@ import ray
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from bgsweep.distributed.demand import Demand
+from bgsweep.distributed.resources import nodes
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class FairShare:
         names = sorted(wishes)
         self._found = shares([wishes[name] for name in names])[names.index(self._name)]
         if self._demand and left is not None:
-            self._demand.ask(max(0, own.wanted - self._found), len(ray.nodes()))
+            self._demand.ask(max(0, own.wanted - self._found), len(nodes()))
 
     def _wishes(self, own: Wish) -> dict[str, Wish]:
         """All sweeps' wishes by name; one that does not answer is taken to want as much as there is."""

@@ -53,7 +53,13 @@ def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
         "max_workers": nodes,
         "idle_timeout_minutes": 0.5,
         "upscaling_speed": 10,
-        "provider": {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "launch_multiple": True,
+            "disable_node_updaters": True,  # they would log in by ssh
+            "disable_launch_config_check": True,
+        },
         "head_node_type": head,
         "available_node_types": {
             head: {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 0},
@@ -64,9 +70,9 @@ def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
     options = [f"--port={port}", "--num-cpus=1", f"--autoscaling-config={folder / 'autoscaler.yaml'}", "--block"]
     options += [f"--temp-dir={tempfile.mkdtemp()}", "--dashboard-port=0", f"--ray-client-server-port={client}"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", *options]
-    environment = {**os.environ, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "3600"}
     with (folder / "head").open("w", encoding="utf-8") as log:
-        started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        started = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **settings})
     told = (folder / "head").read_text
     try:
         wait_for(lambda: "Ray runtime started" in told(), told, told, started)
