@@ -1,7 +1,11 @@
 """Sweeps side by side: what each may run. Two real ones share a cluster in tests/rehearsal."""
 
+import contextlib
+import functools
+import math
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,14 @@ import pytest
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util import placement_group_table
 
-from bgsweep.config import resolve
-from bgsweep.sweep.fair_share import FairShareSearcher, Wish, shares
+from bgsweep.config import load, resolve
+from bgsweep.distributed.demand import Demand
+from bgsweep.sweep.capacity import trials_that_fit
+from bgsweep.sweep.fair_share import FairShare, FairShareSearcher, Wish, shares
 from bgsweep.sweep.schedulers import build_scheduler
+from tests.progress import wait_for
 
 
 class Numbers(Searcher):
@@ -68,6 +76,50 @@ def test_shares_fill_the_cluster_and_differ_by_one_at_the_most(room: int, sweeps
 )
 def test_what_a_sweep_does_not_use_goes_to_the_others(wishes: list[Wish], given: list[int]) -> None:
     assert shares(wishes) == given
+
+
+@pytest.mark.slow
+def test_eight_gpus_are_all_used_by_two_sweeps_of_which_one_wants_few() -> None:
+    config = load(Path(__file__).parents[1] / "tiny.yaml", ["workers.device=cuda"])
+    fitting = functools.partial(trials_that_fit, config)
+    ray.init(num_cpus=16, num_gpus=8, include_dashboard=False, log_to_driver=False)
+    try:
+        with FairShare("one", fitting, 2) as one, FairShare("other", fitting, None) as other:
+            wait_for(lambda: (one(), other()) == (2, 6), other, "search.concurrent=2 of one leaves six")
+            with FairShare("third", fitting, None) as third:
+                wait_for(lambda: (one(), other(), third()) == (2, 3, 3), third, "")
+                third.begin(lambda: 1)  # its final evaluation
+                wait_for(lambda: (one(), other(), third()) == (2, 5, 1), third, "")
+        with FairShare("alone", fitting, None) as alone:
+            wait_for(lambda: alone() == 8, alone, "ended sweeps take nothing")
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+def test_pending_requests_are_withdrawn_when_they_are_placed_and_at_the_end() -> None:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+    def states() -> Counter[str]:
+        return Counter(group["state"] for group in placement_group_table().values())
+
+    try:
+        with contextlib.closing(Demand([{"CPU": 1.0, "GPU": 0.0}, {"CPU": 1.0}])) as demand:
+            demand.ask(3, 1)
+            demand.ask(2, 1)
+            assert states() == {"PENDING": 2, "REMOVED": 1}
+        assert states() == {"REMOVED": 3}
+        with contextlib.closing(Demand([{"CPU": 1.0}])) as demand:
+            demand._grown = -math.inf  # the cluster has long been as it is
+            demand._nodes = 1
+            demand.ask(3, 1)
+            wait_for(lambda: states()["CREATED"] == 1, states, "one fits")
+            demand.ask(3, 1)  # what is free is left to trials for a while
+            assert states() == {"REMOVED": 6}
+            demand.ask(3, 2)
+            assert states() == {"REMOVED": 6}
+    finally:
+        ray.shutdown()
 
 
 @pytest.mark.slow
