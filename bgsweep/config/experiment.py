@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section, divisor, multiple
+from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
 from bgsweep.config.data import Data
 from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config
 from bgsweep.config.schedule import as_schedule, highest
@@ -64,7 +64,20 @@ class Workers(Section):
     gpus: GPUs = Field(
         None, description="whole GPUs of each of several workers; null: one where the device is cuda, or auto finds any"
     )
+    accelerator_type: str | None = Field(
+        None, description="type of the GPU of each worker or trial, as Ray names it (A100, H100); null: any"
+    )
+    labels: dict[Label, Label] = Field({}, description="Ray's labels of the nodes that workers and trials may use")
+    memory_gb: Positive | None = Field(
+        None, description="memory, in GB, that Ray reserves for each worker, or trial of one worker; null: none"
+    )
     max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint after a worker died")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.accelerator_type and self.device == "cpu":
+            raise ValueError("accelerator_type: device is cpu, which uses none; leave one of the two out")
+        return self
 
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -170,6 +183,8 @@ class Experiment(Section):
         but not where the default changed what is computed: with BG_Swaps, or with splits that are held out.
         """
         tree = self.model_dump(mode="json")
+        for key in ("accelerator_type", "labels", "memory_gb"):  # where it runs, which may change when it is resumed
+            del tree["workers"][key]
         if tree["data"]["loader_memory_gb"] is None:
             del tree["data"]["loader_memory_gb"]
         changed = {

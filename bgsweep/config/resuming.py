@@ -15,11 +15,13 @@ _OPERATIONAL = {
     "data.loader_workers",
     "data.pack_cache_gb",
     "training.checkpoint_every",
+    "workers.accelerator_type",
     "workers.count",
     "workers.cpus",
     "workers.device",
     "workers.gpus",
     "workers.max_failures",
+    "workers.memory_gb",
 }
 Changes = dict[str, tuple[Any, Any]]
 """Dotted keys with their values before and now."""
@@ -47,7 +49,7 @@ def decisive(before: Experiment, now: Experiment) -> Changes:
         allowed.add("method.split_bn")
     else:
         allowed.discard("workers.count")
-    return {key: values for key, values in found.items() if key not in allowed}
+    return {key: values for key, values in found.items() if key not in allowed and not key.startswith("workers.labels")}
 
 
 def moved(found: Changes) -> bool:

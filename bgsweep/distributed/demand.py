@@ -1,10 +1,12 @@
 """Requests for more nodes, which an autoscaler sees as long as they are pending."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import placement_group_table, remove_placement_group
+
+from bgsweep.distributed.bundles import Resources, reserve
 
 _MOST = 64  # pending at a time; as nodes come, others follow
 _SETTLE, _PAUSE = 10.0, 20.0  # seconds
@@ -21,8 +23,8 @@ class Demand:
         bundles: the resources of one group.
     """
 
-    def __init__(self, bundles: Sequence[Mapping[str, float]]) -> None:
-        self._bundles = [{key: value for key, value in bundle.items() if value} for bundle in bundles]
+    def __init__(self, bundles: Sequence[Resources]) -> None:
+        self._bundles = bundles
         self._pending: list[Any] = []
         self._nodes, self._grown, self._paused = 0, -_SETTLE, 0.0
 
@@ -44,7 +46,7 @@ class Demand:
                 remove_placement_group(group)
         self._pending = keep
         while len(self._pending) < wanted:
-            self._pending.append(placement_group(self._bundles))
+            self._pending.append(reserve(self._bundles))
 
     def close(self) -> None:
         """Withdraw what is pending."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bgsweep.config import SweepConfig
+from bgsweep.distributed.bundles import reserve, task_options
 from bgsweep.distributed.resources import capacity, nodes
 from bgsweep.distributed.train import one_worker
 
@@ -43,7 +44,7 @@ def reserved(config: SweepConfig, minutes: float | None = None) -> Iterator[Plac
         minutes = _MINUTES if config.search.wait_minutes is None else config.search.wait_minutes
     options = {"num_cpus": one["CPU"], "num_gpus": one["GPU"]}
     if count == 1 and not one["GPU"]:
-        yield Place(options)
+        yield Place(task_options(one))
         return
     for helpers in dict.fromkeys((count - 1, 0)):
         with _group([one] * (helpers + 1), minutes) as group:
@@ -64,7 +65,7 @@ def _group(bundles: list[dict[str, float]], minutes: float) -> Iterator[Any]:
     if not capacity(nodes(), bundles, 1):
         yield None
         return
-    group = placement_group([{key: value for key, value in bundle.items() if value} for bundle in bundles])
+    group = reserve(bundles)
     try:
         yield group if group.wait(max(1.0, 60 * minutes)) else None
     finally:

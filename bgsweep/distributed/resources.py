@@ -1,10 +1,11 @@
 """Capacity of a Ray cluster: waiting for it to grow, and how many trials fit at once."""
 
 import contextlib
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import ray
@@ -12,11 +13,9 @@ import ray
 from bgsweep.addresses import ray_address
 from bgsweep.config import SweepConfig
 from bgsweep.data.cores import usable_cores
+from bgsweep.distributed.bundles import ACCELERATOR, LABEL, Resources
 from bgsweep.distributed.demand import Demand
 from bgsweep.errors import UserError
-
-Resources = Mapping[str, float]
-"""Numbers of CPUs and GPUs; as a bundle, all of them on one node."""
 
 _AUTOSCALER_MINUTES = 15.0
 _ASK_EVERY, _TELL_EVERY = 2.0, 30.0  # seconds
@@ -49,11 +48,13 @@ def wait_for_resources(
         while not capacity(nodes(), bundles, 1):
             demand.ask(times if limit else 0, len(nodes()))
             gone = time.monotonic() - began
-            missing = f"{_words(bundles)} are needed, and the Ray cluster has {_shapes()}"
+            missing = f"{_words(bundles)} are needed, and the Ray cluster has {_shapes(bundles)}"
             if gone >= 60 * limit:
                 waited = f" after {limit:g} minutes of waiting" if limit else ""
+                special = ", change workers.accelerator_type, workers.labels or workers.memory_gb"
+                cure = setting + (special if _special(bundles) else "")
                 raise UserError(
-                    f"{missing}{waited}; lower {setting}, start more or larger nodes, or, where the cluster grows by "
+                    f"{missing}{waited}; lower {cure}, start more or larger nodes, or, where the cluster grows by "
                     "itself, raise search.wait_minutes"
                 )
             if gone - told >= _TELL_EVERY:
@@ -106,8 +107,12 @@ def assigned_device() -> str:
 
 
 def nodes() -> list[Resources]:
-    """The total resources of each living node, used or not."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """The total resources and the labels of each living node, used or not."""
+    return [
+        node["Resources"] | {f"{LABEL}{key}={value}": math.inf for key, value in node["Labels"].items()}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
@@ -116,23 +121,25 @@ def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int
     As in Ray, large bundles are placed first, and bundles without GPUs go to nodes without GPUs while these have
     capacity. A share of a GPU lies on one GPU: three of 0.3 fit, not ten on three.
     """
-    free = [{"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0)} for node in nodes]
+    kinds = {"CPU", "GPU"}.union(*bundles)
+    free = [{kind: node.get(kind, 0.0) for kind in kinds} for node in nodes]
     # Nodes without GPUs first, so that a CPU bundle does not take a GPU node's cores from the bundles that need them.
     free.sort(key=lambda node: node["GPU"])
     wanted = sorted(map(_whole_shares, bundles), key=lambda bundle: (-bundle["GPU"], -bundle["CPU"]))
     for count in range(most):
         for bundle in wanted:
-            fitting = next((node for node in free if all(node[key] + _SLACK >= bundle[key] for key in node)), None)
+            fitting = next((node for node in free if all(node[key] + _SLACK >= bundle[key] for key in bundle)), None)
             if fitting is None:
                 return count
-            for key in fitting:
+            for key in bundle:
                 fitting[key] -= bundle[key]
     return most
 
 
 def _whole_shares(bundle: Resources) -> dict[str, float]:
     gpus = bundle.get("GPU", 0.0)
-    return {"CPU": bundle.get("CPU", 0.0), "GPU": 1 / int(1 / gpus + _SLACK) if 0 < gpus < 1 else gpus}
+    whole = 1 / int(1 / gpus + _SLACK) if 0 < gpus < 1 else gpus
+    return {"CPU": 0.0, **bundle, "GPU": whole}
 
 
 def grows_on_demand(minutes: float | None) -> bool:
@@ -150,15 +157,28 @@ def _autoscales() -> bool:
 
 
 def _words(bundles: Sequence[Resources]) -> str:
-    """E.g. `2 x (4 CPUs, 1 GPUs)`; bundles too small to matter are left out."""
-    counts = Counter((bundle.get("CPU", 0.0), bundle.get("GPU", 0.0)) for bundle in bundles)
-    return " and ".join(_shape(*shape, count) for shape, count in counts.items() if max(shape) >= 0.1)
+    """E.g. `2 x (4 CPUs, 1 GPUs, A100)`; bundles too small to matter are left out."""
+    matter = [bundle for bundle in bundles if max(bundle.get("CPU", 0.0), bundle.get("GPU", 0.0)) >= 0.1]
+    return " and ".join(_counted(matter, _special(bundles)))
 
 
-def _shapes() -> str:
-    counts = Counter((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes())
-    return "nodes of " + ", ".join(_shape(*shape, count) for shape, count in sorted(counts.items()))
+def _shapes(bundles: Sequence[Resources]) -> str:
+    """The nodes, as far as bundles ask of them."""
+    return "nodes of " + ", ".join(sorted(_counted(nodes(), _special(bundles))))
 
 
-def _shape(cpus: float, gpus: float, count: int) -> str:
-    return f"{count} x ({cpus:g} CPUs{f', {gpus:g} GPUs' if gpus else ''})"
+def _special(bundles: Sequence[Resources]) -> list[str]:
+    return sorted(set().union(*bundles) - {"CPU", "GPU"})
+
+
+def _counted(found: Iterable[Resources], special: Sequence[str]) -> list[str]:
+    return [f"{count} x ({shape})" for shape, count in Counter(_shape(one, special) for one in found).items()]
+
+
+def _shape(one: Resources, special: Sequence[str]) -> str:
+    parts = [f"{one.get('CPU', 0.0):g} CPUs"] + ([f"{one['GPU']:g} GPUs"] if one.get("GPU") else [])
+    for key in special:
+        if one.get(key):
+            memory = f"{one[key] / 1e9:.3g} GB of memory"
+            parts.append(memory if key == "memory" else key.removeprefix(LABEL).removeprefix(ACCELERATOR))
+    return ", ".join(parts)

@@ -139,10 +139,10 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from bgsweep.distributed.resources import gpus_of_process
+    from bgsweep.distributed.bundles import ray_labels, ray_resources
 
     workers = config.experiment.workers
-    gpus = gpus_of_process(config)
+    one = one_worker(config)
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
@@ -154,8 +154,9 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
         },
         scaling_config=ScalingConfig(
             num_workers=workers.count,
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {}),
+            use_gpu=one["GPU"] > 0,
+            resources_per_worker=ray_resources(one),
+            label_selector=ray_labels(one) or None,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
             name=name,
@@ -170,11 +171,12 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
 
 
 def one_worker(config: SweepConfig) -> dict[str, float]:
-    """CPUs and GPUs of one worker of a trial: of the trial itself where that has one only."""
+    """Resources of one worker of a trial: of the trial itself where that has one only."""
+    from bgsweep.distributed.bundles import bundle_of
     from bgsweep.distributed.resources import gpus_of_process
 
     workers = config.experiment.workers
-    return {"CPU": workers.cpus if workers.count > 1 else config.search.cpus, "GPU": gpus_of_process(config)}
+    return bundle_of(workers, workers.cpus if workers.count > 1 else config.search.cpus, gpus_of_process(config))
 
 
 def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Mapping
 
 from bgsweep.config import SweepConfig
-from bgsweep.distributed.resources import capacity, gpus_of_process, nodes, wait_for_resources
-from bgsweep.distributed.train import WORKERS_CURE, worker_bundles, worker_cpus
+from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+from bgsweep.distributed.train import WORKERS_CURE, one_worker, worker_bundles, worker_cpus
 from bgsweep.sweep.budget import check_budget
 from bgsweep.sweep.trial import WAITING_CPUS
 
@@ -21,7 +21,7 @@ def bundles_of_trial(config: SweepConfig) -> list[dict[str, float]]:
     """The resources of one trial: a dictionary for each of its processes."""
     if config.experiment.workers.count > 1:
         return [*worker_bundles(config), {"CPU": WAITING_CPUS}]
-    return [{"CPU": config.search.cpus, "GPU": gpus_of_process(config)}, *worker_bundles(config)]
+    return [one_worker(config), *worker_bundles(config)]
 
 
 def gpus_of_trial(config: SweepConfig) -> float:

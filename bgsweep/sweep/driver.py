@@ -15,6 +15,7 @@ from ray.tune import TuneError
 from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
+from bgsweep.distributed.bundles import bundle_of, task_options
 from bgsweep.distributed.demand import Demand
 from bgsweep.distributed.resources import check_cores, gpus_of_process, grows_on_demand
 from bgsweep.distributed.session import ray_session
@@ -325,7 +326,8 @@ def _refuse_duplicate(config: SweepConfig, local: Path, store: Uri) -> None:
 
 def _first_set_up(config: SweepConfig) -> Any:
     """Begin to set up one trial, before all of them fail, each several times, from the same mistake."""
-    return ray.remote(num_cpus=config.search.cpus, num_gpus=gpus_of_process(config))(set_up).remote(dump(config))
+    bundle = bundle_of(config.experiment.workers, config.search.cpus, gpus_of_process(config))
+    return ray.remote(**task_options(bundle))(set_up).remote(dump(config))
 
 
 def _await_first(first: Any) -> tuple[int, list[str], dict[str, str]]:

@@ -7,8 +7,9 @@ from typing import Any
 from ray import tune
 
 from bgsweep.config import Experiment, SweepConfig, resolve
-from bgsweep.distributed.resources import assigned_device, gpus_of_process
-from bgsweep.distributed.train import AT_ALL, train
+from bgsweep.distributed.bundles import group_arguments
+from bgsweep.distributed.resources import assigned_device
+from bgsweep.distributed.train import AT_ALL, one_worker, train
 from bgsweep.errors import UserError, collected_warnings
 from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
@@ -90,7 +91,7 @@ def trainable(config: SweepConfig, sweep: Uri) -> Any:
     tree = dump(config)
     if config.experiment.workers.count == 1:
         bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree})
-        return tune.with_resources(bound, {"CPU": config.search.cpus, "GPU": gpus_of_process(config)})
+        return tune.with_resources(bound, tune.PlacementGroupFactory(**group_arguments([one_worker(config)])))
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
         train_on_ray(tree, sweep, proposal)

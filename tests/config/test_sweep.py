@@ -260,6 +260,6 @@ def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) ->
 def test_the_examples_of_the_page_on_searching_are_valid() -> None:
     page = (SPACES[0].parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         resolve({"experiment": {"method": {"name": "moco_v2", "queue_size": 3840}}, **yaml.safe_load(block)})

@@ -1,5 +1,6 @@
 """Counting the trials whose bundles fit into a cluster's nodes, and refusing those that cannot fit."""
 
+import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -7,20 +8,28 @@ from typing import Any
 
 import pytest
 import ray
+from ray.util import placement_group_table
 
 from bgsweep.cli.main import main
 from bgsweep.config import load
+from bgsweep.config.resuming import decisive
+from bgsweep.distributed.bundles import reserve, task_options
 from bgsweep.distributed.resources import assigned_device, capacity, gpus_of_process
+from bgsweep.distributed.train import _trainer, one_worker
 from bgsweep.errors import UserError
 from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.cost import plan
 from bgsweep.sweep.trial import trainable
+from tests.faults.clusters import cluster
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 def cpus(*counts: float) -> list[dict[str, float]]:
     return [{"CPU": count} for count in counts]
+
+
+A100, ZONE = "accelerator_type:A100", "label:zone=b"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,10 @@ def cpus(*counts: float) -> list[dict[str, float]]:
         ([{"CPU": 40.0, "GPU": 3.0}], [{"CPU": 1.0, "GPU": 0.6}], 3),
         ([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 4.0}], [{"CPU": 2.0, "GPU": 1.0}], 0),  # the GPUs' node lacks cores
         ([{"CPU": 2.0, "GPU": 2.0}, {"CPU": 4.0}], [{"CPU": 1.0, "GPU": 1.0}, *cpus(1, 1)], 2),  # those without GPUs
+        ([{"CPU": 8.0, "memory": 20e9}], [{"CPU": 1.0, "memory": 6e9}], 3),
+        ([{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0, A100: 1.0}], [{"CPU": 1.0, "GPU": 1.0, A100: 0.001}], 2),
+        ([{"CPU": 8.0}, {"CPU": 3.0, ZONE: math.inf}], [{"CPU": 1.0, ZONE: 1.0}], 3),
+        ([{"CPU": 1.0, ZONE: math.inf}, {"CPU": 8.0}], [{"CPU": 1.0, ZONE: 1.0}, *cpus(1)], 1),
     ],
 )
 def test_trials_fit_as_often_as_their_bundles_find_nodes(nodes: list[Any], bundles: list[Any], times: int) -> None:
@@ -92,6 +105,8 @@ def test_gpus_follow_from_the_device_everywhere(
             ["workers.device=auto", "workers.count=2", "workers.gpus=0.5"],
             "several workers on one GPU, which NCCL refuses",
         ),
+        (["workers.accelerator_type=A100", "workers.device=cpu"], "device is cpu, which uses none"),
+        (["workers.labels={zone: '!a'}"], "workers.labels"),
         (["workers.gpus=1.5"], "1.5 GPUs cannot be assigned"),
         (["search.gpus=2.5"], "2.5 GPUs cannot be assigned"),
     ],
@@ -99,6 +114,72 @@ def test_gpus_follow_from_the_device_everywhere(
 def test_gpus_that_cannot_be_given_are_refused(overrides: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
         load(TINY, overrides)
+
+
+WANTED = ["workers.accelerator_type=A100", "workers.labels={zone: b}", "workers.memory_gb=2", "workers.device=auto"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_accelerators_labels_and_memory_go_with_each_process_that_trains(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [{"CPU": 64.0, "GPU": 8.0, A100: 1.0, "memory": 64e9, ZONE: math.inf}, *cpus(64)]
+    monkeypatch.setattr("bgsweep.distributed.resources.nodes", lambda: there)
+    config = load(TINY, [*WANTED, f"workers.count={count}", "search.cpus=3", "workers.cpus=3"])
+    wanted = {"CPU": 3.0, "GPU": 1.0, "memory": 2e9, A100: 0.001, ZONE: 1.0}
+    assert bundles_of_trial(config) == [wanted] * count + [{"CPU": 0.01}] * (count > 1)
+    assert task_options(wanted) == {
+        "num_cpus": 3.0,
+        "num_gpus": 1.0,
+        "memory": 2e9,
+        "resources": {A100: 0.001},
+        "label_selector": {"zone": "b"},
+    }
+    scaling = _trainer(config, "folder/name", None, None, 1, None).scaling_config
+    assert scaling.label_selector == {"zone": "b"}  # type: ignore[attr-defined]
+    assert scaling._resources_per_worker_not_none == {"CPU": 3.0, "GPU": 1.0, "memory": 2e9, A100: 0.001}
+    # Where a run runs is no part of what it computes.
+    plain = load(TINY, ["workers.device=auto", f"workers.count={count}", "workers.cpus=3"])
+    assert plain.experiment.digest == config.experiment.digest
+    assert not decisive(plain.experiment, config.experiment)
+
+
+def test_what_the_nodes_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [{"CPU": 8.0, "GPU": 4.0, "memory": 64e9}, {"CPU": 8.0, "memory": 1e9, ZONE: math.inf}]
+    monkeypatch.setattr("bgsweep.distributed.resources.nodes", lambda: there)
+    monkeypatch.setattr("bgsweep.sweep.capacity.nodes", lambda: there)
+    with pytest.raises(UserError) as refused:
+        wait_for_capacity(load(TINY, WANTED))
+    assert str(refused.value).startswith(
+        "1 x (1 CPUs, 1 GPUs, A100, zone=b, 2 GB of memory) are needed, and the Ray cluster has nodes of "
+        "1 x (8 CPUs, 4 GPUs, 64 GB of memory), 1 x (8 CPUs, zone=b, 1 GB of memory); lower search.cpus or search.gpus"
+        ", change workers.accelerator_type, workers.labels or workers.memory_gb, "
+    )
+
+
+@pytest.mark.slow
+def test_ray_places_what_is_asked_of_a_node_there(tmp_path: Path) -> None:
+    config = load(TINY, ["workers.labels={zone: b}", "workers.memory_gb=0.1"])
+    with cluster(4) as made:
+        made.add_node(num_cpus=1, labels={"zone": "b"})
+        ray.init(address=made.address, log_to_driver=False)
+        try:
+            assert trials_that_fit(config) == 1
+            (labelled,) = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("zone") == "b"]
+            task = ray.remote(**task_options(one_worker(config)))(node_here)
+            assert ray.get([task.remote() for _ in range(3)]) == [labelled] * 3
+            request = trainable(config, tmp_path).default_resource_request({})
+            groups = [reserve([one_worker(config)]), request.to_placement_group()]
+            states = [group.wait(5) for group in groups]
+            assert sorted(states) == [False, True]  # the node has one core
+            (placed,) = [placement_group_table(groups[states.index(True)])]
+            assert set(placed["bundles_to_node_id"].values()) == {labelled}
+        finally:
+            ray.shutdown()
+
+
+def node_here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 @pytest.mark.parametrize(
