@@ -67,7 +67,9 @@ class Workers(Section):
     accelerator_type: str | None = Field(
         None, description="type of the GPU of each worker or trial, as Ray names it (A100, H100); null: any"
     )
-    labels: dict[Label, Label] = Field({}, description="Ray's labels of the nodes that workers and trials may use")
+    labels: tuple[Label, ...] = Field(
+        (), description="KEY=VALUE, each: Ray's labels of the nodes that workers and trials may use"
+    )
     memory_gb: Positive | None = Field(
         None, description="memory, in GB, that Ray reserves for each worker, or trial of one worker; null: none"
     )

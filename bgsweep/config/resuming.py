@@ -20,6 +20,7 @@ _OPERATIONAL = {
     "workers.cpus",
     "workers.device",
     "workers.gpus",
+    "workers.labels",
     "workers.max_failures",
     "workers.memory_gb",
 }
@@ -49,7 +50,7 @@ def decisive(before: Experiment, now: Experiment) -> Changes:
         allowed.add("method.split_bn")
     else:
         allowed.discard("workers.count")
-    return {key: values for key, values in found.items() if key not in allowed and not key.startswith("workers.labels")}
+    return {key: values for key, values in found.items() if key not in allowed}
 
 
 def moved(found: Changes) -> bool:

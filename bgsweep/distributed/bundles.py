@@ -23,7 +23,7 @@ def bundle_of(workers: Workers, cpus: float, gpus: float) -> dict[str, float]:
         bundle["memory"] = workers.memory_gb * 1e9
     if workers.accelerator_type is not None:
         bundle[ACCELERATOR + workers.accelerator_type] = _A_TRACE
-    return bundle | {f"{LABEL}{key}={value}": 1.0 for key, value in workers.labels.items()}
+    return bundle | {LABEL + label: 1.0 for label in workers.labels}
 
 
 def ray_resources(bundle: Resources) -> dict[str, float]:

@@ -106,7 +106,7 @@ def test_gpus_follow_from_the_device_everywhere(
             "several workers on one GPU, which NCCL refuses",
         ),
         (["workers.accelerator_type=A100", "workers.device=cpu"], "device is cpu, which uses none"),
-        (["workers.labels={zone: '!a'}"], "workers.labels"),
+        (["workers.labels=['zone=!a']"], "workers.labels"),
         (["workers.gpus=1.5"], "1.5 GPUs cannot be assigned"),
         (["search.gpus=2.5"], "2.5 GPUs cannot be assigned"),
     ],
@@ -116,7 +116,7 @@ def test_gpus_that_cannot_be_given_are_refused(overrides: list[str], told: str) 
         load(TINY, overrides)
 
 
-WANTED = ["workers.accelerator_type=A100", "workers.labels={zone: b}", "workers.memory_gb=2", "workers.device=auto"]
+WANTED = ["workers.accelerator_type=A100", "workers.labels=[zone=b]", "workers.memory_gb=2", "workers.device=auto"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -159,7 +159,7 @@ def test_what_the_nodes_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_ray_places_what_is_asked_of_a_node_there(tmp_path: Path) -> None:
-    config = load(TINY, ["workers.labels={zone: b}", "workers.memory_gb=0.1"])
+    config = load(TINY, ["workers.labels=[zone=b]", "workers.memory_gb=0.1"])
     with cluster(4) as made:
         made.add_node(num_cpus=1, labels={"zone": "b"})
         ray.init(address=made.address, log_to_driver=False)

@@ -112,7 +112,7 @@ def test_a_failed_trial_is_tried_again_from_its_checkpoint() -> None:
         (["workers={count: 2, cpus: 2}", "method.split_bn=1"], ""),
         (["workers.count=2"], "workers.count: cannot change within sweep one"),  # other groups of MoCo's BatchNorm
         (["training.epochs=4"], "training.epochs: cannot change within sweep one"),
-        (["workers.labels={zone: b}", "workers.memory_gb=4", "search.budget.hours=3"], ""),
+        (["workers.labels=[zone=b]", "workers.memory_gb=4", "search.budget.hours=3"], ""),
         (["search.seed=1", "search.trials=64", "optimizer.lr=0.5"], "optimizer.lr, search.seed: cannot change within"),
         (["space.background.remove={uniform: [0, 1]}"], "space.background.remove: cannot change within sweep one"),
         (["search.warm_start=[other]"], "search.warm_start: cannot change within sweep one"),
