@@ -89,7 +89,7 @@ def test_gpus_follow_from_the_device_everywhere(
 ) -> None:
     there = [*cpus(64), *([{"CPU": 64.0, "GPU": 8.0}] if available else [])]
     monkeypatch.setattr("bgsweep.distributed.resources.nodes", lambda: there)
-    config = load(TINY, overrides)
+    config = load(TINY, [*overrides, "search.trials=64"])
     assert config.gpus_of_process(available) == gpus_of_process(config) == gpus
     count = config.experiment.workers.count
     assert sum(bundle.get("GPU", 0) for bundle in bundles_of_trial(config)) == count * gpus

@@ -18,7 +18,7 @@ from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
 from tests.command import bgsweep
-from tests.inputs import photographs
+from tests.inputs import write_images
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 RANGE = "space.background.remove={uniform: [0.0, 0.8]}"
@@ -258,7 +258,7 @@ def test_a_sweep_is_extended_retried_and_learned_from(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_goes_on_where_its_images_have_moved_to(tmp_path: Path) -> None:
     """A trial that failed goes on from its checkpoint, and the best is evaluated, with no image at the old path."""
-    photographs(tmp_path)
+    write_images(tmp_path)
     search = ["space.optimizer.lr={uniform: [0.01, 0.1]}", "search.trials=2", "search.scheduler=none"]
     store = ["--store", tmp_path / "runs", "--json"]
     done = bgsweep("sweep", "mine.yaml", *search, "register.name=tiny", "--name", "one", *store, folder=tmp_path)

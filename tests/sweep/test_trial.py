@@ -29,7 +29,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Uri]:
     """The folders that were trained in; as on Ray Train, a run that had ended reports nothing when it is restored."""
     folders: list[Uri] = []
 
-    def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1) -> Uri:
+    def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1, start_at: Any = None) -> Uri:
         folders.append(folder)
         checkpoint = Path(folder) / "checkpoint_1"
         if not checkpoint.exists():

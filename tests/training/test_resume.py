@@ -15,7 +15,7 @@ from bgsweep.training import load_checkpoint, resume, save_checkpoint
 from bgsweep.training.resume import furthest, record_run
 from bgsweep.training.run import Run
 from tests.command import bgsweep
-from tests.inputs import YAML, photographs
+from tests.inputs import YAML, write_images
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_another_memory_of_images_bit_for_bit(tmp_path: Path)
 
 
 def test_a_run_goes_on_where_its_images_have_moved_to_and_begins_anew_on_others(tmp_path: Path) -> None:
-    photographs(tmp_path)
+    write_images(tmp_path)
     (tmp_path / "mine.yaml").write_text(YAML)
     words = ["pretrain", "mine.yaml", "evaluate.every=9", "training.epochs=2"]
     begun = bgsweep(*words[:3], folder=tmp_path)
