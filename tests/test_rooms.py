@@ -91,11 +91,21 @@ def test_module_imports_only_what_its_room_may(file: Path) -> None:
         ("bgsweep.distributed.session", "torch mlflow"),
         ("bgsweep.workflows.make_masks", "torch ray mlflow onnxruntime"),
         ("bgsweep.sweep.driver", "torch mlflow"),
+        ("bgsweep.sweep.report", "torch ray mlflow cv2"),
     ],
 )
 def test_import_brings_in_nothing_heavy(module: str, absent: str) -> None:
     """Every process that imports torch costs half a gigabyte, so the sweep's driver must not."""
     look = f"import sys, {module}; print(*set(sys.modules) & set({absent!r}.split()))"
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert found.stdout.split() == []
+
+
+def test_a_report_does_without_torch() -> None:
+    look = (
+        "import sys; from bgsweep.augment import import_albumentations_without_torch as first; first(); "
+        "import bgsweep.report.page, albumentations; print(*set(sys.modules) & {'torch', 'torchvision', 'ray'})"
+    )
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert found.stdout.split() == []
 

@@ -1,11 +1,21 @@
 """Evaluators: from a frozen encoder to named values."""
 
-from bgsweep.evaluation.contact_sheet import variant_sheet
-from bgsweep.evaluation.datasets.background_variants import VariantSet
-from bgsweep.evaluation.feature_cache import FeatureCache
-from bgsweep.evaluation.features import Encode, Features, extract
-from bgsweep.evaluation.online import Report, check, final, online
-from bgsweep.evaluation.ranks import Ranks
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bgsweep.evaluation.contact_sheet import variant_sheet
+    from bgsweep.evaluation.datasets.background_variants import VariantSet
+    from bgsweep.evaluation.feature_cache import FeatureCache
+    from bgsweep.evaluation.features import Encode, Features, extract
+    from bgsweep.evaluation.online import Report, check, final
+    from bgsweep.evaluation.ranks import Ranks
+
+_MODULES = {
+    **{"Encode": "features", "Features": "features", "extract": "features", "FeatureCache": "feature_cache"},
+    **{"Report": "online", "check": "online", "final": "online", "Ranks": "ranks"},
+    **{"VariantSet": "datasets.background_variants", "variant_sheet": "contact_sheet"},
+}
 
 __all__ = [
     "Encode",
@@ -17,6 +27,12 @@ __all__ = [
     "check",
     "extract",
     "final",
-    "online",
     "variant_sheet",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: a report needs a few, and none that needs torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

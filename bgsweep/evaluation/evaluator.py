@@ -14,13 +14,15 @@ work. To add one: a file in `evaluators/`, and its `EVALUATORS` in `registry.EVA
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from bgsweep.evaluation.datasets.listing import Listing
+if TYPE_CHECKING:  # a report computes intervals without torch, which takes seconds to import
+    from torch import Tensor
+
+    from bgsweep.evaluation.datasets.listing import Listing
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Result:
     evaluator: str
     values: tuple[PerImageMetric, ...]
     protocol: dict[str, Any]
-    listings: Sequence[Listing] = ()
+    listings: "Sequence[Listing]" = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Evaluator:
 
     measure: Callable[[], Yields]
     protocol: Callable[[], dict[str, Any]]
-    listings: Sequence[Listing] = ()
+    listings: "Sequence[Listing]" = ()
 
     def run(self, name: str) -> Result:
         """Measure, under the evaluator's name."""
@@ -92,13 +94,13 @@ class Evaluator:
         return Result(name, values, self.protocol(), self.listings)
 
 
-def share(name: str, hits: Tensor | npt.NDArray[Any]) -> PerImageMetric:
+def share(name: str, hits: "Tensor | npt.NDArray[Any]") -> PerImageMetric:
     """A share of images, from a truth value for each."""
     values = np.asarray(hits, np.float64)
     return PerImageMetric(name, values, np.ones(len(values)))
 
 
-def tops(name: str, logits: Tensor, labels: Tensor) -> Yields:
+def tops(name: str, logits: "Tensor", labels: "Tensor") -> Yields:
     """`NAME_top1` and, where there are more than five classes, `NAME_top5`."""
     yield share(f"{name}_top1", logits.argmax(dim=1) == labels)
     if logits.shape[1] > 5:

@@ -4,14 +4,16 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 from threadpoolctl import threadpool_limits
 
 from bgsweep.config import Distribution
+
+if TYPE_CHECKING:
+    import optuna
 
 Interval = tuple[float, float]
 Values = npt.NDArray[np.float64]
@@ -22,7 +24,8 @@ IMPORTANCE_TRIALS, IMPORTANCE_TRIALS_PER_PARAMETER = 20, 5
 
 _Z = 1.959964  # two-sided 95 %
 _GRID = 60
-_TREND_MOST = 300  # the regression takes the cube of their number: of 1,000 trials many seconds for each parameter
+_TREND_MOST = 200  # the regression takes the cube of their number: of 1,000 trials many seconds for each parameter
+_IMPORTANCE_MOST = 300  # Optuna copies each trial several times
 _RESAMPLINGS = 8
 _TREES, _DEPTH = 16, 6  # for a few hundred trials at most: leaves of deeper trees would contain one trial each
 _FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
@@ -58,7 +61,7 @@ def difference(first: float, of_first: Interval, second: float, of_second: Inter
 def trend(x: Sequence[float], y: Sequence[float], log: bool) -> Trend | None:
     """Gaussian-process regression of y on x, with the length scale and noise of maximum likelihood.
 
-    ``log``: use the logarithm of x. Of more than 300 points so many are drawn. None for fewer than ten, or if x hardly
+    ``log``: use the logarithm of x. Of more than 200 points so many are drawn. None for fewer than ten, or if x hardly
     varies.
     """
     if len(x) > _TREND_MOST:
@@ -100,8 +103,11 @@ def importance(
 ) -> dict[str, tuple[float, Interval]]:
     """Share of the variance that each parameter explains alone (fANOVA, Hutter et al. 2014, by Optuna).
 
-    With the 10 % and 90 % quantiles over resampled trials.
+    With the 10 % and 90 % quantiles over resampled trials. Of more than 300 trials so many are drawn.
     """
+    if len(points) > _IMPORTANCE_MOST:
+        chosen = np.random.default_rng(0).choice(len(points), _IMPORTANCE_MOST, replace=False)
+        points, values = [points[index] for index in chosen], [values[index] for index in chosen]
     distributions = {key: _distribution(one) for key, one in space.items()}
     whole = _fanova(distributions, points, values, 0)
     generator = np.random.default_rng(0)
@@ -135,18 +141,22 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _distribution(wanted: Distribution) -> optuna.distributions.BaseDistribution:
+def _distribution(wanted: Distribution) -> "optuna.distributions.BaseDistribution":
+    import optuna
+
     if wanted.bounds is not None:
         return optuna.distributions.FloatDistribution(*wanted.bounds, log=wanted.loguniform is not None)
     return optuna.distributions.CategoricalDistribution([str(option) for option in wanted.options or ()])
 
 
 def _fanova(
-    distributions: Mapping[str, optuna.distributions.BaseDistribution],
+    distributions: "Mapping[str, optuna.distributions.BaseDistribution]",
     points: Sequence[Mapping[str, Any]],
     values: Sequence[float],
     seed: int,
 ) -> dict[str, float]:
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study()
     for point, value in zip(points, values, strict=True):

@@ -6,6 +6,8 @@ part was closed: whoever needs no more than the trials' present state reads that
 wrote one file, ``journal.jsonl``, which is read as the first part.
 """
 
+import contextlib
+import gc
 import json
 import logging
 import os
@@ -39,6 +41,7 @@ from bgsweep.sweep.ownership import Ownership
 PARTS, OLD_FILE = "journal", "journal.jsonl"
 
 _PART_BYTES = 256 << 10
+_from_json = json.JSONDecoder().decode  # without looking for the encoding of each line
 _SYNC_EVERY = 1.0  # seconds of results that a crash of the machine may cost; the trials repeat them
 _E = TypeVar("_E", bound=Event)
 _log = logging.getLogger(__name__)
@@ -129,7 +132,20 @@ def read_journal(folder: Path) -> list[Event]:
     Lines torn by a killed driver are left out, and what a driver wrote that another one had replaced; so are, with a
     warning, damaged lines. Of two drivers of an older version that wrote to one journal, each event counts once.
     """
-    return list(_events(folder, _parts(folder), {}))
+    with without_collection():
+        return list(_events(folder, _parts(folder), {}))
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Switch Python's search for cycles off: among 200,000 events, which have none, it takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def read_records(folder: Path) -> dict[str, TrialRecord]:
@@ -273,6 +289,6 @@ def _summary(record: TrialRecord) -> dict[str, Any]:
 
 def _decode(line: bytes) -> Event | None:
     try:
-        return read_event(json.loads(line))
+        return read_event(_from_json(line.decode()))
     except ValueError:
         return None

@@ -20,8 +20,9 @@ from bgsweep.data.cores import take_share, usable_cores
 from bgsweep.data.loader import FeedFor, default_loader_workers
 from bgsweep.data.memory import keep_freed_memory
 from bgsweep.errors import Stopped
-from bgsweep.evaluation import Ranks, check, online
+from bgsweep.evaluation import Ranks, check
 from bgsweep.evaluation.features import Encode
+from bgsweep.evaluation.online import online
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.encode import frozen_model

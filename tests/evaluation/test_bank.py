@@ -9,8 +9,8 @@ import pytest
 from bgsweep.config import Evaluate
 from bgsweep.data import Sample, Splits
 from bgsweep.data.datasets.wrappers import Subset, Wrapper
-from bgsweep.evaluation import online
 from bgsweep.evaluation.bank import online_bank
+from bgsweep.evaluation.online import online
 from tests.evaluation.subjects import model_of
 
 

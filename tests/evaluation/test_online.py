@@ -11,7 +11,7 @@ from bgsweep.config import Data, Evaluate, Knn, Linear, SuiteConfig
 from bgsweep.data import UNLABELLED, Splits, open_splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
-from bgsweep.evaluation import check, online, variant_sheet
+from bgsweep.evaluation import check, variant_sheet
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.backgrounds import backgrounds
@@ -19,6 +19,7 @@ from bgsweep.evaluation.evaluators.knn import knn, knn_predict
 from bgsweep.evaluation.evaluators.linear import linear
 from bgsweep.evaluation.feature_cache import EvaluatedSplit
 from bgsweep.evaluation.features import Encode
+from bgsweep.evaluation.online import online
 from tests.evaluation.conftest import colours
 from tests.evaluation.subjects import judged, model_of
 

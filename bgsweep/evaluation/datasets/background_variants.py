@@ -9,7 +9,7 @@ class, in the order of the classes; after the last comes the first).
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -21,7 +21,6 @@ from bgsweep.data import BackgroundPools, Image, ImageDataset, Mask, Sample
 from bgsweep.data.readable import in_order, seen
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.on_demand import MadeOnDemand
-from bgsweep.evaluation.features import ImageBatches
 from bgsweep.images.compositing import (
     binarize,
     fill,
@@ -32,6 +31,9 @@ from bgsweep.images.compositing import (
 )
 from bgsweep.images.decoding import centre_view, cover
 from bgsweep.seeding import Draw, rng_key
+
+if TYPE_CHECKING:  # it imports torch, which pages of results do without
+    from bgsweep.evaluation.features import ImageBatches
 
 _KEPT_PLATES = 1024
 BLACK = (0.0, 0.0, 0.0)
@@ -78,7 +80,7 @@ class VariantSet:
             )
         self.pools = pools or label_pools(source, list(shown), size)
 
-    def batches(self, variant: Variant, numbers: slice = slice(None)) -> ImageBatches:
+    def batches(self, variant: Variant, numbers: slice = slice(None)) -> "ImageBatches":
         """Batches of the variant's images (all, or those of some numbers) with their labels."""
         places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
         size = self.settings.batch_size
