@@ -130,10 +130,17 @@ def test_a_killed_rank_and_a_killed_node_of_a_trial_on_ray_train_change_nothing(
         check_all_is_well(found, made, 2)
 
 
-def test_twenty_random_kills_change_nothing(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    draw = random.Random(7)
-    with cluster(1, 1) as made:
-        process = begin(tmp_path, *SWEEP, RAY_ADDRESS=made.address)
+ON_RAY_TRAIN = ["workers.count=2", "search.concurrent=1", "search.trials=3", "training.epochs=16"]
+"""Two ranks on two nodes, or on one."""
+
+
+@pytest.mark.parametrize(("settings", "cpus"), [([], 1), (ON_RAY_TRAIN, 2)], ids=["one process", "two ranks"])
+def test_twenty_random_kills_change_nothing(settings: list[str], cpus: int, tmp_path: Path) -> None:
+    draw, sweep = random.Random(7), [*SWEEP, *settings]
+    (tmp_path / "quiet").mkdir()
+    undisturbed = ended(begin(tmp_path / "quiet", *sweep), tmp_path / "quiet")
+    with cluster(cpus, cpus) as made:
+        process = begin(tmp_path, *sweep, RAY_ADDRESS=made.address)
         killed = []
         try:
             manifest = wait_for(lambda: list(tmp_path.glob("bgsweep_runs/sweeps/*/sweep.json")), process, tmp_path)
@@ -150,7 +157,7 @@ def test_twenty_random_kills_change_nothing(tmp_path: Path, undisturbed: dict[st
                     continue  # none trains at the moment
                 elif kind == "node":
                     kill_node(made, busy[0])
-                    made.add_node(num_cpus=1)
+                    made.add_node(num_cpus=cpus)
                 else:
                     os.kill(busy[1].pid, signal.SIGKILL)
                 killed.append(kind)
@@ -160,4 +167,4 @@ def test_twenty_random_kills_change_nothing(tmp_path: Path, undisturbed: dict[st
         assert set(killed) == {"worker", "node", "driver"}
         assert outcome(found) == outcome(undisturbed)
         assert found["best"]["metrics"] == undisturbed["best"]["metrics"]
-        check_all_is_well(found, made, 4)
+        check_all_is_well(found, made, len(undisturbed["trials"]))
