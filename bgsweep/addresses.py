@@ -40,6 +40,23 @@ def tracking_address() -> str | None:
     return address
 
 
+def check_webhook(url: str) -> str:
+    """A webhook's address, as it is given.
+
+    Raises:
+        UserError: it is none; the message does not hold the address, which is a secret.
+    """
+    printable = url.isascii() and url.isprintable() and " " not in url
+    if not printable or not url.startswith(("http://", "https://")) or not _host_and_port(url)[0]:
+        raise UserError("--notify: not the address of a webhook; write https://HOST/PATH")
+    return url
+
+
+def webhook_host(url: str) -> str:
+    """The part of a webhook's address that may be shown: its path is a secret."""
+    return _host_and_port(url)[0]
+
+
 def ray_address() -> str | None:
     """RAY_ADDRESS; None if Ray is to be started on this machine.
 

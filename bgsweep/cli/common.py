@@ -125,9 +125,14 @@ def parse_store(text: str) -> str | Path:
     return text
 
 
+def default_store() -> str | Path:
+    """$BGSWEEP_STORE, else the default folder."""
+    return parse_store(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
+
+
 def store(options: Options) -> str | Path:
-    """The store of a command: `--store`, else $BGSWEEP_STORE, else the default folder."""
-    given: str | Path = options.store or parse_store(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
+    """The store of a command: `--store`, else that of `default_store`."""
+    given: str | Path = options.store or default_store()
     if isinstance(given, Path):
         try:
             taken = given.exists() and not given.is_dir()

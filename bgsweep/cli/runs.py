@@ -1,9 +1,12 @@
 """Commands about sweeps and registered encoders, from `status` to `rm`."""
 
+import contextlib
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, count, store
+from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, count, positive, store
 from bgsweep.cli.formatting import local_time, percent, size, table, trial_table
 from bgsweep.cli.parser import Parser
 
@@ -15,6 +18,8 @@ _LINEAGE = {
     "masks_digest": "masks",
     "git_commit": "commit",
 }
+WATCHED_EVERY = 5.0
+_GOING_ON = ("running", "pending")
 _SCORES = {"test/knn/top1": "kNN %", "test/linear/top1": "linear %", "test/knn/bg_gap": "gap %"}
 
 
@@ -25,10 +30,37 @@ class Status(Command):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", nargs="?", help="sweep name; default: all sweeps")
+        parser.add_argument(
+            "--watch",
+            type=positive,
+            nargs="?",
+            const=WATCHED_EVERY,
+            metavar="SECONDS",
+            help="show it again and again until nothing runs, or Ctrl-C; default every %(const)s s",
+        )
         add_store(parser)
         add_address(parser)
 
     def run(self, options: Options) -> Result:
+        return self._watched(options) if options.watch else self._now(options)
+
+    def _watched(self, options: Options) -> Result:
+        """The last status; those before go to stderr, a terminal's screen being cleared for each."""
+        result, before = self._now(options), ""
+        with contextlib.suppress(KeyboardInterrupt):
+            while any(sweep["state"] in _GOING_ON for sweep in result["sweeps"]):
+                text = self.show(result)
+                if sys.stderr.isatty():
+                    clock = time.strftime("%H:%M:%S")
+                    print(f"\x1b[2J\x1b[H{text}\n{clock}, every {options.watch:g} s; Ctrl-C ends", file=sys.stderr)
+                elif text != before:
+                    print(text, file=sys.stderr, flush=True)
+                before = text
+                time.sleep(options.watch)
+                result = self._now(options)
+        return result
+
+    def _now(self, options: Options) -> Result:
         if options.address:
             from bgsweep.distributed import jobs
 
@@ -53,6 +85,43 @@ class Status(Command):
         budget = sweep.get("budget")  # none in the answer of an older version
         told = [budget["told"]] if budget else []
         return "\n".join([listed, *told, trial_table(sweep["trials"])])
+
+
+class Runs(Command):
+    """Show a sweep's trials as a table, or write them as CSV or Parquet."""
+
+    name = "runs"
+
+    def arguments(self, parser: Parser) -> None:
+        add_sweep(parser)
+        parser.add_argument("--csv", type=Path, metavar="FILE", help="CSV file to write")
+        parser.add_argument("--parquet", type=Path, metavar="FILE", help="Parquet file to write")
+        parser.add_argument("--epochs", action="store_true", help="a row for each epoch of each trial")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.sweep.trial_table import rows_of, write_csv, write_parquet
+
+        rows = rows_of(options.name, store(options), options.epochs)
+        written = []
+        for path, write in ((options.csv, write_csv), (options.parquet, write_parquet)):
+            if path is not None:
+                write(rows, path)
+                written.append(str(path))
+        return {"sweep": options.name, "written": written, "rows": rows}
+
+    def show(self, result: Result) -> str:
+        rows = result["rows"]
+        if result["written"]:
+            return f"wrote {' and '.join(result['written'])}: {len(rows)} rows"
+        if not rows:
+            return "no trial yet"
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        return table([column.removeprefix("params.").removeprefix("metrics.") for column in rows[0]], cells)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class Stop(Command):
@@ -240,4 +309,4 @@ class Remove(Command):
         return f"removed {result['sweep']}, {size(result['bytes'])}; its MLflow runs and models are kept"
 
 
-COMMANDS = (Status(), Stop(), Models(), Promote(), Report(), Policy(), Collect(), Remove(), Sync())
+COMMANDS = (Status(), Runs(), Stop(), Models(), Promote(), Report(), Policy(), Collect(), Remove(), Sync())

@@ -1,9 +1,11 @@
 """Commands that train: `pretrain`, `sweep`, `plan` and `submit`."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
 
+from bgsweep.addresses import check_webhook
 from bgsweep.cli.common import Command, Options, Result, add_address, add_config, add_store, count, positive, store
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import duration, percent, table, trial_table, with_error
@@ -54,8 +56,25 @@ class Sweep(Command):
             "--retry-failed", action="store_true", help="with --resume: run trials that failed for good once more"
         )
         parser.add_argument("--name", help="sweep name; default FILE-TIMESTAMP-XXXX")
+        parser.add_argument(
+            "--notify",
+            metavar="URL",
+            help="webhook that gets a sentence when the sweep ends, as Slack reads it; default $BGSWEEP_NOTIFY",
+        )
+        parser.add_argument(
+            "--on-end",
+            metavar="COMMAND",
+            help="shell command to run when the sweep ends, with the verdict as JSON on its standard input",
+        )
 
     def run(self, options: Options) -> Result:
+        from bgsweep.sweep.notify import VARIABLE, announced
+
+        url = options.notify or os.environ.get(VARIABLE)
+        title = options.resume or options.name or (options.file.stem if options.file else "")
+        return announced(lambda: self._run(options), title, url and check_webhook(url), options.on_end)
+
+    def _run(self, options: Options) -> Result:
         words = [] if options.file is None else [str(options.file)]
         if options.resume is not None:
             from bgsweep.sweep.driver import resume

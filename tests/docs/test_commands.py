@@ -32,6 +32,7 @@ ELSEWHERE = {
     r"bgsweep sweep --resume NAME (search|data|--retry)": "sweep/test_changes.py",
     r"bgsweep (gc|rm)\b": "sweep/test_collect.py",
     r"bgsweep policy": "sweep/test_policy.py",
+    r"bgsweep (runs|sweep .*--(notify|on-end)|status NAME --watch)": "sweep/test_trial_table.py, sweep/test_notify.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
