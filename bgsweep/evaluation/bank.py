@@ -38,7 +38,7 @@ def _shares(labels: npt.NDArray[np.int64], most: int) -> list[tuple[int, npt.NDA
     members = np.split(order, firsts[1:])
     left, shares = most, {}
     # Small classes first: what they do not fill is shared by the larger ones.
-    for place, number in enumerate(np.argsort([len(part) for part in members], kind="stable").tolist()):
-        shares[number] = min(len(members[number]), max(1, left // (len(members) - place)))
+    for served, number in enumerate(np.argsort([len(part) for part in members], kind="stable").tolist()):
+        shares[number] = min(len(members[number]), max(1, left // (len(members) - served)))
         left -= shares[number]
     return [(int(label), members[number], shares[number]) for number, label in enumerate(found)]

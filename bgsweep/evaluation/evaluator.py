@@ -56,8 +56,8 @@ class PerImageMetric:
         Args:
             images: number of the image that each version (N,) is made of.
         """
-        places = np.unique(images, return_inverse=True)[1]
-        sums = (np.asarray(np.bincount(places, part), np.float64) for part in (self.hits, self.counted))
+        rows = np.unique(images, return_inverse=True)[1]
+        sums = (np.asarray(np.bincount(rows, part), np.float64) for part in (self.hits, self.counted))
         return PerImageMetric(self.name, *sums)
 
 

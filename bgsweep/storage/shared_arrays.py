@@ -112,17 +112,17 @@ def in_memory(data: bytes) -> Path:
 
 def _write(path: Path, arrays: Arrays) -> None:
     """Write a line of JSON that says what lies where, padded, and the arrays' bytes."""
-    places: dict[str, tuple[str, list[int], int]] = {}
+    entries: dict[str, tuple[str, list[int], int]] = {}
     at = 0
     for name, array in arrays.items():
-        places[name] = array.dtype.str, list(array.shape), at
+        entries[name] = array.dtype.str, list(array.shape), at
         at += -(-array.nbytes // _ALIGNED) * _ALIGNED
-    header = json.dumps({"size": at, "arrays": places}).encode() + b"\n"
+    header = json.dumps({"size": at, "arrays": entries}).encode() + b"\n"
     begin = -(-len(header) // _ALIGNED) * _ALIGNED
     with path.open("r+b" if path.exists() else "wb") as file:
         file.write(header)
         for name, array in arrays.items():
-            file.seek(begin + places[name][2])
+            file.seek(begin + entries[name][2])
             _append(np.ascontiguousarray(array), file)
         file.truncate(begin + at)
 

@@ -86,14 +86,14 @@ class Collector:
 
 
 def drop(config: SweepConfig, journal: Journal, records: Mapping[str, TrialRecord]) -> list[str]:
-    """Record that trials have no checkpoint any more; give the places of what may now be removed."""
+    """Record that trials have no checkpoint any more; give the URIs of what may now be removed."""
     stay = kept_trials(config, records)
-    places = []
+    uris = []
     for name in sorted(records.keys() - stay, key=by_number):
         if (checkpoint := records[name].checkpoint) is not None:
-            places.append(checkpoint)
+            uris.append(checkpoint)
             journal.write(Collected(id=name)).apply(records[name])
-    return places
+    return uris
 
 
 def unneeded(sweep: Uri, records: Mapping[str, TrialRecord]) -> list[_Found]:
@@ -152,16 +152,16 @@ def _collected(
     config = trial_file(manifest["file"], {})
     if keep is not None:
         config = config.model_copy(update={"search": config.search.model_copy(update={"keep_checkpoints": keep})})
-    records, place = read_records(folder), sweep_folder(store, folder.name)
+    records, root = read_records(folder), sweep_folder(store, folder.name)
     if dry_run:
         stay = kept_trials(config, records)
         records = {name: record if name in stay else _without(record) for name, record in records.items()}
-        return [_told(folder.name, each) for each in unneeded(place, records)]
+        return [_told(folder.name, each) for each in unneeded(root, records)]
     from bgsweep.sweep.store import StoreSync
 
     with Ownership.claim(folder, store, seen) as owner, StoreSync(folder, store, owner):
         drop(config, Journal(folder, owner, records), records)
-        found = unneeded(place, records)
+        found = unneeded(root, records)
         for each in found:
             _remove(each.uri)
     return [_told(folder.name, each) for each in found]

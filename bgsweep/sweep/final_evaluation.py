@@ -45,9 +45,9 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     """
     tracker.flush(PATIENCE)
     try:
-        with reserved(config) as place:
-            task = ray.remote(**place.options)(_evaluate_and_register)
-            verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending, place.helpers))
+        with reserved(config) as resources:
+            task = ray.remote(**resources.options)(_evaluate_and_register)
+            verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending, resources.helpers))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
@@ -56,7 +56,7 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
         raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
     missing = _complete_runs(config, tracker, ending)
-    return verdict | {"warnings": [*filter(None, [place.warning, missing]), *verdict["warnings"]]}
+    return verdict | {"warnings": [*filter(None, [resources.warning, missing]), *verdict["warnings"]]}
 
 
 def _complete_runs(config: SweepConfig, tracker: Tracker, ending: SearchOutcome) -> str:

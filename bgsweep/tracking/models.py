@@ -56,8 +56,8 @@ def log_encoder(
         )
     )
     try:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place, "model")
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary, "model")
             _save_program(encoder, size, folder, run, model.model_id)
             _save_weights(encoder, description, folder)
             ask(lambda: client.log_model_artifacts(model.model_id, str(folder)))
@@ -112,9 +112,9 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
 
     quiet_mlflow()
     mlflow.set_tracking_uri(address)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=place, tracking_uri=address))
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=address))
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"{uri}: MLflow at {without_password(address)} does not give it ({one_line(error)}); check the name, "

@@ -322,8 +322,8 @@ class Tracker:
         folder, _, name = path.rpartition("/")
 
         def write() -> None:
-            with tempfile.TemporaryDirectory() as place:
-                file = Path(place, name)
+            with tempfile.TemporaryDirectory() as temporary:
+                file = Path(temporary, name)
                 file.write_bytes(content)
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 

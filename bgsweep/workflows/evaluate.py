@@ -88,9 +88,9 @@ def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -
 
 def _rows(first: list[Result], others: list[list[Result]], config: SuiteConfig) -> list[dict[str, Any]]:
     rows = []
-    for place, result in enumerate(first):
+    for index, result in enumerate(first):
         for number, value in enumerate(result.values):
-            rest = [results[place].values[number] for results in others]
+            rest = [results[index].values[number] for results in others]
             if any(len(one.hits) != len(value.hits) for one in rest):
                 raise UserError(f"{result.evaluator}: the models were measured on different images; give --data")
             differences = [paired(value, one, config.bootstrap, config.evaluate.seed) for one in rest]
@@ -222,9 +222,9 @@ def on_device(loaded: Loaded, device: str) -> FrozenModel:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
-    place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
-    encoder = loaded.encoder.to(place).eval()
-    return frozen_model(encoder, place, loaded.head, loaded.origin)
+    chosen = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+    encoder = loaded.encoder.to(chosen).eval()
+    return frozen_model(encoder, chosen, loaded.head, loaded.origin)
 
 
 def _read(path: Path | None) -> SuiteConfig | None:

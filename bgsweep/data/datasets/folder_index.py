@@ -55,15 +55,15 @@ def folder_index(images: Path, masks: Path | None) -> FolderIndex:
         UserError: as `Folder`.
     """
     roots = {"images": images} | ({"masks": masks} if masks is not None else {})
-    place = index_folder() / _key(roots)
-    if (known := _known(place, roots)) is not None:
+    base = index_folder() / _key(roots)
+    if (known := _known(base, roots)) is not None:
         return _index(shared_arrays(known, partial(_scan, roots, {})), known)
     if len(list(islice(walk(images), LARGE + 1))) <= LARGE:
         return _index(_scan(roots, {}), None)
-    with locked(place):
-        if (known := _known(place, roots)) is not None:  # another process has scanned meanwhile
+    with locked(base):
+        if (known := _known(base, roots)) is not None:  # another process has scanned meanwhile
             return _index(shared_arrays(known, partial(_scan, roots, {})), known)
-        return _keep(place, roots)
+        return _keep(base, roots)
 
 
 def check_count(folder: Path | str, names: Sequence[str]) -> None:
@@ -89,41 +89,41 @@ def _key(roots: dict[str, Path]) -> str:
     return hashlib.sha256(repr(said).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _known(place: Path, roots: dict[str, Path]) -> Path | None:
+def _known(base: Path, roots: dict[str, Path]) -> Path | None:
     """The file of the index if there is one of the folders as they are now."""
     try:
-        folders = json.loads(_listing(place).read_bytes())
+        folders = json.loads(_listing(base).read_bytes())
         states = [(kind, below, *_state((roots[kind] / below).stat())) for kind in roots for below in folders[kind]]
-        known = _file(place, states)
+        known = _file(base, states)
         return known if known.exists() else None
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _keep(place: Path, roots: dict[str, Path]) -> FolderIndex:
+def _keep(base: Path, roots: dict[str, Path]) -> FolderIndex:
     seen: dict[str, dict[str, os.stat_result]] = {kind: {} for kind in roots}
     arrays = _scan(roots, seen)
     settled = time.time() - _UNSETTLED
     if any(status.st_ctime > settled for statuses in seen.values() for status in statuses.values()):
         return _index(shared_arrays(None, lambda: arrays), None)
     states = [(kind, below, *_state(status)) for kind, statuses in seen.items() for below, status in statuses.items()]
-    file = _file(place, states)
+    file = _file(base, states)
     kept = shared_arrays(file, lambda: arrays)
     try:
         listing = json.dumps({kind: list(statuses) for kind, statuses in seen.items()})
-        write_whole(_listing(place), listing.encode(), durable=False)
+        write_whole(_listing(base), listing.encode(), durable=False)
     except OSError:  # `shared_arrays` has warned
         return _index(kept, None)
     return _index(kept, file)
 
 
-def _listing(place: Path) -> Path:
-    return place.with_suffix(".folders.json")
+def _listing(base: Path) -> Path:
+    return base.with_suffix(".folders.json")
 
 
-def _file(place: Path, states: list[tuple[Any, ...]]) -> Path:
+def _file(base: Path, states: list[tuple[Any, ...]]) -> Path:
     mark = hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
-    return place.with_name(f"{place.name}-{mark}.arrays")
+    return base.with_name(f"{base.name}-{mark}.arrays")
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:

@@ -82,11 +82,11 @@ class VariantSet:
 
     def batches(self, variant: Variant, numbers: slice = slice(None)) -> "ImageBatches":
         """Batches of the variant's images (all, or those of some numbers) with their labels."""
-        places = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
+        drawn = [(index, repeat) for index in self.usable for repeat in range(self.repeats(variant))][numbers]
         size = self.settings.batch_size
-        made = in_order(lambda place: self.image(variant, *place), places, self.threads, size)
-        for first in range(0, len(places), size):
-            indices = [index for index, _ in places[first : first + size]]
+        made = in_order(lambda one: self.image(variant, *one), drawn, self.threads, size)
+        for first in range(0, len(drawn), size):
+            indices = [index for index, _ in drawn[first : first + size]]
             yield np.stack(list(islice(made, size))), self.source.labels[indices]
 
     def count(self, variant: Variant) -> int:

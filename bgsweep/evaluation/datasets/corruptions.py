@@ -173,8 +173,8 @@ def _elastic_transform(x: Values, strength: tuple[float, float, float], draws: G
         gaussian(draws.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3) * length for _ in range(2)
     )
     rows, columns = np.mgrid[:height, :width]
-    places = [rows + down, columns + right]
-    channels = [map_coordinates(warped[:, :, one], places, order=1, mode="reflect") for one in range(3)]
+    coordinates = [rows + down, columns + right]
+    channels = [map_coordinates(warped[:, :, one], coordinates, order=1, mode="reflect") for one in range(3)]
     return np.stack(channels, axis=2)
 
 

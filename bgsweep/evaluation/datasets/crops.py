@@ -106,6 +106,6 @@ def _crop(source: ImageDataset, size: int, seed: int, epoch: int, kind: Kind, in
     height, width = sample.image.shape[:2]
     window = _cut_window(height, width, draws) if kind == "byol" else draw_window(height, width, SCALE, RATIO, draws)
     image = PIL.Image.fromarray(sample.image)
-    place = window.top, window.left, window.height, window.width
-    view = transform.resized_crop(image, *place, [size, size], _MODES[kind])
+    box = window.top, window.left, window.height, window.width
+    view = transform.resized_crop(image, *box, [size, size], _MODES[kind])
     return np.array(transform.hflip(view) if draws.random() < 0.5 else view)

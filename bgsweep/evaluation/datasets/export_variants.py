@@ -57,7 +57,7 @@ def write_release(
     return manifest | {"out": str(out)}
 
 
-def _write_variant(variants: VariantSet, name: Any, place: Path) -> dict[str, str]:
+def _write_variant(variants: VariantSet, name: Any, root: Path) -> dict[str, str]:
     """Write one variant; give the background's image for each image of a mixed one."""
     behind = {}
     source, pools = variants.source, variants.pools
@@ -69,13 +69,13 @@ def _write_variant(variants: VariantSet, name: Any, place: Path) -> dict[str, st
         path = Path(name, "val", _folder(variants, index), f"{stem}.JPEG")
         if name.startswith("mixed"):
             behind[path.as_posix()] = source.ids[donor]
-        _write_jpeg(place / path, variants.image(name, index))
+        _write_jpeg(root / path, variants.image(name, index))
     return behind
 
 
-def _write_masks(variants: VariantSet, place: Path) -> None:
+def _write_masks(variants: VariantSet, root: Path) -> None:
     for index in variants.usable:
-        path = place / MASKS / "val" / _folder(variants, index) / f"{_stem(variants.source.ids[index])}.npy"
+        path = root / MASKS / "val" / _folder(variants, index) / f"{_stem(variants.source.ids[index])}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, (variants.shape(index) > 127).astype(np.uint8))
 

@@ -60,10 +60,10 @@ class Listing:
                 yield np.stack(images)
 
     def _check_sizes(self, images: Sequence[Image], first: int) -> None:
-        for place, image in enumerate(images, start=first):
+        for index, image in enumerate(images, start=first):
             if image.shape != images[0].shape:
                 raise UserError(
-                    f"{self.paths[place]}: {image.shape[1]}x{image.shape[0]} pixels, other images of the set "
+                    f"{self.paths[index]}: {image.shape[1]}x{image.shape[0]} pixels, other images of the set "
                     f"{images[0].shape[1]}x{images[0].shape[0]}; this protocol takes images as they are"
                 )
 

@@ -61,7 +61,7 @@ def average_precisions(truth: Sequence[Annotated], found: Sequence[Found], class
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
-    return {name: float(coco_eval.stats[place]) for place, name in enumerate(("ap", "ap50", "ap75"))}
+    return {name: float(coco_eval.stats[index]) for index, name in enumerate(("ap", "ap50", "ap75"))}
 
 
 def _truths(truth: Sequence[Annotated]) -> list[dict[str, Any]]:

@@ -41,8 +41,8 @@ def listed(source: ImageDataset, path: Path) -> npt.NDArray[np.int64]:
         names = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list of file names; write one a line") from error
-    places = {name.rpartition("/")[2]: index for index, name in enumerate(source.ids)}
-    missing = [name for name in names if name not in places]
+    index_of = {name.rpartition("/")[2]: index for index, name in enumerate(source.ids)}
+    missing = [name for name in names if name not in index_of]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of its {len(names)} files are not in {source.name}, the first is {missing[0]}; "
@@ -50,7 +50,7 @@ def listed(source: ImageDataset, path: Path) -> npt.NDArray[np.int64]:
         )
     if not names or len(set(names)) < len(names):
         raise UserError(f"{path}: {'empty' if not names else 'a file is named twice'}; take SimCLR's list as it is")
-    return np.sort(np.array([places[name] for name in names], np.int64))
+    return np.sort(np.array([index_of[name] for name in names], np.int64))
 
 
 def labelled(context: EvalContext, share: float) -> tuple[Subset, str]:

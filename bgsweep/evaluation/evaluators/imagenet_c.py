@@ -149,8 +149,8 @@ def _made(context: EvalContext) -> dict[str, list[Part]]:
 
 
 def _corrupted(path: Path, seen: Preprocessing, name: str, severity: int, seed: int, frost: Sequence[Image]) -> Image:
-    place = len(SEVERITIES) * list(CORRUPTIONS).index(name) + severity
-    draws = np.random.default_rng(rng_key(seed, 0, path.name, Draw.CORRUPTION, place))
+    number = len(SEVERITIES) * list(CORRUPTIONS).index(name) + severity
+    draws = np.random.default_rng(rng_key(seed, 0, path.name, Draw.CORRUPTION, number))
     return as_published(corrupt(square(read_rgb(path), seen), name, severity, draws, frost))
 
 

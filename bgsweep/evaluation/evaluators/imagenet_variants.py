@@ -169,11 +169,11 @@ def objectnet_classes(folder: Path) -> dict[str, list[int]]:
     """
     names = {label: name for name, label in _json(folder / "folder_to_objectnet_label.json").items()}
     shared = _json(folder / "objectnet_to_imagenet_1k.json")
-    places = {line: int(label) for label, line in _json(folder / "pytorch_to_imagenet_2012_id.json").items()}
+    label_of_line = {line: int(label) for label, line in _json(folder / "pytorch_to_imagenet_2012_id.json").items()}
     path = folder / "imagenet_to_label_2012_v2"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        label = {text.strip(): places[number] for number, text in enumerate(lines)}
+        label = {text.strip(): label_of_line[number] for number, text in enumerate(lines)}
         return {names[name]: [label[one.strip()] for one in classes.split(";")] for name, classes in shared.items()}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; unpack the set whole") from error

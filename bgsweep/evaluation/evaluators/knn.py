@@ -72,11 +72,11 @@ def knn_predict(
 
 def _merge(best: Tensor, labels: Tensor, similarities: Tensor, entry_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of those so far and of another part of the bank: similarities and labels, from high to low."""
-    near, places = _nearest(similarities, k)
+    near, chosen = _nearest(similarities, k)
     # The nearest so far come first, so that they win ties against this later part of the bank.
-    labels = torch.cat([labels, entry_labels[places]], dim=1)
-    best, places = _nearest(torch.cat([best, near], dim=1), k)
-    return best, labels.gather(1, places)
+    labels = torch.cat([labels, entry_labels[chosen]], dim=1)
+    best, chosen = _nearest(torch.cat([best, near], dim=1), k)
+    return best, labels.gather(1, chosen)
 
 
 def _voted(best: Tensor, labels: Tensor, temperature: float, classes: int) -> Tensor:
