@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bgsweep.cli.common import Command, Group, Options, Result, add_store, count
+from bgsweep.cli.common import Command, Group, Options, Result, add_store, count, store
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percent, table
 from bgsweep.cli.parser import Parser
@@ -97,6 +97,34 @@ class Compare(Command):
         return show_comparison(result)
 
 
+class CompareSweeps(Command):
+    """Write a page that compares sweeps."""
+
+    name = "compare-sweeps"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("names", nargs="+", metavar="NAME", help="sweep name, as `bgsweep status` lists it")
+        parser.add_argument("--out", type=Path, default=Path("sweeps.html"), help="page to write; default %(default)s")
+        parser.add_argument(
+            "--suite",
+            default="quick",
+            help="evaluators by which the champions are compared on the test images of the first sweep, as for "
+            "evaluate, or none; default %(default)s",
+        )
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.compare_sweeps import compare_sweeps
+
+        return compare_sweeps(
+            options.names, store(options), options.out, None if options.suite == "none" else options.suite
+        )
+
+    def show(self, result: Result) -> str:
+        compared = f"{show_comparison(result['comparison'])}\n" if result["comparison"] else ""
+        return f"{compared}wrote {result['page']}: open it in a browser"
+
+
 def show_comparison(result: Result) -> str:
     """A row for each value; after every model but the first its difference, with the interval and a star if sure."""
     header, letters = ["evaluator", "value", "A %"], _LETTERS[: len(result["models"])]
@@ -162,4 +190,9 @@ class BackgroundsMake(Command):
         )
 
 
-COMMANDS = (Evaluate(), Compare(), Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)))
+COMMANDS = (
+    Evaluate(),
+    Compare(),
+    CompareSweeps(),
+    Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)),
+)

@@ -15,6 +15,7 @@ Figure = dict[str, Any]
 BEST, BASELINE, UNTRAINED, OTHER = "#f0457f", "#3f88d9", "#8a9099", "#8d78c9"
 ROLES = {"best": ("champion", BEST), "baseline": ("no background augmentation", BASELINE)}
 _POINTS = 10_000  # of a figure's curves: a page of 1,000 trials must open, and no screen shows more
+_SERIES = (BEST, BASELINE, "#3aa876", OTHER, "#d98e3f", UNTRAINED)
 _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 
@@ -208,6 +209,17 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
     axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": measures.label}, "tickformat": ".0%"}}
     layout = {**axes, "hovermode": "closest", "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}
     return {"data": data, "layout": layout, "height": 400}
+
+
+def courses(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, label: str) -> Figure:
+    """The best value so far of several sweeps, as steps: for each name the points (x, value)."""
+    data: list[Figure] = []
+    for number, (name, points) in enumerate(lines.items()):
+        line = {"color": _SERIES[number % len(_SERIES)], "width": 2, "shape": "hv"}
+        trace: Figure = {"x": [x for x, _ in points], "y": [y for _, y in points], "mode": "lines", "line": line}
+        data.append(trace | {"name": name, "hovertemplate": "%{x:.4g}: %{y:.1%}<extra>" + name + "</extra>"})
+    axes = {"xaxis": {"title": {"text": title}}, "yaxis": {"title": {"text": label}, "tickformat": ".0%"}}
+    return {"data": data, "layout": {**axes, "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}, "height": 340}
 
 
 def _thinned(curve: Mapping[int, Metrics], points: int) -> Mapping[int, Metrics]:

@@ -21,7 +21,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import paired_seeds
 from bgsweep.report import charts
 from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
-from bgsweep.report.history import Trial, common_epoch, cost_of
+from bgsweep.report.history import Cost, Trial, common_epoch, cost_of
 from bgsweep.report.images import gallery, variants_of
 from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, enough_for_importance, wilson
 
@@ -86,7 +86,7 @@ def page(results: SweepResults) -> str:
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)
     context["cost"] = _cost(figures, file, trials, results.wall_seconds)
-    return _rendered(context, figures)
+    return rendered("page.html", context, figures)
 
 
 def _pictures(config: SweepConfig, verdict: Mapping[str, Any], notes: dict[str, str]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _searched(
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Add the figures of the search; returns the values for the text beside them."""
-    measures = _measures(config, trials)
+    measures = measures_of(config, trials)
     trials = [trial for trial in trials if measures.metric in trial.last]
     epoch = common_epoch(trials)
     plain = {key: ones[0] for key, ones in config.space.parameters.items() if len(ones) == 1}
@@ -229,7 +229,7 @@ def _searched(
     }
 
 
-def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
+def measures_of(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
     """The accuracy by which trials are compared, and BG-Gap if all trials have it."""
     asked = config.search.model_dump(mode="json")["metric"]
     metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
@@ -241,12 +241,21 @@ def _measures(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
 def _cost(
     figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], wall_seconds: float
 ) -> dict[str, Any]:
+    cost = _cost_of(config, trials, wall_seconds)
+    figures["cost"] = charts.costs(cost)
+    return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
+
+
+def cost_of_sweep(config: SweepConfig, results: SweepResults) -> Cost:
+    """The cost of a sweep's trials."""
+    return _cost_of(config, results.trials, results.wall_seconds)
+
+
+def _cost_of(config: SweepConfig, trials: Sequence[Trial], wall_seconds: float) -> Cost:
     workers, search = config.experiment.workers, config.search
     cpus = workers.cpus if workers.count > 1 else search.cpus
     devices = (workers.count * cpus, workers.count * config.gpus_of_process(available=False))
-    cost = cost_of(trials, wall_seconds, config.experiment.training.epochs, devices)
-    figures["cost"] = charts.costs(cost)
-    return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
+    return cost_of(trials, wall_seconds, config.experiment.training.epochs, devices)
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -262,7 +271,8 @@ def _range(one: Any) -> str:
     return f"{one.bounds[0]:g} to {one.bounds[1]:g}{kind}{only}"
 
 
-def _rendered(context: dict[str, Any], figures: dict[str, charts.Figure]) -> str:
+def rendered(template: str, context: dict[str, Any], figures: dict[str, charts.Figure]) -> str:
+    """A page that needs no network: a template of this room, with its figures, style and scripts."""
     from plotly.offline import get_plotlyjs
 
     here = Path(str(resources.files("bgsweep.report")))
@@ -273,7 +283,7 @@ def _rendered(context: dict[str, Any], figures: dict[str, charts.Figure]) -> str
     environment.filters["hours"] = lambda value: f"{value:.1f} hours" if value >= 2 else f"{60 * value:.0f} minutes"
     environment.filters["signed"] = lambda value: f"{100 * value:+.1f}"
     script = json.dumps(figures).replace("</", "<\\/")
-    return environment.get_template("page.html").render(
+    return environment.get_template(template).render(
         context,
         figures=figures,
         data=script,

@@ -50,13 +50,17 @@ def _report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     except UserError as error:
         _log.warning("the page lacks what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
-    text = page(sweep_results(name, manifest, events, tags, datasets))
+    write_page(page(sweep_results(name, manifest, events, tags, datasets)), out)
+    return {"sweep": name, "page": str(out)}
+
+
+def write_page(text: str, out: Path) -> None:
+    """Write a page, and the folders above it; raises UserError where that fails."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}; name another by --out") from error
-    return {"sweep": name, "page": str(out)}
 
 
 def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> None:

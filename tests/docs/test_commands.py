@@ -32,6 +32,7 @@ ELSEWHERE = {
     r"bgsweep sweep --resume NAME (search|data|--retry)": "sweep/test_changes.py",
     r"bgsweep (gc|rm)\b": "sweep/test_collect.py",
     r"bgsweep policy": "sweep/test_policy.py",
+    r"bgsweep compare-sweeps": "workflows/test_compare_sweeps.py",
     r"bgsweep (runs|status NAME --watch)": "sweep/test_trial_table.py",
     r"bgsweep sweep .*--(notify|on-end)": "sweep/test_notify.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
