@@ -94,6 +94,22 @@ def add_config(parser: Parser, optional: bool = False) -> None:
     )
 
 
+def add_weights(parser: Parser) -> None:
+    """`--from`: the encoder to start from."""
+    parser.add_argument(
+        "--from",
+        dest="weights",
+        metavar="WEIGHTS",
+        help="encoder to start from, as encoder.weights=…: a checkpoint, a file of weights, models:/NAME@ALIAS, "
+        "torchvision:NAME or timm:NAME",
+    )
+
+
+def overrides(options: Options) -> list[str]:
+    """The overrides of a command, `--from` among them."""
+    return [*options.overrides, *([] if options.weights is None else [f"encoder.weights={options.weights}"])]
+
+
 def add_store(parser: Parser) -> None:
     """`--store`: where checkpoints and, without an MLflow server, runs are kept."""
     parser.add_argument(

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.addresses import check_webhook
-from bgsweep.cli.common import Command, Options, Result, add_address, add_config, add_store, count, positive, store
+from bgsweep.cli.common import (
+    Command,
+    Options,
+    Result,
+    add_address,
+    add_config,
+    add_store,
+    add_weights,
+    count,
+    overrides,
+    positive,
+    store,
+)
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import duration, percent, table, trial_table, with_error
 from bgsweep.cli.parser import Parser
@@ -20,6 +32,7 @@ class Pretrain(Command):
 
     def arguments(self, parser: Parser) -> None:
         add_config(parser)
+        add_weights(parser)
         add_store(parser)
         parser.add_argument("--fresh", action="store_true", help="start over, even if this experiment has a checkpoint")
 
@@ -27,7 +40,7 @@ class Pretrain(Command):
         from bgsweep.config import load, review
         from bgsweep.workflows.pretrain import pretrain
 
-        config = load(options.file, options.overrides, searched=False)
+        config = load(options.file, overrides(options), searched=False)
         review(config)
         return pretrain(config, folder(options), fresh=options.fresh)
 
@@ -45,6 +58,7 @@ class Sweep(Command):
 
     def arguments(self, parser: Parser) -> None:
         add_config(parser, optional=True)
+        add_weights(parser)
         add_store(parser)
         parser.add_argument(
             "--resume",
@@ -79,6 +93,8 @@ class Sweep(Command):
         if options.resume is not None:
             from bgsweep.sweep.driver import resume
 
+            if options.weights is not None:
+                raise UserError("sweep: --from is for a new sweep; leave out one of --from and --resume")
             return resume(options.resume, store(options), _resumed_words(options, "sweep"), options.retry_failed)
         if options.retry_failed:
             raise UserError(
@@ -88,7 +104,7 @@ class Sweep(Command):
             raise UserError("sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
         from bgsweep.config import load
 
-        config = load(options.file, options.overrides)
+        config = load(options.file, overrides(options))
         from bgsweep.sweep.driver import sweep
 
         return sweep(config, store(options), options.name)

@@ -11,6 +11,7 @@ from bgsweep.config.data import Data
 from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config
 from bgsweep.config.schedule import as_schedule, highest
 from bgsweep.config.views import Background, Views
+from bgsweep.errors import NO_CREDENTIALS, has_password
 
 
 class Encoder(Section):
@@ -19,6 +20,22 @@ class Encoder(Section):
     name: str = Field("resnet50", description="resnet10, vit_s_16, a torchvision model, or timm:NAME")
     width: Count = Field(64, description="channels of the first stage (resnet10 and resnet18 only)")
     stem: Literal["imagenet", "small"] = Field("imagenet", description="small: 3x3 convolution, no pooling (32-64 px)")
+    weights: str | None = Field(
+        None,
+        description="weights to start from: a checkpoint of bgsweep, a file of weights, models:/NAME@ALIAS, runs:/…, "
+        "torchvision:NAME or timm:NAME; null: random ones",
+    )
+    weights_digest: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = Field(
+        None, description="digest of `weights`, filled in by the command that reads them; others are then refused"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weights is not None and has_password(self.weights):
+            raise ValueError(f"weights: {NO_CREDENTIALS}")
+        if self.weights_digest is not None and self.weights is None:
+            raise ValueError("weights_digest: there are no weights; set encoder.weights")
+        return self
 
 
 class Optimizer(Section):
@@ -84,6 +101,7 @@ class Workers(Section):
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {"holdout_seed": 0},
+    "encoder": {"weights": None, "weights_digest": None},
     "background": {
         "swap_form": "full",
         "swap_negative": "silhouette",
@@ -182,13 +200,16 @@ class Experiment(Section):
         """First 16 hex digits of the SHA-256 of the canonical JSON: keys sorted, defaults written out.
 
         Keys of `_ADDED_LATER` are left out at their defaults, so that checkpoints made before they existed resume;
-        but not where the default changed what is computed: with BG_Swaps, or with splits that are held out.
+        but not where the default changed what is computed: with BG_Swaps, or with splits that are held out. Weights to
+        start from count by their own digest, wherever they lie.
         """
         tree = self.model_dump(mode="json")
         for key in ("accelerator_type", "labels", "memory_gb"):  # where it runs, which may change when it is resumed
             del tree["workers"][key]
         if tree["data"]["loader_memory_gb"] is None:
             del tree["data"]["loader_memory_gb"]
+        if tree["encoder"]["weights_digest"] is not None:
+            tree["encoder"]["weights"] = None
         changed = {
             "data": None in (self.data.validation, self.data.test),
             "background": highest(self.background.swap) > 0,

@@ -45,6 +45,8 @@ def decisive(before: Experiment, now: Experiment) -> Changes:
     allowed = set(_OPERATIONAL)
     if now.training.epochs > before.training.epochs:
         allowed.add("training.epochs")
+    if before.encoder.weights_digest == now.encoder.weights_digest is not None:
+        allowed.add("encoder.weights")
     groups = _moco_groups(before), _moco_groups(now)
     if groups[0] == groups[1]:
         allowed.add("method.split_bn")

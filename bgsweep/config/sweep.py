@@ -51,6 +51,11 @@ class SweepConfig(Section):
             )
         for key, distributions in self.space.parameters.items():
             check_known(key)
+            if key.startswith("encoder.weights") or (key.startswith("encoder.") and self.experiment.encoder.weights):
+                raise ValueError(
+                    f"space.{key}: encoder.weights are the same for all trials, and fit one network; leave out "
+                    "one of the two, or start a sweep for each"
+                )
             for distribution in distributions:
                 self._check_whole(key, distribution)
                 self._check_method(key, distribution)

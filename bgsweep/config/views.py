@@ -45,6 +45,11 @@ class Views(Section):
     small_size: Count = 96
     small_scale: Range = (0.05, 0.14)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The heights (and widths) in pixels that views have, that of the large ones first."""
+        return (self.size, self.small_size) if self.small_crops else (self.size,)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ordered("scale", self.scale)

@@ -1,5 +1,9 @@
 """Self-supervised methods, one file each: modules, loss over views, updates after an optimiser step."""
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from bgsweep.config import BYOLConfig, Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
 from bgsweep.methods.base import Method, Step
 from bgsweep.methods.byol import BYOL
@@ -11,14 +15,17 @@ from bgsweep.models import build_encoder
 __all__ = ["BYOL", "Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_method"]
 
 
-def build_method(experiment: Experiment, classes: int) -> Method:
+def build_method(experiment: Experiment, classes: int, weights: Mapping[str, Tensor] | None = None) -> Method:
     """The experiment's method around its encoder, with fresh weights from torch's global generator.
 
     The encoder's weights are drawn first, so that they are the same for every method. Only the supervised method uses
-    ``classes``, their number.
+    ``classes``, their number. The encoder gets the ``weights``, if there are any, before a method copies it as its
+    momentum or target network.
     """
-    config, views = experiment.method, experiment.views
-    encoder = build_encoder(experiment.encoder, [views.size, views.small_size][: 2 if views.small_crops else 1])
+    config = experiment.method
+    encoder = build_encoder(experiment.encoder, experiment.views.sizes)
+    if weights is not None:
+        encoder.load_state_dict(weights)
     match config:
         case MoCoV2Config():
             return MoCoV2(config, encoder)

@@ -1,5 +1,7 @@
 """Vision transformers that take images of any size."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,6 +47,16 @@ class AnySizeVisionTransformer(VisionTransformer):  # type: ignore[misc]  # torc
         # depends on the order of additions; evaluation does not, so that one exported program fits all sizes.
         if self.training and rows == columns == side:
             return positions
-        grid = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
-        return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+        return _interpolated(positions, side, rows, columns)
+
+
+def resized_positions(positions: Tensor, count: int) -> Tensor:
+    """Position embeddings (1, 1 + side², width) for another number of tokens, 1 + side², as `forward` makes them."""
+    side, wanted = (math.isqrt(tokens - 1) for tokens in (positions.shape[1], count))
+    return _interpolated(positions, side, wanted, wanted)
+
+
+def _interpolated(positions: Tensor, side: int, rows: int, columns: int) -> Tensor:
+    grid = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
+    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

@@ -14,6 +14,7 @@ from bgsweep.tracking import Tracker
 from bgsweep.tracking.models import log_encoder, logged_encoder
 from bgsweep.tracking.tracker import shown_parameters
 from bgsweep.training.checkpoint import load_trained
+from bgsweep.training.initial_weights import origin_of
 
 SHOWN_IMAGES = 6
 
@@ -43,6 +44,8 @@ def log_inputs(
         tracker.log_dataset(run, "knn_bank", bank.name, bank.digests(), len(bank))
     tracker.log_json(run, {"left_out_or_held_out": list(splits.said)}, "splits.json")
     tracker.log_json(run, pipeline.policy(), "augmentation.json")
+    if (weights := experiment.encoder.weights) is not None:
+        tracker.log_json(run, origin_of(weights), "initial_weights.json")
     tracker.log_image(run, views_grid(config, splits, min(SHOWN_IMAGES, len(splits.train))), "views.png")
 
 

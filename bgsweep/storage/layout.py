@@ -5,6 +5,7 @@ Under the store's folder or URI::
     pretrain/DIGEST/run.json                                   the experiment, and fingerprints of its images
     pretrain/DIGEST/state.pt                                   one worker
     pretrain/DIGEST/checkpoint_TIME/state.pt                   several workers: Ray Train names the folder
+    weights/DIGEST/encoder.safetensors                         weights that runs start from
     sweeps/NAME/tune-TIME-N/tNN/checkpoint_NNNNNN/state.pt       a trial of one worker: Ray Tune names the folder
     sweeps/NAME/ray_train/tNN-DIGEST/checkpoint_TIME/state.pt  a trial of several workers
     sweeps/NAME/taken_over/EPOCH/tNN/state.pt                  pbt: copies of what trials continue from
@@ -42,6 +43,11 @@ def pretrain_folder(store: Path, digest: str) -> Path:
 def sweep_folder(store: Uri, name: str) -> Uri:
     """The folder of a sweep."""
     return join(store, "sweeps", name)
+
+
+def weights_folder(store: Uri, digest: str) -> Uri:
+    """The folder of weights that runs start from, by their own digest."""
+    return join(store, "weights", digest)
 
 
 def tune_name(token: int = 0) -> str:

@@ -76,6 +76,7 @@ def plan(
     Raises:
         UserError: a trial needs more devices than there are; an epoch of several workers cannot be measured here.
     """
+    config = config.with_values({"encoder.weights": None, "encoder.weights_digest": None})  # which change no time
     workers, search = config.experiment.workers, config.search
     several = workers.count > 1
     need = workers.count * (config.gpus_of_process(available=True) or 1.0)

@@ -11,8 +11,9 @@ from typing import Any
 
 import ray
 from ray.tune import TuneError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bgsweep.config import SweepConfig, review_search
+from bgsweep.config import Experiment, SweepConfig, review_search
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.bundles import bundle_of, task_options
@@ -43,7 +44,7 @@ from bgsweep.sweep.report import log_page
 from bgsweep.sweep.search import run_search
 from bgsweep.sweep.searcher import total_trials
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reader
-from bgsweep.sweep.trial import dump, set_up
+from bgsweep.sweep.trial import dump, keep_weights, set_up
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.client import sqlite_file
@@ -125,6 +126,8 @@ def _run(
         contextlib.ExitStack() as opened,
     ):
         past = read_journal(folder)
+        asked = _digest(config)
+        config = _with_kept_weights(config, store, uri)
         wait_for_capacity(config)
         _check_shared(store, uri)
         # Before the first trial: other sweeps make room only for those they know of.
@@ -132,7 +135,7 @@ def _run(
         first = _first_set_up(config)
         # Takes as long as the first trial's set-up, meanwhile.
         tracker = opened.enter_context(Tracker(uri, config.name))
-        checkpoint, notes, images = _await_first(first)
+        checkpoint, notes, images = _result_of(first)
         if before is not None:
             notes += compare_images(folder.name, before, config, images)
         open_registered_model(tracker, config.register_as.name)
@@ -143,7 +146,7 @@ def _run(
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
         began = past[0].time if past else time.time()
         budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records)
-        manifest = _manifest(config, parent, began) | {
+        manifest = _manifest(config, asked, parent, began) | {
             "images": (before or {}).get("images") or images,
             "budget": budget.manifest(),
         }
@@ -252,9 +255,25 @@ def _share(config: SweepConfig, name: str) -> FairShare:
     return FairShare(name, functools.partial(trials_that_fit, config), config.search.concurrent, demand)
 
 
-def _manifest(config: SweepConfig, parent: str, began: float) -> dict[str, Any]:
+def _with_kept_weights(config: SweepConfig, store: Uri, uri: str) -> SweepConfig:
+    """The config with its encoder's initial weights in the store, if it has any.
+
+    Read by a Ray task on this node, whose files may be meant; here torch would take half a gigabyte.
+    """
+    source = config.experiment.encoder.weights
+    if source is None:
+        return config
+    if (path := Path(source).expanduser()).exists():
+        config = config.with_values({"encoder.weights": str(path.absolute())})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    experiment: Experiment = _result_of(ray.remote(**options)(keep_weights).remote(config.experiment, store, uri))
+    return config.model_copy(update={"experiment": experiment})
+
+
+def _manifest(config: SweepConfig, digest: str, parent: str, began: float) -> dict[str, Any]:
     """The manifest of a sweep without a result; its keys are read by later versions too."""
-    return {"file": dump(config), "digest": _digest(config), "parent": parent, "owner": owner(), "began": began}
+    return {"file": dump(config), "digest": digest, "parent": parent, "owner": owner(), "began": began}
 
 
 def _result(
@@ -330,11 +349,10 @@ def _first_set_up(config: SweepConfig) -> Any:
     return ray.remote(**task_options(bundle))(set_up).remote(dump(config))
 
 
-def _await_first(first: Any) -> tuple[int, list[str], dict[str, str]]:
-    """Wait for the trial that is set up first; give the result of `set_up`, or raise its UserError."""
+def _result_of(task: Any) -> Any:
+    """Wait for a Ray task; give its result, or raise its UserError."""
     try:
-        found: tuple[int, list[str], dict[str, str]] = ray.get(first)
-        return found
+        return ray.get(task)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error

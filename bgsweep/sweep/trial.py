@@ -169,6 +169,13 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
     return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings], images
 
 
+def keep_weights(experiment: Experiment, store: Uri, address: str) -> Experiment:
+    """`tracking.encoders.with_kept_weights` as a task of its own, since it imports torch."""
+    from bgsweep.tracking.encoders import with_kept_weights
+
+    return with_kept_weights(experiment, store, address)
+
+
 def dump(config: SweepConfig) -> dict[str, Any]:
     """A sweep's config as plain data, which `resolve` reads."""
     return config.model_dump(mode="json", by_alias=True)

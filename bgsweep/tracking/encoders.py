@@ -1,20 +1,23 @@
-"""Load encoders by name: bgsweep checkpoints, MLflow models, and published weights."""
+"""Load encoders by name: bgsweep checkpoints, MLflow models, and published weights; keep those that runs start from."""
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bgsweep.config import Experiment
 from bgsweep.errors import UserError
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.pretrained import load_pretrained
+from bgsweep.storage.layout import weights_folder
+from bgsweep.storage.uri import Uri, filesystem, is_remote, list_remote, upload
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.models import fetch_encoder
 from bgsweep.training.checkpoint import load_trained
-
-_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
+from bgsweep.training.initial_weights import MLFLOW, fitted, has_weights, initial_weights, state_digest, write_weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
     Raises:
         UserError: there is no such model, or its weights do not fit the network.
     """
-    if model.startswith(_MLFLOW):
+    if model.startswith(MLFLOW):
         return from_mlflow(model, tracking_uri(store))
     if Path(model).exists():
         trained = load_trained(Path(model))
@@ -57,6 +60,57 @@ def from_mlflow(uri: str, address: str) -> Loaded:
     encoder.load_state_dict(weights)
     encoder.eval().requires_grad_(False)
     return Loaded(encoder, None, {"weights": uri, **_origin(experiment)}, experiment, model_id)
+
+
+def with_kept_weights(experiment: Experiment, store: Uri, address: str) -> Experiment:
+    """The experiment with its `encoder.weights`, if any, read once and kept in the store, and with their digest.
+
+    All workers and trials, and runs that are resumed, then start from the same weights, whatever becomes of their
+    origin.
+
+    Args:
+        address: MLflow tracking URI.
+
+    Raises:
+        UserError: there are no such weights, they do not fit the encoder, or have another digest than was asked for.
+    """
+    source, pinned = experiment.encoder.weights, experiment.encoder.weights_digest
+    if source is None:
+        return experiment
+    if pinned is None or not _is_kept(weights_folder(store, pinned)):
+        if source.startswith(MLFLOW):
+            tensors, description, _ = fetch_encoder(source, address)
+            state = fitted(tensors, experiment, Experiment.model_validate(description).encoder)
+        else:
+            state = initial_weights(experiment)
+        digest = state_digest(state)
+        if pinned not in (None, digest):
+            raise UserError(
+                f"encoder.weights: {source} has the digest {digest}, not encoder.weights_digest: {pinned}; "
+                "leave the digest out, or name the weights that have it"
+            )
+        pinned = digest
+        if not _is_kept(folder := weights_folder(store, digest)):
+            network = experiment.encoder.model_dump(include={"name", "width", "stem"})
+            _keep(folder, state, {"source": source, "digest": digest, "encoder": network})
+    return experiment.with_values(
+        {"encoder.weights": str(weights_folder(store, pinned)), "encoder.weights_digest": pinned}
+    )
+
+
+def _is_kept(folder: Uri) -> bool:
+    if not is_remote(folder):
+        return has_weights(Path(folder))
+    return bool(list_remote(folder, *filesystem(folder)))
+
+
+def _keep(folder: Uri, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    if not is_remote(folder):
+        write_weights(Path(folder), state, about)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        write_weights(Path(made), state, about)
+        upload(Path(made), folder)
 
 
 def _origin(experiment: Experiment) -> dict[str, Any]:

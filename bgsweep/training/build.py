@@ -9,13 +9,19 @@ from bgsweep.errors import UserError
 from bgsweep.methods import Method, build_method
 from bgsweep.models import ImageEncoder, convert_sync_bn
 from bgsweep.training.device import Placement
+from bgsweep.training.initial_weights import initial_weights
 
 
-def initial_method(experiment: Experiment, classes: int) -> Method:
-    """The experiment's method before its first step; its seed gives the same weights on every worker."""
+def initial_method(experiment: Experiment, classes: int, random: bool = False) -> Method:
+    """The experiment's method before its first step; its seed gives the same weights on every worker.
+
+    Args:
+        random: leave `encoder.weights` aside, for a method whose weights are replaced anyway.
+    """
     with torch.random.fork_rng(devices=[]):
+        weights = None if random or experiment.encoder.weights is None else initial_weights(experiment)
         torch.manual_seed(experiment.seed)
-        return build_method(experiment, classes)
+        return build_method(experiment, classes, weights)
 
 
 def count_classes(experiment: Experiment, dataset: ImageDataset) -> int:

@@ -61,7 +61,7 @@ def load_trained(checkpoint: Uri) -> TrainedEncoder:
         state = load_checkpoint(checkpoint_file(path))
     try:
         experiment = Experiment.model_validate(state["experiment"])
-        method = initial_method(experiment, state["classes"])
+        method = initial_method(experiment, state["classes"], random=True)
         method.load_state_dict(state["method"])
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(
@@ -71,7 +71,7 @@ def load_trained(checkpoint: Uri) -> TrainedEncoder:
 
 
 def untrained(experiment: Experiment) -> TrainedEncoder:
-    """The encoder that an experiment starts from."""
+    """The encoder that an experiment starts from: a random one, unless it has `encoder.weights`."""
     return TrainedEncoder(experiment, frozen(initial_method(experiment, classes=1).encoder), {})
 
 

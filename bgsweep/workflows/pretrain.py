@@ -34,10 +34,14 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     from bgsweep.data.fingerprint import fingerprints
     from bgsweep.evaluation import check
     from bgsweep.report.run_artifacts import log_inputs
+    from bgsweep.tracking.encoders import with_kept_weights
     from bgsweep.training.checkpoint import load_trained
     from bgsweep.training.resume import checkpoints, record_run, recorded_images
 
-    experiment = config.experiment
+    experiment = with_kept_weights(config.experiment, store, tracking_uri(store))
+    if experiment.encoder.weights is not None:
+        _tell(f"starts from {config.experiment.encoder.weights}, kept in {experiment.encoder.weights}")
+    config = config.model_copy(update={"experiment": experiment})
     folder = pretrain_folder(store, experiment.digest)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)

@@ -31,6 +31,7 @@ ELSEWHERE = {
     r"bgsweep sweep --resume NAME register": "sweep/test_end.py",
     r"bgsweep sweep --resume NAME (search|data|--retry)": "sweep/test_changes.py",
     r"bgsweep (gc|rm)\b": "sweep/test_collect.py",
+    r"bgsweep (pretrain|sweep) .*--from ": "training/test_initial_weights.py",
     r"bgsweep policy": "sweep/test_policy.py",
     r"bgsweep compare-sweeps": "workflows/test_compare_sweeps.py",
     r"bgsweep (runs|status NAME --watch)": "sweep/test_trial_table.py",
