@@ -1,4 +1,4 @@
-"""Antialiased resizing beside Pillow's, on photographs."""
+"""Antialiased resizing beside Pillow's, on real images."""
 
 import warnings
 from typing import Literal
