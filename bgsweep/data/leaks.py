@@ -72,8 +72,7 @@ def _mark(dataset: ImageDataset, files: Files) -> str:
 
 
 def _shared(ours: tuple[Files, Indices], theirs: tuple[Files, Indices]) -> Indices:
-    locations = {theirs[0].location_of(int(index)) for index in theirs[1]}
-    same = {number for number, index in enumerate(ours[1]) if ours[0].location_of(int(index)) in locations}
+    same = _same_places(ours, theirs)
     # Sizes first: bytes are read only where two files have the same.
     key = _size_of if len(ours[1]) + len(theirs[1]) <= DIGESTED_WHOLE else _name_of
     known: dict[object, list[int]] = {}
@@ -88,6 +87,13 @@ def _shared(ours: tuple[Files, Indices], theirs: tuple[Files, Indices]) -> Indic
         candidates = [candidates[number] for number in _random_indices(len(candidates), _SAMPLED)]
     same |= {number for number, others in candidates if _is_among(ours[0], int(ours[1][number]), theirs[0], others)}
     return np.array(sorted(same), np.int64)
+
+
+def _same_places(ours: tuple[Files, Indices], theirs: tuple[Files, Indices]) -> set[int]:
+    if ours[0] is theirs[0]:  # parts of one folder
+        return set(np.flatnonzero(np.isin(ours[1], theirs[1])).tolist())
+    locations = {theirs[0].location_of(int(index)) for index in theirs[1]}
+    return {number for number, index in enumerate(ours[1]) if ours[0].location_of(int(index)) in locations}
 
 
 def without(dataset: ImageDataset, indices: Indices) -> ImageDataset:

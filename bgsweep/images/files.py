@@ -51,8 +51,9 @@ def walk(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """All files below a folder with their names relative to it, without junk.
 
-    Broken links, and empty folders named like an image, are included, so that they are counted as unreadable. A link to
-    a folder that it lies in is not followed. The status of each folder, from before it was listed, is added to `seen`.
+    Broken links, and empty folders named like an image, are included, so that they are counted as unreadable. A link
+    named like an image is taken for one and not followed, nor is a link to a folder that it lies in. The status of each
+    folder, from before it was listed, is added to `seen`.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -100,6 +101,10 @@ def images_among(root: str, names: Iterable[str]) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A folder's listing tells files from links without a system call each. Following two and a half million links took
+    # seven of the nine minutes in which a busy machine opened ImageNet's size for the first time.
+    if entry.is_symlink() and entry.name.lower().endswith(SUFFIXES):
+        return False
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

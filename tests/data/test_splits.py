@@ -12,6 +12,7 @@ from bgsweep.data import Splits, leaks, open_splits
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.pack_writer import make_pack
+from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.data.splits import notes
 from bgsweep.errors import UserError
 
@@ -186,6 +187,8 @@ def test_a_pack_and_the_folders_it_was_made_of_share_all(tree: Path) -> None:
     assert len(leaks.shared(folder, pack)) == len(leaks.shared(pack, folder)) == len(folder)
     assert len(leaks.shared(pack, Pack(str(tree / "pack"), "."))) == len(pack)
     assert not len(leaks.shared(pack, Pack(str(tree / "pack"), "train")))
+    parts = [Subset(folder, np.array(chosen), "part") for chosen in ([0, 2, 4], [4, 1, 2])]
+    assert leaks.shared(*parts).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("change", ["quality", "size", "brightness", "mirror"])
