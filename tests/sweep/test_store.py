@@ -1,10 +1,14 @@
 """A sweep's small files in an object store, as another machine sees them."""
 
+import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
+import moto.settings
 import pytest
 
 from bgsweep.errors import UserError
@@ -20,6 +24,29 @@ from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
+
+
+@pytest.fixture
+def policy(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the store check who writes: call it with the keys (patterns) that it shall refuse from now on, by 403."""
+    iam = boto3.client("iam", region_name="us-east-1")
+    iam.create_user(UserName="driver")
+    key = iam.create_access_key(UserName="driver")["AccessKey"]
+
+    def deny(*keys: str) -> None:
+        allowed = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        denied = [
+            {"Effect": "Deny", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::bucket/{one}"} for one in keys
+        ]
+        document = {"Version": "2012-10-17", "Statement": [allowed, *denied]}
+        iam.put_user_policy(UserName="driver", PolicyName="p", PolicyDocument=json.dumps(document))
+
+    deny()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    iam = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"]).client("iam", region_name="us-east-1")
+    monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    return deny
 
 
 def refuse(client: Any) -> None:
@@ -104,6 +131,28 @@ def test_a_bucket_that_refuses_at_the_end_costs_nothing(
     place = tmp_path / "cache" / "unsent" / "one"
     assert f"It is kept in {place}, and `bgsweep status one --store {STORE}`" in warnings[1]
     s3.create_bucket(Bucket="bucket")
+    assert status("one", STORE)["sweeps"][0]["trials"][0]["epochs"] == 1
+    assert not place.exists()
+
+
+def test_a_bucket_that_forbids_writing_from_some_moment_on_costs_nothing(
+    tmp_path: Path, policy: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "_LAST_TRIES", (0.0, 0.1))
+    folder = tmp_path / "sweeps" / "one"
+    journal = Journal(folder)
+    with StoreSync(folder, STORE):
+        write_manifest(folder, {"file": {}, "digest": "d", "parent": "p", "owner": ELSEWHERE})
+        journal.write(Started(trial=TrialRecord("t00", {}, None, "d", "run")))
+        wait(lambda: status(None, STORE)["sweeps"])
+        policy("*")
+        journal.write(Result(id="t00", epoch=1, metrics={"loss": 1.0}, seconds=1.0))
+    shutil.rmtree(folder)
+    place = tmp_path / "cache" / "unsent" / "one"
+    (last,) = [line for line in warned(caplog) if "refuses" in line]
+    assert f"It is kept in {place}" in last and "ACCESS_DENIED" in last
+    policy()
     assert status("one", STORE)["sweeps"][0]["trials"][0]["epochs"] == 1
     assert not place.exists()
 
