@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +18,7 @@ from bgsweep.cli.main import main, parse
 from bgsweep.cli.runs import Status, Stop
 from bgsweep.cli.train import Submit
 from bgsweep.distributed import credentials, jobs
+from tests.rehearsal.site import Site
 
 TINY = str(Path(__file__).parents[1] / "tiny.yaml")
 SPACE = "space.optimizer.lr={loguniform: [0.01, 0.1]}"
@@ -138,3 +140,36 @@ def test_tune_hands_no_key_to_ray_which_would_log_it() -> None:
 
     secret = {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_") or "TOKEN" in name or "KEY" in name}
     assert secret <= set(credentials.KEYS)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_resumed_by_a_job() -> None:
+    """On a cluster of one node: extended by a trial, then refused for having ended, each in a job of its own."""
+    site = Site()
+
+    def bgsweep(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "bgsweep.cli", *words, "--address", site.address, "--json"]
+        done = site.run(command, site.environment)
+        return done.returncode, (done.stdout.splitlines() or [""])[-1], done.stderr
+
+    try:
+        site.start_head(1)
+        settings = [SPACE, "search.trials=2", "search.scheduler=none", "evaluate.linear.epochs=2"]
+        code, out, log = bgsweep("submit", TINY, *settings, "--store", str(site.store), "--wait")
+        assert code == 0, log
+        name = json.loads(out)["sweep"]
+        before = {each["id"]: each for each in json.loads(out)["result"]["trials"]}
+        code, out, log = bgsweep("submit", "--resume", name, "search.trials=3", "--wait")
+        assert code == 0, log
+        assert f"sweep {name} in {site.store}" in log, "the store is that of the sweep's last job"
+        result = json.loads(out)["result"]
+        after = {each["id"]: each for each in result["trials"]}
+        assert list(after) == ["t00", "t01", "t02"] and {each["status"] for each in after.values()} == {"completed"}
+        assert {key: after[key] for key in before} == before and result["sweep"] == name
+        code, out, _ = bgsweep("status", name)
+        (found,) = json.loads(out)["sweeps"]
+        assert (code, found["state"], len(found["trials"])) == (0, "ended", 3)
+        code, out, log = bgsweep("submit", "--resume", name, "--wait")
+        assert code == 2 and "the job is FAILED" in log and "the sweep has ended; there is nothing to resume" in log
+    finally:
+        site.remove()
