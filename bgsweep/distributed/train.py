@@ -54,7 +54,9 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Sta
         limit_threads(config.experiment.workers.cpus)
         if (folder / CHECKPOINT_FILE).exists():
             run.restore(folder)
-        _continue(run, start)
+        if _continue(run, start) and run.finished:  # the other run has no epoch left for this one
+            run.save(folder)
+            on_epoch(run.metrics, folder)
         while not run.finished:
             try:
                 metrics = run.step_epoch()
@@ -68,11 +70,13 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Sta
     return folder
 
 
-def _continue(run: Any, start: Start | None) -> None:
-    """Restore a run from the checkpoint of another one that is further."""
-    if start is not None and start[1] > run.position:
-        with downloaded(start[0]) as folder:
-            run.restore(folder)
+def _continue(run: Any, start: Start | None) -> bool:
+    """Restore a run from the checkpoint of another one that is further, if it is."""
+    if start is None or start[1] <= run.position:
+        return False
+    with downloaded(start[0]) as folder:
+        run.restore(folder)
+    return True
 
 
 def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None = None) -> Uri:
@@ -236,8 +240,9 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     if last is not None:
         with last.as_directory() as path:
             run.restore(Path(path))
-    _continue(run, config["start"])
     reports = _Reports(run, warnings)
+    if _continue(run, config["start"]) and run.finished:
+        reports.report(run.metrics, checkpoint=True)
     while not run.finished:
         try:
             reports.report(run.step_epoch(), run.checkpoint_due())

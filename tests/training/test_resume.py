@@ -1,5 +1,6 @@
 """Runs that go on from the checkpoint of one that differs only in how it was run."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def test_a_longer_run_with_other_loaders_goes_on_where_the_shorter_one_ended(tmp
     assert "training.epochs: 1 before, 2 now" in longer.stderr and "schedules now run over 2 epochs" in longer.stderr
     assert "epoch 2/2" in longer.stderr and "epoch 1/2" not in longer.stderr
     assert load_checkpoint(first)["epoch"] == 1  # the shorter run's own is kept
+    same = bgsweep(*words, "training.epochs=2", "data.cache=false", "--json", folder=tmp_path)
+    assert same.returncode == 0, same.stderr  # nothing is left to train, and the checkpoint is this run's
+    assert load_checkpoint(Path(json.loads(same.stdout)["checkpoint"]) / "state.pt")["epoch"] == 2
     other = bgsweep(*words, "training.epochs=2", "optimizer.lr=0.5", folder=tmp_path)
     assert "goes on" not in other.stderr and "epoch 1/2" in other.stderr
     fresh = bgsweep(*words, "training.epochs=3", "--fresh", folder=tmp_path)
