@@ -43,6 +43,10 @@ class Stopped(KeyboardInterrupt):
         self.epoch, self.step, self.leave = epoch, step, leave
 
 
+class WorkersFailed(UserError):
+    """Processes that train together died or did not start, which may go better another time."""
+
+
 class UnreadableImage(UserError):
     """An image or mask that is missing, truncated or not an image; it is named, counted and skipped."""
 

@@ -46,6 +46,7 @@ ROOMS = {
     "errors": Room(2, 4, "UserError", BASE),
     "addresses": Room(3, 4, "check server addresses", BASE),
     "transfer": Room(4, 4, "copies to the device", BASE),
+    "stopping": Room(2, 3, "requests to stop", BASE),
 }
 WAYS = [
     ("cli", "workflows", ""),

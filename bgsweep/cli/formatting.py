@@ -62,7 +62,7 @@ def trial_table(trials: Sequence[dict[str, Any]], front: Container[str] = ()) ->
     for trial in trials:
         values = (trial["params"].get(key, "") for key in keys)
         failures = f"failures: {trial['failures']}, {trial['error']}" if trial["failures"] else ""
-        notes = (trial["fixed"], failures, "on the Pareto front" if trial["id"] in front else "")
+        notes = (trial["fixed"], failures, trial.get("waiting"), "on the Pareto front" if trial["id"] in front else "")
         rows.append(
             [
                 trial["id"],

@@ -76,6 +76,9 @@ class Workers(Section):
     """Processes that train one model together; more than one runs on Ray Train with DDP."""
 
     count: Count = 1
+    min_count: Count | None = Field(
+        None, description="fewest workers that go on where nodes are missing, until there are more; null: count"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus: Positive = Field(1.0, description="CPU cores of each worker")
     gpus: GPUs = Field(
@@ -100,6 +103,7 @@ class Workers(Section):
 
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
+    "workers": {"min_count": None},
     "data": {"holdout_seed": 0},
     "encoder": {"weights": None, "weights_digest": None},
     "background": {
@@ -145,6 +149,7 @@ class Experiment(Section):
                 f"training.batch_size {self.training.batch_size} is not a multiple of "
                 f"workers.count {self.workers.count}; {multiple(self.training.batch_size, self.workers.count)} is"
             )
+        self._check_min_count()
         if not self.data.has_masks:
             self._check_without_masks()
         self._check_gpus()
@@ -168,6 +173,48 @@ class Experiment(Section):
             raise ValueError(f"{wrong}data.shortcut: recomposed images need foreground masks; set data.masks")
         if self.data.mask_noise.active:
             raise ValueError(f"{wrong}data.mask_noise: there are no masks to degrade; set data.masks")
+
+    def _check_min_count(self) -> None:
+        least, count = self.workers.min_count, self.workers.count
+        if least is None:
+            return
+        if least > count or count == 1:
+            raise ValueError(
+                f"workers.min_count: {least} is not below workers.count {count}; lower it, or leave it out"
+            )
+        if not self.worker_counts()[:-1]:
+            raise ValueError(
+                f"workers.min_count: no number from {least} to {count - 1} divides training.batch_size "
+                f"{self.training.batch_size} and the groups of method.split_bn times workers.count; change one of them"
+            )
+
+    def worker_counts(self) -> list[int]:
+        """The numbers of workers that can train this, from `workers.min_count` to `workers.count`."""
+        count = self.workers.count
+        return [each for each in range(self.workers.min_count or count, count) if self._trains_with(each)] + [count]
+
+    def _trains_with(self, count: int) -> bool:
+        try:
+            self.with_workers(count)
+        except ValueError:
+            return False
+        return True
+
+    def with_workers(self, count: int) -> "Experiment":
+        """The same run by another number of workers: batch and MoCo's groups of BatchNorm stay the same.
+
+        Raises:
+            ValueError: they cannot be divided by it.
+        """
+        if count == self.workers.count:
+            return self
+        values: dict[str, Any] = {"workers.count": count, "workers.min_count": None}
+        if (split := getattr(self.method, "split_bn", None)) is not None:
+            groups, rest = divmod(split * self.workers.count, count)
+            if rest:
+                raise ValueError(f"{split * self.workers.count} groups cannot be divided by {count} workers")
+            values["method.split_bn"] = groups
+        return self.with_values(values)
 
     def _check_gpus(self) -> None:
         workers = self.workers

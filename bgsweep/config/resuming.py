@@ -23,6 +23,7 @@ _OPERATIONAL = {
     "workers.labels",
     "workers.max_failures",
     "workers.memory_gb",
+    "workers.min_count",
 }
 Changes = dict[str, tuple[Any, Any]]
 """Dotted keys with their values before and now."""

@@ -99,15 +99,19 @@ class Search(Section):
         "auto and the cluster has GPUs",
     )
     max_failures: int = Field(2, ge=0, description="restarts of a trial from its last checkpoint")
+    refill_epochs: Count | None = Field(
+        10, description="epochs after a failure that give a trial all its restarts back; null: none do"
+    )
     keep_checkpoints: Count | None = Field(
         10, description="checkpoints that are kept of trials that have ended: those of the best; null: all"
     )
     warm_start: tuple[str, ...] = Field(
         (), description="names of earlier sweeps of the same store, whose results the searcher learns from"
     )
-    hang_minutes: Positive | None = Field(
-        120,
-        description="minutes without an online evaluation after which a trial is taken to hang, and fails; null: never",
+    hang_minutes: Literal["auto"] | Positive | None = Field(
+        "auto",
+        description="minutes without progress, such as a step, after which a trial is taken to hang, and fails; auto: "
+        "ten times the longest pause so far, at least 15; null: never",
     )
 
     @field_validator("metric")

@@ -1,14 +1,13 @@
 """Train one experiment: in this process for one worker, on Ray Train for several."""
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.errors import Stopped, UserError, collected_warnings, warn_once
+from bgsweep.errors import Stopped, collected_warnings
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.uri import Uri, downloaded, uri_of
 
@@ -21,32 +20,49 @@ Start = tuple[Uri, tuple[int, int]]
 AT_ALL = (0, 1)
 """The position of a `Start` that is further than none at all."""
 
-_STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
+OnKept = Callable[[Uri], None]
+"""Called with the folder of a checkpoint within an epoch."""
+
+STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
 
-def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1, start: Start | None = None) -> Uri:
+def train(
+    config: SweepConfig,
+    folder: Uri,
+    on_epoch: OnEpoch,
+    seeds: int = 1,
+    start: Start | None = None,
+    pulse: tuple[tuple[str, str], str] | None = None,
+    on_kept: OnKept | None = None,
+) -> Uri:
     """Train the config's experiment from the newest checkpoint in ``folder``; returns the last checkpoint's folder.
 
     More ``seeds`` than one train side by side, on several workers only. A ``start`` is the checkpoint of a run that
     differs only in how it was run: where ``folder`` has none that is further, it is continued.
 
+    With a ``pulse``, the first two arguments of `Pulse`, the first of several workers gives signs of life, and
+    ``on_kept`` is called with each checkpoint within an epoch that the sweep's driver has asked for.
+
     The process's first SIGTERM ends the training at its next step, with a checkpoint of that position in ``folder``.
 
     Raises:
         UserError: the configuration or data cannot be used, as shown only by training.
+        WorkersFailed: of several workers, some died or did not start, too often.
         Stopped: there was a SIGTERM.
     """
     if config.experiment.workers.count == 1:
         return _train_here(config, Path(folder), on_epoch, start)
-    return _train_on_ray(config, folder, on_epoch, seeds, start)
+    from bgsweep.distributed.ray_train import RayTraining
+
+    return RayTraining(config, folder, on_epoch, seeds, start, pulse, on_kept).run()
 
 
 def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Start | None) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
+    from bgsweep.stopping import leave_on_sigterm
     from bgsweep.training.run import Run, limit_threads
-    from bgsweep.training.stop import leave_on_sigterm
 
     # Not on Ray Train: that takes 12 s to start and end a run, and processes of half a gigabyte each.
     with leave_on_sigterm() as asked:
@@ -79,85 +95,27 @@ def _continue(run: Any, start: Start | None) -> bool:
     return True
 
 
-def _train_on_ray(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start: Start | None = None) -> Uri:
-    """Run Ray Train in a thread, so that this one can report epochs as they finish."""
-    from ray.util.queue import Queue
+def ray_trainer(config: SweepConfig, count: int, folder: Uri, reports: Any, loop: dict[str, Any]) -> Any:
+    """A run of Ray Train that continues from the last checkpoint in the folder.
 
-    from bgsweep.training.stop import Request, leave_on_sigterm
-
-    # 0 CPUs: the queues' actors must not take a core that the trial was given.
-    reports, stops = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-    trainer = _trainer(config, folder, reports, stops, seeds, start)
-    outcome: list[Any] = []
-
-    def fit() -> None:
-        try:
-            outcome.append(trainer.fit())
-        except BaseException as error:  # raised below, in the caller's thread
-            outcome.append(error)
-        reports.put(None)
-
-    with leave_on_sigterm() as asked:
-        # A daemon, so that Ctrl-C in the caller ends the process although the thread waits for Ray.
-        threading.Thread(target=fit, name="ray-train", daemon=True).start()
-        stopped = _follow(reports, on_epoch, lambda: asked() is Request.LEAVE, stops)
-    for queue in (reports, stops):
-        queue.shutdown()
-    result = outcome[0]
-    if isinstance(result, BaseException):
-        cause = _cause(result)
-        raise cause from (None if cause is result else result)  # its own cause has no end, and Ray looks for it
-    if stopped is not None:
-        raise stopped
-    return uri_of(result.checkpoint.path, result.checkpoint.filesystem)
-
-
-def _follow(reports: Any, on_epoch: OnEpoch, asked: Callable[[], bool], stops: Any) -> Stopped | None:
-    """Pass on what workers report until their end, and a request to leave to them; give where they left, if so."""
-    from ray.util.queue import Empty
-
-    seen, told = 0, False
-    stopped: Stopped | None = None
-    while True:
-        if asked() and not told:
-            stops.put(True)
-            told = True
-        try:
-            report = reports.get(timeout=0.5)
-        except Empty:
-            continue
-        if report is None:
-            return stopped
-        metrics, checkpoint, warnings = report
-        for line in warnings:
-            warn_once(line)
-        if _STOPPED_AT in metrics:
-            if told:
-                stopped = Stopped(*metrics[_STOPPED_AT])
-        elif metrics["epoch"] > seen:  # after a restart the epochs since the checkpoint are reported again
-            seen = metrics["epoch"]
-            on_epoch(metrics, checkpoint)
-
-
-def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: int, start: Start | None) -> Any:
+    Args:
+        count: number of workers.
+        reports: a queue, for what workers report.
+        loop: the rest of what `_train_and_report` reads.
+    """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from bgsweep.distributed.bundles import ray_labels, ray_resources
 
-    workers = config.experiment.workers
     one = one_worker(config)
+    resized = config.model_copy(update={"experiment": config.experiment.with_workers(count)})
     above, _, name = str(folder).rpartition("/")
     return TorchTrainer(
         _worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json", by_alias=True),
-            "seeds": seeds,
-            "stops": stops,
-            "start": start,
-        },
+        train_loop_config={"config": resized.model_dump(mode="json", by_alias=True), **loop},
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=count,
             use_gpu=one["GPU"] > 0,
             resources_per_worker=ray_resources(one),
             label_selector=ray_labels(one) or None,  # type: ignore[call-arg]
@@ -165,9 +123,8 @@ def _trainer(config: SweepConfig, folder: Uri, reports: Any, stops: Any, seeds: 
         run_config=RunConfig(
             name=name,
             storage_path=above,
-            # Ray's default of -1 restarts for ever a worker group that cannot start; an infeasible request would hang
-            # the sweep.
-            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=3),  # type: ignore[call-arg]
+            # No retries: `RayTraining` counts failures, waits for lost nodes and starts again, with fewer workers too.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),  # type: ignore[call-arg]
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[_forward_to(reports)],
         ),
@@ -183,11 +140,12 @@ def one_worker(config: SweepConfig) -> dict[str, float]:
     return bundle_of(workers, workers.cpus if workers.count > 1 else config.search.cpus, gpus_of_process(config))
 
 
-def worker_bundles(config: SweepConfig) -> list[dict[str, float]]:
-    """The resources of one experiment: its workers, if they run on Ray Train, and its view workers."""
+def worker_bundles(config: SweepConfig, count: int | None = None) -> list[dict[str, float]]:
+    """The resources of one experiment: its workers (or so many of them), if they run on Ray Train, and view workers."""
     several = config.experiment.workers.count
-    each = [one_worker(config)] * several if several > 1 else []
-    return each + [{"CPU": 1.0}] * _view_makers(config)
+    count = several if count is None else count
+    each = [one_worker(config)] * count if several > 1 else []
+    return each + [{"CPU": 1.0}] * (_view_makers(config) * count // several)
 
 
 def worker_cpus(config: SweepConfig) -> float:
@@ -225,6 +183,7 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
     from bgsweep.distributed.preemption import WorkerRequests
+    from bgsweep.distributed.pulse import Pulse, in_words
     from bgsweep.distributed.resources import assigned_device, machine_share
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.training.run import limit_threads
@@ -234,7 +193,12 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     context = ray.train.get_context()
     limit_threads(resolved.experiment.workers.cpus, machine_share())
     ranks = context.get_world_rank(), context.get_world_size(), assigned_device()
-    requests = WorkerRequests(config["stops"] if ranks[0] == 0 else None)
+    run: Any = None
+    pulse = None
+    if config["pulse"] and ranks[0] == 0:
+        board, trial = config["pulse"]
+        pulse = Pulse(board, trial, lambda: in_words(run.position))
+    requests = WorkerRequests(config["stops"] if ranks[0] == 0 else None, pulse)
     run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed, asked=requests)
     last = ray.train.get_checkpoint()
     if last is not None:
@@ -246,8 +210,9 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     while not run.finished:
         try:
             reports.report(run.step_epoch(), run.checkpoint_due())
+            requests()
         except Stopped as stopped:
-            reports.report({_STOPPED_AT: (stopped.epoch, stopped.step)}, checkpoint=True)
+            reports.report({STOPPED_AT: (stopped.epoch, stopped.step)}, checkpoint=True)
             if stopped.leave:
                 return
             requests.done()
@@ -281,13 +246,3 @@ class _Reports:
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
         )
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The `UserError` of a worker if there is one, else the error itself."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        inner = getattr(failure, "cause", failure)
-        if isinstance(inner, UserError):
-            return inner
-    return error

@@ -1,7 +1,8 @@
 """Ray Tune's callback in the driver: writes the journal, the MLflow runs and the progress of all trials."""
 
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from ray.tune import Callback
 
 from bgsweep.config import SweepConfig
+from bgsweep.distributed.trial_board import Beat, BoardReader
+from bgsweep.errors import WorkersFailed
 from bgsweep.storage.uri import uri_of
 from bgsweep.sweep.collect import Collector
+from bgsweep.sweep.early_checkpoints import EarlyCheckpoints
 from bgsweep.sweep.events import (
     Checkpointed,
     Ended,
@@ -22,6 +26,7 @@ from bgsweep.sweep.events import (
     Started,
     Status,
     TrialRecord,
+    Waits,
     replay,
 )
 from bgsweep.sweep.guards import DiskGuard, HangGuard
@@ -48,6 +53,7 @@ class SweepCallback(Callback):
         progress: Progress,
         records: dict[str, TrialRecord],
         collector: Collector | None = None,
+        board: BoardReader | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -57,9 +63,13 @@ class SweepCallback(Callback):
         self.records = records
         self.collector = collector
         self.overview = Overview(config, tracker, parent, journal.folder.name)
+        self._board = board
         self._runs: dict[str, str] = {}
+        self._waits: dict[str, str] = {}
+        self._failed_at: dict[str, int] = {}  # the epochs that each trial had reported when it failed last
         self.disk = DiskGuard(journal.folder)
         self._hangs = HangGuard(config.search.hang_minutes)
+        self.early = EarlyCheckpoints(drains=config.experiment.workers.count == 1)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
@@ -67,13 +77,29 @@ class SweepCallback(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.disk.look()
-        self._hangs.end(trials)
+        if self._board and (beats := self._board.look(self.early.requests)) is not None:
+            self._hangs.look(trials, beats)
+            self.early.look(trials, beats)
+            self._tell_waits(beats)
         if self.collector:
             self.collector.look(self.records)
         self.progress.update(self.records.values())
 
+    def _tell_waits(self, beats: Mapping[str, Beat]) -> None:
+        """Record which trials wait for nodes; each of their lines is shown."""
+        for name, beat in beats.items():
+            record = self.records.get(name)
+            if record is None or record.status != "running" or beat.waiting == self._waits.get(name, ""):
+                continue
+            self._waits[name] = beat.waiting
+            if beat.waiting:
+                self.progress.note(f"{name} is {beat.waiting}")
+            if bool(beat.waiting) != bool(record.waiting):
+                self.journal.write(Waits(id=name, reason=beat.waiting)).apply(record)
+                self.tracker.set_tag(self._runs[name], "bgsweep.waiting", beat.waiting)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._hangs.moved(self._record(trial).id)
+        self._hangs.started(self._record(trial).id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -84,8 +110,11 @@ class SweepCallback(Callback):
         # A restarted trial reports the epochs since its checkpoint a second time.
         fresh = [metrics for metrics in result["history"] if metrics["epoch"] > record.epochs]
         moved = result.get("checkpoint") if result.get("checkpoint") != record.checkpoint else None
+        if moved:
+            self.early.written(record.id)
         if not fresh:
-            record.checkpoint = moved or record.checkpoint
+            if moved:
+                self._checkpointed(record, moved)
             return
         latest = fresh[-1]
         event = Result(
@@ -97,15 +126,27 @@ class SweepCallback(Callback):
             seconds=time.time() - record.began,
             checkpoint=moved,
         )
+        self._refill(record, trial, event.epoch)
         event.apply(record)
         self.journal.write(event)  # first: where another driver has taken the sweep over, it writes the MLflow runs too
         for metrics in fresh:
             self.tracker.log_metrics(self._runs[record.id], int(metrics["epoch"]), metrics)
         self.overview.result(event)
 
+    def _refill(self, record: TrialRecord, trial: Any, epoch: int) -> None:
+        """Give a trial its restarts back once it has got far enough beyond its last failure."""
+        refill, since = self.config.search.refill_epochs, self._failed_at.get(record.id)
+        if refill is not None and since is not None and epoch - since >= refill:
+            del self._failed_at[record.id]
+            trial.run_metadata.num_failures, trial.max_failures = 0, self.config.search.max_failures
+
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         record = self._record(trial)
-        event = Checkpointed(id=record.id, path=uri_of(checkpoint.path, checkpoint.filesystem))
+        self._checkpointed(record, uri_of(checkpoint.path, checkpoint.filesystem))
+        self.early.written(record.id)
+
+    def _checkpointed(self, record: TrialRecord, path: str) -> None:
+        event = Checkpointed(id=record.id, path=path)
         event.apply(record)
         self.journal.write(event)
 
@@ -226,7 +267,8 @@ class SweepCallback(Callback):
         self.tracker.log_json(self._runs[record.id], record.lineage, "lineage.json")
 
     def _failed(self, record: TrialRecord, trial: Any) -> None:
-        record.failures += 1
+        record.failures, record.waiting = record.failures + 1, ""
+        self._failed_at[record.id] = record.epochs
         record.error = self._hangs.reason(record.id) or reason_of(trial)
         self.disk.learn(record.error)
         told = {"bgsweep.failures": str(record.failures), "bgsweep.error": record.error}
@@ -252,16 +294,18 @@ def reason_of(trial: Any) -> str:
     text, lines = _last_failure(trial)
     if not lines:
         return text.strip()
-    if "ray::" not in lines[0]:  # no traceback, but a story of how the actor died, with advice at its end
-        return lines[-1].partition(" Some common causes")[0]
-    name, colon, message = lines[-1].partition(": ")
-    return message if name.endswith("UserError") else f"{name.rpartition('.')[2]}{colon}{message}"
+    last = re.split(r" (?:Some common causes|Potential causes) include", lines[-1])[0]
+    name, colon, message = last.partition(": ")
+    if "ray::" not in lines[0] or not re.fullmatch(r"[\w.]+", name):  # no exception's name, but a story or its end
+        return last
+    return message if name.endswith(("UserError", "WorkersFailed")) else f"{name.rpartition('.')[2]}{colon}{message}"
 
 
 def _is_ours(trial: Any) -> bool:
-    """True if a trial's last failure is a `UserError`, which all errors that bgsweep raises are."""
+    """True if a trial's last failure is a `UserError` of its data or values."""
     _, lines = _last_failure(trial)
-    return bool(lines) and "ray::" in lines[0] and lines[-1].startswith("bgsweep.")
+    ours = bool(lines) and "ray::" in lines[0] and lines[-1].startswith("bgsweep.")
+    return ours and not lines[-1].startswith(f"bgsweep.errors.{WorkersFailed.__name__}")
 
 
 def diverged(trial: Any) -> bool:

@@ -138,9 +138,7 @@ def measure(config: SweepConfig) -> Cost:
     evaluated = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run.save(Path(folder))
-    saved = (time.perf_counter() - evaluated) * min(
-        1.0, config.evaluate.every / config.experiment.training.checkpoint_every
-    )
+    saved = (time.perf_counter() - evaluated) * config.evaluate.every / config.experiment.training.checkpoint_every
     start = built - began - cold
     epoch, evaluation = trained - built, evaluated - trained + saved
     return Cost(epoch, evaluation, start, max(0.0, cold - start - epoch - evaluation))

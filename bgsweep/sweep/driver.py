@@ -163,7 +163,7 @@ def _run(
             past += _retried(config, journal, records)
         collector = Collector(config, sweep_folder(store, folder.name), journal)
         opened.callback(collector.close)
-        monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector)
+        monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector, share.trials)
         try:
             result = _search(config, owner, monitor, past, share, budget)
         except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise

@@ -37,6 +37,7 @@ class TrialRecord:
     checkpoint: str | None = None
     failures: int = 0
     error: str | None = None
+    waiting: str = ""
     seconds: float = 0.0
     began: float = field(default_factory=time.time, compare=False)
     lineage: list[dict[str, Any]] = field(default_factory=list)
@@ -171,7 +172,8 @@ class Result(Event):
 
     def apply(self, record: TrialRecord) -> None:
         """Bring the trial's record up to date."""
-        record.epochs, record.metrics, record.seconds = self.epoch, self.metrics, self.seconds
+        # An epoch without an evaluation has its loss alone; the values of the last evaluation stay beside it.
+        record.epochs, record.metrics, record.seconds = self.epoch, record.metrics | self.metrics, self.seconds
         record.checkpoint = self.checkpoint or record.checkpoint
         record.run_id = self.run_id or record.run_id
 
@@ -212,7 +214,20 @@ class Recovered(Event):
 
     def apply(self, record: TrialRecord) -> None:
         """Bring the trial's record up to date."""
-        record.failures, record.error = self.failures, self.error
+        record.failures, record.error, record.waiting = self.failures, self.error, ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits(Event):
+    """A trial waits for nodes, for a ``reason``; without one it goes on."""
+
+    kind = "waits"
+    id: str
+    reason: str
+
+    def apply(self, record: TrialRecord) -> None:
+        """Bring the trial's record up to date."""
+        record.waiting = self.reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +248,7 @@ _KINDS: dict[str, type[Event]] = {
     each.kind: each
     for each in (
         *(Owned, Proposed, Learned, Started, Ended, Result),
-        *(Checkpointed, Collected, Recovered, Retried, Generation),
+        *(Checkpointed, Collected, Recovered, Retried, Waits, Generation),
     )
 }
 _NAMES = {kind: [each.name for each in fields(kind)] for kind in _KINDS.values()}  # a journal has 200,000 events
@@ -262,7 +277,7 @@ def read_event(told: Any) -> Event | None:
 
 def trials_in(event: Event) -> set[str]:
     """Names of the trials that must have started before an event makes sense."""
-    if isinstance(event, Result | Checkpointed | Collected | Recovered | Retried):
+    if isinstance(event, Result | Checkpointed | Collected | Recovered | Retried | Waits):
         return {event.id}
     return {exchange.id for exchange in event.exchanges} if isinstance(event, Generation) else set()
 
@@ -307,7 +322,7 @@ def replay(
             case Result():
                 event.apply(records[event.id])
                 on_result(event, records[event.id])
-            case Checkpointed() | Collected() | Recovered():
+            case Checkpointed() | Collected() | Recovered() | Waits():
                 event.apply(records[event.id])
             case Generation():
                 event.apply(records)

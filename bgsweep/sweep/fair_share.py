@@ -12,6 +12,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from bgsweep.distributed.demand import Demand
 from bgsweep.distributed.resources import nodes
+from bgsweep.distributed.trial_board import BoardReader, TrialBoard
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +65,11 @@ class FairShare:
         self._room, self._most, self._demand = room, most, demand
         self._left: Callable[[], int] | None = None
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
+        self.board = (self._name, _NAMESPACE)
         here: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Here)  # its node may die
         self._actor = here.options(name=self._name, namespace=_NAMESPACE).remote()
         ray.get(self._actor.__ray_ready__.remote())
+        self.trials = BoardReader(self._actor)
         self._found = 1
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="fair-share", daemon=True)
@@ -127,10 +130,11 @@ class FairShare:
         return found
 
 
-class _Here:
-    """An actor whose existence says that a sweep is running."""
+class _Here(TrialBoard):
+    """An actor whose existence says that a sweep is running, and on which its trials give signs of life."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._wish: Wish | None = None
 
     def tell(self, wish: Wish) -> None:

@@ -266,11 +266,12 @@ def _warnings(config: SweepConfig, found: Footprint) -> Iterator[str]:
             f"evaluations take {100 * found.evaluation_share:.0f} % of the time: raise evaluate.every, or lower "
             "evaluate.online_bank"
         )
-    silent = (config.evaluate.every * found.epoch_seconds + found.evaluation_seconds) / 60
-    if config.search.hang_minutes is not None and silent > config.search.hang_minutes:
+    step = experiment.training.batch_size / (found.images_per_second * found.gpus)
+    limit, silent = config.search.hang_minutes, max(step, found.evaluation_seconds) / 60
+    if isinstance(limit, float) and silent > limit:
         yield (
-            f"{silent:.0f} minutes pass between evaluations, and a trial is taken to hang after "
-            f"{config.search.hang_minutes:g}: raise search.hang_minutes"
+            f"a step takes about {step:.1f} s and an evaluation {found.evaluation_seconds:.0f} s, and a trial is taken "
+            f"to hang after {limit:g} minutes without progress: raise search.hang_minutes, or leave it out"
         )
     minutes = experiment.training.checkpoint_every * found.epoch_seconds / 60
     if minutes > 60:

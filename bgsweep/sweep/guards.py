@@ -5,16 +5,22 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.tune.experiment import Trial
 
+from bgsweep.distributed.trial_board import Beat
 from bgsweep.errors import UserError
 from bgsweep.sweep.searcher import trial_name
 
 _RESERVE = 64 * 2**20  # bytes
+_SHORTEST, _BEFORE_FIRST_STEP, _UNHEARD = 900.0, 7200.0, 60.0  # seconds
+_WAITING = 120.0  # seconds; a trial that waits for nodes says so every 30 s
+_TIMES = 10
 
 
 def check_room(folder: Path, checkpoint: int, trials: int) -> None:
@@ -51,31 +57,80 @@ class DiskGuard:
             self.full = f"{self._folder}: {error}"
 
 
+@dataclass
+class _Watched:
+    """A running trial: when it last moved on (`time.monotonic`), and its last sign of life since it was started."""
+
+    moved: float
+    seen: int = 0
+    beat: Beat | None = None
+
+
 class HangGuard:
-    """Kills the actors of trials that have not reported for too long; Tune restarts them like trials that died.
+    """Kills the actors of trials that make no progress; Tune restarts them like trials that died.
+
+    Progress is a step, a batch of an evaluation, a finished epoch or a report, and a wait for nodes that is told.
 
     Args:
-        minutes: time without a result after which a trial is taken to hang; None: no trial ever is.
+        minutes: the longest time without progress; None: any; `auto`: ten times the longest pause of any of the sweep's
+            trials so far, at least 15 minutes, and two hours before a trial's first step, which may have to wait for
+            copies of images and for compilation.
     """
 
-    def __init__(self, minutes: float | None) -> None:
+    def __init__(self, minutes: float | Literal["auto"] | None) -> None:
         self._minutes = math.inf if minutes is None else minutes
-        self._moved: dict[str, float] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._longest = 0.0
+        self._looked = time.monotonic()
         self._reasons: dict[str, str] = {}
 
-    def moved(self, name: str) -> None:
-        self._moved[name] = time.monotonic()
+    def started(self, name: str) -> None:
+        """A trial's process is about to begin."""
+        seen = self._watched[name].seen if name in self._watched else 0
+        self._watched[name] = _Watched(time.monotonic(), seen)
 
-    def end(self, trials: list[Any]) -> None:
+    def moved(self, name: str) -> None:
+        """A trial has reported."""
+        self._watched[name].moved = time.monotonic()
+
+    def look(self, trials: Iterable[Any], beats: Mapping[str, Beat]) -> None:
+        """Take note of signs of life, and end the trials without any."""
+        now = time.monotonic()
+        if now - self._looked > _UNHEARD:  # the driver or the board has been away, and not the trials
+            for watched in self._watched.values():
+                watched.moved += now - self._looked
+        self._looked = now
+        for name, beat in beats.items():
+            self._longest = max(self._longest, beat.longest or 0.0)
+            if (found := self._watched.get(name)) is not None and found.seen != beat.count:
+                found.moved, found.seen, found.beat = now, beat.count, beat
         for trial in trials:
-            if trial.status != Trial.RUNNING or (name := trial_name(trial)) in self._reasons:
-                continue
-            if time.monotonic() - self._moved[name] > 60 * self._minutes:
-                self._reasons[name] = (
-                    f"hangs: no result for {self._minutes:g} minutes; if that is too short for evaluate.every epochs, "
-                    "raise search.hang_minutes"
-                )
-                ray.kill(trial.temporary_state.ray_actor)
+            name = trial_name(trial)
+            if trial.status == Trial.RUNNING and name not in self._reasons and name in self._watched:
+                self._end(name, trial, now)
+
+    def _end(self, name: str, trial: Any, now: float) -> None:
+        watched = self._watched[name]
+        stepped = watched.beat is not None and watched.beat.longest is not None
+        limit, measured = self._limit(stepped)
+        if watched.beat is not None and watched.beat.waiting:
+            limit = max(limit, _WAITING)
+        if now - watched.moved <= limit:
+            return
+        where = watched.beat.where if watched.beat else "its start"
+        self._reasons[name] = (
+            f"hangs: no progress for {limit / 60:.3g} minutes after {where}{measured}; if a single step can take that "
+            "long, raise search.hang_minutes"
+        )
+        ray.kill(trial.temporary_state.ray_actor)
+
+    def _limit(self, stepped: bool) -> tuple[float, str]:
+        """The limit in seconds, and what it comes from."""
+        if not isinstance(self._minutes, str):
+            return 60 * self._minutes, ""
+        if not stepped:
+            return _BEFORE_FIRST_STEP, ""
+        return max(_SHORTEST, _TIMES * self._longest), f" (the longest pause before: {self._longest:.3g} s)"
 
     def reason(self, name: str) -> str | None:
         """The reason of a trial's failure if its actor was killed here."""

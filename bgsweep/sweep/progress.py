@@ -119,6 +119,7 @@ def shorten(record: TrialRecord) -> str:
     parts = [" ".join(f"{key.rpartition('.')[2]}={_number(value)}" for key, value in record.params.items())]
     parts += [f"({record.fixed})"] if record.fixed else []
     parts += [f"failures: {record.failures}, {record.error}"] if record.failures else []
+    parts += [record.waiting] if record.waiting else []
     return " ".join(parts)
 
 

@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.credentials import KEYS
+from bgsweep.stopping import leave_on_sigterm
 from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.budget import BudgetGuard
@@ -20,7 +21,6 @@ from bgsweep.sweep.callbacks import SweepCallback, diverged
 from bgsweep.sweep.capacity import trials_that_fit
 from bgsweep.sweep.events import Event, Proposed
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
-from bgsweep.sweep.guards import DiskGuard
 from bgsweep.sweep.heartbeat import stop_file
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.schedulers import build_scheduler
@@ -62,7 +62,7 @@ def run_search(
     _set_environment(config.search.concurrent or trials_that_fit(config))
     population = config.search.scheduler == "pbt"
     tuner = tune.Tuner(
-        trainable(config, target),
+        trainable(config, target, share.board),
         tune_config=tune.TuneConfig(
             # All trials of a population exist at once: those that wait for the others would count against the share.
             search_alg=searcher if population else FairShareSearcher(searcher, share),
@@ -75,7 +75,7 @@ def run_search(
             name=tune_name(monitor.journal.token),
             storage_path=str(target),
             callbacks=[monitor],
-            stop=_Stop(stop_file(folder), monitor.disk),
+            stop=_Stop(stop_file(folder), monitor),
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             checkpoint_config=_checkpoints(config),
             # A sweep has its own table; Tune's would go to stdout, where the result is printed.
@@ -83,8 +83,10 @@ def run_search(
         ),
     )
     share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
-    with no_retry_of_diverged():
+    with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked:
         tuner.fit()
+    if monitor.early.leave:
+        raise KeyboardInterrupt
     if searcher.over:
         monitor.progress.note(f"no further trial is expected to end within {searcher.over}")
 
@@ -104,17 +106,21 @@ def no_retry_of_diverged() -> Iterator[None]:
 
 
 class _Stop(tune.Stopper):
-    """Ends the search once the stop file is in the sweep's folder, or the disk is full."""
+    """Ends the search once the stop file is in the sweep's folder, the disk is full, or after a SIGTERM."""
 
-    def __init__(self, path: Path, disk: DiskGuard) -> None:
+    def __init__(self, path: Path, monitor: SweepCallback) -> None:
         self.path = path
-        self.disk = disk
+        self.monitor = monitor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its stoppers into its own state file; ours live in this process only."""
+        return tune.stopper.NoopStopper, ()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return bool(self.disk.full) or self.path.exists()
+        return bool(self.monitor.disk.full) or self.path.exists() or self.monitor.early.leave
 
 
 def _set_environment(concurrent: int) -> None:
@@ -125,6 +131,8 @@ def _set_environment(concurrent: int) -> None:
     # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    # A trial reports each checkpoint too, which is not of an epoch with an evaluation alone.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
 
 
 def _scheduler(
@@ -144,5 +152,4 @@ def _ended(monitor: SweepCallback) -> int:
 def _checkpoints(config: SweepConfig) -> tune.CheckpointConfig:
     if config.experiment.workers.count > 1:  # Ray Train keeps them
         return tune.CheckpointConfig()
-    reports = max(1, config.experiment.training.checkpoint_every // config.evaluate.every)
-    return tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=reports, checkpoint_at_end=True)
+    return tune.CheckpointConfig(num_to_keep=1, checkpoint_at_end=True)  # trials say when the others are due

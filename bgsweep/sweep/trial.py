@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from bgsweep.config import Experiment, SweepConfig, resolve
 from bgsweep.distributed.bundles import group_arguments
 from bgsweep.distributed.resources import assigned_device
 from bgsweep.distributed.train import AT_ALL, one_worker, train
-from bgsweep.errors import UserError, collected_warnings
+from bgsweep.errors import Stopped, UserError, collected_warnings
 from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
@@ -22,10 +23,13 @@ WAITING_CPUS = 0.01
 class InProcessTrial(tune.Trainable):
     """One trial in one actor; Tune reuses the actor, with its imports and decoded images, for the next trial.
 
-    ``tree`` is the sweep's config as plain data, set by `trainable`.
+    ``tree``, the sweep's config as plain data, and ``board``, name and namespace of its `TrialBoard`, are set by
+    `trainable`.
     """
 
     tree: dict[str, Any]
+    board: tuple[str, str]
+    run: Any = None
 
     def setup(self, config: dict[str, Any]) -> None:
         with collected_warnings() as self.warnings:
@@ -33,6 +37,7 @@ class InProcessTrial(tune.Trainable):
 
     def _set_up(self, config: dict[str, Any]) -> None:
         # Imported by the trial's process only: each process that imports torch takes half a gigabyte.
+        from bgsweep.distributed.pulse import Pulse
         from bgsweep.distributed.resources import machine_share
         from bgsweep.distributed.view_workers import ray_feed
         from bgsweep.training.run import limit_threads
@@ -40,14 +45,20 @@ class InProcessTrial(tune.Trainable):
 
         file = trial_file(self.tree, config[VALUES])
         limit_threads(file.search.cpus, machine_share())
-        self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
+        self.pulse = Pulse(self.board, name_of(config[NUMBER]), self._where)
+        self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
         if config[CHECKPOINT]:
             with downloaded(config[CHECKPOINT]) as folder:
                 self.run.restore(folder, self.foreign)
             # A resumed trial of a population reports its epoch first: it may have to wait at its generation's end.
-            self.stands = self.foreign
+            self.stands = self.foreign and bool(self.run.metrics)
+
+    def _where(self) -> str:
+        from bgsweep.distributed.pulse import in_words
+
+        return in_words(self.run.position)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # Before the next model is built: beside it the last one would take half of the trial's share of a GPU.
@@ -58,22 +69,34 @@ class InProcessTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next online evaluation; ``history`` has each epoch's metrics, ``warnings`` what is new."""
+        """Train up to the next online evaluation or checkpoint.
+
+        ``history`` has each epoch's metrics, ``warnings`` what is new.
+        """
         with collected_warnings() as warnings:
             result = self._step()
         told, self.warnings = [*self.warnings, *warnings], []
         return {**result, "warnings": told}
 
     def _step(self) -> dict[str, Any]:
-        metrics = self.run.config.search.metrics
-        history: list[dict[str, float]] = []
+        self.pulse.begin()
         if self.run.finished or self.stands:  # finished: the driver died after its last checkpoint
             self.stands = False
             return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
+        metrics = self.run.config.search.metrics
+        history: list[dict[str, float]] = []
+        due = False
         # Not one epoch at a time: schedulers and the searcher can use only epochs that have the searched metrics.
-        while not history or not (self.run.finished or all(name in history[-1] for name in metrics)):
-            history.append(self.run.step_epoch())
-        return {**history[-1], "history": history, "done": self.run.finished}
+        while not (due or (history and all(name in history[-1] for name in metrics))):
+            try:
+                history.append(self.run.step_epoch())
+                due = self.run.checkpoint_due()
+            except Stopped:  # asked for a checkpoint of its position, which is within an epoch
+                self.pulse.done()
+                due = True
+            self.pulse()
+        last = history[-1] if history else {"epoch": self.run.metrics.get("epoch", 0)}
+        return {**last, "history": history, "done": self.run.finished, SHOULD_CHECKPOINT: due}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.run.save(Path(checkpoint_dir))
@@ -83,46 +106,49 @@ class InProcessTrial(tune.Trainable):
         self.stands = False
 
 
-def trainable(config: SweepConfig, sweep: Uri) -> Any:
+def trainable(config: SweepConfig, sweep: Uri, board: tuple[str, str]) -> Any:
     """The trainable that Tune runs for each trial of the sweep in a folder, with the resources that it needs.
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
     """
     tree = dump(config)
     if config.experiment.workers.count == 1:
-        bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree})
+        bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree, "board": board})
         return tune.with_resources(bound, tune.PlacementGroupFactory(**group_arguments([one_worker(config)])))
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
-        train_on_ray(tree, sweep, proposal)
+        train_on_ray(tree, sweep, proposal, board)
 
     # Tune's default is a whole CPU for each trial's function, which would starve the workers on a small cluster.
     return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
 
 
-def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any]) -> None:
-    """Train a trial on Ray Train, and report to Tune each epoch that has the searched metrics."""
+def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], board: tuple[str, str]) -> None:
+    """Train a trial on Ray Train, and report to Tune each epoch that has the searched metrics or a checkpoint."""
     config = trial_file(tree, proposal[VALUES])
     history: list[dict[str, Any]] = []
-    reported = False
+    reported: dict[str, Any] = {}
 
     def report(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
-        nonlocal reported
         history.append(metrics)
-        if all(name in metrics for name in config.search.metrics):
-            told = {"history": list(history), "warnings": list(warnings), "checkpoint": str(checkpoint or "")}
-            tune.report({**metrics, **told})
-            history.clear()
-            warnings.clear()
-            reported = True
+        if checkpoint or all(name in metrics for name in config.search.metrics):
+            tell(checkpoint)
+
+    def tell(checkpoint: Uri | None) -> None:
+        nonlocal reported
+        reported = history[-1] if history else {"epoch": reported.get("epoch", 0)}
+        told = {"history": list(history), "warnings": list(warnings), "checkpoint": str(checkpoint or "")}
+        tune.report({**reported, **told})
+        history.clear()
+        warnings.clear()
 
     experiment, seeds = config.experiment, config.search.seeds
-    folder = ray_train_folder(sweep, name_of(proposal[NUMBER]), experiment.digest, proposal[CHECKPOINT])
-    last = proposal[CHECKPOINT]
+    name, last = name_of(proposal[NUMBER]), proposal[CHECKPOINT]
+    folder = ray_train_folder(sweep, name, experiment.digest, last)
     # Of a trial that had one worker: Ray Train does not know it, and has none of its own at first.
     start = (last, AT_ALL) if last and not by_ray_train(last) else None
     with collected_warnings() as warnings:
-        checkpoint = train(config, folder, report, seeds, start)
+        checkpoint = train(config, folder, report, seeds, start, (board, name), tell)
     if not reported:
         # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
         # ends the whole search with an error over a trial that reports nothing.

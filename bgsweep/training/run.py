@@ -23,10 +23,10 @@ from bgsweep.errors import Stopped
 from bgsweep.evaluation import Ranks, check
 from bgsweep.evaluation.features import Encode
 from bgsweep.evaluation.online import online
+from bgsweep.stopping import Asked, Request, nothing_asked
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.encode import frozen_model
-from bgsweep.training.stop import Asked, Request, nothing_asked
 from bgsweep.training.trainer import Diverged
 
 
@@ -113,8 +113,7 @@ class Run:
         for statistics in encoder.buffers() if self.ranks else ():
             dist.broadcast(statistics, 0)
         model = frozen_model(encoder, device, autocast=self.placement.autocast)
-        if self.training.world_size == 1:
-            model = replace(model, encode=self._stoppable(model.encode))
+        model = replace(model, encode=self._stoppable(model.encode))
         threads = self.experiment.data.loader_workers
         return online(
             model,
@@ -126,8 +125,11 @@ class Run:
         )
 
     def _stoppable(self, encode: Encode) -> Encode:
+        stops = self.training.world_size == 1 and self._unevaluated is not None
+
         def encoded(images: Tensor) -> Tensor:
-            if self._unevaluated is not None and (request := self.training.stop.asked()) is not Request.NOTHING:
+            request = self.training.stop.asked()  # on several workers a sign of life only
+            if stops and request is not Request.NOTHING:
                 raise Stopped(self.epoch, 0, leave=request is Request.LEAVE)
             return encode(images)
 

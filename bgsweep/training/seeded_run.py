@@ -7,11 +7,11 @@ from statistics import mean, stdev
 
 from bgsweep.config import METRICS, SweepConfig
 from bgsweep.data.loader import FeedFor
+from bgsweep.stopping import Asked, nothing_asked
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training.checkpoint import load_checkpoint
 from bgsweep.training.run import Run
-from bgsweep.training.stop import Asked, nothing_asked
 
 
 class SeededRun:
@@ -40,6 +40,11 @@ class SeededRun:
             seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
             splits = self.runs[0].splits if self.runs else None
             self.runs.append(Run(seeded, rank, world_size, device, splits, feed_for, asked))
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """As of `Run.position`, of the seed that is in training."""
+        return min(run.position for run in self.runs)
 
     @property
     def finished(self) -> bool:

@@ -21,12 +21,13 @@ from bgsweep.errors import Stopped, UserError
 from bgsweep.methods import Step
 from bgsweep.methods.base import Views
 from bgsweep.seeding import Draw, rng_key
+from bgsweep.stopping import Asked, Request, nothing_asked
 from bgsweep.training.build import count_classes, distribute, initial_method, place_method
 from bgsweep.training.device import Placement
 from bgsweep.training.epoch_sums import EpochSums, shares_of_views, timed
 from bgsweep.training.optimizer import build_optimizer
 from bgsweep.training.schedule import cosine_with_warmup
-from bgsweep.training.stop import Asked, Request, StopAgreement, nothing_asked
+from bgsweep.training.stop import StopAgreement
 from bgsweep.transfer import send
 
 _log = logging.getLogger(__name__)

@@ -168,7 +168,7 @@ def test_ray_places_what_is_asked_of_a_node_there(tmp_path: Path) -> None:
             (labelled,) = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("zone") == "b"]
             task = ray.remote(**task_options(one_worker(config)))(node_here)
             assert ray.get([task.remote() for _ in range(3)]) == [labelled] * 3
-            request = trainable(config, tmp_path).default_resource_request({})
+            request = trainable(config, tmp_path, ("", "")).default_resource_request({})
             groups = [reserve([one_worker(config)]), request.to_placement_group()]
             states = [group.wait(5) for group in groups]
             assert sorted(states) == [False, True]  # the node has one core
@@ -241,7 +241,7 @@ def test_trials_are_spread_over_gpus(
     ray.init(address="local", num_cpus=64, num_gpus=4, include_dashboard=False, log_to_driver=False)
     try:
         assert trials_that_fit(config) == at_once  # not 64
-        (bundle,) = trainable(config, tmp_path).default_resource_request({}).bundles
+        (bundle,) = trainable(config, tmp_path, ("", "")).default_resource_request({}).bundles
         task = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle["GPU"])(device_seen)
         found = ray.get([task.remote(3) for _ in range(at_once)])
     finally:

@@ -85,7 +85,7 @@ def test_a_real_run_writes_a_checkpoint_of_that_size(tmp_path: Path) -> None:
             ["evaluate.online_bank=null", "evaluate.every=1"],
             "raise evaluate.every, or lower evaluate.online_",
         ),
-        ("moco_v2", ["evaluate.every=40"], "minutes pass between evaluations, and a trial is taken to hang after 120"),
+        ("moco_v2", ["search.hang_minutes=0.01"], "is taken to hang after 0.01 minutes without progress: raise"),
         ("moco_v2", ["training.checkpoint_every=20"], "h pass between checkpoints"),
     ],
 )

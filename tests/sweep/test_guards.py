@@ -39,6 +39,14 @@ ray::ResourceTrainable.train() (pid=1, ip=192.0.2.2, actor_id=1, repr=ResourceTr
             "Worker unexpectedly exits with a connection error code 2. End of file.",
         ),
         (RAISED.format(error="bgsweep.training.trainer.Diverged: the loss is nan"), "Diverged: the loss is nan"),
+        (RAISED.format(error="bgsweep.errors.WorkersFailed: worker 1 died: killed"), "worker 1 died: killed"),
+        (
+            RAISED.format(
+                error="ray.train.ControllerError: Training failed due to controller error:\nThe worker group startup "
+                "timed out after 60.0 seconds waiting for 2 workers. Potential causes include: (1) too"
+            ),
+            "The worker group startup timed out after 60.0 seconds waiting for 2 workers.",
+        ),
         (RAISED.format(error="bgsweep.errors.UserError: x.png: not an image"), "x.png: not an image"),
     ],
 )

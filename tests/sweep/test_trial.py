@@ -1,23 +1,30 @@
-"""Trials of several workers, as Ray Tune sees them; Ray Train is played by the loop of one worker."""
+"""Trials as Ray Tune sees them; for those of several workers, Ray Train is played by the loop of one worker."""
 
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.tune.result import SHOULD_CHECKPOINT
 from torch import Tensor, nn
 
 from bgsweep.config import Experiment, SweepConfig, load
+from bgsweep.distributed import pulse
 from bgsweep.distributed.train import OnEpoch
+from bgsweep.distributed.trial_board import TrialBoard
 from bgsweep.errors import UserError
 from bgsweep.methods import Method
+from bgsweep.stopping import Request
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
 from bgsweep.sweep.trial import InProcessTrial, dump, set_up, train_on_ray
-from bgsweep.training import build
+from bgsweep.training import build, load_checkpoint
 from bgsweep.training.seeded_run import start
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
+BOARD = ("test board", "test")
 
 
 def proposal(number: int, checkpoint: Uri | None = None) -> dict[str, Any]:
@@ -29,7 +36,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Uri]:
     """The folders that were trained in; as on Ray Train, a run that had ended reports nothing when it is restored."""
     folders: list[Uri] = []
 
-    def train(config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int = 1, start_at: Any = None) -> Uri:
+    def train(
+        config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start_at: Any, pulse: Any, on_kept: Any
+    ) -> Uri:
         folders.append(folder)
         checkpoint = Path(folder) / "checkpoint_1"
         if not checkpoint.exists():
@@ -85,8 +94,21 @@ def test_a_reused_actor_frees_a_trials_model_before_it_builds_the_next_one(
         made.append(weakref.ref(method))
         return method
 
+    class Unheard:
+        """A trial's signs of life without a board."""
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def __call__(self) -> Request:
+            return Request.NOTHING
+
+        def begin(self) -> None:
+            pass
+
     monkeypatch.setattr(build, "build_method", counted)
-    trial = type("Bound", (InProcessTrial,), {"tree": dump(file)})(proposal(0))
+    monkeypatch.setattr(pulse, "Pulse", Unheard)
+    trial = type("Bound", (InProcessTrial,), {"tree": dump(file), "board": BOARD})(proposal(0))
     trial.step()
     trial.save_checkpoint(str(tmp_path))
     assert trial.reset_config(proposal(1))
@@ -101,13 +123,66 @@ def test_trials_of_equal_values_both_train_and_one_that_had_ended_reports_what_i
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr("ray.tune.report", reports.append)
     for number in (0, 1):
-        train_on_ray(tree, tmp_path, proposal(number))
+        train_on_ray(tree, tmp_path, proposal(number), BOARD)
     assert [each["epoch"] for each in reports] == [1, 2, 1, 2] and trained[0] != trained[1]
     # The driver dies before it knows of the first trial's end.
-    train_on_ray(tree, tmp_path, proposal(0, reports[1]["checkpoint"]))
+    train_on_ray(tree, tmp_path, proposal(0, reports[1]["checkpoint"]), BOARD)
     assert trained[2] == str(trained[0])
     last, again = reports[1], reports[-1]
     assert len(reports) == 5 and again["history"] == [
         {key: value for key, value in last.items() if key not in ("history", "warnings", "checkpoint")}
     ]
     assert again["checkpoint"] == last["checkpoint"] and "knn_top1" in again
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The board of a sweep, whose trials tell it of every step."""
+    monkeypatch.setattr(pulse, "_SEND_EVERY", 0.0)
+    monkeypatch.setattr("bgsweep.distributed.resources.machine_share", lambda: 1.0)  # for Ray's own processes only
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    actor: Any = ray.remote(num_cpus=0)(TrialBoard)
+    made = actor.options(name=BOARD[0], namespace=BOARD[1]).remote()
+    ray.get(made.__ray_ready__.remote())
+    yield made
+    ray.shutdown()
+
+
+def untimed(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in metrics.items() if name not in ("images_per_second", "data_wait")}
+        for metrics in result["history"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_trial_checkpoints_as_asked_and_within_an_epoch_and_goes_on_from_there_bit_for_bit(
+    seeds: int, tmp_path: Path, board: Any
+) -> None:
+    short = ["training={epochs: 5, batch_size: 64, checkpoint_every: 2}", "evaluate.every=4"]
+    tree = dump(load(TINY, [*short, f"search.seeds={seeds}"]))
+    bound = type("Bound", (InProcessTrial,), {"tree": tree, "board": BOARD})
+    whole = bound(config=proposal(0))
+    results = [whole.step() for _ in range(3)]
+    whole.save_checkpoint(str(tmp_path / "whole"))
+    assert [[metrics["epoch"] for metrics in each["history"]] for each in results] == [[1, 2], [3, 4], [5]]
+    assert [each[SHOULD_CHECKPOINT] for each in results] == [True] * 3
+    assert ["knn_top1" in each for each in results] == [False, True, True]  # schedulers leave out the first
+    assert [each["done"] for each in results] == [False, False, True]
+
+    trial = bound(config=proposal(1))
+    history = untimed(trial.step())
+    ray.get(board.exchange.remote({"t01": 1}))  # its driver asks for a checkpoint
+    stopped = trial.step()
+    assert (stopped["history"], stopped["epoch"], stopped[SHOULD_CHECKPOINT]) == ([], 2, True)
+    trial.save_checkpoint(str(tmp_path / "within"))
+    assert 0 < load_checkpoint(tmp_path / "within/state.pt")["step"] < 15
+    resumed = bound(config=proposal(2, tmp_path / "within"))
+    for one in (resumed, trial):  # elsewhere, and where it stands, which is asked no second time
+        assert history + [each for _ in range(2) for each in untimed(one.step())] == [
+            each for result in results for each in untimed(result)
+        ]
+    resumed.save_checkpoint(str(tmp_path / "resumed"))
+    states = [load_checkpoint(tmp_path / name / "state.pt")["method"] for name in ("whole", "resumed")]
+    assert all(value.equal(states[1][name]) for name, value in states[0].items())

@@ -17,8 +17,8 @@ import torch.multiprocessing as mp
 from bgsweep.config import resolve
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.errors import Stopped, UserError
+from bgsweep.stopping import Request, leave_on_sigterm
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
-from bgsweep.training.stop import Request, leave_on_sigterm
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

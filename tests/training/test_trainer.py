@@ -12,9 +12,9 @@ import torch
 from bgsweep.config import Experiment, resolve
 from bgsweep.data import open_splits
 from bgsweep.errors import Stopped, UserError
+from bgsweep.stopping import Asked, Request, nothing_asked
 from bgsweep.training import Trainer, device, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.schedule import cosine_with_warmup
-from bgsweep.training.stop import Asked, Request, nothing_asked
 from bgsweep.training.trainer import Diverged
 
 TINY = [
