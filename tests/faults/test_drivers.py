@@ -1,13 +1,16 @@
-"""Two drivers of one sweep: a suspended one comes back after another has taken the sweep over."""
+"""Drivers that are suspended, while another takes the sweep over, or asked to end."""
 
 import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from bgsweep.sweep.events import Ended, Result
 from bgsweep.sweep.journal import read_journal
+from bgsweep.training import load_checkpoint
 from tests import progress
-from tests.faults.sweeps import SPACE, TINY, begin, ended, events, runs, told, wait_for
+from tests.faults.sweeps import SPACE, TINY, begin, ended, events, outcome, runs, told, wait_for
 
 SEARCH = ["search.trials=3", "search.scheduler=none", "search.concurrent=1", "name=tiny", "training.epochs=20"]
 
@@ -38,3 +41,29 @@ def test_a_suspended_driver_that_wakes_up_after_another_took_over_ends_and_chang
     assert len(results) == len(set(results)) == 60
     assert sum(isinstance(event, Ended) for event in every) == 3
     assert {run.info.status for run in runs(found["tracking_uri"]).values()} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_epoch_and_it_goes_on_from_there(
+    workers: int, tmp_path: Path
+) -> None:
+    length = ["training={epochs: 4, batch_size: 8}", "evaluate.every=4", "search.trials=1", f"workers.count={workers}"]
+    found = []
+    for name in ("quiet", "stopped"):
+        folder = tmp_path / name
+        folder.mkdir()
+        process = begin(folder, str(TINY), *SPACE, *length, "search.scheduler=none", "register.name=tiny")
+        if name == "stopped":
+            wait_for(lambda folder=folder: len(events(folder, "result")) >= 1, process, folder)
+            process.send_signal(signal.SIGTERM)
+            progress.output_of(process, lambda folder=folder: progress.files_in(folder))
+            assert process.returncode == 130 and told(folder).splitlines()[-1] == "error: interrupted"
+            last = events(folder, "checkpoint")[-1]["path"]
+            state = load_checkpoint(Path(last) / "state.pt")
+            assert state["step"] > 0 and 1 <= state["epoch"] < 4
+            (sweep,) = (folder / "bgsweep_runs/sweeps").iterdir()
+            process = begin(folder, "--resume", sweep.name)
+        found.append(ended(process, folder))
+    assert outcome(found[1]) == outcome(found[0])
+    assert found[1]["best"]["metrics"] == found[0]["best"]["metrics"]
+    assert [result["epoch"] for result in events(tmp_path / "stopped", "result")] == [1, 2, 3, 4]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.core.generated import autoscaler_pb2
 from ray.tune.experiment import Trial
 
 from bgsweep.config import load
@@ -17,7 +18,8 @@ from bgsweep.distributed import pulse
 from bgsweep.distributed.pulse import Pulse, in_words
 from bgsweep.distributed.trial_board import Beat, BoardReader, TrialBoard
 from bgsweep.stopping import Request
-from bgsweep.sweep import guards
+from bgsweep.sweep import early_checkpoints, guards
+from bgsweep.sweep.early_checkpoints import EarlyCheckpoints
 from bgsweep.sweep.guards import HangGuard
 from bgsweep.sweep.searcher import NUMBER
 
@@ -195,3 +197,39 @@ def test_a_step_costs_a_microsecond_and_every_two_seconds_a_message(
     for _ in range(1000):
         beat()
     assert (time.perf_counter() - began) / 1000 < 1e-4  # a microsecond on a machine that does nothing else
+
+
+@pytest.mark.slow
+def test_trials_on_a_node_that_will_be_taken_away_are_asked_once_for_a_checkpoint(board: Any) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    trials, beats = [trial(0), trial(1)], {"t00": Beat(1, "", 1.0, here), "t01": Beat(1, "", 1.0, "another node")}
+    early, ray_train = EarlyCheckpoints(drains=True), EarlyCheckpoints(drains=False)
+    early.look(trials, beats)
+    assert not early.requests
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    gcs = ray._private.worker.global_worker.gcs_client
+    assert gcs.drain_node(here, reason, "spot", int(1000 * (time.time() + 600)))[0]
+    for _ in range(2):
+        early.look(trials, beats)
+        ray_train.look(trials, beats)  # whose workers look for it themselves
+    assert early.requests == {"t00": 1} and not ray_train.requests and not early.leave
+
+
+def test_a_driver_leaves_once_all_trials_that_train_have_written_or_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(early_checkpoints, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    beats = {**step(1), "t01": Beat(1, "its start", None, "node")}  # the second has nothing to keep yet
+    for written in (True, False):
+        early = EarlyCheckpoints(drains=False)
+        early.look([trial(0), trial(1)], beats)
+        assert not early.leave and not early.requests
+        early.asked = lambda: Request.LEAVE
+        early.look([trial(0), trial(1)], beats)
+        assert early.requests == {"t00": 1} and not early.leave
+        if written:
+            early.written("t00")
+        else:
+            clock.now += 26
+        assert early.leave
