@@ -278,7 +278,7 @@ class SweepCallback(Callback):
         """Close a trial's record and MLflow run; give the journal's event."""
         record = self.records[name]
         whole = record.epochs >= self.config.experiment.training.epochs
-        record.status = status or ("completed" if whole else "stopped")
+        record.status, record.waiting = status or ("completed" if whole else "stopped"), ""
         record.run_id = self.tracker.run_id(self._runs[record.id], wait=False)
         self._close_run(record)
         self.overview.trial_ended(self.records)
