@@ -214,7 +214,8 @@ def _of_workers(failures: dict[int, Any]) -> tuple[str, BaseException]:
 
 
 def _inner(failure: Any) -> Any:
-    return getattr(failure, "cause", None) or getattr(failure, "_base_exc", None) or failure
+    """The `RayActorError` of a worker that died, else what it raised."""
+    return getattr(failure, "health_check_failure", None) or getattr(failure, "cause", None) or failure
 
 
 def _last_line(error: Any) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from bgsweep.config import load
 from bgsweep.distributed import ray_train, train
@@ -20,9 +21,18 @@ from tests.faults.clusters import cluster, kill_node
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
+DIED = (
+    "The actor died unexpectedly before finishing this task.\n\tpid: 7\nThe actor died because its node has died. Node "
+    "Id: 12ab. Some common causes include: (1) the process was killed"
+)
+
+
 def failed(failures: dict[int, Exception]) -> WorkerGroupError:
-    wrapped = {rank: UserExceptionWithTraceback(error, "Traceback …") for rank, error in failures.items()}
-    return WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …\n", wrapped)
+    return WorkerGroupError("[Rank 0 Error Snippet]:\nTraceback …\n", failures)
+
+
+def dead() -> Exception:
+    return WorkerHealthCheckFailedError("Worker 1 health check failed", RayActorError(error_msg=DIED))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,11 @@ def failed(failures: dict[int, Exception]) -> WorkerGroupError:
         (ControllerError(WorkerGroupStartupTimeoutError(2)), "start", r"^2 workers did not start in time, 4 times, "),
         (failed({1: UserError("x.png: not an image")}), "other", r"^x\.png: not an image$"),
         (failed({0: ValueError("first\nlast line")}), "died", r"^worker 0: ValueError: last line$"),
+        (
+            failed({0: RuntimeError("connection reset"), 1: dead()}),
+            "died",
+            r"^worker 1 died: The actor died because its node has died\. Node Id: 12ab\.$",
+        ),
         (ValueError("anything"), "other", "^anything$"),
     ],
 )

@@ -9,8 +9,12 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.experiment import Trial
 
-from bgsweep.sweep.callbacks import reason_of
+from bgsweep.config import resolve
+from bgsweep.distributed.trial_board import Beat
+from bgsweep.sweep.callbacks import SweepCallback, reason_of
+from bgsweep.sweep.events import TrialRecord, Waits, read_event
 from bgsweep.sweep.guards import DiskGuard
+from bgsweep.sweep.progress import shorten
 from bgsweep.sweep.search import no_retry_of_diverged
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
@@ -86,3 +90,49 @@ def test_a_disk_is_full_before_its_last_bytes_and_when_a_checkpoint_found_no_roo
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * 2**20))
     disk.look()
     assert disk.full == f"{tmp_path}: 40 MiB are free, too little to go on"
+
+
+def callback(**search: object) -> SweepCallback:
+    """The driver's callback without a journal, MLflow or a terminal; what it writes is in its ``told``."""
+    made = object.__new__(SweepCallback)
+    made.config = resolve({"search": search})
+    made._failed_at, made._waits, made._runs = {}, {}, {"t00": "run"}
+    made.records = {"t00": TrialRecord("t00", {}, None, "", "")}
+    made.told = []
+    made.journal = SimpleNamespace(write=lambda event: made.told.append(event) or event)
+    made.progress = SimpleNamespace(note=made.told.append)
+    made.tracker = SimpleNamespace(set_tag=lambda *words: made.told.append(words))
+    return made
+
+
+@pytest.mark.parametrize(("refill", "epoch", "failures"), [(10, 13, 2), (10, 14, 0), (1, 5, 0), (None, 199, 2)])
+def test_a_trial_that_gets_beyond_its_last_failure_has_all_its_restarts_again(
+    refill: int | None, epoch: int, failures: int
+) -> None:
+    made = callback(refill_epochs=refill, max_failures=3)
+    trial = SimpleNamespace(max_failures=2, run_metadata=SimpleNamespace(num_failures=2))
+    made._refill(made.records["t00"], trial, 200)
+    assert trial.run_metadata.num_failures == 2, "it had not failed"
+    made._failed_at["t00"] = 4
+    made._refill(made.records["t00"], trial, epoch)
+    assert (trial.run_metadata.num_failures, trial.max_failures) == (failures, 2 if failures else 3)
+
+
+def test_a_wait_for_nodes_is_told_as_it_goes_on_and_recorded_once() -> None:
+    made, lines = (
+        callback(),
+        ["waiting for the cluster to grow, 0.0 of 60", "waiting for the cluster to grow, 0.5 of 60"],
+    )
+    for line in (lines[0], lines[0], lines[1]):
+        made._tell_waits({"t00": Beat(1, "its start", None, "node", line)})
+    assert made.records["t00"].waiting == lines[0] and lines[0] in shorten(made.records["t00"])
+    made._tell_waits({"t00": Beat(2, "its start", None, "node")})
+    assert not made.records["t00"].waiting
+    events = [each for each in made.told if isinstance(each, Waits)]
+    assert [event.reason for event in events] == [lines[0], ""]
+    assert [read_event(event.public()) for event in events] == events
+    assert [each for each in made.told if isinstance(each, str)] == [f"t00 is {line}" for line in lines]
+    assert [each for each in made.told if isinstance(each, tuple)] == [
+        ("run", "bgsweep.waiting", lines[0]),
+        ("run", "bgsweep.waiting", ""),
+    ]
