@@ -1,6 +1,7 @@
 """Images in folders, one folder a class, with masks in a tree that mirrors them."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,17 +11,20 @@ import numpy.typing as npt
 
 from bgsweep.data.datasets.folder_index import folder_index
 from bgsweep.data.datasets.mask_cache import MaskCache
+from bgsweep.data.datasets.wrappers import derived_arrays
 from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, missing_among
+from bgsweep.data.order import spread_evenly
 from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import Size, decode_image, decode_mask
 from bgsweep.images.files import SUFFIXES, images_among, read_file
 from bgsweep.storage.hashing import digest
-from bgsweep.storage.shared_arrays import LARGE
+from bgsweep.storage.shared_arrays import LARGE, Arrays
 from bgsweep.storage.tree import Tree
 
 # Sets of more files than this are digested by names and sizes: reading all of ImageNet takes an hour.
 DIGESTED_WHOLE = LARGE
+_SIZES_AGAIN = 1_000
 
 
 class Folder:
@@ -92,11 +96,24 @@ class Folder:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
+        if len(self) <= DIGESTED_WHOLE:
+            return self._digests_of_files()
+        # Asking for the sizes of two and a half million files takes minutes. They are kept for the next command, and
+        # some are asked for again, since files that are written over in place change no folder.
+        paths = [path for index in spread_evenly(len(self), _SIZES_AGAIN) for path in self._paths(int(index))]
+        what = ("digests", self.has_masks, *map(_size_of, paths))
+        kept, _ = derived_arrays(self, what, lambda: _as_bytes(self._digests_of_files()))
+        return {kind: values.tobytes().decode() for kind, values in kept.items()}
+
+    def _digests_of_files(self) -> dict[str, str]:
         digests = {"images": _digest(self.ids, (f"{self._images}/{name}" for name in self.ids))}
         if self.has_masks:
             names = [mask_name(name) for name in self.ids]
             digests["masks"] = _digest(names, map(self._mask_path, range(len(self))))
         return digests
+
+    def _paths(self, index: int) -> list[str]:
+        return [f"{self._images}/{self.ids[index]}", *([self._mask_path(index)] if self.has_masks else [])]
 
     def location_of(self, index: int) -> str:
         """Location of an image: the same in all splits that hold it."""
@@ -180,9 +197,13 @@ def _digest(names: Sequence[str], paths: Iterable[str]) -> str:
     return digest(names, map(_content, paths))
 
 
+def _as_bytes(digests: dict[str, str]) -> Arrays:
+    return {kind: np.frombuffer(value.encode(), np.uint8) for kind, value in digests.items()}
+
+
 def _size_of(path: str) -> int:
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - for millions of files
     except OSError:
         return 0
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bgsweep.config import Data
+from bgsweep.data.datasets import folder
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.wrappers import Subset, hold_out
 from bgsweep.data.sample import ImageDataset
@@ -168,3 +169,22 @@ def test_a_tenth_of_the_masks_may_be_missing(tree: Path, missing: int) -> None:
     assert source.missing_masks is not None and source.missing_masks.missing == 1
     mask = source[0].mask
     assert mask is not None and mask.shape == source[0].image.shape[:2] and mask.min() == 255
+
+
+def test_sizes_are_asked_for_once_on_a_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "DIGESTED_WHOLE", 0)
+    monkeypatch.setattr(folder, "_SIZES_AGAIN", 2)
+    real, asked = folder._size_of, list[str]()
+
+    def counted(path: str) -> int:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(folder, "_size_of", counted)
+    digests = opened(tree).digests()
+    assert digests.keys() == {"images", "masks"} and len(asked) == 4 + 2 * len(opened(tree))
+    asked.clear()
+    assert opened(tree).digests() == digests and len(asked) == 4
+    first = Path(asked[0])
+    first.write_bytes(first.read_bytes() + b"more")  # in place: no folder changes
+    assert opened(tree).digests()["images"] != digests["images"]
