@@ -16,7 +16,7 @@ from bgsweep.distributed.ray_train import classify
 from bgsweep.distributed.session import ray_session
 from bgsweep.errors import UserError, WorkersFailed
 from bgsweep.training import load_checkpoint
-from tests.faults.clusters import cluster, kill_node
+from tests.faults.clusters import cluster, kill_node, raylet
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -65,7 +65,7 @@ def test_a_run_goes_on_with_fewer_workers_waits_for_the_cluster_and_ends_as_one_
     """Of two nodes first one is lost, then the other; both come back after longer than Ray Train would wait."""
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
     monkeypatch.setattr(ray_train, "_GROW_EVERY", 5.0)
-    short = ["workers={device: cpu, count: 2, min_count: 1}", "training={epochs: 7, batch_size: 8}"]
+    short = ["workers={device: cpu, count: 2, min_count: 1}", "training={epochs: 7, batch_size: 64}"]
     config = load(TINY, [*short, "evaluate.every=7", "search.wait_minutes=10"])
     found: dict[str, list[Any]] = {"quiet": [], "disturbed": []}
     with ray_session(2):
@@ -78,7 +78,11 @@ def test_a_run_goes_on_with_fewer_workers_waits_for_the_cluster_and_ends_as_one_
         def on_epoch(metrics: dict[str, Any], _: Any) -> None:
             found["disturbed"].append(metrics)
             if len(lost) < len(counts) <= 2:  # of the first two starts, each loses a node after its first epoch
-                kill_node(made, next(iter(made.worker_nodes)))
+                node = next(iter(made.worker_nodes))
+                processes = raylet(node).children(recursive=True)
+                kill_node(made, node)
+                for process in processes:  # would notice it only after some more epochs
+                    process.kill()
                 lost.append(time.monotonic())
 
         def tell(line: str, **_: Any) -> None:
