@@ -3,6 +3,7 @@
 Neither side ever waits for the other: trials pass a `Beat` on every two seconds, and the driver looks once a second.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,18 +38,22 @@ class TrialBoard:
 
     def __init__(self) -> None:
         self._beats: dict[str, Beat] = {}
+        self._unread: dict[str, Beat] = {}
         self._requests: Mapping[str, int] = {}
 
     def beat(self, trial: str, where: str, longest: float | None, node: str, waiting: str = "") -> int:
         """Note a sign of life; give the number of the latest checkpoint that is asked of the trial, 0 for none."""
         before = self._beats.get(trial)
-        self._beats[trial] = Beat((before.count if before else 0) + 1, where, longest, node, waiting)
+        self._beats[trial] = self._unread[trial] = Beat(
+            (before.count if before else 0) + 1, where, longest, node, waiting
+        )
         return self._requests.get(trial, 0)
 
     def exchange(self, requests: Mapping[str, int]) -> dict[str, Beat]:
-        """Take over what the driver asks of trials; give what is known of them."""
+        """Take over what the driver asks of trials; give the beats since the last time."""
         self._requests = requests
-        return self._beats
+        found, self._unread = self._unread, {}
+        return found
 
 
 def draining_nodes() -> set[str]:
@@ -67,15 +72,15 @@ class BoardReader:
         self._actor = actor
         self._answer: Any = None
         self._asked = -_LOOK_EVERY
+        self._beats: dict[str, Beat] = {}
 
     def look(self, requests: Mapping[str, int]) -> dict[str, Beat] | None:
-        """The trials' beats, if there is an answer to the last look; passes on the driver's requests."""
+        """All trials' last beats, if there is an answer to the last look; passes on the driver's requests."""
         found = None
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            try:
-                found = ray.get(self._answer)
-            except ray.exceptions.RayError:  # its node has died; Ray starts it again elsewhere, without beats
-                found = None
+            with contextlib.suppress(ray.exceptions.RayError):  # its node has died; Ray starts it again elsewhere
+                self._beats |= ray.get(self._answer)
+                found = self._beats
             self._answer = None
         now = time.monotonic()
         if self._answer is None and now - self._asked >= _LOOK_EVERY:
