@@ -20,7 +20,6 @@ from bgsweep.distributed.train import (
     WORKERS_CURE,
     OnEpoch,
     OnKept,
-    Start,
     one_worker,
     ray_trainer,
     worker_bundles,
@@ -43,7 +42,7 @@ class RayTraining:
         folder: Uri,
         on_epoch: OnEpoch,
         seeds: int,
-        start: Start | None = None,
+        start: Uri | None = None,
         pulse: tuple[tuple[str, str], str] | None = None,
         on_kept: OnKept | None = None,
     ) -> None:

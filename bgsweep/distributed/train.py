@@ -14,12 +14,6 @@ from bgsweep.storage.uri import Uri, downloaded, uri_of
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
 """Called with an epoch's metrics and, if a checkpoint was written, its folder."""
 
-Start = tuple[Uri, tuple[int, int]]
-"""A checkpoint's folder, and the epochs and further steps that it has trained."""
-
-AT_ALL = (0, 1)
-"""The position of a `Start` that is further than none at all."""
-
 OnKept = Callable[[Uri], None]
 """Called with the folder of a checkpoint within an epoch."""
 
@@ -33,7 +27,7 @@ def train(
     folder: Uri,
     on_epoch: OnEpoch,
     seeds: int = 1,
-    start: Start | None = None,
+    start: Uri | None = None,
     pulse: tuple[tuple[str, str], str] | None = None,
     on_kept: OnKept | None = None,
 ) -> Uri:
@@ -59,7 +53,7 @@ def train(
     return RayTraining(config, folder, on_epoch, seeds, start, pulse, on_kept).run()
 
 
-def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Start | None) -> Path:
+def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Uri | None) -> Path:
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.stopping import leave_on_sigterm
     from bgsweep.training.run import Run, limit_threads
@@ -86,13 +80,17 @@ def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Sta
     return folder
 
 
-def _continue(run: Any, start: Start | None) -> bool:
+def _continue(run: Any, start: Uri | None) -> bool:
     """Restore a run from the checkpoint of another one that is further, if it is."""
-    if start is None or start[1] <= run.position:
+    from bgsweep.training.checkpoint import position_in
+
+    if start is None:
         return False
-    with downloaded(start[0]) as folder:
-        run.restore(folder)
-    return True
+    with downloaded(start) as folder:
+        further: bool = position_in(folder) > run.position
+        if further:
+            run.restore(folder)
+    return further
 
 
 def ray_trainer(config: SweepConfig, count: int, folder: Uri, reports: Any, loop: dict[str, Any]) -> Any:

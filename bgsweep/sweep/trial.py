@@ -10,7 +10,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from bgsweep.config import Experiment, SweepConfig, resolve
 from bgsweep.distributed.bundles import group_arguments
 from bgsweep.distributed.resources import assigned_device
-from bgsweep.distributed.train import AT_ALL, one_worker, train
+from bgsweep.distributed.train import one_worker, train
 from bgsweep.errors import Stopped, UserError, collected_warnings
 from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
@@ -145,8 +145,8 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], boa
     experiment, seeds = config.experiment, config.search.seeds
     name, last = name_of(proposal[NUMBER]), proposal[CHECKPOINT]
     folder = ray_train_folder(sweep, name, experiment.digest, last)
-    # Of a trial that had one worker: Ray Train does not know it, and has none of its own at first.
-    start = (last, AT_ALL) if last and not by_ray_train(last) else None
+    # Of a trial that had one worker: Ray Train does not know it.
+    start = last if last and not by_ray_train(last) else None
     with collected_warnings() as warnings:
         checkpoint = train(config, folder, report, seeds, start, (board, name), tell)
     if not reported:

@@ -14,7 +14,7 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.models import ImageEncoder
 from bgsweep.models.safe_load import load_safely
 from bgsweep.storage.atomic import replacing
-from bgsweep.storage.layout import checkpoint_file
+from bgsweep.storage.layout import CHECKPOINT_FILE, checkpoint_file
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.training.build import initial_method
 
@@ -40,6 +40,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"resnet50={path}"
         )
     return state
+
+
+def position_in(folder: Path) -> tuple[int, int]:
+    """The epochs and further steps that the checkpoint in a folder has trained."""
+    state = load_safely(folder / CHECKPOINT_FILE, mapped=True)
+    return state["epoch"], state.get("step", 0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bgsweep.config.resuming import other_images, told
 from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
-from bgsweep.distributed.train import WORKERS_CURE, Start, train, worker_bundles, worker_cpus
+from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
 from bgsweep.errors import epochs_and_steps, without_password
 from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
@@ -80,7 +80,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     }
 
 
-def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Start | None:
+def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Path | None:
     """The checkpoint of another run to go on from, where this one's own is not as far; tells what differs."""
     from bgsweep.training.resume import furthest, recorded_images
 
@@ -103,7 +103,7 @@ def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Star
         )
     if "workers.count" in found.changes and not experiment.training.sync_bn:
         _tell("each worker's BatchNorm sees a batch of another size now, where the method has not fixed its groups")
-    return found.folder, found.position
+    return found.folder
 
 
 def _tell(line: str) -> None:

@@ -98,7 +98,7 @@ def test_workers_go_on_from_a_run_of_one_and_then_from_their_own(tmp_path: Path)
     alone.step_epoch()
     alone.save(tmp_path / "alone")
     epochs: list[int] = []
-    start = tmp_path / "alone", train.AT_ALL
+    start = tmp_path / "alone"
     with ray_session(2):
         for length in (1, 2, 3):
             config = load(TINY, [*SHORT, "training.checkpoint_every=1", f"training.epochs={length}"])
