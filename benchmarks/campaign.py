@@ -112,7 +112,7 @@ class Command:
 
 
 class Notes:
-    """What the processes of a command noted."""
+    """The notes of a command's processes."""
 
     def __init__(self, command: Command) -> None:
         self._began, self._processes = command.began, command.lines()

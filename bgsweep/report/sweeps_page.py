@@ -71,7 +71,7 @@ def _row(results: SweepResults, config: SweepConfig, state: str) -> dict[str, An
 
 
 def _notes(configs: Sequence[SweepConfig], labels: set[str]) -> list[str]:
-    """What keeps the courses from being comparable."""
+    """The differences that keep the courses from being comparable."""
     notes = []
     if len(labels) > 1:
         notes.append(f"The sweeps measured different values during the search: {', '.join(sorted(labels))}.")

@@ -30,11 +30,11 @@ class BudgetGuard:
         self._epochs, self._records = config.experiment.training.epochs, records
 
     def manifest(self) -> dict[str, float]:
-        """What `spent` reads in another process."""
+        """The values from which `status` tells what is spent in another process."""
         return {"ran": self.ran, "since": self.since, "gpus": self.gpus}
 
     def told(self) -> str:
-        """What is spent of the budget, in one line; empty without one."""
+        """The part of the budget that is spent, in one line; empty without one."""
         used = costs(self.budget, self.ran + time.time() - self.since, self._records.values(), self.gpus)
         return shown(used, self.budget.limits)
 
@@ -64,7 +64,7 @@ def check_budget(budget: Budget, gpus: float) -> None:
 def costs(
     budget: Budget, seconds: float, records: Iterable[TrialRecord], gpus: float, more: float = 0.0
 ) -> dict[str, float]:
-    """What a sweep has cost that has run for some seconds, by the names of the limits that it has.
+    """The costs of a sweep that has run for some seconds, by the names of its limits.
 
     Args:
         gpus: GPUs of one trial.

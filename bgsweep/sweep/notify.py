@@ -40,7 +40,7 @@ def announced(run: Callable[[], dict[str, Any]], title: str, url: str | None, co
 
 
 def verdict(title: str, result: Mapping[str, Any] | None = None, error: BaseException | None = None) -> dict[str, Any]:
-    """How a sweep ended: ``sweep``, ``state`` (ended, failed or interrupted), ``text`` in a sentence, ``result``."""
+    """The end of a sweep: ``sweep``, ``state`` (ended, failed or interrupted), ``text`` in a sentence, ``result``."""
     if result is not None:
         name = result["sweep"]
         return {"sweep": name, "state": "ended", "text": f"Sweep {name} has ended: {_winner(result)}", "result": result}

@@ -138,7 +138,7 @@ def _from_path(path: Path, experiment: Experiment) -> dict[str, Tensor]:
 
 
 def _prefixed(read: Callable[[], Any]) -> Any:
-    """What a function reads; its errors name the key."""
+    """The result of a function that reads weights; its errors name the key."""
     try:
         return read()
     except UserError as error:
