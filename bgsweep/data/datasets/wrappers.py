@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +65,10 @@ class Subset(Wrapper):
         return self.dataset[int(self.indices[index])]
 
     def digests(self) -> dict[str, str]:
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
         ids = "\0".join(self.ids).encode("utf-8", "surrogateescape")
         whole = self.dataset.digests()
         return {kind: hashlib.sha256(digest.encode() + b"\0" + ids).hexdigest()[:16] for kind, digest in whole.items()}
