@@ -116,12 +116,24 @@ class Sweep(Command):
             trial_table(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
             _comparison(result),
             f"MLflow store   {uri}",
-            *([f"look at it     mlflow ui --backend-store-uri {shlex.quote(uri)}"] if uri.startswith("sqlite") else []),
+            *_where_to_look(uri, result.get("run_page", "")),
             f"registered     {model['name']} version {model['version']}, alias {model['alias']}: {model['reason']}",
             f"load it        import mlflow; mlflow.set_tracking_uri({uri!r}); "
             f'encoder = mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
         ]
         return "\n".join(lines)
+
+
+def _where_to_look(uri: str, page: str) -> list[str]:
+    """The command that shows the runs, and the page of the sweep's."""
+    if uri.startswith("http"):
+        return [f"look at it     {uri}/{page}"]
+    if not uri.startswith("sqlite"):
+        return []
+    return [
+        f"look at it     mlflow ui --backend-store-uri {shlex.quote(uri)}",
+        f"in a browser   http://127.0.0.1:5000/{page}",
+    ]
 
 
 def _resumed_words(options: Options, command: str) -> list[str]:

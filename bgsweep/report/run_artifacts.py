@@ -12,6 +12,7 @@ from bgsweep.evaluation.bank import online_bank
 from bgsweep.report.images import views_grid
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.models import log_encoder, logged_encoder
+from bgsweep.tracking.provenance import source
 from bgsweep.tracking.tracker import shown_parameters
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.training.initial_weights import origin_of
@@ -79,9 +80,15 @@ def log_checkpoint(tracker: Tracker, config: SweepConfig, record: Mapping[str, A
         return known
     experiment = config.experiment
     encoder = load_trained(record["checkpoint"]).encoder
-    tags = {"bgsweep.trial": record["id"], "bgsweep.digest": experiment.digest, "bgsweep.status": record["status"]}
+    tags = {
+        **source("sweep"),
+        "bgsweep.trial": record["id"],
+        "bgsweep.digest": experiment.digest,
+        "bgsweep.status": record["status"],
+    }
     model = log_encoder(
         *(tracker, run, encoder, experiment.views.size, experiment.model_dump(mode="json"), epoch),
+        name=f"encoder-{record['id']}",
         params=shown_parameters(experiment, searched),
         tags=tags,
     )

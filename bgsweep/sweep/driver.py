@@ -57,8 +57,9 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
     """Search the config's space, evaluate the best trial beside the baseline, and register it.
 
     Returns:
-        ``sweep``, ``tracking_uri``, ``trials``, ``best``, ``baseline``, ``untrained``, ``model``: plain values. With
-        several metrics also ``pareto``: each ``trial`` of the front with its ``values``.
+        ``sweep``, ``tracking_uri``, ``run_page`` (of MLflow, after its server's address), ``trials``, ``best``,
+        ``baseline``, ``untrained``, ``model``: plain values. With several metrics also ``pareto``: each ``trial`` of the
+        front with its ``values``.
 
     Raises:
         UserError: the cluster is too small, the same sweep is running, or no trial was completed.
@@ -198,6 +199,7 @@ def _search(
     result = {
         "sweep": folder.name,
         "tracking_uri": without_password(tracker.address),
+        "run_page": tracker.page(monitor.parent),
         **evaluate_and_sum_up(config, folder, store, monitor),
     }
     owner.check()

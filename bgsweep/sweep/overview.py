@@ -93,7 +93,7 @@ def describe_sweep(
     if result:
         model = result["model"]
         text += f"**Winner: {result['best']['trial']}**, registered as `{model['name']}` version {model['version']}, "
-        text += f"alias {model['alias']}: {model['reason']}.\n\n{_comparison(result)}\n"
+        text += f"alias {model['alias']}: {model['reason']}.\n\n### Final evaluation\n\n{_comparison(result)}\n"
     return _with_trials(text, config, records, result["best"]["trial"] if result else None, limit)
 
 
@@ -107,7 +107,7 @@ def _with_trials(text: str, config: SweepConfig, records: Sequence[TrialRecord],
         records, key=lambda each: (each.status != "completed", -sign * each.metrics.get(first, -sign * float("inf")))
     )
     heads = ["trial", "status", "epochs", *map(shown_name, metrics), *keys, ""]
-    text += f"Trials, the best first:\n\n{_row(heads)}{_row(['---'] * len(heads))}"
+    text += f"### Trials, the best first\n\n{_row(heads)}{_row(['---'] * len(heads))}"
     for number, each in enumerate(ranked):
         notes = ["**winner**"] * (each.id == winner) + ["Pareto front"] * (each.id in front)
         notes += [each.fixed] if each.fixed else []

@@ -27,6 +27,7 @@ def log_encoder(
     size: int,
     description: Mapping[str, Any],
     step: int = 0,
+    name: str = "encoder",
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> str:
@@ -41,6 +42,7 @@ def log_encoder(
         size: height and width in pixels of the example for the export; any that the network accepts.
         description: written to ``encoder.json``: the network's configuration and training data.
         step: epoch of the checkpoint.
+        name: in MLflow's list of models.
         params: settings that the model is compared by in MLflow.
         tags: of the model.
     """
@@ -51,9 +53,7 @@ def log_encoder(
     client, ask = tracker.client, tracker.ask
     told: dict[str, Any] = {"params": parameter_texts(params or {}), "tags": dict(tags or {})}
     model = ask(
-        lambda: client.create_logged_model(
-            tracker.experiment_id, "encoder", source_run_id=run, model_type="encoder", **told
-        )
+        lambda: client.create_logged_model(tracker.experiment_id, name, source_run_id=run, model_type="encoder", **told)
     )
     try:
         with tempfile.TemporaryDirectory() as temporary:

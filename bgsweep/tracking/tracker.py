@@ -206,6 +206,13 @@ class Tracker:
         points = self._writer.ask(lambda: self.client.get_metric_history(self._id(run), metric_name))
         return {point.step: point.timestamp for point in points}
 
+    def page(self, run: str) -> str:
+        """The part of the address of a run's page after that of MLflow's server.
+
+        MLflow shows pages for agents and traces, whatever the experiment's kind, until its user asks for model training.
+        """
+        return f"#/experiments/{self.experiment_id}/runs/{run}?workflowType=machine_learning"
+
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Queue tags."""
         from mlflow.entities import RunTag

@@ -31,6 +31,7 @@ def test_a_sweep_shows_its_trials_its_comparison_and_how_to_load_the_encoder() -
                 "untrained": {"metrics": metrics},
                 "model": model,
                 "tracking_uri": "sqlite:////a store/mlflow.db",
+                "run_page": "#/experiments/1/runs/2",
             }
         )
         .splitlines()
@@ -44,4 +45,5 @@ def test_a_sweep_shows_its_trials_its_comparison_and_how_to_load_the_encoder() -
     assert [line.split() for line in shown if line.startswith("kNN bg_gap")] == [["kNN", "bg_gap", "25.0", "25.0"]]
     assert any(line.startswith("kNN, mean of seeds") and line.endswith("50.0 ± 1.0") for line in shown)
     assert "look at it     mlflow ui --backend-store-uri 'sqlite:////a store/mlflow.db'" in shown
+    assert "in a browser   http://127.0.0.1:5000/#/experiments/1/runs/2" in shown
     assert shown[-1].endswith('mlflow.pyfunc.load_model("models:/encoder@champion")')

@@ -129,6 +129,8 @@ def test_mlflow_shows_a_sweep_as_its_users_expect_it(finished: tuple[Path, dict[
     steps = [point.step for point in curve]
     assert steps == sorted(set(steps)) and steps[-1] <= sum(each["epochs"] for each in found["trials"])
     assert curve[-1].value == max(point.value for run in trials.values() for point in _history(client, run))
+    page = f"#/experiments/{experiment.experiment_id}/runs/{parent.info.run_id}?workflowType=machine_learning"
+    assert found["run_page"] == page
     note = parent.data.tags["mlflow.note.content"]
     assert f"**Winner: {found['best']['trial']}**" in note and "| t03 |" in note and "| test split, % |" in note
     host = platform.node()
@@ -152,6 +154,7 @@ def test_the_logged_models_can_be_ranked(finished: tuple[Path, dict[str, Any]]) 
     order = [{"field_name": "metrics.validation/knn/top1", "ascending": False}]
     models = client.search_logged_models([experiment], order_by=order)
     scores = {each["id"]: each["metrics"]["validation/knn/top1"] for each in found["trials"] if each["checkpoint"]}
+    assert {model.name for model in models} == {f"encoder-{one}" for one in scores}
     assert [model.tags["bgsweep.trial"] for model in models] == sorted(scores, key=lambda one: -scores[one])
     winner = next(model for model in models if model.tags["bgsweep.trial"] == found["best"]["trial"])
     assert winner.model_id == client.get_model_version("tiny", "1").source.removeprefix("models:/")
