@@ -58,8 +58,8 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
 
     Returns:
         ``sweep``, ``tracking_uri``, ``run_page`` (of MLflow, after its server's address), ``trials``, ``best``,
-        ``baseline``, ``untrained``, ``model``: plain values. With several metrics also ``pareto``: each ``trial`` of the
-        front with its ``values``.
+        ``baseline``, ``untrained``, ``model``: plain values. With several metrics also ``pareto``: each ``trial`` of
+        the front with its ``values``.
 
     Raises:
         UserError: the cluster is too small, the same sweep is running, or no trial was completed.

@@ -209,7 +209,7 @@ class Tracker:
     def page(self, run: str) -> str:
         """The part of the address of a run's page after that of MLflow's server.
 
-        MLflow shows pages for agents and traces, whatever the experiment's kind, until its user asks for model training.
+        MLflow shows pages for agents, whatever the experiment's kind, until its user asks for model training.
         """
         return f"#/experiments/{self.experiment_id}/runs/{run}?workflowType=machine_learning"
 
