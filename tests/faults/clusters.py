@@ -21,7 +21,11 @@ from tests.progress import wait_for
 @contextlib.contextmanager
 def cluster(*cpus: int) -> Iterator[Cluster]:
     """A head without CPUs for trials, which are never killed by it, and a node for each number."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    with socket.socket() as probe:  # not Ray's default port, which another cluster on this host may have
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+    made = Cluster(initialize_head=True, head_node_args=head)
     try:
         for count in cpus:
             made.add_node(num_cpus=count)
