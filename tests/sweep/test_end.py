@@ -1,11 +1,15 @@
 """A sweep's end: what it needs is checked before the first trial, and where it fails it is run again."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import ray
 
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
@@ -126,6 +130,37 @@ def test_checkpoints_of_all_trials_must_fit(tmp_path: Path) -> None:
     check_room(tmp_path / "not" / "there", actual, 3)
     with pytest.raises(UserError, match=r"the checkpoints of 3 trials.*search\.trials"):
         check_room(tmp_path / "not" / "there", 2**60, 3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_verdict_does_not_need_is_logged_when_the_gpus_are_free(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    @contextlib.contextmanager
+    def reserved(_: SweepConfig) -> Iterator[SimpleNamespace]:
+        steps.append("reserved")
+        yield SimpleNamespace(options={"num_gpus": 1}, helpers=0, warning="")
+        steps.append("free")
+
+    def remote(**options: float) -> Any:
+        def begin(task: Any, *_: Any) -> Any:
+            steps.append(f"{task.__name__} {options.get('num_gpus', 0)}")
+            if task is finish._log_runs and fails:
+                raise ray.exceptions.RayError("no room\nat the disk")
+            return "" if task is finish._log_runs else {"best": 1, "warnings": ["w"]}
+
+        return lambda task: SimpleNamespace(remote=lambda *told: begin(task, *told))
+
+    monkeypatch.setattr(finish, "reserved", reserved)
+    monkeypatch.setattr(finish.ray, "remote", remote)
+    monkeypatch.setattr(finish.ray, "get", lambda found: found)
+    tracker: Any = SimpleNamespace(address="a", flush=lambda timeout: True)
+    verdict = finish.evaluate_and_register_best(load(TINY), tracker, SimpleNamespace())  # type: ignore[arg-type]
+    assert steps == ["reserved", "_evaluate_and_register 1", "free", "_log_runs 0"]
+    missing = ["datasets, images or models of some trials are not in MLflow: at the disk"] if fails else []
+    assert verdict == {"best": 1, "warnings": [*missing, "w"]}
 
 
 @pytest.mark.slow
