@@ -68,6 +68,7 @@ def test_a_run_goes_on_where_its_images_have_moved_to_and_begins_anew_on_others(
     words = ["pretrain", "mine.yaml", "evaluate.every=9", "training.epochs=2"]
     begun = bgsweep(*words[:3], folder=tmp_path)
     assert begun.returncode == 0, begun.stderr
+    (first,) = tmp_path.glob("bgsweep_runs/pretrain/*/state.pt")  # whose experiment has the old paths
     shutil.copytree(tmp_path / "photos", tmp_path / "others")
     (tmp_path / "photos").rename(tmp_path / "moved")
     shutil.move(tmp_path / "masks", tmp_path / "archive")
@@ -75,6 +76,10 @@ def test_a_run_goes_on_where_its_images_have_moved_to_and_begins_anew_on_others(
     assert moved.returncode == 0, moved.stderr
     assert "goes on after 1 epoch" in moved.stderr and "data.images: photos before, moved now" in moved.stderr
     assert "epoch 2/2" in moved.stderr and "epoch 1/2" not in moved.stderr
+
+    places = ["data.images=moved", "data.masks=archive"]
+    evaluated = bgsweep("evaluate", first, "mine.yaml", *places, "evaluate.linear.epochs=1", folder=tmp_path)
+    assert evaluated.returncode == 0 and "linear" in evaluated.stdout, evaluated.stderr
 
     image = next((tmp_path / "others").glob("train/*/*.jpg"))
     assert cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
