@@ -43,7 +43,7 @@ def record_run(folder: Path, experiment: Experiment, images: Mapping[str, str]) 
     """Write a run's experiment, and the fingerprints of its images by split, beside its checkpoints.
 
     So a search of all runs opens the checkpoints of those alone that fit: 1,000 runs take 0.3 s, where to open each of
-    them takes 40 ms.
+    them takes 13 ms.
     """
     about = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json"), "images": dict(images)}
     write_whole(folder / RUN_FILE, json.dumps(about).encode() + b"\n")
