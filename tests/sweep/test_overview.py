@@ -63,6 +63,29 @@ def test_a_description_of_many_trials_has_the_best_ones_and_fits(config: SweepCo
     assert "| t000 |" in describe_sweep("one", config, records[:3])
 
 
+def test_a_description_has_the_winner_and_the_front() -> None:
+    several = ["search.metric=[validation/knn/top1, loss]", "search.mode=[max, min]", "search.scheduler=none"]
+    config = load(TINY, ["space.background.fill={choice: [mean, black]}", *several])
+    scores = {"t00": (0.5, 2.0), "t01": (0.4, 1.0), "t02": (0.3, 3.0)}
+    records = [
+        TrialRecord(name, {"background.fill": "a|b"}, None, "", "", "completed", 3, {"knn_top1": knn, "loss": loss})
+        for name, (knn, loss) in scores.items()
+    ]
+    records[2].fixed = "baseline"
+    measured = {"knn_top1": 0.5, "linear_top1": 0.25, "backgrounds": {"bg_gap": 0.125}}
+    without = {"knn_top1": 0.4, "linear_top1": 0.2, "backgrounds": None}
+    model = {"name": "tiny", "version": 2, "alias": "challenger", "reason": "not better"}
+    result = {"best": {"trial": "t01", "metrics": measured}, "baseline": {"metrics": without}, "model": model}
+    lines = describe_sweep("one", config, records, result).splitlines()
+    assert "**Winner: t01**, registered as `tiny` version 2, alias challenger: not better." in lines
+    assert "| kNN bg_gap | 12.5 |  |" in lines and "| linear probe | 25.0 | 20.0 |" in lines
+    assert lines[-3:] == [
+        "| t00 | completed | 3 | 0.5 | 2 | a\\|b | Pareto front |",
+        "| t01 | completed | 3 | 0.4 | 1 | a\\|b | **winner**, Pareto front |",
+        "| t02 | completed | 3 | 0.3 | 3 | a\\|b | baseline |",
+    ]
+
+
 def test_a_model_s_description_that_a_person_has_written_stays(tracker: Tracker, config: SweepConfig) -> None:
     with tracker:
         run = tracker.pretrain_run("one", config)
