@@ -22,7 +22,7 @@ import zstandard
 from bgsweep.data.datasets.folder import all_foreground, nearest, relabelled
 from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.datasets.pack_index import pack_index
-from bgsweep.data.missing_masks import missing_among
+from bgsweep.data.missing_masks import MissingMasks
 from bgsweep.data.sample import Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Rect, largest_background_rectangle
@@ -38,6 +38,7 @@ _NO_RECT = (0, 0, 0, 0)
 NO_MASK = (65_535,) * 4
 """The rectangle of an image that was packed without a mask."""
 _REMEMBERED = 1 << 25
+_PART = 1 << 22
 _DAMAGE = (ValueError, KeyError, TypeError, zipfile.BadZipFile, FileNotFoundError)
 
 
@@ -119,7 +120,7 @@ class Pack:
         self.labels = relabelled(where, index.labels, index.classes, self.classes)
         self.identity = index.identity
         self._index = index.arrays
-        self.missing_masks = missing_among(self.ids, _without_mask(self._index))
+        self.missing_masks = _missing_masks(self.ids, self._index)
         self._first, self._starts = first, np.array(manifest["starts"], np.int64)
         # Of more images the memory of it would count: each is compared whenever it is read.
         self._verified = np.zeros(count if count <= _REMEMBERED else 0, np.bool_)
@@ -261,9 +262,13 @@ def _damaged(uri: str, error: Exception) -> UserError:
     return UserError(f"{uri}: damaged pack ({error}); copy it again, or pack again")
 
 
-def _without_mask(index: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """True for the images that were packed without a mask."""
-    found = np.zeros(len(index["mask"]), np.bool_)
-    empty = np.flatnonzero(index["mask"] == 0)
-    found[empty] = (np.asarray(index["rect"][empty]) == NO_MASK[0]).all(axis=1)
-    return found
+def _missing_masks(names: Sequence[str], index: dict[str, npt.NDArray[Any]]) -> MissingMasks | None:
+    """The images that were packed without a mask, sought part by part: a billion answers would take a gigabyte."""
+    count, first = 0, 0
+    for begin in range(0, len(names), _PART):
+        empty = begin + np.flatnonzero(index["mask"][begin : begin + _PART] == 0)
+        found = empty[(np.asarray(index["rect"][empty]) == NO_MASK[0]).all(axis=1)]
+        if len(found) and not count:
+            first = int(found[0])
+        count += len(found)
+    return MissingMasks(count, len(names), names[first]) if count else None

@@ -277,3 +277,16 @@ def test_a_mask_damaged_before_packing_is_told(tree: Path) -> None:
     assert len(result["unreadable"]) == 1
     with pytest.raises(UnreadableImage, match="damaged when it was packed"):
         _ = Pack(str(tree / "pack"), ".")[0].mask
+
+
+@pytest.mark.parametrize("part", [2, 5, 1000])
+def test_images_packed_without_a_mask_are_counted_part_by_part(
+    tree: Path, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgsweep.data.datasets.pack._PART", part)
+    lost = sorted((tree / "masks/train").rglob("*.png"))[7]
+    lost.unlink()
+    make_pack(str(tree / "images"), str(tree / "masks"), str(tree / "pack"), SMALL)
+    found = Pack(str(tree / "pack"), "train").missing_masks
+    assert found is not None and (found.missing, found.images) == (1, 18)
+    assert Path(found.example).stem == lost.stem
