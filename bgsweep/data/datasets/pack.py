@@ -22,12 +22,14 @@ import zstandard
 from bgsweep.data.datasets.folder import all_foreground, nearest, relabelled
 from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.datasets.pack_index import pack_index
+from bgsweep.data.datasets.wrappers import derived_arrays
 from bgsweep.data.missing_masks import MissingMasks
 from bgsweep.data.sample import Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Rect, largest_background_rectangle
 from bgsweep.images.decoding import Size, decode_image, fit_mask
 from bgsweep.storage.shards import Shards, open_shards
+from bgsweep.storage.shared_arrays import Arrays
 
 MANIFEST, INDEX, FORMAT = "pack.json", "index.npz", 1
 BLOCK = 512
@@ -37,7 +39,7 @@ _HEADER = struct.Struct("<BII")  # bits or grey levels, height, width
 _NO_RECT = (0, 0, 0, 0)
 NO_MASK = (65_535,) * 4
 """The rectangle of an image that was packed without a mask."""
-_REMEMBERED = 1 << 25
+_REMEMBERED = 1 << 24
 _PART = 1 << 22
 _DAMAGE = (ValueError, KeyError, TypeError, zipfile.BadZipFile, FileNotFoundError)
 
@@ -120,7 +122,10 @@ class Pack:
         self.labels = relabelled(where, index.labels, index.classes, self.classes)
         self.identity = index.identity
         self._index = index.arrays
-        self.missing_masks = _missing_masks(self.ids, self._index)
+        # Kept, and sought part by part: of a billion images the question reads 4 GB, and its answers take one.
+        kept, _ = derived_arrays(self, ("without a mask",), partial(_without_mask, self._index))
+        missing, one = kept["found"].tolist()
+        self.missing_masks = MissingMasks(missing, count, self.ids[one]) if missing else None
         self._first, self._starts = first, np.array(manifest["starts"], np.int64)
         # Of more images the memory of it would count: each is compared whenever it is read.
         self._verified = np.zeros(count if count <= _REMEMBERED else 0, np.bool_)
@@ -262,13 +267,13 @@ def _damaged(uri: str, error: Exception) -> UserError:
     return UserError(f"{uri}: damaged pack ({error}); copy it again, or pack again")
 
 
-def _missing_masks(names: Sequence[str], index: dict[str, npt.NDArray[Any]]) -> MissingMasks | None:
-    """The images that were packed without a mask, sought part by part: a billion answers would take a gigabyte."""
+def _without_mask(index: dict[str, npt.NDArray[Any]]) -> Arrays:
+    """The number of images that were packed without a mask, and the first of them."""
     count, first = 0, 0
-    for begin in range(0, len(names), _PART):
+    for begin in range(0, len(index["mask"]), _PART):
         empty = begin + np.flatnonzero(index["mask"][begin : begin + _PART] == 0)
         found = empty[(np.asarray(index["rect"][empty]) == NO_MASK[0]).all(axis=1)]
         if len(found) and not count:
             first = int(found[0])
         count += len(found)
-    return MissingMasks(count, len(names), names[first]) if count else None
+    return {"found": np.array([count, first], np.int64)}
