@@ -69,8 +69,8 @@ def test_an_encoder_that_cannot_be_exported_is_refused_before_the_first_trial(mo
     set_up(tree)
     make = build.build_method
 
-    def moody(experiment: Experiment, classes: int) -> Method:
-        method = make(experiment, classes)
+    def moody(experiment: Experiment, classes: int, weights: Any) -> Method:
+        method = make(experiment, classes, weights)
         method.encoder = Moody(method.encoder)
         return method
 
