@@ -131,7 +131,7 @@ def _run(
         wait_for_capacity(config)
         check_store_is_shared(store, uri)
         # Before the first trial: other sweeps make room only for those they know of.
-        share = opened.enter_context(share_of_cluster(config, folder.name))
+        share = opened.enter_context(share_of_cluster(config, folder.name, store, uri))
         first = begin_first_set_up(config)
         # Takes as long as the first trial's set-up, meanwhile.
         tracker = opened.enter_context(Tracker(uri, config.name))
@@ -192,6 +192,8 @@ def _search(
     if monitor.disk.full:
         command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
+    if share.refused:
+        raise UserError(f"{share.refused}; then resume with `{sweep_command('sweep --resume', folder.name, store)}`")
     monitor.close()
     share.begin(lambda: 1)  # the final evaluation; the other sweeps take the rest
     if monitor.collector:

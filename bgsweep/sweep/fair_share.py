@@ -13,6 +13,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from bgsweep.distributed.demand import Demand
 from bgsweep.distributed.resources import nodes
 from bgsweep.distributed.trial_board import BoardReader, TrialBoard
+from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +60,22 @@ class FairShare:
         room: gives the number of this sweep's trials that the whole cluster can run at a time, which may grow.
         most: the user's limit of trials at a time, if any.
         demand: requests for nodes; None where the cluster does not grow.
+        check: called when nodes have come; raises UserError if the sweep cannot run on them.
+
+    Attributes:
+        refused: what `check` has raised, for which the search must end; empty without.
     """
 
-    def __init__(self, name: str, room: Callable[[], int], most: int | None, demand: Demand | None = None) -> None:
-        self._room, self._most, self._demand = room, most, demand
+    def __init__(
+        self,
+        name: str,
+        room: Callable[[], int],
+        most: int | None,
+        demand: Demand | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._room, self._most, self._demand, self._check = room, most, demand, check
+        self._nodes, self.refused = len(nodes()), ""
         self._left: Callable[[], int] | None = None
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
         self.board = (self._name, _NAMESPACE)
@@ -82,8 +95,10 @@ class FairShare:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        if self._demand and ray.is_initialized():
-            self._demand.close()
+        if ray.is_initialized():
+            ray.kill(self._actor)
+            if self._demand:
+                self._demand.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its searcher into its own state file; a share lives in this process only."""
@@ -104,6 +119,13 @@ class FairShare:
                 _log.debug("share not known: %s", error)
 
     def _look(self) -> None:
+        there = len(nodes())
+        if there > self._nodes and not self.refused:
+            try:
+                self._check()
+            except UserError as error:
+                self.refused = str(error)
+        self._nodes = there
         left = None if self._left is None else max(1, self._left())
         own = Wish(min(_limit(left), _limit(self._most)), self._room())
         self._actor.tell.remote(own)
@@ -111,7 +133,7 @@ class FairShare:
         names = sorted(wishes)
         self._found = shares([wishes[name] for name in names])[names.index(self._name)]
         if self._demand and left is not None:
-            self._demand.ask(max(0, own.wanted - self._found), len(nodes()))
+            self._demand.ask(0 if self.refused else max(0, own.wanted - self._found), there)
 
     def _wishes(self, own: Wish) -> dict[str, Wish]:
         """All sweeps' wishes by name; one that does not answer is taken to want as much as there is."""

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bgsweep.addresses import ray_address
 from bgsweep.config import Experiment, SweepConfig
 from bgsweep.distributed.bundles import bundle_of, task_options
 from bgsweep.distributed.demand import Demand
@@ -69,10 +70,13 @@ def with_kept_weights(config: SweepConfig, store: Uri, uri: str) -> SweepConfig:
     return config.model_copy(update={"experiment": experiment})
 
 
-def share_of_cluster(config: SweepConfig, name: str) -> FairShare:
-    grows = grows_on_demand(config.search.wait_minutes) or config.search.concurrent
+def share_of_cluster(config: SweepConfig, name: str, store: Uri, uri: str) -> FairShare:
+    """The sweep's share, with requests for nodes where the cluster may grow, and a check of those that come."""
+    # search.concurrent asks for nodes also where growth is not detected; a Ray that was started here never grows.
+    grows = ray_address() and (config.search.concurrent or grows_on_demand(config.search.wait_minutes))
     demand = Demand(bundles_of_trial(config)) if grows else None
-    return FairShare(name, functools.partial(trials_that_fit, config), config.search.concurrent, demand)
+    room, check = functools.partial(trials_that_fit, config), functools.partial(check_store_is_shared, store, uri)
+    return FairShare(name, room, config.search.concurrent, demand, check)
 
 
 def checkpoints_at_once(config: SweepConfig, left: int) -> int:

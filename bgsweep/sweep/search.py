@@ -75,7 +75,7 @@ def run_search(
             name=tune_name(monitor.journal.token),
             storage_path=str(target),
             callbacks=[monitor],
-            stop=_Stop(stop_file(folder), monitor),
+            stop=_Stop(stop_file(folder), monitor, share),
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             checkpoint_config=_checkpoints(config),
             # A sweep has its own table; Tune's would go to stdout, where the result is printed.
@@ -106,11 +106,12 @@ def no_retry_of_diverged() -> Iterator[None]:
 
 
 class _Stop(tune.Stopper):
-    """Ends the search once the stop file is in the sweep's folder, the disk is full, or after a SIGTERM."""
+    """Ends the search once the stop file is there, the disk is full, a new node is refused, or after a SIGTERM."""
 
-    def __init__(self, path: Path, monitor: SweepCallback) -> None:
+    def __init__(self, path: Path, monitor: SweepCallback, share: FairShare) -> None:
         self.path = path
         self.monitor = monitor
+        self.share = share
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its stoppers into its own state file; ours live in this process only."""
@@ -120,7 +121,8 @@ class _Stop(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return bool(self.monitor.disk.full) or self.path.exists() or self.monitor.early.leave
+        ended = self.monitor.disk.full or self.share.refused or self.monitor.early.leave
+        return bool(ended) or self.path.exists()
 
 
 def _set_environment(concurrent: int) -> None:

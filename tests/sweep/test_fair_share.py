@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,14 @@ from ray.util import placement_group_table
 
 from bgsweep.config import load, resolve
 from bgsweep.distributed.demand import Demand
+from bgsweep.errors import UserError
 from bgsweep.sweep.capacity import trials_that_fit
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher, Wish, shares
+from bgsweep.sweep.guards import DiskGuard
+from bgsweep.sweep.preparation import check_store_is_shared
 from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.search import _Stop
+from tests.faults.clusters import cluster
 from tests.progress import wait_for
 
 
@@ -94,6 +100,37 @@ def test_eight_gpus_are_all_used_by_two_sweeps_of_which_one_wants_few() -> None:
             wait_for(lambda: alone() == 8, alone, "ended sweeps take nothing")
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_comes_later_is_checked_too(tmp_path: Path) -> None:
+    def check() -> None:
+        raise UserError("the store is a folder of this machine")
+
+    monitor: Any = SimpleNamespace(disk=DiskGuard(tmp_path), early=SimpleNamespace(leave=False))
+    with cluster(1) as made:
+        ray.init(address=made.address, log_to_driver=False)
+        try:
+            with FairShare("one", lambda: 1, None, None, check) as share:
+                assert share() == 1 and not share.refused  # the nodes that were there have been checked
+                assert not _Stop(tmp_path / "stop", monitor, share).stop_all()
+                made.add_node(num_cpus=1)
+                wait_for(lambda: share.refused == "the store is a folder of this machine", ray.nodes, "not checked")
+                assert _Stop(tmp_path / "stop", monitor, share).stop_all()
+        finally:
+            ray.shutdown()
+
+
+def test_the_store_and_mlflows_file_must_be_on_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, str]] = []
+    monkeypatch.setattr(
+        "bgsweep.sweep.preparation.check_shared", lambda folder, what, fix: asked.append((folder, what))
+    )
+    check_store_is_shared(tmp_path / "store", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert asked == [(tmp_path / "store", "the store"), (tmp_path / "runs", "MLflow's SQLite store")]
+    asked.clear()
+    check_store_is_shared("s3://bucket/runs", "http://mlflow:5000")
+    assert not asked
 
 
 @pytest.mark.slow

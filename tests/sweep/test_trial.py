@@ -10,7 +10,7 @@ import ray
 from ray.tune.result import SHOULD_CHECKPOINT
 from torch import Tensor, nn
 
-from bgsweep.config import Experiment, SweepConfig, load
+from bgsweep.config import SweepConfig, load
 from bgsweep.distributed import pulse
 from bgsweep.distributed.train import OnEpoch
 from bgsweep.distributed.trial_board import TrialBoard
@@ -69,8 +69,8 @@ def test_an_encoder_that_cannot_be_exported_is_refused_before_the_first_trial(mo
     set_up(tree)
     make = build.build_method
 
-    def moody(experiment: Experiment, classes: int, weights: Any) -> Method:
-        method = make(experiment, classes, weights)
+    def moody(*arguments: Any) -> Method:
+        method = make(*arguments)
         method.encoder = Moody(method.encoder)
         return method
 
