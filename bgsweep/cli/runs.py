@@ -19,6 +19,7 @@ _LINEAGE = {
     "git_commit": "commit",
 }
 WATCHED_EVERY = 5.0
+_TOO_LONG = ("sweep", "digest", "run_id", "checkpoint")  # for a terminal
 _GOING_ON = ("running", "pending")
 _SCORES = {"test/knn/top1": "kNN %", "test/linear/top1": "linear %", "test/knn/bg_gap": "gap %"}
 
@@ -116,8 +117,9 @@ class Runs(Command):
             return f"wrote {' and '.join(result['written'])}: {len(rows)} rows"
         if not rows:
             return "no trial yet"
-        cells = [[_cell(value) for value in row.values()] for row in rows]
-        return table([column.removeprefix("params.").removeprefix("metrics.") for column in rows[0]], cells)
+        shown = [column for column in rows[0] if column not in _TOO_LONG]
+        cells = [[_cell(row[column]) for column in shown] for row in rows]
+        return table([column.removeprefix("params.").removeprefix("metrics.") for column in shown], cells)
 
 
 def _cell(value: Any) -> str:

@@ -65,7 +65,7 @@ def test_files_hold_the_same(store: Path, tmp_path: Path) -> None:
     for found in (pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet").fillna(float("nan"))):
         pd.testing.assert_frame_equal(found, whole, check_dtype=False)
     shown = bgsweep("runs", "one", "--store", store, folder=tmp_path).stdout.splitlines()
-    assert shown[0].split()[:4] == ["sweep", "trial", "status", "fixed"] and shown[1].split()[1] == "t00"
+    assert shown[0].split()[:3] == ["trial", "status", "fixed"] and shown[1].split()[0] == "t00"
     told = json.loads(bgsweep("runs", "one", "--json", "--epochs", "--store", store, folder=tmp_path).stdout)
     assert len(told["rows"]) == 4
     for option in ("--csv", "--parquet"):
