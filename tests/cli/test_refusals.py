@@ -39,7 +39,10 @@ COMMANDS = [
     ),
     ("pretrain tiny.yaml --frsh", "unrecognized arguments: --frsh; did you mean --fresh?; see `bgsweep pretrain"),
     ("status one --nmae=x", "unrecognized arguments: --nmae=x; this command takes no key=value; see `bgsweep status"),
-    ("status one two", "unrecognized arguments: two; options: --json, --watch, --store, --address; see `bgsweep status --help`"),
+    (
+        "status one two",
+        "unrecognized arguments: two; options: --json, --watch, --store, --address; see `bgsweep status",
+    ),
     ("sweep", "sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`"),
     ("sweep tiny.yaml --resume x", "sweep: both tiny.yaml and --resume x are given; leave one out"),
     ("sweep --resume x", "bgsweep_runs: no sweep x; it has none; name the sweep's store by --store"),
