@@ -122,9 +122,12 @@ class RayTraining:
             Ray Train's result or its error, and where the workers left if they were asked to.
         """
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # 0 CPUs: the queues' actors must not take a core that the trial was given.
-        reports, stops = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+        # 0 CPUs: the queues' actors must not take a core that the trial was given. Here: on another node they could be
+        # lost with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        reports, stops = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
         trainer = ray_trainer(self._config, count, self._folder, reports, {"stops": stops, **self._loop})
         outcome: list[Any] = []
 
@@ -183,6 +186,8 @@ def classify(error: BaseException) -> tuple[str, BaseException]:
 
     if isinstance(error, PreemptionError):
         return "preempted", WorkersFailed("the workers' node was taken away")
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "died", WorkersFailed(f"Ray Train's controller died: {_last_line(error)}")
     if isinstance(error, WorkerGroupError):
         return _of_workers(error.worker_failures)
     failed = error.controller_failure if isinstance(error, ControllerError) else None
