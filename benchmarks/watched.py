@@ -26,7 +26,7 @@ def watch(folder: str, quick: int) -> None:
 
     def note(event: str, **values: Any) -> None:
         with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
-            file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
+            file.write(json.dumps({"event": event, "time": time.time(), "cpu": time.process_time(), **values}) + "\n")
 
     open_splits, step, evaluate = run.open_splits, Trainer._step, run.Run.evaluate
     made = 0
