@@ -59,7 +59,7 @@ def _ended(folder: Path) -> int:
 
 def _actors(driver: int) -> list[int]:
     found = psutil.Process(driver).children(recursive=True)
-    return [child.pid for child in found if child.is_running() and "ResourceTrainable" in " ".join(_cmdline(child))]
+    return [child.pid for child in found if child.is_running() and "Trial of " in " ".join(_cmdline(child))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:

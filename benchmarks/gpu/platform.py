@@ -190,7 +190,7 @@ def _trials(driver: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(driver).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "ResourceTrainable" in " ".join(child.cmdline()):
+            if "Trial of " in " ".join(child.cmdline()):
                 found.append(child)
     return found
 

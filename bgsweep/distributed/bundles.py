@@ -6,6 +6,7 @@ from typing import Any
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from bgsweep.config import Workers
+from bgsweep.distributed.dashboard import unique
 
 Resources = Mapping[str, float]
 """Numbers of CPUs and GPUs, bytes of memory, and what a node has one of; as a bundle, all of them on one node."""
@@ -46,9 +47,9 @@ def task_options(bundle: Resources) -> dict[str, Any]:
     return options | ({"resources": custom} if custom else {}) | _selector("label_selector", ray_labels(bundle))
 
 
-def reserve(bundles: Sequence[Resources]) -> PlacementGroup:
-    """A placement group of the bundles, which may be pending."""
-    group: PlacementGroup = placement_group(**group_arguments(bundles))
+def reserve(bundles: Sequence[Resources], name: str) -> PlacementGroup:
+    """A placement group of the bundles, which may be pending; Ray's dashboard shows it under its name."""
+    group: PlacementGroup = placement_group(**group_arguments(bundles), name=unique(name))
     return group
 
 
@@ -61,5 +62,5 @@ def group_arguments(bundles: Sequence[Resources]) -> dict[str, Any]:
 
 
 def _selector(name: str, labels: Any) -> dict[str, Any]:
-    """An argument only where there are labels: Ray before 2.49 has none."""
+    """An argument only where there are labels."""
     return {name: labels} if labels else {}

@@ -21,10 +21,11 @@ class Demand:
 
     Args:
         bundles: the resources of one group.
+        name: of the sweep.
     """
 
-    def __init__(self, bundles: Sequence[Resources]) -> None:
-        self._bundles = bundles
+    def __init__(self, bundles: Sequence[Resources], name: str = "bgsweep") -> None:
+        self._bundles, self._name = bundles, f"{name}: wanted"
         self._pending: list[Any] = []
         self._nodes, self._grown, self._paused = 0, -_SETTLE, 0.0
 
@@ -46,7 +47,7 @@ class Demand:
                 remove_placement_group(group)
         self._pending = keep
         while len(self._pending) < wanted:
-            self._pending.append(reserve(self._bundles))
+            self._pending.append(reserve(self._bundles, self._name))
 
     def close(self) -> None:
         """Withdraw what is pending."""

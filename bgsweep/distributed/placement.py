@@ -33,11 +33,12 @@ class Place:
 
 
 @contextlib.contextmanager
-def reserved(config: SweepConfig, minutes: float | None = None) -> Iterator[Place]:
+def reserved(config: SweepConfig, minutes: float | None = None, name: str = "bgsweep") -> Iterator[Place]:
     """Reserve what one trial had, else what one of its workers had, else CPU cores alone.
 
     Args:
         minutes: time to wait for each; None: `search.wait_minutes`, 10 where that is null.
+        name: of the sweep.
     """
     one, count = one_worker(config), config.experiment.workers.count
     if minutes is None:
@@ -47,7 +48,7 @@ def reserved(config: SweepConfig, minutes: float | None = None) -> Iterator[Plac
         yield Place(task_options(one))
         return
     for helpers in dict.fromkeys((count - 1, 0)):
-        with _group([one] * (helpers + 1), minutes) as group:
+        with _group([one] * (helpers + 1), minutes, f"{name}: final evaluation") as group:
             if group is not None:
                 strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
                 yield Place({**options, "scheduling_strategy": strategy}, helpers)
@@ -60,12 +61,12 @@ def reserved(config: SweepConfig, minutes: float | None = None) -> Iterator[Plac
 
 
 @contextlib.contextmanager
-def _group(bundles: list[dict[str, float]], minutes: float) -> Iterator[Any]:
+def _group(bundles: list[dict[str, float]], minutes: float, name: str) -> Iterator[Any]:
     """A reservation of all bundles; None if the cluster is too small for them, or has none free in time."""
     if not capacity(nodes(), bundles, 1):
         yield None
         return
-    group = reserve(bundles)
+    group = reserve(bundles, name)
     try:
         yield group if group.wait(max(1.0, 60 * minutes)) else None
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bgsweep.config import SweepConfig
+from bgsweep.distributed.dashboard import SweepMetrics
 from bgsweep.distributed.trial_board import Beat, BoardReader
 from bgsweep.errors import WorkersFailed
 from bgsweep.storage.uri import uri_of
@@ -70,6 +71,7 @@ class SweepCallback(Callback):
         self.disk = DiskGuard(journal.folder)
         self._hangs = HangGuard(config.search.hang_minutes)
         self.early = EarlyCheckpoints(drains=config.experiment.workers.count == 1)
+        self._metrics = SweepMetrics(journal.folder.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
@@ -84,6 +86,7 @@ class SweepCallback(Callback):
         if self.collector:
             self.collector.look(self.records)
         self.progress.update(self.records.values())
+        self._metrics.update(self.records.values())
 
     def _tell_waits(self, beats: Mapping[str, Beat]) -> None:
         """Record which trials wait for nodes; each of their lines is shown."""

@@ -12,6 +12,7 @@ from ray.tune import TuneError
 
 from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.sweep import sweep_name
+from bgsweep.distributed.dashboard import tell_job
 from bgsweep.distributed.resources import check_cores
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
@@ -144,6 +145,7 @@ def _run(
             ended = sum(record.status != "running" for record in records.values())
             check_room(folder, checkpoint, checkpoints_at_once(config, total_trials(config) - ended))
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
+        tell_job(mlflow=tracker.address_of(parent), sweep=folder.name)
         began = past[0].time if past else time.time()
         budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records)
         manifest = _manifest(config, asked, parent, began) | {

@@ -45,7 +45,7 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     """
     tracker.flush(PATIENCE)
     try:
-        with reserved(config) as resources:
+        with reserved(config, name=ending.sweep) as resources:
             task = ray.remote(**resources.options)(_evaluate_and_register)
             verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending, resources.helpers))
     except ray.exceptions.RayTaskError as error:

@@ -74,7 +74,7 @@ def share_of_cluster(config: SweepConfig, name: str, store: Uri, uri: str) -> Fa
     """The sweep's share, with requests for nodes where the cluster may grow, and a check of those that come."""
     # search.concurrent asks for nodes also where growth is not detected; a Ray that was started here never grows.
     grows = ray_address() and (config.search.concurrent or grows_on_demand(config.search.wait_minutes))
-    demand = Demand(bundles_of_trial(config)) if grows else None
+    demand = Demand(bundles_of_trial(config), name) if grows else None
     room, check = functools.partial(trials_that_fit, config), functools.partial(check_store_is_shared, store, uri)
     return FairShare(name, room, config.search.concurrent, demand, check)
 

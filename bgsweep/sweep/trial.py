@@ -1,14 +1,17 @@
 """The trainables that Ray Tune runs: in a reused actor if one device is enough, else on Ray Train."""
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
+from ray.util.placement_group import PlacementGroup, placement_group
 
 from bgsweep.config import Experiment, SweepConfig, resolve
-from bgsweep.distributed.bundles import group_arguments
+from bgsweep.distributed.bundles import Resources, group_arguments
+from bgsweep.distributed.dashboard import unique
 from bgsweep.distributed.resources import assigned_device
 from bgsweep.distributed.train import one_worker, train
 from bgsweep.errors import Stopped, UserError, collected_warnings
@@ -16,22 +19,52 @@ from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
 
+TITLE = "Trial of "
+"""With the sweep's name behind it, the title of a trial's actor in Ray's dashboard and of its process."""
+
 # CPUs of a trial that only waits for its Ray Train workers: Tune gives every trial some.
 WAITING_CPUS = 0.01
+
+
+class TrialResources(tune.PlacementGroupFactory):
+    """Resources of a trial, whose placement groups have names in Ray's dashboard."""
+
+    def __init__(self, name: str, bundles: Sequence[Resources]) -> None:
+        super().__init__(**group_arguments(bundles))
+        self._name = name
+
+    def to_placement_group(self) -> PlacementGroup:
+        bound: Any = self._bound
+        group: PlacementGroup = placement_group(*bound.args, **{**bound.kwargs, "name": unique(self._name)})
+        return group
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TrialResources) and self._name == other._name and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((self._name, super().__hash__()))  # type: ignore[no-untyped-call]
 
 
 class InProcessTrial(tune.Trainable):
     """One trial in one actor; Tune reuses the actor, with its imports and decoded images, for the next trial.
 
-    ``tree``, the sweep's config as plain data, and ``board``, name and namespace of its `TrialBoard`, are set by
-    `trainable`.
+    ``tree``, the sweep's config as plain data, ``sweep``, its name, and ``board``, name and namespace of its
+    `TrialBoard`, are set by `trainable`.
     """
 
     tree: dict[str, Any]
+    sweep: str
     board: tuple[str, str]
     run: Any = None
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard shows of the actor: the trial with which it began."""
+        return f"{self.sweep}: {self.began_with} and later trials"
+
     def setup(self, config: dict[str, Any]) -> None:
+        name = name_of(config[NUMBER])
+        self.began_with = getattr(self, "began_with", name)
+        print(f"trial {name} of sweep {self.sweep}", flush=True)  # into the actor's log
         with collected_warnings() as self.warnings:
             self._set_up(config)
 
@@ -111,16 +144,23 @@ def trainable(config: SweepConfig, sweep: Uri, board: tuple[str, str]) -> Any:
 
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
     """
-    tree = dump(config)
+    tree, name = dump(config), str(sweep).rpartition("/")[2]
     if config.experiment.workers.count == 1:
-        bound = type("InProcessTrial", (InProcessTrial,), {"tree": tree, "board": board})
-        return tune.with_resources(bound, tune.PlacementGroupFactory(**group_arguments([one_worker(config)])))
+        # One request for all trials: Tune reuses an actor only for a trial that requests the same.
+        resources = TrialResources(f"{name}: trials", [one_worker(config)])
+        request = classmethod(lambda cls, proposal: resources)
+        given = {"tree": tree, "sweep": name, "board": board, "default_resource_request": request}
+        return type(TITLE + name.replace(".", "_"), (InProcessTrial,), given)  # Ray takes what stands after a dot
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
         train_on_ray(tree, sweep, proposal, board)
 
+    on_ray_train.__name__ = TITLE + name
     # Tune's default is a whole CPU for each trial's function, which would starve the workers on a small cluster.
-    return tune.with_resources(on_ray_train, {"CPU": WAITING_CPUS})
+    waiting = {"CPU": WAITING_CPUS}
+    return tune.with_resources(
+        on_ray_train, lambda proposal: TrialResources(f"{name}: {name_of(proposal[NUMBER])}", [waiting])
+    )
 
 
 def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], board: tuple[str, str]) -> None:

@@ -77,6 +77,11 @@ class Tracker:
             self.finish(run, status)
         self.flush(60 if kind is None else 15)
 
+    def address_of(self, run: str) -> str:
+        """Address of a run's page in MLflow's UI; without a server, the run's id and the store to open."""
+        server = without_password(self.address)
+        return f"{server.rstrip('/')}/{self.page(run)}" if server.startswith("http") else f"run {run} of {server}"
+
     def abandon(self) -> None:
         """Forget the open runs, which another process has taken over."""
         self._trials.clear()

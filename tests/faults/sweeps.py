@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.trial import TITLE
 from tests import progress
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -72,7 +73,7 @@ def actors(within: int) -> list[psutil.Process]:
             name = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if "ResourceTrainable" in name or "RayTrainWorker" in name:
+        if TITLE in name or "RayTrainWorker" in name:
             found.append(child)
     return found
 

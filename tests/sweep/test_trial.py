@@ -108,7 +108,7 @@ def test_a_reused_actor_frees_a_trials_model_before_it_builds_the_next_one(
 
     monkeypatch.setattr(build, "build_method", counted)
     monkeypatch.setattr(pulse, "Pulse", Unheard)
-    trial = type("Bound", (InProcessTrial,), {"tree": dump(file), "board": BOARD})(proposal(0))
+    trial = type("Bound", (InProcessTrial,), {"tree": dump(file), "sweep": "one", "board": BOARD})(proposal(0))
     trial.step()
     trial.save_checkpoint(str(tmp_path))
     assert trial.reset_config(proposal(1))

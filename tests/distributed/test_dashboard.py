@@ -1,0 +1,93 @@
+"""What Ray's dashboard and its metrics show of a sweep."""
+
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.job_submission import JobSubmissionClient
+from ray.util import placement_group_table
+
+from bgsweep.config import load
+from bgsweep.distributed.bundles import reserve
+from bgsweep.distributed.dashboard import SweepMetrics, tell_job
+from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.searcher import NUMBER
+from bgsweep.sweep.trial import trainable
+from tests.progress import wait_for
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    """The address of a Ray's dashboard."""
+    context = ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+    yield f"http://{context.address_info['webui_url']}"
+    ray.shutdown()
+
+
+def exported() -> str:
+    """All metrics of this node, as Prometheus reads them."""
+    (node,) = ray.nodes()
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+@pytest.mark.slow
+def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
+    records = [TrialRecord("t00", {}, None, "", ""), TrialRecord("t01", {}, None, "", "")]
+    metrics = SweepMetrics("one")
+    metrics.update(records)
+    records[1].status, records[1].epochs, records[1].metrics = "completed", 7, {"knn_top1": 0.75}
+    metrics.update(records)
+
+    def value(name: str, **tags: str) -> str | None:
+        wanted = [f'{key}="{value}"' for key, value in {"sweep": "one", **tags}.items()]
+        lines = [line for line in exported().splitlines() if line.startswith(name + "{")]
+        found = [line.rpartition(" ")[2] for line in lines if all(tag in line for tag in wanted)]
+        return found[0] if found else None
+
+    wait_for(lambda: value("ray_bgsweep_trials", status="completed") == "1.0", exported, exported)
+    assert value("ray_bgsweep_trials", status="running") == "1.0"
+    assert value("ray_bgsweep_trial_epoch", trial="t01") == "7.0"
+    assert value("ray_bgsweep_trial", trial="t01", metric="knn_top1") == "0.75"
+
+
+@pytest.mark.slow
+def test_a_jobs_page_has_what_its_process_tells(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = JobSubmissionClient(dashboard)
+    call = "import ray; ray.init(); from bgsweep.distributed.dashboard import tell_job; tell_job(mlflow='http://there')"
+    job = client.submit_job(entrypoint=f'{sys.executable} -c "{call}"', metadata={"bgsweep.kind": "sweep"})
+    wait_for(lambda: client.get_job_status(job).is_terminal(), lambda: client.get_job_logs(job), "the job does not end")
+    found = client.get_job_info(job)
+    assert str(found.status.value) == "SUCCEEDED", client.get_job_logs(job)
+    assert found.metadata is not None
+    assert found.metadata.items() >= {"bgsweep.kind": "sweep", "mlflow": "http://there"}.items()
+    for settings in ("", "{}", '{"metadata": {"job_submission_id": "unknown"}}'):  # no job: nothing happens
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", settings)
+        tell_job(mlflow="http://there")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "names"), [(1, "one: trials"), (2, "one: t03")])
+def test_placement_groups_are_named_by_sweep_and_trial(
+    dashboard: str, count: int, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(TINY, [f"workers.count={count}"])
+    made: Any = trainable(config, tmp_path / "one", ("", ""))
+    request = made._resources if count > 1 else made.default_resource_request
+    again, other = request({NUMBER: 3}), request({NUMBER: 4})
+    assert again == request({NUMBER: 3}) and hash(again) == hash(request({NUMBER: 3}))
+    assert (again == other) == (count == 1)  # actors are reused for equal requests only
+    groups = [again.to_placement_group(), again.to_placement_group(), reserve([{"CPU": 1.0}], "one: wanted")]
+    assert all(group.wait(30) for group in groups)  # of two with one name Ray would place the first only
+    told = [placement_group_table(group)["name"].rpartition(" ")[0] for group in groups]
+    assert told == [names, names, "one: wanted"]
+    for group in groups:
+        ray.util.remove_placement_group(group)
+    assert made.__name__ == "Trial of one"
