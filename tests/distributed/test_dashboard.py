@@ -1,5 +1,6 @@
 """What Ray's dashboard and its metrics show of a sweep."""
 
+import contextlib
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -62,7 +63,13 @@ def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
 def test_a_jobs_page_has_what_its_process_tells(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = JobSubmissionClient(dashboard)
     call = "import ray; ray.init(); from bgsweep.distributed.dashboard import tell_job; tell_job(mlflow='http://there')"
-    job = client.submit_job(entrypoint=f'{sys.executable} -c "{call}"', metadata={"bgsweep.kind": "sweep"})
+
+    def submitted() -> str | None:
+        with contextlib.suppress(RuntimeError):  # the node's agent may still be starting
+            return client.submit_job(entrypoint=f'{sys.executable} -c "{call}"', metadata={"bgsweep.kind": "sweep"})
+        return None
+
+    job: str = wait_for(submitted, lambda: None, "no agent takes the job", every=1.0)
     wait_for(lambda: client.get_job_status(job).is_terminal(), lambda: client.get_job_logs(job), "the job does not end")
     found = client.get_job_info(job)
     assert str(found.status.value) == "SUCCEEDED", client.get_job_logs(job)
