@@ -1,7 +1,6 @@
 """What Ray's dashboard and its metrics show of a sweep."""
 
-import contextlib
-import sys
+import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import pytest
 import ray
-from ray.job_submission import JobSubmissionClient
+from ray.dashboard.modules.job.common import JobInfoStorageClient
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.util import placement_group_table
 
 from bgsweep.config import load
@@ -60,24 +60,20 @@ def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_jobs_page_has_what_its_process_tells(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = JobSubmissionClient(dashboard)
-    call = "import ray; ray.init(); from bgsweep.distributed.dashboard import tell_job; tell_job(mlflow='http://there')"
-
-    def submitted() -> str | None:
-        with contextlib.suppress(RuntimeError):  # the node's agent may still be starting
-            return client.submit_job(entrypoint=f'{sys.executable} -c "{call}"', metadata={"bgsweep.kind": "sweep"})
-        return None
-
-    job: str = wait_for(submitted, lambda: None, "no agent takes the job", every=1.0)
-    wait_for(lambda: client.get_job_status(job).is_terminal(), lambda: client.get_job_logs(job), "the job does not end")
-    found = client.get_job_info(job)
-    assert str(found.status.value) == "SUCCEEDED", client.get_job_logs(job)
-    assert found.metadata is not None
-    assert found.metadata.items() >= {"bgsweep.kind": "sweep", "mlflow": "http://there"}.items()
+def test_a_job_gets_further_metadata(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside those of its submission, in the entry that Ray's dashboard reads."""
+    entry, name = b"_ray_internal_job_info_one", "RAY_JOB_CONFIG_JSON_ENV_VAR"
+    told = {"status": "RUNNING", "metadata": {"bgsweep.kind": "sweep"}}
+    _internal_kv_put(entry, json.dumps(told).encode(), namespace="job")
     for settings in ("", "{}", '{"metadata": {"job_submission_id": "unknown"}}'):  # no job: nothing happens
-        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", settings)
+        monkeypatch.setenv(name, settings)
         tell_job(mlflow="http://there")
+    assert json.loads(_internal_kv_get(entry, namespace="job")) == told
+    monkeypatch.setenv(name, '{"metadata": {"job_submission_id": "one"}}')
+    tell_job(mlflow="http://there")
+    metadata = {"bgsweep.kind": "sweep", "mlflow": "http://there"}
+    assert json.loads(_internal_kv_get(entry, namespace="job")) == told | {"metadata": metadata}
+    assert entry.decode().rpartition("_")[0] == JobInfoStorageClient.JOB_DATA_KEY_PREFIX.rpartition("_")[0]
 
 
 @pytest.mark.slow
