@@ -51,7 +51,8 @@ import json, sys, time
 from pathlib import Path
 import psutil, torch
 from bgsweep.config import load
-from bgsweep.distributed.train import _train_here, _train_on_ray
+from bgsweep.distributed.ray_train import RayTraining
+from bgsweep.distributed.train import _train_here
 from bgsweep.training.run import Run, limit_threads
 from bgsweep.distributed.session import ray_session
 
@@ -84,7 +85,7 @@ if __name__ == "__main__":
         train_exchanging(file, folder, rank)
     elif workers:
         with ray_session(workers):
-            _train_on_ray(file, folder, on_epoch, 1)
+            RayTraining(file, str(folder), on_epoch, 1).run()
     else:
         _train_here(file, folder, on_epoch)
     print(json.dumps([(stamps[-2] - stamps[0]) / (len(stamps) - 2), *memory]))

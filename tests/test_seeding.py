@@ -24,7 +24,7 @@ WITH_INDEX = {
 # Generators that are not seeded by `rng_key`, and what keeps each apart from every other one.
 RAW = {
     ("data/order.py", "[seed, epoch]"): "the order of an epoch of pretraining: the only pair",
-    ("training/trainer.py", "experiment.seed"): "initial weights, drawn by torch",
+    ("training/build.py", "experiment.seed"): "initial weights, drawn by torch",
     ("training/trainer.py", "key"): "a step's own draws, by torch: the key of `Draw.TRAINING_STEP`",
     ("workflows/train_masks.py", "config.seed"): "initial weights, drawn by torch",
     ("evaluation/evaluators/linear.py", "settings.seed"): "the linear probe's order of features, drawn by torch",

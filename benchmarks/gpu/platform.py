@@ -24,13 +24,13 @@ import json, sys
 from pathlib import Path
 from bgsweep.config import load
 from bgsweep.distributed.session import ray_session
-from bgsweep.distributed.train import _train_on_ray
+from bgsweep.distributed.ray_train import RayTraining
 
 if __name__ == "__main__":
     epochs = []
     with ray_session(2, dashboard=False):
-        checkpoint = _train_on_ray(load(Path(sys.argv[1]), sys.argv[3:], searched=False), Path(sys.argv[2]),
-                                   lambda metrics, _: epochs.append(metrics), 1)
+        config = load(Path(sys.argv[1]), sys.argv[3:], searched=False)
+        checkpoint = RayTraining(config, sys.argv[2], lambda metrics, _: epochs.append(metrics), 1).run()
     print(json.dumps({"checkpoint": str(checkpoint), "epochs": epochs}))
 """
 

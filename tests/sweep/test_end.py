@@ -139,7 +139,7 @@ def test_what_the_verdict_does_not_need_is_logged_when_the_gpus_are_free(
     steps: list[str] = []
 
     @contextlib.contextmanager
-    def reserved(_: SweepConfig) -> Iterator[SimpleNamespace]:
+    def reserved(_: SweepConfig, name: str) -> Iterator[SimpleNamespace]:
         steps.append("reserved")
         yield SimpleNamespace(options={"num_gpus": 1}, helpers=0, warning="")
         steps.append("free")
@@ -157,7 +157,7 @@ def test_what_the_verdict_does_not_need_is_logged_when_the_gpus_are_free(
     monkeypatch.setattr(finish.ray, "remote", remote)
     monkeypatch.setattr(finish.ray, "get", lambda found: found)
     tracker: Any = SimpleNamespace(address="a", flush=lambda timeout: True)
-    verdict = finish.evaluate_and_register_best(load(TINY), tracker, SimpleNamespace())  # type: ignore[arg-type]
+    verdict = finish.evaluate_and_register_best(load(TINY), tracker, SimpleNamespace(sweep="s"))  # type: ignore[arg-type]
     assert steps == ["reserved", "_evaluate_and_register 1", "free", "_log_runs 0"]
     missing = ["datasets, images or models of some trials are not in MLflow: at the disk"] if fails else []
     assert verdict == {"best": 1, "warnings": [*missing, "w"]}
