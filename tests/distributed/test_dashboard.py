@@ -1,4 +1,4 @@
-"""What Ray's dashboard and its metrics show of a sweep."""
+"""Sweeps in Ray's dashboard and its metrics."""
 
 import json
 import urllib.request
