@@ -58,7 +58,7 @@ class InProcessTrial(tune.Trainable):
     run: Any = None
 
     def __repr__(self) -> str:
-        """What Ray's dashboard shows of the actor: the trial with which it began."""
+        """The actor in Ray's dashboard: the trial with which it began."""
         return f"{self.sweep}: {self.began_with} and later trials"
 
     def setup(self, config: dict[str, Any]) -> None:

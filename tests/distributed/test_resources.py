@@ -15,7 +15,7 @@ from bgsweep.config import load
 from bgsweep.config.resuming import decisive
 from bgsweep.distributed.bundles import reserve, task_options
 from bgsweep.distributed.resources import assigned_device, capacity, gpus_of_process
-from bgsweep.distributed.train import _trainer, one_worker
+from bgsweep.distributed.train import one_worker, ray_trainer
 from bgsweep.errors import UserError
 from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.cost import plan
@@ -135,7 +135,7 @@ def test_accelerators_labels_and_memory_go_with_each_process_that_trains(
         "resources": {A100: 0.001},
         "label_selector": {"zone": "b"},
     }
-    scaling = _trainer(config, "folder/name", None, None, 1, None).scaling_config
+    scaling = ray_trainer(config, config.experiment.workers.count, "folder/name", None, {}).scaling_config
     assert scaling.label_selector == {"zone": "b"}  # type: ignore[attr-defined]
     assert scaling._resources_per_worker_not_none == {"CPU": 3.0, "GPU": 1.0, "memory": 2e9, A100: 0.001}
     # Where a run runs is no part of what it computes.
