@@ -4,31 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bgsweep.evaluation.contact_sheet import variant_sheet
-    from bgsweep.evaluation.datasets.background_variants import VariantSet
-    from bgsweep.evaluation.feature_cache import FeatureCache
-    from bgsweep.evaluation.features import Encode, Features, extract
-    from bgsweep.evaluation.online import Report, check, final
-    from bgsweep.evaluation.ranks import Ranks
+    from bgsweep.evaluation.contact_sheet import variant_sheet as variant_sheet
+    from bgsweep.evaluation.datasets.background_variants import VariantSet as VariantSet
+    from bgsweep.evaluation.feature_cache import FeatureCache as FeatureCache
+    from bgsweep.evaluation.features import Encode as Encode
+    from bgsweep.evaluation.features import Features as Features
+    from bgsweep.evaluation.features import extract as extract
+    from bgsweep.evaluation.online import Report as Report
+    from bgsweep.evaluation.online import check as check
+    from bgsweep.evaluation.online import final as final
+    from bgsweep.evaluation.ranks import Ranks as Ranks
 
 _MODULES = {
     **{"Encode": "features", "Features": "features", "extract": "features", "FeatureCache": "feature_cache"},
     **{"Report": "online", "check": "online", "final": "online", "Ranks": "ranks"},
     **{"VariantSet": "datasets.background_variants", "variant_sheet": "contact_sheet"},
 }
-
-__all__ = [
-    "Encode",
-    "FeatureCache",
-    "Features",
-    "Ranks",
-    "Report",
-    "VariantSet",
-    "check",
-    "extract",
-    "final",
-    "variant_sheet",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -169,7 +169,7 @@ def test_ray_places_what_is_asked_of_a_node_there(tmp_path: Path) -> None:
             task = ray.remote(**task_options(one_worker(config)))(node_here)
             assert ray.get([task.remote() for _ in range(3)]) == [labelled] * 3
             request = trainable(config, tmp_path, ("", "")).default_resource_request({})
-            groups = [reserve([one_worker(config)]), request.to_placement_group()]
+            groups = [reserve([one_worker(config)], "one"), request.to_placement_group()]
             states = [group.wait(5) for group in groups]
             assert sorted(states) == [False, True]  # the node has one core
             (placed,) = [placement_group_table(groups[states.index(True)])]

@@ -162,7 +162,7 @@ def test_a_trial_checkpoints_as_asked_and_within_an_epoch_and_goes_on_from_there
 ) -> None:
     short = ["training={epochs: 3, batch_size: 64, checkpoint_every: 2}", "evaluate.every=3"]
     tree = dump(load(TINY, [*short, f"search.seeds={seeds}"]))
-    bound = type("Bound", (InProcessTrial,), {"tree": tree, "board": BOARD})
+    bound = type("Bound", (InProcessTrial,), {"tree": tree, "sweep": "one", "board": BOARD})
     whole = bound(config=proposal(0))
     results = [whole.step() for _ in range(2)]
     whole.save_checkpoint(str(tmp_path / "whole"))
