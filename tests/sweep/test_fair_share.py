@@ -88,7 +88,7 @@ def test_what_a_sweep_does_not_use_goes_to_the_others(wishes: list[Wish], given:
 def test_eight_gpus_are_all_used_by_two_sweeps_of_which_one_wants_few() -> None:
     config = load(Path(__file__).parents[1] / "tiny.yaml", ["workers.device=cuda"])
     fitting = functools.partial(trials_that_fit, config)
-    ray.init(num_cpus=16, num_gpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=16, num_gpus=8, include_dashboard=False, log_to_driver=False)
     try:
         with FairShare("one", fitting, 2) as one, FairShare("other", fitting, None) as other:
             wait_for(lambda: (one(), other()) == (2, 6), other, "search.concurrent=2 of one leaves six")
@@ -135,7 +135,7 @@ def test_the_store_and_mlflows_file_must_be_on_all_nodes(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_pending_requests_are_withdrawn_when_they_are_placed_and_at_the_end() -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 
     def states() -> Counter[str]:
         return Counter(group["state"] for group in placement_group_table().values())
@@ -186,7 +186,7 @@ def test_a_sweep_whose_share_shrinks_gives_back_all_that_it_does_not_use(tmp_pat
                 free[len(seen)] = ray.available_resources().get("CPU", 0.0)
 
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "4"
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         scheduler, _ = build_scheduler(resolve({"search": {"scheduler": "none"}}))
         tune.Tuner(
