@@ -147,7 +147,9 @@ def test_two_sweeps_at_once_share_the_cluster(site: Site) -> None:
     answers: dict[str, dict[str, Any]] = {}
 
     def sweep(user: str, seed: int) -> None:
-        overrides = [*SPACE, f"search.seed={seed}", "search.trials=2", "training.epochs=20", f"register.name={user}"]
+        # The first one's trials are long enough for the second's job to begin meanwhile, also on a loaded machine.
+        epochs = f"training.epochs={60 if user == 'ann' else 20}"
+        overrides = [*SPACE, f"search.seed={seed}", "search.trials=2", epochs, f"register.name={user}"]
         answers[user] = site.json(
             "submit", TINY, *overrides, "--address", site.address, "--store", str(site.store), "--wait"
         )
