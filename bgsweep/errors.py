@@ -81,6 +81,12 @@ def one_line(error: BaseException) -> str:
     return without_password(" ".join(str(error).split())) or type(error).__name__
 
 
+def last_line(error: object) -> str:
+    """The end of another library's error, which says the cause after a story or a traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no message"
+
+
 _collected: list[str] | None = None
 
 

@@ -24,7 +24,7 @@ from bgsweep.distributed.train import (
     ray_trainer,
     worker_bundles,
 )
-from bgsweep.errors import Stopped, UserError, WorkersFailed, one_line, warn_once
+from bgsweep.errors import Stopped, UserError, WorkersFailed, last_line, one_line, warn_once
 from bgsweep.stopping import Asked, Request, leave_on_sigterm
 from bgsweep.storage.uri import Uri, uri_of
 
@@ -187,7 +187,7 @@ def classify(error: BaseException) -> tuple[str, BaseException]:
     if isinstance(error, PreemptionError):
         return "preempted", WorkersFailed("the workers' node was taken away")
     if isinstance(error, ray.exceptions.RayActorError):
-        return "died", WorkersFailed(f"Ray Train's controller died: {_last_line(error)}")
+        return "died", WorkersFailed(f"Ray Train's controller died: {last_line(error)}")
     if isinstance(error, WorkerGroupError):
         return _of_workers(error.worker_failures)
     failed = error.controller_failure if isinstance(error, ControllerError) else None
@@ -212,16 +212,11 @@ def _of_workers(failures: dict[int, Any]) -> tuple[str, BaseException]:
     # A worker that died is the cause; what the others raise is that they cannot reach it.
     rank, found = next(iter((dead or causes).items()), (0, None))
     if isinstance(found, ray.exceptions.RayActorError):
-        said = str(found).strip().splitlines()[-1].strip().partition(" Some common causes")[0]
+        said = last_line(found).partition(" Some common causes")[0]
         return "died", WorkersFailed(f"worker {rank} died: {said}")
-    return "died", WorkersFailed(f"worker {rank}: {type(found).__name__}: {_last_line(found)}")
+    return "died", WorkersFailed(f"worker {rank}: {type(found).__name__}: {last_line(found)}")
 
 
 def _inner(failure: Any) -> Any:
     """The `RayActorError` of a worker that died, else what it raised."""
     return getattr(failure, "health_check_failure", None) or getattr(failure, "cause", None) or failure
-
-
-def _last_line(error: Any) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no message"

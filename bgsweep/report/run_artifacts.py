@@ -12,8 +12,8 @@ from bgsweep.evaluation.bank import online_bank
 from bgsweep.report.images import views_grid
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.models import log_encoder, logged_encoder
+from bgsweep.tracking.parameters import shown_parameters
 from bgsweep.tracking.provenance import source
-from bgsweep.tracking.tracker import shown_parameters
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.training.initial_weights import origin_of
 

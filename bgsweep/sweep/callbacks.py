@@ -83,10 +83,10 @@ class SweepCallback(Callback):
             self._hangs.look(trials, beats)
             self.early.look(trials, beats)
             self._tell_waits(beats)
+            self._metrics.update(self.records.values())
         if self.collector:
             self.collector.look(self.records)
         self.progress.update(self.records.values())
-        self._metrics.update(self.records.values())
 
     def _tell_waits(self, beats: Mapping[str, Beat]) -> None:
         """Record which trials wait for nodes; each of their lines is shown."""
@@ -223,6 +223,7 @@ class SweepCallback(Callback):
                 self.end(record.id)
             record.run_id = record.run_id or self.tracker.run_id(self._runs[record.id])
         self.progress.update(self.records.values())
+        self._metrics.update(self.records.values())
 
     def _record(self, trial: Any) -> TrialRecord:
         """A trial's record; it and the MLflow run are made at Tune's first event of the trial.

@@ -12,7 +12,7 @@ import ray
 from bgsweep.config import EvaluationWorkers, SuiteConfig, SweepConfig, resolve
 from bgsweep.distributed.placement import reserved
 from bgsweep.distributed.train import one_worker
-from bgsweep.errors import UserError, collected_warnings, one_line, without_password
+from bgsweep.errors import UserError, collected_warnings, last_line, one_line, without_password
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.trial import dump
@@ -51,8 +51,7 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
-        last = str(error).strip().splitlines()[-1]
-        raise UserError(f"the evaluation at the end failed: {last}") from error
+        raise UserError(f"the evaluation at the end failed: {last_line(error)}") from error
     except ray.exceptions.RayError as error:  # the process died: of memory, or with its node
         raise UserError(f"the evaluation at the end failed: {one_line(error)}") from error
     missing = _complete_runs(config, tracker, ending)
@@ -66,7 +65,7 @@ def _complete_runs(config: SweepConfig, tracker: Tracker, ending: SearchOutcome)
         task = ray.remote(num_cpus=1, max_retries=0)(_log_runs)
         missing: str = ray.get(task.remote(dump(config), tracker.address, ending))
     except ray.exceptions.RayError as error:
-        missing = str(error).strip().splitlines()[-1]
+        missing = last_line(error)
     return missing and f"datasets, images or models of some trials are not in MLflow: {missing}"
 
 

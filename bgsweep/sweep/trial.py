@@ -207,7 +207,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
     Raises:
         UserError: what would fail in every trial at once, or in the final evaluation.
     """
-    from bgsweep.data import notes, open_splits
+    from bgsweep.data import notes
     from bgsweep.data.fingerprint import fingerprints
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.tracking.models import check_exportable
@@ -222,7 +222,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
 
     with collected_warnings() as warnings:
         run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
-        check_final(file)
+        check_final(file, run.splits)
         check_encoder(file.experiment)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):
@@ -231,7 +231,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
                 check_encoder(file.experiment.with_values(values))
             except UserError as error:
                 raise UserError(f"space.encoder.name: {name}: {error}") from error
-    images = fingerprints(open_splits(file.experiment.data), ["train", "validation", "test"])
+    images = fingerprints(run.splits, ["train", "validation", "test"])
     return checkpoint_bytes(run), [*notes(file.experiment.data), *warnings], images
 
 

@@ -17,7 +17,7 @@ from torch.fx.experimental import _config
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.client import quiet_mlflow
-from bgsweep.tracking.tracker import parameter_texts
+from bgsweep.tracking.parameters import parameter_texts
 
 
 def log_encoder(

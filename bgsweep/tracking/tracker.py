@@ -16,10 +16,10 @@ import numpy.typing as npt
 import yaml
 
 from bgsweep.config import Experiment, SweepConfig
-from bgsweep.config.base import dotted
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
+from bgsweep.tracking.parameters import parameter_texts, shown_parameters
 from bgsweep.tracking.provenance import owner, owner_lives, provenance, source
 from bgsweep.tracking.writer import Writer, is_final
 
@@ -29,14 +29,8 @@ T = TypeVar("T")
 PATIENCE = 3600.0
 """Seconds for which an unreachable MLflow server is retried."""
 
-KEY_PARAMETERS = (
-    *("seed", "data.images", "method.name", "encoder.name", "training.epochs", "training.batch_size", "optimizer.lr"),
-    *("background.remove", "background.random", "background.swap"),
-)
-"""Keys of an experiment that a trial's run always has as parameters, beside those that are searched."""
-
 TAG_LENGTH = 8000  # MLflow's limit
-_PARAMS_PER_CALL, _PARAM_LENGTH, _METRICS_PER_CALL = 100, 6000, 1000  # MLflow's limits
+_PARAMS_PER_CALL, _METRICS_PER_CALL = 100, 1000  # MLflow's limits
 
 
 class Tracker:
@@ -125,8 +119,8 @@ class Tracker:
         Does not wait for MLflow. The returned name stands for the run in all other calls; `run_id` gives MLflow's id.
 
         Args:
-            searched: the trial's values. They and `KEY_PARAMETERS` are the run's parameters; the rest of the
-                experiment, in which a reader would not find them, is in ``config.yaml``.
+            searched: the trial's values. They and `bgsweep.tracking.parameters.KEY_PARAMETERS` are the run's
+                parameters; the rest of the experiment, in which a reader would not find them, is in ``config.yaml``.
         """
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial, **source("sweep")}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
@@ -340,23 +334,6 @@ class Tracker:
                 self.client.log_artifact(self._id(run), str(file), folder or None)
 
         (self._writer.ask if wait else self._writer.submit)(write)
-
-
-def shown_parameters(experiment: Experiment, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """`KEY_PARAMETERS` of an experiment and its searched values, under dotted keys."""
-    keys = {*KEY_PARAMETERS, *searched}
-    whole = dotted(experiment.model_dump(mode="json"))
-    found = {key: value for key, value in whole.items() if any(f"{key}.".startswith(f"{one}.") for one in keys)}
-    # Values that cannot be trained are in no experiment.
-    return found | {
-        key: value for key, value in searched.items() if not experiment.has(key) or experiment.value(key) != value
-    }
-
-
-def parameter_texts(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as MLflow's parameters: under dotted keys, and cut to the length that it accepts."""
-    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in dotted(tree).items()}
-    return {key: text[:_PARAM_LENGTH] for key, text in texts.items()}
 
 
 def _milliseconds() -> int:

@@ -54,13 +54,16 @@ def final_context(
     )
 
 
-def check_final(config: SweepConfig) -> None:
+def check_final(config: SweepConfig, splits: Splits | None = None) -> None:
     """Check before a sweep's first trial that `evaluate_final` will be able to run after its last.
+
+    Args:
+        splits: None: those of the config's experiment.
 
     Raises:
         UserError: there are no classes, or the test images or their masks cannot be used.
     """
-    splits = open_splits(config.experiment.data)
+    splits = splits or open_splits(config.experiment.data)
     if not splits.train.classes:
         raise UserError(
             f"{splits.train.name}: a sweep is decided by accuracy, which needs images in class folders; "

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from bgsweep.config import METRICS, SweepConfig
+from bgsweep.data import Splits
 from bgsweep.data.loader import FeedFor
 from bgsweep.stopping import Asked, nothing_asked
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
@@ -45,6 +46,11 @@ class SeededRun:
     def position(self) -> tuple[int, int]:
         """As of `Run.position`, of the seed that is in training."""
         return min(run.position for run in self.runs)
+
+    @property
+    def splits(self) -> Splits:
+        """The images, which all seeds share."""
+        return self.runs[0].splits
 
     @property
     def finished(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.errors import UserError
 from bgsweep.tracking import Tracker, provenance, tracking_uri
-from bgsweep.tracking.tracker import KEY_PARAMETERS
+from bgsweep.tracking.parameters import KEY_PARAMETERS
 from tests.progress import wait_for
 
 FILE = SweepConfig(name="study")
