@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from bgsweep.data import cores
 from bgsweep.data.sample import Sample
 from bgsweep.errors import warn_once
 
@@ -40,8 +41,10 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def nothing_of_another_test() -> Iterator[None]:
     """Undo what a test leaves in this process: MLflow writes the store that it is told of into the environment, which
-    the next test's processes inherit, and each warning is given only once."""
+    the next test's processes inherit, a trial's share of the machine stays its process's, and each warning is given
+    only once."""
     yield
+    cores._own_share = None
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     warn_once.cache_clear()
 
