@@ -52,7 +52,7 @@ from pathlib import Path
 import psutil, torch
 from bgsweep.config import load
 from bgsweep.distributed.ray_train import RayTraining
-from bgsweep.distributed.train import _train_here
+from bgsweep.distributed.train import train
 from bgsweep.training.run import Run, limit_threads
 from bgsweep.distributed.session import ray_session
 
@@ -87,7 +87,7 @@ if __name__ == "__main__":
         with ray_session(workers):
             RayTraining(file, str(folder), on_epoch, 1).run()
     else:
-        _train_here(file, folder, on_epoch)
+        train(file, folder, on_epoch)
     print(json.dumps([(stamps[-2] - stamps[0]) / (len(stamps) - 2), *memory]))
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common import markdown, parser_of, report
-from photographs import make_photographs
+from made_images import make_images
 
 from bgsweep.data.datasets.pack_writer import make_pack
 
@@ -73,7 +73,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     rows = []
     with tempfile.TemporaryDirectory() as made:
-        sources = make_photographs(Path(made) / "distinct", DISTINCT)
+        sources = make_images(Path(made) / "distinct", DISTINCT)
         for count in options.counts:
             folder = Path(made) / str(count)
             images, masks = link(sources, folder, count)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from common import markdown, parser_of, report
-from photographs import make_photographs
+from made_images import make_images
 
 from bgsweep.data.datasets.pack_writer import make_pack
 
@@ -117,7 +117,7 @@ def main() -> None:
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        sources = make_photographs(folder / "distinct", DISTINCT)
+        sources = make_images(folder / "distinct", DISTINCT)
         sets: dict[str, dict[str, str]] = {}
         if options.links:
             sets["folders"] = {kind: str(options.links / kind) for kind in ("images", "masks")}

@@ -1,6 +1,6 @@
 """From files to batches of views on one core: bgsweep's pipeline beside lightly's, stock Albumentations and the floor.
 
-    python benchmarks/pipeline.py [--images DIR --masks DIR] [--photographs 64] [--rounds 9] [--record] [--json]
+    python benchmarks/pipeline.py [--images DIR --masks DIR] [--count 64] [--rounds 9] [--record] [--json]
 
 Everything runs in one process and thread, in turn, round after round, and is measured in CPU time; ratios are medians
 of those within a round, so that other load on the machine moves both sides. `exact` and `fast` are the two values of
@@ -33,7 +33,7 @@ import PIL.Image
 import simplejpeg
 import torch
 from common import markdown, parser_of, report
-from photographs import make_photographs
+from made_images import make_images
 
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import ViewPipeline
@@ -210,10 +210,10 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def table(seconds: dict[str, list[float]], photographs: int) -> str:
+def table(seconds: dict[str, list[float]], count: int) -> str:
     rows = []
     for name, values in seconds.items():
-        each = statistics.median(values) / photographs
+        each = statistics.median(values) / count
         times = ratio(seconds, "lightly MoCoV2Transform", name)
         rows.append([name, f"{1e3 * each:.2f}", f"{1 / each:.0f}", f"{times:.2f}"])
     return markdown(["pipeline", "ms an image", "images/s", "times lightly's MoCo-v2"], rows)
@@ -223,7 +223,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: made from the embedded sample")
     parser.add_argument("--masks", type=Path, help="a folder of PNGs that mirrors it")
-    parser.add_argument("--photographs", type=int, default=64, help="how many to make (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=64, help="how many to make (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     if (options.images is None) != (options.masks is None):
@@ -232,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         images, masks = options.images, options.masks
         if images is None:
-            images, masks = make_photographs(Path(made), options.photographs)
+            images, masks = make_images(Path(made), options.count)
         pack = Path(made) / "pack"
         make_pack(str(images), str(masks), str(pack))
         names = Pack(str(pack), ".").ids

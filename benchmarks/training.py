@@ -105,12 +105,12 @@ def measure(options: argparse.Namespace) -> tuple[list[tuple[float, float]], dic
     work = flops(plain, batch)
     run = Run(recipe(options, compiled=True)) if options.compile else plain
     run.training.model.train()
-    skipped, photographs = waiting(run), epochs(run)
+    skipped, batches = waiting(run), epochs(run)
     steps = skipped + options.steps
     seconds_a_step(run, itertools.repeat(batch, 10), 9)  # warms up
     times = []
     for _ in range(options.rounds):
-        real = seconds_a_step(run, itertools.islice(photographs, steps), skipped)
+        real = seconds_a_step(run, itertools.islice(batches, steps), skipped)
         times.append((real, seconds_a_step(run, itertools.repeat(batch, options.steps + 1), 1)))
     return times, {"flops": work, "peak": peak(run), **run.placement.describe()}
 

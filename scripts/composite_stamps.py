@@ -1,4 +1,4 @@
-"""Paste photographic cutouts on images: images whose foreground is known exactly.
+"""Paste cutouts on images: images whose foreground is known exactly.
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb DEB
     python scripts/composite_stamps.py DEB/usr/share/tuxpaint/stamps STAMPS.json CLOTHING10 OUT
@@ -38,12 +38,12 @@ def main() -> None:
     held_out = [name for name in names if hashlib.sha256(name.encode()).digest()[0] % 3 == 0]
     rest = sorted(set(names) - set(held_out))
     for split, own, count in (("train", rest, options.train), ("held_out", held_out, options.held_out)):
-        photographs = _photographs(options.clothing10, "train" if split == "train" else "test")
+        images = _images(options.clothing10, "train" if split == "train" else "test")
         for number in range(count):
             draws = np.random.default_rng((0 if split == "train" else 1, number))
             stamp = options.stamps / own[number % len(own)]
-            photograph = photographs[int(draws.integers(len(photographs)))]
-            image, truth = composite(_background(options.clothing10, photograph, options.side), _rgba(stamp), draws)
+            image_file = images[int(draws.integers(len(images)))]
+            image, truth = composite(_background(options.clothing10, image_file, options.side), _rgba(stamp), draws)
             _write(options.out / split / f"{number:05}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             if split == "held_out":
                 _write(options.out / "held_out_truth" / f"{number:05}.png", truth)
@@ -76,7 +76,7 @@ def composite(background: Image, stamp: Image, draws: np.random.Generator) -> tu
     return np.rint(image).clip(0, 255).astype(np.uint8), np.rint(truth * 255).astype(np.uint8)
 
 
-def _photographs(root: Path, split: str) -> list[Path]:
+def _images(root: Path, split: str) -> list[Path]:
     folder = root / "images"
     return sorted(path.relative_to(folder) for path in (folder / split).rglob("*.jpg"))
 

@@ -29,7 +29,7 @@ LINKS = 60
 def run(rows: Rows, toy: bool) -> None:
     scale, device = Scale(toy), torch.device(device_of(toy))
     with tempfile.TemporaryDirectory(prefix="bgsweep-gpu-") as folder:
-        images, masks = photographs(Path(folder), scale)
+        images, masks = split_images(Path(folder), scale)
         data = {"images": str(images), "masks": str(masks), "validation": "validation", "test": "test"}
         for encoder in scale.pick(("resnet50", "vit_s_16"), ("resnet50",)):
             for colors in ("cpu", "device"):
@@ -41,11 +41,11 @@ def run(rows: Rows, toy: bool) -> None:
         rows.measure("loader alone", partial(loader_alone, experiment(scale, data, "resnet50", "cpu"), scale))
 
 
-def photographs(folder: Path, scale: Scale) -> tuple[Path, Path]:
+def split_images(folder: Path, scale: Scale) -> tuple[Path, Path]:
     """Images of 500 x 375 px and masks, linked under several names, with splits to validate and test on."""
-    from benchmarks.photographs import make_photographs
+    from benchmarks.made_images import make_images
 
-    images, masks = make_photographs(folder, scale.pick(256, 40))
+    images, masks = make_images(folder, scale.pick(256, 40))
     classes = sorted(child.name for child in images.iterdir() if child.is_dir())
     for root in (images, masks):
         for name in classes:

@@ -43,27 +43,9 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     address = ray_address()
     port = _free_port() if dashboard and not address else None
-    common: dict[str, Any] = {
-        "runtime_env": {"env_vars": _environment(port)},
-        # Ray prints workers' lines a second time where print is patched, and Train and Tune are chatty.
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-    }
     main, on_stop = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)
     try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            ray.init(
-                # Without this Ray would first try to join a cluster that another user runs on this machine.
-                address="local",
-                num_cpus=max(usable_cores(), int(-(-cpus // 1))),
-                # Ray Train frees what a stopped trial held through the dashboard's State API: without it, GPUs of
-                # trials that ASHA stops are never freed, and later trials wait for ever.
-                include_dashboard=dashboard,
-                dashboard_port=port,
-                **common,
-            )
+        _connect(address, cpus, port)
     except Exception as error:  # Ray raises plain Exceptions too, where a node does not come up in time
         where = f"RAY_ADDRESS={without_password(address)} cannot be joined" if address else "Ray cannot be started here"
         hint = "unset RAY_ADDRESS to start Ray here" if address else "end what else runs here, then try again"
@@ -89,6 +71,29 @@ def _environment(dashboard_port: int | None) -> dict[str, str]:
     if dashboard_port is None:
         return found
     return found | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+
+
+def _connect(address: str | None, cpus: float, dashboard_port: int | None) -> None:
+    """Join the Ray at an address, or start one with a dashboard if it has a port."""
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": _environment(dashboard_port)},
+        # Ray prints workers' lines a second time where print is patched, and Train and Tune are chatty.
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if address:
+        ray.init(address=address, **common)
+        return
+    ray.init(
+        # Without this Ray would first try to join a cluster that another user runs on this machine.
+        address="local",
+        num_cpus=max(usable_cores(), int(-(-cpus // 1))),
+        # Ray Train frees what a stopped trial held through the dashboard's State API: without it, GPUs of
+        # trials that ASHA stops are never freed, and later trials wait for ever.
+        include_dashboard=dashboard_port is not None,
+        dashboard_port=dashboard_port,
+        **common,
+    )
 
 
 def _free_port() -> int:

@@ -78,23 +78,12 @@ def plan(
     """
     config = config.with_values({"encoder.weights": None, "encoder.weights_digest": None})  # which change no time
     workers, search = config.experiment.workers, config.search
-    several = workers.count > 1
     need = workers.count * (config.gpus_of_process(available=True) or 1.0)
     at_once = min(math.floor(gpus / need + 1e-9), search.concurrent or gpus * 1000, total_trials(config))
     if not at_once:
         raise UserError(f"--gpus: {gpus} are too few, for one trial needs {need:g}; see workers and search.gpus")
     trial = _footprint(config, need, images, measured)
-    if epoch_seconds is not None:
-        cost = Cost(epoch_seconds, start=RAY_TRAIN_START if several else 0.0)
-    elif trial is not None:
-        cost = Cost(trial["epoch_seconds"], trial["evaluation_seconds"], RAY_TRAIN_START if several else 0.0)
-    elif worker_cpus(config):
-        raise UserError(
-            "plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds, or --images to "
-            "estimate it"
-        )
-    else:
-        cost = measure(config)
+    cost = _cost(config, epoch_seconds, trial)
     rows = []
     for name, each in _settings(config).items():
         found = [simulate(each, at_once, cost, seed) for seed in range(ROUNDS)]
@@ -107,6 +96,20 @@ def plan(
         "trial": trial,
         "settings": rows,
     }
+
+
+def _cost(config: SweepConfig, epoch_seconds: float | None, trial: dict[str, Any] | None) -> Cost:
+    start = RAY_TRAIN_START if config.experiment.workers.count > 1 else 0.0
+    if epoch_seconds is not None:
+        return Cost(epoch_seconds, start=start)
+    if trial is not None:
+        return Cost(trial["epoch_seconds"], trial["evaluation_seconds"], start)
+    if worker_cpus(config):
+        raise UserError(
+            "plan: an epoch of processes on Ray cannot be measured by one here; give --epoch-seconds, or --images to "
+            "estimate it"
+        )
+    return measure(config)
 
 
 def _footprint(config: SweepConfig, gpus: float, images: int | None, measured: Path | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, gpus_of_trial, wait_for_capacity
 from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
-from bgsweep.sweep.events import Event, replay
+from bgsweep.sweep.events import Event, TrialRecord, replay
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.heartbeat import WATCH, Heartbeat, alive
@@ -127,28 +127,18 @@ def _run(
         contextlib.ExitStack() as opened,
     ):
         past = read_journal(folder)
+        records = replay(past)
         asked = _digest(config)
         config = with_kept_weights(config, store, uri)
         wait_for_capacity(config)
         check_store_is_shared(store, uri)
         # Before the first trial: other sweeps make room only for those they know of.
         share = opened.enter_context(share_of_cluster(config, folder.name, store, uri))
-        first = begin_first_set_up(config)
-        # Takes as long as the first trial's set-up, meanwhile.
-        tracker = opened.enter_context(Tracker(uri, config.name))
-        checkpoint, notes, images = result_of(first)
-        if before is not None:
-            notes += compare_images(folder.name, before, config, images)
-        open_registered_model(tracker, config.register_as.name)
-        records = replay(past)
-        if not is_remote(store):
-            ended = sum(record.status != "running" for record in records.values())
-            check_room(folder, checkpoint, checkpoints_at_once(config, total_trials(config) - ended))
+        tracker, images, notes = _set_up_first(opened, config, owner, uri, before, records)
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
         tell_job(mlflow=tracker.address_of(parent), sweep=folder.name)
-        began = past[0].time if past else time.time()
         budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records)
-        manifest = _manifest(config, asked, parent, began) | {
+        manifest = _manifest(config, asked, parent, past[0].time if past else time.time()) | {
             "images": (before or {}).get("images") or images,
             "budget": budget.manifest(),
         }
@@ -166,15 +156,47 @@ def _run(
         collector = Collector(config, sweep_folder(store, folder.name), journal)
         opened.callback(collector.close)
         monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector, share.trials)
-        try:
+        with _abandoned_if_lost(owner, tracker):
             result = _search(config, owner, monitor, past, share, budget)
-        except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise
-            if owner.lost():
-                tracker.abandon()
-                owner.check()
-            raise
         write_manifest(folder, manifest | {"result": result})
     return result
+
+
+def _set_up_first(
+    opened: contextlib.ExitStack,
+    config: SweepConfig,
+    owner: Ownership,
+    uri: str,
+    before: dict[str, Any] | None,
+    records: dict[str, TrialRecord],
+) -> tuple[Tracker, dict[str, str], list[str]]:
+    """Open MLflow while one trial is set up; check registry, images and disk.
+
+    Returns:
+        The tracker, the images' fingerprints, and notes for the user.
+    """
+    first = begin_first_set_up(config)
+    tracker = opened.enter_context(Tracker(uri, config.name))  # takes as long as the set-up
+    checkpoint, notes, images = result_of(first)
+    if before is not None:
+        notes += compare_images(owner.folder.name, before, config, images)
+    open_registered_model(tracker, config.register_as.name)
+    if not is_remote(owner.store):
+        ended = sum(record.status != "running" for record in records.values())
+        check_room(owner.folder, checkpoint, checkpoints_at_once(config, total_trials(config) - ended))
+    return tracker, images, notes
+
+
+@contextlib.contextmanager
+def _abandoned_if_lost(owner: Ownership, tracker: Tracker) -> Iterator[None]:
+    """A context in which the loss of the sweep to another driver is told as such, and nothing more goes to MLflow."""
+    try:
+        yield
+    except (SweepTaken, TuneError):  # Tune wraps what its callbacks raise
+        if owner.lost():
+            tracker.abandon()
+            owner.check()
+        raise
 
 
 def _search(

@@ -60,8 +60,30 @@ def run_search(
 
     searcher = TuneSearcher(config, past, monitor.journal, refuse, budget.refusal)
     _set_environment(config.search.concurrent or trials_that_fit(config))
+    stopper = _Stop(stop_file(folder), monitor, share)
+    tuner = _tuner(config, target, monitor, searcher, scheduler, share, stopper, left)
+    share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
+    with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked:
+        tuner.fit()
+    if monitor.early.leave:
+        raise KeyboardInterrupt
+    if searcher.over:
+        monitor.progress.note(f"no further trial is expected to end within {searcher.over}")
+
+
+def _tuner(
+    config: SweepConfig,
+    target: Uri,
+    monitor: SweepCallback,
+    searcher: TuneSearcher,
+    scheduler: TrialScheduler,
+    share: FairShare,
+    stopper: tune.Stopper,
+    left: int,
+) -> tune.Tuner:
+    """Ray Tune for the ``left`` trials that have not ended."""
     population = config.search.scheduler == "pbt"
-    tuner = tune.Tuner(
+    return tune.Tuner(
         trainable(config, target, share.board),
         tune_config=tune.TuneConfig(
             # All trials of a population exist at once: those that wait for the others would count against the share.
@@ -75,20 +97,13 @@ def run_search(
             name=tune_name(monitor.journal.token),
             storage_path=str(target),
             callbacks=[monitor],
-            stop=_Stop(stop_file(folder), monitor, share),
+            stop=stopper,
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             checkpoint_config=_checkpoints(config),
             # A sweep has its own table; Tune's would go to stdout, where the result is printed.
             verbose=0,
         ),
     )
-    share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
-    with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked:
-        tuner.fit()
-    if monitor.early.leave:
-        raise KeyboardInterrupt
-    if searcher.over:
-        monitor.progress.note(f"no further trial is expected to end within {searcher.over}")
 
 
 @contextlib.contextmanager

@@ -129,43 +129,26 @@ class TuneSearcher(Searcher):
 
         The order matters: a searcher proposes each trial from what had been reported by then.
         """
-        unfinished: dict[str, dict[str, Any]] = {}
-
         every: dict[str, dict[str, Any]] = {}
         other: list[str] = []
 
         def propose_again(event: Proposed) -> None:
             while event.id not in every:  # more than once where damaged lines of the journal are missing
                 proposed = self._propose()
-                name = name_of(proposed[NUMBER])
-                every[name] = unfinished[name] = proposed
+                every[name_of(proposed[NUMBER])] = proposed
             if event.values is not None and every[event.id][VALUES] != event.values:
                 other.append(event.id)
                 self._searcher.on_end(event.id, "failed", {})
                 self._add(event.id, event.values)
                 every[event.id][VALUES] = event.values
 
-        def learn(event: Learned) -> None:
-            name = f"{event.sweep}/{event.source}"
-            self._add(name, event.values)
-            self._searcher.on_end(name, event.status, event.metrics)
-
-        def retry(record: TrialRecord) -> None:
-            self._add(record.id, record.params)
-            unfinished[record.id] = every[record.id]
-
-        def end(record: TrialRecord) -> None:
-            failed = record.status == "failed"
-            self._tell(record.id, None if failed else {"epoch": record.epochs, **record.metrics})
-            unfinished.pop(record.id, None)
-
         records = replay(
             past,
             on_proposed=propose_again,
             on_result=lambda event, _: self._report(event.id, {"epoch": event.epoch, **event.metrics}),
-            on_ended=end,
-            on_learned=learn,
-            on_retried=retry,
+            on_ended=self._end_again,
+            on_learned=self._learn,
+            on_retried=lambda record: self._add(record.id, record.params),
         )
         if other:
             _log.warning(
@@ -174,12 +157,20 @@ class TuneSearcher(Searcher):
                 len(other),
                 ", ".join(other[:5]) + (", …" if len(other) > 5 else ""),
             )
-        for name in unfinished.keys() & records.keys():
-            if records[name].status == "running":
-                unfinished[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
-            else:  # its proposal is missing in a damaged journal
-                del unfinished[name]
-        return list(unfinished.values())
+        left = [name for name in every if name not in records or records[name].status == "running"]
+        for name in left:
+            if name in records:
+                every[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
+        return [every[name] for name in left]
+
+    def _end_again(self, record: TrialRecord) -> None:
+        failed = record.status == "failed"
+        self._tell(record.id, None if failed else {"epoch": record.epochs, **record.metrics})
+
+    def _learn(self, event: Learned) -> None:
+        name = f"{event.sweep}/{event.source}"
+        self._add(name, event.values)
+        self._searcher.on_end(name, event.status, event.metrics)
 
     def save(self, checkpoint_path: str) -> None:
         """Part of Tune's interface; a sweep is resumed from its journal, not from a pickle."""

@@ -1,6 +1,7 @@
 """`bgsweep pretrain`: train one experiment under an MLflow run."""
 
 import contextlib
+import functools
 import shutil
 import sys
 from pathlib import Path
@@ -62,13 +63,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         log_inputs(tracker, run, config, ["train", "validation"])
         if start is not None or recorded_images(folder) is None or not checkpoints(folder):
             record_run(folder, experiment, images)
-
-        def on_epoch(metrics: dict[str, Any], checkpoint: Uri | None) -> None:
-            tracker.log_metrics(run, int(metrics["epoch"]), metrics)
-            named = with_new_names(metrics)
-            shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
-            _tell(f"epoch {metrics['epoch']}/{experiment.training.epochs}  {shown}")
-
+        on_epoch = functools.partial(_log_epoch, tracker, run, experiment.training.epochs)
         with log_system_metrics(tracker.address, run):
             checkpoint = train(config, folder, on_epoch, start=start)
     return {
@@ -78,6 +73,13 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         "tracking_uri": without_password(tracker.address),
         "digest": experiment.digest,
     }
+
+
+def _log_epoch(tracker: Tracker, run: str, epochs: int, metrics: dict[str, Any], checkpoint: Uri | None) -> None:
+    tracker.log_metrics(run, int(metrics["epoch"]), metrics)
+    named = with_new_names(metrics)
+    shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
+    _tell(f"epoch {metrics['epoch']}/{epochs}  {shown}")
 
 
 def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Path | None:

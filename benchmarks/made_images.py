@@ -12,7 +12,7 @@ HEIGHT, WIDTH = 375, 500
 GRAIN, QUALITY = 10.0, 90
 
 
-def make_photographs(folder: Path, count: int) -> tuple[Path, Path]:
+def make_images(folder: Path, count: int) -> tuple[Path, Path]:
     """Write so many JPEGs of 500 x 375 px and their masks (8-bit PNGs); give the folders of images and of masks."""
     from bgsweep.data.datasets.bundled import EmbeddedSample
     from bgsweep.images.decoding import cover
