@@ -14,7 +14,7 @@ from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
 NONE = "none"
-FormName = Literal["mild", "quick", "gpu"]
+FormName = Literal["mild", "quick", "paired", "gpu"]
 _OFF = {"background.remove": 0.0, "background.random": 0.0}
 
 
