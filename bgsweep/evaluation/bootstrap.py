@@ -1,4 +1,4 @@
-"""Paired confidence intervals of the difference between two encoders that were evaluated on the same images."""
+"""Paired confidence intervals of the difference between encoders that were evaluated on the same images."""
 
 import math
 from collections.abc import Sequence
@@ -98,3 +98,33 @@ def paired_seeds(
     if count < SEEDS or half == 0:
         return Difference(value, math.nan, math.nan)
     return Difference(value, value - half, value + half)
+
+
+def crossed(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Difference:
+    """Mean of ``second - first`` with an interval that holds for other seeds and for other images.
+
+    Seeds and images are crossed random effects of the differences, as readers and cases are in studies of diagnostic
+    tests; the interval is Student's t with the degrees of freedom of Hillis (2007, eq. 10).
+
+    Args:
+        first, second: each image's part in the value, S seeds x N images of at least two each, the same in both.
+
+    Returns:
+        NaN as interval where no difference varies.
+    """
+    differences = second - first
+    seeds, images = differences.shape
+    value = differences.mean()
+    of_seeds, of_images = differences.mean(axis=1) - value, differences.mean(axis=0) - value
+    rest = differences - value - of_seeds[:, None] - of_images
+    square_seeds = images * float((of_seeds**2).sum()) / (seeds - 1)
+    square_images = seeds * float((of_images**2).sum()) / (images - 1)
+    square_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
+    variance = square_seeds + max(square_images - square_rest, 0.0)
+    if square_seeds <= 0:  # no spread to divide by: then the images' alone, which is as if there were one seed
+        variance = square_images
+    if variance <= 0:
+        return Difference(float(value), math.nan, math.nan)
+    freedom = (seeds - 1) * (variance / square_seeds) ** 2 if square_seeds > 0 else images - 1
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance / (seeds * images))
+    return Difference(float(value), float(value) - half, float(value) + half)

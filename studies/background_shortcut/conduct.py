@@ -1,11 +1,14 @@
 """The study's runs through the sweep machinery, and their judgement; what is finished is kept by its digest."""
 
-import json
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from bgsweep.config import resolve
 from bgsweep.storage.tree import write_file
@@ -16,7 +19,8 @@ from bgsweep.sweep.manifest import sweeps
 from bgsweep.sweep.trial import dump
 from studies.background_shortcut.plan import Planned
 
-Values = dict[str, float]
+Judged = dict[str, npt.NDArray[np.float64]]
+"""Each test image's part in an accuracy, or in BG-gap, by the value's name; the mean is the value."""
 
 LABELLED = 0.1
 
@@ -32,15 +36,16 @@ def train_missing(runs: Sequence[Planned], store: Path) -> dict[str, Path]:
     return {run.experiment.digest: have[run.experiment.digest] for run in runs if run.experiment.digest in have}
 
 
-def judged(run: Planned, checkpoint: Path, store: Path) -> Values:
-    """The accuracy of a run's encoder on the test images, with probes trained on biased and on unbiased images."""
-    kept = store / "study" / f"{run.experiment.digest}.json"
+def judged(run: Planned, checkpoint: Path, store: Path) -> Judged:
+    """A run's encoder on each test image, with probes trained on biased and on unbiased images."""
+    kept = store / "study" / f"{run.experiment.digest}.npz"
     if not kept.exists():
         print(f"judging {run.method} {run.arm} rho {run.rho:g} seed {run.seed}", file=sys.stderr, flush=True)
-        values = _judge(run, checkpoint)
-        write_file(kept, json.dumps(values).encode())
-    found: Values = json.loads(kept.read_text(encoding="utf-8"))
-    return found
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **_judge(run, checkpoint))
+        write_file(kept, content.getvalue())
+    with np.load(kept) as found:
+        return dict(found)
 
 
 def _finished(store: Path) -> dict[str, Path]:
@@ -66,31 +71,32 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
     return tree
 
 
-def _judge(run: Planned, checkpoint: Path) -> Values:
+def _judge(run: Planned, checkpoint: Path) -> Judged:
     from bgsweep.data import open_splits
+    from bgsweep.evaluation.evaluators.backgrounds import PROBES, on_variants
     from bgsweep.training.checkpoint import load_trained
-    from bgsweep.training.final_evaluation import evaluate_final
+    from bgsweep.training.final_evaluation import final_context
 
     trained, data = load_trained(checkpoint), run.experiment.data
     splits = open_splits(data)
     plain = open_splits(data.model_copy(update={"shortcut": None})).train
     unbiased = replace(splits, train=plain, kept={})
-    values: Values = {}
+    found: Judged = {}
     for name, each in (("biased", splits), ("unbiased", unbiased)):
-        report = evaluate_final(run.file, trained, each)
-        for probe, shares in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
-            values |= {f"{name}/{probe}/{key}": value for key, value in (shares or {}).items()}
-    return values | {"unbiased/few_10": _few(run, trained, unbiased)}
+        context = final_context(run.file, trained, each)
+        for probe in PROBES:
+            found |= {f"{name}/{one.name}": one.hits / one.counted for one in on_variants(context, probe)}
+    return found | {"unbiased/few_10": _few(run, trained, unbiased)}
 
 
-def _few(run: Planned, trained: Any, splits: Any) -> float:
-    """The linear probe on a tenth of the labels of unbiased images."""
+def _few(run: Planned, trained: Any, splits: Any) -> npt.NDArray[np.float64]:
+    """The linear probe on a tenth of the labels of unbiased images: 1 for each test image that it has right."""
     from bgsweep.data.datasets.wrappers import Subset
     from bgsweep.evaluation.datasets.background_variants import centre_crops
     from bgsweep.evaluation.evaluators.few_labels import drawn
     from bgsweep.evaluation.evaluators.linear import fit_linear
     from bgsweep.evaluation.feature_cache import FeatureCache
-    from bgsweep.evaluation.features import accuracy, extract
+    from bgsweep.evaluation.features import extract
     from bgsweep.training.device import select_device
     from bgsweep.training.encode import encode_with
 
@@ -100,4 +106,4 @@ def _few(run: Planned, trained: Any, splits: Any) -> float:
     part = Subset(splits.train, drawn(splits.train, LABELLED, settings.seed), "few labels")
     features = extract(bench.encode, centre_crops(part, size, settings.batch_size), len(part))
     head, test = fit_linear(features, settings.linear, bench.classes), bench.variant("original")
-    return accuracy(head.predict(test.values), test.labels)
+    return np.asarray(head.predict(test.values) == test.labels, np.float64)

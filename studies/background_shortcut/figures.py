@@ -16,7 +16,7 @@ from bgsweep.data.datasets.shortcut import Recomposed
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.images.compositing import Image
 from bgsweep.storage.tree import write_file
-from studies.background_shortcut.findings import Found, curve_points
+from studies.background_shortcut.findings import Found, curve_points, percent
 from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of
 
 _ROWS = {
@@ -61,7 +61,7 @@ def _arms(study: StudyFile, found: Found, rho: float) -> Figure:
     for column, method in enumerate(study.methods):
         arms = [NONE, *(arm for arm in study.arms if arm in arms_of(study, method))]
         for axes, (key, words) in zip(grid[:, column], _ROWS.items(), strict=True):
-            _seeds(axes, range(len(arms)), [[found[method, arm, rho, s][key] for s in study.seeds] for arm in arms])
+            _seeds(axes, range(len(arms)), [percent(found, study, (method, arm, rho), key) for arm in arms])
             axes.set_xticks(range(len(arms)), arms, fontsize=8)
             axes.set_xlim(-0.5, len(arms) - 0.5)
             if column == 0:
@@ -75,9 +75,7 @@ def _curve(study: StudyFile, found: Found) -> Figure:
     points = curve_points(study)
     figure = Figure(figsize=(2.7 * len(_CURVES), 2.5), layout="constrained")
     for axes, (key, words) in zip(figure.subplots(1, len(_CURVES)), _CURVES.items(), strict=True):
-        columns = [
-            [found[study.curve.method, arm, study.rhos[0], s][key] for s in study.seeds] for arm in points.values()
-        ]
+        columns = [percent(found, study, (study.curve.method, arm, study.rhos[0]), key) for arm in points.values()]
         _seeds(axes, list(points), columns)
         axes.set_title(f"{words}, %", fontsize=9)
         axes.set_xlabel(study.curve.key, fontsize=8)
@@ -87,8 +85,8 @@ def _curve(study: StudyFile, found: Found) -> Figure:
 def _seeds(axes: Any, places: Sequence[float], columns: Sequence[Sequence[float]]) -> None:
     """Runs as dots, those of one seed joined, and the mean over seeds as a thick line."""
     for line in zip(*columns, strict=True):
-        axes.plot(places, [100 * value for value in line], color="#9bb4cc", linewidth=0.8, marker="o", markersize=3)
-    means = [100 * mean(column) for column in columns]
+        axes.plot(places, line, color="#9bb4cc", linewidth=0.8, marker="o", markersize=3)
+    means = [mean(column) for column in columns]
     axes.plot(places, means, color="#0b4f8a", linewidth=2, marker="_", markersize=14, markeredgewidth=2.5)
 
 

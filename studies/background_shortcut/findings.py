@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import median
 
-from bgsweep.evaluation.bootstrap import paired_seeds
-from studies.background_shortcut.conduct import Values
+import numpy as np
+
+from bgsweep.evaluation.bootstrap import Difference, crossed
+from studies.background_shortcut.conduct import Judged
 from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of, curve_arm
 
-Found = Mapping[tuple[str, str, float, int], Values]
-"""Values by method, arm, rho and seed."""
+Place = tuple[str, str, float]
+"""Method, arm and rho."""
+Found = Mapping[tuple[str, str, float, int], Judged]
+"""What was measured, by method, arm, rho and seed."""
 
 COLUMNS = ("original", "only_fg", "mixed_same", "mixed_rand", "bg_gap")
 _TABLES = {
@@ -21,7 +25,7 @@ _TABLES = {
 }
 
 
-def by_run(runs: Sequence[Planned], values: Sequence[Values]) -> Found:
+def by_run(runs: Sequence[Planned], values: Sequence[Judged]) -> Found:
     return {(run.method, run.arm, run.rho, run.seed): each for run, each in zip(runs, values, strict=True)}
 
 
@@ -51,24 +55,43 @@ def _names(table: str) -> dict[str, str]:
     return names | {"10 % labels": "unbiased/few_10"} if table == "unbiased/linear" else names
 
 
+def percent(found: Found, study: StudyFile, place: Place, key: str) -> list[float]:
+    """A value of each seed, in percent."""
+    return [100 * float(found[(*place, seed)][key].mean()) for seed in study.seeds]
+
+
 def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
     names = _names(table)
     rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    widths: list[list[float]] = [[] for _ in names]
     for method in study.methods:
         for arm in (NONE, *(name for name in study.arms if name in arms_of(study, method))):
-            cells = [_cell(study, found, (method, arm, rho), key) for key in names.values()]
+            place = method, arm, rho
+            cells = [_cell(study, found, place, key) for key in names.values()]
             rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
-    return rows
+            for width, key in zip(widths, names.values() if arm != NONE else (), strict=False):
+                one = _difference(study, found, place, key)
+                width.append(100 * (one.upper - one.lower) / 2)
+    # 1.43 = (1.96 + 0.84) / 1.96: the true difference at which 80 % of such intervals leave zero out.
+    least = [f"{1.43 * median(width):.1f}" if np.isfinite(width).all() else "" for width in widths]
+    return [*rows, f"| *found four times in five* | {' | '.join(least)} |"]
 
 
-def _cell(study: StudyFile, found: Found, place: tuple[str, str, float], key: str) -> str:
+def _difference(study: StudyFile, found: Found, place: Place, key: str) -> Difference:
+    """From no augmentation."""
+    method, _, rho = place
+    first, second = (
+        np.stack([found[(method, arm, rho, seed)][key] for seed in study.seeds]) for arm in (NONE, place[1])
+    )
+    return crossed(first, second)
+
+
+def _cell(study: StudyFile, found: Found, place: Place, key: str) -> str:
     """Mean over seeds in percent, and the difference from no augmentation; bold where its interval leaves zero out."""
-    method, arm, rho = place
-    own = [found[(method, arm, rho, seed)][key] for seed in study.seeds]
-    text = f"{100 * mean(own):.1f}"
-    if arm == NONE:
+    text = f"{np.mean(percent(found, study, place, key)):.1f}"
+    if place[1] == NONE:
         return text
-    one = paired_seeds([found[(method, NONE, rho, seed)][key] for seed in study.seeds], own)
+    one = _difference(study, found, place, key)
     interval = f"[{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]" if math.isfinite(one.lower) else "no interval"
     words = f"{100 * one.value:+.1f} {interval}"
     return f"{text} ({f'**{words}**' if one.significant else words})"

@@ -1,12 +1,13 @@
 """The paired bootstrap against the normal approximation, a slow loop, and cases whose answer is known."""
 
+import math
 from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 from bgsweep.evaluation import bootstrap
-from bgsweep.evaluation.bootstrap import agree, paired, paired_seeds
+from bgsweep.evaluation.bootstrap import agree, crossed, paired, paired_seeds
 from bgsweep.evaluation.evaluator import PerImageMetric, share
 
 
@@ -126,3 +127,26 @@ def test_seeds_that_do_not_tell_their_spread_have_no_interval_without_the_images
     value = sum(changes) / len(changes)
     whole = paired_seeds(first, second, (value - 0.06, value + 0.07))
     assert whole.lower <= value - 0.06 + 1e-9 and whole.upper >= value + 0.07 - 1e-9
+
+
+def test_intervals_over_seeds_and_images_hold_the_truth_as_often_as_they_say() -> None:
+    """Simulated studies with spread between seeds, between images and between both together."""
+    draws, truth, held, width = np.random.default_rng(0), 0.05, 0, []
+    for _ in range(400):
+        seeds, images = draws.normal(0, 0.03, (5, 1)), draws.normal(0, 0.3, (1, 60))
+        differences = truth + seeds + images + draws.normal(0, 0.5, (5, 60))
+        found = crossed(np.zeros((5, 60)), differences)
+        assert found.value == pytest.approx(differences.mean())
+        held += found.lower <= truth <= found.upper
+        width.append(found.upper - found.lower)
+    assert 0.93 <= held / 400 <= 0.99
+    spread = (0.03**2 / 5 + 0.3**2 / 60 + 0.5**2 / 300) ** 0.5
+    assert 4 * spread < np.mean(width) < 5.5 * spread
+
+
+def test_an_interval_over_seeds_and_images_where_one_of_them_has_no_spread() -> None:
+    images = np.tile(np.random.default_rng(1).integers(-1, 2, 80).astype(float), (4, 1))
+    alike = crossed(np.zeros((4, 80)), images)  # every seed gives the same: as uncertain as one seed is
+    half = 1.99 * images[0].std(ddof=1) / 80**0.5
+    assert alike.upper - alike.value == pytest.approx(half, rel=0.01)
+    assert math.isnan(crossed(np.ones((4, 80)), np.ones((4, 80))).lower)
