@@ -8,7 +8,7 @@ import numpy as np
 
 from bgsweep.config import Distribution
 from bgsweep.report.history import Cost, Metrics, Trial
-from bgsweep.report.statistics import Interval, fences, importance, pareto, trend
+from bgsweep.report.statistics import Interval, Trend, fences, importance, pareto, trend
 
 Figure = dict[str, Any]
 
@@ -81,21 +81,9 @@ def against(
             + label
             + " %{y:.1%}<extra></extra>",
         }
-        outstanding = [_stands_out(trial, champion) for trial in measured]
-        marks: Figure = {"color": [_color(trial, champion) for trial in measured]}
-        marks |= {
-            "size": [11 if one else 8 for one in outstanding],
-            "opacity": [1 if one else 0.6 for one in outstanding],
-        }
-        data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": marks} | seen)
+        data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": _marks(measured, champion)} | seen)
         curve = trend(tried, y, log) if numbers else None
-        if curve is not None:
-            band = np.concatenate([curve.high, curve.low[::-1]]).tolist()
-            around = np.concatenate([curve.x, curve.x[::-1]]).tolist()
-            fill = {"fill": "toself", "fillcolor": "rgba(141,120,201,0.22)", "line": {"width": 0}}
-            data.append({"x": around, "y": band, "yaxis": axis, "hoverinfo": "skip", "mode": "lines"} | fill)
-            line = {"line": {"color": "ink", "width": 2}, "hoverinfo": "skip", "mode": "lines"}
-            data.append({"x": curve.x.tolist(), "y": curve.mean.tolist(), "yaxis": axis} | line)
+        data += _trend_lines(curve, axis) if curve is not None else []
         bottom = 1 - (position + 1) / count + (0.06 if position < count - 1 else 0)
         layout[axis.replace("y", "yaxis")] = {
             "title": {"text": label},
@@ -103,6 +91,29 @@ def against(
             "tickformat": ".0%",
         }
     return {"data": data, "layout": layout, "height": 200 + 150 * count}
+
+
+def _marks(trials: Sequence[Trial], champion: str) -> Figure:
+    """Plotly's markers: those of the trials that stand out are larger."""
+    outstanding = [_stands_out(trial, champion) for trial in trials]
+    return {
+        "color": [_color(trial, champion) for trial in trials],
+        "size": [11 if one else 8 for one in outstanding],
+        "opacity": [1 if one else 0.6 for one in outstanding],
+    }
+
+
+def _trend_lines(curve: Trend, axis: str) -> list[Figure]:
+    """A trend's band and, above it, its mean."""
+    band = np.concatenate([curve.high, curve.low[::-1]]).tolist()
+    around = np.concatenate([curve.x, curve.x[::-1]]).tolist()
+    common = {"yaxis": axis, "hoverinfo": "skip", "mode": "lines"}
+    fill = {"fill": "toself", "fillcolor": "rgba(141,120,201,0.22)", "line": {"width": 0}}
+    line = {"line": {"color": "ink", "width": 2}}
+    return [
+        {"x": around, "y": band} | common | fill,
+        {"x": curve.x.tolist(), "y": curve.mean.tolist()} | common | line,
+    ]
 
 
 def importances(space: Mapping[str, Distribution], trials: Sequence[Trial], epoch: int, name: str) -> Figure:
