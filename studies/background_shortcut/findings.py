@@ -69,7 +69,7 @@ def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
             place = method, arm, rho
             cells = [_cell(study, found, place, key) for key in names.values()]
             rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
-            for width, key in zip(widths, names.values() if arm != NONE else (), strict=False):
+            for width, key in zip(widths, names.values() if arm != study.reference else (), strict=False):
                 one = _difference(study, found, place, key)
                 width.append(100 * (one.upper - one.lower) / 2)
     # 1.43 = (1.96 + 0.84) / 1.96: the true difference at which 80 % of such intervals leave zero out.
@@ -78,18 +78,18 @@ def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
 
 
 def _difference(study: StudyFile, found: Found, place: Place, key: str) -> Difference:
-    """From no augmentation."""
+    """From the arm that the study compares with, which is mostly no augmentation."""
     method, _, rho = place
     first, second = (
-        np.stack([found[(method, arm, rho, seed)][key] for seed in study.seeds]) for arm in (NONE, place[1])
+        np.stack([found[(method, arm, rho, seed)][key] for seed in study.seeds]) for arm in (study.reference, place[1])
     )
     return crossed(first, second)
 
 
 def _cell(study: StudyFile, found: Found, place: Place, key: str) -> str:
-    """Mean over seeds in percent, and the difference from no augmentation; bold where its interval leaves zero out."""
+    """Mean over seeds in percent, and the difference from the reference; bold where its interval leaves zero out."""
     text = f"{np.mean(percent(found, study, place, key)):.1f}"
-    if place[1] == NONE:
+    if place[1] == study.reference:
         return text
     one = _difference(study, found, place, key)
     interval = f"[{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]" if math.isfinite(one.lower) else "no interval"
@@ -102,7 +102,7 @@ def curve_points(study: StudyFile) -> dict[float, str]:
     curve = study.curve
     if not curve.values or curve.method not in study.methods:
         return {}
-    named = {values[curve.key]: arm for arm, values in study.arms.items() if set(values) == {curve.key}}
+    named = {float(values[curve.key]): arm for arm, values in study.arms.items() if set(values) == {curve.key}}
     points = {0.0: NONE, **named, **{value: curve_arm(curve.key, value) for value in curve.values}}
     return {value: points[value] for value in sorted(points)}
 

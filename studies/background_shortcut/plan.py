@@ -14,7 +14,8 @@ from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
 NONE = "none"
-FormName = Literal["mild", "quick", "paired", "gpu"]
+FormName = Literal["mild", "quick", "paired", "donors", "fills", "gpu"]
+Setting = Probability | Literal["tiled", "inpainted", "plain", "soft", "black", "mean", "noise"]
 _OFF = {"background.remove": 0.0, "background.random": 0.0}
 
 
@@ -30,7 +31,8 @@ class Form(Section):
     """The settings that another form of the study changes; None leaves one as it is."""
 
     methods: tuple[str, ...] | None = None
-    arms: dict[str, dict[str, Probability]] | None = None
+    arms: dict[str, dict[str, Setting]] | None = None
+    reference: str | None = None
     seeds: tuple[int, ...] | None = None
     rhos: tuple[Probability, ...] | None = None
     curve: tuple[Probability, ...] | None = None
@@ -41,7 +43,8 @@ class StudyFile(Section):
     """The study's YAML file."""
 
     methods: dict[str, str]
-    arms: dict[str, dict[str, Probability]]
+    arms: dict[str, dict[str, Setting]]
+    reference: str = Field(NONE, description="the arm that the others are compared with")
     rhos: tuple[Probability, ...]
     seeds: tuple[int, ...] = Field(min_length=2, description="fewer than three leave no interval")
     curve: Curve
@@ -83,6 +86,7 @@ def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ())
         update={
             "methods": methods,
             "arms": change.arms or file.arms,
+            "reference": change.reference or file.reference,
             "seeds": change.seeds or file.seeds,
             "rhos": change.rhos or file.rhos,
             "curve": file.curve.model_copy(update={"values": values}),
@@ -106,14 +110,14 @@ def planned(study: StudyFile, folder: Path) -> list[Planned]:
     return runs
 
 
-def arms_of(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
+def arms_of(study: StudyFile, method: str) -> dict[str, dict[str, Setting]]:
     """The arms that a method has, by name; the points of the curve among them."""
     swaps = METHODS[method].supports_swaps
     known = {name: values for name, values in study.arms.items() if swaps or "background.swap" not in values}
     return {NONE: {}, **known, **_points(study, method)}
 
 
-def _points(study: StudyFile, method: str) -> dict[str, dict[str, float]]:
+def _points(study: StudyFile, method: str) -> dict[str, dict[str, Setting]]:
     """Of the curve, which is drawn at the first rho only."""
     curve = study.curve
     return {curve_arm(curve.key, value): {curve.key: value} for value in curve.values if curve.method == method}

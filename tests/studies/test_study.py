@@ -41,6 +41,12 @@ def test_forms_are_milder_shorter_and_larger() -> None:
     quick = planned(read_study(STUDY, "quick"), SPACES)
     assert len(quick) == (4 + 3) * 2 and {run.rho for run in quick} == {0.95}
     assert all(run.experiment.training.epochs < mild[0].experiment.training.epochs for run in quick)
+    paired = {run.experiment.digest for run in planned(read_study(STUDY, "paired"), SPACES)}
+    for form in ("donors", "fills"):
+        study = read_study(STUDY, form)
+        runs = planned(study, SPACES)
+        assert len({run.experiment.digest for run in runs}) == len(runs), "every arm differs from every other"
+        assert {run.experiment.digest for run in runs if run.arm in ("none", study.reference)} < paired
     large = planned(read_study(STUDY, "gpu"), SPACES)
     assert {run.experiment.background.swap_form for run in [*mild, *large]} == {"full"}
     assert {run.experiment.views.size for run in large} == {128}
