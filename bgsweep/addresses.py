@@ -6,7 +6,6 @@ Addresses are shown without their secrets (`bgsweep.errors.without_password`).
 import os
 import re
 import socket
-import urllib.request
 from urllib.parse import urlsplit
 
 from bgsweep.errors import UserError, without_password
@@ -114,6 +113,8 @@ def silent(address: str) -> str:
     if parts.scheme not in ("http", "https"):
         return ""
     host, port = _host_and_port(address)
+    import urllib.request  # takes 20 ms, which --help would take too
+
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return ""
     return unreachable(host, port)
