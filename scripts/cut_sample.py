@@ -4,7 +4,7 @@
 
 CLOTHING10 holds images/SPLIT/CLASS/*.jpg and masks, which these commands make from the images alone:
 
-    bgsweep masks make CLOTHING10/images --out CLOTHING10/masks --method u2net
+    bgsweep masks make CLOTHING10/images --out CLOTHING10/masks --soft
 
 The same input and the same Pillow give the same bytes; the sample inside the package has these images, and masks
 that U2-Net-P has made in the same way but for rounding. All ten classes get equal shares: 96 training, 20 validation

@@ -99,7 +99,7 @@ IMAGES = [
     Situation(
         "image lost, masks",
         inputs.LOST_FILES["link to nowhere"],
-        "masks make photos --out made",
+        "masks make photos --out made --method mbd",
         0,
         r"train/dress/\w+\.jpg: .*cannot be read",
     ),
@@ -167,7 +167,7 @@ IMAGES = [
     Situation(
         "case synology-eadir nomask",
         case("synology-eadir"),
-        "masks make synology-eadir/photos --out made",
+        "masks make synology-eadir/photos --out made --method mbd",
         0,
         r"60 masks",
         "eaDir",

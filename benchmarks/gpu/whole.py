@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -38,6 +39,7 @@ def run(rows: Rows, toy: bool) -> None:
                 rows.measure(name, partial(measure, settings, scale, device), seconds=0 if toy else 25)
                 free_memory(device)
         rows.measure("decode on the GPU", partial(decode_on_gpu, images, device))
+        rows.measure("masks by U2-Net-P", partial(masks_by_u2netp, images, scale, device))
         rows.measure("loader alone", partial(loader_alone, experiment(scale, data, "resnet50", "cpu"), scale))
 
 
@@ -152,3 +154,28 @@ def decode_on_gpu(images: Path, device: torch.device) -> Values:
         raise Skipped(f"torchvision has no GPU decoder here: {str(error).splitlines()[0]}") from error
     (times,) = seconds_of([lambda: decode_jpeg(files, mode=ImageReadMode.RGB, device=device)], device, 3, 2)
     return {"images_per_second": len(files) / min(times), "python": sys.version.split()[0]}
+
+
+def masks_by_u2netp(images: Path, scale: Scale, device: torch.device) -> Values:
+    """The default of `bgsweep masks make`: its network by itself and with all that one process does, beside the CPU."""
+    from bgsweep.images.decoding import decode_image
+    from bgsweep.masks.network import MaskNetwork
+    from bgsweep.masks.u2netp import U2NetP, shipped_weights
+
+    files = sorted((images / "train").rglob("*.jpg"))[: scale.pick(512, 2)]
+    method, network = MaskNetwork(shipped_weights()), U2NetP(shipped_weights(), device.type)
+    prepared = [method.prepare(decode_image(file.read_bytes(), file.name)[0]) for file in files[:16]]
+    batch = np.stack([item.pixels for item in prepared[: network.batch]])
+    difference = np.abs(network(batch[:1]) - U2NetP(shipped_weights(), "cpu")(batch[:1])).max()
+    (times,) = seconds_of([lambda: network(batch)], device, 3, scale.pick(5, 1))
+    began = time.perf_counter()
+    for first in range(0, len(files), 16):
+        read = (decode_image(file.read_bytes(), file.name)[0] for file in files[first : first + 16])
+        list(method.masks([method.prepare(image) for image in read]))
+    rate = len(files) / (time.perf_counter() - began)
+    return {
+        "images_per_second_of_the_network": len(batch) / min(times),
+        "images_per_second_and_process": rate,
+        "largest_difference_from_the_cpu": round(float(difference), 4),
+        MISSED: "wanted: probabilities within 0.02 of the CPU's" if difference > 0.02 else "",
+    }

@@ -6,6 +6,7 @@ from bgsweep.cli.common import Command, Group, Options, Result, add_config, add_
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percentages, table
 from bgsweep.cli.parser import Parser
+from bgsweep.masks.interfaces import NETWORKS, NON_COMMERCIAL
 
 
 class Preview(Command):
@@ -46,26 +47,49 @@ class MasksMake(Command):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
         parser.add_argument("--out", required=True, help="folder or URI of the masks, in the images' subfolders")
-        methods = ("rbd", "mbd", "grabcut", "u2net", "usps")
-        parser.add_argument("--method", choices=methods, help="mask method; default u2net with --weights, else rbd")
+        methods = ("network", "rbd", "mbd", "grabcut", "usps")
         parser.add_argument(
-            "--weights",
-            help="ONNX file, for usps from `masks train`; u2netp (default of u2net) and u2net are downloaded once",
+            "--method", choices=methods, default="network", help="mask method, see docs/masks.md; default %(default)s"
+        )
+        parser.add_argument(
+            "--network",
+            choices=tuple(NETWORKS),
+            metavar="NAME",
+            help="default: u2netp, which comes with bgsweep; u2net is downloaded; with --weights: "
+            + ", ".join(name for name in NETWORKS if name != "u2netp"),
+        )
+        parser.add_argument(
+            "--weights", metavar="FILE", help="ONNX file of the network, or of `masks train` for --method usps"
+        )
+        parser.add_argument(
+            "--soft", action="store_true", help="keep the 256 levels of soft masks; default: only 0 and 255"
         )
         parser.add_argument("--workers", type=count, help="number of processes; default: one for each core")
 
     def run(self, options: Options) -> Result:
         from bgsweep.workflows.make_masks import make_masks
 
-        return make_masks(options.images, options.out, options.method, options.weights, options.workers)
+        return make_masks(
+            options.images,
+            options.out,
+            options.method,
+            options.weights,
+            options.workers,
+            options.network,
+            options.soft,
+        )
 
     def show(self, result: Result) -> str:
         """Counts, unusual foregrounds, and the name of every image without a mask."""
+        settings = result["parameters"]
+        by = settings.get("network") or result["method"]
         lines = [
-            f"{result['masks']} masks by {result['method']} in {result['out']}, {result['made']} of them new"
+            f"{result['masks']} masks by {by} in {result['out']}, {result['made']} of them new"
             + (f" ({result['images_per_second']:.1f} images/s)" if result["made"] else ""),
             f"foregrounds: {percentages(result['shares'])}",
         ]
+        if NON_COMMERCIAL in settings.get("license", ""):
+            lines.append(f"license of the network's weights: {settings['license']}")
         if result["passed_over"]:
             lines.append(f"skipped: {result['passed_over']} files whose names are not those of images")
         if result["unreadable"]:

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from bgsweep.data.missing_masks import mask_name
 from bgsweep.errors import UnreadableImage, one_line
-from bgsweep.images.compositing import Mask, foreground_area
+from bgsweep.images.compositing import Mask, binarize, foreground_area
 from bgsweep.images.decoding import decode_image, read_gray
 from bgsweep.masks.registry import MaskMethod
 from bgsweep.storage.tree import Tree
@@ -33,10 +33,15 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """Makes masks in groups, on one thread, so that the bytes do not depend on the number of workers."""
+    """Makes masks in groups, on one thread, so that the bytes do not depend on the number of workers.
 
-    def __init__(self, images: Tree, masks: Tree, method: MaskMethod) -> None:
-        self._images, self._masks, self._method = images, masks, method
+    Args:
+        soft: keep all 256 levels. Without, a mask takes a tenth of the bytes, and training, which by default sees no
+            more than foreground and background, gets the same from it.
+    """
+
+    def __init__(self, images: Tree, masks: Tree, method: MaskMethod, soft: bool) -> None:
+        self._images, self._masks, self._method, self._soft = images, masks, method, soft
         cv2.setNumThreads(1)
 
     def make(self, names: Sequence[str]) -> list[Outcome]:
@@ -50,6 +55,7 @@ class Worker:
         with threadpool_limits(1):
             prepared = list(self._prepared(names, readable, outcomes))
             for name, mask in zip(readable, self._method.masks(prepared), strict=True):
+                mask = mask if self._soft else binarize(mask)
                 data = cv2.imencode(".png", mask)[1].tobytes()
                 self._masks.write(mask_name(name), data)
                 outcomes.append(_outcome(name, mask, data))

@@ -16,6 +16,8 @@ from bgsweep.storage.tree import FileStat, Tree
 MANIFEST = "masks.json"
 # Masks are made in groups of so many images; a group with a missing mask is made again as a whole.
 GROUP = 16
+# Settings of manifests that do not name them.
+_BEFORE = {"soft": True}
 TINY, HUGE = Background().min_area, Background().max_area
 """Shares of the foreground below and above which training leaves a view unaugmented, by default."""
 
@@ -92,10 +94,14 @@ def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[st
             raise UserError(f"{masks.uri}: contains PNG files that bgsweep has not made; name another folder by --out")
         return
     for key, value in settings.items():
-        if manifest.get(key) != value:
+        found = manifest.get(key, _BEFORE.get(key))
+        if found != value:
+            difference = f"{key} {found}, not {value}"
+            if isinstance(found, dict) and isinstance(value, dict):
+                changed = sorted(name for name in found.keys() | value.keys() if found.get(name) != value.get(name))
+                difference = ", ".join(f"{name} {found.get(name)}, not {value.get(name)}" for name in changed)
             raise UserError(
-                f"{masks.uri}: contains masks made with {key} {manifest.get(key)}, not {value}; "
-                "name another folder by --out, or remove this one"
+                f"{masks.uri}: contains masks made with {difference}; name another folder by --out, or remove this one"
             )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 from bgsweep.images.compositing import Image, Mask
+from bgsweep.masks.interfaces import NETWORKS, UNKNOWN
 
-MethodName = Literal["rbd", "mbd", "grabcut", "u2net", "usps"]
+MethodName = Literal["network", "rbd", "mbd", "grabcut", "usps"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 HANDCRAFTED: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
 """Methods without weights; `bgsweep masks train` learns from all of them."""
@@ -44,14 +45,19 @@ class Handcrafted:
         return iter(prepared)
 
 
-def build_method(name: MethodName, weights: bytes | None) -> MaskMethod:
-    """The method of a name; raises UserError if a package is missing or the weights cannot be used."""
+def build_method(name: MethodName, weights: bytes | None = None, network: str | None = None) -> MaskMethod:
+    """The method of a name; raises UserError if a package is missing or the weights cannot be used.
+
+    Args:
+        weights: content of an ONNX file, for `network` and `usps`.
+        network: name of its interface, for `network`; None: it is not known.
+    """
     if name in HANDCRAFTED:
         return _handcrafted(name)
-    from bgsweep.masks.u2net import U2Net, Usps
+    from bgsweep.masks.network import MaskNetwork, Usps
 
     assert weights is not None
-    return U2Net(weights) if name == "u2net" else Usps(weights)
+    return Usps(weights) if name == "usps" else MaskNetwork(weights, NETWORKS[network] if network else UNKNOWN)
 
 
 def _handcrafted(name: MethodName) -> MaskMethod:

@@ -2,31 +2,59 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bgsweep.data.cores import usable_cores
+from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.errors import UserError
 from bgsweep.masks.generate import Outcome, Worker
+from bgsweep.masks.network import MaskNetwork
 from bgsweep.masks.plan import Plan, check_target, make_plan, read_manifest, summary, write_manifest
-from bgsweep.masks.registry import HANDCRAFTED, MethodName, build_method, weights_digest
+from bgsweep.masks.registry import HANDCRAFTED, MaskMethod, MethodName, build_method, weights_digest
 from bgsweep.masks.weights import load_weights
 from bgsweep.storage.tree import open_tree
 from bgsweep.storage.uri import refuse_inside
 
 Job = tuple[Literal["make", "inspect"], Sequence[str]]
-WorkerArguments = tuple[str, str, MethodName, bytes | None]
 
-# Fewer images than this are finished before Ray has started.
-_WORTH_RAY = 256
+
+class Making(NamedTuple):
+    """The trees of a run, and all that determines its masks.
+
+    Attributes:
+        weights: content of the network's file, or in actors where it lies in Ray's store.
+        network: name of the network's interface; None if it is not known.
+    """
+
+    images: str
+    out: str
+    method: MethodName
+    weights: Any
+    network: str | None
+    soft: bool
+
+    def build(self) -> MaskMethod:
+        """The method."""
+        return build_method(self.method, self.weights, self.network)
+
+
+# Fewer images than this are finished before Ray has started: of 50 ms by hand-crafted methods, 250 ms by U2-Net-P.
+_WORTH_RAY, _WORTH_RAY_NETWORK = 256, 100
 _LOG_INTERVAL = 30.0
 
 
 def make_masks(
-    images: str, out: str, method: MethodName | None = None, weights: str | None = None, workers: int | None = None
+    images: str,
+    out: str,
+    method: MethodName = "network",
+    weights: str | None = None,
+    workers: int | None = None,
+    network: str | None = None,
+    soft: bool = False,
 ) -> dict[str, Any]:
     """Write a tree of PNG masks that mirrors a tree of images, and ``masks.json`` beside it.
 
@@ -35,10 +63,11 @@ def make_masks(
     Args:
         images: folder or URI.
         out: folder or URI of the masks; not inside `images`.
-        method: default `u2net` with weights, else `rbd`.
-        weights: for `u2net`: an ONNX file, or `u2netp` (default) or `u2net`, downloaded once. For `usps`: the file
-            written by `bgsweep masks train`.
+        method: default: a network, without other arguments the U2-Net-P that comes with bgsweep.
+        weights: an ONNX file for `network`, or for `usps` the file written by `bgsweep masks train`.
         workers: processes, one core each; more than one are Ray actors. Default: one for each core of this machine.
+        network: name of the network in `masks.interfaces`; None with weights: one whose interface is not known.
+        soft: keep the masks' 256 levels; by default only 0 and 255 are written.
 
     Returns:
         The content of ``masks.json``, with `out`, `made`, `seconds` and `images_per_second` (of masks made now).
@@ -46,14 +75,16 @@ def make_masks(
     Raises:
         UserError: no image can be read, no mask can be written, or there are masks with other settings.
     """
-    name: MethodName = method or ("u2net" if weights else "rbd")
-    content = _weights(name, weights)
+    network = network or ("u2netp" if method == "network" and weights is None else None)
+    making = Making(images, out, method, _weights(method, network, weights), network, soft)
     refuse_inside(images, out)
     source, target = open_tree(images), open_tree(out)
+    built = making.build()
     settings = {
-        "method": name,
-        "weights": weights_digest(content),
-        "parameters": build_method(name, content).parameters,
+        "method": method,
+        "weights": weights_digest(making.weights),
+        "soft": soft,
+        "parameters": built.parameters,
     }
     manifest = read_manifest(target)
     check_target(target, manifest, settings)
@@ -62,8 +93,10 @@ def make_masks(
     plan = make_plan(source, target)
     if manifest and manifest.get("complete") and manifest.get("listing") == plan.listing:
         return {**manifest, "out": out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
+    if isinstance(built, MaskNetwork):
+        built.check(EmbeddedSample("test")[0].image)
     write_manifest(target, {**settings, "complete": False})
-    outcomes, seconds = _run(plan, (images, out, name, content), workers)
+    outcomes, seconds = _run(plan, making, workers)
     summed = summary(plan, outcomes)
     if not summed["masks"]:
         first = summed["unreadable"][0]
@@ -77,46 +110,49 @@ def make_masks(
     return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
 
 
-def _run(plan: Plan, arguments: WorkerArguments, workers: int | None) -> tuple[list[Outcome], float]:
+def _run(plan: Plan, making: Making, workers: int | None) -> tuple[list[Outcome], float]:
     """Make the missing masks and inspect the present ones; returns the results and the seconds it took."""
     jobs: list[Job] = [("make", group) for group in plan.missing] + [("inspect", group) for group in plan.present]
     wanted = sum(map(len, plan.missing))
-    count = workers or (usable_cores() if wanted >= _WORTH_RAY else 1)
+    worth = _WORTH_RAY if making.method in HANDCRAFTED else _WORTH_RAY_NETWORK
+    count = workers or (usable_cores() if wanted >= worth else 1)
     began = time.perf_counter()
     run = _here if count == 1 else _on_ray
     outcomes: list[Outcome] = []
     with _Meter(len(plan.images)) as meter:
-        for found in run(arguments, jobs, count):
+        for found in run(making, jobs, count):
             outcomes += found
             meter.advance(len(found))
     return outcomes, time.perf_counter() - began
 
 
-def _weights(method: MethodName, named: str | None) -> bytes | None:
+def _weights(method: MethodName, network: str | None, file: str | None) -> bytes | None:
+    if method != "network" and network is not None:
+        raise UserError(f"--network {network}: method {method} has no choice of networks; leave out one of the two")
     if method in HANDCRAFTED:
-        if named is not None:
-            raise UserError(f"--weights {named}: method {method} takes no weights; use --method u2net or usps")
+        if file is not None:
+            raise UserError(f"--weights {file}: method {method} takes no weights; leave out --method, or name usps")
         return None
-    if method == "usps" and named is None:
+    if method == "usps" and file is None:
         raise UserError("--method usps: name a network by --weights; `bgsweep masks train` trains one")
-    return load_weights(named or "u2netp")
+    return load_weights(network, file)
 
 
-def _open_worker(images: str, out: str, method: MethodName, weights: bytes | None) -> Worker:
-    return Worker(open_tree(images), open_tree(out), build_method(method, weights))
+def _open_worker(making: Making) -> Worker:
+    return Worker(open_tree(making.images), open_tree(making.out), making.build(), making.soft)
 
 
-def _here(arguments: WorkerArguments, jobs: Sequence[Job], _workers: int) -> Iterator[list[Outcome]]:
-    worker = _open_worker(*arguments)
+def _here(making: Making, jobs: Sequence[Job], _workers: int) -> Iterator[list[Outcome]]:
+    worker = _open_worker(making)
     for kind, names in jobs:
         yield getattr(worker, kind)(names)
 
 
 class _MaskWorker:
-    """A `Worker` in a process of its own."""
+    """A `Worker` in a process of its own; the weights are in Ray's store, inside a list."""
 
-    def __init__(self, images: str, out: str, method: MethodName, weights: list[Any] | None) -> None:
-        self._arguments = images, out, method, weights
+    def __init__(self, making: Making) -> None:
+        self._making = making
         self._worker: Worker | None = None
 
     @returns_user_errors
@@ -129,25 +165,24 @@ class _MaskWorker:
     def _open(self) -> Worker:
         import ray
 
-        images, out, method, weights = self._arguments
-        return _open_worker(images, out, method, ray.get(weights[0]) if weights else None)
+        stored = self._making.weights
+        return _open_worker(self._making._replace(weights=ray.get(stored[0]) if stored else None))
 
 
-def _on_ray(arguments: WorkerArguments, jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
+def _on_ray(making: Making, jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
     import ray
 
     from bgsweep.distributed.resources import wait_for_resources
     from bgsweep.distributed.session import ray_session
 
-    images, out, method, weights = arguments
     with ray_session(workers):
         wait_for_resources([{"CPU": 1}] * workers, "--workers")
-        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if weights else 0
-        # In Ray's store the weights (176 MB for u2net) are there once, instead of in each actor's arguments.
-        stored = None if weights is None else [ray.put(weights)]
+        share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if making.weights else 0
+        # In Ray's store the weights (900 MB for BiRefNet) are there once, instead of in each actor's arguments.
+        stored = None if making.weights is None else [ray.put(making.weights)]
         pool = ActorPool(
             _MaskWorker,
-            (images, out, method, stored),
+            (making._replace(weights=stored),),
             workers,
             {"num_cpus": 1, "num_gpus": share},
             task="makes masks",

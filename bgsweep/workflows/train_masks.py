@@ -76,7 +76,7 @@ def train_masks(
     if config.batch_size > count:
         raise UserError(f"batch_size: {config.batch_size} is more than the {count} images; lower it")
     for method in HANDCRAFTED:
-        make_masks(str(folder / "images"), str(folder / method), method, workers=workers)
+        make_masks(str(folder / "images"), str(folder / method), method, workers=workers, soft=True)
     losses, data = _learn(folder, start, config)
     digest = hashlib.sha256(data).hexdigest()
     said = {**settings, "images": count, "unreadable": unreadable, "losses": losses, "sha256": digest}

@@ -94,6 +94,7 @@ def test_training_from_files_is_measured_against_one_batch(tmp_path: Path) -> No
         )
     assert found["loader alone"]["values"]["images_per_second"] > 0
     assert found["decode on the GPU"]["reason"] == "needs a GPU"
+    assert found["masks by U2-Net-P"]["values"]["largest_difference_from_the_cpu"] < 1e-4
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ ELSEWHERE = {
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
-    r"bgsweep masks make .*--method u2net": "workflows/test_make_masks.py",
+    r"bgsweep masks make .*--(network|soft)": "workflows/test_make_masks.py",
     r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",
     r"bgsweep plan .*--images": "sweep/test_footprint.py",
     r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",

@@ -20,7 +20,9 @@ from bgsweep.data.datasets.folder import Folder
 from bgsweep.errors import UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.registry import HANDCRAFTED, METHODS
-from bgsweep.workflows.make_masks import _MaskWorker, gpu_share, make_masks
+from bgsweep.masks.score import score_trees
+from bgsweep.storage.tree import LocalTree
+from bgsweep.workflows.make_masks import Making, _MaskWorker, gpu_share, make_masks
 from tests.masks.conftest import Extract, extract_images
 from tests.masks.onnx_network import one_channel
 from tests.progress import wait_for
@@ -39,7 +41,9 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def make(images: Path, out: Path, **options: Any) -> dict[str, Any]:
-    return make_masks(str(images), str(out), **{"workers": 1, **options})
+    """Make masks in this process, by the fastest method if none is named."""
+    method = "network" if {"weights", "network"} & options.keys() else "rbd"
+    return make_masks(str(images), str(out), **{"workers": 1, "method": method, **options})
 
 
 def test_masks_mirror_the_images_and_can_be_trained_with(extract_images: Extract, tmp_path: Path) -> None:
@@ -50,7 +54,11 @@ def test_masks_mirror_the_images_and_can_be_trained_with(extract_images: Extract
         sample = source[index]
         assert sample.mask is not None and sample.mask.shape == sample.image.shape[:2]
     assert (said["images"], said["masks"], said["made"], said["unreadable"]) == (20, 20, 20, [])
-    assert (said["method"], said["weights"]) == ("rbd", None)
+    assert (said["method"], said["weights"], said["soft"]) == ("rbd", None, False)
+    assert set(np.unique([np.unique(cv2.imread(str(mask))) for mask in (tmp_path / "masks").rglob("*.png")])) == {
+        0,
+        255,
+    }
     manifest = json.loads((tmp_path / "masks/masks.json").read_text())
     assert manifest["complete"]
     assert manifest.items() <= said.items()
@@ -86,7 +94,7 @@ def test_what_is_missing_damaged_or_older_than_its_image_is_made_again(extract_i
 
 def kill_after(count: int, images: Path, out: Path, workers: int) -> None:
     """Make masks in another process until so many are there, and kill it."""
-    command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", str(workers)]
+    command = [*BGSWEEP, "make", str(images), "--out", str(out), "--workers", str(workers), "--method", "rbd"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: len(times(out)) >= count, lambda: times(out), "no more masks are made", process, every=0.02)
         process.send_signal(signal.SIGKILL)
@@ -131,7 +139,7 @@ def test_actors_reach_trees_by_uri(extract_images: Extract, tmp_path: Path) -> N
     uri = f"file://{tmp_path}/two"
     said = make_masks(f"file://{images}", uri, weights=str(weights), workers=2)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    assert (said["method"], said["parameters"]["input"]) == ("u2net", [32, 32])
+    assert (said["method"], said["parameters"]["input"]) == ("network", [32, 32])
 
 
 def test_an_actor_returns_a_users_error(extract_images: Extract, tmp_path: Path) -> None:
@@ -139,7 +147,8 @@ def test_an_actor_returns_a_users_error(extract_images: Extract, tmp_path: Path)
     out.mkdir()
     (out / "train").write_text("in the way")
     names = [path.relative_to(images).as_posix() for path in images.rglob("*.jpg")]
-    returned = pickle.loads(pickle.dumps(_MaskWorker(str(images), str(out), "rbd", None).run(("make", names))))
+    making = Making(str(images), str(out), "rbd", None, None, False)
+    returned = pickle.loads(pickle.dumps(_MaskWorker(making).run(("make", names))))
     with pytest.raises(UserError, match=r"blocked/train/.*\.png: cannot be written: "):
         raise returned
 
@@ -227,6 +236,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     ),
     "weights for rbd": (lambda t: None, {"method": "rbd", "weights": "x.onnx"}, r"method rbd takes no weights"),
     "no network": (lambda t: None, {"method": "usps"}, r"--method usps: name a network by --weights"),
+    "network of rbd": (lambda t: None, {"method": "rbd", "network": "u2net"}, r"--network u2net: method rbd has no"),
     "no weights file": (lambda t: None, {"weights": "x.onnx"}, r"--weights x\.onnx: No such file"),
     "nothing readable": (_only_unreadable, {}, r"none of 4 images can be read.*: train/.*\.jpg: cannot be read"),
     "damaged manifest": (
@@ -261,9 +271,71 @@ def test_masks_of_two_methods_are_not_mixed(extract_images: Extract, tmp_path: P
     make(images, out)
     before = contents(out)
     (tmp_path / "network.onnx").write_bytes(one_channel())
-    with pytest.raises(UserError, match=r"masks: contains masks made with method rbd, not u2net; name another folder"):
+    with pytest.raises(
+        UserError, match=r"masks: contains masks made with method rbd, not network; name another folder"
+    ):
         make(images, out, weights=str(tmp_path / "network.onnx"))
     assert contents(out) == before
+
+
+def test_by_default_the_network_that_comes_with_the_package(extract_images: Extract, tmp_path: Path) -> None:
+    images, out = extract_images(4), tmp_path / "masks"
+    said = make_masks(str(images), str(out), workers=1)
+    assert (said["method"], said["weights"][:8]) == ("network", "309c8469")
+    assert said["parameters"].items() >= {"network": "u2netp", "input": [320, 320], "license": "Apache-2.0"}.items()
+    scores, _ = score_trees(LocalTree(out), LocalTree(tmp_path / "truth"))
+    assert scores["iou"] > 0.9
+    assert make_masks(str(images), str(out), workers=1)["made"] == 0
+
+
+def test_masks_of_an_earlier_version_are_continued_or_refused(extract_images: Extract, tmp_path: Path) -> None:
+    """What the default was, with manifests that did not yet say whether masks are soft."""
+    images, out = extract_images(4), tmp_path / "masks"
+    make(images, out, soft=True)
+    manifest = json.loads((out / "masks.json").read_text())
+    del manifest["soft"]
+    (out / "masks.json").write_text(json.dumps({**manifest, "complete": False}))
+    before = contents(out)
+    with pytest.raises(
+        UserError, match=r"masks: contains masks made with method rbd, not network; name another folder"
+    ):
+        make_masks(str(images), str(out), workers=1)
+    with pytest.raises(UserError, match=r"masks: contains masks made with soft True, not False"):
+        make(images, out)
+    assert contents(out) == before
+    assert make(images, out, soft=True)["complete"]
+
+
+def test_a_changed_setting_is_named_alone(extract_images: Extract, tmp_path: Path) -> None:
+    images, out = extract_images(4), tmp_path / "masks"
+    make(images, out)
+    path = out / "masks.json"
+    path.write_text(path.read_text().replace('"superpixels": 200', '"superpixels": 90'))
+    with pytest.raises(UserError, match=r"contains masks made with superpixels 90, not 200; name"):
+        make(images, out)
+
+
+def test_soft_masks_keep_their_levels(extract_images: Extract, tmp_path: Path) -> None:
+    images = extract_images(4)
+    for soft in (False, True):
+        make(images, tmp_path / str(soft), method="mbd", soft=soft)
+    for path in (tmp_path / "True").rglob("*.png"):
+        soft_mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        hard_mask = cv2.imread(str(tmp_path / "False" / path.relative_to(tmp_path / "True")), cv2.IMREAD_UNCHANGED)
+        assert soft_mask.dtype == np.uint8 and len(np.unique(soft_mask)) > 50
+        np.testing.assert_array_equal(hard_mask, np.where(soft_mask > 127, 255, 0))
+
+
+def test_a_network_that_is_misread_makes_no_masks(extract_images: Extract, tmp_path: Path) -> None:
+    """Refused before the folder is claimed, so that the right command can follow."""
+    pytest.importorskip("onnxruntime")
+    images, out = extract_images(4), tmp_path / "masks"
+    weights = tmp_path / "logits.onnx"
+    weights.write_bytes(one_channel("n", side="side", last="Identity"))
+    with pytest.raises(UserError, match=r"output lies between .* name the network by --network"):
+        make(images, out, weights=str(weights))
+    said = make(images, out, weights=str(weights), network="birefnet-general-lite")
+    assert said["parameters"].items() >= {"network": "birefnet-general-lite", "activation": "sigmoid"}.items()
 
 
 def test_a_full_disk_ends_clearly_and_loses_nothing(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bgsweep.augment.color import Photometric
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.images.compositing import Image
-from bgsweep.masks.u2net import Floats, network_input
+from bgsweep.masks.network import Floats, network_input
 
 # Ranges of a crop's share of the image, and of its width / height.
 _SCALE, _RATIO = (0.3, 1.0), (3 / 4, 4 / 3)

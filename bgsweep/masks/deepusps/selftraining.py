@@ -17,7 +17,7 @@ from bgsweep.config import Experiment, MaskTraining, Workers
 from bgsweep.masks.deepusps.augment import TrainingAugmentation
 from bgsweep.masks.deepusps.network import SaliencyNetwork, saliency_loss
 from bgsweep.masks.grabcut import grabcut, otsu
-from bgsweep.masks.u2net import network_input
+from bgsweep.masks.network import network_input
 from bgsweep.seeding import Draw, rng_key
 from bgsweep.training.device import select_device
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bgsweep.masks.deepusps.augment import TrainingAugmentation
-from bgsweep.masks.u2net import network_input
+from bgsweep.masks.network import network_input
 
 
 def _image() -> tuple[np.ndarray, np.ndarray]:
