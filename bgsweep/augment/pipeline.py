@@ -13,8 +13,8 @@ from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_ma
 from bgsweep.augment.color import ColorDraw, Photometric, render
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop
-from bgsweep.config.schedule import PerView, at_epoch, highest
-from bgsweep.config.views import Background, Views
+from bgsweep.config.schedule import at_epoch, highest
+from bgsweep.config.views import Background, PerCrop, Views
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2
@@ -220,9 +220,9 @@ def _as_donor(image: MaskedImage) -> Donor:
     }
 
 
-def _for_view(value: PerView, view: int) -> float:
-    """Pairs are (first view, every other view)."""
-    return value[min(view, 1)] if isinstance(value, tuple) else value
+def _for_view(value: PerCrop, view: int) -> float:
+    """Pairs are (first view, every other view), three values (first view, second view, small crops)."""
+    return value[min(view, len(value) - 1)] if isinstance(value, tuple) else value
 
 
 def _crop(views: Views, background: Background, view: int) -> BackgroundResizedCrop:

@@ -18,7 +18,16 @@ from bgsweep.config.evaluation import (
 from bgsweep.config.experiment import Encoder, Experiment, Optimizer, Training, Workers
 from bgsweep.config.load import load, load_suite, mask_training, resolve
 from bgsweep.config.masks import MaskTraining
-from bgsweep.config.methods import BYOLConfig, MethodConfig, MoCoV2Config, SupervisedConfig, SwAVConfig
+from bgsweep.config.methods import (
+    BYOLConfig,
+    DINOConfig,
+    MethodConfig,
+    MoCoV2Config,
+    SimCLRConfig,
+    SupervisedConfig,
+    SwAVConfig,
+    VICRegConfig,
+)
 from bgsweep.config.review import review, review_search
 from bgsweep.config.search import METRICS, Budget, Search
 from bgsweep.config.space import Distribution, Space
@@ -32,6 +41,7 @@ __all__ = [
     "Background",
     "Budget",
     "Corruptions",
+    "DINOConfig",
     "Data",
     "Detection",
     "Distribution",
@@ -52,12 +62,14 @@ __all__ = [
     "Search",
     "Sets",
     "Shortcut",
+    "SimCLRConfig",
     "Space",
     "SuiteConfig",
     "SupervisedConfig",
     "SwAVConfig",
     "SweepConfig",
     "Training",
+    "VICRegConfig",
     "Views",
     "Workers",
     "load",

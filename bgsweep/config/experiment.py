@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
 from bgsweep.config.data import Data
-from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config
-from bgsweep.config.schedule import as_schedule, highest
+from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config, supporting
+from bgsweep.config.schedule import ScheduledNumber, as_schedule, highest
 from bgsweep.config.views import Background, Views
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
@@ -19,6 +19,9 @@ class Encoder(Section):
 
     name: str = Field("resnet50", description="resnet10, vit_s_16, a torchvision model, or timm:NAME")
     width: Count = Field(64, description="channels of the first stage (resnet10 and resnet18 only)")
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="stochastic depth of a transformer's last block; rises from 0 (vit_…, timm:NAME)"
+    )
     stem: Literal["imagenet", "small"] = Field("imagenet", description="small: 3x3 convolution, no pooling (32-64 px)")
     weights: str | None = Field(
         None,
@@ -47,10 +50,12 @@ class Optimizer(Section):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999), description="betas of adamw"
     )
-    weight_decay: NonNegative = 1e-4
+    weight_decay: ScheduledNumber = 1e-4
     decay_all: bool = Field(True, description="false: biases and norms are neither decayed nor scaled by lars")
     trust: Positive = Field(1e-3, description="trust coefficient of lars")
     warmup_epochs: NonNegative = 0.0
+    clip_norm: Positive | None = Field(None, description="largest norm of the gradient; longer ones are scaled to it")
+    clip_each: bool = Field(False, description="true: clip_norm is that of each parameter tensor's gradient by itself")
 
 
 class Training(Section):
@@ -105,7 +110,8 @@ class Workers(Section):
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "workers": {"min_count": None},
     "data": {"holdout_seed": 0},
-    "encoder": {"weights": None, "weights_digest": None},
+    "encoder": {"weights": None, "weights_digest": None, "drop_path": 0.0},
+    "optimizer": {"clip_norm": None, "clip_each": False},
     "background": {
         "swap_form": "full",
         "swap_negative": "silhouette",
@@ -238,9 +244,11 @@ class Experiment(Section):
                 "method.split_bn"
             )
         if highest(self.background.swap) and not method.supports_swaps:
-            raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use moco_v2")
+            able = supporting("supports_swaps")
+            raise ValueError(f"background.swap: BG_Swaps adds negatives, and {method.name} has none; use one of {able}")
         if self.views.small_crops and not method.supports_small_crops:
-            raise ValueError(f"views.small_crops: only swav takes small crops, not {method.name}; set it to 0")
+            able = supporting("supports_small_crops")
+            raise ValueError(f"views.small_crops: {method.name} takes none; set it to 0, or use one of {able}")
 
     @property
     def digest(self) -> str:
@@ -296,7 +304,7 @@ class Experiment(Section):
             *path, leaf = key.split(".")
             branch = tree
             for part in path:
-                if key.startswith("background.") and not isinstance(branch[part], dict):
+                if path[0] in ("background", "optimizer") and not isinstance(branch[part], dict):
                     branch[part] = as_schedule(branch[part])  # `background.random.from` beside `random: 0.2`
                 branch = branch[part]
             branch[leaf] = value

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from bgsweep.config.base import Count, Positive, Probability, Section, divisor, multiple
+from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section, divisor, multiple
 
 
 class MethodSection(Section):
@@ -100,6 +100,55 @@ class SwAVConfig(MethodSection):
         _check_queue(self.queue_size, batch_size)
 
 
+class SimCLRConfig(MethodSection):
+    """SimCLR (Chen et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
+
+    supports_swaps = True
+    mutable = ("temperature",)
+    name: Literal["simclr"]
+    temperature: Positive = 0.1
+    hidden_dim: Count = 2048
+    embedding_dim: Count = 128
+
+
+class VICRegConfig(MethodSection):
+    """VICReg (Bardes et al. 2022); the defaults are those of the published ImageNet recipe."""
+
+    mutable = ("invariance", "variance", "covariance")
+    name: Literal["vicreg"]
+    invariance: NonNegative = Field(25.0, description="weight of the distance between the two views' embeddings")
+    variance: NonNegative = Field(25.0, description="weight of the term that keeps each dimension's deviation above 1")
+    covariance: NonNegative = Field(1.0, description="weight of the term that decorrelates the dimensions")
+    hidden_dim: Count = 8192
+    embedding_dim: Count = 8192
+
+
+class DINOConfig(MethodSection):
+    """DINO (Caron et al. 2021); the defaults are those of the published ImageNet recipe for ViT-S/16 and 300 epochs."""
+
+    supports_small_crops = True
+    mutable = ("temperature", "teacher_temperature", "momentum", "center_momentum")
+    name: Literal["dino"]
+    temperature: Positive = Field(0.1, description="the student's")
+    teacher_temperature: Positive = Field(0.07, description="the teacher's, after its warm-up; above 0.07 is unstable")
+    teacher_temperature_start: Positive = 0.04
+    teacher_warmup_epochs: int = Field(30, ge=0, description="epochs in which the teacher's temperature rises")
+    momentum: Probability = Field(0.996, description="of the teacher's moving average at the start; rises to 1")
+    center_momentum: Probability = Field(0.9, description="of the centre of the teacher's scores")
+    prototypes: Annotated[int, Field(ge=2)] = 65536
+    hidden_dim: Count = 2048
+    embedding_dim: Count = 256
+    batch_norm: bool = Field(False, description="BatchNorm in the head")
+    norm_last_layer: bool = Field(
+        False, description="prototypes keep length 1; false is published for vit_s_16, and less stable for others"
+    )
+    freeze_last_layer: int = Field(1, ge=0, description="first epochs in which the last layer is not trained")
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        return 2.0, 2.0
+
+
 class SupervisedConfig(MethodSection):
     """Cross-entropy on labels with the same views and background augmentations: the paper's comparison."""
 
@@ -109,7 +158,7 @@ class SupervisedConfig(MethodSection):
     label_smoothing: Probability = 0.0
 
 
-_Any = MoCoV2Config | BYOLConfig | SwAVConfig | SupervisedConfig
+_Any = MoCoV2Config | BYOLConfig | SwAVConfig | SimCLRConfig | VICRegConfig | DINOConfig | SupervisedConfig
 MethodConfig = Annotated[_Any, Field(discriminator="name")]
 
 METHODS: dict[str, type[MethodSection]] = {
@@ -119,6 +168,11 @@ METHODS: dict[str, type[MethodSection]] = {
 
 MUTABLE = frozenset(key for one in METHODS.values() for key in one.mutable)
 """Keys of any method that PBT may change during training."""
+
+
+def supporting(ability: str) -> str:
+    """The names of the methods whose section says that they support something, for an error."""
+    return ", ".join(name for name, one in METHODS.items() if getattr(one, ability))
 
 
 def _check_queue(queue_size: int, batch_size: int) -> None:

@@ -58,6 +58,7 @@ _EXPERIMENT = (
     _Rule("optimizer.trust", ("optimizer.name",), "lars".__eq__, "only lars has it"),
     _Rule("optimizer.betas", ("optimizer.name",), "adamw".__eq__, "only adamw has it"),
     _Rule("optimizer.momentum", ("optimizer.name",), "adamw".__ne__, "adamw takes betas"),
+    _Rule("optimizer.clip_each", ("optimizer.clip_norm",), _positive, "optimizer.clip_norm is not set"),
     _Rule("workers.gpus", ("workers.device",), "cpu".__ne__, "workers.device is cpu"),
     _Rule("method.queue_start", ("method.queue_size",), _positive, "method.queue_size is 0"),
 )

@@ -1,4 +1,4 @@
-"""Probabilities that change over training."""
+"""Probabilities and other numbers that change over training."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from bgsweep.config.base import Probability, Section
+from bgsweep.config.base import NonNegative, Probability, Section
 
 PerView = Probability | tuple[Probability, Probability]
 """One probability for all views, or a pair: the first view's, every other view's."""
@@ -38,6 +38,13 @@ class Schedule(Section):
         return (first, others) if isinstance(self.start, tuple) or isinstance(self.end, tuple) else first
 
 
+class NumberSchedule(Schedule):
+    """As `Schedule`, of a number that is not negative and changes step by step."""
+
+    start: NonNegative = Field(alias="from")
+    end: NonNegative = Field(alias="to")
+
+
 def _kind(value: Any) -> str:
     return "schedule" if isinstance(value, Mapping | Schedule) else "value"
 
@@ -45,6 +52,15 @@ def _kind(value: Any) -> str:
 ScheduledPerView = Annotated[
     Annotated[PerView, Tag("value")] | Annotated[Schedule, Tag("schedule")], Discriminator(_kind)
 ]
+
+ScheduledNumber = Annotated[
+    Annotated[NonNegative, Tag("value")] | Annotated[NumberSchedule, Tag("schedule")], Discriminator(_kind)
+]
+
+
+def at_step(value: float | NumberSchedule, step: int, steps: int) -> float:
+    """The number in a step (counted from 0) of `steps`."""
+    return highest(value.at(step, steps)) if isinstance(value, NumberSchedule) else value
 
 
 def at_epoch(value: PerView | Schedule, epoch: int, epochs: int) -> PerView:

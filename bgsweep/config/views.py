@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, highest
 
+PerCrop = PerView | tuple[Probability, Probability, Probability]
+"""As `PerView`, or three probabilities: the first view's, the second's, the small crops'."""
+
 Range = tuple[Positive, Positive]
 
 
@@ -16,7 +19,7 @@ def _ordered(name: str, bounds: tuple[float, float]) -> None:
 
 
 class Views(Section):
-    """Crops and colours of views. Pairs are (first view, second view); the defaults are MoCo-v2's."""
+    """Crops and colours of views; the defaults are MoCo-v2's."""
 
     size: Count = 224
     scale: Range = (0.2, 1.0)
@@ -27,9 +30,9 @@ class Views(Section):
     )
     jitter_p: Probability = 0.8
     gray: Probability = 0.2
-    blur: PerView = 0.5
+    blur: PerCrop = Field(0.5, description="also a pair (first view, others), or three: first, second, small crops")
     blur_sigma: Range = (0.1, 2.0)
-    solarize: PerView = 0.0
+    solarize: PerCrop = Field(0.0, description="as blur")
     interpolation: Literal["linear", "area", "bilinear", "bicubic"] = Field(
         "linear",
         description="of the crop's resize: linear does not antialias and is fastest; bilinear and bicubic are those of "
@@ -41,7 +44,7 @@ class Views(Section):
     photometric: Literal["cpu", "device"] = Field(
         "cpu", description="device that computes jitter, grey, blur and solarise"
     )
-    small_crops: int = Field(0, ge=0, description="SwAV's multi-crop: number of small views besides the two large ones")
+    small_crops: int = Field(0, ge=0, description="multi-crop: number of small views besides the two large ones")
     small_size: Count = 96
     small_scale: Range = (0.05, 0.14)
 
@@ -91,7 +94,7 @@ class Background(Section):
     )
     min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
     max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
-    apply_to: Literal["global", "all"] = Field("global", description="`all` includes SwAV's small crops")
+    apply_to: Literal["global", "all"] = Field("global", description="`all` includes small crops")
     foreground_scale: Annotated[float, Field(ge=1)] = Field(
         1.0,
         description="on a new background the foreground's sides are multiplied or divided by up to this, drawn "

@@ -4,11 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bgsweep.models import ImageEncoder
+from bgsweep.models import ImageEncoder, to_unit
 from bgsweep.transfer import send
 
 
@@ -58,9 +60,10 @@ class Step:
 
 
 class Method(nn.Module, ABC):
-    """A network that learns from views. `encoder` is the part that is kept after pretraining."""
+    """A network that learns from views."""
 
     encoder: ImageEncoder
+    """The part that is evaluated and kept; a method may choose a moving average of what it trains, as DINO does."""
 
     @abstractmethod
     def forward(self, views: Views) -> Step:
@@ -90,6 +93,35 @@ def own_similarities(queries: Tensor, negatives: Tensor, owners: Tensor) -> Tens
     column = queries.new_full((len(queries), 1), -torch.inf)
     column[owners, 0] = (queries[owners] * negatives).sum(dim=1)
     return column
+
+
+def encode_crops(encoder: ImageEncoder, images: list[Tensor]) -> Tensor:
+    """Features (V * B, D) of V crops of uint8 images (B, H, W, 3), in one pass of the encoder for each crop size."""
+    sizes = [list(crops) for _, crops in groupby(images, key=lambda crop: crop.shape[1:3])]
+    return torch.cat([encoder(to_unit(torch.cat(crops))) for crops in sizes])
+
+
+def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of predicting each assigned crop's codes from every other crop (SwAV, eq. 2; DINO, eq. 3).
+
+    ``scores`` of V crops with the prototypes are (V, B, K), ``codes`` of the first of these crops (A, B, K); only
+    ``scores`` get a gradient. Scores that are all the same give ln K.
+    """
+    predictions = F.log_softmax(scores / temperature, dim=2)
+    others = predictions.sum(dim=0) - predictions[: len(codes)]
+    return -(codes * others).sum(dim=2).mean() / (len(scores) - 1)
+
+
+def prototype_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the mean prediction over all samples, as a share of ln K: near 0 where few prototypes are used."""
+    mean = logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
+    entropy: Tensor = torch.special.entr(mean).sum()
+    return entropy / math.log(len(mean))
+
+
+def target_momentum(start: float, progress: float) -> float:
+    """Momentum of a target's moving average: half a cosine from ``start`` at progress 0 to 1 at 1 (BYOL, sec. 3.2)."""
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 @torch.no_grad()

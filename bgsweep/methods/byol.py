@@ -1,25 +1,19 @@
 """BYOL (Grill et al. 2020): predict the target network's projection of one view from the other view."""
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.config import BYOLConfig
-from bgsweep.methods.base import Method, Step, Views, ema_update, embedding_std
+from bgsweep.methods.base import Method, Step, Views, ema_update, embedding_std, target_momentum
 from bgsweep.models import ImageEncoder, mlp, to_unit
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of the L2-normalised rows of two (N, D) tensors: 2 - 2 cos, in [0, 4] (BYOL, eq. 2)."""
     return 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=1).mean()
-
-
-def target_momentum(start: float, progress: float) -> float:
-    """Momentum of the target's moving average: from ``start`` at progress 0 to 1 at 1, a half cosine (section 3.2)."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 class BYOL(Method):

@@ -35,6 +35,27 @@ def gather(tensor: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
     return torch.cat([part[:length] for part, length in zip(parts, lengths or [len(tensor)] * len(parts), strict=True)])
 
 
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """As `gather`; each worker's tensor (n, ...) gets the sum of the gradients that all workers' losses have for it.
+
+    DDP then averages over the workers, so that a mean of losses over workers has the gradients that it has on one.
+    """
+    gathered: Tensor = tensor if world_size() == 1 else _Gathered.apply(tensor)
+    return gathered
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
 def gather_on_host(number: int) -> list[int]:
     """Each worker's number, in the order of their ranks; hosts wait for one another, but none for its device."""
     if world_size() == 1:

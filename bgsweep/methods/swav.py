@@ -1,31 +1,17 @@
 """SwAV (Caron et al. 2020): predict the cluster that one crop is assigned to from the other crops."""
 
-import math
-from itertools import groupby
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgsweep.config import SwAVConfig
-from bgsweep.methods.base import Method, Step, Views, embedding_std
+from bgsweep.methods.base import Method, Step, Views, embedding_std, encode_crops, prototype_entropy, swapped_loss
 from bgsweep.methods.distributed import gather, rank, world_size
 from bgsweep.methods.sinkhorn import sinkhorn
-from bgsweep.models import ImageEncoder, mlp, to_unit
+from bgsweep.models import ImageEncoder, mlp
 
 LARGE = 2
 """Number of crops that are assigned to prototypes; the small ones only predict."""
-
-
-def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of predicting each assigned crop's codes from every other crop (SwAV, eq. 1 and 2).
-
-    ``scores`` of V crops with the prototypes are (V, B, K), ``codes`` of the first of these crops (A, B, K); only
-    ``scores`` get a gradient. Scores that are all the same give ln K.
-    """
-    predictions = F.log_softmax(scores / temperature, dim=2)
-    others = predictions.sum(dim=0) - predictions[: len(codes)]
-    return -(codes * others).sum(dim=2).mean() / (len(scores) - 1)
 
 
 class SwAV(Method):
@@ -62,14 +48,12 @@ class SwAV(Method):
             loss = swapped_loss(scores, codes, self.config.temperature)
         if self.config.queue_size and views.epoch >= self.config.queue_start:
             self._new_embeddings.append(embeddings[:LARGE].detach().transpose(0, 1))
-        entropy = _prototype_entropy(scores.detach() / self.config.temperature)
+        entropy = prototype_entropy(scores.detach() / self.config.temperature)
         return Step(loss, {"embedding_std": embedding_std(embeddings[0]), "prototype_entropy": entropy})
 
     def _embed(self, images: list[Tensor]) -> Tensor:
         """Unit vectors (V, B, D) of the crops: one pass of the encoder per crop size, one of the head for all."""
-        sizes = [list(crops) for _, crops in groupby(images, key=lambda crop: crop.shape[1:3])]
-        features = torch.cat([self.encoder(to_unit(torch.cat(crops))) for crops in sizes])
-        embeddings = F.normalize(self.projector(features).float(), dim=1)
+        embeddings = F.normalize(self.projector(encode_crops(self.encoder, images)).float(), dim=1)
         return embeddings.view(len(images), -1, embeddings.shape[1])
 
     @torch.no_grad()
@@ -105,10 +89,3 @@ class SwAV(Method):
 
 def _read_enqueued(method: SwAV, _: object) -> None:
     method._enqueued = int(method.enqueued)
-
-
-def _prototype_entropy(logits: Tensor) -> Tensor:
-    """Entropy of the mean prediction over all samples, as a share of ln K: near 0 where few prototypes are used."""
-    mean = logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
-    entropy: Tensor = torch.special.entr(mean).sum()
-    return entropy / math.log(len(mean))

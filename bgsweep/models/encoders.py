@@ -99,9 +99,13 @@ def build_encoder(config: Encoder, sizes: Sequence[int] = (224,)) -> ImageEncode
 
 def _backbone(config: Encoder, size: int) -> nn.Module:
     """The named network without its classifier; refuses an image size that it cannot be built for."""
+    if config.drop_path and config.name not in SHAPES and not config.name.startswith("timm:"):
+        raise UserError(
+            f"encoder.drop_path: {config.name} cannot be given one; use a vit_… or a timm:NAME, or set it to 0"
+        )
     backbone = own_or_torchvision(config, size)
     if backbone is None:
-        return _timm_backbone(config.name, size)
+        return _timm_backbone(config.name, size, config.drop_path)
     take_off(backbone, last_linear(backbone, config.name))
     return backbone
 
@@ -118,7 +122,7 @@ def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
     if name in _NARROW_DEPTHS and (name == "resnet10" or config.width != 64):
         return _NarrowResNet(_NARROW_DEPTHS[name], config.width)
     if name in SHAPES:
-        return AnySizeVisionTransformer(name, size)
+        return AnySizeVisionTransformer(name, size, config.drop_path)
     if name in models.list_models(module=models):
         network: nn.Module = models.get_model(name, weights=None, **_SINGLE_OUTPUT.get(name, {}))
         return network
@@ -146,9 +150,10 @@ def timm_library(name: str) -> Any:
     return timm
 
 
-def _timm_backbone(name: str, size: int) -> nn.Module:
+def _timm_backbone(name: str, size: int, drop_path: float) -> nn.Module:
     create = timm_library(name).create_model
-    make: Callable[..., nn.Module] = partial(create, name.removeprefix("timm:"), num_classes=0)
+    dropping = {"drop_path_rate": drop_path} if drop_path else {}
+    make: Callable[..., nn.Module] = partial(create, name.removeprefix("timm:"), num_classes=0, **dropping)
     # Only transformers are made for an image size, and not all of those can change it later.
     for options in ({"img_size": size, "dynamic_img_size": True}, {"img_size": size}):
         with contextlib.suppress(TypeError):

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(_BatchNorm):
-    """BatchNorm over all workers' batches, which have the same size, on any device.
+    """BatchNorm over all workers' batches, which may differ in size, on any device.
 
     torch's own refuses CPUs. On GPUs it leaves out workers with empty batches, so that the host waits for the device in
     each layer of each step; here the same kernels run without that. On other devices the variance is the mean of
@@ -31,14 +31,17 @@ class SyncBatchNorm(_BatchNorm):
         values = input.float()
         others = [0, *range(2, input.ndim)]
         channels = [1, -1] + [1] * (input.ndim - 2)
-        mean: Tensor = _WorkersMean.apply(values.mean(dim=others))
+        count = input.numel() // input.shape[1]
+        mean_count = _mean(values.new_tensor(count))
+        weight = count / mean_count  # exactly 1 where all batches have the same size
+        mean: Tensor = _WorkersMean.apply(values.mean(dim=others) * weight)
         deviations = values - mean.view(channels)
-        variance: Tensor = _WorkersMean.apply(deviations.square().mean(dim=others))
-        self._update(mean.detach(), variance.detach(), dist.get_world_size() * input.numel() // input.shape[1])
+        variance: Tensor = _WorkersMean.apply(deviations.square().mean(dim=others) * weight)
+        self._update(mean.detach(), variance.detach(), dist.get_world_size() * mean_count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (deviations * scale.view(channels) + self.bias.view(channels)).to(input.dtype)
 
-    def _update(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Move the running statistics, the variance without bias."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
@@ -63,11 +66,12 @@ class _OnGPU(torch.autograd.Function):
     ) -> Tensor:
         input = _dense(input)
         channels, world = input.shape[1], dist.get_world_size()
-        own = torch.cat(torch.batch_norm_stats(input, eps))
+        mean, invstd = torch.batch_norm_stats(input, eps)
+        own = torch.cat([mean, invstd, mean.new_full((1,), input.numel() // channels)])
         everyones = [torch.empty_like(own) for _ in range(world)]
         dist.all_gather(everyones, own)
-        means, deviations = torch.stack(everyones).split(channels, dim=1)
-        counts = own.new_full((world,), input.numel() // channels)
+        means, deviations, counts = torch.stack(everyones).split([channels, channels, 1], dim=1)
+        counts = counts.flatten()
         mean, invstd = torch.batch_norm_gather_stats_with_counts(
             input, means, deviations, running_mean, running_var, momentum, eps, counts
         )

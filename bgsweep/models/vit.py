@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import VisionTransformer
+from torchvision.ops import StochasticDepth
 
 SHAPES = {
     "vit_s_16": (16, 384, 12, 6),
@@ -22,12 +23,16 @@ class AnySizeVisionTransformer(VisionTransformer):  # type: ignore[misc]  # torc
     """torchvision's ViT, weight for weight, whose position embeddings are interpolated to the image's grid.
 
     ``image_size`` is the one that they were trained for. Pixels beyond the last whole patch of a row or column are not
-    used.
+    used. ``drop_path`` is the rate of stochastic depth in the last block; it rises linearly from 0 in the first.
     """
 
-    def __init__(self, name: str, image_size: int) -> None:
+    def __init__(self, name: str, image_size: int, drop_path: float = 0.0) -> None:
         patch, width, layers, heads = SHAPES[name]
         super().__init__(image_size, patch, layers, heads, width, 4 * width)
+        for depth, block in enumerate(self.encoder.layers if drop_path else ()):
+            # The dropouts that end both branches of a block, of rate 0 here, stand just where the branches are added.
+            rate = drop_path * depth / max(1, layers - 1)
+            block.dropout = block.mlp[-1] = StochasticDepth(rate, "row")
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.conv_proj(images)

@@ -172,7 +172,9 @@ def flops_per_image(experiment: Experiment, network: _Network) -> float:
 def _network(experiment: Experiment) -> _Network:
     with torch.device("meta"):
         method = build_method(experiment, classes=1000)
-    encoder: ImageEncoder = method.encoder.train()
+    trained = sum(each.nbytes for each in method.parameters() if each.requires_grad)
+    # Where a method keeps a moving average, what it trains is an encoder of the same size.
+    encoder: ImageEncoder = method.encoder.train().requires_grad_(True)
     batch = 2
     images = torch.empty(batch, 3, experiment.views.size, experiment.views.size, device="meta")
     with FlopCounterMode(display=False) as counter, _saved(encoder) as saved:
@@ -180,7 +182,7 @@ def _network(experiment: Experiment) -> _Network:
     return _Network(
         forward_flops=counter.get_total_flops() / batch,
         saved_bytes=sum(saved.values()) / batch,
-        trained_bytes=sum(each.nbytes for each in method.parameters() if each.requires_grad),
+        trained_bytes=trained,
         state_bytes=sum(each.nbytes for each in method.state_dict().values()),
     )
 

@@ -14,6 +14,7 @@ from bgsweep.augment.color_batched import render
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.config.resuming import decisive, told
+from bgsweep.config.schedule import at_step
 from bgsweep.data.batch import Batch
 from bgsweep.data.loader import Batches, BatchFeed
 from bgsweep.data.sample import ImageDataset
@@ -25,7 +26,7 @@ from bgsweep.stopping import Asked, Request, nothing_asked
 from bgsweep.training.build import count_classes, distribute, initial_method, place_method
 from bgsweep.training.device import Placement
 from bgsweep.training.epoch_sums import EpochSums, shares_of_views, timed
-from bgsweep.training.optimizer import build_optimizer
+from bgsweep.training.optimizer import build_optimizer, clip_gradients
 from bgsweep.training.schedule import cosine_with_warmup
 from bgsweep.training.stop import StopAgreement
 from bgsweep.transfer import send
@@ -139,16 +140,19 @@ class Trainer:
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One optimiser step; its loss and metrics."""
         total = self.experiment.training.epochs * self.batches.steps_per_epoch
-        warmup = round(self.experiment.optimizer.warmup_epochs * self.batches.steps_per_epoch)
-        rate = self.experiment.optimizer.lr * cosine_with_warmup(step, total, warmup)
+        config = self.experiment.optimizer
+        warmup = round(config.warmup_epochs * self.batches.steps_per_epoch)
+        rate = config.lr * cosine_with_warmup(step, total, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.optimizer.param_groups[0]["weight_decay"] = at_step(config.weight_decay, step, total)
         self.optimizer.zero_grad(set_to_none=True)
         with self.placement.arithmetic():
             metrics = self._backward(batch)
-        # Methods get gradients as they are, not multiplied by float16's scale.
+        # Methods get gradients as they are, not multiplied by float16's scale; so does their norm.
         self.scaler.unscale_(self.optimizer)
         self.method.after_backward(step)
+        clip_gradients(config, self.method)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(step / total)

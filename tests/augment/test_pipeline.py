@@ -129,6 +129,9 @@ def test_recipes() -> None:
     assert [colors[name] for name in ("gray", "blur", "blur_sigma", "solarize")] == [0.2, 0.5, (0.1, 2.0), 0.0]
     views = [view["transform"]["transforms"][2] for view in byol["views"]]
     assert [(view["blur"], view["solarize"]) for view in views] == [(1.0, 0.0), (0.1, 0.2)]
+    dino = SWAV.model_copy(update={"blur": (1.0, 0.1, 0.5), "solarize": (0.0, 0.2, 0.3)})
+    views = [view["transform"]["transforms"][2] for view in ViewPipeline(dino, Background()).policy()["views"]]
+    assert [(view["blur"], view["solarize"]) for view in views] == [(1.0, 0.0), (0.1, 0.2), *[(0.5, 0.3)] * 3]
     small = ViewPipeline(SWAV, Background()).policy()["views"][4]["transform"]["transforms"][0]
     assert (small["size"], small["scale"]) == ((24, 24), (0.05, 0.14))
 

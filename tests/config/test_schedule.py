@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from bgsweep.config import Background, Experiment, resolve
-from bgsweep.config.schedule import at_epoch, highest
+from bgsweep.config.schedule import at_epoch, at_step, highest
 from bgsweep.errors import UserError
 from bgsweep.sweep.searcher import fixed_points
 
@@ -90,3 +90,20 @@ def test_a_key_is_searched_as_a_whole_or_in_parts() -> None:
 def test_a_scheduled_swap_needs_a_method_with_negatives() -> None:
     with pytest.raises(UserError, match=r"BG_Swaps adds negatives, and byol has none"):
         resolved({}, "method.name=byol", "background.swap={from: 0, to: 0.2}")
+
+
+def test_weight_decay_can_be_scheduled_and_searched_in_parts() -> None:
+    decay = "optimizer.weight_decay={from: 0.04, to: 0.4, course: cosine}"
+    file = resolved({"optimizer.weight_decay.to": {"loguniform": [0.1, 2.0]}}, decay)
+    assert [at_step(file.experiment.optimizer.weight_decay, step, 3) for step in range(3)] == pytest.approx(
+        [0.04, 0.22, 0.4]
+    )
+    changed = file.experiment.with_values({"optimizer.weight_decay.to": 1.5})
+    assert changed.optimizer.model_dump()["weight_decay"] == {"from": 0.04, "to": 1.5, "course": "cosine"}
+    plain = resolved({}).experiment
+    assert plain.with_values({"optimizer.weight_decay.to": 1.5}).value("optimizer.weight_decay.from") == 1e-4
+    assert at_step(plain.optimizer.weight_decay, 2, 3) == 1e-4
+    with pytest.raises(UserError, match=r"optimizer.weight_decay.from: Input should be greater than or equal to 0"):
+        resolved({}, "optimizer.weight_decay={from: -1, to: 0.4}")
+    with pytest.raises(UserError, match=r"optimizer.weight_decay: a number is needed"):
+        resolved({}, "optimizer.weight_decay=[0.1, 0.2]")

@@ -10,8 +10,8 @@ from torch import nn
 
 from bgsweep.config import BYOLConfig, Encoder, resolve
 from bgsweep.data import open_splits
-from bgsweep.methods.base import Views
-from bgsweep.methods.byol import BYOL, byol_loss, target_momentum
+from bgsweep.methods.base import Views, target_momentum
+from bgsweep.methods.byol import BYOL, byol_loss
 from bgsweep.models import build_encoder, to_unit
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 

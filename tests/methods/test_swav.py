@@ -12,9 +12,9 @@ from torch import Tensor
 from bgsweep.config import Encoder, Experiment, SwAVConfig, resolve
 from bgsweep.data import open_splits
 from bgsweep.errors import UserError
-from bgsweep.methods.base import Views
+from bgsweep.methods.base import Views, swapped_loss
 from bgsweep.methods.sinkhorn import sinkhorn
-from bgsweep.methods.swav import SwAV, swapped_loss
+from bgsweep.methods.swav import SwAV
 from bgsweep.models import build_encoder
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 

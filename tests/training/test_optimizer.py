@@ -9,7 +9,7 @@ from torch import nn
 
 from bgsweep.config import Optimizer
 from bgsweep.training.lars import LARS
-from bgsweep.training.optimizer import build_optimizer
+from bgsweep.training.optimizer import build_optimizer, clip_gradients
 
 Vector = list[float]
 
@@ -143,3 +143,23 @@ def test_sgd_equals_torchs_plain_one_and_takes_late_gradients() -> None:
         theirs.step()
     for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(parameter, other)
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("limit", [0.1, 5.0, 1e3])
+def test_gradients_are_clipped_to_a_norm_as_torch_clips_them(limit: float, each: bool) -> None:
+    model = Small()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * number
+    model.linear.bias.grad = None
+    twin = copy.deepcopy(model)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        other.grad = None if parameter.grad is None else parameter.grad.clone()
+    for group in [[parameter] for parameter in twin.parameters()] if each else [list(twin.parameters())]:
+        nn.utils.clip_grad_norm_(group, limit)
+    clip_gradients(Optimizer(clip_norm=limit, clip_each=each), model)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        if parameter.grad is None or other.grad is None:
+            assert parameter.grad is other.grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, other.grad)
