@@ -17,7 +17,7 @@ from typing import Any
 from common import markdown, parser_of, report
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
-METHODS = ("moco_v2", "byol", "swav", "supervised")
+METHODS = ("moco_v2", "byol", "swav", "simclr", "vicreg", "dino", "supervised")
 COLUMNS = (
     "method",
     "epochs",

@@ -4,15 +4,27 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bgsweep.config import BYOLConfig, Experiment, MoCoV2Config, SupervisedConfig, SwAVConfig
+from bgsweep.config import (
+    BYOLConfig,
+    DINOConfig,
+    Experiment,
+    MoCoV2Config,
+    SimCLRConfig,
+    SupervisedConfig,
+    SwAVConfig,
+    VICRegConfig,
+)
 from bgsweep.methods.base import Method, Step
 from bgsweep.methods.byol import BYOL
+from bgsweep.methods.dino import DINO
 from bgsweep.methods.moco import MoCoV2
+from bgsweep.methods.simclr import SimCLR
 from bgsweep.methods.supervised import Supervised
 from bgsweep.methods.swav import SwAV
+from bgsweep.methods.vicreg import VICReg
 from bgsweep.models import build_encoder
 
-__all__ = ["BYOL", "Method", "MoCoV2", "Step", "Supervised", "SwAV", "build_method"]
+__all__ = ["BYOL", "DINO", "Method", "MoCoV2", "SimCLR", "Step", "Supervised", "SwAV", "VICReg", "build_method"]
 
 
 def build_method(experiment: Experiment, classes: int, weights: Mapping[str, Tensor] | None = None) -> Method:
@@ -33,5 +45,11 @@ def build_method(experiment: Experiment, classes: int, weights: Mapping[str, Ten
             return BYOL(config, encoder)
         case SwAVConfig():
             return SwAV(config, encoder)
+        case SimCLRConfig():
+            return SimCLR(config, encoder)
+        case VICRegConfig():
+            return VICReg(config, encoder)
+        case DINOConfig():
+            return DINO(config, encoder)
         case SupervisedConfig():
             return Supervised(config, encoder, classes)

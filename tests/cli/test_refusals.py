@@ -11,7 +11,7 @@ import pytest
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
-METHODS = "moco_v2, byol, swav, supervised"
+METHODS = "moco_v2, byol, swav, simclr, vicreg, dino, supervised"
 DISTRIBUTION = "a searched key needs a distribution, such as {uniform: [0, 0.5]}"
 
 COMMANDS = [

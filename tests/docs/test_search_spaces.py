@@ -21,6 +21,9 @@ TINY = {
     "moco_v2": "method.queue_size=16 method.hidden_dim=8 method.embedding_dim=8 method.split_bn=1",
     "byol": "method.hidden_dim=8 method.embedding_dim=8",
     "swav": "method.prototypes=8 method.hidden_dim=8 method.embedding_dim=8 views.small_crops=1 views.small_size=16",
+    "simclr": "method.hidden_dim=8 method.embedding_dim=8",
+    "vicreg": "method.hidden_dim=8 method.embedding_dim=8",
+    "dino": "method.prototypes=8 method.hidden_dim=8 method.embedding_dim=8 views.small_crops=1 views.small_size=16",
     "supervised": "",
 }
 """Overrides that make any file, and a method's, a matter of seconds."""

@@ -28,6 +28,13 @@ SWAV = [
     "method={name: swav, prototypes: 12, hidden_dim: 16, embedding_dim: 8, freeze_prototypes: 1}",
     "views={size: 16, small_crops: 2, small_size: 8}",
 ]
+SIMCLR = ["method={name: simclr, hidden_dim: 16, embedding_dim: 8}"]
+VICREG = ["method={name: vicreg, hidden_dim: 16, embedding_dim: 8}"]
+DINO = [
+    "method={name: dino, prototypes: 12, hidden_dim: 16, embedding_dim: 8, momentum: 0.9, batch_norm: true}",
+    "optimizer={name: adamw, lr: 0.001, weight_decay: {from: 0.1, to: 0.5}, clip_norm: 0.1}",
+    "views={size: 16, small_crops: 2, small_size: 8}",
+]
 QUEUE = ["method.queue_size=16", "method.queue_start=0"]
 SYNC = ["training.sync_bn=true"]
 PARTS = ["training.accumulate=2"]
@@ -39,6 +46,12 @@ CASES = {  # what both have, what two workers have besides, and what one has
     "byol in parts": ([*BYOL, *PARTS], SYNC, []),
     "swav": (SWAV, SYNC, []),
     "swav with queue": ([*SWAV, *QUEUE], SYNC, []),
+    "simclr": (SIMCLR, SYNC, []),
+    "simclr with swaps in parts": ([*SIMCLR, *SWAPS, *PARTS], SYNC, []),
+    "vicreg": (VICREG, SYNC, []),
+    "vicreg in parts": ([*VICREG, *PARTS], SYNC, []),
+    "dino": (DINO, SYNC, []),
+    "dino in parts": ([*DINO, *PARTS], SYNC, []),
     "supervised": (["method={name: supervised}"], SYNC, []),
 }
 

@@ -20,7 +20,7 @@ from tests.command import bgsweep
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
 IMAGENET = 1_281_167
-FILES = ("moco_v2", "byol", "swav", "supervised")
+FILES = ("moco_v2", "byol", "swav", "simclr", "vicreg", "dino", "supervised")
 
 
 def recipe(method: str, *overrides: str) -> Any:

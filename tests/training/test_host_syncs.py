@@ -26,11 +26,16 @@ SMALL = [
 MOCO = ["method={queue_size: 16, hidden_dim: 8, embedding_dim: 4, split_bn: 2}"]
 BYOL = ["method={name: byol, hidden_dim: 8, embedding_dim: 4}"]
 SWAV = ["method={name: swav, prototypes: 6, hidden_dim: 8, embedding_dim: 4, freeze_prototypes: 1}"]
+SIMCLR = ["method={name: simclr, hidden_dim: 8, embedding_dim: 4}"]
+VICREG = ["method={name: vicreg, hidden_dim: 8, embedding_dim: 4}"]
+DINO = ["method={name: dino, prototypes: 6, hidden_dim: 8, embedding_dim: 4, teacher_warmup_epochs: 2}"]
 CROPS = ["views.small_crops=2", "views.small_size=8"]
 QUEUE = ["method.queue_size=16", "method.queue_start=0"]
 SWAPS = ["background.swap=0.9"]
 LARS = ["optimizer={name: lars, trust: 0.1, decay_all: false, weight_decay: 1.0e-6}"]
 ADAMW = ["optimizer={name: adamw, lr: 0.001}"]
+CLIPPED = ["optimizer={name: adamw, lr: 0.001, weight_decay: {from: 0.04, to: 0.4}, clip_norm: 0.5, decay_all: false}"]
+VIT = ["encoder={name: vit_s_16, drop_path: 0.1, stem: imagenet, width: 64}", "views.size=32", "views.small_size=16"]
 COLORS = ["views.photometric=device"]
 PARTS = ["training.accumulate=2"]
 SCHEDULES = ["background.random={from: 0.9, to: 0, course: cosine}", "background.swap={from: 0.2, to: 0.5}"]
@@ -50,12 +55,20 @@ CASES = {
     "swav": SWAV,
     "swav crops and queue": [*SWAV, *CROPS, *QUEUE],
     "swav lars colours": [*SWAV, *CROPS, *QUEUE, *LARS, *COLORS, *PARTS],
+    "simclr": SIMCLR,
+    "simclr swaps lars colours in parts": [*SIMCLR, *SWAPS, *LARS, *COLORS, *PARTS],
+    "vicreg": [*VICREG, *LARS],
+    "dino of a transformer": [*DINO, *CROPS, *CLIPPED, *VIT],
+    "dino colours in parts": [*DINO, *CROPS, *CLIPPED, "optimizer.clip_each=true", *COLORS, *PARTS],
     "supervised": ["method={name: supervised, label_smoothing: 0.1}"],
 }
 SEVERAL = {
     "moco_v2 swaps": [*MOCO, *SWAPS],
     "byol": [*BYOL, *LARS, "training.sync_bn=true"],
     "swav crops and queue": [*SWAV, *CROPS, *QUEUE, "training.sync_bn=true"],
+    "simclr swaps": [*SIMCLR, *SWAPS, "training.sync_bn=true"],
+    "vicreg": [*VICREG, "training.sync_bn=true"],
+    "dino": [*DINO, *CROPS, *CLIPPED, "training.sync_bn=true"],
     "supervised": ["method={name: supervised}", "training.sync_bn=true"],
 }
 
@@ -89,8 +102,13 @@ def test_no_step_waits_for_the_device(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "precision"),
-    [(MOCO, torch.bfloat16), (MOCO, torch.float16), ([*BYOL, *LARS], torch.float16), ([*SWAV, *ADAMW], torch.float16)],
-    ids=["bf16", "fp16 and sgd", "fp16 and lars", "fp16 and adamw"],
+    [
+        (MOCO, torch.bfloat16),
+        (MOCO, torch.float16),
+        ([*BYOL, *LARS], torch.float16),
+        ([*SWAV, *CLIPPED], torch.float16),
+    ],
+    ids=["bf16", "fp16 and sgd", "fp16 and lars", "fp16 and adamw, clipped"],
 )
 def test_nor_does_reduced_precision(settings: list[str], precision: torch.dtype) -> None:
     assert not syncs_of(settings, precision)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import models
 
 from bgsweep.config import Experiment, load, resolve
+from bgsweep.config.methods import METHODS
 from bgsweep.config.resuming import decisive
 from bgsweep.errors import UserError
 from bgsweep.storage.layout import CHECKPOINT_FILE
@@ -90,7 +91,7 @@ def test_weights_of_other_programs_are_what_training_starts_from(
     assert_same(found.encoder.backbone.state_dict(), body(state))
 
 
-@pytest.mark.parametrize("method", ["moco_v2", "byol", "swav", "supervised"])
+@pytest.mark.parametrize("method", list(METHODS))
 def test_each_method_and_its_second_network_start_from_a_checkpoint_of_any_method(method: str, tmp_path: Path) -> None:
     expected = trained(tmp_path)
     small = ["method={name: " + method + "}", "background={remove: 0, random: 0}"]
@@ -100,12 +101,11 @@ def test_each_method_and_its_second_network_start_from_a_checkpoint_of_any_metho
     for place in (tmp_path, tmp_path / CHECKPOINT_FILE):
         found = initial_method(experiment(place, *small), classes=10)
         assert_same(found.encoder.state_dict(), expected)
-        second = {"moco_v2": "key_network", "byol": "target_network"}.get(method)
+        second = {"moco_v2": "key_network.0", "byol": "target_network.0", "dino": "student_encoder"}.get(method)
         if second is not None:
-            copy = getattr(found, second)[0].state_dict()
-            assert_same(copy, expected)
+            assert_same(found.get_submodule(second).state_dict(), expected)
         # All else is drawn from the seed as without weights.
-        rest = {key for key in plain.state_dict() if "encoder." not in key and not key.startswith(f"{second}.0.")}
+        rest = {key for key in plain.state_dict() if "encoder." not in key and not key.startswith(f"{second}.")}
         assert rest or method == "supervised"
         assert_same({key: found.state_dict()[key] for key in rest}, {key: plain.state_dict()[key] for key in rest})
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,12 @@ SWAV = [
     "method={name: swav, prototypes: 12, hidden_dim: 16, embedding_dim: 8, queue_size: 160, queue_start: 0}",
     "views={size: 16, small_crops: 2, small_size: 8}",
 ]
+DINO = [
+    "method={name: dino, prototypes: 12, hidden_dim: 16, embedding_dim: 8}",
+    "optimizer={name: adamw, lr: 0.001, weight_decay: {from: 0.04, to: 0.4, course: cosine}, clip_norm: 0.5}",
+    "views={size: 16, small_crops: 2, small_size: 8}",
+]
+SIMCLR = ["method={name: simclr, hidden_dim: 16, embedding_dim: 8}", "optimizer={name: lars, trust: 0.1}"]
 
 
 @pytest.mark.parametrize(
@@ -100,9 +107,19 @@ SWAV = [
         ["training.precision=bf16", "training.accumulate=2"],
         BYOL,
         SWAV,
+        [*SIMCLR, "background.swap=0.5", "training.accumulate=2"],
+        DINO,
         ["method={name: supervised}", "encoder={name: efficientnet_b0}", "training.batch_size=480"],
     ],
-    ids=["moco with swaps", "moco in parts", "byol", "swav with queue", "supervised with stochastic depth"],
+    ids=[
+        "moco with swaps",
+        "moco in parts",
+        "byol",
+        "swav with queue",
+        "simclr with swaps",
+        "dino",
+        "supervised with stochastic depth",
+    ],
 )
 def test_stopped_within_an_epoch_and_resumed_is_bit_identical_to_uninterrupted(
     tmp_path: Path, changes: list[str]
@@ -285,3 +302,23 @@ def test_fp16_without_a_gpu_is_refused() -> None:
 def test_a_divergence_says_its_cure_once_in_another_process() -> None:
     error = Diverged("the loss is nan in epoch 1")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_weight_decay_follows_its_schedule_step_by_step() -> None:
+    training = start(
+        "optimizer={name: adamw, weight_decay: {from: 0.1, to: 0.4, course: cosine}, decay_all: false}",
+        "training.epochs=2",
+    )
+    seen: list[tuple[float, float]] = []
+    step = training.optimizer.step
+
+    def watched() -> None:
+        decayed, exempt = training.optimizer.param_groups
+        seen.append((decayed["weight_decay"], exempt["weight_decay"]))
+        step()
+
+    training.optimizer.step = watched
+    for _ in range(2):
+        training.step_epoch()
+    expected = [0.1 + 0.3 * (1 - math.cos(math.pi * step / 5)) / 2 for step in range(6)]
+    assert [decay for decay, _ in seen] == pytest.approx(expected) and {exempt for _, exempt in seen} == {0.0}
