@@ -102,7 +102,7 @@ def encode_crops(encoder: ImageEncoder, images: list[Tensor]) -> Tensor:
 
 
 def swapped_loss(scores: Tensor, codes: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of predicting each assigned crop's codes from every other crop (SwAV, eq. 2; DINO, eq. 3).
+    """Mean cross-entropy of predicting a crop's codes from all other crops (SwAV, eq. 1 and 2; DINO, eq. 3).
 
     ``scores`` of V crops with the prototypes are (V, B, K), ``codes`` of the first of these crops (A, B, K); only
     ``scores`` get a gradient. Scores that are all the same give ln K.

@@ -158,7 +158,12 @@ def _timm_backbone(name: str, size: int, drop_path: float) -> nn.Module:
     for options in ({"img_size": size, "dynamic_img_size": True}, {"img_size": size}):
         with contextlib.suppress(TypeError):
             return make(**options)
-    return make()
+    try:
+        return make()
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise UserError(f"encoder.drop_path: {name} has no stochastic depth; set it to 0") from error
 
 
 class _Shortcut(nn.Conv2d):

@@ -33,6 +33,12 @@ def test_features_have_the_stated_size_at_any_image_size(config: Encoder, dim: i
         assert encoder(torch.rand(2, 3, height, width)).shape == (2, dim)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "timm:vgg11"])
+def test_stochastic_depth_is_refused_where_a_network_has_none(name: str) -> None:
+    with pytest.raises(UserError, match=f"encoder.drop_path: {name} .* set it to 0"):
+        build_encoder(Encoder(name=name, drop_path=0.1))
+
+
 def test_small_stem_keeps_the_resolution() -> None:
     small = build_encoder(Encoder(name="resnet18", stem="small")).backbone
     assert small.layer1(small.maxpool(small.relu(small.bn1(small.conv1(torch.rand(1, 3, 32, 32)))))).shape[-1] == 32
