@@ -155,7 +155,7 @@ def test_the_command_shows_a_trial_without_any_data(tmp_path: Path, capsys: pyte
 
 @cache
 def planned(method: str, gpus: int) -> dict[str, Any]:
-    """A file's plan; on 8 GPUs the two recipes of batch 4096 have eight workers."""
+    """A file's plan; on 8 GPUs recipes of more workers have eight."""
     fewer = ["workers.count=8"] if gpus == 8 else []
     return plan(recipe(method, *fewer), gpus, None, None, IMAGENET)
 
