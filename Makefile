@@ -32,6 +32,7 @@ rehearsal: setup ## a cluster, an MLflow server and an S3 store on this machine,
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
 setup: $(INSTALLED)
 

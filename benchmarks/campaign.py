@@ -134,7 +134,7 @@ class Notes:
         }
 
     def memory(self, kind: str) -> float:
-        return max(each[kind] for each in self._events("memory"))
+        return float(max(each[kind] for each in self._events("memory")))
 
     def evaluations(self) -> list[dict[str, Any]]:
         return self._events("evaluation")

@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.part:
-        run = {
+        run: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
             "knn": knn_rows,
             "probe": lambda given: probe_rows(given, earlier=False),
             "earlier-probe": lambda given: probe_rows(given, earlier=True),

@@ -30,6 +30,7 @@ from bgsweep.data import open_splits
 from bgsweep.data.loader import Batches, BatchMaker
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.view_workers import RayFeed
+from bgsweep.errors import UserError
 from bgsweep.training.run import limit_threads
 
 # An even number of the epoch's 30 batches remain, so that of two processes neither ends before the other.
@@ -76,6 +77,7 @@ class _Mapped:
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         batch = self.maker[int(rows["epoch"][0]), int(rows["step"][0])]
+        assert not isinstance(batch, UserError), batch
         return {"first": batch.views[0].numpy(), "second": batch.views[1].numpy()}
 
 
@@ -93,7 +95,7 @@ class Apart:
     def __call__(self, epoch: int) -> float:
         for pipe in self.pipes:
             pipe.send(epoch)
-        return 1 / sum(1 / pipe.recv() for pipe in self.pipes)
+        return float(1 / sum(1 / pipe.recv() for pipe in self.pipes))
 
 
 def _alone(data: Data, seed: int, pipe: Any) -> None:

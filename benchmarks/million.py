@@ -124,7 +124,8 @@ def main() -> None:
         elif options.images:
             sets[f"folders, {options.images:,}"] = link(sources, folder, options.images)
         if options.pack:
-            make_pack(*map(str, sources), str(folder / "small"))
+            images, masks = map(str, sources)
+            make_pack(images, masks, str(folder / "small"))
         for count in options.pack:
             sets[f"pack, {count:,}"] = synthetic_pack(folder / "small", folder / f"pack-{count}", count)
         for version, checkout in (("before", options.before), ("after", None)):

@@ -30,7 +30,7 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
 import torch
 from common import markdown, parser_of, report
 from made_images import make_images

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=1, help="sweeps, each with another seed")
     options = parser.parse_args()
-    found = []
+    found: list[dict[str, Any]] = []
     settings = [*SETTINGS, f"search.trials={options.trials}", f"training.epochs={options.epochs}"]
     before = planned(settings)
     for seed in range(options.rounds):

@@ -6,6 +6,7 @@ again with the same settings.
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,11 +74,13 @@ def conduct(
             if options.minutes is not None:
                 epochs = min(epochs, _fitting(config(1000), splits, options.minutes))
             folder = options.out / f"{method}-{arm}-{epochs}"
-            curve = train(
-                config(epochs), splits, folder, lambda line, run=folder.name: print(f"{run}: {line}", flush=True)
-            )
+            curve = train(config(epochs), splits, folder, functools.partial(_tell, folder.name))
             found += rows(recipes[method], method, arm, epochs, curve)
     return found
+
+
+def _tell(run: str, line: str) -> None:
+    print(f"{run}: {line}", flush=True)
 
 
 def configuration(
@@ -93,7 +96,7 @@ def configuration(
 
     from bgsweep.config import resolve
 
-    tree = {key: dict(section) for key, section in recipe.experiment.items()}
+    tree: dict[str, Any] = {key: dict(section) for key, section in recipe.experiment.items()}
     tree["training"] = {**tree.get("training", {}), "epochs": epochs}
     tree |= {"seed": seed, "background": dict(background), "workers": {"device": options.device}}
     for change in options.set:

@@ -77,7 +77,7 @@ def flops(run: Run, batch: Batch) -> int:
     """Floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
         run.training._step(batch, 0)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def peak(run: Run) -> float:

@@ -21,6 +21,7 @@ SHORT = 1000  # steps of an epoch
 
 def watch(folder: str, quick: int) -> None:
     """Note what this process trains from now on; of a short epoch, `quick` steps are not held up."""
+    from bgsweep.data import open_splits
     from bgsweep.training import run
     from bgsweep.training.trainer import Trainer
 
@@ -28,7 +29,7 @@ def watch(folder: str, quick: int) -> None:
         with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
             file.write(json.dumps({"event": event, "time": time.time(), "cpu": time.process_time(), **values}) + "\n")
 
-    open_splits, step, evaluate = run.open_splits, Trainer._step, run.Run.evaluate
+    step, evaluate = Trainer._step, run.Run.evaluate
     made = 0
 
     @functools.wraps(open_splits)
@@ -57,7 +58,12 @@ def watch(folder: str, quick: int) -> None:
         note("evaluation", seconds=time.time() - began, values=values)
         return values
 
-    run.open_splits, Trainer._step, run.Run.evaluate = opened, stepped, evaluated  # type: ignore[method-assign]
+    for owner, name, watched in (
+        (run, "open_splits", opened),
+        (Trainer, "_step", stepped),
+        (run.Run, "evaluate", evaluated),
+    ):
+        setattr(owner, name, watched)
     note("called")
 
 
@@ -87,7 +93,8 @@ def main() -> None:
         watch(folder, quick)
         return here(*arguments)
 
-    train._worker, train._train_here = worker, watched_here
+    for name, watched in (("_worker", worker), ("_train_here", watched_here)):
+        setattr(train, name, watched)
     run()
 
 
