@@ -127,7 +127,7 @@ COMMANDS = [
     "doctor mine.yaml --store store",
     "preview mine.yaml --out views.png",
     "pack photos masks --out packed",
-    "masks show photos masks --out sheet.png",
+    "masks show photos masks --out sheet.png --second none",
     "masks score masks photos",
     "masks make photos --out made --method mbd --workers 1",
     "pretrain mine.yaml --store store",

@@ -207,7 +207,8 @@ IMAGES = [
             ("preview mine.yaml --out views.png", "views"),
             ("pack photos masks --out packed", "32 images in"),
             ("masks make photos --out made --method mbd --workers 1", "32 masks by"),
-            ("masks show photos masks --out sheet.png", "of 32 masks"),
+            ("masks show photos masks --out sheet.png --second none", "of 32 masks"),
+            ("masks review photos masks --second none", "of 32 masks and 32 drawn at random"),
             ("masks score masks masks", r"\(32 images\)"),
         )
     ),
@@ -215,7 +216,7 @@ IMAGES = [
         Situation(f"{name}, masks {command.split()[0]}", inputs.LOST_FILES[name], f"masks {command}", 0, says)
         for name in ("mask is a link to nowhere", "mask cut off")
         for command, says in (
-            ("show photos masks --out sheet.png", r"not shown: masks/train/dress/\w+\.png: (damaged|cannot be read)"),
+            ("show photos masks --out sheet.png --second none", r"not shown: masks/train/dress/\w+\.png: (damaged|cannot be read)"),
             ("score masks masks", r"(?s)\(31 images\).*not scored: masks/train/dress/\w+\.png: (damaged|cannot be r)"),
         )
     ),
@@ -528,7 +529,7 @@ NOWHERE = [
             "pack nowhere masks --out packed",
             "masks make nowhere --out made",
             "masks train nowhere --out made.onnx",
-            "masks show nowhere masks",
+            "masks show nowhere masks --second none",
             "masks score nowhere masks",
             "backgrounds make nowhere masks --out made",
         )
@@ -538,7 +539,7 @@ NOWHERE = [
         Situation(f"masks nowhere, {command}", inputs.write_images, command, 2, r"^error: .*\bnowhere: no such folder")
         for command in (
             "pack photos nowhere --out packed",
-            "masks show photos nowhere",
+            "masks show photos nowhere --second none",
             "masks score masks nowhere",
             "backgrounds make photos/test nowhere --out made",
         )

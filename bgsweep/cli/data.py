@@ -164,13 +164,12 @@ class MasksScore(Command):
 
 
 class MasksShow(Command):
-    """Write a contact sheet of masks, the most unusual first."""
+    """Write a contact sheet of masks, the most suspicious first."""
 
     name = "show"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("images", help="folder or URI of images")
-        parser.add_argument("masks", help="folder or URI of their masks")
+        _add_suspicion(parser)
         parser.add_argument("--out", type=Path, default=Path("masks.png"), help="PNG to write; default %(default)s")
         parser.add_argument(
             "--images", dest="shown", type=count, default=48, help="number of images; default %(default)s"
@@ -178,16 +177,111 @@ class MasksShow(Command):
 
     def run(self, options: Options) -> Result:
         from bgsweep.masks.contact_sheet import contact_sheet, encode_sheet
+        from bgsweep.masks.second import second_masks
         from bgsweep.storage.tree import open_tree, write_file
 
-        sheet, result = contact_sheet(open_tree(options.images), open_tree(options.masks), options.shown)
+        images, masks = open_tree(options.source), open_tree(options.masks)
+        second = second_masks(masks, options.second)
+        sheet, result = contact_sheet(images, masks, options.shown, second, options.rate)
         write_file(options.out, encode_sheet(sheet))
         return {"out": str(options.out), **result}
 
     def show(self, result: Result) -> str:
-        shown = f"the {result['shown']} most unusual of {result['looked_at']} masks"
+        shown = f"the {result['shown']} most suspicious of {result['looked_at']} masks, and a random row"
         lines = [f"wrote {result['out']} ({shown}; {result['without_mask']} images have no mask)"]
+        return "\n".join([*lines, *_compared(result), *(f"not shown: {line}" for line in result["unreadable"])])
+
+
+class MasksReview(Command):
+    """Write an HTML page to mark bad masks on."""
+
+    name = "review"
+
+    def arguments(self, parser: Parser) -> None:
+        _add_suspicion(parser)
+        parser.add_argument("--out", type=Path, default=Path("review.html"), help="page to write; default %(default)s")
+        parser.add_argument("--count", type=count, default=150, help="most suspicious masks on it; default %(default)s")
+        parser.add_argument(
+            "--sample", type=count, default=60, help="masks on it drawn at random from all; default %(default)s"
+        )
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.review_masks import review_masks
+
+        numbers = options.count, options.sample
+        return review_masks(options.source, options.masks, options.out, *numbers, options.second, options.rate)
+
+    def show(self, result: Result) -> str:
+        from bgsweep.storage.uri import shell_quoted
+
+        lines = [
+            f"wrote {result['out']} ({result['bytes'] / 1e6:.1f} MB): the {result['listed']} most suspicious of "
+            f"{result['looked_at']} masks and {result['sampled']} drawn at random from {result['images']}",
+            *_compared(result),
+            "open it in a browser, mark bad masks, download the JSON, then: "
+            f"bgsweep masks drop {shell_quoted(result['masks'])} review.json",
+        ]
         return "\n".join([*lines, *(f"not shown: {line}" for line in result["unreadable"])])
+
+
+class MasksDrop(Command):
+    """Move masks that were marked as bad aside, or replace them."""
+
+    name = "drop"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("masks", help="folder or URI of the masks that were reviewed")
+        parser.add_argument("review", type=Path, help="JSON that the page of `masks review` wrote")
+        parser.add_argument("--replace", metavar="MASKS", help="folder or URI of other masks to put in their place")
+        parser.add_argument("--aside", help="folder or URI to move bad masks to; default: MASKS-dropped")
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.review_masks import drop_masks
+
+        return drop_masks(options.masks, options.review, options.replace, options.aside)
+
+    def show(self, result: Result) -> str:
+        done = (
+            f"{result['replaced']} bad masks replaced"
+            if result["replaced"]
+            else f"{result['dropped']} bad masks dropped"
+        )
+        earlier = f", {result['earlier']} were before" if result["earlier"] else ""
+        lines = [
+            f"{done}{earlier}; they lie in {result['aside']} ({result['good']} good, {result['unmarked']} unmarked)"
+        ]
+        for key, words in (("share", "all masks"), ("share_unlisted", "the masks that were not listed as suspicious")):
+            if found := result[key]:
+                bounds = f"95 %: {100 * found['lower']:.0f} to {100 * found['upper']:.0f} %"
+                lines.append(
+                    f"bad among {words}: {100 * found['share']:.0f} % ({bounds}), {found['bad']} of "
+                    f"{found['marked']} drawn at random"
+                )
+        if result["sample_unmarked"]:
+            lines.append(f"{result['sample_unmarked']} of the random sample are unmarked, so these shares may be off")
+        if result["too_many"]:
+            lines.append(
+                "more than a tenth of the images have no mask now, which training refuses; give others by --replace"
+            )
+        return "\n".join(lines)
+
+
+def _add_suspicion(parser: Parser) -> None:
+    """`IMAGES MASKS --second --rate`: the masks to rate, and how."""
+    parser.add_argument("source", metavar="images", help="folder or URI of images")
+    parser.add_argument("masks", help="folder or URI of their masks")
+    parser.add_argument(
+        "--second",
+        metavar="METHOD",
+        help="method to compare the masks with, a folder of its masks, or none; default u2net, for masks by it rbd",
+    )
+    parser.add_argument(
+        "--rate", type=count, default=2000, metavar="N", help="masks to rate, evenly spaced; default %(default)s"
+    )
+
+
+def _compared(result: Result) -> list[str]:
+    return [f"compared with masks of {result['second']}"] if result["second"] else []
 
 
 class Pack(Command):
@@ -243,8 +337,8 @@ COMMANDS = (
     Preview(),
     Group(
         "masks",
-        "make foreground masks, train a network for them, score them, show them",
-        (MasksMake(), MasksTrain(), MasksScore(), MasksShow()),
+        "make foreground masks, train a network for them, score, show and review them",
+        (MasksMake(), MasksTrain(), MasksScore(), MasksShow(), MasksReview(), MasksDrop()),
     ),
     Pack(),
     Doctor(),

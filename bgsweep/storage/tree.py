@@ -34,6 +34,10 @@ class Tree(Protocol):
         """Write a file; raises UserError if it cannot be written, and then leaves nothing of it."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Remove a file; raises UserError if it cannot be removed."""
+        ...
+
     def sweep(self) -> None:
         """Remove files that a killed process was writing."""
         ...
@@ -79,6 +83,13 @@ class LocalTree:
         except OSError as error:
             raise _unwritable(str(path), error.strerror or one_line(error)) from error
 
+    def remove(self, name: str) -> None:
+        path = self.root / name
+        try:
+            path.unlink()
+        except OSError as error:
+            raise _unremovable(str(path), error.strerror or one_line(error)) from error
+
     def sweep(self) -> None:
         remove_partial(self.root)
 
@@ -119,6 +130,12 @@ class RemoteTree:
         except OSError as error:
             raise _unwritable(f"{self.uri}/{name}", one_line(error)) from error
 
+    def remove(self, name: str) -> None:
+        try:
+            self._filesystem.delete_file(f"{self._root}/{name}")
+        except OSError as error:
+            raise _unremovable(f"{self.uri}/{name}", one_line(error)) from error
+
     def sweep(self) -> None:
         for each in self._files():
             if each.name.endswith(PARTIAL):
@@ -140,3 +157,7 @@ def _unwritable(path: str, reason: str) -> UserError:
     return UserError(
         f"{path}: cannot be written: {reason}; fix this and run the command again (finished files are kept)"
     )
+
+
+def _unremovable(path: str, reason: str) -> UserError:
+    return UserError(f"{path}: cannot be removed: {reason}; fix this and run the command again")

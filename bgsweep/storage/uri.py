@@ -35,12 +35,12 @@ def shell_quoted(uri: Uri) -> str:
     return shlex.quote(str(uri if is_remote(uri) else Path(uri).absolute()))
 
 
-def refuse_inside(images: str, out: str) -> None:
-    """Raise UserError where `out` lies inside the images' folder, whose content it would change."""
+def refuse_inside(images: str, out: str, option: str = "--out", kind: str = "images") -> None:
+    """Raise UserError where `out` lies inside the folder of images (or masks), whose content it would change."""
     bare = (uri.partition("?")[0].rstrip("/") if is_remote(uri) else os.path.realpath(uri) for uri in (out, images))
     inner, outer = bare
     if inner == outer or inner.startswith(outer + "/"):
-        raise UserError(f"--out {out}: inside {images}, where it would be taken for images; name another folder")
+        raise UserError(f"{option} {out}: inside {images}, where it would be taken for {kind}; name another folder")
 
 
 def sweep_command(words: str, name: str, store: Uri) -> str:

@@ -26,7 +26,7 @@ COMMANDS = [
     ("swep mine.yaml", "'swep': no such command; did you mean `sweep`?; known: pretrain"),
     (
         "masks mak x",
-        "'mak': no such command; did you mean `make`?; known: make, train, score, show; see `bgsweep masks",
+        "'mak': no such command; did you mean `make`?; known: make, train, score, show, review, drop; see `bgsweep masks",
     ),
     ("pretrain", "the following arguments are required: file; see `bgsweep pretrain --help`"),
     ("pretrain tiny.yml", "tiny.yml: No such file or directory; did you mean tiny.yaml?"),
@@ -60,7 +60,10 @@ COMMANDS = [
         "--address head:8265: name the clus",
     ),
     ("masks make nothing --out masks", "nothing: no such folder, or no images in it"),
-    ("masks show nothing masks", "nothing: no such folder, or no images in it"),
+    ("masks show nothing masks --second none", "nothing: no such folder, or no images in it"),
+    ("masks show nothing masks --second rdb", "--second rdb: no masks there, and no method; name a folder of masks or"),
+    ("masks review nothing masks --second none", "nothing: no such folder, or no images in it"),
+    ("masks drop masks review.json", "review.json: No such file or directory; name the JSON that the page of `bgsweep"),
 ]
 
 OVERRIDES = [

@@ -40,6 +40,7 @@ ELSEWHERE = {
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
     r"bgsweep masks make .*--(network|soft)": "workflows/test_make_masks.py",
+    r"bgsweep masks drop": "workflows/test_review_masks.py",
     r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",
     r"bgsweep plan .*--images": "sweep/test_footprint.py",
     r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",
@@ -59,6 +60,8 @@ INSTEAD = {
     "DIR": "variants",
     "images --out masks --method usps": "images --out learnt --method usps",
     "--out masks.onnx": "--out masks.onnx side=32 rounds=1 epochs=1 student_epochs=1 batch_size=8 device=cpu",
+    "masks show images masks": "masks show images masks --rate 16",
+    "masks review images masks": "masks review images masks --rate 16",
     "pack images masks": "pack images truth",
     "search_spaces/": "{root}/search_spaces/",
 }

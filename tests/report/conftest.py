@@ -1,7 +1,9 @@
-"""Sweeps that nobody ran, told by the real journal's writer, so that a page of hundreds of trials takes no GPU days."""
+"""A browser; and sweeps that nobody ran, written by the journal's own writer, for pages of hundreds of trials."""
 
 import math
 import random
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,38 @@ from bgsweep.sweep.trial import dump
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 EPOCHS, RUNG = 32, 8
+QUIET = ("GPU stall due to ReadPixels",)  # of the driver that draws without a GPU
+
+
+@pytest.fixture(scope="module")
+def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Opens HTML in a headless Chromium, and holds that nothing goes wrong and nothing is fetched."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path_factory.mktemp("pages")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+        )
+        told: list[str] = []
+
+        def see(html: str, **settings: Any) -> Any:
+            path = folder / "page.html"
+            path.write_text(html, encoding="utf-8")
+            view = browser.new_page(**settings)
+            view.on("console", lambda line: told.append(line.text))
+            view.on("pageerror", lambda error: told.append(str(error)))
+            view.on("request", lambda one: told.append(one.url) if one.url.startswith("http") else None)
+            view.goto(path.as_uri())
+            view.wait_for_selector("body[data-drawn]", timeout=60_000)
+            return view
+
+        yield see
+        browser.close()
+        assert [line for line in told if not any(word in line for word in QUIET)] == []
 
 
 def backgrounds(best: float) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The page as a browser shows it, and what it says where there is little to say."""
 
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,6 @@ from typing import Any
 import pytest
 
 from bgsweep.report.page import SweepResults, page
-
-QUIET = ("GPU stall due to ReadPixels",)  # of the driver that draws without a GPU
-
-
-@pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Opens HTML in a headless Chromium, and holds that nothing goes wrong and nothing is fetched."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    folder = tmp_path_factory.mktemp("pages")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
-        )
-        told: list[str] = []
-
-        def see(html: str, **settings: Any) -> Any:
-            path = folder / "page.html"
-            path.write_text(html, encoding="utf-8")
-            view = browser.new_page(**settings)
-            view.on("console", lambda line: told.append(line.text))
-            view.on("pageerror", lambda error: told.append(str(error)))
-            view.on("request", lambda one: told.append(one.url) if one.url.startswith("http") else None)
-            view.goto(path.as_uri())
-            view.wait_for_selector("body[data-drawn]", timeout=60_000)
-            return view
-
-        yield see
-        browser.close()
-        assert [line for line in told if not any(word in line for word in QUIET)] == []
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,71 @@
+"""Masks by a second method, with which the masks of a tree are compared."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bgsweep.data.missing_masks import mask_name
+from bgsweep.errors import UnreadableImage, UserError
+from bgsweep.images.compositing import Image, Mask
+from bgsweep.images.decoding import read_gray
+from bgsweep.masks.plan import read_manifest
+from bgsweep.masks.registry import HANDCRAFTED, METHODS, MaskMethod, build_method
+from bgsweep.masks.weights import load_weights
+from bgsweep.storage.tree import Tree, open_tree
+
+SecondMasks = Callable[[Sequence[str], Sequence[Image]], Iterator[Mask | None]]
+"""Masks by a second method, from the names of some images and the images; None for an image without one."""
+
+
+class Second(NamedTuple):
+    """The second method's name (or the folder of its masks) and its masks; None without one."""
+
+    name: str | None
+    masks: SecondMasks | None
+
+
+def second_masks(masks: Tree, named: str | None) -> Second:
+    """The second method for the masks of a tree.
+
+    Args:
+        named: a method, a folder or URI of masks that another method has made, or ``none``. Default: u2net, but rbd
+            for masks that a network has made.
+
+    Raises:
+        UserError: there is no such method or folder, or the method cannot be used.
+    """
+    if named == "none":
+        return Second(None, None)
+    if named is None:
+        maker = (read_manifest(masks) or {}).get("method", "unknown")
+        named = "u2net" if maker in ("unknown", *HANDCRAFTED) else "rbd"
+    if named in METHODS:
+        return Second(named, _by_method(build_method(named, None if named in HANDCRAFTED else load_weights("u2netp"))))
+    tree = open_tree(named)
+    if not tree.files():
+        known = ", ".join(METHODS)
+        raise UserError(f"--second {named}: no masks there, and no method; name a folder of masks or one of: {known}")
+    return Second(named, _from_tree(tree))
+
+
+def _by_method(method: MaskMethod) -> SecondMasks:
+    def make(_: Sequence[str], images: Sequence[Image]) -> Iterator[Mask | None]:
+        try:
+            return iter(list(method.masks([method.prepare(image) for image in images])))
+        except (cv2.error, np.linalg.LinAlgError):  # for one of the images: the group is rated without
+            return iter([None] * len(images))
+
+    return make
+
+
+def _from_tree(tree: Tree) -> SecondMasks:
+    def read(names: Sequence[str], _: Sequence[Image]) -> Iterator[Mask | None]:
+        for name in names:
+            try:
+                yield read_gray(tree.read(mask_name(name)), name)
+            except UnreadableImage:
+                yield None
+
+    return read
