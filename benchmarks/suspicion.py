@@ -4,18 +4,19 @@
 
 Two sets that had no part in the choice of the score's weights:
 
-- garments: cutouts of clothing10's test images, pasted on Imagenette's validation images (300 composites);
-- scenes: the same test images as they are. Their masks are by U2-Net-P, which therefore is not the second method here.
+- garments: cutouts of clothing10's test images, pasted on Imagenette's validation images;
+- scenes: the same test images as they are. Their masks are by U2-Net-P, which therefore is not the second method there.
 
-The weights were chosen on composites of photographic stamps (scripts/composite_stamps.py OUT; `--stamps OUT` adds them),
-where neither cutouts nor backgrounds are those of the garments. On each set the masks are those of bgsweep's own methods,
-and the true masks made worse as by data.mask_noise. Masks of one method are compared with one another, as in a folder
-that somebody has made. What was made lies in --work; interrupted, the command goes on.
+The weights were chosen on composites of photographic stamps (what scripts/composite_stamps.py has written; `--stamps`
+adds its held-out part as a third set), whose cutouts and backgrounds are others than those of the garments. On each set
+the masks are those of bgsweep's own methods, and the true masks made worse as by data.mask_noise. Masks of one method
+are ordered among themselves, as in a folder that somebody has made. What was made lies in --work; interrupted, the
+command goes on.
 """
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,180 @@ import numpy as np
 from common import markdown, parser_of, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+COLUMNS = (
+    "set",
+    "masks by",
+    "second",
+    "images",
+    "mean IoU",
+    "IoU < .5",
+    "suspicion",
+    "former",
+    "random",
+    "bad of first",
+)
+METHODS = ("u2netp", "rbd", "mbd", "grabcut")
+SIDE = 192
+FIRST = 0.1
+"""Share of the masks that a person looks at."""
+
+
+def read(path: Path) -> Any:
+    return cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+
+
+def gray(path: Path) -> Any:
+    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+
+
+def write(path: Path, pixels: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def scenes(clothing10: Path, out: Path, count: int) -> None:
+    """Images of clothing10 and the masks that come with them."""
+    for number, path in enumerate(sorted((clothing10 / "images" / "test").rglob("*.jpg"))[:count]):
+        mask = clothing10 / "masks" / path.relative_to(clothing10 / "images").with_suffix(".png")
+        write(out / "images" / f"{number:05}.png", read(path))
+        write(out / "truth" / f"{number:05}.png", gray(mask))
+
+
+def garments(scenes: Path, imagenette: Path, out: Path) -> None:
+    """Cutouts of the scenes on images of Imagenette."""
+    from composite_stamps import composite
+
+    behind = sorted((imagenette / "images" / "val").rglob("*.jpg"))
+    for number, path in enumerate(sorted((scenes / "images").iterdir())):
+        mask = gray(scenes / "truth" / path.name)
+        if not 0.05 < np.mean(mask > 127) < 0.8:
+            continue
+        left, top, width, height = cv2.boundingRect((mask > 32).astype(np.uint8))
+        cutout = np.dstack([read(path), mask])[top : top + height, left : left + width]
+        draws = np.random.default_rng((0, number))
+        background = read(behind[int(draws.integers(len(behind)))])
+        background = cv2.resize(background, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        image, truth = composite(background, cutout, draws)
+        write(out / "images" / path.name, image)
+        write(out / "truth" / path.name, truth)
+
+
+def noise(folder: Path) -> None:
+    """The true masks made worse: 5 % lost, 15 % another image's, 20 % a box, 30 % grown or shrunk, 10 % blurred."""
+    from bgsweep.data.datasets.mask_noise import blur, bounding_box, grow
+
+    paths = sorted((folder / "truth").iterdir())
+    for number, path in enumerate(paths):
+        draws, mask = random.Random(number), gray(path)
+        kind, other = draws.random(), draws.choice(paths[:number] + paths[number + 1 :])
+        if kind < 0.05:
+            mask = np.zeros_like(mask)
+        elif kind < 0.2:
+            mask = cv2.resize(gray(other), mask.shape[::-1])
+        elif kind < 0.4:
+            mask = bounding_box(mask)
+        elif kind < 0.7:
+            mask = grow(mask, draws.choice([-12, -8, -4, 4, 8, 12]))
+        elif kind < 0.8:
+            mask = blur(mask, 4)
+        write(folder / "noise" / path.name, mask)
+
+
+def former(mask: Any) -> float:
+    """The order of `bgsweep masks show` before: empty, tiny and full masks, speckles, the rim, uncertain pixels."""
+    from bgsweep.images.compositing import binarize, foreground_area
+    from bgsweep.masks.grabcut import shrink
+    from bgsweep.masks.plan import HUGE, TINY
+
+    area = foreground_area(mask)
+    if area == 0:
+        return 5
+    if area > HUGE or area < TINY:
+        return 2 + area if area > HUGE else 4 - area
+    small = shrink(mask, 128)
+    bits = binarize(small)
+    pieces = cv2.connectedComponents(bits)[0] + cv2.connectedComponents(cv2.bitwise_not(bits))[0] - 4
+    speckled = min(1.0, max(0, pieces) / 20)
+    rim = np.concatenate([bits[0], bits[-1], bits[:, 0], bits[:, -1]])
+    vague = min(1.0, 2 * float(np.mean((small > 63) & (small < 192))))
+    return max(1 + speckled if speckled >= 0.2 else speckled, vague, float(np.mean(rim > 0)))
+
+
+def judged(folder: Path, by: str, second: str) -> dict[str, Any]:
+    """The masks of one method on one set: their IoU, their suspicion, and how well the one tells the other."""
+    from scipy.stats import spearmanr
+
+    from bgsweep.masks.score import score
+    from bgsweep.masks.suspicion import suspicion
+
+    paths = sorted((folder / by).glob("*.png"))
+    overlaps = np.array([score(gray(path), gray(folder / "truth" / path.name)).iou for path in paths])
+    orders = {
+        "suspicion": [
+            suspicion(read(folder / "images" / path.name), gray(path), gray(folder / second / path.name)).value
+            for path in paths
+        ],
+        "former": [former(gray(path)) for path in paths],
+        "random": list(np.random.default_rng(0).permutation(len(paths))),
+    }
+    first = max(1, round(FIRST * len(paths)))
+    found: dict[str, Any] = {"set": folder.name, "by": by, "second": second, "images": len(paths)}
+    found |= {"iou": float(overlaps.mean()), "bad": float(np.mean(overlaps < 0.5))}
+    found["spearman"] = {name: float(spearmanr(order, overlaps).statistic) for name, order in orders.items()}
+    found["first"] = {
+        name: float(np.mean(overlaps[np.argsort(order, kind="stable")[::-1][:first]] < 0.5))
+        for name, order in orders.items()
+    }
+    return found
+
+
+def seconds_of(folder: Path) -> Iterator[tuple[str, str]]:
+    """The methods of a set's masks with the second method of each."""
+    for by in (*METHODS, "noise"):
+        if folder.name != "scenes":
+            yield by, "rbd" if by == "u2netp" else "u2netp"
+        elif by != "u2netp":
+            yield by, "mbd" if by == "rbd" else "rbd"
+
+
+def row(found: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    orders = [f"{found['spearman'][name]:+.2f}" for name in ("suspicion", "former", "random")]
+    first = " / ".join(f"{100 * found['first'][name]:.0f} %" for name in ("suspicion", "former", "random"))
+    told = [found["set"], found["by"], found["second"], str(found["images"])]
+    return [*told, f"{found['iou']:.2f}", f"{100 * found['bad']:.0f} %", *orders, first]
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("clothing10", type=Path)
+    parser.add_argument("imagenette", type=Path, help="the folder imagenette-128")
+    parser.add_argument("--stamps", type=Path, help="also what scripts/composite_stamps.py has written")
+    parser.add_argument("--images", type=int, default=300, help="of clothing10 (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("suspicion"), help="(default: %(default)s)")
+    options = parser.parse_args()
+    from bgsweep.workflows.make_masks import make_masks
+
+    sets = [options.work / "garments", options.work / "scenes"]
+    if not (sets[0] / "noise").exists():
+        scenes(options.clothing10, sets[1], options.images)
+        garments(sets[1], options.imagenette, sets[0])
+    if options.stamps:
+        sets.append(options.work / "stamps")
+        for name, given in (("images", "held_out"), ("truth", "held_out_truth")):
+            for path in (options.stamps / given).iterdir():
+                write(sets[-1] / name / path.name, cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1])
+    for folder in sets:
+        noise(folder)
+        for method in METHODS:
+            name: Any = "network" if method == "u2netp" else method
+            make_masks(str(folder / "images"), str(folder / method), name, workers=1)
+    results = [judged(folder, *pair) for folder in sets for pair in seconds_of(folder)]
+    title = "Suspicion of masks against their true IoU"
+    command = f"python benchmarks/suspicion.py CLOTHING10 IMAGENETTE{' --stamps COMPOSITES' if options.stamps else ''}"
+    report(options, title, command, markdown(COLUMNS, [row(result) for result in results]), results)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@
     if (judged) {
       const whole = sample.length === review.pairs && judged === sample.length;
       const [low, high] = interval(wrong / judged, judged);
-      words += `, ${percent(wrong / judged)} of all masks are bad`;
+      words += `; estimated: ${percent(wrong / judged)} of all masks are bad`;
       words += whole ? "" : ` (95 %: ${percent(low)} to ${percent(high)})`;
     }
     document.getElementById("progress").textContent = words + (sample.length ? "." : "");

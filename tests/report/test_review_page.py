@@ -53,7 +53,7 @@ def test_masks_are_marked_by_keyboard(look: Callable[..., Any], html: str, tmp_p
     assert marks[:5] == ["bad", "good", None, "good", None]
     view.keyboard.press("n")
     current = "[...document.querySelectorAll('.cards li')].findIndex(card => card.ariaCurrent === 'true')"
-    assert view.evaluate(current) == 2
+    assert view.evaluate(current) == 4
     (tmp_path / "review.json").write_text(json.dumps(found))
     review = read_review(tmp_path / "review.json")
     assert (review.pairs, [item.mark for item in review.items]) == (24, marks)
@@ -64,7 +64,7 @@ def test_marks_outlast_the_page_and_give_a_share_with_its_interval(look: Callabl
     view = look(html, viewport={"width": 1200, "height": 800})
     for key in "bggg":
         view.keyboard.press(key)
-    words = "Random sample: 4 of 4 marked, 25 % of all masks are bad (95 %: 5 % to 70 %)."
+    words = "Random sample: 4 of 4 marked; estimated: 25 % of all masks are bad (95 %: 5 % to 70 %)."
     assert words in view.locator("#progress").inner_text()
     view.reload()
     assert words in view.locator("#progress").inner_text()

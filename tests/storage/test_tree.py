@@ -35,6 +35,15 @@ def test_what_is_not_there_cannot_be_read(tree: Tree) -> None:
         tree.read("x.png")
 
 
+def test_what_is_removed_is_gone(tree: Tree) -> None:
+    tree.write("a/b.png", b"1")
+    tree.write("a/c.png", b"2")
+    tree.remove("a/b.png")
+    assert list(tree.files()) == ["a/c.png"]
+    with pytest.raises(UserError, match=r"b\.png: cannot be removed: .*; fix this and run the command again"):
+        tree.remove("a/b.png")
+
+
 def test_a_killed_writers_leftovers_are_swept(tree: Tree, tmp_path: Path) -> None:
     tree.write("a/b.png", b"1")
     left = tmp_path / "tree/a/.c.png.77.partial"

@@ -66,6 +66,13 @@ def test_bad_masks_are_moved_aside_once(masks: Path) -> None:
     assert _contents(masks.parent / "masks-dropped") == moved
 
 
+def test_a_uri_is_reviewed_as_a_folder_is(masks: Path) -> None:
+    path = review(masks, {1: "bad"})
+    assert drop_masks(f"file://{masks}", path)["aside"] == f"file://{masks}-dropped"
+    assert list(_contents(masks.parent / "masks-dropped")) == [NAMES[1]]
+    assert NAMES[1] not in _contents(masks)
+
+
 def test_a_run_that_was_killed_is_finished_by_the_next(masks: Path) -> None:
     path = review(masks, {1: "bad", 3: "bad"})
     before = _contents(masks)
