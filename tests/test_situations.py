@@ -216,7 +216,10 @@ IMAGES = [
         Situation(f"{name}, masks {command.split()[0]}", inputs.LOST_FILES[name], f"masks {command}", 0, says)
         for name in ("mask is a link to nowhere", "mask cut off")
         for command, says in (
-            ("show photos masks --out sheet.png --second none", r"not shown: masks/train/dress/\w+\.png: (damaged|cannot be read)"),
+            (
+                "show photos masks --out sheet.png --second none",
+                r"not shown: masks/train/dress/\w+\.png: (damaged|cannot be read)",
+            ),
             ("score masks masks", r"(?s)\(31 images\).*not scored: masks/train/dress/\w+\.png: (damaged|cannot be r)"),
         )
     ),
