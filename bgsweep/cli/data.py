@@ -273,7 +273,7 @@ def _add_suspicion(parser: Parser) -> None:
     parser.add_argument(
         "--second",
         metavar="METHOD",
-        help="method to compare the masks with, a folder of its masks, or none; default u2net, for masks by it rbd",
+        help="method to compare the masks with, a folder of its masks, or none; default u2netp, for masks by it rbd",
     )
     parser.add_argument(
         "--rate", type=count, default=2000, metavar="N", help="masks to rate, evenly spaced; default %(default)s"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,11 @@ class Plan:
     listing: str
 
 
-def make_plan(images: Tree, masks: Tree) -> Plan:
+def make_plan(images: Tree, masks: Tree, reviewed: Container[str] = ()) -> Plan:
     """Compare two trees. A mask older than its image counts as missing.
+
+    Args:
+        reviewed: masks that a person has dropped or replaced, which are neither made nor inspected.
 
     Raises:
         UserError: no images, or two that would share a mask.
@@ -56,7 +59,8 @@ def make_plan(images: Tree, masks: Tree) -> Plan:
         mask = found.get(mask_name(name))
         return mask is not None and mask.size > 0 and mask.changed >= stats[name].changed
 
-    groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
+    wanted = [name for name in names if mask_name(name) not in reviewed]
+    groups = [wanted[first : first + GROUP] for first in range(0, len(wanted), GROUP)]
     missing = [group for group in groups if not all(map(fresh, group))]
     present = [group for group in groups if all(map(fresh, group))]
     return Plan(names, len(stats) - len(names), missing, present, listing(names, stats, found))
@@ -85,6 +89,15 @@ def read_manifest(masks: Tree) -> dict[str, Any] | None:
 def write_manifest(masks: Tree, manifest: dict[str, Any]) -> None:
     """Write the manifest of a tree of masks."""
     masks.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def record_reviewed(masks: Tree, dropped: Iterable[str], replaced: Iterable[str]) -> None:
+    """Write into the manifest, if there is one, which masks a person has dropped or replaced."""
+    if (manifest := read_manifest(masks)) is not None:
+        before = manifest.get("reviewed", {})
+        new = {*before.get("replaced", []), *replaced}
+        gone = {*before.get("dropped", []), *dropped} - new
+        write_manifest(masks, {**manifest, "reviewed": {"dropped": sorted(gone), "replaced": sorted(new)}})
 
 
 def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[str, Any]) -> None:

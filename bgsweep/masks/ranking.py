@@ -76,8 +76,8 @@ def rank(images: Tree, masks: Tree, names: Sequence[str], second: SecondMasks | 
         UserError: none of these masks can be read.
     """
     groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
-    # OpenCV, ONNX Runtime and scikit-image compute without Python's lock.
-    with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
+    # OpenCV, torch and scikit-image compute without Python's lock.
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(chain.from_iterable(pool.map(lambda group: _rate(images, masks, group, second), groups)))
     rated = [each for each in found if isinstance(each, Rated)]
     unreadable = [each for each in found if isinstance(each, str)]
@@ -109,7 +109,8 @@ def _rate(images: Tree, masks: Tree, names: Sequence[str], second: SecondMasks |
             found[name] = str(error)
         else:
             pairs[name] = shrink(image, _SIDE), shrink(mask, _SIDE)
-    others = second(list(pairs), [image for image, _ in pairs.values()]) if second else [None] * len(pairs)
+    with threadpool_limits(1):
+        others = list(second(list(pairs), [image for image, _ in pairs.values()])) if second else [None] * len(pairs)
     for (name, (image, mask)), other in zip(pairs.items(), others, strict=True):
         found[name] = Rated(name, suspicion(image, mask, other))
     return [found[name] for name in names]

@@ -11,9 +11,12 @@ from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.images.decoding import read_gray
 from bgsweep.masks.plan import read_manifest
-from bgsweep.masks.registry import HANDCRAFTED, METHODS, MaskMethod, build_method
+from bgsweep.masks.registry import HANDCRAFTED, MaskMethod, build_method
 from bgsweep.masks.weights import load_weights
 from bgsweep.storage.tree import Tree, open_tree
+
+NAMES = ("u2netp", *HANDCRAFTED)
+"""Methods that need nothing but bgsweep."""
 
 SecondMasks = Callable[[Sequence[str], Sequence[Image]], Iterator[Mask | None]]
 """Masks by a second method, from the names of some images and the images; None for an image without one."""
@@ -30,8 +33,8 @@ def second_masks(masks: Tree, named: str | None) -> Second:
     """The second method for the masks of a tree.
 
     Args:
-        named: a method, a folder or URI of masks that another method has made, or ``none``. Default: u2net, but rbd
-            for masks that a network has made.
+        named: one of `NAMES`, a folder or URI of masks that another method has made, or ``none``. Default: U2-Net-P,
+            but `rbd` for masks that U2-Net-P has made.
 
     Raises:
         UserError: there is no such method or folder, or the method cannot be used.
@@ -39,13 +42,15 @@ def second_masks(masks: Tree, named: str | None) -> Second:
     if named == "none":
         return Second(None, None)
     if named is None:
-        maker = (read_manifest(masks) or {}).get("method", "unknown")
-        named = "u2net" if maker in ("unknown", *HANDCRAFTED) else "rbd"
-    if named in METHODS:
-        return Second(named, _by_method(build_method(named, None if named in HANDCRAFTED else load_weights("u2netp"))))
+        made = (read_manifest(masks) or {}).get("parameters", {}).get("network")
+        named = "rbd" if made == "u2netp" else "u2netp"
+    if named in HANDCRAFTED:
+        return Second(named, _by_method(build_method(named)))
+    if named == "u2netp":
+        return Second(named, _by_method(build_method("network", load_weights(named, None), named)))
     tree = open_tree(named)
     if not tree.files():
-        known = ", ".join(METHODS)
+        known = ", ".join(NAMES)
         raise UserError(f"--second {named}: no masks there, and no method; name a folder of masks or one of: {known}")
     return Second(named, _from_tree(tree))
 

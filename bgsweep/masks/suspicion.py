@@ -10,6 +10,8 @@ from bgsweep.images.compositing import Image, Mask, binarize, foreground_area
 from bgsweep.masks.grabcut import shrink
 from bgsweep.masks.plan import HUGE, TINY
 
+Floats = npt.NDArray[np.float32]
+
 # Masks are rated at this longer side, so that edges and specks count the same in small and large images.
 _SIDE = 128
 # Chosen on composites of photographic stamps; benchmarks/suspicion.py measures them on others. Agreement could have
@@ -84,22 +86,23 @@ def _edge(image: Image, bits: Mask) -> float:
     edge = (bits > 0) & (cv2.erode(bits, np.ones((3, 3), np.uint8)) == 0)
     if not edge.any():
         return 0.0
-    colors = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    inside = (bits > 0).astype(np.float32)
-    (inner, inner_variance), (outer, outer_variance) = (_around(colors, part) for part in (inside, 1 - inside))
+    colors = cast(Floats, cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+    inner, inner_variance = _around(colors, bits > 0)
+    outer, outer_variance = _around(colors, bits == 0)
     distance = np.linalg.norm(inner - outer, axis=2)[edge]
     spread = np.sqrt((inner_variance + outer_variance).sum(axis=2))[edge]
     ratio = float(np.mean(distance / (spread + _NOTICEABLE)))
     return ratio / (1 + ratio)
 
 
-def _around(colors: npt.NDArray[np.float32], part: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+def _around(colors: Floats, part: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Mean and variance of the colours of one part of the image, in a window around each pixel."""
 
-    def mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        weighted = cv2.blur(values * part[..., None], (_WINDOW, _WINDOW), borderType=cv2.BORDER_CONSTANT)
-        return cast(npt.NDArray[np.float32], weighted / share[..., None])
+    def mean(values: Floats) -> Floats:
+        weighted = cv2.blur(values * weight[..., None], (_WINDOW, _WINDOW), borderType=cv2.BORDER_CONSTANT)
+        return cast(Floats, weighted / share[..., None])
 
-    share = cv2.blur(part, (_WINDOW, _WINDOW), borderType=cv2.BORDER_CONSTANT) + np.float32(1e-6)
+    weight = part.astype(np.float32)
+    share = cv2.blur(weight, (_WINDOW, _WINDOW), borderType=cv2.BORDER_CONSTANT) + np.float32(1e-6)
     means = mean(colors)
     return means, np.maximum(mean(colors * colors) - means * means, 0)

@@ -90,7 +90,10 @@ def make_masks(
     check_target(target, manifest, settings)
     if manifest and not manifest.get("complete"):
         target.sweep()
-    plan = make_plan(source, target)
+    if reviewed := (manifest or {}).get("reviewed"):
+        settings["reviewed"] = reviewed
+    settled = {name for names in (reviewed or {}).values() for name in names}
+    plan = make_plan(source, target, settled)
     if manifest and manifest.get("complete") and manifest.get("listing") == plan.listing:
         return {**manifest, "out": out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
     if isinstance(built, MaskNetwork):

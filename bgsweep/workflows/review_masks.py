@@ -10,7 +10,7 @@ from bgsweep.data.missing_masks import MOST_MISSING, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import read_gray
 from bgsweep.masks.marks import Marked, Review, check_same, digest, read_review
-from bgsweep.masks.plan import read_manifest, write_manifest
+from bgsweep.masks.plan import record_reviewed
 from bgsweep.masks.ranking import evenly_spaced, pairs_of, rank, read_pair
 from bgsweep.masks.second import second_masks
 from bgsweep.report.review_page import Item, review_page, thumbnail, thumbnail_side
@@ -100,7 +100,7 @@ def drop_masks(masks: str, review: Path, replace: str | None = None, aside: str 
             target.remove(name)
     for name, data in replacements.items():
         target.write(name, data)
-    _record(target, [item.mask for item in bad], filled)
+    record_reviewed(target, [item.mask for item in bad], filled)
     return {
         "masks": masks,
         "dropped": 0 if other else len(now),
@@ -154,14 +154,3 @@ def _replacement(before: Tree, other: Tree, name: str) -> bytes:
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (new.shape, old.shape))
             raise UserError(f"{other.uri}/{name} and the mask that it would replace differ in size: {sizes}; {cure}")
     return data
-
-
-def _record(masks: Tree, bad: Sequence[str], replaced: Sequence[str]) -> None:
-    """Write into ``masks.json`` which masks were dropped, so that `bgsweep masks make` does not make them again."""
-    manifest = read_manifest(masks)
-    if manifest is None:
-        return
-    before = manifest.get("reviewed", {})
-    new = {*before.get("replaced", []), *replaced}
-    dropped = {*before.get("dropped", []), *bad} - new
-    write_manifest(masks, {**manifest, "reviewed": {"dropped": sorted(dropped), "replaced": sorted(new)}})

@@ -12,6 +12,7 @@ import pytest
 
 from bgsweep.errors import UserError
 from bgsweep.masks.marks import FORMAT
+from bgsweep.workflows.make_masks import make_masks
 from bgsweep.workflows.review_masks import drop_masks
 
 NAMES = [f"train/{number}.png" for number in range(12)]
@@ -150,6 +151,38 @@ def test_masks_that_cannot_replace_others_are_refused(masks: Path, shape: Any, s
     with pytest.raises(UserError, match=said):
         drop_masks(str(masks), path, str(masks.parent / "others"))
     assert _contents(masks) == before
+
+
+def test_masks_that_were_dropped_or_replaced_are_not_made_again(masks: Path) -> None:
+    for number in range(3):
+        image = np.full((90, 80, 3), 40, np.uint8)
+        image[20:60, 20:60] = 60 + 50 * number
+        cv2.imwrite(str(masks.parent / f"{number}.jpg"), image)
+        (masks.parent / "images").mkdir(exist_ok=True)
+        (masks.parent / f"{number}.jpg").rename(masks.parent / "images" / f"{number}.jpg")
+    made, others = masks.parent / "made", masks.parent / "by-mbd"
+    for folder, method in ((made, "grabcut"), (others, "mbd")):
+        make_masks(str(masks.parent / "images"), str(folder), method, workers=1)
+    names = ["0.png", "1.png", "2.png"]
+    for mark, replace in ((0, None), (1, str(others))):
+        items = [
+            {
+                "mask": name,
+                "sha256": hashlib.sha256((made / name).read_bytes()).hexdigest(),
+                "sampled": False,
+                "listed": True,
+                "mark": "bad" if number == mark else None,
+            }
+            for number, name in enumerate(names[mark:], mark)
+        ]
+        path = masks.parent / "review.json"
+        path.write_text(json.dumps({"format": FORMAT, "masks": "made", "pairs": 3, "items": items}))
+        drop_masks(str(made), path, replace)
+    (made / "2.png").unlink()
+    assert make_masks(str(masks.parent / "images"), str(made), "grabcut", workers=1)["made"] == 1
+    assert sorted(_contents(made)) == ["1.png", "2.png"]
+    assert _contents(made)["1.png"] == _contents(others)["1.png"]
+    assert make_masks(str(masks.parent / "images"), str(made), "grabcut", workers=1)["made"] == 0
 
 
 def test_folders_that_would_mix_masks_are_refused(masks: Path) -> None:
