@@ -16,6 +16,7 @@ from bgsweep.config import SweepConfig
 from bgsweep.distributed.pulse import Pulse
 from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
 from bgsweep.distributed.train import (
+    RESTORED,
     STOPPED_AT,
     WORKERS_CURE,
     OnEpoch,
@@ -45,12 +46,14 @@ class RayTraining:
         start: Uri | None = None,
         pulse: tuple[tuple[str, str], str] | None = None,
         on_kept: OnKept | None = None,
+        known: int | None = None,
     ) -> None:
         self._config, self._folder, self._on_epoch, self._on_kept = config, folder, on_epoch, on_kept
         self._loop = {"seeds": seeds, "start": start, "pulse": pulse}
         self._pulse = Pulse(*pulse, lambda: "its start") if pulse else None
         self._counts = config.experiment.worker_counts()
-        self._epoch = 0  # the last one that was passed on
+        self._known = known
+        self._epoch = known or 0  # the last one that was passed on
         self._looked = time.monotonic()
 
     def run(self) -> Uri:
@@ -128,7 +131,8 @@ class RayTraining:
         # lost with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         reports, stops = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
-        trainer = ray_trainer(self._config, count, self._folder, reports, {"stops": stops, **self._loop})
+        known = None if self._known is None else self._epoch
+        trainer = ray_trainer(self._config, count, self._folder, reports, {"stops": stops, "known": known, **self._loop})
         outcome: list[Any] = []
 
         def fit() -> None:
@@ -169,9 +173,18 @@ class RayTraining:
                     stopped = Stopped(*metrics[STOPPED_AT])
                 if self._on_kept and checkpoint:
                     self._on_kept(checkpoint)
-            elif metrics["epoch"] > self._epoch:  # after a restart the epochs since the checkpoint are reported again
-                self._epoch = metrics["epoch"]
-                self._on_epoch(metrics, checkpoint)
+            elif RESTORED in metrics:
+                *before, last = metrics[RESTORED]
+                for each in before:
+                    self._pass_on(each, None)
+                self._pass_on(last, metrics["checkpoint"])
+            else:
+                self._pass_on(metrics, checkpoint)
+
+    def _pass_on(self, metrics: dict[str, Any], checkpoint: Uri | None) -> None:
+        if metrics["epoch"] > self._epoch:  # after a restart the epochs since the checkpoint are reported again
+            self._epoch = metrics["epoch"]
+            self._on_epoch(metrics, checkpoint)
 
 
 def classify(error: BaseException) -> tuple[str, BaseException]:

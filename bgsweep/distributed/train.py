@@ -18,6 +18,7 @@ OnKept = Callable[[Uri], None]
 """Called with the folder of a checkpoint within an epoch."""
 
 STOPPED_AT = "stopped_at"  # epochs and steps, in what a worker reports with a checkpoint within an epoch
+RESTORED = "restored"  # metrics of epochs, in what a worker reports of the checkpoint that it continues from
 
 WORKERS_CURE = "workers.count, workers.cpus, workers.gpus or, with data.loader: cluster, data.loader_workers"
 
@@ -30,6 +31,7 @@ def train(
     start: Uri | None = None,
     pulse: tuple[tuple[str, str], str] | None = None,
     on_kept: OnKept | None = None,
+    known: int | None = None,
 ) -> Uri:
     """Train the config's experiment from the newest checkpoint in ``folder``; returns the last checkpoint's folder.
 
@@ -38,6 +40,9 @@ def train(
 
     With a ``pulse``, the first two arguments of `Pulse`, the first of several workers gives signs of life, and
     ``on_kept`` is called with each checkpoint within an epoch that the sweep's driver has asked for.
+
+    Several workers that are resumed first report the epochs of their checkpoint after the ``known`` one: their last
+    driver may have died before it heard of them.
 
     The process's first SIGTERM ends the training at its next step, with a checkpoint of that position in ``folder``.
 
@@ -50,7 +55,7 @@ def train(
         return _train_here(config, Path(folder), on_epoch, start)
     from bgsweep.distributed.ray_train import RayTraining
 
-    return RayTraining(config, folder, on_epoch, seeds, start, pulse, on_kept).run()
+    return RayTraining(config, folder, on_epoch, seeds, start, pulse, on_kept, known).run()
 
 
 def _train_here(config: SweepConfig, folder: Path, on_epoch: OnEpoch, start: Uri | None) -> Path:
@@ -203,6 +208,10 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
         with last.as_directory() as path:
             run.restore(Path(path))
     reports = _Reports(run, warnings)
+    known = config["known"]
+    missed = [] if known is None else [metrics for metrics in run.history if metrics["epoch"] > known]
+    if last is not None and missed:
+        reports.report({RESTORED: missed, "checkpoint": uri_of(last.path, last.filesystem)}, checkpoint=False)
     if _continue(run, config["start"]) and run.finished:
         reports.report(run.metrics, checkpoint=True)
     while not run.finished:

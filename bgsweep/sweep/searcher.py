@@ -13,14 +13,14 @@ from bgsweep.sweep.searchers import searcher_class
 
 _log = logging.getLogger(__name__)
 
-VALUES, FIXED, NUMBER, CHECKPOINT = "values", "fixed", "number", "checkpoint"
+VALUES, FIXED, NUMBER, CHECKPOINT, EPOCHS = "values", "fixed", "number", "checkpoint", "epochs"
 
 
 class TuneSearcher(Searcher):
     """The sweep's fixed points and then its `TrialSearcher`, behind Ray Tune's interface of a searcher.
 
     A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n, "checkpoint": path
-    or None}``. The `TrialSearcher` learns from fixed points that lie inside the space, too.
+    or None, "epochs": those that the journal has}``. The `TrialSearcher` learns from fixed points that lie inside the space, too.
 
     Args:
         past: the events of earlier drivers. They are repeated in their order, so that the searcher proposes what it
@@ -88,7 +88,7 @@ class TuneSearcher(Searcher):
 
     def _propose(self) -> dict[str, Any]:
         index, self._given = self._given, self._given + 1
-        base = {NUMBER: index, FIXED: None, CHECKPOINT: None}
+        base = {NUMBER: index, FIXED: None, CHECKPOINT: None, EPOCHS: 0}
         if index >= len(self._points):
             return {**base, VALUES: self._searcher.propose(name_of(index))}
         name, values = self._points[index]
@@ -160,7 +160,8 @@ class TuneSearcher(Searcher):
         left = [name for name in every if name not in records or records[name].status == "running"]
         for name in left:
             if name in records:
-                every[name] |= {VALUES: records[name].params, CHECKPOINT: records[name].checkpoint}
+                record = records[name]
+                every[name] |= {VALUES: record.params, CHECKPOINT: record.checkpoint, EPOCHS: record.epochs}
         return [every[name] for name in left]
 
     def _end_again(self, record: TrialRecord) -> None:

@@ -17,7 +17,7 @@ from bgsweep.distributed.train import one_worker, train
 from bgsweep.errors import Stopped, UserError, collected_warnings
 from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
-from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, name_of
+from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, NUMBER, VALUES, name_of
 
 TITLE = "Trial of "
 """With the sweep's name behind it, the title of a trial's actor in Ray's dashboard and of its process."""
@@ -188,7 +188,7 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], boa
     # Of a trial that had one worker: Ray Train does not know it.
     start = last if last and not by_ray_train(last) else None
     with collected_warnings() as warnings:
-        checkpoint = train(config, folder, report, seeds, start, (board, name), tell)
+        checkpoint = train(config, folder, report, seeds, start, (board, name), tell, proposal[EPOCHS])
     if not reported:
         # The driver died between the last checkpoint and the trial's end: Ray Train finds nothing left to do, and Tune
         # ends the whole search with an error over a trial that reports nothing.

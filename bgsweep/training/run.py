@@ -50,10 +50,15 @@ class Run:
         check(self.splits, config.evaluate, ["validation"])
         self.placement = select_device(self.experiment, device)
         self.ranks = Ranks(rank, world_size, self.placement.device) if world_size > 1 else None
-        self.metrics: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
         self._unevaluated: dict[str, float] | None = None
         feed = feed_for(self.experiment.data) if feed_for else None
         self.training = Trainer(self.experiment, self.splits.train, self.placement, rank, world_size, feed, asked)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last epoch that has ended; empty before."""
+        return self.history[-1] if self.history else {}
 
     @property
     def epoch(self) -> int:
@@ -97,7 +102,7 @@ class Run:
                     raise Diverged(f"{name} is {value} in epoch {self.epoch}")
             metrics = metrics | found
         self._unevaluated = None
-        self.metrics = {"epoch": self.epoch, **metrics}
+        self.history.append({"epoch": self.epoch, **metrics})
         return self.metrics
 
     def _evaluation_due(self) -> bool:
@@ -143,14 +148,16 @@ class Run:
         """Write a checkpoint into a folder; return its path."""
         path = folder / CHECKPOINT_FILE
         waiting = {} if self._unevaluated is None else {"unevaluated": self._unevaluated}
-        save_checkpoint(path, {**self.training.state_dict(), "metrics": self.metrics, **waiting})
+        told = {"metrics": self.metrics, "history": self.history}
+        save_checkpoint(path, {**self.training.state_dict(), **told, **waiting})
         return path
 
     def restore(self, folder: Path, foreign: bool = False) -> None:
         """Go on from a checkpoint; a ``foreign`` one may be of an experiment with other settings."""
         state = load_checkpoint(folder / CHECKPOINT_FILE)
         (self.training.load_exploited if foreign else self.training.load_state_dict)(state)
-        self.metrics = state["metrics"]
+        last = state["metrics"]
+        self.history = list(state.get("history", [last] if last else []))  # versions before had the last epoch only
         self._unevaluated = state.get("unevaluated")
 
 

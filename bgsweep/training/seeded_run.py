@@ -35,7 +35,6 @@ class SeededRun:
     ) -> None:
         self.config = config
         self.rank = rank
-        self.metrics: dict[str, float] = {}
         self.runs: list[Run] = []
         for seed in range(config.experiment.seed, config.experiment.seed + seeds):
             seeded = config.model_copy(update={"experiment": config.experiment.with_values({"seed": seed})})
@@ -66,13 +65,22 @@ class SeededRun:
         behind = [run for run in self.runs if run.reported < self.runs[0].reported]
         for run in behind or self.runs:
             run.step_epoch()
-        self.metrics = self._averaged()
         return self.metrics
 
-    def _averaged(self) -> dict[str, float]:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those of the last epoch; empty within an epoch that some seeds have trained and others not."""
         if any(run.reported != self.runs[0].reported for run in self.runs):
-            return {}  # stopped within an epoch, which some seeds have trained and others not
+            return {}
         return average_over_seeds([run.metrics for run in self.runs], self.config.experiment.seed)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Of each epoch that all seeds have trained."""
+        seeds = [{metrics["epoch"]: metrics for metrics in run.history} for run in self.runs]
+        together = [epoch for epoch in seeds[0] if all(epoch in metrics for metrics in seeds)]
+        first = self.config.experiment.seed
+        return [average_over_seeds([metrics[epoch] for metrics in seeds], first) for epoch in together]
 
     def checkpoint_due(self) -> bool:
         """True if a checkpoint is to be written after the last finished epoch."""
@@ -87,7 +95,6 @@ class SeededRun:
     def restore(self, folder: Path, foreign: bool = False) -> None:
         for run, below in self._places(folder):
             run.restore(below, foreign)
-        self.metrics = self._averaged()
 
     def _places(self, folder: Path) -> list[tuple[Run, Path]]:
         folders = seed_checkpoints(folder, self.config.experiment.seed, len(self.runs))

@@ -1,8 +1,10 @@
 """One experiment, trained on Ray Train."""
 
+import queue
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +19,10 @@ from bgsweep.config import load
 from bgsweep.distributed import ray_train, train
 from bgsweep.distributed.session import ray_session
 from bgsweep.errors import Stopped, WorkersFailed
+from bgsweep.stopping import nothing_asked
 from bgsweep.training import load_checkpoint
 from bgsweep.training.run import Run
+from bgsweep.training.seeded_run import start
 from tests.command import bgsweep
 from tests.inputs import LOST_FILES
 
@@ -35,6 +39,41 @@ def test_what_ray_train_dies_of_can_be_told_by_tune(tmp_path: Path, monkeypatch:
     with ray_session(2), pytest.raises(WorkersFailed, match=r"^2 workers did not start in time, 4 times") as met:
         train.train(load(TINY, ["workers.count=2"]), tmp_path, lambda *_: None)
     skip_exceptions(met.value)  # as Tune does with what a trial raises; it follows causes to their end
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_restored_workers_report_the_epochs_of_their_checkpoint_that_are_not_known(
+    seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their last driver left before it heard of them; Ray Train is played by one worker in this process."""
+    config = load(TINY, ["workers.count=2", "training.epochs=3", "evaluate.every=2"])
+    run = start(config, seeds)
+    trained = [run.step_epoch() for _ in range(3)]
+    run.save(tmp_path)
+    reports: queue.Queue[Any] = queue.Queue()
+    forward = train._forward_to(reports)
+    for name, found in {
+        "get_context": SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1),
+        "get_checkpoint": ray.train.Checkpoint.from_directory(tmp_path),
+    }.items():
+        monkeypatch.setattr(ray.train, name, lambda found=found: found)
+    monkeypatch.setattr(ray.train, "report", lambda told, **_: forward.after_report(None, [told], None))
+    monkeypatch.setattr("bgsweep.distributed.preemption.WorkerRequests", lambda *_: nothing_asked)
+    monkeypatch.setattr("bgsweep.distributed.resources.assigned_device", lambda: "cpu")
+    monkeypatch.setattr("bgsweep.distributed.resources.machine_share", lambda: None)
+
+    def told(known: int | None) -> list[tuple[dict[str, Any], Any]]:
+        found: list[tuple[dict[str, Any], Any]] = []
+        loop = {"config": config.model_dump(mode="json", by_alias=True), "seeds": seeds, "start": None, "stops": None}
+        train._train_and_report({**loop, "pulse": None, "known": known}, [])
+        reports.put(None)
+        training = ray_train.RayTraining(config, tmp_path, lambda *each: found.append(each), seeds, known=known)
+        training._follow(2, nothing_asked, reports, None)
+        return found
+
+    assert told(0) == [(trained[0], None), (trained[1], None), (trained[2], str(tmp_path))]
+    assert told(2) == [(trained[2], str(tmp_path))]
+    assert told(3) == told(None) == []
 
 
 @pytest.mark.slow

@@ -66,8 +66,6 @@ def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_
         found.append(ended(process, folder))
     assert outcome(found[1]) == outcome(found[0])
     assert found[1]["best"]["metrics"] == found[0]["best"]["metrics"]
-    told_of = [result["epoch"] for result in events(tmp_path / "stopped", "result")]
-    if workers == 1:
-        assert told_of == [1, 2, 3, 4]
-    else:  # an epoch that they finish, with a checkpoint, while the driver leaves is told nobody
-        assert told_of == sorted(told_of) and told_of[0] == 1 and told_of[-1] == 4
+    # Several workers may have finished an epoch, with a checkpoint, while the driver left.
+    told_of = [each["epoch"] for result in events(tmp_path / "stopped", "result") for each in result["history"]]
+    assert told_of == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ from bgsweep.errors import UserError
 from bgsweep.methods import Method
 from bgsweep.stopping import Request
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
+from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, FIXED, NUMBER, VALUES
 from bgsweep.sweep.trial import InProcessTrial, dump, set_up, train_on_ray
 from bgsweep.training import build, load_checkpoint
 from bgsweep.training.seeded_run import start
@@ -27,22 +27,27 @@ TINY = Path(__file__).parents[1] / "tiny.yaml"
 BOARD = ("test board", "test")
 
 
-def proposal(number: int, checkpoint: Uri | None = None) -> dict[str, Any]:
-    return {VALUES: {"background.remove": 0.5}, FIXED: None, NUMBER: number, CHECKPOINT: checkpoint}
+def proposal(number: int, checkpoint: Uri | None = None, epochs: int = 0) -> dict[str, Any]:
+    values = {"background.remove": 0.5}
+    return {VALUES: values, FIXED: None, NUMBER: number, CHECKPOINT: checkpoint, EPOCHS: epochs}
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Uri]:
-    """The folders that were trained in; as on Ray Train, a run that had ended reports nothing when it is restored."""
+    """The folders that were trained in; as on Ray Train, a run that is restored reports only what is not known."""
     folders: list[Uri] = []
 
     def train(
-        config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, start_at: Any, pulse: Any, on_kept: Any
+        config: SweepConfig, folder: Uri, on_epoch: OnEpoch, seeds: int, _: Any, pulse: Any, on_kept: Any, known: int
     ) -> Uri:
         folders.append(folder)
         checkpoint = Path(folder) / "checkpoint_1"
-        if not checkpoint.exists():
-            run = start(config, seeds)
+        run = start(config, seeds)
+        if checkpoint.exists():
+            run.restore(checkpoint)
+            for metrics in run.history[known:]:
+                on_epoch(metrics, checkpoint)
+        else:
             while not run.finished:
                 metrics = run.step_epoch()
                 run.save(checkpoint)
@@ -125,11 +130,12 @@ def test_trials_of_equal_values_both_train_and_one_that_had_ended_reports_what_i
     for number in (0, 1):
         train_on_ray(tree, tmp_path, proposal(number), BOARD)
     assert [each["epoch"] for each in reports] == [1, 2, 1, 2] and trained[0] != trained[1]
-    # The driver dies before it knows of the first trial's end.
-    train_on_ray(tree, tmp_path, proposal(0, reports[1]["checkpoint"]), BOARD)
-    assert trained[2] == str(trained[0])
-    last, again = reports[1], reports[-1]
-    assert len(reports) == 5 and again["history"] == [
+    # The driver dies before it knows of the first trial's end, or before it knows of its last epoch.
+    for epochs in (2, 1):
+        train_on_ray(tree, tmp_path, proposal(0, reports[1]["checkpoint"], epochs), BOARD)
+    assert trained[2:] == [str(trained[0])] * 2
+    last, again, missed = reports[1], *reports[4:]
+    assert again == missed and again["history"] == [
         {key: value for key, value in last.items() if key not in ("history", "warnings", "checkpoint")}
     ]
     assert again["checkpoint"] == last["checkpoint"] and "knn_top1" in again
