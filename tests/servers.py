@@ -1,4 +1,4 @@
-"""A real MLflow server on the loopback interface, which can be killed and started again on the same store."""
+"""Servers on the loopback interface: MLflow's, which can be killed and started again, and a hub of models."""
 
 import contextlib
 import os
@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.progress import files_in, wait_for
@@ -48,6 +50,56 @@ def mlflow_server(folder: Path) -> Iterator[Server]:
     finally:
         while running:
             kill()
+
+
+@contextlib.contextmanager
+def model_hub(files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers as Hugging Face's hub does when ``REPOSITORY/resolve/main/FILE`` is downloaded.
+
+    Args:
+        files: content by ``REPOSITORY/FILE``.
+
+    Yields:
+        Its address, and the files that were downloaded so far.
+    """
+    downloads: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            content = self._answer()
+            downloads.append(self._name())
+            self.wfile.write(content)
+
+        def _name(self) -> str:
+            return self.path.partition("?")[0].removeprefix("/").replace("resolve/main/", "")
+
+        def _answer(self) -> bytes:
+            content = files.get(self._name())
+            self.send_response(404 if content is None else 200)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(content or b"")))
+            if content is None:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            else:
+                self.send_header("ETag", '"1"')
+            self.end_headers()
+            return content or b""
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", downloads
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def _answers(url: str) -> bool:

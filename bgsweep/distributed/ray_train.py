@@ -132,7 +132,9 @@ class RayTraining:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         reports, stops = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
         known = None if self._known is None else self._epoch
-        trainer = ray_trainer(self._config, count, self._folder, reports, {"stops": stops, "known": known, **self._loop})
+        trainer = ray_trainer(
+            self._config, count, self._folder, reports, {"stops": stops, "known": known, **self._loop}
+        )
         outcome: list[Any] = []
 
         def fit() -> None:

@@ -20,7 +20,8 @@ class TuneSearcher(Searcher):
     """The sweep's fixed points and then its `TrialSearcher`, behind Ray Tune's interface of a searcher.
 
     A trial's configuration is ``{"values": {dotted key: value}, "fixed": name or None, "number": n, "checkpoint": path
-    or None, "epochs": those that the journal has}``. The `TrialSearcher` learns from fixed points that lie inside the space, too.
+    or None, "epochs": those that the journal has}``. The `TrialSearcher` learns from fixed points that lie inside the
+    space, too.
 
     Args:
         past: the events of earlier drivers. They are repeated in their order, so that the searcher proposes what it

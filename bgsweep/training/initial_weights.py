@@ -1,6 +1,7 @@
 """Weights that a run's encoder starts from: of bgsweep's own encoders, published networks, or other programs' files."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ def initial_weights(experiment: Experiment) -> dict[str, Tensor]:
         # A model of timm with a fixed size has that of the views, or does not fit; torchvision's ViTs take 224 px only.
         size = experiment.views.size if name.startswith("timm:") else 224
         return fitted(_prefixed(lambda: load_pretrained(name, size)).encoder.state_dict(), experiment)
-    with downloaded(name) as path:
+    with contextlib.ExitStack() as opened:
+        path = _prefixed(lambda: opened.enter_context(downloaded(name)))
         return _from_path(path.expanduser(), experiment)
 
 

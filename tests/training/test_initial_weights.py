@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 from torchvision import models
 
@@ -24,6 +24,7 @@ from bgsweep.training.checkpoint import load_trained, untrained
 from bgsweep.training.initial_weights import initial_weights, origin_of, state_digest
 from bgsweep.training.run import Run
 from tests.command import bgsweep
+from tests.servers import model_hub
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 RESNET18 = ["encoder={name: resnet18}", "views.size=32"]
@@ -125,25 +126,46 @@ def test_position_embeddings_are_interpolated_to_the_views_size(tmp_path: Path) 
         torch.testing.assert_close(larger(images), before(images))  # which interpolates its own at each image
 
 
-def test_weights_of_timm_bring_their_normalisation_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timm's own way to a network, but for the download."""
+def test_weights_of_timm_are_downloaded_once_and_bring_their_normalisation_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a hub on this machine, and then, without a connection, from where timm keeps them."""
     import timm
+    from huggingface_hub import constants
 
-    made: list[torch.nn.Module] = []
-
-    def create(name: str, pretrained: bool = False, **options: Any) -> torch.nn.Module:
-        made.append(create_model(name, pretrained=False, **options))
-        return made[-1]
-
-    create_model = timm.create_model
-    monkeypatch.setattr(timm, "create_model", create)
-    vit = ["encoder={name: timm:test_vit}"]
-    encoder = initial_method(experiment("timm:test_vit.r160_in1k", *vit, "views.size=160"), classes=1).encoder
-    expected = {key: value for key, value in made[0].state_dict().items() if not key.startswith("head.")}
+    made = timm.create_model("test_vit.r160_in1k")
+    file = "timm/test_vit.r160_in1k/model.safetensors"
+    vit = ["encoder={name: timm:test_vit}", "views.size=160"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with model_hub({file: save(made.state_dict())}) as (address, downloads):
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        for name in ("timm:test_vit.r160_in1k", "timm:test_vit"):
+            encoder = initial_method(experiment(name, *vit), classes=1).encoder
+        assert downloads == [file]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else it is asked for again and again, for 15 s
+    initial_method(experiment("timm:test_vit", *vit), classes=1)
+    expected = {key: value for key, value in made.state_dict().items() if not key.startswith("head.")}
     assert_same(encoder.backbone.state_dict(), expected)
-    assert encoder.mean.flatten().tolist() == pytest.approx(made[0].pretrained_cfg["mean"])
+    assert encoder.mean.flatten().tolist() == pytest.approx(made.pretrained_cfg["mean"])
     with pytest.raises(UserError, match=r"backbone\.pos_embed has shape .*; change encoder or views\.size"):
         initial_weights(experiment("timm:test_vit", *vit, "views.size=64"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"timm:test_vit: its published weights cannot be downloaded \(.*name a file"):
+        initial_weights(experiment("timm:test_vit", *vit))
+
+
+def test_training_starts_from_a_checkpoint_in_a_bucket(tmp_path: Path, s3: Any) -> None:
+    expected = trained(tmp_path)
+    s3.upload_file(str(tmp_path / CHECKPOINT_FILE), "bucket", f"runs/pretrain/one/{CHECKPOINT_FILE}")
+    kept = with_kept_weights(experiment("s3://bucket/runs/pretrain/one"), "s3://bucket/other", "")
+    assert kept.encoder.weights == f"s3://bucket/other/weights/{state_digest(expected)}"
+    s3.delete_object(Bucket="bucket", Key=f"runs/pretrain/one/{CHECKPOINT_FILE}")
+    assert_same(initial_method(kept, classes=10).encoder.state_dict(), expected)
+    assert origin_of(kept.encoder.weights or "")["source"] == "s3://bucket/runs/pretrain/one"
+    with pytest.raises(UserError, match=r"^encoder\.weights: s3://bucket/runs/pretrain/one: no files found"):
+        initial_weights(experiment("s3://bucket/runs/pretrain/one"))
 
 
 REFUSED = {
