@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import json
 import os
 import subprocess
 import tempfile
@@ -73,6 +74,32 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client.create_bucket(Bucket="bucket")
     yield client
     server.stop()
+
+
+@pytest.fixture
+def policy(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the store check who writes: call it with the keys (patterns) that it shall refuse from now on, by 403."""
+    import boto3
+    import moto.settings
+
+    iam = boto3.client("iam", region_name="us-east-1")
+    iam.create_user(UserName="driver")
+    key = iam.create_access_key(UserName="driver")["AccessKey"]
+
+    def deny(*keys: str) -> None:
+        allowed = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        denied = [
+            {"Effect": "Deny", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::bucket/{one}"} for one in keys
+        ]
+        document = {"Version": "2012-10-17", "Statement": [allowed, *denied]}
+        iam.put_user_policy(UserName="driver", PolicyName="p", PolicyDocument=json.dumps(document))
+
+    deny()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    iam = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"]).client("iam", region_name="us-east-1")
+    monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    return deny
 
 
 def read(path: Path) -> Sample:

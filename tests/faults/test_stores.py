@@ -1,14 +1,24 @@
-"""Sweeps that lose what they write to: the MLflow server for a minute, the space on the disk."""
+"""Sweeps that lose what they write to: the MLflow server for a minute, the disk's space, the bucket's permission."""
 
+import contextlib
 import shutil
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
+from bgsweep.errors import UserError
+from bgsweep.sweep.events import Ended, Event, Result
+from bgsweep.sweep.journal import read_journal
+from bgsweep.sweep.manifest import read_manifest
+from bgsweep.sweep.store import local_store
+from tests import progress
 from tests.faults.sweeps import SPACE, TINY, begin, ended, events, refused, runs, told, wait_for
 from tests.servers import mlflow_server
 
@@ -74,3 +84,82 @@ def test_a_full_disk_ends_the_sweep_clearly_and_with_room_it_goes_on(small_disk:
     found = ended(begin(small_disk, "--resume", name), small_disk)
     assert [trial["epochs"] for trial in found["trials"]] == [40] * 4
     assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
+
+
+BUCKET = "s3://bucket/runs"
+
+
+def in_bucket() -> list[Event]:
+    """The journal of the sweep ``one`` as the bucket has it."""
+    with contextlib.suppress(UserError), local_store(BUCKET, "one") as place:
+        return read_journal(place / "sweeps" / "one")
+    return []
+
+
+def epochs(found: list[Event]) -> list[tuple[str, int]]:
+    return [(event.id, event.epoch) for event in found if isinstance(event, Result)]
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """``bgsweep`` with words, in the bucket."""
+    return subprocess.run(
+        [sys.executable, "-m", "bgsweep.cli", *words, "--store", BUCKET],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["interrupted, resumed", "ended, synced"])
+def test_a_bucket_that_forbids_writing_from_some_moment_on_gets_the_journal_when_it_allows_it_again(
+    kind: str, tmp_path: Path, s3: Any, policy: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One driver is interrupted while the journal is refused, the other comes to its end while everything is."""
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    resumed = kind == "interrupted, resumed"
+    kept = tmp_path / "cache" / "unsent" / "one"
+    words = [*SEARCH, "search.trials=3", "training.epochs=8", "register.name=tiny", "--name", "one", "--store", BUCKET]
+    with mlflow_server(tmp_path) as (address, start, _):
+        start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        process = begin(tmp_path, str(TINY), *SPACE, *words)
+        try:
+            if resumed:
+                wait_for(lambda: len(epochs(in_bucket())) >= 2, process, tmp_path)
+                policy("runs/sweeps/one/journal/*", "runs/sweeps/one/records*", "runs/sweeps/one/sweep.json")
+
+                def next_trial() -> bool:
+                    """True once the second trial has written a checkpoint, which the bucket takes."""
+                    listed = s3.list_objects_v2(Bucket="bucket", Prefix="runs/sweeps/one/tune-").get("Contents", ())
+                    return any("/t01/checkpoint" in item["Key"] for item in listed)
+
+                wait_for(next_trial, process, tmp_path)
+                process.send_signal(signal.SIGINT)
+                progress.output_of(process, lambda: progress.files_in(tmp_path))
+                assert process.returncode == 130, told(tmp_path)
+            else:
+                wait_for(lambda: sum(isinstance(each, Ended) for each in in_bucket()) == 3, process, tmp_path)
+                policy("*")
+                found = ended(process, tmp_path)
+        finally:
+            process.kill()
+        log = told(tmp_path)
+        assert log.count("it is tried again") == 1, "tries at growing intervals, and one warning"
+        assert "Traceback" not in log
+        assert f"{BUCKET}/sweeps/one refuses the sweep's journal: " in log and f"It is kept in {kept}, and" in log
+        assert epochs(read_journal(kept))[:8] == [("t00", epoch) for epoch in range(1, 9)]
+        refusal = command(tmp_path, "status", "one")
+        assert refusal.returncode == 2 and "ACCESS_DENIED" in refusal.stderr and kept.exists()
+        policy()
+        if resumed:
+            found = ended(begin(tmp_path, "--resume", "one", "--store", BUCKET), tmp_path)
+        else:
+            synced = command(tmp_path, "sync", "one")
+            assert synced.returncode == 0 and "0 epochs were missing" in synced.stdout, synced.stderr
+        assert not kept.exists()
+        assert epochs(in_bucket()) == [(f"t{number:02d}", epoch) for number in range(3) for epoch in range(1, 9)]
+        with local_store(BUCKET, "one") as place:
+            manifest = read_manifest(place / "sweeps" / "one") or {}
+        assert manifest["result"]["best"]["trial"] == found["best"]["trial"]
+        assert {run.info.status for run in runs(address).values()} == {"FINISHED"}

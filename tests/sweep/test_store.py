@@ -1,14 +1,11 @@
 """A sweep's small files in an object store, as another machine sees them."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
-import moto.settings
 import pytest
 
 from bgsweep.errors import UserError
@@ -24,29 +21,6 @@ from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
-
-
-@pytest.fixture
-def policy(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the store check who writes: call it with the keys (patterns) that it shall refuse from now on, by 403."""
-    iam = boto3.client("iam", region_name="us-east-1")
-    iam.create_user(UserName="driver")
-    key = iam.create_access_key(UserName="driver")["AccessKey"]
-
-    def deny(*keys: str) -> None:
-        allowed = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-        denied = [
-            {"Effect": "Deny", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::bucket/{one}"} for one in keys
-        ]
-        document = {"Version": "2012-10-17", "Statement": [allowed, *denied]}
-        iam.put_user_policy(UserName="driver", PolicyName="p", PolicyDocument=json.dumps(document))
-
-    deny()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    iam = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"]).client("iam", region_name="us-east-1")
-    monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
-    return deny
 
 
 def refuse(client: Any) -> None:
