@@ -6,6 +6,7 @@ Starts a server (SQLite, one worker) on the loopback interface for as long as it
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,6 +25,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--calls", type=int, default=100)
     options = parser.parse_args()
+    with mlflow_server() as address:
+        print(json.dumps(_measure(address, options.clients, options.calls)))
+
+
+@contextlib.contextmanager
+def mlflow_server() -> Iterator[str]:
+    """The address of an MLflow server (SQLite, one worker) of its own, as long as the context lasts."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,7 +44,7 @@ def main() -> None:
             server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             _wait(f"{address}/health")
-            print(json.dumps(_measure(address, options.clients, options.calls)))
+            yield address
         finally:
             server.terminate()
             server.wait()
