@@ -52,6 +52,16 @@ def mlflow_server(folder: Path) -> Iterator[Server]:
             kill()
 
 
+def ray_metrics() -> str:
+    """All metrics of Ray's only node, as Prometheus reads them."""
+    import ray
+
+    (node,) = ray.nodes()
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 @contextlib.contextmanager
 def model_hub(files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
     """A server that answers as Hugging Face's hub does when ``REPOSITORY/resolve/main/FILE`` is downloaded.

@@ -8,7 +8,7 @@ from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import Stopped, collected_warnings
-from bgsweep.storage.layout import CHECKPOINT_FILE
+from bgsweep.storage.layout import CHECKPOINT_FILE, ray_train_run
 from bgsweep.storage.uri import Uri, downloaded, uri_of
 
 OnEpoch = Callable[[dict[str, Any], Uri | None], None]
@@ -113,7 +113,7 @@ def ray_trainer(config: SweepConfig, count: int, folder: Uri, reports: Any, loop
 
     one = one_worker(config)
     resized = config.model_copy(update={"experiment": config.experiment.with_workers(count)})
-    above, _, name = str(folder).rpartition("/")
+    storage, name = ray_train_run(folder)
     return TorchTrainer(
         _worker,
         train_loop_config={"config": resized.model_dump(mode="json", by_alias=True), **loop},
@@ -125,7 +125,7 @@ def ray_trainer(config: SweepConfig, count: int, folder: Uri, reports: Any, loop
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=above,
+            storage_path=storage,
             # No retries: `RayTraining` counts failures, waits for lost nodes and starts again, with fewer workers too.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),  # type: ignore[call-arg]
             checkpoint_config=CheckpointConfig(num_to_keep=2),

@@ -71,6 +71,16 @@ def ray_train_folder(sweep: Uri, trial: str, digest: str, checkpoint: Uri | None
     return join(sweep, "ray_train", f"{trial}-{digest}")
 
 
+def ray_train_run(folder: Uri) -> tuple[str, str]:
+    """The storage path and the name of Ray Train's run in a folder; that of a trial has its sweep's name, too.
+
+    Ray's metrics and logs show the name.
+    """
+    parts = str(folder).split("/")
+    own = 3 if parts[-2:-1] == ["ray_train"] else 1
+    return "/".join(parts[:-own]), "/".join(parts[-own:])
+
+
 def by_ray_train(checkpoint: Uri) -> bool:
     """True if Ray Train wrote a trial's checkpoint."""
     return str(checkpoint).split("/")[-3:-2] == ["ray_train"]

@@ -1,7 +1,6 @@
 """Sweeps in Ray's dashboard and its metrics."""
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.searcher import NUMBER
 from bgsweep.sweep.trial import trainable
 from tests.progress import wait_for
+from tests.servers import ray_metrics
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 
@@ -31,14 +31,6 @@ def dashboard() -> Iterator[str]:
     ray.shutdown()
 
 
-def exported() -> str:
-    """All metrics of this node, as Prometheus reads them."""
-    (node,) = ray.nodes()
-    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
-    return text
-
-
 @pytest.mark.slow
 def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
     records = [TrialRecord("t00", {}, None, "", ""), TrialRecord("t01", {}, None, "", "")]
@@ -49,11 +41,11 @@ def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
 
     def value(name: str, **tags: str) -> str | None:
         wanted = [f'{key}="{value}"' for key, value in {"sweep": "one", **tags}.items()]
-        lines = [line for line in exported().splitlines() if line.startswith(name + "{")]
+        lines = [line for line in ray_metrics().splitlines() if line.startswith(name + "{")]
         found = [line.rpartition(" ")[2] for line in lines if all(tag in line for tag in wanted)]
         return found[0] if found else None
 
-    wait_for(lambda: value("ray_bgsweep_trials", status="completed") == "1.0", exported, exported)
+    wait_for(lambda: value("ray_bgsweep_trials", status="completed") == "1.0", ray_metrics, ray_metrics)
     assert value("ray_bgsweep_trials", status="running") == "1.0"
     assert value("ray_bgsweep_trial_epoch", trial="t01") == "7.0"
     assert value("ray_bgsweep_trial", trial="t01", metric="knn_top1") == "0.75"
