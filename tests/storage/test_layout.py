@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from bgsweep.storage.layout import by_ray_train, checkpoint_file, ray_train_folder, seed_checkpoints, sweep_folder
+from bgsweep.storage.layout import (
+    by_ray_train,
+    checkpoint_file,
+    ray_train_folder,
+    ray_train_run,
+    seed_checkpoints,
+    sweep_folder,
+)
 from bgsweep.storage.uri import Uri
 
 
@@ -38,3 +45,10 @@ def test_a_checkpoint_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None
     file = tmp_path / "state.pt"
     file.touch()
     assert checkpoint_file(tmp_path) == checkpoint_file(file) == file
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/runs", "/runs"])
+def test_ray_trains_run_of_a_trial_is_named_by_sweep_and_trial(store: str) -> None:
+    folder = ray_train_folder(sweep_folder(store, "mine"), "t00", "0123")
+    assert ray_train_run(folder) == (f"{store}/sweeps", "mine/ray_train/t00-0123")
+    assert ray_train_run(f"{store}/pretrain/0123") == (f"{store}/pretrain", "0123")
