@@ -114,15 +114,13 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
 def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_from_there(
     tmp_path: Path, undisturbed: tuple[list[float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before that, Ray Train's metrics tell of them under the names of their sweep and trial."""
+    """Ray Train's metrics tell of them under the names of their sweep and trial."""
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
     losses: list[float] = []
 
     def on_epoch(metrics: dict[str, Any], _: Any) -> None:
         losses.append(metrics["loss"])
         if len(losses) == 1:
-            for name in ("controller_state", "worker_group_start_total_time_s", "report_total_blocked_time_s"):
-                wait_for(lambda name=name: shown(f"ray_train_{name}"), ray_metrics, ray_metrics)
             signal.raise_signal(signal.SIGTERM)
 
     def shown(name: str) -> bool:
@@ -135,6 +133,8 @@ def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_fro
             train.train(config, folder, on_epoch)
         left = newest(folder)
         assert stopped.value.leave and (left["epoch"], left["step"]) == (stopped.value.epoch, stopped.value.step)
+        for name in ("controller_state", "worker_group_start_total_time_s", "report_total_blocked_time_s"):
+            wait_for(lambda name=name: shown(f"ray_train_{name}"), ray_metrics, ray_metrics)
         train.train(config, folder, on_epoch)
     assert losses == undisturbed[0]
     assert_same(newest(folder), undisturbed[1])

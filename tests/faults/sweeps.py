@@ -16,6 +16,9 @@ from tests import progress
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]
+STILL = 1200.0
+"""As `progress.STILL`: on a machine with a load of sixty on two cores a trial needs minutes to begin."""
+
 SPEED = ("images_per_second", "data_wait")
 
 
@@ -35,7 +38,7 @@ def told(folder: Path) -> str:
 def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     """The result of a sweep, which must have ended well."""
     try:
-        out, _ = progress.output_of(process, lambda: progress.files_in(folder))
+        out = output(process, folder)
     finally:
         process.kill()
     assert process.returncode == 0 and out, told(folder)
@@ -43,14 +46,19 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     return found
 
 
+def output(process: subprocess.Popen[str], folder: Path) -> str:
+    """What a sweep prints until its end."""
+    return progress.output_of(process, lambda: progress.files_in(folder), STILL)[0]
+
+
 def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str], folder: Path) -> Any:
     """The first result of a call that is not None, while the sweep runs and writes."""
-    return progress.wait_for(happened, lambda: progress.files_in(folder), lambda: told(folder), process)
+    return progress.wait_for(happened, lambda: progress.files_in(folder), lambda: told(folder), process, STILL)
 
 
 def refused(process: subprocess.Popen[str], folder: Path) -> str:
     """The last line of a sweep that ends with an error that the user can fix."""
-    progress.output_of(process, lambda: progress.files_in(folder))
+    output(process, folder)
     assert process.returncode == 2, told(folder)
     return told(folder).splitlines()[-1]
 

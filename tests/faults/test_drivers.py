@@ -9,8 +9,7 @@ import pytest
 from bgsweep.sweep.events import Ended, Result
 from bgsweep.sweep.journal import read_journal
 from bgsweep.training import load_checkpoint
-from tests import progress
-from tests.faults.sweeps import SPACE, TINY, begin, ended, events, outcome, runs, told, wait_for
+from tests.faults.sweeps import SPACE, TINY, begin, ended, events, outcome, output, runs, told, wait_for
 
 SEARCH = ["search.trials=3", "search.scheduler=none", "search.concurrent=1", "name=tiny", "training.epochs=20"]
 
@@ -28,7 +27,7 @@ def test_a_suspended_driver_that_wakes_up_after_another_took_over_ends_and_chang
         second = begin(tmp_path / "second", "--resume", folder.name, *store)
         wait_for(lambda: (folder / "owners" / "00002").exists(), second, tmp_path / "second")
         first.send_signal(signal.SIGCONT)
-        progress.output_of(first, lambda: progress.files_in(tmp_path))
+        output(first, tmp_path)
         assert first.returncode == 2, told(tmp_path)
         assert "has taken this sweep over; this one ends without writing more" in told(tmp_path).splitlines()[-1]
         assert "Traceback" not in told(tmp_path)
@@ -56,7 +55,7 @@ def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_
         if name == "stopped":
             wait_for(lambda folder=folder: len(events(folder, "result")) >= 1, process, folder)
             process.send_signal(signal.SIGTERM)
-            progress.output_of(process, lambda folder=folder: progress.files_in(folder))
+            output(process, folder)
             assert process.returncode == 130 and told(folder).splitlines()[-1] == "error: interrupted"
             last = events(folder, "checkpoint")[-1]["path"]
             state = load_checkpoint(Path(last) / "state.pt")

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from tests import progress
 from tests.faults.clusters import cluster, kill_node, raylet
-from tests.faults.sweeps import SPACE, TINY, actors, begin, ended, events, outcome, runs, told, wait_for
+from tests.faults.sweeps import SPACE, STILL, TINY, actors, begin, ended, events, outcome, runs, told, wait_for
 
 # Random proposals and no scheduler: with two trials at a time, who proposes and stops by results goes by their order.
 SEARCH = ["search.algorithm=random", "search.scheduler=none", "search.concurrent=2", "search.max_failures=30"]
@@ -54,6 +54,7 @@ def check_all_is_well(found: dict[str, Any], made: Cluster, trials: int) -> None
             ray.available_resources,
             lambda: f"held: {ray.available_resources()} of {ray.cluster_resources()}",
             every=0.5,
+            still=STILL,
         )
     finally:
         ray.shutdown()

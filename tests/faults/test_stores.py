@@ -18,8 +18,7 @@ from bgsweep.sweep.events import Ended, Event, Result
 from bgsweep.sweep.journal import read_journal
 from bgsweep.sweep.manifest import read_manifest
 from bgsweep.sweep.store import local_store
-from tests import progress
-from tests.faults.sweeps import SPACE, TINY, begin, ended, events, refused, runs, told, wait_for
+from tests.faults.sweeps import SPACE, TINY, begin, ended, events, output, refused, runs, told, wait_for
 from tests.servers import mlflow_server
 
 SEARCH = ["search.trials=4", "search.scheduler=none", "search.concurrent=1", "name=tiny"]
@@ -136,7 +135,7 @@ def test_a_bucket_that_forbids_writing_from_some_moment_on_gets_the_journal_when
 
                 wait_for(next_trial, process, tmp_path)
                 process.send_signal(signal.SIGINT)
-                progress.output_of(process, lambda: progress.files_in(tmp_path))
+                output(process, tmp_path)
                 assert process.returncode == 130, told(tmp_path)
             else:
                 wait_for(lambda: sum(isinstance(each, Ended) for each in in_bucket()) == 3, process, tmp_path)
