@@ -55,6 +55,8 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep reports failed trials itself, one line each
+    # A store that refuses writes is reported where something is written; Ray logs a traceback for each folder before.
+    logging.getLogger("ray.train._internal.storage").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
