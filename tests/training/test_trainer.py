@@ -107,7 +107,7 @@ SIMCLR = ["method={name: simclr, hidden_dim: 16, embedding_dim: 8}", "optimizer=
         ["training.precision=bf16", "training.accumulate=2"],
         BYOL,
         SWAV,
-        [*SIMCLR, "background.swap=0.5", "training.accumulate=2"],
+        [*SIMCLR, "background={swap: 0.5, swap_negative: foreground}", "training.accumulate=2"],
         DINO,
         ["method={name: supervised}", "encoder={name: efficientnet_b0}", "training.batch_size=480"],
     ],
