@@ -94,7 +94,10 @@ def _choose(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     first = problems[0]
     if first["type"] in ("float_type", "int_type") and isinstance(first["input"], list | tuple):
         above = first["loc"][:-1]
-        return next((one for one in problems[1:] if one["loc"][: len(above)] == above), first)
+        lists = [one for one in problems[1:] if one["loc"][: len(above)] == above]
+        # Of several lengths that are allowed, the one that was given; else the longest.
+        items = [one for one in lists if one["type"] not in ("too_long", "missing")]
+        return items[0] if items else lists[-1] if lists else first
     return first
 
 
