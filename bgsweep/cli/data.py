@@ -8,6 +8,9 @@ from bgsweep.cli.formatting import percentages, table
 from bgsweep.cli.parser import Parser
 from bgsweep.masks.interfaces import NETWORKS, NON_COMMERCIAL
 
+if TYPE_CHECKING:
+    pass
+
 
 class Preview(Command):
     """Write an image of augmented views."""
@@ -291,13 +294,16 @@ class Pack(Command):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("images", help="folder that holds the splits, or a URI such as s3://bucket/folder")
-        parser.add_argument("masks", help="folder or URI of masks: a PNG for each image, in the same subfolders")
+        parser.add_argument(
+            "masks", help="folder or URI of masks, in the same subfolders, or `alpha`: the images' own alpha channel"
+        )
         parser.add_argument("--out", required=True, help="folder or URI to write, which must not exist")
+        add_mask_format(parser)
 
     def run(self, options: Options) -> Result:
         from bgsweep.data.datasets.pack_writer import make_pack
 
-        return make_pack(options.images, options.masks, options.out)
+        return make_pack(options.images, options.masks, options.out, mask_format=mask_format(options))
 
     def show(self, result: Result) -> str:
         from bgsweep.data.missing_masks import KEPT
@@ -337,8 +343,8 @@ COMMANDS = (
     Preview(),
     Group(
         "masks",
-        "make foreground masks, train a network for them, score, show and review them",
-        (MasksMake(), MasksTrain(), MasksScore(), MasksShow(), MasksReview(), MasksDrop()),
+        "make foreground masks or import them, train a network for them, score, show and review them",
+        (MasksMake(), MasksImport(), MasksTrain(), MasksScore(), MasksShow(), MasksReview(), MasksDrop()),
     ),
     Pack(),
     Doctor(),

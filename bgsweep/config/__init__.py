@@ -16,7 +16,8 @@ from bgsweep.config.evaluation import (
     SuiteConfig,
 )
 from bgsweep.config.experiment import Encoder, Experiment, Optimizer, Training, Workers
-from bgsweep.config.load import load, load_suite, mask_training, resolve
+from bgsweep.config.load import load, load_suite, mask_format, mask_training, resolve
+from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import (
     BYOLConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "FewLabels",
     "Knn",
     "Linear",
+    "MaskFormat",
     "MaskNoise",
     "MaskTraining",
     "MethodConfig",
@@ -74,6 +76,7 @@ __all__ = [
     "Workers",
     "load",
     "load_suite",
+    "mask_format",
     "mask_training",
     "resolve",
     "review",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
+from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
 
@@ -42,7 +43,11 @@ class Data(Section):
     """Images, masks and splits. `images: sample` names the images that come with bgsweep."""
 
     images: str = Field("sample", description="folder that holds the splits, or `sample`")
-    masks: str | None = Field(None, description="folder that mirrors `images`, with one PNG for each image")
+    masks: str | None = Field(
+        None,
+        description="folder that mirrors `images`, with one PNG for each image; `alpha`: the images' own alpha channel",
+    )
+    mask_format: MaskFormat = Field(MaskFormat(), description="mask files with other names or contents")
     pack: str | None = Field(None, description="folder or URI written by `bgsweep pack`, instead of both")
     pack_cache_gb: NonNegative = Field(20.0, description="local disk, in GB, for shards of a pack at a URI")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
@@ -105,8 +110,22 @@ class Data(Section):
     def _check(self) -> Self:
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
             raise ValueError("pack: it holds images and masks already; leave data.images and data.masks out")
+        self._check_mask_format()
         if self.loader == "cluster" and not self.loader_workers:
             raise ValueError(
                 "loader: cluster needs loader_workers, the number of cores that make views for each worker; set it"
             )
         return self
+
+    def _check_mask_format(self) -> None:
+        plain = self.mask_format == MaskFormat()
+        if not plain and (self.masks is None or self.masks == OWN_ALPHA):
+            raise ValueError("mask_format: it describes files in data.masks, and none are named; leave it out")
+        if "*" in self.mask_format.pattern:
+            raise ValueError(
+                "mask_format.pattern: * stands for several files of an image, which `bgsweep masks import` unites"
+            )
+        if self.masks == OWN_ALPHA and Path(OWN_ALPHA).is_dir():
+            raise ValueError(
+                f"masks: {OWN_ALPHA} is the images' own alpha channel, and a folder here; write ./{OWN_ALPHA} for that"
+            )

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
 from bgsweep.config.data import Data
+from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config, supporting
 from bgsweep.config.schedule import ScheduledNumber, as_schedule, highest
 from bgsweep.config.views import Background, Views
@@ -109,7 +110,7 @@ class Workers(Section):
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "workers": {"min_count": None},
-    "data": {"holdout_seed": 0},
+    "data": {"holdout_seed": 0, "mask_format": MaskFormat().model_dump(mode="json")},
     "encoder": {"weights": None, "weights_digest": None, "drop_path": 0.0},
     "optimizer": {"clip_norm": None, "clip_each": False},
     "background": {
@@ -265,13 +266,14 @@ class Experiment(Section):
             del tree["data"]["loader_memory_gb"]
         if tree["encoder"]["weights_digest"] is not None:
             tree["encoder"]["weights"] = None
-        changed = {
-            "data": None in (self.data.validation, self.data.test),
-            "background": highest(self.background.swap) > 0,
+        changed: dict[str, set[str]] = {
+            "data": {"holdout_seed"} if None in (self.data.validation, self.data.test) else set(),
+            "background": set(_ADDED_LATER["background"]) if highest(self.background.swap) > 0 else set(),
         }
         for section, defaults in _ADDED_LATER.items():
-            if not changed.get(section):
-                tree[section] = dict(pair for pair in tree[section].items() if pair not in defaults.items())
+            kept = changed.get(section, set())
+            pairs = tree[section].items()
+            tree[section] = {key: value for key, value in pairs if key in kept or (key, value) not in defaults.items()}
         canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

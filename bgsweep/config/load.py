@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bgsweep.config.evaluation import SuiteConfig
+from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.messages import reason
 from bgsweep.config.sweep import SweepConfig
@@ -85,6 +86,18 @@ def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
         return MaskTraining.model_validate(tree)
     except ValidationError as error:
         raise UserError(reason(error, MaskTraining)) from error
+
+
+def mask_format(**given: Any) -> MaskFormat:
+    """A mask format from the options of a command; None stands for an option that is not given.
+
+    Raises:
+        UserError: as `load`.
+    """
+    try:
+        return MaskFormat.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UserError(f"--{reason(error, MaskFormat)}") from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -74,6 +74,13 @@ class SweepConfig(Section):
         """The config with a trial's values in its experiment."""
         return self.model_copy(update={"experiment": self.experiment.with_values(values)})
 
+    @property
+    def augments_background(self) -> bool:
+        """True if the experiment or a trial can have background augmentations."""
+        probabilities = {("background", name) for name in ("remove", "random", "swap")}
+        searched = {tuple(key.split(".")[:2]) for key in self.space.parameters}
+        return self.experiment.background.active or not searched.isdisjoint(probabilities)
+
     def gpus_of_process(self, available: bool) -> float:
         """GPUs of each process that trains: a worker, or a trial of one worker; ``available``: the cluster has any."""
         workers = self.experiment.workers

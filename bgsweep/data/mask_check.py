@@ -1,14 +1,18 @@
 """A check of a dataset's masks before a long run starts."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from typing import NamedTuple
 
+from bgsweep.config.mask_format import MaskFormat
+from bgsweep.data.mask_kinds import kind_of
 from bgsweep.data.order import spread_evenly
 from bgsweep.errors import UnreadableImage, UserError, WrongMask, warn_once
-from bgsweep.images.decoding import Size, read_gray, stored_size, upright_mask
-from bgsweep.images.mask_levels import PngKind, png_kind
+from bgsweep.images.decoding import read_gray, scaled_mask, stored_size, upright_mask, upright_size
+from bgsweep.images.mask_form import PLAIN, MaskForm
+from bgsweep.images.mask_levels import PngKind, png_kind, seen_ids
 
 # Masks that are decoded, further ones of each kind of PNG that is not among those, and headers that are read (a quarter
 # of a second on a local disk).
@@ -24,64 +28,98 @@ class Pair(NamedTuple):
     read_mask: Callable[[], bytes]
 
 
-def check_masks(count: int, pair_at: Callable[[int], Pair], local: bool) -> None:
+class _Fit(NamedTuple):
+    """A decoded mask's kind, and what it took to fit it to its image.
+
+    Attributes:
+        kind: as `kind_of` says.
+        turned: the image's EXIF orientation was applied to it; None: sizes do not tell whether it should be.
+        scaled: by a pixel.
+    """
+
+    kind: str
+    turned: bool | None
+    scaled: bool
+
+
+def form_of(given: MaskFormat) -> MaskForm:
+    """The part of a format that says what pixels mean."""
+    return MaskForm(given.channel, given.foreground, given.void)
+
+
+def check_masks(count: int, pair_at: Callable[[int], Pair], local: bool, form: MaskForm = PLAIN) -> dict[str, int]:
     """Decode masks spread evenly over a dataset. Damaged files are skipped here; training counts them.
 
     Args:
         count: number of images in the dataset.
         pair_at: gives one of them with its mask.
         local: masks are named by their paths on this machine, where their headers cost little to read.
+        form: the meaning of their pixels.
+
+    Returns:
+        The number of masks of each kind (`kind_of`).
 
     Raises:
-        UserError: masks have levels that are neither foreground nor background, or another size than their images.
+        UserError: masks have levels that are neither foreground nor background, or another size than their images; or
+            ids, of which none is foreground in any mask.
     """
     wrong: list[str] = []
-    turned: list[str] = []
-    unturned: list[str] = []
-    chosen = _chosen(count, pair_at, local)
-    for pair in map(pair_at, chosen):
+    fits: dict[str, _Fit] = {}
+    chosen = [pair_at(index) for index in _chosen(count, pair_at, local)]
+    for pair in chosen:
         try:
-            turn = _needs_turning(pair)
+            fits[pair.image] = _fit(pair, form)
         except WrongMask as error:
             wrong.append(str(error))
         except UnreadableImage:
             continue
-        else:
-            (turned if turn is True else unturned if turn is False else []).append(pair.image)
     if wrong:
         raise UserError(f"{wrong[0]} ({len(wrong)} of the {len(chosen)} masks looked at are wrong)")
+    if fits and form.foreground is not None and all(fit.kind == "empty" for fit in fits.values()):
+        _refuse_empty(next(pair for pair in chosen if pair.image in fits), form)
+    _tell(fits, len(chosen))
+    return dict(Counter(fit.kind for fit in fits.values()))
+
+
+def _fit(pair: Pair, form: MaskForm) -> _Fit:
+    mask = read_gray(pair.read_mask(), pair.mask, form)
+    image = pair.read_image()
+    upright, size = upright_mask(mask, image), upright_size(image)
+    scaled = scaled_mask(upright, pair.mask, size, pair.image)
+    (height, width), orientation = stored_size(image)
+    # EXIF orientations from 5 on exchange height and width.
+    unclear = orientation > 1 and (orientation < 5 or height == width) and pair.image != pair.mask
+    return _Fit(kind_of(mask), True if upright is not mask else None if unclear else False, scaled is not upright)
+
+
+def _refuse_empty(pair: Pair, form: MaskForm) -> None:
+    seen = seen_ids(pair.read_mask(), pair.mask, form)
+    raise UserError(
+        f"{pair.mask}: has the ids {seen}, of which none is foreground, nor is any in the other masks looked at; "
+        "correct data.mask_format.foreground (--foreground)"
+    )
+
+
+def _tell(fits: dict[str, _Fit], looked_at: int) -> None:
+    """Warn of masks that are turned or scaled, and of those that may have to be turned."""
+    turned = [image for image, fit in fits.items() if fit.turned]
+    unclear = [image for image, fit in fits.items() if fit.turned is None]
+    scaled = [image for image, fit in fits.items() if fit.scaled]
     if turned:
         warn_once(
             f"{turned[0]}: its mask has the size of the image before its EXIF orientation is applied, so it is turned "
-            f"like the image; {len(turned)} of the {len(chosen)} images looked at are like this"
+            f"like the image; {len(turned)} of the {looked_at} images looked at are like this"
         )
-    if unturned:
+    if unclear:
         warn_once(
-            f"{unturned[0]}: the image has an EXIF orientation; its mask is taken to be of the upright image, which "
-            f"sizes do not tell: see `bgsweep preview` ({len(unturned)} of {len(chosen)} images are like this)"
+            f"{unclear[0]}: the image has an EXIF orientation; its mask is taken to be of the upright image, which "
+            f"sizes do not tell: see `bgsweep preview` ({len(unclear)} of {looked_at} images are like this)"
         )
-
-
-def _needs_turning(pair: Pair) -> bool | None:
-    """True if the mask must be turned like its image; None where the image has no EXIF orientation that matters."""
-    mask = read_gray(pair.read_mask(), pair.mask)
-    image = pair.read_image()
-    stored, orientation = stored_size(image)
-    # EXIF orientations from 5 on exchange height and width.
-    upright = stored[::-1] if orientation >= 5 else stored
-    oriented = upright_mask(mask, image)
-    if oriented.shape != upright:
-        raise WrongMask(
-            f"{pair.mask}: {_size(mask.shape)} pixels, but its image {pair.image} has {_size(upright)}; "
-            "a mask must have its image's size"
+    if scaled:
+        warn_once(
+            f"{scaled[0]}: its mask differs from it by a pixel in size, and is scaled; {len(scaled)} of the "
+            f"{looked_at} images looked at are like this"
         )
-    if oriented is not mask:
-        return True
-    return False if orientation > 1 and (orientation < 5 or stored[0] == stored[1]) else None
-
-
-def _size(shape: Size | tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
 
 
 def _chosen(count: int, pair_at: Callable[[int], Pair], local: bool) -> list[int]:

@@ -1,13 +1,13 @@
-"""Images without a mask: found, counted and told in one way by every command."""
+"""Names of masks, and images without one: found, counted and told in one way by every command."""
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import NamedTuple, cast
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data.sample import ImageDataset
+from bgsweep.config.mask_format import MaskFormat
 from bgsweep.errors import UserError
 
 # An image without a mask is never augmented, so that a share of s of them lowers the probabilities asked for to (1 - s)
@@ -17,13 +17,14 @@ MOST_MISSING = 0.1
 
 
 KEPT = "these keep their backgrounds: make their masks by `bgsweep masks make`"
+PLAIN = MaskFormat().pattern
 
 
 class MaskFile(IntEnum):
     """The file of an image's mask."""
 
-    PNG = 0  # named as by `mask_name`
-    CAPITALS = 1  # the same, but it ends in .PNG
+    NAMED = 0  # as by `mask_name`
+    CAPITALS = 1  # the same, but with its suffix in capitals
     MISSING = 2
 
 
@@ -38,38 +39,52 @@ class MissingMasks(NamedTuple):
         return f"{self.missing} of {self.images} images have no mask, such as {self.example}"
 
 
-def mask_name(image: str) -> str:
+def mask_name(image: str, pattern: str = PLAIN) -> str:
     """Path of an image's mask below the masks' root."""
-    return image.rpartition(".")[0] + ".png"
+    if pattern == PLAIN:
+        return image.rpartition(".")[0] + ".png"
+    folder, slash, name = image.rpartition("/")
+    found = pattern.replace("{name}", name).replace("{stem}", name.rpartition(".")[0])
+    return found[1:] if found.startswith("/") else folder + slash + found
 
 
-def mask_file(image: str, found: int) -> str:
+def mask_file(image: str, found: int, pattern: str = PLAIN) -> str:
     """Path of the mask that was found for an image, below the masks' root."""
-    name = mask_name(image)
-    return f"{name[:-4]}.PNG" if found == MaskFile.CAPITALS else name
+    name = mask_name(image, pattern)
+    return _in_capitals(name) if found == MaskFile.CAPITALS else name
 
 
-def match_masks(root: str, names: Sequence[str], there: Iterable[str]) -> npt.NDArray[np.uint8]:
+def match_masks(
+    root: str, names: Sequence[str], there: Iterable[str], pattern: str = PLAIN, most_missing: float = MOST_MISSING
+) -> npt.NDArray[np.uint8]:
     """Find each image's mask; gives the `MaskFile` of each.
 
     Args:
         root: folder or URI of the masks, for errors.
         names: the images.
         there: all files below `root`.
+        pattern: names of masks, as of `MaskFormat`.
+        most_missing: the share of images that may have none.
 
     Raises:
-        UserError: more than a tenth of the images have no mask, or two have the same.
+        UserError: more have none, or two images have the same.
     """
-    check_stems(root, names)
+    check_stems(root, names, pattern)
     files, found = set(there), np.zeros(len(names), np.uint8)
     if not files:
         raise UserError(f"{root}: no such folder, or no masks in it; each image needs a PNG: see `bgsweep masks make`")
     for index, name in enumerate(names):
-        if (wanted := mask_name(name)) not in files:
-            found[index] = MaskFile.CAPITALS if f"{wanted[:-4]}.PNG" in files else MaskFile.MISSING
-    if missing := missing_among(names, found == MaskFile.MISSING):
-        _check_share(root, missing, files)
+        if (wanted := mask_name(name, pattern)) not in files:
+            found[index] = MaskFile.CAPITALS if _in_capitals(wanted) in files else MaskFile.MISSING
+    missing = missing_among(names, found == MaskFile.MISSING)
+    if missing is not None and missing.missing > most_missing * missing.images:
+        _refuse_missing(root, missing, files, pattern)
     return found
+
+
+def _in_capitals(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem + dot + suffix.upper()
 
 
 def missing_among(names: Sequence[str], missing: npt.NDArray[np.bool_]) -> MissingMasks | None:
@@ -78,39 +93,33 @@ def missing_among(names: Sequence[str], missing: npt.NDArray[np.bool_]) -> Missi
     return MissingMasks(count, len(names), names[int(np.argmax(missing))]) if count else None
 
 
-def mask_note(dataset: ImageDataset) -> str | None:
-    """A line on the images without a mask in a dataset, or in the one that it is part of; None if there are none."""
-    while (inner := getattr(dataset, "dataset", None)) is not None:
-        dataset = cast(ImageDataset, inner)
-    found: MissingMasks | None = getattr(dataset, "missing_masks", None)
-    return None if found is None else f"{dataset.name}: {found}; {KEPT}"
-
-
-def check_stems(root: str, names: Sequence[str]) -> None:
+def check_stems(root: str, names: Sequence[str], pattern: str = PLAIN) -> None:
     """Raise UserError where two images would share a mask."""
     owners: dict[str, str] = {}
     for name in names:
-        other = owners.setdefault(mask_name(name), name)
+        mask = mask_name(name, pattern)
+        other = owners.setdefault(mask, name)
         if other != name:
-            raise UserError(f"{root}: {other} and {name} would share the mask {mask_name(name)}; rename one of them")
+            raise UserError(f"{root}: {other} and {name} would share the mask {mask}; rename one of them")
 
 
-def _check_share(root: str, found: MissingMasks, files: set[str]) -> None:
-    if found.missing <= MOST_MISSING * found.images:
-        return
-    wanted = mask_name(found.example)
+def _refuse_missing(root: str, found: MissingMasks, files: set[str], pattern: str) -> NoReturn:
+    wanted = mask_name(found.example, pattern)
     raise UserError(
         f"{root}: {found.missing} of {found.images} images have no mask, the first missing is "
-        f"{wanted}; {_instead(wanted, files)}each image needs a PNG of the same name: see `bgsweep masks make` "
-        f"(up to {MOST_MISSING:.0%} may be missing; with more, background augmentations are rarer than configured)"
+        f"{wanted}; {_instead(found.example, wanted, files)}each image needs a PNG of the same name, or one that "
+        f"data.mask_format.pattern (--pattern) describes: see `bgsweep masks make` (up to {MOST_MISSING:.0%} may be "
+        "missing; with more, background augmentations are rarer than configured)"
     )
 
 
-def _instead(wanted: str, files: set[str]) -> str:
-    """A hint for errors: the files nearest to a missing mask."""
-    folder, _, _ = wanted.rpartition("/")
-    near = sorted(file for file in files if file.startswith(wanted[:-4]) and file != wanted)
+def _instead(image: str, wanted: str, files: set[str]) -> str:
+    """A hint for errors: the files nearest to a missing mask, and the pattern that would find them."""
+    folder, _, name = image.rpartition("/")
+    stem = name.rpartition(".")[0]
+    beside = sorted(file for file in files if file.rpartition("/")[0] == folder and file != wanted)
+    near = [file for file in beside if stem in file.rpartition("/")[2]]
     if near:
-        return f"{near[0]} lies there, but "
-    beside = sorted(file for file in files if file.rpartition("/")[0] == folder)
+        pattern = near[0].rpartition("/")[2].replace(stem, "{stem}", 1)
+        return f"{near[0]} lies there (pattern '{pattern}'), but "
     return f"there lies {beside[0]}, for instance, but " if beside else ""

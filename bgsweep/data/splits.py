@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.config import Data
+from bgsweep.config.mask_format import mask_source
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.mask_noise import NoisyMasks
@@ -16,7 +17,7 @@ from bgsweep.data.datasets.wrappers import Cached, Subset, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.layout import recognized
 from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
-from bgsweep.data.missing_masks import mask_note
+from bgsweep.data.mask_notes import mask_notes
 from bgsweep.data.sample import ImageDataset
 from bgsweep.errors import UserError, warn_once
 from bgsweep.seeding import Draw
@@ -144,7 +145,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
         else:
             parts["train"], parts[name] = hold_out(parts["train"], share, draw, data.holdout_seed, name)
             share /= 1 - share  # of what is left, for the same number of images
-    said += tuple(dict.fromkeys(told for part in parts.values() if (told := mask_note(part)) is not None))
+    said += tuple(dict.fromkeys(line for part in parts.values() for line in mask_notes(part)))
     pairs: list[tuple[SplitName, SplitName]] = [("train", "validation"), ("train", "test"), ("validation", "test")]
     if data.validation is not None and data.validation == data.test:
         pairs.pop()  # an evaluation suite, which reads no validation split
@@ -171,8 +172,10 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDatas
         return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
     if data.images == "sample":
         return EmbeddedSample(split, data.resize, data.fast_jpeg)
-    masks = None if data.masks is None else _local_folder(data.masks, split, "data.masks")
-    return Folder(_local_folder(data.images, split, "data.images"), split, masks, data.resize, classes, data.fast_jpeg)
+    root, mask_format = mask_source(data.images, data.masks, data.mask_format)
+    masks = None if root is None else _local_folder(root, split, "data.masks")
+    images = _local_folder(data.images, split, "data.images")
+    return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format)
 
 
 def _local_folder(root: str, split: str, key: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from bgsweep.config import SweepConfig, load, review_search
+from bgsweep.config.mask_format import mask_source
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed import credentials
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
@@ -259,7 +260,8 @@ def _unbegun(name: str, job: Any) -> dict[str, Any]:
 def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:
     """Refuse paths that are valid on this machine only."""
     data = config.experiment.data
-    paths = {"data.images": data.images if data.images != "sample" else None, "data.masks": data.masks}
+    masks, _ = mask_source(data.images, data.masks, data.mask_format)
+    paths = {"data.images": data.images if data.images != "sample" else None, "data.masks": masks}
     if store and has_password(store):
         raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")
     for key, path_or_uri in {**paths, "--store": store}.items():

@@ -22,20 +22,15 @@ from PIL import ImageOps
 
 from bgsweep.errors import UnreadableImage, WrongMask, one_line
 from bgsweep.images.compositing import Image, Mask
+from bgsweep.images.mask_form import PLAIN, MaskForm
 from bgsweep.images.mask_levels import gray_levels
+from bgsweep.images.orientation import orientation_of, turned
 
 Size = tuple[int, int]
 
 _MOST_PIXELS = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)  # where Pillow takes an image for a bomb
 _SEGMENT = struct.Struct(">BBH")  # 255, what it is, its size without these first two bytes
 _FRAME = struct.Struct(">HHB")  # height, width, components of a JPEG's frame header
-# Rotations and reflections to upright of the EXIF orientations that exchange an image's sides.
-_TURNS: dict[int, Callable[[Mask], Mask]] = {
-    5: lambda mask: mask.T,
-    6: lambda mask: np.rot90(mask, -1),
-    7: lambda mask: mask[::-1, ::-1].T,
-    8: lambda mask: np.rot90(mask),
-}
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # Huffman tables, a reserved marker, arithmetic conditioning
 
 
@@ -89,14 +84,16 @@ def decode_mask(
     image_name: str,
     resize: int | None = None,
     read_image: Callable[[], bytes] | None = None,
+    form: MaskForm = PLAIN,
 ) -> Mask:
-    """Decode a mask (PNG) and resize it to the size that `decode_image` gives its image.
+    """Decode a mask and resize it to the size that `decode_image` gives its image.
 
     Args:
         data, name, resize: as of `decode_image`.
         image_size, image_name: height and width of the upright image, and its name in errors.
         read_image: gives the image's file, which is read only where the mask has another size: the image's EXIF
             orientation may explain that.
+        form: the meaning of the file's pixels.
 
     Returns:
         height x width, 0 (background) to 255 (foreground).
@@ -105,7 +102,7 @@ def decode_mask(
         UnreadableImage: the file is truncated, damaged or no image.
         WrongMask: its levels are neither foreground nor background, or it has another size than the image.
     """
-    return fit_mask(read_gray(data, name), name, image_size, image_name, resize, read_image)
+    return fit_mask(read_gray(data, name, form), name, image_size, image_name, resize, read_image)
 
 
 def fit_mask(
@@ -117,15 +114,28 @@ def fit_mask(
     read_image: Callable[[], bytes] | None = None,
 ) -> Mask:
     """A decoded mask at the size that `decode_image` gives its image; raises WrongMask as `decode_mask` does."""
-    if mask.shape != image_size and read_image is not None:
-        mask = upright_mask(mask, read_image())
+    if mask.shape != image_size:
+        if read_image is not None:
+            mask = upright_mask(mask, read_image())
+        mask = scaled_mask(mask, name, image_size, image_name)
+    return mask if resize is None else _resize(mask, _shorter_side(image_size, resize))
+
+
+def scaled_mask(mask: Mask, name: str, image_size: Size, image_name: str) -> Mask:
+    """The mask at its image's size, from which it may differ by a pixel, as rounding makes it.
+
+    Raises:
+        WrongMask: it differs by more.
+    """
+    if mask.shape == image_size:
+        return mask
     size = mask.shape[0], mask.shape[1]
-    if size != image_size:
+    if max(abs(side - wanted) for side, wanted in zip(size, image_size, strict=True)) > 1:
         raise WrongMask(
             f"{name}: {size[1]}x{size[0]} pixels, but its image {image_name} has {image_size[1]}x{image_size[0]}; "
             "a mask must have its image's size"
         )
-    return mask if resize is None else _resize(mask, _shorter_side(size, resize))
+    return cast(Mask, cv2.resize(mask, image_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def upright_mask(mask: Mask, image: bytes) -> Mask:
@@ -133,7 +143,13 @@ def upright_mask(mask: Mask, image: bytes) -> Mask:
     size, orientation = stored_size(image)
     if orientation < 5 or size[0] == size[1] or mask.shape != size:
         return mask
-    return np.ascontiguousarray(_TURNS[orientation](mask))
+    return turned(mask, orientation)
+
+
+def upright_size(image: bytes) -> Size:
+    """Height and width of an encoded image with its EXIF orientation applied; raises UnreadableImage."""
+    (height, width), orientation = stored_size(image)
+    return (width, height) if orientation >= 5 else (height, width)
 
 
 def stored_size(image: bytes) -> tuple[Size, int]:
@@ -144,7 +160,7 @@ def stored_size(image: bytes) -> tuple[Size, int]:
     """
     header = _jpeg_header(image) if image.startswith(b"\xff\xd8") else None
     if header is not None:
-        return (header.height, header.width), _orientation(image) if header.has_exif else 1
+        return (header.height, header.width), orientation_of(image) if header.has_exif else 1
     try:
         with PIL.Image.open(io.BytesIO(image)) as file:
             return (file.height, file.width), int(file.getexif().get(0x0112, 1))
@@ -152,9 +168,9 @@ def stored_size(image: bytes) -> tuple[Size, int]:
         raise UnreadableImage(f"not an image ({one_line(error)})") from error
 
 
-def read_gray(data: bytes, name: str) -> Mask:
+def read_gray(data: bytes, name: str, form: MaskForm = PLAIN) -> Mask:
     """Decode a mask at its own size; raises UnreadableImage if the file is damaged, WrongMask if it is no mask."""
-    return gray_levels(data, name)
+    return gray_levels(data, name, form)
 
 
 def centre_view(image: Image, size: int) -> Image:
@@ -177,7 +193,7 @@ def cover(image: Image, height: int, width: int) -> Image:
 def _decode_jpeg(data: bytes, resize: int | None, fast: bool) -> tuple[Image, Size] | None:
     """Decode with simplejpeg; None for files that it decodes wrong: other formats, CMYK, EXIF rotation, damage."""
     header = _jpeg_header(data) if data.startswith(b"\xff\xd8") else None
-    if header is None or (header.has_exif and _orientation(data) > 1):
+    if header is None or (header.has_exif and orientation_of(data) > 1):
         return None
     height, width, components, _ = header
     if components > 3 or height * width > _MOST_PIXELS:
@@ -212,14 +228,6 @@ def _jpeg_header(data: bytes) -> _Header | None:
         return None
     height, width, components = _FRAME.unpack(frame)
     return _Header(height, width, components, has_exif)
-
-
-def _orientation(data: bytes) -> int:
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as file:
-            return int(file.getexif().get(0x0112, 1))
-    except Exception:  # a damaged EXIF block is no reason to refuse the image
-        return 1
 
 
 def _decode_any(data: bytes, name: str) -> tuple[Image, Size]:

@@ -1,4 +1,4 @@
-"""Decoding of a mask's grey levels, with refusal of files that are no masks: class maps, trimaps, colours."""
+"""Decoding of mask files: grey levels, alpha or ids, with refusal of files that do not say what is foreground."""
 
 import io
 import struct
@@ -14,8 +14,14 @@ import PIL.Image
 
 from bgsweep.errors import UnreadableImage, WrongMask
 from bgsweep.images.compositing import Mask
+from bgsweep.images.mask_form import PLAIN, Ids, MaskForm
+from bgsweep.images.orientation import orientation_of, turned
 
-_CURE = "masks go from 0 (background) to 255 (foreground) in 8-bit grey; convert them"
+_CURE = (
+    "masks go from 0 (background) to 255 (foreground) in 8-bit grey; if these are ids, say which are foreground by "
+    "data.mask_format.foreground (--foreground), else convert them"
+)
+_JPEG, _NUMPY = b"\xff\xd8", b"\x93NUMPY"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _GRAY, _PALETTE = 0, 3  # colour types of PNG
@@ -41,38 +47,123 @@ def png_kind(head: bytes) -> PngKind | None:
     return PngKind(head[24], head[25]) if head.startswith(_SIGNATURE) and len(head) > 25 else None
 
 
-def gray_levels(data: bytes, name: str) -> Mask:
-    """Decode a mask: grey of any depth, coloured files that hold greys only, or the alpha channel.
+def gray_levels(data: bytes, name: str, form: MaskForm = PLAIN) -> Mask:
+    """Decode a mask: an image of any depth, or a NumPy file (``.npy``).
+
+    Without a form: grey of any depth, coloured files that hold greys only, or the alpha channel.
 
     Raises:
         UnreadableImage: the file is damaged or no image.
-        WrongMask: its colours or levels are neither foreground nor background: numbers of classes, trimaps, colours.
+        WrongMask: its colours or levels are neither foreground nor background: numbers of classes, trimaps, colours; or
+            it has no ids or no alpha channel, and the form says that it has.
     """
     try:
-        mask = _decode(data, name)
+        if form.foreground is not None:
+            return form.mask_of(_ids(data, name, form))
+        mask = _alpha(data, name) if form.channel == "alpha" else _decode(data, name)
     except WrongMask:
         raise
     except Exception as error:  # OpenCV's and Pillow's decoders raise nearly anything on damaged files
         raise UnreadableImage(f"{name}: damaged or not an image; make this mask again") from error
-    _check_levels(mask, name)
+    if form.channel == "auto":
+        _check_levels(mask, name)
     return mask
+
+
+def ids_of(data: bytes, name: str, form: MaskForm) -> Ids:
+    """The ids in a mask file whose form has ids; raises as `gray_levels`."""
+    try:
+        return _ids(data, name, form)
+    except WrongMask:
+        raise
+    except Exception as error:
+        raise UnreadableImage(f"{name}: damaged or not an image; make this mask again") from error
+
+
+def seen_ids(data: bytes, name: str, form: MaskForm) -> str:
+    """The ids in a mask file for an error, the first of many; raises as `gray_levels`."""
+    return _listed(np.unique(ids_of(data, name, form)).tolist())
 
 
 def _decode(data: bytes, name: str) -> Mask:
     kind = png_kind(data)
+    if kind is None or kind.colour != _GRAY or kind.depth > 8:
+        pixels = _pixels(data, kind)
+        return _from_channels(pixels, name, data if kind is not None and kind.colour == _PALETTE else None)
+    _check_chunks(data)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if decoded is None:
+        raise ValueError("not decoded")
+    return cast(Mask, decoded)
+
+
+def _pixels(data: bytes, kind: PngKind | None, indices: bool = False) -> npt.NDArray[Any]:
+    """Pixels of a file, made upright: height x width, or that x RGB or RGBA.
+
+    Args:
+        indices: of a palette file its indices rather than its colours.
+    """
+    if data.startswith(_NUMPY):
+        array = np.load(io.BytesIO(data), allow_pickle=False).squeeze()
+        # NumPy's default is 64 bits, whatever the values.
+        small = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
+        return array.astype(np.uint8) if small else array
     if kind is not None and kind.colour != _PALETTE:
         _check_chunks(data)
-        gray = kind.colour == _GRAY and kind.depth <= 8
-        flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_UNCHANGED
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None:
             raise ValueError("not decoded")
         if decoded.ndim == 3:
             decoded = np.concatenate([decoded[..., 2::-1], decoded[..., 3:]], axis=2)  # BGR as RGB
-        return cast(Mask, decoded) if gray else _from_channels(decoded, name)
+    else:
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            as_stored = file.mode in ("1", "L", "F", *("P" * indices)) or file.mode.startswith("I")
+            decoded = np.asarray(file if as_stored else file.convert("RGBA"))
+    return turned(decoded, orientation_of(data))
+
+
+def _alpha(data: bytes, name: str) -> Mask:
+    """The alpha channel as 8 bits, or the transparency of a palette's entries."""
+    pixels = _pixels(data, png_kind(data))
+    if data.startswith(_NUMPY) or not _has_alpha(data):
+        raise WrongMask(f"{name}: has no alpha channel, which mask_format.channel names; correct this key or the file")
+    return _eight_bits(pixels[..., 3], name)
+
+
+def _has_alpha(data: bytes) -> bool:
     with PIL.Image.open(io.BytesIO(data)) as file:
-        is_gray = file.mode in ("1", "L") or file.mode.startswith("I")
-        return _from_channels(np.asarray(file if is_gray else file.convert("RGBA")), name)
+        return file.has_transparency_data
+
+
+def _ids(data: bytes, name: str, form: MaskForm) -> Ids:
+    """Whole numbers, height x width: grey levels, indices of a palette, or those that three channels encode."""
+    kind = png_kind(data)
+    if data.startswith(_JPEG):
+        raise WrongMask(f"{name}: a JPEG, which does not keep ids exactly; use the PNG that it was made from")
+    pixels = _pixels(data, kind, indices=True)
+    if pixels.dtype.kind == "f" and not np.array_equal(pixels, pixels.round()):
+        raise WrongMask(f"{name}: holds fractions, no ids; leave out mask_format.foreground")
+    if pixels.dtype.kind in "fb":
+        pixels = pixels.astype(np.uint8 if pixels.dtype == bool else np.int64)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        if np.ptp(pixels[..., 3]):
+            raise WrongMask(
+                f"{name}: has transparency beside ids; set mask_format.channel to alpha, without foreground"
+            )
+        pixels = pixels[..., :3]
+    if form.channel == "rgb_id":
+        if pixels.ndim != 3:
+            raise WrongMask(f"{name}: has no three channels, which mask_format.channel: rgb_id needs; leave it out")
+        return cast(Ids, pixels.astype(np.int32) @ np.array([1, 256, 65_536], np.int32))
+    if pixels.ndim == 3:
+        if np.ptp(pixels, axis=2).any():
+            raise WrongMask(
+                f"{name}: has colours, no ids; mask_format.channel: rgb_id reads R + 256 G + 65536 B, else convert them"
+            )
+        pixels = pixels[..., 0]
+    if kind is not None and kind.colour == _GRAY and kind.depth < 8:
+        pixels = pixels // (255 // (2**kind.depth - 1))  # decoders spread the levels of fewer bits over 0 to 255
+    return pixels
 
 
 def _check_chunks(data: bytes) -> None:
@@ -86,27 +177,44 @@ def _check_chunks(data: bytes) -> None:
         at = end + 4
 
 
-def _from_channels(pixels: npt.NDArray[Any], name: str) -> Mask:
-    """Levels of grey pixels, or of RGB with or without alpha, of any depth."""
+def _from_channels(pixels: npt.NDArray[Any], name: str, palette: bytes | None) -> Mask:
+    """Levels of grey pixels, or of RGB with or without alpha, of any depth; `palette` is the file if it has one."""
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        shape = "x".join(map(str, pixels.shape))
+        raise WrongMask(f"{name}: an array of {shape}, where height x width is needed; convert it by `masks import`")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         alpha = pixels[..., 3]
         # Transparency says what is foreground of a cut-out; where all is opaque, the colours do.
         pixels = alpha if int(alpha.min()) < np.iinfo(alpha.dtype).max else pixels[..., :3]
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype != np.uint8:
-        top = int(pixels.max())
-        if 0 < top <= 255:
-            raise WrongMask(f"{name}: 16 bits a pixel, but no level above {top}, where 65535 is foreground; {_CURE}")
-        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = _eight_bits(pixels, name)
     if pixels.ndim == 3:
         tinge = np.ptp(pixels, axis=2)
         if int(tinge.max()) > _TINGE:
             row, column = np.unravel_index(int(tinge.argmax()), tinge.shape)
             shown = "#" + "".join(f"{level:02x}" for level in pixels[row, column].tolist())
-            raise WrongMask(f"{name}: has colours (such as {shown}), which do not say what is foreground; {_CURE}")
+            ids = _listed(np.unique(_pixels(palette, png_kind(palette), indices=True)).tolist()) if palette else ""
+            seen = f", and the palette's indices {ids}" if ids else ""
+            raise WrongMask(
+                f"{name}: has colours (such as {shown}){seen}, which do not say what is foreground; {_CURE}"
+            )
         pixels = pixels[..., 1]
     return cast(Mask, np.ascontiguousarray(pixels))
+
+
+def _eight_bits(pixels: npt.NDArray[Any], name: str) -> Mask:
+    """Truth values, fractions from 0 to 1, or 16 bits as 8 bits."""
+    if pixels.dtype == bool:
+        return cast(Mask, pixels.astype(np.uint8) * 255)
+    if pixels.dtype == np.uint8:
+        return cast(Mask, pixels)
+    least, top = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f" and least >= 0 and top <= 1:
+        return cast(Mask, (pixels * 255).round().astype(np.uint8))
+    if pixels.dtype.kind == "f" or least < 0 or top > 65_535:
+        raise WrongMask(f"{name}: levels from {least:g} to {top:g}, neither 0 to 1 nor 0 to 65535; {_CURE}")
+    if 0 < top <= 255:
+        raise WrongMask(f"{name}: 16 bits a pixel, but no level above {top}, where 65535 is foreground; {_CURE}")
+    return cast(Mask, (pixels >> 8).astype(np.uint8))
 
 
 def _check_levels(mask: Mask, name: str) -> None:

@@ -209,6 +209,7 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
     """
     from bgsweep.data import notes
     from bgsweep.data.fingerprint import fingerprints
+    from bgsweep.data.kept_backgrounds import check_views
     from bgsweep.distributed.view_workers import ray_feed
     from bgsweep.tracking.models import check_exportable
     from bgsweep.training.build import initial_method
@@ -223,6 +224,8 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
     with collected_warnings() as warnings:
         run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
         check_final(file, run.splits)
+        if file.augments_background:
+            check_views(file.experiment, run.splits.train)
         check_encoder(file.experiment)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):

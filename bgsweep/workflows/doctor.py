@@ -27,7 +27,7 @@ def diagnose(path: Path | None, store: Path) -> dict[str, Any]:
     if file is not None:
         checks += _data(file)
     names = ("name", "ok", "found", "fix")
-    needed = {"device", "disk", "tracking", "ray", "data", "batch", "masks"}
+    needed = {"device", "disk", "tracking", "ray", "data", "batch", "masks", "views"}
     return {
         "ok": all(ok for name, ok, *_ in checks if name in needed),
         "checks": [dict(zip(names, check, strict=True)) for check in checks],
@@ -121,8 +121,9 @@ def _onnx() -> Check:
 
 def _data(config: SweepConfig) -> Iterator[Check]:
     from bgsweep.data import notes, open_splits
+    from bgsweep.data.kept_backgrounds import check_views
     from bgsweep.data.loader import check_batch
-    from bgsweep.data.missing_masks import mask_note
+    from bgsweep.data.mask_notes import kinds_note, missing_note
     from bgsweep.evaluation import check
 
     try:
@@ -140,10 +141,15 @@ def _data(config: SweepConfig) -> Iterator[Check]:
     for line in lines:
         yield "splits", True, line, ""
     masks = splits.train.has_masks
-    needed = config.experiment.background.active or config.experiment.data.shortcut is not None
+    needed = config.augments_background or config.experiment.data.shortcut is not None
     fix = "background augmentations need a mask for each image: `bgsweep masks make`, then set data.masks"
-    found = mask_note(splits.train) or "for every image"
-    yield "masks", masks or not needed, found if masks else "none", fix
+    found = [missing_note(splits.train) or "for every image", kinds_note(splits.train)]
+    yield "masks", masks or not needed, "; ".join(filter(None, found)) if masks else "none", fix
+    if masks and config.augments_background:
+        try:
+            check_views(config.experiment, splits.train)
+        except UserError as error:
+            yield _refused("views", error)
 
 
 def _readable(split: str, source: ImageDataset) -> Iterator[Check]:

@@ -33,6 +33,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     """
     from bgsweep.data import notes, open_splits
     from bgsweep.data.fingerprint import fingerprints
+    from bgsweep.data.kept_backgrounds import check_views
     from bgsweep.evaluation import check
     from bgsweep.report.run_artifacts import log_inputs
     from bgsweep.tracking.encoders import with_kept_weights
@@ -48,6 +49,8 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         shutil.rmtree(folder, ignore_errors=True)
     splits = open_splits(experiment.data)
     check(splits, config.evaluate, ["validation"])  # before anything is started or recorded
+    if experiment.background.active:
+        check_views(experiment, splits.train)
     images = fingerprints(splits, ["train", "validation"])
     start = None if fresh else _start(folder, experiment, images)
     if experiment.workers.count > 1:

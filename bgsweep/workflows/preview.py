@@ -1,24 +1,22 @@
 """`bgsweep preview`: augmented views to look at before training."""
 
-import random
 import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 
 from bgsweep.augment.contact_sheet import Method, area_histogram
 from bgsweep.augment.contact_sheet import preview as preview_sheet
-from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import LARGE_VIEWS, MaskedImage, ViewPipeline, ViewResult
 from bgsweep.config import SweepConfig
 from bgsweep.data import Image, Splits, open_splits
+from bgsweep.data.kept_backgrounds import too_many_kept, view_areas
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
-from bgsweep.images.compositing import Mask, foreground_area
 from bgsweep.report.images import finished_views, first_images
 from bgsweep.seeding import swap_keys, view_key
 
@@ -43,8 +41,11 @@ def preview(config: SweepConfig, out: Path, images: int) -> dict[str, Any]:
     for line in splits.said:
         print(line, file=sys.stderr)
     sheet = _sheet(config, splits, images)
-    areas = _areas(config, splits) if splits.train.has_masks else []
+    seen = first_images(config, splits, COUNTED_IMAGES) if splits.train.has_masks else []
+    areas = [area for sample in seen for area in view_areas(config.experiment, sample)]
     background = config.experiment.background
+    if areas and (problem := too_many_kept(config.experiment, areas)):
+        print(f"{splits.train.name}: {problem}", file=sys.stderr)
     if areas:
         below = area_histogram(areas, background.min_area, background.max_area, sheet.shape[1])
         sheet = np.vstack([sheet, below])
@@ -93,20 +94,6 @@ def _methods(config: SweepConfig) -> dict[str, Method]:
         return found
     key: dict[str, Method] = {"Swaps: key": swap_key} if config.experiment.background.swap_form == "full" else {}
     return found | key | {"Swaps: negative": swap_negative}
-
-
-def _areas(config: SweepConfig, splits: Splits) -> list[float]:
-    """Foreground area of each large view of the first epoch, 0 to 1."""
-    views, found = config.experiment.views, []
-    for sample in first_images(config, splits, COUNTED_IMAGES):
-        mask = cast(Mask, sample.mask)
-        for view in range(LARGE_VIEWS):
-            draws = random.Random(
-                view_key(config.experiment.seed, 0, sample.id, view)
-            )  # a view's first draw is its window
-            window = draw_window(mask.shape[0], mask.shape[1], views.scale, views.ratio, draws)
-            found.append(foreground_area(window.of(mask)))
-    return found
 
 
 def _shares(config: SweepConfig, splits: Splits, epoch: int = 0) -> dict[str, float]:

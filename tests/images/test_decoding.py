@@ -111,6 +111,15 @@ def test_mask_of_another_size_names_both_files_and_sizes() -> None:
         decode_mask(png, "m.png", (20, 40), "i.jpg")
 
 
+@pytest.mark.parametrize("size", [(21, 40), (19, 41), (20, 39)])
+def test_mask_that_differs_by_a_pixel_is_scaled(size: tuple[int, int]) -> None:
+    mask = np.zeros(size, np.uint8)
+    mask[:, :20] = 255
+    scaled = decode_mask(cv2.imencode(".png", mask)[1].tobytes(), "m.png", (20, 40), "i.jpg")
+    assert scaled.shape == (20, 40) and set(np.unique(scaled)) == {0, 255}
+    assert abs(int(np.count_nonzero(scaled)) - 400) <= 20
+
+
 @pytest.mark.parametrize("data", [b"", b"no png", encoded(PIL.Image.effect_noise((64, 64), 90), "PNG")[:1500]])
 def test_damaged_mask_is_named(data: bytes) -> None:
     with pytest.raises(UnreadableImage, match=r"^m\.png: damaged"):

@@ -12,6 +12,7 @@ from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UnreadableImage, WrongMask
 from bgsweep.images.decoding import read_gray
+from bgsweep.images.mask_form import MaskForm
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,19 @@ def saved(image: PIL.Image.Image, kind: str = "PNG", **options: object) -> bytes
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def array(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def turned(pixels: np.ndarray, mode: str) -> bytes:
+    """Stored on its side, with the EXIF orientation that makes it upright."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return saved(PIL.Image.fromarray(np.ascontiguousarray(np.rot90(pixels)), mode), exif=exif)
 
 
 def palette(indices: Mask, colours: list[int], **options: object) -> bytes:
@@ -83,6 +97,12 @@ RIGHT = {
     "one level of foreground": lambda mask: png(mask // 255 * 200),
     "JPEG by another name": lambda mask: saved(PIL.Image.fromarray(mask), "JPEG", quality=95),
     "TIFF by another name": lambda mask: saved(PIL.Image.fromarray(mask), "TIFF"),
+    "fractions in a TIFF": lambda mask: saved(PIL.Image.fromarray(mask.astype(np.float32) / 255), "TIFF"),
+    "NumPy, truth values": lambda mask: array(mask > 127),
+    "NumPy, 64 bits to 255": lambda mask: array(mask.astype(np.int64)),
+    "NumPy, fractions, 1 x height x width": lambda mask: array(mask[None] / 255),
+    "grey, turned by its own EXIF": lambda mask: turned(mask, "L"),
+    "RGBA, turned by its own EXIF": lambda mask: turned(cutout(mask), "RGBA"),
 }
 
 
@@ -129,7 +149,12 @@ WRONG = {
     "2-bit classes": (lambda mask: saved(PIL.Image.fromarray(mask // 255), bits=2), r"foreground"),
     "16-bit to 255": (lambda mask: png(mask.astype(np.uint16)), r"16 bits a pixel, but no level above 255"),
     "instances": (lambda mask: png(mask.astype(np.uint16) // 255 * 26_001), r"none is foreground"),
-    "VOC's palette": (lambda mask: palette(mask // 255, [0, 0, 0, 128, 0, 0]), r"colours \(such as #800000\)"),
+    "VOC's palette": (
+        lambda mask: palette(mask // 255, [0, 0, 0, 128, 0, 0]),
+        r"colours \(such as #800000\), and the palette's indices 0, 1,",
+    ),
+    "NumPy, 0 and 1": (lambda mask: array((mask // 255).astype(int)), r"foreground is 1;"),
+    "NumPy, beyond 1": (lambda mask: array(mask / 100), r"levels from 0 to 2\.55, neither 0 to 1 nor"),
     "colours": (lambda mask: png(np.dstack([mask // 2, mask, mask // 3])), r"colours \(such as #55ff7f\)"),
     "opaque image": (lambda mask: png(cutout(mask | np.uint8(255))), r"has colours"),
 }  # fmt: skip
@@ -138,9 +163,109 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_does_not_say_its_foreground_is_refused_by_name(truth: Mask, kind: str) -> None:
     make, message = WRONG[kind]
-    with pytest.raises(WrongMask, match=rf"^m\.png: .*{message}.*; convert them$") as error:
+    with pytest.raises(
+        WrongMask, match=rf"^m\.png: .*{message}.*data\.mask_format\.foreground.*convert them$"
+    ) as error:
         read_gray(make(truth), "m.png")
     assert "\n" not in str(error.value)
+
+
+def ids(mask: Mask, inside: int, around: int = 0) -> Mask:
+    """An object of one id, with an outline of another."""
+    return np.where(outline(mask), around, mask // 255 * inside).astype(np.uint8)
+
+
+def voc(mask: Mask) -> bytes:
+    """Index 1, dark red, inside 255, cream."""
+    colours = [0] * 768
+    colours[3:6], colours[765:768] = [128, 0, 0], [224, 224, 192]
+    return palette(ids(mask, 1, 255), colours)
+
+
+def rgb(numbers: np.ndarray) -> bytes:
+    return png(np.dstack([numbers >> 16, numbers >> 8 & 255, numbers & 255]).astype(np.uint8))
+
+
+# What the files hold, the form that reads them, and which pixels are foreground: the object, or that without outline.
+FORMS = {
+    "0 and 1": (lambda mask: png(mask // 255), MaskForm(foreground=(1,)), "object"),
+    "1 bit": (lambda mask: RIGHT["1-bit"](mask), MaskForm(foreground=(1,)), "object"),
+    "2 bits": (lambda mask: saved(PIL.Image.fromarray(mask // 255 * 3), bits=2), MaskForm(foreground=(3,)), "object"),
+    "palette": (voc, MaskForm(foreground=(1,)), "inner"),
+    "palette, all but void": (voc, MaskForm(foreground="nonzero", void=(255,)), "inner"),
+    "palette, outline too": (voc, MaskForm(foreground="nonzero"), "with outline"),
+    "class 7 in void": (lambda mask: png(ids(mask, 7, 255)), MaskForm(foreground=(7,)), "inner"),
+    "Pets' trimap": (lambda mask: png(border(mask)), MaskForm(foreground=(1,)), "inner"),
+    "Pets' trimap with border": (lambda mask: png(border(mask)), MaskForm(foreground=(1, 3)), "with outline"),
+    "16-bit instances": (
+        lambda mask: png(mask.astype(np.uint16) // 255 * 26_001),
+        MaskForm(foreground="nonzero"),
+        "object",
+    ),
+    "ImageNet-S": (
+        lambda mask: rgb(np.where(outline(mask), 1000, mask // 255 * np.int64(777))),
+        MaskForm("rgb_id", "nonzero", (1000,)),
+        "inner",
+    ),
+    "COCO panoptic": (lambda mask: rgb(mask // 255 * np.int64(7_000_123)), MaskForm("rgb_id", (7_000_123,)), "object"),
+    "NumPy": (lambda mask: array(mask // 255 * np.int64(300)), MaskForm(foreground=(300,)), "object"),
+    "alpha": (lambda mask: png(cutout(mask)), MaskForm("alpha"), "object"),
+    "alpha of WebP": (
+        lambda mask: saved(PIL.Image.fromarray(cutout(mask), "RGBA"), "WEBP", lossless=True, exact=True),
+        MaskForm("alpha"),
+        "object",
+    ),
+    "alpha of a palette": (
+        lambda mask: palette(mask // 255, [9, 99, 9, 200, 0, 0], transparency=0),
+        MaskForm("alpha"),
+        "object",
+    ),
+    "alpha, turned by EXIF": (lambda mask: turned(cutout(mask), "RGBA"), MaskForm("alpha"), "object"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_form_says_which_pixels_are_foreground(truth: Mask, kind: str) -> None:
+    make, form, expected = FORMS[kind]
+    truth = (truth > 127).astype(np.uint8) * np.uint8(255)
+    edge = outline(truth)
+    wanted = {"object": truth, "inner": np.where(edge, 0, truth), "with outline": truth | edge}[expected]
+    np.testing.assert_array_equal(read_gray(make(truth), "m.png", form), wanted)
+
+
+def test_an_opaque_image_has_an_alpha_channel_that_is_all_foreground(truth: Mask) -> None:
+    assert (read_gray(png(cutout(truth | np.uint8(255))), "m.png", MaskForm("alpha")) == 255).all()
+
+
+UNFIT = {
+    "JPEG": (lambda mask: RIGHT["JPEG by another name"](mask), MaskForm(foreground=(1,)), r"does not keep ids"),
+    "colours": (lambda mask: png(cutout(mask)[..., :3]), MaskForm(foreground=(1,)), r"has colours, no ids;.*rgb_id"),
+    "cut-out": (lambda mask: png(cutout(mask)), MaskForm(foreground=(1,)), r"has transparency beside ids;.*alpha"),
+    "fractions": (lambda mask: array(mask / 510), MaskForm(foreground=(1,)), r"holds fractions, no ids"),
+    "grey as RGB": (lambda mask: png(mask), MaskForm("rgb_id", (1,)), r"has no three channels"),
+    "no alpha": (lambda mask: png(mask), MaskForm("alpha"), r"has no alpha channel"),
+    "no alpha in a JPEG": (
+        lambda mask: RIGHT["JPEG by another name"](mask),
+        MaskForm("alpha"),
+        r"has no alpha channel",
+    ),
+    "a stack": (lambda mask: array(np.stack([mask] * 5)), MaskForm(), r"an array of 5x\d+x\d+, where height x width"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_form_that_does_not_fit_is_told_in_one_line(truth: Mask, kind: str) -> None:
+    make, form, message = UNFIT[kind]
+    with pytest.raises(WrongMask, match=rf"^m\.png: .*{message}") as error:
+        read_gray(make(truth), "m.png", form)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", [MaskForm(), MaskForm(foreground=(1,)), MaskForm("alpha")])
+def test_damaged_numpy_files_are_told_in_one_line(truth: Mask, form: MaskForm) -> None:
+    for data in (array(truth)[:90], array(np.array([{}], dtype=object)), b"\x93NUMPY"):
+        with pytest.raises(UnreadableImage, match=r"^m\.npy: damaged"):
+            read_gray(data, "m.npy", form)
 
 
 def test_damage_is_found_without_a_word_of_the_decoders(truth: Mask, capfd: pytest.CaptureFixture[str]) -> None:

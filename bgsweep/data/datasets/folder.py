@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data.datasets.folder_index import folder_index
+from bgsweep.config.mask_format import MaskFormat
+from bgsweep.data.datasets.folder_index import PLAIN, folder_index
 from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.datasets.wrappers import derived_arrays
+from bgsweep.data.mask_check import form_of
 from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, missing_among
 from bgsweep.data.order import spread_evenly
 from bgsweep.data.readable import in_order
@@ -19,6 +21,7 @@ from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import Size, decode_image, decode_mask
 from bgsweep.images.files import SUFFIXES, images_among, read_file
+from bgsweep.images.mask_form import MaskForm
 from bgsweep.storage.hashing import digest
 from bgsweep.storage.shared_arrays import LARGE, Arrays
 from bgsweep.storage.tree import Tree
@@ -45,6 +48,7 @@ class Folder:
         resize: shorter side in pixels that images and masks are resized to.
         classes: names that labels index into; by default those of the split's folders.
         fast_jpeg: as in `decode_image`.
+        mask_format: names and contents of the masks.
 
     Raises:
         UserError: no such folder, fewer than two images, too few masks (see `match_masks`), two images that share one,
@@ -59,6 +63,7 @@ class Folder:
         resize: int | None = None,
         classes: Sequence[str] | None = None,
         fast_jpeg: bool = False,
+        mask_format: MaskFormat = PLAIN,
     ) -> None:
         self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
@@ -67,11 +72,13 @@ class Folder:
         # Two splits may be links to one folder: `leaks` compares resolved paths.
         self._resolved = self._images.resolve()
         self._masks = None if masks is None else _split_folder(masks, split, "data.masks")
-        index = folder_index(self._images, self._masks)
+        self._mask_format, self._mask_form = mask_format, form_of(mask_format)
+        index = folder_index(self._images, self._masks, mask_format)
         self.ids: Sequence[str] = index.names
         self.classes: Sequence[str] = index.classes if classes is None else classes
         self.labels = relabelled(self._images, index.labels, index.classes, self.classes)
         self._mask_files, self.identity = index.masks, index.file and index.file.name
+        self.mask_kinds = index.mask_kinds
         self.missing_masks = missing_among(self.ids, self._mask_files == MaskFile.MISSING)
         self._mask_cache = MaskCache.for_images(len(self))
 
@@ -112,6 +119,7 @@ class Folder:
         digests = {"images": _digest(self.ids, self._image_path)}
         if self.has_masks:
             digests["masks"] = _digest([mask_name(name) for name in self.ids], self._mask_path)
+            digests["masks"] = digest_as_read(digests["masks"], self._mask_form)
         return digests
 
     def _paths(self, index: int) -> list[str]:
@@ -137,10 +145,11 @@ class Folder:
 
     def _load_mask(self, index: int, image_size: Size) -> Mask:
         path, image = self._mask_path(index), self._image_path(index)
-        return decode_mask(read_file(path), path, image_size, image, self.resize, partial(read_file, image))
+        read_image = partial(read_file, image)
+        return decode_mask(read_file(path), path, image_size, image, self.resize, read_image, self._mask_form)
 
     def _mask_path(self, index: int) -> str:
-        return f"{self._masks}/{mask_file(self.ids[index], self._mask_files[index])}"
+        return f"{self._masks}/{mask_file(self.ids[index], self._mask_files[index], self._mask_format.pattern)}"
 
 
 def _split_folder(root: Path, split: str, key: str) -> Path:
@@ -176,6 +185,11 @@ def relabelled(
         raise UserError(f"{folder}/{unknown}: the training split has no such class; {nearest(unknown, classes)}")
     # Behind the last: where UNLABELLED, -1, leads.
     return np.array([*(numbers[name] for name in own), UNLABELLED], np.int64)[labels]
+
+
+def digest_as_read(masks: str, form: MaskForm) -> str:
+    """The digest of masks from that of their files, which may be read in several ways."""
+    return masks if form == MaskForm() else digest([masks], [repr(form).encode()])
 
 
 def all_foreground(image: Image) -> Mask:

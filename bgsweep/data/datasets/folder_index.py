@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.data.mask_check import Pair, check_masks
+from bgsweep.config.mask_format import MaskFormat
+from bgsweep.data.mask_check import Pair, check_masks, form_of
 from bgsweep.data.missing_masks import mask_file, match_masks
 from bgsweep.data.names import Names
 from bgsweep.data.sample import UNLABELLED
@@ -23,9 +24,13 @@ from bgsweep.images.files import SUFFIXES, images_among, read_file, walk
 from bgsweep.storage.atomic import write_whole
 from bgsweep.storage.shared_arrays import LARGE, Arrays, index_folder, locked, shared_arrays
 
-_FORMAT = 1
+_FORMAT = 2
 # Folders that changed less than so many seconds ago may change again without another time of change.
 _UNSETTLED = 2.0
+PLAIN = MaskFormat()
+
+Seen = dict[str, dict[str, os.stat_result]]
+"""Folders of each root with their status from before they were listed."""
 
 
 class FolderIndex(NamedTuple):
@@ -36,6 +41,7 @@ class FolderIndex(NamedTuple):
         labels: indices into `classes`, or ``UNLABELLED``.
         classes: names of the class folders.
         masks: the `MaskFile` of each image; empty where no masks were asked for.
+        mask_kinds: the number of masks of each kind (`mask_kinds.kind_of`) among those that were looked at.
         file: the name of the file that holds all this; None for a small set, or one that cannot be kept.
     """
 
@@ -43,10 +49,11 @@ class FolderIndex(NamedTuple):
     labels: npt.NDArray[np.int64]
     classes: list[str]
     masks: npt.NDArray[np.uint8]
+    mask_kinds: dict[str, int]
     file: Path | None
 
 
-def folder_index(images: Path, masks: Path | None) -> FolderIndex:
+def folder_index(images: Path, masks: Path | None, mask_format: MaskFormat = PLAIN) -> FolderIndex:
     """The index of a split's images and masks; the first process of a machine scans a large one.
 
     It is found again by the times of change of all folders: adding, removing or renaming a file changes its folder's.
@@ -55,15 +62,16 @@ def folder_index(images: Path, masks: Path | None) -> FolderIndex:
         UserError: as `Folder`.
     """
     roots = {"images": images} | ({"masks": masks} if masks is not None else {})
-    base = index_folder() / _key(roots)
+    scan = partial(_scan, roots, mask_format)
+    base = index_folder() / _key(roots, mask_format)
     if (known := _known(base, roots)) is not None:
-        return _index(shared_arrays(known, partial(_scan, roots, {})), known)
+        return _index(shared_arrays(known, partial(scan, {})), known)
     if len(list(islice(walk(images), LARGE + 1))) <= LARGE:
-        return _index(_scan(roots, {}), None)
+        return _index(scan({}), None)
     with locked(base):
         if (known := _known(base, roots)) is not None:  # another process has scanned meanwhile
-            return _index(shared_arrays(known, partial(_scan, roots, {})), known)
-        return _keep(base, roots)
+            return _index(shared_arrays(known, partial(scan, {})), known)
+        return _keep(base, roots, scan)
 
 
 def check_count(folder: Path | str, names: Sequence[str]) -> None:
@@ -84,8 +92,8 @@ def class_of_each(folder: Path | str, names: Sequence[str]) -> list[str]:
     return classes
 
 
-def _key(roots: dict[str, Path]) -> str:
-    said = [_FORMAT, platform.node(), *((kind, str(root.resolve())) for kind, root in roots.items())]
+def _key(roots: dict[str, Path], mask_format: MaskFormat) -> str:
+    said = [_FORMAT, repr(mask_format), platform.node(), *((kind, str(root.resolve())) for kind, root in roots.items())]
     return hashlib.sha256(repr(said).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -100,9 +108,9 @@ def _known(base: Path, roots: dict[str, Path]) -> Path | None:
         return None
 
 
-def _keep(base: Path, roots: dict[str, Path]) -> FolderIndex:
-    seen: dict[str, dict[str, os.stat_result]] = {kind: {} for kind in roots}
-    arrays = _scan(roots, seen)
+def _keep(base: Path, roots: dict[str, Path], scan: Callable[[Seen], Arrays]) -> FolderIndex:
+    seen: Seen = {kind: {} for kind in roots}
+    arrays = scan(seen)
     settled = time.time() - _UNSETTLED
     if any(status.st_ctime > settled for statuses in seen.values() for status in statuses.values()):
         return _index(shared_arrays(None, lambda: arrays), None)
@@ -131,7 +139,7 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _scan(roots: dict[str, Path], seen: dict[str, dict[str, os.stat_result]]) -> Arrays:
+def _scan(roots: dict[str, Path], mask_format: MaskFormat, seen: Seen) -> Arrays:
     """List the folders; `seen` gets the status of each, from before it was listed."""
     with collected_warnings() as warnings:
         images = roots["images"]
@@ -139,10 +147,12 @@ def _scan(roots: dict[str, Path], seen: dict[str, dict[str, os.stat_result]]) ->
         check_count(images, names)
         own = class_of_each(images, names)
         classes = sorted(set(own) - {""})
-        masks = _masks(images, roots["masks"], names, seen.get("masks")) if "masks" in roots else np.empty(0, np.uint8)
+        masks, kinds = np.empty(0, np.uint8), dict[str, int]()
+        if "masks" in roots:
+            masks, kinds = _masks(images, roots["masks"], names, mask_format, seen.get("masks"))
     numbers = {"": UNLABELLED} | {name: number for number, name in enumerate(classes)}
     listed = Names(names)
-    about = json.dumps({"classes": classes, "warnings": warnings}).encode()
+    about = json.dumps({"classes": classes, "warnings": warnings, "mask_kinds": kinds}).encode()
     return {
         "text": listed.text,
         "bounds": listed.bounds,
@@ -153,17 +163,21 @@ def _scan(roots: dict[str, Path], seen: dict[str, dict[str, os.stat_result]]) ->
 
 
 def _masks(
-    images: Path, masks: Path, names: Sequence[str], seen: dict[str, os.stat_result] | None
-) -> npt.NDArray[np.uint8]:
-    found = match_masks(str(masks), names, (name for name, _ in walk(masks, seen=seen)))
+    images: Path,
+    masks: Path,
+    names: Sequence[str],
+    mask_format: MaskFormat,
+    seen: dict[str, os.stat_result] | None,
+) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:
+    pattern = mask_format.pattern
+    found = match_masks(str(masks), names, (name for name, _ in walk(masks, seen=seen)), pattern)
 
     def pair(index: int) -> Pair:
-        image, mask = f"{images}/{names[index]}", f"{masks}/{mask_file(names[index], found[index])}"
+        image, mask = f"{images}/{names[index]}", f"{masks}/{mask_file(names[index], found[index], pattern)}"
         return Pair(image, mask, partial(read_file, image), partial(read_file, mask))
 
     # Now, because wrong masks would only show in the results of the run.
-    check_masks(len(names), pair, local=True)
-    return found
+    return found, check_masks(len(names), pair, local=True, form=form_of(mask_format))
 
 
 def _index(arrays: Arrays, file: Path | None) -> FolderIndex:
@@ -171,4 +185,4 @@ def _index(arrays: Arrays, file: Path | None) -> FolderIndex:
     for line in about["warnings"]:
         warn_once(line, kept=True)
     names = Names.of(arrays["text"], arrays["bounds"])
-    return FolderIndex(names, arrays["labels"], about["classes"], arrays["masks"], file)
+    return FolderIndex(names, arrays["labels"], about["classes"], arrays["masks"], about["mask_kinds"], file)

@@ -125,6 +125,7 @@ class Pack:
         # Kept, and sought part by part: of a billion images the question reads 4 GB, and its answers take one.
         kept, _ = derived_arrays(self, ("without a mask",), partial(_without_mask, self._index))
         missing, one = kept["found"].tolist()
+        self.mask_kinds: dict[str, int] = manifest["splits"][split].get("mask_kinds", {})
         self.missing_masks = MissingMasks(missing, count, self.ids[one]) if missing else None
         self._first, self._starts = first, np.array(manifest["starts"], np.int64)
         # Of more images the memory of it would count: each is compared whenever it is read.

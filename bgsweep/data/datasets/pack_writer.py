@@ -4,13 +4,15 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bgsweep.data.datasets.folder import DIGESTED_WHOLE, image_names
+from bgsweep.config.mask_format import MaskFormat, mask_source
+from bgsweep.data.datasets.folder import DIGESTED_WHOLE, digest_as_read, image_names
 from bgsweep.data.datasets.pack import (
     FORMAT,
     INDEX,
@@ -23,32 +25,46 @@ from bgsweep.data.datasets.pack import (
     record_digest,
     shard_name,
 )
-from bgsweep.data.mask_check import Pair, check_masks
+from bgsweep.data.mask_check import Pair, check_masks, form_of
+from bgsweep.data.mask_kinds import kind_of
 from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, match_masks, missing_among
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UnreadableImage, UserError, warn_once
-from bgsweep.images.decoding import read_gray, upright_mask
+from bgsweep.images.decoding import read_gray, scaled_mask, upright_mask, upright_size
+from bgsweep.images.mask_form import MaskForm
 from bgsweep.storage.atomic import replacing_folder
 from bgsweep.storage.hashing import Digest
 from bgsweep.storage.tree import LocalTree, Tree, open_tree
 from bgsweep.storage.uri import refuse_inside
 
 _Content = tuple[str, bytes, bytes | None]
+_PLAIN = MaskFormat()
 
 SHARD_BYTES = 256 << 20
 # The index has 16 bits for each edge of a rectangle.
 _LONGEST_SIDE = 65_535
 
 
-def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+class _Sources(NamedTuple):
+    """Trees of images and masks, and the masks' format."""
+
+    images: Tree
+    masks: Tree
+    mask_format: MaskFormat
+
+
+def make_pack(
+    images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES, mask_format: MaskFormat = _PLAIN
+) -> dict[str, Any]:
     """Write the images below a folder, all splits of it, with their masks into a pack.
 
     Args:
         images: folder or URI.
-        masks: folder or URI that mirrors it, a PNG for each image.
+        masks: folder or URI that mirrors it, a file for each image; ``alpha``: the images' own alpha channel.
         out: folder or URI to write, which must not exist. A folder is renamed to it when complete; at a URI
             ``pack.json`` is written last.
         shard_bytes: size at which a shard is closed; it is held in memory until then.
+        mask_format: names and contents of the masks.
 
     Returns:
         `out`, the numbers of `images`, `shards` and `bytes`, the `unreadable`: images that, or whose masks, cannot be
@@ -58,36 +74,39 @@ def make_pack(images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES)
         UserError: no images, an image without mask, `out` exists, lies inside `images` or cannot be written.
     """
     refuse_inside(images, out)
-    sources = open_tree(images), open_tree(masks)
-    names, mask_names = _names(*sources)
+    root, mask_format = mask_source(images, masks, mask_format)
+    sources = _Sources(open_tree(images), open_tree(root or masks), mask_format)
+    names, mask_names = _names(sources)
     target = open_tree(out)
     if not isinstance(target, LocalTree):
         if MANIFEST in target.files():
             raise UserError(f"--out {out}: holds a pack; name another URI, or remove it")
-        return {"out": out, **_write(*sources, names, mask_names, target, shard_bytes)}
+        return {"out": out, **_write(sources, names, mask_names, target, shard_bytes)}
     if target.root.exists():
         raise UserError(f"--out {out}: exists; name another folder, or remove it")
     with replacing_folder(target.root.absolute()) as partial:
-        result = _write(*sources, names, mask_names, LocalTree(partial), shard_bytes)
+        result = _write(sources, names, mask_names, LocalTree(partial), shard_bytes)
     return {"out": out, **result}
 
 
 def _write(
-    images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str | None], target: Tree, shard_bytes: int
+    sources: _Sources, names: Sequence[str], mask_names: Sequence[str | None], target: Tree, shard_bytes: int
 ) -> dict[str, Any]:
-    digests = _Digests(names)
+    form = form_of(sources.mask_format)
+    splits = _Splits(names, form)
     records: list[Record] = []
     starts: list[int] = []
     shards: list[tuple[int, str]] = []
     unreadable: list[str] = []
     shard: _Shard | None = None
-    for number, (name, image, mask) in enumerate(_contents(images, masks, names, mask_names)):
+    for number, (name, image, file) in enumerate(_contents(sources, names, mask_names)):
         if shard is None:
             shard = _Shard()
             starts.append(number)
-        digests.add(name, image, mask)
-        records.append(shard.add(number, name, _class_of(name), image, mask))
-        if not records[-1].mask and mask is not None:
+        mask = _mask(name, image, file, form)
+        splits.add(name, image, file, mask)
+        records.append(shard.add(number, name, image, mask, has_mask=file is not None))
+        if mask is None and file is not None:
             unreadable.append(name)
         if shard.size >= shard_bytes or number == len(names) - 1:
             data = shard.close()
@@ -98,11 +117,11 @@ def _write(
     target.write(INDEX, index)
     manifest = {
         "format": FORMAT,
-        "name": images.uri.rstrip("/").rpartition("/")[2],
+        "name": sources.images.uri.rstrip("/").rpartition("/")[2],
         "index": hashlib.sha256(index).hexdigest(),
         "shards": shards,
         "starts": starts,
-        "splits": digests.splits(),
+        "splits": splits.entries(),
     }
     # Last, so that an unfinished pack has no manifest.
     target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
@@ -131,14 +150,13 @@ class _Shard:
     def size(self) -> int:
         return self._file.tell()
 
-    def add(self, number: int, name: str, label: str, image: bytes, png: bytes | None) -> Record:
-        stem = f"{number:09d}"
+    def add(self, number: int, name: str, image: bytes, mask: Mask | None, has_mask: bool) -> Record:
+        stem, label = f"{number:09d}", _class_of(name)
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
         offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", image)
-        mask = _mask(name, image, png)
         packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
-        if png is None:
+        if not has_mask:
             rect = NO_MASK
         self._member(f"{stem}.mask.zst", packed)
         return Record(offset, len(image), len(packed), rect, record_digest(image, packed))
@@ -157,10 +175,11 @@ class _Shard:
         return at
 
 
-class _Digests:
-    """The digests that `Folder` gives for each split, a folder at the top, and for the whole tree."""
+class _Splits:
+    """Each split, a folder at the top, and the whole tree: digests as `Folder` gives them, and kinds of masks."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], form: MaskForm) -> None:
+        self._form = form
         self._counts: dict[str, int] = {".": len(names)}
         self._first: dict[str, int] = {".": 0}
         for number, name in enumerate(names):
@@ -169,55 +188,66 @@ class _Digests:
                 self._counts[split] = self._counts.get(split, 0) + 1
                 self._first.setdefault(split, number)
         self._digests = {split: {"images": Digest(), "masks": Digest()} for split in self._counts}
+        self._kinds: dict[str, Counter[str]] = {split: Counter() for split in self._counts}
 
-    def add(self, name: str, image: bytes, mask: bytes | None) -> None:
+    def add(self, name: str, image: bytes, file: bytes | None, mask: Mask | None) -> None:
         for split in {".", name.partition("/")[0]} & self._counts.keys():
             below = name if split == "." else name.removeprefix(f"{split}/")
-            for kind, entry, content in (("images", below, image), ("masks", mask_name(below), mask or b"")):
+            for kind, entry, content in (("images", below, image), ("masks", mask_name(below), file or b"")):
                 # As `Folder` does: a pack must have the digests of the folders that it was made of.
                 sized = self._counts[split] > DIGESTED_WHOLE
                 self._digests[split][kind].add(entry, str(len(content)).encode() if sized else content)
+            if mask is not None:
+                self._kinds[split][kind_of(mask)] += 1
 
-    def splits(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
+        """The splits as the manifest has them."""
         return {
             split: {
                 "first": self._first[split],
                 "images": count,
-                "digests": {kind: digest.value() for kind, digest in self._digests[split].items()},
+                "digests": {
+                    "images": self._digests[split]["images"].value(),
+                    "masks": digest_as_read(self._digests[split]["masks"].value(), self._form),
+                },
+                "mask_kinds": dict(self._kinds[split]),
             }
             for split, count in self._counts.items()
         }
 
 
-def _mask(name: str, image: bytes, png: bytes | None) -> Mask | None:
+def _mask(name: str, image: bytes, file: bytes | None, form: MaskForm) -> Mask | None:
     """The mask of the upright image; None where either cannot be read."""
+    if not file or not image:
+        return None
     try:
-        mask = upright_mask(read_gray(png, f"mask of {name}"), image) if png and image else None
+        mask = upright_mask(read_gray(file, f"mask of {name}", form), image)
+        mask = scaled_mask(mask, f"mask of {name}", upright_size(image), name)
     except UnreadableImage as error:
         warn_once(f"{error}; the image is packed without its mask and passed over in training")
         return None
-    if mask is not None and max(mask.shape) > _LONGEST_SIDE:
+    if max(mask.shape) > _LONGEST_SIDE:
         raise UserError(f"{name}: its mask is longer than {_LONGEST_SIDE} pixels; remove or shrink both")
     return mask
 
 
-def _names(images: Tree, masks: Tree) -> tuple[list[str], list[str | None]]:
+def _names(sources: _Sources) -> tuple[list[str], list[str | None]]:
     """Names of the images and their masks (None: it has none), after `check_masks`."""
+    images, masks, mask_format = sources
     names = image_names(images, images.files())
-    found = match_masks(masks.uri, names, masks.files())
-    mask_names = [
-        None if kind == MaskFile.MISSING else mask_file(name, kind) for name, kind in zip(names, found, strict=True)
-    ]
+    found = match_masks(masks.uri, names, masks.files(), mask_format.pattern)
+    files = [mask_file(name, kind, mask_format.pattern) for name, kind in zip(names, found, strict=True)]
 
     def pair(index: int) -> Pair:
-        read = partial(images.read, names[index]), partial(masks.read, mask_file(names[index], found[index]))
-        return Pair(f"{images.uri}/{names[index]}", f"{masks.uri}/{mask_names[index]}", *read)
+        read = partial(images.read, names[index]), partial(masks.read, files[index])
+        return Pair(f"{images.uri}/{names[index]}", f"{masks.uri}/{files[index]}", *read)
 
-    check_masks(len(names), pair, local=isinstance(masks, LocalTree))
-    return names, mask_names
+    check_masks(len(names), pair, isinstance(masks, LocalTree), form_of(mask_format))
+    return names, [None if kind == MaskFile.MISSING else file for file, kind in zip(files, found, strict=True)]
 
 
-def _contents(images: Tree, masks: Tree, names: Sequence[str], mask_names: Sequence[str | None]) -> Iterator[_Content]:
+def _contents(sources: _Sources, names: Sequence[str], mask_names: Sequence[str | None]) -> Iterator[_Content]:
+    images, masks, _ = sources
     for name, mask in zip(names, mask_names, strict=True):
         yield name, _content(images, name), None if mask is None else _content(masks, mask)
 
