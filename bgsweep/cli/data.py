@@ -5,11 +5,9 @@ from pathlib import Path
 from bgsweep.cli.common import Command, Group, Options, Result, add_config, add_store, count
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percentages, table
+from bgsweep.cli.import_masks import MasksImport, add_mask_format, mask_format
 from bgsweep.cli.parser import Parser
 from bgsweep.masks.interfaces import NETWORKS, NON_COMMERCIAL
-
-if TYPE_CHECKING:
-    pass
 
 
 class Preview(Command):

@@ -41,6 +41,7 @@ ELSEWHERE = {
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
     r"bgsweep masks make .*--(network|soft)": "workflows/test_make_masks.py",
     r"bgsweep masks drop": "workflows/test_review_masks.py",
+    r"bgsweep masks import": "workflows/test_import_masks.py",
     r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",
     r"bgsweep plan .*--images": "sweep/test_footprint.py",
     r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",
