@@ -11,11 +11,15 @@ OWN_ALPHA = "alpha"
 """The value of `data.masks` that takes each image's own alpha channel."""
 
 
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+def _several(value: Any) -> tuple[int, ...]:
+    """Ids from a number or a list of them; from a command line they are texts."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(str(each).isdigit() for each in values):
+        raise ValueError("ids are needed, which are whole numbers, such as [1, 3]")
+    return tuple(int(each) for each in values)
 
 
-Ids = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_several)]
+Ids = Annotated[tuple[int, ...], BeforeValidator(_several)]
 
 
 class MaskFormat(Section):

@@ -50,7 +50,7 @@ def check_views(experiment: Experiment, train: ImageDataset) -> None:
 
 
 def too_many_kept(experiment: Experiment, areas: Iterable[float]) -> str | None:
-    """What is wrong, and how to fix it, where more than half of the views keep their background; else None."""
+    """The problem, and how to fix it, where more than half of the views keep their background; else None."""
     found, background = np.array(list(areas)), experiment.background
     small, large = np.mean(found < background.min_area), np.mean(found > background.max_area)
     if not len(found) or small + large <= 0.5:

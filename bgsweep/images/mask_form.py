@@ -38,7 +38,7 @@ class MaskForm(NamedTuple):
         return [int(each) for each in found[self._is_foreground(found)]]
 
     def _is_foreground(self, ids: Ids) -> npt.NDArray[np.bool_]:
-        wanted = ids != 0 if self.foreground == "nonzero" else np.isin(ids, self.foreground)
+        wanted = ids != 0 if self.foreground == "nonzero" else np.isin(ids, self.foreground or ())
         return wanted & ~np.isin(ids, self.void)
 
 

@@ -104,7 +104,7 @@ def _pixels(data: bytes, kind: PngKind | None, indices: bool = False) -> npt.NDA
         indices: of a palette file its indices rather than its colours.
     """
     if data.startswith(_NUMPY):
-        array = np.load(io.BytesIO(data), allow_pickle=False).squeeze()
+        array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False).squeeze()
         # NumPy's default is 64 bits, whatever the values.
         small = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
         return array.astype(np.uint8) if small else array
@@ -204,7 +204,7 @@ def _from_channels(pixels: npt.NDArray[Any], name: str, palette: bytes | None) -
 def _eight_bits(pixels: npt.NDArray[Any], name: str) -> Mask:
     """Truth values, fractions from 0 to 1, or 16 bits as 8 bits."""
     if pixels.dtype == bool:
-        return cast(Mask, pixels.astype(np.uint8) * 255)
+        return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype == np.uint8:
         return cast(Mask, pixels)
     least, top = pixels.min(), pixels.max()

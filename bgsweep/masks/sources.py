@@ -55,14 +55,8 @@ class MaskFiles:
     def __init__(self, tree: Tree, images: Sequence[str], given: MaskFormat, instances: Instances | None) -> None:
         self._tree, self._instances, self._form = tree, instances, form_of(given)
         files = tree.files()
-        self._files = _several(tree.uri, images, files, given.pattern) if "*" in given.pattern else None
-        if self._files is None:
-            found = match_masks(tree.uri, images, files, given.pattern, most_missing=1 - 0.5 / len(images))
-            self._files = {
-                image: [mask_file(image, kind, given.pattern)]
-                for image, kind in zip(images, found, strict=True)
-                if kind != MaskFile.MISSING
-            }
+        find = _several if "*" in given.pattern else _single
+        self._files = find(tree.uri, images, files, given.pattern)
 
     def mask_of(self, image: str) -> Mask | None:
         names = self._files.get(image)
@@ -177,6 +171,12 @@ def _saved(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
+
+
+def _single(root: str, images: Sequence[str], files: Iterable[str], pattern: str) -> dict[str, list[str]]:
+    """The file of each image that has one."""
+    found = zip(images, match_masks(root, images, files, pattern, most_missing=1 - 0.5 / len(images)), strict=True)
+    return {image: [mask_file(image, kind, pattern)] for image, kind in found if kind != MaskFile.MISSING}
 
 
 def _several(root: str, images: Sequence[str], files: Iterable[str], pattern: str) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ _AHEAD = 64
 
 
 class _Outcome(NamedTuple):
-    """What became of an image's mask: its kind, whether it was turned or scaled, or why there is none."""
+    """The result for an image's mask: its kind, whether it was turned or scaled, or why there is none."""
 
     image: str
     kind: str = ""

@@ -271,7 +271,11 @@ REFUSED: dict[str, tuple[Callable[[Path, str, Mask], None], list[str], str]] = {
     "no SAM": (lambda root, name, _: put(root / f"{name}.json", b"[3]"), ["--pattern", "{stem}.json"], r"not a list"),
     "another size": (scaled, [], r"mask of \S+: \d+x\d+ pixels, but its image photos/\S+ has \d+x\d+; a mask must"),
     "alpha and ids": (numbered, ["--channel", "alpha", "--foreground", "1"], r"--foreground: channel alpha has no ids"),
-    "no id": (numbered, ["--foreground", "cup"], r"--foreground\.0: a whole number is needed \(given: 'cup'\)"),
+    "no id": (
+        numbered,
+        ["--foreground", "cup"],
+        r"--foreground: ids are needed, which are whole numbers, such as \[1, 3\] \(given: \['cup'\]\)",
+    ),
     "void alone": (numbered, ["--void", "255"], r"--void: ids are read only with foreground"),
     "no placeholder": (numbered, ["--pattern", "mask.png"], r"--pattern: it needs \{stem\} or \{name\}"),
     "nothing fits": (instances, ["--pattern", "{stem}-*.png"], r"theirs: no file for any image, such as \S+-\*\.png"),
