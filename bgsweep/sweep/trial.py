@@ -223,9 +223,9 @@ def set_up(tree: dict[str, Any]) -> tuple[int, list[str], dict[str, str]]:
 
     with collected_warnings() as warnings:
         run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed)
-        check_final(file, run.splits)
         if file.augments_background:
             check_views(file.experiment, run.splits.train)
+        check_final(file, run.splits)
         check_encoder(file.experiment)
     if "encoder.name" in file.space.parameters:
         for name in file.space.all("encoder.name"):
