@@ -5,7 +5,8 @@
 Two sets that had no part in the choice of the score's weights:
 
 - garments: cutouts of clothing10's test images, pasted on Imagenette's validation images;
-- scenes: the same test images as they are. Their masks are by U2-Net-P, which therefore is not the second method there.
+- scenes: the same test images as they are. Their masks are by U2-Net-P, which is therefore neither judged nor second
+  there.
 
 The weights were chosen on composites of photographic stamps (what scripts/composite_stamps.py has written; `--stamps`
 adds its held-out part as a third set), whose cutouts and backgrounds are others than those of the garments. On each set
@@ -15,6 +16,7 @@ command goes on.
 """
 
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +61,8 @@ def write(path: Path, pixels: Any) -> None:
 
 def scenes(clothing10: Path, out: Path, count: int) -> None:
     """Images of clothing10 and the masks that come with them."""
-    for number, path in enumerate(sorted((clothing10 / "images" / "test").rglob("*.jpg"))[:count]):
+    paths = sorted((clothing10 / "images" / "test").rglob("*.jpg"))
+    for number, path in enumerate(paths[:: max(1, len(paths) // count)][:count]):
         mask = clothing10 / "masks" / path.relative_to(clothing10 / "images").with_suffix(".png")
         write(out / "images" / f"{number:05}.png", read(path))
         write(out / "truth" / f"{number:05}.png", gray(mask))
@@ -134,10 +137,11 @@ def judged(folder: Path, by: str, second: str) -> dict[str, Any]:
 
     paths = sorted((folder / by).glob("*.png"))
     overlaps = np.array([score(gray(path), gray(folder / "truth" / path.name)).iou for path in paths])
+    other = folder / f"second-{second}"
     orders = {
         "suspicion": [
-            suspicion(read(folder / "images" / path.name), gray(path), gray(folder / second / path.name)).value
-            for path in paths
+            suspicion(read(folder / "images" / name), gray(folder / by / name), gray(other / name)).value
+            for name in (path.name for path in paths)
         ],
         "former": [former(gray(path)) for path in paths],
         "random": list(np.random.default_rng(0).permutation(len(paths))),
@@ -157,9 +161,25 @@ def seconds_of(folder: Path) -> Iterator[tuple[str, str]]:
     """The methods of a set's masks with the second method of each."""
     for by in (*METHODS, "noise"):
         if folder.name != "scenes":
-            yield by, "rbd" if by == "u2netp" else "u2netp"
+            yield by, "u2netp"
         elif by != "u2netp":
             yield by, "mbd" if by == "rbd" else "rbd"
+
+
+def make(folder: Path) -> None:
+    """Make all masks of a set."""
+    from bgsweep.masks.second import second_masks
+    from bgsweep.workflows.make_masks import make_masks
+
+    noise(folder)
+    for by, second in seconds_of(folder):
+        if by != "noise":
+            name: Any = "network" if by == "u2netp" else by
+            make_masks(str(folder / "images"), str(folder / by), name, workers=1)
+        out, compared = folder / f"second-{second}", second_masks(second).masks
+        for path in sorted((folder / "images").iterdir()):
+            if compared and not (out / path.name).exists():
+                write(out / path.name, next(compared([path.name], [read(path)])))
 
 
 def row(found: dict[str, Any]) -> list[str]:
@@ -175,11 +195,9 @@ def main() -> None:
     parser.add_argument("clothing10", type=Path)
     parser.add_argument("imagenette", type=Path, help="the folder imagenette-128")
     parser.add_argument("--stamps", type=Path, help="also what scripts/composite_stamps.py has written")
-    parser.add_argument("--images", type=int, default=300, help="of clothing10 (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=150, help="of clothing10 (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("suspicion"), help="(default: %(default)s)")
     options = parser.parse_args()
-    from bgsweep.workflows.make_masks import make_masks
-
     sets = [options.work / "garments", options.work / "scenes"]
     if not (sets[0] / "noise").exists():
         scenes(options.clothing10, sets[1], options.images)
@@ -187,16 +205,14 @@ def main() -> None:
     if options.stamps:
         sets.append(options.work / "stamps")
         for name, given in (("images", "held_out"), ("truth", "held_out_truth")):
-            for path in (options.stamps / given).iterdir():
-                write(sets[-1] / name / path.name, cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1])
+            for path in sorted((options.stamps / given).iterdir())[: options.images]:
+                (sets[-1] / name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, sets[-1] / name / path.name)
     for folder in sets:
-        noise(folder)
-        for method in METHODS:
-            name: Any = "network" if method == "u2netp" else method
-            make_masks(str(folder / "images"), str(folder / method), name, workers=1)
+        make(folder)
     results = [judged(folder, *pair) for folder in sets for pair in seconds_of(folder)]
     title = "Suspicion of masks against their true IoU"
-    command = f"python benchmarks/suspicion.py CLOTHING10 IMAGENETTE{' --stamps COMPOSITES' if options.stamps else ''}"
+    command = f"python benchmarks/suspicion.py CLOTHING10 IMAGENETTE{' --stamps OUT' if options.stamps else ''}"
     report(options, title, command, markdown(COLUMNS, [row(result) for result in results]), results)
 
 

@@ -182,7 +182,7 @@ class MasksShow(Command):
         from bgsweep.storage.tree import open_tree, write_file
 
         images, masks = open_tree(options.source), open_tree(options.masks)
-        second = second_masks(masks, options.second)
+        second = second_masks(options.second)
         sheet, result = contact_sheet(images, masks, options.shown, second, options.rate)
         write_file(options.out, encode_sheet(sheet))
         return {"out": str(options.out), **result}
@@ -274,7 +274,9 @@ def _add_suspicion(parser: Parser) -> None:
     parser.add_argument(
         "--second",
         metavar="METHOD",
-        help="method to compare the masks with, a folder of its masks, or none; default u2netp, for masks by it rbd",
+        default="u2netp",
+        help="method to compare masks with (u2netp, rbd, mbd, grabcut), a folder of its masks, or none; "
+        "default %(default)s",
     )
     parser.add_argument(
         "--rate", type=count, default=2000, metavar="N", help="masks to rate, evenly spaced; default %(default)s"
@@ -282,7 +284,7 @@ def _add_suspicion(parser: Parser) -> None:
 
 
 def _compared(result: Result) -> list[str]:
-    return [f"compared with masks of {result['second']}"] if result["second"] else []
+    return [f"compared with masks by {result['second']}"] if result["second"] else []
 
 
 class Pack(Command):

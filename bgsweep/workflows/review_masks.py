@@ -20,7 +20,7 @@ from bgsweep.storage.uri import is_remote, refuse_inside, shell_quoted
 
 
 def review_masks(
-    images: str, masks: str, out: Path, count: int = 150, sample: int = 60, second: str | None = None, rated: int = 2000
+    images: str, masks: str, out: Path, count: int = 150, sample: int = 60, second: str = "u2netp", rated: int = 2000
 ) -> dict[str, Any]:
     """Write the page.
 
@@ -35,7 +35,7 @@ def review_masks(
         UserError: no image has a readable mask, or the page cannot be written.
     """
     source, target = open_tree(images), open_tree(masks)
-    compared = second_masks(target, second)
+    compared = second_masks(second)
     paired, without = pairs_of(source, target)
     drawn = random.Random(0).sample(paired, min(sample, len(paired)))
     found = rank(source, target, sorted({*drawn, *evenly_spaced(paired, rated)}), compared.masks)

@@ -26,7 +26,7 @@ COMMANDS = [
     ("swep mine.yaml", "'swep': no such command; did you mean `sweep`?; known: pretrain"),
     (
         "masks mak x",
-        "'mak': no such command; did you mean `make`?; known: make, train, score, show, review, drop; see `bgsweep",
+        "'mak': no such command; did you mean `make`?; known: make, import, train, score, show, review, drop; see",
     ),
     ("pretrain", "the following arguments are required: file; see `bgsweep pretrain --help`"),
     ("pretrain tiny.yml", "tiny.yml: No such file or directory; did you mean tiny.yaml?"),

@@ -38,7 +38,7 @@ def test_masks_of_other_objects_are_found_by_a_second_method(extract_images: Ext
     for path, mask, other in zip(wrong, masks, [*masks[1:], masks[0]], strict=True):
         cv2.imwrite(str(path), np.roll(cv2.resize(other, mask.shape[::-1]), 40, axis=(0, 1)))
     tree = open_tree(str(truth))
-    _, said = contact_sheet(open_tree(str(images)), tree, 4, second_masks(tree, "rbd"), 100)
+    _, said = contact_sheet(open_tree(str(images)), tree, 4, second_masks("rbd"), 100)
     assert len({Path(item["image"]).stem for item in said["strangest"]} & {path.stem for path in wrong}) >= 3
 
 
