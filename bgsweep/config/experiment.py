@@ -262,6 +262,7 @@ class Experiment(Section):
         tree = self.model_dump(mode="json")
         for key in ("accelerator_type", "labels", "memory_gb"):  # where it runs, which may change when it is resumed
             del tree["workers"][key]
+        del tree["background"]["most_kept"]  # whether it runs
         if tree["data"]["loader_memory_gb"] is None:
             del tree["data"]["loader_memory_gb"]
         if tree["encoder"]["weights_digest"] is not None:

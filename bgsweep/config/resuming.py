@@ -9,6 +9,7 @@ from bgsweep.config.experiment import Experiment
 _PATHS = {"data.images", "data.masks", "data.pack"}
 _OPERATIONAL = {
     *_PATHS,
+    "background.most_kept",
     "data.cache",
     "data.loader",
     "data.loader_memory_gb",

@@ -48,6 +48,7 @@ _EXPERIMENT = (
     ),
     _Rule("background.min_area", _AUGMENTED, _positive, "there is no background augmentation"),
     _Rule("background.max_area", _AUGMENTED, _positive, "there is no background augmentation"),
+    _Rule("background.most_kept", _AUGMENTED, _positive, "there is no background augmentation"),
     _Rule("background.apply_to", ("views.small_crops",), _positive, "views.small_crops is 0"),
     _Rule("views.small_size", ("views.small_crops",), _positive, "views.small_crops is 0"),
     _Rule("views.small_scale", ("views.small_crops",), _positive, "views.small_crops is 0"),

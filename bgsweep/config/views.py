@@ -94,6 +94,9 @@ class Background(Section):
     )
     min_area: Probability = Field(0.01, description="views whose foreground covers less keep their background")
     max_area: Probability = Field(0.95, description="views whose foreground covers more keep their background")
+    most_kept: Probability = Field(
+        0.5, description="share of views that may keep their background for these reasons; with more no run begins"
+    )
     apply_to: Literal["global", "all"] = Field("global", description="`all` includes small crops")
     foreground_scale: Annotated[float, Field(ge=1)] = Field(
         1.0,

@@ -36,8 +36,8 @@ def check_views(experiment: Experiment, train: ImageDataset) -> None:
     """Look at the views of some training images, before a shortcut or mask noise is added.
 
     Raises:
-        UserError: more than half of them would keep their background, so that the probabilities of background
-            augmentations change little.
+        UserError: more than `background.most_kept` of them would keep their background, so that the probabilities of
+            background augmentations change little.
     """
     files = files_of(train)
     dataset, indices = (train, np.arange(len(train))) if files is None else files
@@ -50,14 +50,15 @@ def check_views(experiment: Experiment, train: ImageDataset) -> None:
 
 
 def too_many_kept(experiment: Experiment, areas: Iterable[float]) -> str | None:
-    """The problem, and how to fix it, where more than half of the views keep their background; else None."""
+    """The problem, and how to fix it, where more views keep their background than `most_kept`; else None."""
     found, background = np.array(list(areas)), experiment.background
     small, large = np.mean(found < background.min_area), np.mean(found > background.max_area)
-    if not len(found) or small + large <= 0.5:
+    if not len(found) or small + large <= background.most_kept:
         return None
     return (
         f"{small + large:.0%} of {len(found)} views would keep their background: their foreground covers less than "
         f"background.min_area {background.min_area:g} in {small:.0%}, more than background.max_area "
         f"{background.max_area:g} in {large:.0%}; look at the masks (`bgsweep masks show`, `bgsweep preview`) and make "
-        "better ones, or, if they are right, change min_area and max_area"
+        "better ones, or, if they are right, change min_area, max_area, or most_kept, which is "
+        f"{background.most_kept:g}"
     )

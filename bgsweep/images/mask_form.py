@@ -39,7 +39,7 @@ class MaskForm(NamedTuple):
 
     def _is_foreground(self, ids: Ids) -> npt.NDArray[np.bool_]:
         wanted = ids != 0 if self.foreground == "nonzero" else np.isin(ids, self.foreground or ())
-        return wanted & ~np.isin(ids, self.void)
+        return wanted & ~np.isin(ids, self.void) if self.void else wanted
 
 
 PLAIN = MaskForm()

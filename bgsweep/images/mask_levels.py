@@ -25,6 +25,7 @@ _JPEG, _NUMPY = b"\xff\xd8", b"\x93NUMPY"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _GRAY, _PALETTE = 0, 3  # colour types of PNG
+_WITH_EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # its own chunk, or one of ImageMagick's or XMP's
 
 # More levels than this are a soft mask (a network's output) rather than numbers of classes.
 _MOST_CLASSES = 32
@@ -109,17 +110,18 @@ def _pixels(data: bytes, kind: PngKind | None, indices: bool = False) -> npt.NDA
         small = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
         return array.astype(np.uint8) if small else array
     if kind is not None and kind.colour != _PALETTE:
-        _check_chunks(data)
+        may_turn = _check_chunks(data)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None:
             raise ValueError("not decoded")
         if decoded.ndim == 3:
             decoded = np.concatenate([decoded[..., 2::-1], decoded[..., 3:]], axis=2)  # BGR as RGB
     else:
+        may_turn = kind is None or _check_chunks(data)
         with PIL.Image.open(io.BytesIO(data)) as file:
             as_stored = file.mode in ("1", "L", "F", *("P" * indices)) or file.mode.startswith("I")
             decoded = np.asarray(file if as_stored else file.convert("RGBA"))
-    return turned(decoded, orientation_of(data))
+    return turned(decoded, orientation_of(data)) if may_turn else decoded
 
 
 def _alpha(data: bytes, name: str) -> Mask:
@@ -154,7 +156,8 @@ def _ids(data: bytes, name: str, form: MaskForm) -> Ids:
     if form.channel == "rgb_id":
         if pixels.ndim != 3:
             raise WrongMask(f"{name}: has no three channels, which mask_format.channel: rgb_id needs; leave it out")
-        return cast(Ids, pixels.astype(np.int32) @ np.array([1, 256, 65_536], np.int32))
+        red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+        return red | green << 8 | blue << 16
     if pixels.ndim == 3:
         if np.ptp(pixels, axis=2).any():
             raise WrongMask(
@@ -166,15 +169,21 @@ def _ids(data: bytes, name: str, form: MaskForm) -> Ids:
     return pixels
 
 
-def _check_chunks(data: bytes) -> None:
-    """Raise ValueError for a damaged PNG before libpng sees it, which would write to stderr."""
-    view, at, kind = memoryview(data), len(_SIGNATURE), b""
+def _check_chunks(data: bytes) -> bool:
+    """Raise ValueError for a damaged PNG before libpng sees it, which would write to stderr.
+
+    Returns:
+        True if it may have an EXIF orientation. Asking Pillow for it means decoding the file once more.
+    """
+    view, at, kind, may_turn = memoryview(data), len(_SIGNATURE), b"", False
     while kind != b"IEND":
         length, kind = _CHUNK.unpack_from(data, at)
         end = at + 8 + length
         if zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             raise ValueError("checksum")
+        may_turn = may_turn or kind in _WITH_EXIF
         at = end + 4
+    return may_turn
 
 
 def _from_channels(pixels: npt.NDArray[Any], name: str, palette: bytes | None) -> Mask:

@@ -63,5 +63,5 @@ def described(experiment: Experiment) -> dict[str, Any]:
         photometric = ("jitter", "jitter_p", "gray", "blur", "blur_sigma", "solarize", "color")
         rest = {key: colors[key] for key in photometric}
         views.append({"small": number >= LARGE_VIEWS, **kept, "flip": flip["p"], **rest})
-    section = experiment.background.model_dump(mode="json")
+    section = experiment.background.model_dump(mode="json", exclude={"most_kept"})
     return {"epochs": experiment.training.epochs, "views": views, "background": section}

@@ -19,6 +19,7 @@ from bgsweep.masks.plan import check_target, read_manifest, write_manifest
 from bgsweep.masks.sources import CocoMasks, Instances, MaskFiles, MaskSource
 from bgsweep.storage.tree import Tree, open_tree
 from bgsweep.storage.uri import refuse_inside
+from bgsweep.workflows.make_masks import Meter
 
 _AHEAD = 64
 
@@ -72,7 +73,11 @@ def import_masks(
     check_target(target, read_manifest(target), settings)
     masks = _open(images, source, names, mask_format, instances, categories)
     write_manifest(target, {**settings, "complete": False})
-    outcomes = list(in_order(partial(_import, tree, masks, target), names, usable_cores(), _AHEAD))
+    outcomes = []
+    with Meter(len(names)) as meter:
+        for outcome in in_order(partial(_import, tree, masks, target), names, usable_cores(), _AHEAD):
+            outcomes.append(outcome)
+            meter.advance(1)
     summed = _summary(outcomes)
     if not summed["masks"] or summed["shares"]["empty"] == 1:
         what = "no image has a mask that can be read" if not summed["masks"] else "every mask is empty"

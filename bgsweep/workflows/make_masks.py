@@ -122,7 +122,7 @@ def _run(plan: Plan, making: Making, workers: int | None) -> tuple[list[Outcome]
     began = time.perf_counter()
     run = _here if count == 1 else _on_ray
     outcomes: list[Outcome] = []
-    with _Meter(len(plan.images)) as meter:
+    with Meter(len(plan.images)) as meter:
         for found in run(making, jobs, count):
             outcomes += found
             meter.advance(len(found))
@@ -199,7 +199,7 @@ def gpu_share(gpus: int, workers: int) -> float:
     return 1 / -(-workers // gpus) if gpus else 0.0
 
 
-class _Meter:
+class Meter:
     """Progress on stderr: a bar in a terminal, a line every 30 seconds in a log file."""
 
     def __init__(self, total: int) -> None:
@@ -216,7 +216,7 @@ class _Meter:
         self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self._task = self._bar.add_task("", total=total, rate=0.0) if self._bar else None
 
-    def __enter__(self) -> "_Meter":
+    def __enter__(self) -> "Meter":
         if self._bar:
             self._bar.start()
         return self
@@ -226,6 +226,7 @@ class _Meter:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
+        """Count images that are finished."""
         self.done += count
         now = time.perf_counter()
         rate = self.done / (now - self.began)

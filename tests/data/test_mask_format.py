@@ -11,6 +11,7 @@ import pytest
 
 from bgsweep.config import Data, Experiment, MaskFormat
 from bgsweep.data import Splits, open_splits, splits
+from bgsweep.data.kept_backgrounds import check_views
 from bgsweep.errors import UserError
 from tests.command import bgsweep
 from tests.inputs import case, write_images
@@ -134,8 +135,20 @@ def test_digests_of_experiments_are_those_before_the_key_existed(held_out: bool)
     data = {"images": "photos", "masks": "masks"} | ({"test": None} if held_out else {})
     plain = Experiment.model_validate({"data": data})
     assert plain.digest == {False: "2ac359fdd9ed338a", True: "876e7e4958d58e1d"}[held_out]
+    assert Experiment.model_validate({"data": data, "background": {"most_kept": 1.0}}).digest == plain.digest
     ids = Experiment.model_validate({"data": {**data, "mask_format": {"foreground": 1}}})
     assert ids.digest != plain.digest
+
+
+def test_most_kept_lets_a_run_begin_whose_masks_are_right(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for path in (tmp_path / "masks").rglob("*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) * 0)
+    train = opened(tmp_path).train
+    experiment = Experiment.model_validate({"data": {"masks": "m"}, "background": {"remove": 0.5, "most_kept": 1.0}})
+    check_views(experiment, train)
+    with pytest.raises(UserError, match=r"which is 0\.99$"):
+        check_views(experiment.with_values({"background.most_kept": 0.99}), train)
 
 
 MOSTLY = {
@@ -154,6 +167,7 @@ def test_masks_with_which_most_views_would_keep_their_background_are_refused(tmp
     refused = rf"photos/train: 100% of 32 views would keep their background: .*{kept}.*`bgsweep masks show`"
     done = bgsweep("pretrain", "mine.yaml", folder=tmp_path)
     assert done.returncode == 2 and re.search(refused, done.stderr), done.stderr
+    assert "most_kept, which is 0.5" in done.stderr
     done = bgsweep("doctor", "mine.yaml", folder=tmp_path)
     assert done.returncode == 2 and re.search(shares, done.stdout) and "100% of 32 views" in done.stdout, done.stdout
     done = bgsweep("preview", "mine.yaml", "--out", "v.png", folder=tmp_path)
