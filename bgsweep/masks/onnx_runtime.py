@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.errors import UserError, one_line
+from bgsweep.errors import UserError, one_line, warn_once
 from bgsweep.masks.interfaces import Interface
 
 Floats = npt.NDArray[np.float32]
@@ -61,7 +61,12 @@ def _session(weights: bytes) -> Any:
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(weights, options, providers=providers)
+        session = onnxruntime.InferenceSession(weights, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         reason = one_line(error)
         raise UserError(f"--weights: not a network that ONNX Runtime can load ({reason}); download it again") from error
+    if not set(providers) <= set(session.get_providers()):  # it says so itself, but only in its own log
+        warn_once(
+            "ONNX Runtime cannot load its CUDA libraries and runs on the CPU; see its documentation for the versions"
+        )
+    return session

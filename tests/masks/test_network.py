@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,17 @@ def test_garments_are_what_is_no_background() -> None:
     red, green, blue = network_input(image, (768, 768), NETWORKS["u2net_cloth_seg"])[:, 0, 0]
     share = 1 - np.exp(blue) / np.exp([blue, red, green, blue]).sum()
     assert abs(int(mask[5, 5]) - 255 * share) <= 1
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with warnings.catch_warnings(action="ignore"):  # ONNX Runtime's own, which differs between versions
+        MaskNetwork(one_channel())
+    assert "runs on the CPU" in caplog.text
 
 
 def test_networks_of_half_precision_give_the_same_masks() -> None:
