@@ -36,7 +36,7 @@ class Worker:
     """Makes masks in groups, on one thread, so that the bytes do not depend on the number of workers.
 
     Args:
-        soft: keep all 256 levels. Without, a mask takes a tenth of the bytes, and training, which by default sees no
+        soft: keep all 256 levels. Without, a mask takes a fifth of the bytes, and training, which by default sees no
             more than foreground and background, gets the same from it.
     """
 

@@ -32,14 +32,16 @@ class Handcrafted:
     """A method without weights, which computes a mask from one image.
 
     Args:
-        make: function from an image and `parameters` to a mask.
+        make: function from an image and `settings` to a mask.
+        version: tells masks of the method as it is from those that it made before.
     """
 
-    def __init__(self, make: Callable[..., Mask], **parameters: Any) -> None:
-        self._make, self.parameters = make, parameters
+    def __init__(self, make: Callable[..., Mask], version: int | None = None, **settings: Any) -> None:
+        self._make, self._settings = make, settings
+        self.parameters = {**settings, **({"version": version} if version else {})}
 
     def prepare(self, image: Image) -> Mask:
-        return self._make(image, **self.parameters)
+        return self._make(image, **self._settings)
 
     def masks(self, prepared: Sequence[Mask]) -> Iterator[Mask]:
         return iter(prepared)
@@ -66,7 +68,7 @@ def _handcrafted(name: MethodName) -> MaskMethod:
     from bgsweep.masks.rbd import rbd_grabcut
 
     if name == "rbd":
-        return Handcrafted(rbd_grabcut, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
+        return Handcrafted(rbd_grabcut, version=2, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
     if name == "mbd":
         return Handcrafted(mbd_saliency, side=200)
     return Handcrafted(grabcut_rectangle, margin=0.06, iterations=3, side=160)

@@ -304,6 +304,9 @@ def test_masks_of_an_earlier_version_are_continued_or_refused(extract_images: Ex
         make(images, out)
     assert contents(out) == before
     assert make(images, out, soft=True)["complete"]
+    (out / "masks.json").write_text(json.dumps({**manifest, "parameters": {"side": 160}, "complete": False}))
+    with pytest.raises(UserError, match=r"made with grabcut None, not .*, version None, not 2; name"):
+        make(images, out, soft=True)
 
 
 def test_a_changed_setting_is_named_alone(extract_images: Extract, tmp_path: Path) -> None:
