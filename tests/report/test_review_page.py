@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.masks.marks import read_review
+from bgsweep.report.review_page import thumbnail, thumbnail_side
 from bgsweep.workflows.review_masks import review_masks
 
 SAMPLE, COUNT = 4, 8
@@ -87,3 +90,12 @@ def test_it_fits_a_telephone_and_follows_light_and_dark(look: Callable[..., Any]
     assert view.evaluate("document.documentElement.scrollWidth") <= 390
     paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > 380) == (scheme == "light")
+
+
+def test_a_page_of_hundreds_of_images_has_five_megabytes_at_most(shared_data: Path) -> None:
+    images = sorted((shared_data / "cue_conflict").rglob("style-transfer-preprocessed-512/*/*.jpg"))[::40]
+    speckled = np.random.default_rng(0).integers(0, 2, (224, 224)).astype(np.uint8) * 255
+    for count in (60, 210, 400):
+        side = thumbnail_side(count)
+        drawn = [thumbnail(cv2.imread(str(path)), speckled, side) for path in images]
+        assert len(json.dumps(drawn)) / len(drawn) * count < 5e6
