@@ -55,7 +55,7 @@ def suspicion(image: Image, mask: Mask, second: Mask | None) -> Suspicion:
     losses = [(_EDGE * (1 - _edge(small, bits)), "weak edge"), (_WHOLE * (1 - whole), f"{pieces} pieces")]
     if second is not None:
         agreement = _agreement(fitted, _fitted(second, small))
-        losses.append((_AGREEMENT * (1 - agreement), f"{100 * agreement:.0f} % agreement"))
+        losses.append((_AGREEMENT * (1 - agreement), f"agrees {100 * agreement:.0f} %"))
     value = sum(loss for loss, _ in losses) / (_EDGE + _WHOLE + (0 if second is None else _AGREEMENT))
     if area > HUGE or area < TINY:
         return Suspicion(

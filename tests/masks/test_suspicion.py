@@ -60,7 +60,7 @@ def test_reasons(samples: list[Sample]) -> None:
     speckled = cv2.resize(cells.astype(np.uint8) * 255, sample.mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
     assert suspicion(sample.image, speckled, None).reason.endswith(" pieces")
     assert suspicion(np.full_like(sample.image, 90), sample.mask, None).reason == "weak edge"
-    assert suspicion(sample.image, sample.mask, np.zeros_like(sample.mask)).reason == "0 % agreement"
+    assert suspicion(sample.image, sample.mask, np.zeros_like(sample.mask)).reason == "agrees 0 %"
 
 
 def test_the_size_of_an_image_does_not_matter(samples: list[Sample]) -> None:

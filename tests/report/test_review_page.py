@@ -63,6 +63,12 @@ def test_masks_are_marked_by_keyboard(look: Callable[..., Any], html: str, tmp_p
     assert [item.sampled for item in review.items[: SAMPLE + 1]] == [True] * SAMPLE + [False]
 
 
+def test_the_random_sample_is_marked_without_knowing_the_suspicion(look: Callable[..., Any], html: str) -> None:
+    view = look(html, viewport={"width": 1200, "height": 800})
+    reasons = view.locator(".cards .below span").all_inner_texts()
+    assert not any(reasons[:SAMPLE]) and all(reasons[SAMPLE:])
+
+
 def test_marks_outlast_the_page_and_give_a_share_with_its_interval(look: Callable[..., Any], html: str) -> None:
     view = look(html, viewport={"width": 1200, "height": 800})
     for key in "bggg":
