@@ -177,15 +177,9 @@ class MasksShow(Command):
         )
 
     def run(self, options: Options) -> Result:
-        from bgsweep.masks.contact_sheet import contact_sheet, encode_sheet
-        from bgsweep.masks.second import second_masks
-        from bgsweep.storage.tree import open_tree, write_file
+        from bgsweep.workflows.review_masks import show_masks
 
-        images, masks = open_tree(options.source), open_tree(options.masks)
-        second = second_masks(options.second)
-        sheet, result = contact_sheet(images, masks, options.shown, second, options.rate)
-        write_file(options.out, encode_sheet(sheet))
-        return {"out": str(options.out), **result}
+        return show_masks(options.source, options.masks, options.out, options.shown, options.second, options.rate)
 
     def show(self, result: Result) -> str:
         shown = f"the {result['shown']} most suspicious of {result['looked_at']} masks, and a random row"

@@ -7,20 +7,23 @@ import cv2
 
 from bgsweep.augment.contact_sheet import outlined, view_grid
 from bgsweep.images.compositing import Image
-from bgsweep.masks.ranking import evenly_spaced, pairs_of, rank, read_pair
+from bgsweep.masks.ranking import Progress, evenly_spaced, pairs_of, rank, read_pair
 from bgsweep.masks.second import Second
 from bgsweep.storage.tree import Tree
 
 _COLUMNS = 8
 
 
-def contact_sheet(images: Tree, masks: Tree, count: int, second: Second, most: int) -> tuple[Image, dict[str, Any]]:
+def contact_sheet(
+    images: Tree, masks: Tree, count: int, second: Second, most: int, progress: Progress = lambda *_: None
+) -> tuple[Image, dict[str, Any]]:
     """The most suspicious masks of two trees, and below them a row drawn at random, which shows what most are like.
 
     Args:
         count: number of suspicious masks.
         second: the method (or folder) that the masks are compared with.
         most: number of masks to rate; of more an evenly spaced sample is rated.
+        progress: as of `rank`.
 
     Returns:
         The sheet (RGB), and the numbers of ``images`` with masks, of those ``looked_at`` and ``shown``, and of those
@@ -32,7 +35,7 @@ def contact_sheet(images: Tree, masks: Tree, count: int, second: Second, most: i
     """
     paired, without = pairs_of(images, masks)
     chosen = evenly_spaced(paired, most)
-    found = rank(images, masks, chosen, second.masks)
+    found = rank(images, masks, chosen, second.masks, progress)
     shown = found.rated[:count]
     drawn = random.Random(0).sample(found.rated, min(_COLUMNS, len(found.rated)))
     rows = [shown[first : first + _COLUMNS] for first in range(0, len(shown), _COLUMNS)]

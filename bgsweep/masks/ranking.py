@@ -1,8 +1,7 @@
 """Masks of a tree in the order of their suspicion, by comparison with the masks of a second method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,9 @@ from bgsweep.storage.tree import Tree
 
 # No mask method works at a longer side than this.
 _SIDE = 400
+
+
+Progress = Callable[[int, int], None]
 
 
 class Rated(NamedTuple):
@@ -69,16 +71,28 @@ def evenly_spaced(names: Sequence[str], most: int) -> list[str]:
     return [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), most)).astype(int)]
 
 
-def rank(images: Tree, masks: Tree, names: Sequence[str], second: SecondMasks | None) -> Ranking:
+def rank(
+    images: Tree,
+    masks: Tree,
+    names: Sequence[str],
+    second: SecondMasks | None,
+    progress: Progress = lambda *_: None,
+) -> Ranking:
     """Rate the masks of some images.
+
+    Args:
+        progress: called with the number of masks that have been rated since the last call, and that of all.
 
     Raises:
         UserError: none of these masks can be read.
     """
     groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
     # OpenCV, torch and scikit-image compute without Python's lock.
+    found: list[Rated | str] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(chain.from_iterable(pool.map(lambda group: _rate(images, masks, group, second), groups)))
+        for group in pool.map(lambda group: _rate(images, masks, group, second), groups):
+            found += group
+            progress(len(group), len(names))
     rated = [each for each in found if isinstance(each, Rated)]
     unreadable = [each for each in found if isinstance(each, str)]
     if not rated:

@@ -225,13 +225,13 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
-    def advance(self, count: int) -> None:
-        """Count images that are finished."""
-        self.done += count
+    def advance(self, count: int, total: int | None = None) -> None:
+        """Count images that are finished, of a total that may have become known only now."""
+        self.done, self.total = self.done + count, total or self.total
         now = time.perf_counter()
         rate = self.done / (now - self.began)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=count, rate=rate)
+            self._bar.update(self._task, advance=count, total=self.total, rate=rate)
         elif now - self._logged >= _LOG_INTERVAL:
             self._logged = now
             left = (self.total - self.done) / rate

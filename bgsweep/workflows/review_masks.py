@@ -1,4 +1,4 @@
-"""`bgsweep masks review` and `bgsweep masks drop`: a page to mark bad masks on, and what follows from the marks."""
+"""`bgsweep masks show`, `review` and `drop`: suspicious masks, a page to mark bad ones on, and their removal."""
 
 import contextlib
 import random
@@ -9,6 +9,7 @@ from typing import Any
 from bgsweep.data.missing_masks import MOST_MISSING, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import read_gray
+from bgsweep.masks.contact_sheet import contact_sheet, encode_sheet
 from bgsweep.masks.marks import Marked, Review, check_same, digest, read_review
 from bgsweep.masks.plan import record_reviewed
 from bgsweep.masks.ranking import evenly_spaced, pairs_of, rank, read_pair
@@ -17,6 +18,18 @@ from bgsweep.report.review_page import Item, review_page, thumbnail, thumbnail_s
 from bgsweep.report.statistics import wilson
 from bgsweep.storage.tree import Tree, open_tree, write_file
 from bgsweep.storage.uri import is_remote, refuse_inside, shell_quoted
+from bgsweep.workflows.make_masks import Meter
+
+
+def show_masks(
+    images: str, masks: str, out: Path, shown: int = 48, second: str = "u2netp", rated: int = 2000
+) -> dict[str, Any]:
+    """Write a contact sheet of the most suspicious masks; gives what `contact_sheet` does."""
+    source, target, compared = open_tree(images), open_tree(masks), second_masks(second)
+    with Meter(rated) as meter:
+        sheet, result = contact_sheet(source, target, shown, compared, rated, meter.advance)
+    write_file(out, encode_sheet(sheet))
+    return {"out": str(out), **result}
 
 
 def review_masks(
@@ -38,7 +51,9 @@ def review_masks(
     compared = second_masks(second)
     paired, without = pairs_of(source, target)
     drawn = random.Random(0).sample(paired, min(sample, len(paired)))
-    found = rank(source, target, sorted({*drawn, *evenly_spaced(paired, rated)}), compared.masks)
+    names = sorted({*drawn, *evenly_spaced(paired, rated)})
+    with Meter(len(names)) as meter:
+        found = rank(source, target, names, compared.masks, meter.advance)
     reasons = {each.image: each.suspicion.reason for each in found.rated}
     listed = [each.image for each in found.rated[:count]]
     sampled = [name for name in drawn if name in reasons]
