@@ -1,6 +1,7 @@
 """Masks of other names and contents, read where they are by `data.masks` and by `bgsweep pack`."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,34 @@ def test_ids_that_no_mask_has_are_refused_with_those_that_are_there(tmp_path: Pa
         UserError, match=r"\.png: has the ids 0, 1, 2, 3, of which none is foreground.*mask_format\.fore"
     ):
         opened(tmp_path / "mask-multiclass", foreground=[7])
+
+
+def test_a_pixel_more_is_scaled_with_a_warning_and_two_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path)
+    right = opened(tmp_path)
+
+    def pad(root: str, columns: int) -> None:
+        shutil.copytree(tmp_path / "masks", tmp_path / root)
+        for path in (tmp_path / root).rglob("*.png"):
+            levels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            cv2.imwrite(str(path), np.pad(levels, ((0, 0), (0, columns)), mode="edge"))
+
+    pad("one", 1)
+    assert_same_masks(opened(tmp_path, "one"), right, 0.03)
+    assert "its mask differs from it by a pixel in size, and is scaled; 16 of the 16 images looked at" in caplog.text
+    assert bgsweep("pack", "photos", "one", "--out", "packed", folder=tmp_path).returncode == 0
+    pack = open_splits(Data(pack=str(tmp_path / "packed"))).train
+    for index in range(len(pack)):
+        mask, rect = pack[index].mask, pack[index].background_rect
+        assert mask is not None and mask.shape == pack[index].image.shape[:2]
+        assert rect is None or not (rect.of(mask) > 127).any()
+    pad("two", 2)
+    with pytest.raises(
+        UserError, match=r"two/train/\S+: \d+x\d+ pixels, but its image \S+ has \d+x\d+; .*16 of the 16"
+    ):
+        opened(tmp_path, "two")
 
 
 def test_own_alpha_channel(tmp_path: Path) -> None:
