@@ -12,7 +12,7 @@ _WORDS = {
     "empty": "empty",
     "faint": "never above half",
     "tiny": f"below {TINY:.0%} of the image",
-    "huge": f"above {HUGE:.0%} of it",
+    "huge": f"above {HUGE:.0%} of the image",
 }
 
 
@@ -31,6 +31,7 @@ def shares(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def told(counts: Mapping[str, int]) -> str:
-    """The shares in words, with the number of masks that they are of."""
-    found = ", ".join(f"{share:.1%} {_WORDS[kind]}" for kind, share in shares(counts).items())
-    return f"{sum(counts.values())} masks looked at: {found}"
+    """The shares above 0 in words, with the number of masks that they are of."""
+    found = ", ".join(f"{share:.1%} {_WORDS[kind]}" for kind, share in shares(counts).items() if share)
+    hint = "; `bgsweep masks show` draws such masks first" if found else ""
+    return f"{sum(counts.values())} masks looked at: {found or 'none is empty, tiny or huge'}{hint}"

@@ -24,7 +24,7 @@ def missing_note(dataset: ImageDataset) -> str | None:
 def kinds_note(dataset: ImageDataset) -> str | None:
     """The shares of masks that leave little to augment; None for packs of earlier versions, which do not say them."""
     kinds = _kinds(dataset)
-    return f"{told(kinds)}; `bgsweep masks show` draws such masks first" if kinds else None
+    return told(kinds) if kinds else None
 
 
 def _suspicious(dataset: ImageDataset) -> bool:

@@ -183,7 +183,11 @@ def test_most_kept_lets_a_run_begin_whose_masks_are_right(tmp_path: Path) -> Non
 MOSTLY = {
     "empty": (lambda mask: mask * 0, r"100\.0% empty", r"less than background\.min_area 0\.01 in 100%"),
     "never above half": (lambda mask: cv2.GaussianBlur(mask, (0, 0), 9) // 3, r"100\.0% never above half", r"in 100%"),
-    "full": (lambda mask: mask | 255, r"100\.0% above 98% of it", r"more than background\.max_area 0\.95 in 100%"),
+    "full": (
+        lambda mask: mask | 255,
+        r"100\.0% above 98% of the image",
+        r"more than background\.max_area 0\.95 in 100%",
+    ),
 }
 
 
@@ -210,8 +214,12 @@ def test_masks_with_which_most_views_would_keep_their_background_are_refused(tmp
 
 def test_few_masks_without_foreground_are_told(tmp_path: Path) -> None:
     write_images(tmp_path)
-    for path in sorted((tmp_path / "masks/train/dress").iterdir())[:2]:
-        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) * 0)
+    paths = sorted((tmp_path / "masks/train/dress").iterdir())
+    for path, level in zip(paths[:2], (0, 255), strict=True):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) * 0 + np.uint8(level))
     (line,) = opened(tmp_path).said
-    kinds = "12.5% empty, 0.0% never above half, 0.0% below 2% of the image, 0.0% above 98% of it"
-    assert line.startswith(f"photos/train: 16 masks looked at: {kinds}; ")
+    assert line.startswith(
+        "photos/train: 16 masks looked at: 6.2% empty, 6.2% above 98% of the image; `bgsweep masks show`"
+    )
+    done = bgsweep("doctor", "mine.yaml", folder=tmp_path)
+    assert "6.2% above 98%" in done.stdout and "for every image; 16 masks" in done.stdout, done.stdout
