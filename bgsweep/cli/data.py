@@ -82,15 +82,14 @@ class MasksMake(Command):
 
     def show(self, result: Result) -> str:
         """Counts, unusual foregrounds, and the name of every image without a mask."""
-        settings = result["parameters"]
-        by = settings.get("network") or result["method"]
+        by = result["parameters"].get("network") or result["method"]
         lines = [
             f"{result['masks']} masks by {by} in {result['out']}, {result['made']} of them new"
             + (f" ({result['images_per_second']:.1f} images/s)" if result["made"] else ""),
             f"foregrounds: {percentages(result['shares'])}",
         ]
-        if NON_COMMERCIAL in settings.get("license", ""):
-            lines.append(f"license of the network's weights: {settings['license']}")
+        if NON_COMMERCIAL in (result.get("license") or ""):
+            lines.append(f"license of the network's weights: {result['license']}")
         if result["passed_over"]:
             lines.append(f"skipped: {result['passed_over']} files whose names are not those of images")
         if result["unreadable"]:

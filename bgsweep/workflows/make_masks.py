@@ -12,6 +12,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.errors import UserError
 from bgsweep.masks.generate import Outcome, Worker
+from bgsweep.masks.interfaces import NETWORKS
 from bgsweep.masks.network import MaskNetwork
 from bgsweep.masks.plan import Plan, check_target, make_plan, read_manifest, summary, write_manifest
 from bgsweep.masks.registry import HANDCRAFTED, MaskMethod, MethodName, build_method, weights_digest
@@ -107,7 +108,9 @@ def make_masks(
             f"{images}: none of {len(plan.images)} images can be read; the first: {first['image']}: {first['reason']}"
         )
     # Planned again, so that the listing includes the new masks.
-    manifest = {**settings, "complete": True, **summed, "listing": make_plan(source, target).listing}
+    license = NETWORKS[network].license if network else None
+    listing = make_plan(source, target).listing
+    manifest = {**settings, "license": license, "complete": True, **summed, "listing": listing}
     write_manifest(target, manifest)
     made = sum(map(len, plan.missing)) - len(summed["unreadable"])
     return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
