@@ -14,6 +14,7 @@ from bgsweep.errors import UserError
 from bgsweep.masks.marks import FORMAT
 from bgsweep.workflows.make_masks import make_masks
 from bgsweep.workflows.review_masks import drop_masks
+from tests.command import bgsweep
 
 NAMES = [f"train/{number}.png" for number in range(12)]
 
@@ -117,6 +118,21 @@ def test_the_share_of_bad_masks_comes_from_the_random_sample(masks: Path) -> Non
     result = drop_masks(str(masks), review(masks, marks, sampled=12, listed=6))
     assert (result["share"]["marked"], result["sample_unmarked"]) == (7, 5)
     assert (result["share_unlisted"]["bad"], result["share_unlisted"]["marked"]) == (1, 5)
+
+
+def test_what_the_command_prints(masks: Path) -> None:
+    marks = dict.fromkeys(range(5), "good") | {1: "bad", 10: "bad", 11: "bad"}
+    review(masks, marks)
+    done = bgsweep("masks", "drop", "masks", "review.json", folder=masks.parent)
+    assert done.stdout.splitlines() == [
+        "3 bad masks dropped; they lie in masks-dropped (4 good, 5 unmarked)",
+        "bad among all masks: 20 % (95 %: 4 to 62 %), 1 of 5 drawn at random",
+        "bad among the masks that were not listed as suspicious: 20 % (95 %: 4 to 62 %), 1 of 5 drawn at random",
+        "1 of the random sample are unmarked, so these shares may be off",
+        "more than a tenth of the images have no mask now, which training refuses; give others by --replace",
+    ]
+    done = bgsweep("masks", "drop", "masks", "review.json", "--replace", "others", folder=masks.parent)
+    assert done.stdout.startswith("3 bad masks replaced; they lie in masks-dropped")
 
 
 def test_a_review_of_other_masks_changes_nothing(masks: Path) -> None:
