@@ -252,7 +252,7 @@ class MasksDrop(Command):
                     f"{found['marked']} drawn at random"
                 )
         if result["sample_unmarked"]:
-            lines.append(f"{result['sample_unmarked']} of the random sample are unmarked, so these shares may be off")
+            lines.append(f"unmarked in the random sample: {result['sample_unmarked']}; these shares may be off")
         if result["too_many"]:
             lines.append(
                 "more than a tenth of the images have no mask now, which training refuses; give others by --replace"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,9 @@ def rank(
     groups = [names[first : first + GROUP] for first in range(0, len(names), GROUP)]
     # OpenCV, torch and scikit-image compute without Python's lock.
     found: list[Rated | str] = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    # OpenMP's limit is that of a thread, so each sets its own.
+    limited = partial(threadpool_limits, 1)
+    with limited(), ThreadPoolExecutor(usable_cores(), initializer=limited) as pool:
         for group in pool.map(lambda group: _rate(images, masks, group, second), groups):
             found += group
             progress(len(group), len(names))
@@ -123,8 +126,7 @@ def _rate(images: Tree, masks: Tree, names: Sequence[str], second: SecondMasks |
             found[name] = str(error)
         else:
             pairs[name] = shrink(image, _SIDE), shrink(mask, _SIDE)
-    with threadpool_limits(1):
-        others = list(second(list(pairs), [image for image, _ in pairs.values()])) if second else [None] * len(pairs)
+    others = list(second(list(pairs), [image for image, _ in pairs.values()])) if second else [None] * len(pairs)
     for (name, (image, mask)), other in zip(pairs.items(), others, strict=True):
         found[name] = Rated(name, suspicion(image, mask, other))
     return [found[name] for name in names]

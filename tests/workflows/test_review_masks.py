@@ -128,7 +128,7 @@ def test_what_the_command_prints(masks: Path) -> None:
         "3 bad masks dropped; they lie in masks-dropped (4 good, 5 unmarked)",
         "bad among all masks: 20 % (95 %: 4 to 62 %), 1 of 5 drawn at random",
         "bad among the masks that were not listed as suspicious: 20 % (95 %: 4 to 62 %), 1 of 5 drawn at random",
-        "1 of the random sample are unmarked, so these shares may be off",
+        "unmarked in the random sample: 1; these shares may be off",
         "more than a tenth of the images have no mask now, which training refuses; give others by --replace",
     ]
     done = bgsweep("masks", "drop", "masks", "review.json", "--replace", "others", folder=masks.parent)
