@@ -1,10 +1,14 @@
 """bgsweep: self-supervised pretraining with background augmentations, and the search for their strength."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from bgsweep.api import evaluate, load, load_config, pretrain, resume, runs
+    from bgsweep.config import Experiment, SweepConfig
+    from bgsweep.config import SweepConfig as Sweep
+    from bgsweep.errors import UserError
 
 # Albumentations looks for a newer version of itself on the network when it is imported; a cluster node may have none.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -14,19 +18,37 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Experiment",
+    "Sweep",
+    "SweepConfig",
+    "UserError",
+    "evaluate",
+    "load",
+    "load_config",
+    "pretrain",
+    "resume",
+    "runs",
+    "sweep",
+]
 
-def runs(name: str, store: Any = None, epochs: bool = False) -> "pd.DataFrame":
-    """The trials of a sweep as a pandas DataFrame, one row each.
+_ELSEWHERE = {
+    "Experiment": "bgsweep.config:Experiment",
+    "Sweep": "bgsweep.config:SweepConfig",
+    "SweepConfig": "bgsweep.config:SweepConfig",
+    "UserError": "bgsweep.errors:UserError",
+    "sweep": "bgsweep.sweep:",  # a package that can be called: see its __init__
+}
 
-    Args:
-        store: folder or URI, as ``--store``; default ``$BGSWEEP_STORE``, else ``bgsweep_runs``.
-        epochs: one row for each epoch of each trial instead.
 
-    Raises:
-        UserError: the store has no such sweep.
-    """
-    # Here: `import bgsweep` must not wait for what this needs.
-    from bgsweep.cli.common import default_store, parse_store
-    from bgsweep.sweep.trial_table import frame
+def __getattr__(name: str) -> Any:
+    """The public interface, imported on first use: `import bgsweep` must not wait for what it needs."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bgsweep' has no attribute {name!r}; there are: {', '.join(__all__)}")
+    module, _, attribute = _ELSEWHERE.get(name, f"bgsweep.api:{name}").partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
 
-    return frame(name, default_store() if store is None else parse_store(str(store)), epochs)
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -28,6 +28,8 @@ GROUPS = {
 ROOMS = {
     "cli": Room(0, 0, "parse, call, print", COMMANDS),
     "workflows": Room(1, 0, "a command, start to end", COMMANDS),
+    "api": Room(2, 0, "bgsweep from Python", COMMANDS),
+    "testing": Room(3, 0, "conformance tests", COMMANDS),
     "sweep": Room(0, 1, "search with Ray Tune", AROUND),
     "distributed": Room(1, 1, "Ray: session, workers", AROUND),
     "report": Room(3, 1, "a sweep as one page", AROUND),

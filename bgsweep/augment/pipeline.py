@@ -13,11 +13,16 @@ from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_ma
 from bgsweep.augment.color import ColorDraw, Photometric, render
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop
+from bgsweep.config.plugins import imported
 from bgsweep.config.schedule import at_epoch, highest
 from bgsweep.config.views import Background, PerCrop, Views
+from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2
+
+Transform = Callable[[Image, random.Random], Image]
+"""A transform of another package (`views.extra`)."""
 
 
 # A protocol, since the room of the datasets imports this one.
@@ -87,6 +92,8 @@ class ViewPipeline:
         # key for each view, forked DataLoader workers give identical augmentation streams (albumentations 2.0.8).
         self._uniform = random.Random()
         self._flip = A.HorizontalFlip(p=views.flip)
+        self._extra_names = [each.model_dump(mode="json") for each in views.extra]
+        self._extra: list[Transform] = [imported(each.implementation, each.name)(each) for each in views.extra]
         self._photometric = [_photometric(views, view) for view in range(self.n_views)]
         transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
         for transform in transforms:
@@ -177,6 +184,8 @@ class ViewPipeline:
         # Copies, because `Compose` replaces the generators of its transforms.
         copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
         found: dict[str, Any] = {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
+        if self._extra:
+            found["extra"] = self._extra_names
         if self.background.scheduled:
             # The probabilities in `views` are those of the first epoch.
             found["schedules"] = self.background.model_dump(mode="json", include={"remove", "random", "swap"})
@@ -209,7 +218,19 @@ class ViewPipeline:
         # large.
         if self.on_device:
             return ViewResult(cropped, applied, photometry)
-        return ViewResult(render(cropped, photometry, transform.color), applied)
+        finished = render(cropped, photometry, transform.color)
+        for extra in self._extra:
+            finished = extra(finished, self._uniform)
+            _check_same(finished, cropped, extra)
+        return ViewResult(finished, applied)
+
+
+def _check_same(view: Image, before: Image, extra: Transform) -> None:
+    if view.dtype != np.uint8 or view.shape != before.shape:
+        raise UserError(
+            f"views.extra: {type(extra).__name__} made {view.dtype} {view.shape} of a view of uint8 {before.shape}; "
+            "give one of the same size and type"
+        )
 
 
 def _as_donor(image: MaskedImage) -> Donor:

@@ -1,16 +1,14 @@
 """Parts that commands share: their base class, arguments that several of them take, and the store."""
 
 import argparse
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from bgsweep.cli.parser import Parser
-from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, without_password
-
-DEFAULT_STORE = "bgsweep_runs"
+from bgsweep.storage.layout import DEFAULT_STORE, checked_folder, checked_store, parse_store
+from bgsweep.storage.uri import Uri
 
 Options = argparse.Namespace
 Result = dict[str, Any]
@@ -132,38 +130,11 @@ def add_sweep(parser: Parser) -> None:
     parser.add_argument("name", help="sweep name, as `bgsweep status` lists it")
 
 
-def parse_store(text: str) -> str | Path:
-    """A store as given by `--store`: a folder, or a URI without credentials."""
-    if "://" not in text:
-        return Path(text).expanduser()
-    if has_password(text):
-        raise UserError(f"--store {without_password(text)}: {NO_CREDENTIALS}")
-    return text
-
-
-def default_store() -> str | Path:
-    """$BGSWEEP_STORE, else the default folder."""
-    return parse_store(os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE)
-
-
-def store(options: Options) -> str | Path:
-    """The store of a command: `--store`, else that of `default_store`."""
-    given: str | Path = options.store or default_store()
-    if isinstance(given, Path):
-        try:
-            taken = given.exists() and not given.is_dir()
-        except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
-            raise UserError(
-                f"--store {given}: {getattr(error, 'strerror', None) or error}; name another folder"
-            ) from error
-        if taken:
-            raise UserError(f"--store {given}: not a folder; name the folder of the store")
-    return given
+def store(options: Options) -> Uri:
+    """The store of a command: `--store`, else $BGSWEEP_STORE, else the default folder."""
+    return checked_store(options.store)
 
 
 def store_folder(options: Options) -> Path:
     """The store of a command that cannot write to a URI."""
-    given = store(options)
-    if not isinstance(given, Path):
-        raise UserError(f"--store {given}: only sweeps can write to a URI; name a folder")
-    return given
+    return checked_folder(options.store)

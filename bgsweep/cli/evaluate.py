@@ -33,10 +33,10 @@ class Evaluate(Command):
         if options.suite is not None or options.data:
             if options.file:
                 raise UserError(f"{options.file}: a suite's images are named in a file of its own; write --data FILE")
-            from bgsweep.workflows.evaluate import evaluate
+            from bgsweep.api import evaluate
 
             suite = "quick" if options.suite is None else options.suite
-            return evaluate(options.model, suite, options.data, folder(options))
+            return evaluate(options.model, suite, data=options.data, store=options.store)
         if options.file is None:
             raise UserError(
                 "evaluate: nothing to measure is given; name a --suite (such as quick), or the YAML file of the "

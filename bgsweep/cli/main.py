@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bgsweep import __version__
-from bgsweep.cli import data, evaluate, process, runs, train
+from bgsweep.cli import data, evaluate, files, process, runs, train
 from bgsweep.cli.common import Result, add_commands
 from bgsweep.cli.parser import Parser, parse_line
 from bgsweep.distributed import credentials
@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         prog="bgsweep", description="Pretrain image encoders with background augmentations, and search their strength."
     )
     parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
-    add_commands(parser, (*train.COMMANDS, *runs.COMMANDS, *evaluate.COMMANDS, *data.COMMANDS))
+    add_commands(parser, (*train.COMMANDS, *runs.COMMANDS, *evaluate.COMMANDS, *data.COMMANDS, *files.COMMANDS))
     return parse_line(parser, arguments)
 
 

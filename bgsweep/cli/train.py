@@ -17,9 +17,7 @@ from bgsweep.cli.common import (
     count,
     overrides,
     positive,
-    store,
 )
-from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import duration, percent, table, trial_table, with_error
 from bgsweep.cli.parser import Parser
 from bgsweep.errors import UserError
@@ -37,12 +35,9 @@ class Pretrain(Command):
         parser.add_argument("--fresh", action="store_true", help="start over, even if this experiment has a checkpoint")
 
     def run(self, options: Options) -> Result:
-        from bgsweep.config import load, review
-        from bgsweep.workflows.pretrain import pretrain
+        from bgsweep.api import pretrain
 
-        config = load(options.file, overrides(options), searched=False)
-        review(config)
-        return pretrain(config, folder(options), fresh=options.fresh)
+        return pretrain(options.file, overrides(options), store=options.store, fresh=options.fresh)
 
     def show(self, result: Result) -> str:
         values = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
@@ -89,25 +84,22 @@ class Sweep(Command):
         return announced(lambda: self._run(options), title, url and check_webhook(url), options.on_end)
 
     def _run(self, options: Options) -> Result:
-        words = [] if options.file is None else [str(options.file)]
         if options.resume is not None:
-            from bgsweep.sweep.driver import resume
+            from bgsweep.api import resume
 
             if options.weights is not None:
                 raise UserError("sweep: --from is for a new sweep; leave out one of --from and --resume")
-            return resume(options.resume, store(options), _resumed_words(options, "sweep"), options.retry_failed)
+            words = _resumed_words(options, "sweep")
+            return resume(options.resume, words, store=options.store, retry_failed=options.retry_failed)
         if options.retry_failed:
             raise UserError(
                 "sweep: --retry-failed needs the name of a sweep; write `bgsweep sweep --resume NAME --retry-failed`"
             )
-        if not words:
+        if options.file is None:
             raise UserError("sweep: no file is given; write `bgsweep sweep FILE` or `bgsweep sweep --resume NAME`")
-        from bgsweep.config import load
+        from bgsweep.api import sweep
 
-        config = load(options.file, overrides(options))
-        from bgsweep.sweep.driver import sweep
-
-        return sweep(config, store(options), options.name)
+        return sweep(options.file, overrides(options), store=options.store, name=options.name)
 
     def show(self, result: Result) -> str:
         """Trials; the best one beside the baseline and the untrained encoder; where everything is."""
@@ -248,13 +240,21 @@ class Submit(Command):
         parser.add_argument("--store", help="folder or URI that all nodes see; default: the cluster's $BGSWEEP_STORE")
         parser.add_argument("--code", action="store_true", help="run this checkout of bgsweep, for developers")
         parser.add_argument(
+            "--module",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="DIR",
+            help="package with parts that the file names, to upload: its folder, or a wheel; repeatable",
+        )
+        parser.add_argument(
             "--env", action="append", default=[], metavar="NAME", help="environment variable to pass on; repeatable"
         )
 
     def run(self, options: Options) -> Result:
         from bgsweep.distributed.jobs import resubmit, submit
 
-        how = (options.address, options.store, options.code, options.env, options.wait)
+        how = (options.address, options.store, options.code, options.env, options.wait, options.module)
         if options.resume is not None:
             words = _resumed_words(options, "submit")
             return resubmit(options.resume, [*words, *["--retry-failed"][: options.retry_failed]], *how)

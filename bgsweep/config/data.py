@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat
+from bgsweep.config.plugins import Dataset
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
 
@@ -49,6 +50,9 @@ class Data(Section):
     )
     mask_format: MaskFormat = Field(MaskFormat(), description="mask files with other names or contents")
     pack: str | None = Field(None, description="folder or URI written by `bgsweep pack`, instead of both")
+    dataset: Dataset | None = Field(
+        None, description="a dataset of another package, instead of images: {name: package.module:Class, …}"
+    )
     pack_cache_gb: NonNegative = Field(20.0, description="local disk, in GB, for shards of a pack at a URI")
     train: str = Field("train", description="sub-folder of `images`; `.` for the folder itself")
     validation: str | None = Field("validation", description="sub-folder; null holds out a share of `train`")
@@ -98,6 +102,8 @@ class Data(Section):
     @property
     def has_masks(self) -> bool:
         """True if the images come with masks."""
+        if self.dataset is not None:
+            return self.dataset.has_masks
         return self.images == "sample" or self.masks is not None or self.pack is not None
 
     @property
@@ -110,6 +116,14 @@ class Data(Section):
     def _check(self) -> Self:
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
             raise ValueError("pack: it holds images and masks already; leave data.images and data.masks out")
+        if self.dataset is not None:
+            for key in ("pack", "masks", "resize"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key}: data.dataset gives images and masks as they are; leave one of the two out"
+                    )
+            if self.images != "sample":
+                raise ValueError("images: data.dataset takes their place; leave one of the two out")
         self._check_mask_format()
         if self.loader == "cluster" and not self.loader_workers:
             raise ValueError(

@@ -190,6 +190,9 @@ class SuiteConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: EvaluationWorkers = EvaluationWorkers()
     threads: Count = Field(4, description="threads that decode images of published sets")
+    plugins: dict[str, dict[str, Any]] = Field(
+        {}, description="settings of evaluators of other packages, each under the name that --suite gives it"
+    )
 
     @model_validator(mode="before")
     @classmethod

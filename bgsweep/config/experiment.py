@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
 from bgsweep.config.data import Data
 from bgsweep.config.mask_format import MaskFormat
-from bgsweep.config.methods import MUTABLE, MethodConfig, MoCoV2Config, supporting
+from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_sections, supporting
 from bgsweep.config.schedule import ScheduledNumber, as_schedule, highest
 from bgsweep.config.views import Background, Views
 from bgsweep.errors import NO_CREDENTIALS, has_password
@@ -110,9 +110,10 @@ class Workers(Section):
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "workers": {"min_count": None},
-    "data": {"holdout_seed": 0, "mask_format": MaskFormat().model_dump(mode="json")},
+    "data": {"holdout_seed": 0, "dataset": None, "mask_format": MaskFormat().model_dump(mode="json")},
     "encoder": {"weights": None, "weights_digest": None, "drop_path": 0.0},
     "optimizer": {"clip_norm": None, "clip_each": False},
+    "views": {"extra": []},
     "background": {
         "swap_form": "full",
         "swap_negative": "silhouette",
@@ -318,5 +319,5 @@ def mutable(key: str) -> bool:
     """True if PBT may change this key during training: it shapes neither the network nor the state that is kept."""
     section, _, leaf = key.partition(".")
     if section == "method":
-        return leaf in MUTABLE
+        return any(leaf in each.mutable for each in method_sections())
     return section in ("background", "views") or (section == "optimizer" and leaf != "name")

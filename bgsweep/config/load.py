@@ -1,7 +1,7 @@
 """Read a YAML file, apply `key=value` overrides, validate."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,18 @@ def load(path: str | Path, overrides: Sequence[str] = (), searched: bool = True)
     return config
 
 
-def load_suite(path: Path) -> SuiteConfig:
-    """Read and validate the YAML file of an evaluation suite.
+def load_suite(suite: str | Path | Mapping[str, Any] | SuiteConfig) -> SuiteConfig:
+    """Read and validate an evaluation suite: the path of its YAML file, or its sections.
 
     Raises:
         UserError: as `load`.
     """
+    path = Path(suite) if isinstance(suite, str | Path) else None
+    tree = suite if path is None else _mapping(path, "data")
     try:
-        return SuiteConfig.model_validate(_mapping(path, "data"))
+        return SuiteConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path}: {reason(error, SuiteConfig)}") from error
+        raise UserError(f"{path or 'suite'}: {reason(error, SuiteConfig)}") from error
 
 
 def _mapping(path: Path, section: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from bgsweep.config.base import NAME_PATTERN, nearest
+from bgsweep.config.plugins import PartSection, loaded
 from bgsweep.errors import without_password
 
 _LONGEST = 80  # characters of a value that is shown
@@ -51,8 +52,17 @@ def keys_of(annotation: Any) -> dict[str, Any]:
 
 def _fields(annotation: Any) -> list[tuple[str, FieldInfo]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return list(annotation.model_fields.items())
-    return [pair for part in get_args(annotation) for pair in _fields(part)]
+        own = [*annotation.model_fields.items()]
+        return own + [pair for part in _joined([annotation]) for pair in part.model_fields.items()]
+    parts: list[Any] = list(get_args(annotation))
+    return [pair for part in (*parts, *_joined(parts)) for pair in _fields(part)]
+
+
+def _joined(parts: Sequence[Any]) -> list[type[PartSection]]:
+    """The sections of other packages that may stand in place of some of these; each once."""
+    if any(part in loaded(part) for part in parts):
+        return []
+    return next(filter(None, map(loaded, parts)), [])
 
 
 def _located(problem: Mapping[str, Any], root: type[BaseModel]) -> tuple[list[str], Any, dict[str, Any]]:

@@ -1,14 +1,21 @@
 """Hyperparameters and abilities of the methods, which are in `bgsweep.methods`, one file each."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
 
-from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section, divisor, multiple
+from bgsweep.config.base import Count, NonNegative, Positive, Probability, divisor, multiple
+from bgsweep.config.plugins import PartSection, loaded
 
 
-class MethodSection(Section):
-    """Base of all methods' sections: what a method supports, which the rest of the configuration is checked against."""
+class MethodSection(PartSection):
+    """Base of all methods' sections: what a method supports, which the rest of the configuration is checked against.
+
+    Its `implementation`, a `bgsweep.methods.Method`, is called with the section, the encoder and, if the method
+    `needs_labels`, the number of classes.
+    """
+
+    group = "bgsweep.methods"
 
     supports_swaps: ClassVar[bool] = False
     """The method contrasts with negatives, so that BG_Swaps can add some (`methods.Views.swaps`)."""
@@ -37,6 +44,7 @@ class MethodSection(Section):
 class MoCoV2Config(MethodSection):
     """MoCo-v2 (Chen et al. 2020); the defaults are those of the published ImageNet recipe."""
 
+    implementation = "bgsweep.methods.moco:MoCoV2"
     supports_swaps = True
     supports_sync_bn = False  # statistics that a query shares with its key would give the key away
     mutable = ("temperature", "momentum")
@@ -65,6 +73,7 @@ class MoCoV2Config(MethodSection):
 class BYOLConfig(MethodSection):
     """BYOL (Grill et al. 2020); the defaults are those of the published 1000-epoch ImageNet recipe."""
 
+    implementation = "bgsweep.methods.byol:BYOL"
     mutable = ("momentum",)
     name: Literal["byol"]
     momentum: Probability = Field(0.996, description="momentum of the target's moving average at the start; rises to 1")
@@ -79,6 +88,7 @@ class BYOLConfig(MethodSection):
 class SwAVConfig(MethodSection):
     """SwAV (Caron et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
 
+    implementation = "bgsweep.methods.swav:SwAV"
     supports_small_crops = True
     mutable = ("temperature", "epsilon", "sinkhorn_iterations")
     name: Literal["swav"]
@@ -103,6 +113,7 @@ class SwAVConfig(MethodSection):
 class SimCLRConfig(MethodSection):
     """SimCLR (Chen et al. 2020); the defaults are those of the published batch-4096 ImageNet recipe."""
 
+    implementation = "bgsweep.methods.simclr:SimCLR"
     supports_swaps = True
     mutable = ("temperature",)
     name: Literal["simclr"]
@@ -114,6 +125,7 @@ class SimCLRConfig(MethodSection):
 class VICRegConfig(MethodSection):
     """VICReg (Bardes et al. 2022); the defaults are those of the published ImageNet recipe."""
 
+    implementation = "bgsweep.methods.vicreg:VICReg"
     mutable = ("invariance", "variance", "covariance")
     name: Literal["vicreg"]
     invariance: NonNegative = Field(25.0, description="weight of the distance between the two views' embeddings")
@@ -126,6 +138,7 @@ class VICRegConfig(MethodSection):
 class DINOConfig(MethodSection):
     """DINO (Caron et al. 2021); the defaults are those of the published ImageNet recipe for ViT-S/16 and 300 epochs."""
 
+    implementation = "bgsweep.methods.dino:DINO"
     supports_small_crops = True
     mutable = ("temperature", "teacher_temperature", "momentum", "center_momentum")
     name: Literal["dino"]
@@ -152,6 +165,7 @@ class DINOConfig(MethodSection):
 class SupervisedConfig(MethodSection):
     """Cross-entropy on labels with the same views and background augmentations: the paper's comparison."""
 
+    implementation = "bgsweep.methods.supervised:Supervised"
     needs_labels = True
     mutable = ("label_smoothing",)
     name: Literal["supervised"]
@@ -159,15 +173,32 @@ class SupervisedConfig(MethodSection):
 
 
 _Any = MoCoV2Config | BYOLConfig | SwAVConfig | SimCLRConfig | VICRegConfig | DINOConfig | SupervisedConfig
-MethodConfig = Annotated[_Any, Field(discriminator="name")]
 
 METHODS: dict[str, type[MethodSection]] = {
     get_args(one.model_fields["name"].annotation)[0]: one for one in get_args(_Any)
 }
-"""Each method's section by the method's name."""
+"""Each built-in method's section by the method's name."""
 
-MUTABLE = frozenset(key for one in METHODS.values() for key in one.mutable)
-"""Keys of any method that PBT may change during training."""
+
+def method_section(name: str) -> type[MethodSection]:
+    """The section of a method by its name.
+
+    Raises:
+        UnknownPart: there is no such method.
+    """
+    return METHODS[name] if name in METHODS else MethodSection.named(name, METHODS)
+
+
+def method_sections() -> list[type[Any]]:
+    """The sections of the built-in methods, and of those of other packages that were named so far."""
+    return [*METHODS.values(), *loaded(MethodSection)]
+
+
+def _by_name(value: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
+    return MethodSection.chosen(value, built_in, METHODS)
+
+
+MethodConfig = Annotated[_Any, Field(discriminator="name"), WrapValidator(_by_name), SerializeAsAny()]
 
 
 def supporting(ability: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bgsweep.config.base import Section
 from bgsweep.config.metric_names import shown_name
-from bgsweep.config.search import LOWER_IS_BETTER, SEARCHERS
+from bgsweep.config.search import LOWER_IS_BETTER, exhaustive
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.errors import UserError
 
@@ -30,7 +30,7 @@ def _positive(value: Any) -> bool:
 
 
 def _draws(algorithm: str) -> bool:
-    return not SEARCHERS[algorithm].exhaustive
+    return not exhaustive(algorithm)
 
 
 _AUGMENTED = ("background.remove", "background.random", "background.swap")

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from bgsweep.config import plugins
 from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section, nearest
+from bgsweep.config.messages import reason
 from bgsweep.config.metric_names import shown_name, trial_name
 
 METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
@@ -32,7 +34,25 @@ SEARCHERS = {
     "random": Algorithm("bgsweep.sweep.searchers.sampled:RandomSearcher"),
     "grid": Algorithm("bgsweep.sweep.searchers.grid:GridSearcher", exhaustive=True),
 }
-"""Searchers by name; each is a `bgsweep.sweep.searchers.base.TrialSearcher`."""
+"""Built-in searchers by name; each is a `bgsweep.sweep.searchers.base.TrialSearcher`."""
+
+_BASE = "bgsweep.sweep.searchers.base:TrialSearcher"
+
+
+def searcher_of_another_package(name: str) -> Any:
+    """The class of a searcher that is named by its path, or by an entry point of the group ``bgsweep.searchers``.
+
+    Raises:
+        UnknownPart: there is none.
+    """
+    return plugins.find(plugins.SEARCHERS, name, _BASE, SEARCHERS)
+
+
+def exhaustive(name: str) -> bool:
+    """True for a searcher that proposes each combination of options once (`Algorithm.exhaustive`)."""
+    known = SEARCHERS.get(name)
+    return known.exhaustive if known else bool(searcher_of_another_package(name).exhaustive)
+
 
 Mode = Literal["max", "min"]
 
@@ -69,7 +89,11 @@ class Budget(Section):
 class Search(Section):
     """The searcher that proposes trials, the scheduler that stops them, and the resources of each trial."""
 
-    algorithm: str = Field("optuna", description=f"searcher that proposes trials: {', '.join(SEARCHERS)}")
+    algorithm: str = Field(
+        "optuna",
+        description=f"searcher that proposes trials: {', '.join(SEARCHERS)}, package.module:Class or an entry point",
+    )
+    options: dict[str, Any] = Field({}, description="settings of a searcher of another package")
     trials: Count = Field(16, description="number of trials, fixed points included (grid: the grid decides)")
     baseline: bool = Field(
         True, description="the first trial has no background augmentation and is never stopped early"
@@ -128,8 +152,24 @@ class Search(Section):
                 "not be resumed; use optuna with scheduler asha, which also learns from trials stopped early"
             )
         if isinstance(value, str) and value not in SEARCHERS:
-            raise ValueError(nearest(value, SEARCHERS))
+            try:
+                searcher_of_another_package(value)
+            except plugins.UnknownPart as error:
+                raise ValueError(str(error).removeprefix(f"{value!r} is not known; ")) from error
         return value
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        if self.algorithm in SEARCHERS:
+            if self.options:
+                raise ValueError(f"options: {self.algorithm} has none; leave them out")
+            return self
+        settings = searcher_of_another_package(self.algorithm).Settings
+        try:
+            settings.model_validate(self.options)
+        except ValidationError as error:
+            raise ValueError(f"options.{reason(error, settings)}") from error
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -153,7 +193,7 @@ class Search(Section):
     @property
     def exhaustive(self) -> bool:
         """Each combination of options is tried once (`Algorithm.exhaustive`)."""
-        return SEARCHERS[self.algorithm].exhaustive
+        return exhaustive(self.algorithm)
 
     @property
     def metrics(self) -> tuple[str, ...]:

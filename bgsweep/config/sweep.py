@@ -15,7 +15,8 @@ from bgsweep.config.evaluation import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
 from bgsweep.config.keys import check_known, is_whole
 from bgsweep.config.messages import reason
-from bgsweep.config.methods import METHODS
+from bgsweep.config.methods import method_section
+from bgsweep.config.plugins import UnknownPart
 from bgsweep.config.search import Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.errors import UserError
@@ -49,6 +50,7 @@ class SweepConfig(Section):
             raise ValueError(
                 f"search.metric: {min(needed)} is measured during training with evaluate.bg_gap: true only"
             )
+        self._check_methods()
         for key, distributions in self.space.parameters.items():
             check_known(key)
             if key.startswith("encoder.weights") or (key.startswith("encoder.") and self.experiment.encoder.weights):
@@ -69,6 +71,15 @@ class SweepConfig(Section):
         if self.search.scheduler == "pbt":
             self._check_population()
         return self
+
+    def _check_methods(self) -> None:
+        """Find the methods that are searched: their keys are known from then on."""
+        for name in self.space.all("method.name") if "method.name" in self.space.parameters else ():
+            if isinstance(name, str):  # another value is refused where it is tried
+                try:
+                    method_section(name)
+                except UnknownPart as error:
+                    raise ValueError(f"space.method.name: {error}") from error
 
     def with_values(self, values: dict[str, Any]) -> Self:
         """The config with a trial's values in its experiment."""
@@ -128,8 +139,8 @@ class SweepConfig(Section):
             return
         names = self.space.all("method.name")
         applies = distribution.when.get("method.name", names)
-        without = [name for name in applies if name in METHODS and leaf not in METHODS[name].model_fields]
-        having = [name for name in names if name in METHODS and leaf in METHODS[name].model_fields]
+        without = [name for name in applies if name in names and leaf not in method_section(name).model_fields]
+        having = [name for name in names if leaf in method_section(name).model_fields]
         if without:
             cure = f"; add `when: {{method.name: {having[0]}}}`" if having else ""
             raise ValueError(f"space.{key}: {without[0]} has no such key{cure}")

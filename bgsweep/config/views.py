@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
+from bgsweep.config.plugins import Transform
 from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, highest
 
 PerCrop = PerView | tuple[Probability, Probability, Probability]
@@ -44,6 +45,9 @@ class Views(Section):
     photometric: Literal["cpu", "device"] = Field(
         "cpu", description="device that computes jitter, grey, blur and solarise"
     )
+    extra: tuple[Transform, ...] = Field(
+        (), description="transforms of other packages after the colours of each view: [{name: package.module:Class, …}]"
+    )
     small_crops: int = Field(0, ge=0, description="multi-crop: number of small views besides the two large ones")
     small_size: Count = 96
     small_scale: Range = (0.05, 0.14)
@@ -59,6 +63,8 @@ class Views(Section):
         _ordered("ratio", self.ratio)
         _ordered("blur_sigma", self.blur_sigma)
         _ordered("small_scale", self.small_scale)
+        if self.extra and self.photometric == "device":
+            raise ValueError("extra: these transforms follow the colours, in the loader; set views.photometric: cpu")
         if self.scale[1] > 1 or self.small_scale[1] > 1:
             raise ValueError("scale: a crop cannot cover more than the whole image; set the upper bound to 1.0")
         return self

@@ -48,6 +48,18 @@ def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
     return complete, tuple(f"{root}: no folder {name!r}: {share} of {data.train} is held out for it" for name in absent)
 
 
+def split_folders(data: Data) -> dict[str, str]:
+    """The top-level folders that are splits, by the split's name here: ``{"train": "train", "test": "val"}``.
+
+    A single folder beside `train` is the test split, which no search may see; validation images are then held out.
+    """
+    folders = _folders(data.pack or data.images, data)
+    found = {split: folder for split, names in _SPLITS.items() for folder in sorted(folders) if folder.lower() in names}
+    if "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+    return found
+
+
 def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
     """True if the folders are classes: two or more, with images directly in each of the first 32."""
     # A folder named like a split, or `masks`, means that the tree has splits, if unusual ones.

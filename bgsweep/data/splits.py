@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from bgsweep.config import Data
 from bgsweep.config.mask_format import mask_source
+from bgsweep.config.plugins import DatasetSection, imported
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.mask_noise import NoisyMasks
@@ -72,7 +73,8 @@ def notes(data: Data) -> list[str]:
     parts, said = open_sources(data)
     lines = list(said)
     held_out = [each for name, each in parts.items() if name != "train"]
-    for dataset in [] if data.images == "sample" and data.pack is None else held_out:
+    bundled = data.images == "sample" and data.pack is None and data.dataset is None
+    for dataset in [] if bundled else held_out:
         count, looked_at, pair = nearly_shared(dataset, parts["train"])
         if count:
             sample = "" if looked_at == len(dataset) else f" ({looked_at} looked at)"
@@ -168,6 +170,8 @@ def _apart(dataset: ImageDataset, other: ImageDataset) -> tuple[ImageDataset, tu
 
 
 def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDataset:
+    if data.dataset is not None:
+        return _of_another_package(data.dataset, split, classes)
     if data.pack is not None:
         return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
     if data.images == "sample":
@@ -176,6 +180,20 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDatas
     masks = None if root is None else _local_folder(root, split, "data.masks")
     images = _local_folder(data.images, split, "data.images")
     return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format)
+
+
+def _of_another_package(section: DatasetSection, split: str, classes: Sequence[str] | None) -> ImageDataset:
+    opened: ImageDataset = imported(section.implementation, section.name)(section, split)
+    if classes and list(opened.classes) != list(classes):
+        raise UserError(
+            f"data.dataset: the classes of {opened.name} are not those of the training images, in their order; labels "
+            "are their numbers"
+        )
+    if bool(opened.has_masks) != section.has_masks:
+        raise UserError(
+            f"data.dataset: {opened.name} and its section {section.name} disagree in has_masks; correct one of them"
+        )
+    return opened
 
 
 def _local_folder(root: str, split: str, key: str) -> Path:

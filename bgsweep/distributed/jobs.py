@@ -29,7 +29,14 @@ _POLL = 1.0  # seconds
 
 
 def submit(
-    path: Path, overrides: Sequence[str], address: str, store: str | None, code: bool, names: Sequence[str], wait: bool
+    path: Path,
+    overrides: Sequence[str],
+    address: str,
+    store: str | None,
+    code: bool,
+    names: Sequence[str],
+    wait: bool,
+    modules: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Submit a sweep as a Ray job that keeps running without this machine; the job's id is the sweep's name.
 
@@ -39,6 +46,7 @@ def submit(
         code: upload this checkout of bgsweep and use it instead of the one installed on the cluster.
         names: further environment variables to pass on, besides `credentials.PASSED_ON`.
         wait: follow the job's log on stderr until its end.
+        modules: folders of packages, or wheels, that hold parts which the file names; uploaded for all processes.
 
     Returns:
         ``sweep``, ``address``, ``passed_on`` (names of variables), and, after waiting, the sweep's own ``result``.
@@ -46,6 +54,7 @@ def submit(
     Raises:
         UserError: the configuration is invalid (nothing is submitted), the cluster refuses the job, the sweep failed.
     """
+    uploaded = _modules(modules)
     config = load(path, overrides)
     review_search(config)
     _refuse_local(path, config, store)
@@ -55,12 +64,19 @@ def submit(
     command = ["sweep", path.name, *overrides, "--name", name]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, path.name).write_bytes(path.read_bytes())
-        jobs.begin(command, store, code, variables, Path(folder), {_KIND: "sweep"}, name)
+        jobs.begin(command, store, code, variables, Path(folder), {_KIND: "sweep"}, name, uploaded)
     return _submitted(jobs, name, name, variables, wait)
 
 
 def resubmit(
-    name: str, words: Sequence[str], address: str, store: str | None, code: bool, names: Sequence[str], wait: bool
+    name: str,
+    words: Sequence[str],
+    address: str,
+    store: str | None,
+    code: bool,
+    names: Sequence[str],
+    wait: bool,
+    modules: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Submit ``bgsweep sweep --resume NAME`` as a job of its own; returns and raises as `submit`.
 
@@ -81,7 +97,16 @@ def resubmit(
     job = f"{name}-resumed-{secrets.token_hex(2)}"
     with tempfile.TemporaryDirectory() as folder:
         told = {_KIND: "sweep", _SWEEP: name}
-        jobs.begin(["sweep", "--resume", name, *words], its_store, its_code, variables, Path(folder), told, job)
+        jobs.begin(
+            ["sweep", "--resume", name, *words],
+            its_store,
+            its_code,
+            variables,
+            Path(folder),
+            told,
+            job,
+            _modules(modules),
+        )
     return _submitted(jobs, name, job, variables, wait)
 
 
@@ -147,6 +172,7 @@ class _Jobs:
         folder: Path,
         metadata: dict[str, str],
         name: str | None = None,
+        modules: Sequence[str] = (),
     ) -> str:
         """Submit ``bgsweep COMMAND`` with a folder as its working directory; returns the job's id."""
         credentials.write(folder, variables)
@@ -154,8 +180,8 @@ class _Jobs:
             "working_dir": str(folder),
             "worker_process_setup_hook": "bgsweep.distributed.credentials.restore",
         }
-        if code:
-            environment["py_modules"] = [str(Path(__file__).parents[1])]
+        if code or modules:
+            environment["py_modules"] = [*([str(Path(__file__).parents[1])] if code else []), *modules]
         quoted = CLUSTER_STORE if store is None else shlex.quote(store)
         with self._asking():
             job: str = self.client.submit_job(
@@ -255,6 +281,15 @@ def _show(text: str) -> None:
 
 def _unbegun(name: str, job: Any) -> dict[str, Any]:
     return {"sweep": name, "state": str(job.status.value).lower(), "began": (job.start_time or 0) / 1000, "trials": []}
+
+
+def _modules(paths: Sequence[Path]) -> list[str]:
+    """Packages to upload, which this process finds from now on too: it checks the file that names parts of them."""
+    for path in paths:
+        if not (path.is_dir() and (path / "__init__.py").exists()) and path.suffix != ".whl":
+            raise UserError(f"--module {path}: neither a package's folder, with an __init__.py, nor a wheel; name one")
+        sys.path.append(str(path.absolute() if path.suffix == ".whl" else path.absolute().parent))
+    return [str(path.absolute()) for path in paths]
 
 
 def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:

@@ -71,7 +71,7 @@ def check_cores(cpus: float, key: str) -> None:
     Raises:
         UserError: the machine has fewer cores.
     """
-    if cpus > usable_cores() and ray_address() is None:
+    if cpus > usable_cores() and ray_address() is None and not ray.is_initialized():
         raise UserError(
             f"{key}: {cpus:g} cores are more than the {usable_cores()} of this machine; lower it, or name a cluster by "
             "RAY_ADDRESS"

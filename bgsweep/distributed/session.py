@@ -26,16 +26,25 @@ _WORKER_ENVIRONMENT = {
 }
 
 
+_DASHBOARD = "RAY_API_SERVER_ADDRESS"
+
+
 @contextlib.contextmanager
 def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS (or of the job that this process is), else start Ray; disconnect at the end.
+
+    A Ray that this process has joined already is used, and stays.
 
     A Ray started here has at least ``cpus`` CPUs, even if the machine has fewer. ``dashboard`` is needed by Ray Train
     under Tune, whose clean-up after stopped trials uses its State API; it costs two workers on two cores 5 %.
 
     Raises:
-        UserError: the cluster cannot be reached.
+        UserError: the cluster cannot be reached, or the Ray that is there cannot be used.
     """
+    if ray.is_initialized():
+        with _joined_already(dashboard):
+            yield
+        return
     os.environ.update(_environment(None))
     # A Ray that is started here would start a Python for each core, which no job with a runtime environment can use.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
@@ -63,6 +72,35 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def _joined_already(dashboard: bool) -> Iterator[None]:
+    """The user's own Ray. Its runtime environment is settled, so that trials and workers get theirs one by one.
+
+    Tune and Ray Train copy these variables from this process into the runtime environment of what they start
+    (`ray.tune.execution.class_cache`, `ray.train.v2._internal.constants`). They are removed at the end: other programs
+    on this Ray should keep their own folders and time limits.
+    """
+    node = ray._private.worker._global_node
+    if node is None:
+        raise UserError(
+            "ray: Ray Client is connected, through which a sweep cannot run; use `bgsweep submit`, or run this program "
+            "on a node of the cluster"
+        )
+    if dashboard and not node.webui_url:
+        raise UserError(
+            "ray: it runs without its dashboard, through which Ray Train frees the resources of stopped trials; start "
+            "it by ray.init(include_dashboard=True), or leave ray.init out"
+        )
+    wanted = _environment(None) | ({_DASHBOARD: f"http://{node.webui_url}"} if dashboard else {})
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update({key: value for key, value in wanted.items() if before[key] is None})
+    try:
+        yield
+    finally:
+        for key in [key for key, value in before.items() if value is None]:
+            os.environ.pop(key, None)
+
+
 def _environment(dashboard_port: int | None) -> dict[str, str]:
     """The workers' environment, as far as the user has set it, and the address of a dashboard started here.
 
@@ -72,7 +110,7 @@ def _environment(dashboard_port: int | None) -> dict[str, str]:
     found = {key: os.environ.get(key, value) for key, value in _WORKER_ENVIRONMENT.items()}
     if dashboard_port is None:
         return found
-    return found | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+    return found | {_DASHBOARD: f"http://127.0.0.1:{dashboard_port}"}
 
 
 def _connect(address: str | None, cpus: float, dashboard_port: int | None) -> None:

@@ -9,19 +9,24 @@
     EVALUATORS = {"my_evaluator": my_evaluator}
 
 All evaluators of a call are opened before the first one measures, so that a missing file is reported before hours of
-work. To add one: a file in `evaluators/`, and its `EVALUATORS` in `registry.EVALUATORS`.
+work. To add one: a file in `evaluators/`, and its `EVALUATORS` in `registry.EVALUATORS`; or, in a package of one's own,
+an `EvaluatorClass`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.config.base import Section
+
 if TYPE_CHECKING:  # a report computes intervals without torch, which takes seconds to import
     from torch import Tensor
 
+    from bgsweep.evaluation.context import EvalContext
     from bgsweep.evaluation.datasets.listing import Listing
 
 
@@ -92,6 +97,30 @@ class Evaluator:
         """Measure, under the evaluator's name."""
         values = tuple(self.measure())
         return Result(name, values, self.protocol(), self.listings)
+
+
+class EvaluatorClass(ABC):
+    """An evaluator of another package.
+
+    It is named in `--suite`: by its path, ``package.module:Class``, or by an entry point of the group
+    ``bgsweep.evaluators``. Its `Settings` check its section under `plugins:` in the suite's YAML file.
+
+    `__init__` opens what the evaluator needs, and raises `UserError` for what is missing; it computes nothing.
+    """
+
+    Settings: ClassVar[type[Section]] = Section
+    """The evaluator's own settings, if it has any."""
+
+    def __init__(self, context: "EvalContext", settings: Any) -> None:
+        self.context, self.settings = context, settings
+
+    @abstractmethod
+    def measure(self) -> Yields:
+        """Yield the values; may take hours."""
+
+    def protocol(self) -> dict[str, Any]:
+        """The protocol by which the values were measured, as JSON."""
+        return self.context.protocol()
 
 
 def share(name: str, hits: "Tensor | npt.NDArray[Any]") -> PerImageMetric:

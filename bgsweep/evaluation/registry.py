@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from pydantic import ValidationError
+
+from bgsweep.config import plugins
+from bgsweep.config.messages import reason
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.evaluator import Evaluator, Result
+from bgsweep.evaluation.evaluator import Evaluator, EvaluatorClass, Result
 from bgsweep.evaluation.evaluators import (
     adversarial,
     autoattack,
@@ -54,11 +58,37 @@ def evaluator_names(suite: str) -> list[str]:
     names: dict[str, None] = {}
     for name in filter(None, (part.strip() for part in suite.split(","))):
         if name not in SUITES and name not in EVALUATORS:
-            raise UserError(f"--suite: no evaluator {name!r}; there are: {', '.join((*SUITES, *EVALUATORS))}")
+            _of_another_package(name)
         names |= dict.fromkeys(SUITES.get(name, (name,)))
     if not names:
         raise UserError(f"--suite: name one or more of: {', '.join((*SUITES, *EVALUATORS))}")
     return list(names)
+
+
+def _of_another_package(name: str) -> type[EvaluatorClass]:
+    if ":" not in name and name not in (there := plugins.offered(plugins.EVALUATORS).names):
+        raise UserError(
+            f"--suite: no evaluator {name!r}; there are: {', '.join((*SUITES, *EVALUATORS, *sorted(there)))}"
+        )
+    found: type[EvaluatorClass] = plugins.find(plugins.EVALUATORS, name, EvaluatorClass)
+    return found
+
+
+def open_evaluator(name: str, context: EvalContext) -> Evaluator:
+    """An evaluator by name, with all that it needs.
+
+    Raises:
+        UserError: something is missing, or its settings are wrong.
+    """
+    if name in EVALUATORS:
+        return EVALUATORS[name](context)
+    kind = _of_another_package(name)
+    try:
+        settings = kind.Settings.model_validate(context.config.plugins.get(name, {}))
+    except ValidationError as error:
+        raise UserError(f"plugins.{name}.{reason(error, kind.Settings)}") from error
+    made = kind(context, settings)
+    return Evaluator(made.measure, made.protocol)
 
 
 def run_evaluators(
@@ -72,7 +102,7 @@ def run_evaluators(
     opened, wrong = {}, []
     for name in names:
         try:
-            opened[name] = EVALUATORS[name](context)
+            opened[name] = open_evaluator(name, context)
         except UserError as error:
             wrong.append(f"{name}: {error}")
     if wrong:

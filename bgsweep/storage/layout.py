@@ -16,13 +16,52 @@ file is the first seed's, and ``seed_N/state.pt`` in the same folder is that of 
 The module is apart from `bgsweep.training.checkpoint` because a sweep's driver needs it without importing torch.
 """
 
+import os
 import time
 from pathlib import Path
 
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, without_password
 from bgsweep.storage.uri import Uri, join
 
+DEFAULT_STORE = "bgsweep_runs"
 CHECKPOINT_FILE = "state.pt"
 RUN_FILE = "run.json"
+
+
+def parse_store(text: str) -> Uri:
+    """A store as given by `--store`: a folder, or a URI without credentials."""
+    if "://" not in text:
+        return Path(text).expanduser()
+    if has_password(text):
+        raise UserError(f"--store {without_password(text)}: {NO_CREDENTIALS}")
+    return text
+
+
+def checked_store(given: str | Path | None) -> Uri:
+    """The store that is named, else $BGSWEEP_STORE, else the default folder.
+
+    Raises:
+        UserError: it is something else than a folder, or its address holds credentials.
+    """
+    store = parse_store(str(given or os.environ.get("BGSWEEP_STORE") or DEFAULT_STORE))
+    if isinstance(store, Path):
+        try:
+            taken = store.exists() and not store.is_dir()
+        except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
+            raise UserError(
+                f"--store {store}: {getattr(error, 'strerror', None) or error}; name another folder"
+            ) from error
+        if taken:
+            raise UserError(f"--store {store}: not a folder; name the folder of the store")
+    return store
+
+
+def checked_folder(given: str | Path | None) -> Path:
+    """As `checked_store`, for what cannot write to a URI."""
+    store = checked_store(given)
+    if not isinstance(store, Path):
+        raise UserError(f"--store {store}: only sweeps can write to a URI; name a folder")
+    return store
 
 
 def checkpoint_file(path: Path) -> Path:

@@ -144,6 +144,7 @@ def _set_environment(concurrent: int) -> None:
     """Tune reads these settings from the environment only."""
     # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
     ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    ENV_VARS_TO_PROPAGATE.add("RAY_API_SERVER_ADDRESS")  # set on a Ray that the user has started (`ray_session`)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"

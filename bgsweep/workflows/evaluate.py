@@ -3,7 +3,7 @@
 import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,14 +30,17 @@ from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.encode import frozen_model
 
+Data = SuiteConfig | Mapping[str, Any] | str | Path | None
+"""A suite's images and settings: typed, as plain sections, or as a YAML file."""
 
-def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+
+def evaluate(model: str, suite: str, data: Data, store: Path) -> dict[str, Any]:
     """Run a suite on a model.
 
     Args:
         model: a bgsweep checkpoint, an MLflow model URI, or what `load_pretrained` takes.
         suite: `quick`, `paper`, or names of evaluators with commas.
-        data: a suite's YAML file; None takes the images that the model was trained on.
+        data: None takes the images that the model was trained on.
         store: folder of the local MLflow store.
 
     Returns:
@@ -58,7 +61,7 @@ def evaluate(model: str, suite: str, data: Path | None, store: Path) -> dict[str
     return {"model": model, "origin": loaded.origin, "results": found, **where}
 
 
-def compare(models: Sequence[str], suite: str, data: Path | None, store: Path) -> dict[str, Any]:
+def compare(models: Sequence[str], suite: str, data: Data, store: Path) -> dict[str, Any]:
     """Run a suite on several models and compare each with the first, image by image.
 
     Returns:
@@ -227,15 +230,15 @@ def on_device(loaded: Loaded, device: str) -> FrozenModel:
     return frozen_model(encoder, chosen, loaded.head, loaded.origin)
 
 
-def _read(path: Path | None) -> SuiteConfig | None:
+def _read(data: Data) -> SuiteConfig | None:
     """The suite's config; its images are opened, so that a wrong folder is reported before a model is downloaded."""
-    config = None if path is None else load_suite(path)
+    config = None if data is None else load_suite(data)
     if config is None or config.data is None:
         return config
     # Only train and test are read here; holding out a validation split would only make train smaller.
-    data = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
-    open_splits(data)
-    return config.model_copy(update={"data": data})
+    images = config.data.model_copy(update={"validation": config.data.test or config.data.validation})
+    open_splits(images)
+    return config.model_copy(update={"data": images})
 
 
 def _completed(config: SuiteConfig | None, loaded: Loaded) -> SuiteConfig:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bgsweep.cli import process
-from bgsweep.cli.common import DEFAULT_STORE
 from bgsweep.errors import UserError
+from bgsweep.storage.layout import DEFAULT_STORE
 from studies.background_shortcut.plan import FormName, planned, read_study
 
 

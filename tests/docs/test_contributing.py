@@ -34,14 +34,10 @@ def literal(text: str) -> str:
 
 
 def add_the_method(package: Path) -> None:
-    config, module, case = blocks("A new method")
+    config, module = blocks("A new method")
     methods = package / "config" / "methods.py"
     edit(methods, r"^(_Any = )(.*)$", literal(textwrap.dedent(config)) + r"\n\n\1\2 | ToyConfig")
     (package / "methods" / "toy.py").write_text(module)
-    imports = "from bgsweep.config.methods import ToyConfig\nfrom bgsweep.methods.toy import Toy\n"
-    edit(package / "methods" / "__init__.py", r"^(from bgsweep.methods.byol .*\n)", imports + r"\1")
-    init = package / "methods" / "__init__.py"
-    init.write_text(init.read_text() + case)
 
 
 def add_the_evaluator(package: Path) -> None:

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from bgsweep.config import SweepConfig
+from bgsweep.config.base import Section
 
 
 class TrialSearcher(ABC):
@@ -13,10 +14,20 @@ class TrialSearcher(ABC):
     Trials are named t00, t01, ... in the order in which they are proposed. After the death of a sweep's driver a new
     searcher gets the same calls in the same order, from the journal, and must make the same proposals: draw from
     `config.search.seed` and from these calls only. Nothing else of a searcher is saved.
+
+    One of another package is named in `search.algorithm`: by its path, ``package.module:Class``, or by an entry point
+    of the group ``bgsweep.searchers``. Its `Settings` check `search.options`.
     """
+
+    Settings: ClassVar[type[Section]] = Section
+    """The searcher's own settings, if it has any."""
+
+    exhaustive: ClassVar[bool] = False
+    """It proposes each combination of options once, so that ranges are refused; `limit` says how many there are."""
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
+        self.settings: Any = self.Settings.model_validate(config.search.options)
 
     @classmethod
     def limit(cls, config: SweepConfig) -> int | None:

@@ -1,0 +1,1 @@
+"""Parts of bgsweep in a package of their own."""

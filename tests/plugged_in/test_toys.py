@@ -1,0 +1,153 @@
+"""A package outside of bgsweep that adds a method, an evaluator and a searcher."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bgsweep as bg
+from bgsweep import testing
+from bgsweep.augment.pipeline import ViewPipeline
+from bgsweep.config import SuiteConfig, plugins
+from bgsweep.config.experiment import mutable
+from bgsweep.config.resuming import decisive
+from bgsweep.data import open_splits
+from bgsweep.data.loader import Batches
+from bgsweep.errors import UserError
+from bgsweep.evaluation.registry import evaluator_names
+from tests.command import bgsweep
+
+SITE = Path(__file__).parent / "site"
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+TOY = "method={name: toy, embedding_dim: 8}"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package as if it were installed here: on the path, with its entry points."""
+    monkeypatch.syspath_prepend(SITE)
+    monkeypatch.setattr(plugins, "_loaded", {})
+
+
+@pytest.mark.parametrize("name", ["toy", "toys.config:ToyConfig"])
+def test_a_method_is_named_by_its_entry_point_or_its_path(name: str) -> None:
+    file = bg.load_config(TINY, [f"method={{name: '{name}', embedding_dim: 8}}"])
+    assert type(file.experiment.method).__name__ == "ToyConfig"
+    tree = file.experiment.model_dump(mode="json")
+    assert tree["method"] == {"name": name, "embedding_dim": 8, "pull": 1.0}
+    again = bg.Experiment.model_validate(tree)
+    assert again == file.experiment and again.digest == file.experiment.digest
+    other = file.experiment.with_values({"method.pull": 2.0})
+    assert other.digest != again.digest and set(decisive(again, other)) == {"method.pull"}
+    assert mutable("method.pull") and not mutable("method.embedding_dim")
+
+
+def test_a_section_made_in_python_is_named_after_its_class() -> None:
+    from toys.config import ToyConfig
+
+    experiment = bg.Experiment(method=ToyConfig(embedding_dim=4))  # type: ignore[arg-type, call-arg]
+    assert experiment.model_dump()["method"] == {"name": "toys.config:ToyConfig", "embedding_dim": 4, "pull": 1.0}
+
+
+def test_the_sweeps_driver_does_without_torch() -> None:
+    look = f"import sys, bgsweep; bgsweep.load_config({str(TINY)!r}, [{TOY!r}]); print('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": f"{SITE}:{TINY.parents[1]}"}
+    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        (["method.name=toi"], "experiment.method: 'toi' is not known; did you mean `toy`? known: moco_v2, byol"),
+        (["method={name: toy, embedding_dim: x}"], "experiment.method.embedding_dim: a whole number is needed"),
+        (["method={name: toy, embeding_dim: 8}"], "method.embeding_dim: unknown key; did you mean `embedding_dim`?"),
+        (["method={name: 'toys.config:Toy'}"], "'toys.config:Toy' cannot be imported (AttributeError: module 'toys"),
+        (["method={name: 'toys.method:Toy'}"], "is not a class derived from bgsweep.config.methods.MethodSection"),
+        (["method={name: toy}", "background.swap=0.2"], "background.swap: BG_Swaps adds negatives, and toy has none"),
+        (["space.method.name={choice: [byol, toi]}"], "space.method.name: 'toi' is not known; did you mean `toy`?"),
+        (["data.dataset={name: disks}"], "data.dataset: 'disks' is not known; did you mean `discs`? known: discs"),
+        (["data={dataset: {name: discs, side: small}, resize: null}"], "data.dataset.side: a whole number is needed"),
+        (["data.dataset={name: discs}"], "data.resize: data.dataset gives images and masks as they are; leave one"),
+        (["views.extra=[{name: posterize, bits: 9}]"], "views.extra.0.bits: Input should be less than or equal to 8"),
+        (
+            ["views={extra: [{name: posterize}], photometric: device}"],
+            "views.extra: these transforms follow the colours, in the loader; set views.photometric: cpu",
+        ),
+        (["search.algorithm=toi"], "search.algorithm: did you mean `toy`? known: optuna, random, grid, toy"),
+        (["search={algorithm: toy, options: {low: 2}}"], "search.options.low: Input should be less than or equal to 1"),
+        (["search.options={low: 2}"], "search.options: optuna has none; leave them out"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(overrides: list[str], error: str) -> None:
+    with pytest.raises(UserError) as found:
+        bg.load_config(TINY, overrides)
+    assert error in str(found.value) and "\n" not in str(found.value)
+
+
+def test_its_keys_are_searched() -> None:
+    space = ["space.method.name={choice: [byol, toy]}", "method={name: toy}"]
+    own = "space.method.embedding_dim={choice: [8, 16]}"
+    file = bg.load_config(TINY, [*space, own])
+    assert file.typed({"method.embedding_dim": 8.0}) == {"method.embedding_dim": 8}
+    with pytest.raises(UserError, match=r"space.method.pull: byol has no such key; add `when: {method.name: toy}`"):
+        bg.load_config(TINY, [*space, "space.method.pull={uniform: [0.5, 2.0]}"])
+
+
+def test_an_evaluator_is_named_beside_the_built_in_ones() -> None:
+    assert evaluator_names("knn,toys.evaluator:ToyEvaluator,toy") == ["knn", "toys.evaluator:ToyEvaluator", "toy"]
+    with pytest.raises(UserError, match=r"--suite: no evaluator 'toi'; there are: quick, paper, .*, toy$"):
+        evaluator_names("toi")
+    with pytest.raises(UserError, match=r"plugins.toy.power: .*greater than 0"):
+        testing.check_evaluator("toy", {"power": -1})
+    assert SuiteConfig().plugins == {}
+
+
+def batches(experiment: bg.Experiment) -> Any:
+    pipeline = ViewPipeline(experiment.views, experiment.background, 1)
+    return Batches(open_splits(experiment.data).train, pipeline, 16, seed=0, rank=0, world_size=1, workers=0).epoch(0)
+
+
+def test_a_dataset_and_a_transform_make_views() -> None:
+    data = "data={dataset: {name: discs, side: 40}, validation: null, loader_workers: 0}"
+    plain, extra = (
+        bg.load_config(TINY, [data, "training.batch_size=16", "method={name: toy}", *more]).experiment
+        for more in ([], ["views.extra=[{name: posterize, bits: 2}]"])
+    )
+    assert plain.digest != extra.digest and plain.data.has_masks
+    splits = open_splits(plain.data)
+    assert len(splits.train) + len(splits.validation) == 64 and splits.train.name.startswith("discs/train")
+    first, second, again = (next(iter(batches(each))).views[0].numpy() for each in (plain, extra, extra))
+    changed = [not np.array_equal(one, other) for one, other in zip(first, second, strict=True)]
+    assert 0 < sum(changed) < 16, "half of the views, drawn by their keys"
+    for one, other, differs in zip(first, second, changed, strict=True):
+        assert np.array_equal(other, one & 192 if differs else one)
+    assert np.array_equal(second, again)
+
+
+def test_the_parts_conform() -> None:
+    from toys.config import DiscsConfig
+    from toys.dataset import Discs
+
+    testing.check_dataset(lambda: Discs(DiscsConfig(), "train"))  # type: ignore[call-arg]
+    testing.check_method({"name": "toy", "embedding_dim": 8})
+    testing.check_evaluator("toy", {"power": 2.0})
+    testing.check_searcher("toy", {"low": 0.3})
+
+
+@pytest.mark.faults
+def test_all_parts_in_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SITE))  # other processes find the package as an installed one
+    words = [TOY, "search={algorithm: toy, trials: 3}", "space.method.pull={uniform: [0.5, 2.0]}", "training.epochs=1"]
+    words += ["data={dataset: {name: discs}, loader_workers: 1}", "views.extra=[{name: posterize}]"]
+    words += ["training.batch_size=32", "data.validation=null", "data.test=null", "evaluate.variant=mixed_rand"]
+    done = bgsweep("sweep", TINY, *words, "workers.count=2", "--name", "toys", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = bg.runs("toys", tmp_path / "bgsweep_runs")
+    assert set(table["status"]) == {"completed"} and set(table["params.method.pull"][1:]) <= {0.5, 2.0}
+    found = bg.evaluate("models:/bgsweep-encoder@champion", "toy,knn", store=tmp_path / "bgsweep_runs")
+    assert 0 < found["results"]["toy"]["values"]["top1"] < 1 and found["results"]["toy"]["protocol"]["power"] == 1
