@@ -88,7 +88,7 @@ class MaskFiles:
 
 
 class CocoMasks:
-    """The masks of a COCO file; images are found by their path, or by their name alone.
+    """The masks of a COCO file; images are found by their path, its last parts, or their name alone.
 
     Args:
         data: content of the file.
@@ -98,7 +98,8 @@ class CocoMasks:
         instances: as of `MaskFiles`; None: all.
 
     Raises:
-        UserError: it is no COCO file, has no such category, none of the images, or one for two images.
+        UserError: it is no COCO file, has no such category, none of the images, one for two images, or two that an
+            image could be.
     """
 
     def __init__(
@@ -106,17 +107,21 @@ class CocoMasks:
     ) -> None:
         self._name, self._instances = name, instances
         entries = coco_images(parsed(data, name), name, categories)
-        short = {path.rpartition("/")[2]: entry for path, entry in entries.items()}
+        known, called = set(images), dict[str, list[str]]()
+        for path in entries.keys() - known:
+            called.setdefault(path.rpartition("/")[2], []).append(path)
         self._entries: dict[str, CocoImage] = {}
-        owners: dict[int, str] = {}
+        owners: dict[str, str] = {}
         for image in images:
-            if (entry := entries.get(image) or short.get(image.rpartition("/")[2])) is None:
-                continue
-            if (other := owners.setdefault(id(entry), image)) != image:
-                raise UserError(
-                    f"{name}: {other} and {image} have the same name, and it has one entry; rename one of them"
-                )
-            self._entries[image] = entry
+            ends = [image[at + 1 :] for at, letter in enumerate(image) if letter == "/"]
+            by_path = [path for path in (image, *ends) if path in entries][:1]
+            found = by_path or sorted(called.get(image.rpartition("/")[2], []))
+            if len(found) > 1:
+                raise UserError(f"{name}: {image} could be {' or '.join(found[:2])}; give it the path of one")
+            if found and (other := owners.setdefault(found[0], image)) != image:
+                raise UserError(f"{name}: {other} and {image} would both be its {found[0]}; rename one of them")
+            if found:
+                self._entries[image] = entries[found[0]]
         if not self._entries:
             listed = next(iter(entries), "none")
             raise UserError(f"{name}: has none of the images, such as {images[0]}; its first is {listed}")

@@ -17,6 +17,7 @@ from bgsweep.config import MaskFormat
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UserError
 from bgsweep.images.decoding import read_gray
+from bgsweep.masks.sources import CocoMasks
 from bgsweep.workflows.import_masks import import_masks
 from tests.command import bgsweep
 from tests.inputs import write_images
@@ -210,6 +211,32 @@ def test_coco_files_become_masks(folder: Path, kind: str) -> None:
         assert np.mean(made != mask) < (0.04 if kind == "polygons" else 1e-9), name
     assert imported("all")["shares"]["huge"] == 1
     assert imported("ids", categories=["18"], instances="largest")["shares"]["huge"] == 1
+
+
+PATHS = {
+    "its end": (["a/1.jpg", "b/1.jpg"], {"train/a/1.jpg": "a/1.jpg", "train/b/1.jpg": "b/1.jpg"}),
+    "its name": (["there/1.jpg"], {"train/a/1.jpg": "there/1.jpg"}),
+    "itself, not another": (["train/a/1.jpg"], {"train/a/1.jpg": "train/a/1.jpg", "val/a/1.jpg": None}),
+    "two files could be it": (["x/1.jpg", "y/1.jpg"], r"train/a/1\.jpg could be x/1\.jpg or y/1\.jpg"),
+    "two images could be it": (["1.jpg"], r"train/a/1\.jpg and val/a/1\.jpg would both be its 1\.jpg"),
+}
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_coco_images_are_found_by(kind: str) -> None:
+    """Each entry has a size of its own, by which it is recognised."""
+    paths, expected = PATHS[kind]
+    entries = [{"id": n, "file_name": path, "height": n + 1, "width": 9} for n, path in enumerate(paths)]
+    data = json.dumps({"images": entries, "annotations": []}).encode()
+    images = list(expected) if isinstance(expected, dict) else ["train/a/1.jpg", "val/a/1.jpg"]
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            CocoMasks(data, "coco.json", images, (), None)
+        return
+    masks = CocoMasks(data, "coco.json", images, (), None)
+    for image, path in expected.items():
+        mask = masks.mask_of(image)
+        assert (None if mask is None else paths[mask.shape[0] - 1]) == path
 
 
 def test_images_without_annotation_are_counted_and_those_without_a_segment_have_an_empty_mask(folder: Path) -> None:
