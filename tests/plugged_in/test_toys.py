@@ -141,6 +141,7 @@ def test_the_parts_conform() -> None:
 
 @pytest.mark.faults
 def test_all_parts_in_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    testing.check_two_workers({"name": "toy", "embedding_dim": 8})
     monkeypatch.setenv("PYTHONPATH", str(SITE))  # other processes find the package as an installed one
     words = [TOY, "search={algorithm: toy, trials: 3}", "space.method.pull={uniform: [0.5, 2.0]}", "training.epochs=1"]
     words += ["data={dataset: {name: discs}, loader_workers: 1}", "views.extra=[{name: posterize}]"]
