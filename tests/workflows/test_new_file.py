@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,9 +158,14 @@ def test_a_new_file_is_checked_planned_and_searched(tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_a_wheel_runs_the_quickstart_without_the_repository(tmp_path: Path) -> None:
     """From the wheel alone, beside the packages that are installed here."""
+    source = tmp_path / "source"  # a build leaves files behind
+    for name in ("bgsweep", "search_spaces"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "wheel", str(ROOT), *offline, "--wheel-dir", str(tmp_path / "made")], check=True)
+    subprocess.run([*pip, "wheel", str(source), *offline, "--wheel-dir", str(tmp_path / "made")], check=True)
     (wheel,) = (tmp_path / "made").glob("bgsweep-*.whl")
     there, empty = tmp_path / "there", tmp_path / "empty"
     subprocess.run([*pip, "install", str(wheel), "--no-deps", "--no-index", "--target", str(there)], check=True)
