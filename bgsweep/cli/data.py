@@ -48,9 +48,10 @@ class MasksMake(Command):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
         parser.add_argument("--out", required=True, help="folder or URI of the masks, in the images' subfolders")
-        methods = ("network", "rbd", "mbd", "grabcut", "usps")
         parser.add_argument(
-            "--method", choices=methods, default="network", help="mask method, see docs/masks.md; default %(default)s"
+            "--method",
+            default="network",
+            help="network, rbd, mbd, grabcut, usps (docs/masks.md), or package.module:Class; default %(default)s",
         )
         parser.add_argument(
             "--network",

@@ -1,9 +1,12 @@
 """Mask methods by name, behind one protocol."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
 
+from bgsweep.config import plugins
+from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.masks.interfaces import NETWORKS, UNKNOWN
 
@@ -28,6 +31,24 @@ class MaskMethod(Protocol):
         ...
 
 
+class MaskMethodClass(ABC):
+    """A mask method of another package.
+
+    It is named in `masks make --method`: by its path, ``package.module:Class``, or by an entry point of the group
+    ``bgsweep.mask_methods``. It is made without arguments, in each process that makes masks.
+    """
+
+    parameters: dict[str, Any] = {}  # noqa: RUF012  subclasses set it, in the class or in __init__
+
+    def prepare(self, image: Image) -> Any:
+        """Prepare one RGB image (H, W, 3) of uint8 for `masks`; a large one may be made smaller."""
+        return image
+
+    @abstractmethod
+    def masks(self, prepared: Sequence[Any]) -> Iterator[Mask]:
+        """A mask of each image's size, 0 (background) to 255 (foreground)."""
+
+
 class Handcrafted:
     """A method without weights, which computes a mask from one image.
 
@@ -47,7 +68,7 @@ class Handcrafted:
         return iter(prepared)
 
 
-def build_method(name: MethodName, weights: bytes | None = None, network: str | None = None) -> MaskMethod:
+def build_method(name: str, weights: bytes | None = None, network: str | None = None) -> MaskMethod:
     """The method of a name; raises UserError if a package is missing or the weights cannot be used.
 
     Args:
@@ -56,13 +77,28 @@ def build_method(name: MethodName, weights: bytes | None = None, network: str | 
     """
     if name in HANDCRAFTED:
         return _handcrafted(name)
+    if name not in METHODS:
+        return of_another_package(name)()
     from bgsweep.masks.network import MaskNetwork, Usps
 
     assert weights is not None
     return Usps(weights) if name == "usps" else MaskNetwork(weights, NETWORKS[network] if network else UNKNOWN)
 
 
-def _handcrafted(name: MethodName) -> MaskMethod:
+def of_another_package(name: str) -> type[MaskMethodClass]:
+    """The class of a mask method that is not built in.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found: type[MaskMethodClass] = plugins.find(plugins.MASK_METHODS, name, MaskMethodClass, METHODS)
+    except plugins.UnknownPart as error:
+        raise UserError(f"--method: {error}") from error
+    return found
+
+
+def _handcrafted(name: str) -> MaskMethod:
     from bgsweep.masks.grabcut import grabcut_rectangle
     from bgsweep.masks.mbd import mbd_saliency
     from bgsweep.masks.rbd import rbd_grabcut

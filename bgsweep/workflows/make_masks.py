@@ -15,7 +15,14 @@ from bgsweep.masks.generate import Outcome, Worker
 from bgsweep.masks.interfaces import NETWORKS
 from bgsweep.masks.network import MaskNetwork
 from bgsweep.masks.plan import Plan, check_target, make_plan, read_manifest, summary, write_manifest
-from bgsweep.masks.registry import HANDCRAFTED, MaskMethod, MethodName, build_method, weights_digest
+from bgsweep.masks.registry import (
+    HANDCRAFTED,
+    METHODS,
+    MaskMethod,
+    build_method,
+    of_another_package,
+    weights_digest,
+)
 from bgsweep.masks.weights import load_weights
 from bgsweep.storage.tree import open_tree
 from bgsweep.storage.uri import refuse_inside
@@ -33,7 +40,7 @@ class Making(NamedTuple):
 
     images: str
     out: str
-    method: MethodName
+    method: str
     weights: Any
     network: str | None
     soft: bool
@@ -51,7 +58,7 @@ _LOG_INTERVAL = 30.0
 def make_masks(
     images: str,
     out: str,
-    method: MethodName = "network",
+    method: str = "network",
     weights: str | None = None,
     workers: int | None = None,
     network: str | None = None,
@@ -64,7 +71,8 @@ def make_masks(
     Args:
         images: folder or URI.
         out: folder or URI of the masks; not inside `images`.
-        method: default: a network, without other arguments the U2-Net-P that comes with bgsweep.
+        method: one of `masks.registry.METHODS`, or of another package; default: a network, without other arguments
+            the U2-Net-P that comes with bgsweep.
         weights: an ONNX file for `network`, or for `usps` the file written by `bgsweep masks train`.
         workers: processes, one core each; more than one are Ray actors. Default: one for each core of this machine.
         network: name of the network in `masks.interfaces`; None with weights: one whose interface is not known.
@@ -132,10 +140,12 @@ def _run(plan: Plan, making: Making, workers: int | None) -> tuple[list[Outcome]
     return outcomes, time.perf_counter() - began
 
 
-def _weights(method: MethodName, network: str | None, file: str | None) -> bytes | None:
+def _weights(method: str, network: str | None, file: str | None) -> bytes | None:
     if method != "network" and network is not None:
         raise UserError(f"--network {network}: method {method} has no choice of networks; leave out one of the two")
-    if method in HANDCRAFTED:
+    if method not in METHODS:
+        of_another_package(method)
+    if method in HANDCRAFTED or method not in METHODS:
         if file is not None:
             raise UserError(f"--weights {file}: method {method} takes no weights; leave out --method, or name usps")
         return None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 from bgsweep.evaluation.registry import evaluator_names
 from tests.command import bgsweep
+from tests.inputs import write_images
 
 SITE = Path(__file__).parent / "site"
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -127,6 +129,18 @@ def test_a_dataset_and_a_transform_make_views() -> None:
     for one, other, differs in zip(first, second, changed, strict=True):
         assert np.array_equal(other, one & 192 if differs else one)
     assert np.array_equal(second, again)
+
+
+def test_a_mask_method_makes_masks(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    done = bgsweep("masks", "make", "photos", "--out", "made", "--method", "centre", "--workers", 1, folder=tmp_path)
+    assert done.returncode == 0 and "32 masks by centre in made" in done.stdout, done.stderr
+    first = sorted((tmp_path / "made").rglob("*.png"))[0]
+    assert 0.2 < (cv2.imread(str(first), cv2.IMREAD_GRAYSCALE) == 255).mean() < 0.3
+    wrong = bgsweep("masks", "make", "photos", "--out", "made", "--method", "center", folder=tmp_path)
+    assert "--method: 'center' is not known; did you mean `centre`? known: network, rbd" in wrong.stderr
+    weights = bgsweep("masks", "make", "photos", "--out", "x", "--method", "centre", "--weights", "y", folder=tmp_path)
+    assert "--weights y: method centre takes no weights" in weights.stderr
 
 
 def test_the_parts_conform() -> None:
