@@ -28,22 +28,20 @@ from common import markdown, parser_of, report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+ORDERS = ("suspicion", "--second none", "former", "random")
+FIRST = 0.1
+"""Share of the masks that a person looks at."""
 COLUMNS = (
     "set",
     "masks by",
     "second",
-    "images",
     "mean IoU",
     "IoU < .5",
-    "suspicion",
-    "former",
-    "random",
-    "bad of first",
+    *(f"rho, {name}" for name in ORDERS),
+    f"IoU < .5 among the first {FIRST:.0%}: {', '.join(ORDERS)}",
 )
 METHODS = ("u2netp", "rbd", "mbd", "grabcut")
 SIDE = 192
-FIRST = 0.1
-"""Share of the masks that a person looks at."""
 
 
 def read(path: Path) -> Any:
@@ -137,14 +135,14 @@ def judged(folder: Path, by: str, second: str) -> dict[str, Any]:
 
     paths = sorted((folder / by).glob("*.png"))
     overlaps = np.array([score(gray(path), gray(folder / "truth" / path.name)).iou for path in paths])
-    other = folder / f"second-{second}"
+    names = [path.name for path in paths]
+    images, masks = ([read(folder / "images" / name) for name in names], [gray(folder / by / name) for name in names])
+    seconds: list[Any] = [gray(folder / f"second-{second}" / name) for name in names]
     orders = {
-        "suspicion": [
-            suspicion(read(folder / "images" / name), gray(folder / by / name), gray(other / name)).value
-            for name in (path.name for path in paths)
-        ],
-        "former": [former(gray(path)) for path in paths],
-        "random": list(np.random.default_rng(0).permutation(len(paths))),
+        "suspicion": [suspicion(*each).value for each in zip(images, masks, seconds, strict=True)],
+        "--second none": [suspicion(*each, None).value for each in zip(images, masks, strict=True)],
+        "former": list(map(former, masks)),
+        "random": list(np.random.default_rng(0).permutation(len(names))),
     }
     first = max(1, round(FIRST * len(paths)))
     found: dict[str, Any] = {"set": folder.name, "by": by, "second": second, "images": len(paths)}
@@ -184,10 +182,9 @@ def make(folder: Path) -> None:
 
 def row(found: dict[str, Any]) -> list[str]:
     """One line of the table."""
-    orders = [f"{found['spearman'][name]:+.2f}" for name in ("suspicion", "former", "random")]
-    first = " / ".join(f"{100 * found['first'][name]:.0f} %" for name in ("suspicion", "former", "random"))
-    told = [found["set"], found["by"], found["second"], str(found["images"])]
-    return [*told, f"{found['iou']:.2f}", f"{100 * found['bad']:.0f} %", *orders, first]
+    told = [found["set"], found["by"], found["second"], f"{found['iou']:.2f}", f"{100 * found['bad']:.0f} %"]
+    first = ", ".join(f"{100 * found['first'][name]:.0f} %" for name in ORDERS)
+    return [*told, *(f"{found['spearman'][name]:+.2f}" for name in ORDERS), first]
 
 
 def main() -> None:
@@ -211,7 +208,7 @@ def main() -> None:
     for folder in sets:
         make(folder)
     results = [judged(folder, *pair) for folder in sets for pair in seconds_of(folder)]
-    title = "Suspicion of masks against their true IoU"
+    title = f"Suspicion of masks against their true IoU, {options.images} images a set"
     command = f"python benchmarks/suspicion.py CLOTHING10 IMAGENETTE{' --stamps OUT' if options.stamps else ''}"
     report(options, title, command, markdown(COLUMNS, [row(result) for result in results]), results)
 
