@@ -39,12 +39,13 @@ def test_a_trial_on_ray_train_waits_for_a_lost_node_and_goes_on(
                     made.add_node(num_cpus=1)
             found.append(ended(process, folder))
     assert outcome(found[1]) == outcome(found[0])
-    reasons = [event["reason"] for event in events(tmp_path / "lost", "waits")]
+    waits = events(tmp_path / "lost", "waits")
+    reasons = [event["reason"] for event in waits]
     assert reasons[0].startswith("waiting for the cluster to grow, 0.0 of 60 minutes: 2 x (1 CPUs) are needed")
-    assert reasons[-1] == "" and "t00 is waiting for the cluster to grow" in told(tmp_path / "lost")
+    assert reasons[-1] == "" and f"{waits[0]['id']} is waiting for the cluster to grow" in told(tmp_path / "lost")
     assert all(trial["failures"] <= 1 and not trial["waiting"] for trial in found[1]["trials"])
     assert "Potential causes" not in told(tmp_path / "lost")
-    tags = runs(found[1]["tracking_uri"])["t00"].data.tags
+    tags = runs(found[1]["tracking_uri"])[waits[0]["id"]].data.tags
     assert tags["bgsweep.waiting"] == ""
 
 
