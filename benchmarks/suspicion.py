@@ -9,10 +9,10 @@ Two sets that had no part in the choice of the score's weights:
   there.
 
 The weights were chosen on composites of photographic stamps (what scripts/composite_stamps.py has written; `--stamps`
-adds its held-out part as a third set), whose cutouts and backgrounds are others than those of the garments. On each set
-the masks are those of bgsweep's own methods, and the true masks made worse as by data.mask_noise. Masks of one method
-are ordered among themselves, as in a folder that somebody has made. What was made lies in --work; interrupted, the
-command goes on.
+adds its held-out part as a third set). Their cutouts are other objects, and their backgrounds are images of clothing10
+with the garment painted over: none of the garments', but some of those of the scenes. On each set the masks are those
+of bgsweep's own methods, and the true masks made worse as by data.mask_noise. Masks of one method are ordered among
+themselves, as in a folder that somebody has made. What was made lies in --work; interrupted, the command goes on.
 """
 
 import random
