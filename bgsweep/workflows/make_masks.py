@@ -87,12 +87,17 @@ def make_masks(
     network = network or ("u2netp" if method == "network" and weights is None else None)
     making = Making(images, out, method, _weights(method, network, weights), network, soft)
     refuse_inside(images, out)
-    source, target = open_tree(images), open_tree(out)
+    return _fill(making, workers)
+
+
+def _fill(making: Making, workers: int | None) -> dict[str, Any]:
+    """Make the masks that are missing, and the manifest of all."""
+    source, target = open_tree(making.images), open_tree(making.out)
     built = making.build()
     settings = {
-        "method": method,
+        "method": making.method,
         "weights": weights_digest(making.weights),
-        "soft": soft,
+        "soft": making.soft,
         "parameters": built.parameters,
     }
     manifest = read_manifest(target)
@@ -104,7 +109,7 @@ def make_masks(
     settled = {name for names in (reviewed or {}).values() for name in names}
     plan = make_plan(source, target, settled)
     if manifest and manifest.get("complete") and manifest.get("listing") == plan.listing:
-        return {**manifest, "out": out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
+        return {**manifest, "out": making.out, "made": 0, "seconds": 0.0, "images_per_second": 0.0}
     if isinstance(built, MaskNetwork):
         built.check(EmbeddedSample("test")[0].image)
     write_manifest(target, {**settings, "complete": False})
@@ -112,16 +117,15 @@ def make_masks(
     summed = summary(plan, outcomes)
     if not summed["masks"]:
         first = summed["unreadable"][0]
-        raise UserError(
-            f"{images}: none of {len(plan.images)} images can be read; the first: {first['image']}: {first['reason']}"
-        )
+        reason = f"{first['image']}: {first['reason']}"
+        raise UserError(f"{making.images}: none of {len(plan.images)} images can be read; the first: {reason}")
     # Planned again, so that the listing includes the new masks.
-    license = NETWORKS[network].license if network else None
+    license = NETWORKS[making.network].license if making.network else None
     listing = make_plan(source, target).listing
     manifest = {**settings, "license": license, "complete": True, **summed, "listing": listing}
     write_manifest(target, manifest)
     made = sum(map(len, plan.missing)) - len(summed["unreadable"])
-    return {**manifest, "out": out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
+    return {**manifest, "out": making.out, "made": made, "seconds": seconds, "images_per_second": made / seconds}
 
 
 def _run(plan: Plan, making: Making, workers: int | None) -> tuple[list[Outcome], float]:
