@@ -70,7 +70,7 @@ def stamps(root: Path, listing: Path, part: str) -> Iterator[Image]:
     own = sorted(held_out if part == "report" else set(names) - held_out)
     while True:
         for name in own:
-            yield cv2.cvtColor(cv2.imread(str(root / name), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+            yield _read(root / name, cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]]
 
 
 def scenes(root: Path, split: str) -> Iterator[Image]:
@@ -78,8 +78,9 @@ def scenes(root: Path, split: str) -> Iterator[Image]:
     folders = sorted(path.name for path in (root / "images" / split).iterdir())
     for image, mask in pairs(root, split, folders):
         if 0.01 <= foreground_area(mask) <= 0.2:
-            hidden = cv2.dilate(mask, np.ones((7, 7), np.uint8))
-            yield cv2.resize(inpaint_background(image, hidden), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            hidden = np.asarray(cv2.dilate(mask, np.ones((7, 7), np.uint8)), np.uint8)
+            plain = cv2.resize(inpaint_background(image, hidden), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            yield np.asarray(plain, np.uint8)
 
 
 def pairs(root: Path, split: str, classes: list[str]) -> Iterator[tuple[Image, Image]]:
@@ -89,7 +90,13 @@ def pairs(root: Path, split: str, classes: list[str]) -> Iterator[tuple[Image, I
         for index in range(max(map(len, files))):
             for path in (own[index % len(own)] for own in files):
                 mask = (root / "masks" / path.relative_to(root / "images")).with_suffix(".png")
-                yield cv2.imread(str(path))[..., ::-1], cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+                yield _read(path)[..., ::-1], _read(mask, cv2.IMREAD_GRAYSCALE)
+
+
+def _read(path: Path, flags: int = cv2.IMREAD_COLOR) -> Image:
+    pixels = cv2.imread(str(path), flags)
+    assert pixels is not None, path
+    return np.asarray(pixels, np.uint8)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def drive(store: Path, config: SweepConfig, address: str) -> dict[str, float]:
                 memory[ended] = psutil.Process().memory_full_info().uss / 2**20
 
     total = config.search.trials
-    search.trainable, driver.SweepCallback = untrained, Watched  # type: ignore[misc]
+    for module, name, other in ((search, "trainable", untrained), (driver, "SweepCallback", Watched)):
+        setattr(module, name, other)
     os.environ["MLFLOW_TRACKING_URI"] = address
     began, used = time.perf_counter(), time.process_time()
     result = driver.sweep(config, store, "large")

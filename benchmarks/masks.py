@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 from common import markdown, parser_of, report
 
 MEASURES = ("max_f_beta", "mae", "iou")
@@ -33,7 +34,7 @@ def subset(images: Path, every: int, folder: Path) -> None:
 def gaussian(images: Path, out: Path) -> None:
     """The same mask for every image: what a method without eyes scores."""
     for path in sorted(path for path in images.rglob("*") if path.is_file()):
-        height, width = cv2.imread(str(path)).shape[:2]
+        width, height = PIL.Image.open(path).size
         rows, columns = (np.exp(-(np.linspace(-1, 1, length) ** 2) / 0.5) for length in (height, width))
         target = (out / path.relative_to(images)).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
