@@ -45,8 +45,8 @@ def check_views(experiment: Experiment, train: ImageDataset) -> None:
         return
     chosen = [int(indices[each]) for each in spread_evenly(len(indices), LOOKED_AT)]
     looked_at = seen(dataset, lambda sample: view_areas(experiment, sample), chosen, _THREADS)
-    if problem := too_many_kept(experiment, [area for _, areas in looked_at for area in areas]):
-        raise UserError(f"{dataset.name}: {problem}")
+    if reason := too_many_kept(experiment, [area for _, areas in looked_at for area in areas]):
+        raise UserError(f"{dataset.name}: {reason}")
 
 
 def too_many_kept(experiment: Experiment, areas: Iterable[float]) -> str | None:
