@@ -24,9 +24,14 @@ _WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
 }
-
-
+_DRIVER_ENVIRONMENT = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0"}  # Tune and Train would print their own progress
 _DASHBOARD = "RAY_API_SERVER_ADDRESS"
+_OF_RAY = ("RAY_", "TUNE_")
+_LOGGERS = dict.fromkeys(("ray", "ray.train", "ray.data"), logging.ERROR) | {
+    "ray.tune": logging.CRITICAL,  # a sweep reports failed trials itself, one line each
+    # A store that refuses writes is reported where something is written; Ray logs a traceback for each folder before.
+    "ray.train._internal.storage": logging.CRITICAL,
+}
 
 
 @contextlib.contextmanager
@@ -48,8 +53,8 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
     os.environ.update(_environment(None))
     # A Ray that is started here would start a Python for each core, which no job with a runtime environment can use.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    # Tune and Train would print their own progress.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    for name, value in _DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     address = ray_address()
     port = _free_port() if dashboard and not address else None
     main, on_stop = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)
@@ -61,11 +66,7 @@ def ray_session(cpus: float, dashboard: bool = False) -> Iterator[None]:
         raise UserError(f"{where}: {one_line(error).rstrip('.')}; {hint}") from error
     if main:  # Ray installs its own handler, which ends the process without a message
         signal.signal(signal.SIGTERM, on_stop)
-    for name in ("ray", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a sweep reports failed trials itself, one line each
-    # A store that refuses writes is reported where something is written; Ray logs a traceback for each folder before.
-    logging.getLogger("ray.train._internal.storage").setLevel(logging.CRITICAL)
+    _quiet()
     try:
         yield
     finally:
@@ -91,14 +92,26 @@ def _joined_already(dashboard: bool) -> Iterator[None]:
             "ray: it runs without its dashboard, through which Ray Train frees the resources of stopped trials; start "
             "it by ray.init(include_dashboard=True), or leave ray.init out"
         )
-    wanted = _environment(None) | ({_DASHBOARD: f"http://{node.webui_url}"} if dashboard else {})
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update({key: value for key, value in wanted.items() if before[key] is None})
+    before = {key: value for key, value in os.environ.items() if key.startswith(_OF_RAY)}
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    wanted = _environment(None) | _DRIVER_ENVIRONMENT
+    if dashboard:
+        wanted[_DASHBOARD] = f"http://{node.webui_url}"
+    os.environ.update(wanted | before)
+    _quiet()
     try:
         yield
     finally:
-        for key in [key for key, value in before.items() if value is None]:
-            os.environ.pop(key, None)
+        for key in [key for key in os.environ if key.startswith(_OF_RAY) and key not in before]:
+            del os.environ[key]
+        os.environ.update(before)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _quiet() -> None:
+    for name, level in _LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _environment(dashboard_port: int | None) -> dict[str, str]:
