@@ -86,7 +86,7 @@ def test_a_sweep_leaves_the_users_ray_as_it_was(found: dict[str, Any]) -> None:
     while (left := ray.util.list_named_actors(all_namespaces=True)) and time.monotonic() < end:
         time.sleep(0.2)  # actors end a moment after they are told to
     assert left == []
-    for line in ("sweep mine in", "t00 running", "t01 completed  epoch 1/1", "evaluating t0"):
+    for line in ("sweep mine in", "t00 running", "t01 completed epoch 1/1", "evaluating t0"):
         assert line in found["told"]
 
 
