@@ -87,7 +87,7 @@ def write(folder: Path, config: SweepConfig) -> dict[str, float]:
 
 
 class Untrained:
-    """What a trial that is not trained does; the rest of its class is that of real trials.
+    """The actions of a trial that is not trained; the rest of its class is that of real trials.
 
     ``epochs`` and ``every`` are the config's, ``checkpoint`` the file that each trial writes as its own.
     """

@@ -45,7 +45,7 @@ class Interface:
     file: str = ""
 
     def record(self) -> dict[str, Any]:
-        """What determines the masks besides the input's size, as JSON returns it."""
+        """The settings that determine the masks besides the input's size, as JSON returns it."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("side", "license", "file")}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 

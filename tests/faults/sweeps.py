@@ -47,7 +47,7 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 
 def output(process: subprocess.Popen[str], folder: Path) -> str:
-    """What a sweep prints until its end."""
+    """The lines that a sweep prints until its end."""
     return progress.output_of(process, lambda: progress.files_in(folder), STILL)[0]
 
 

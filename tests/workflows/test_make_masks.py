@@ -291,7 +291,7 @@ def test_by_default_the_network_that_comes_with_the_package(extract_images: Extr
 
 
 def test_masks_of_an_earlier_version_are_continued_or_refused(extract_images: Extract, tmp_path: Path) -> None:
-    """What the default was, with manifests that did not yet say whether masks are soft."""
+    """The default of then, with manifests that did not yet say whether masks are soft."""
     images, out = extract_images(4), tmp_path / "masks"
     make(images, out, soft=True)
     manifest = json.loads((out / "masks.json").read_text())
