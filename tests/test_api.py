@@ -36,6 +36,9 @@ def test_a_configuration_has_many_forms() -> None:
     for form in (TINY, str(TINY), typed, typed.experiment, {"experiment": typed.experiment.model_dump()}):
         assert bg.load_config(form).experiment.digest == wanted
         assert bg.load_config(form, ["background.remove=0.9"]).experiment.background.remove == 0.9
+        wider = bg.load_config(form, ["space.background.remove={uniform: [0.0, 0.8]}"])
+        again = bg.load_config(wider, ["space.optimizer.lr={choice: [0.1]}"])
+        assert set(again.space.parameters) == {"background.remove", "optimizer.lr"}
     before = {"experiment": {"seed": 1}}
     assert bg.load_config(before, ["seed=2", "search.trials=3"]).search.trials == 3
     assert before == {"experiment": {"seed": 1}}, "the caller's own sections stay as they are"

@@ -104,14 +104,15 @@ class Space(Section):
     @classmethod
     def _flat(cls, value: Any) -> Any:
         """Accept YAML, in which dotted keys stand beside `points` and a single distribution needs no list."""
-        if isinstance(value, dict) and "parameters" not in value:
-            rest = {
-                key: item if isinstance(item, list | tuple) else (item,)
-                for key, item in value.items()
-                if key != "points"
-            }
-            return {"parameters": rest, "points": value.get("points") or ()}
-        return value
+        known = value.get("parameters", {}) if isinstance(value, dict) else None
+        if not isinstance(known, dict):
+            return value
+        flat = {
+            key: item if isinstance(item, list | tuple) else (item,)
+            for key, item in value.items()
+            if key not in ("parameters", "points")
+        }  # also beside those that were validated before, as overrides of a typed configuration are
+        return {"parameters": {**known, **flat}, "points": value.get("points") or ()}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
