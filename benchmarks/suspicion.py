@@ -2,7 +2,8 @@
 
     python benchmarks/suspicion.py CLOTHING10 IMAGENETTE --work suspicion --record
 
-Two sets that had no part in the choice of the score's weights:
+Two sets on which the weights of the score were not fitted (that the second method sees the mirrored image was tried on
+75 garments first):
 
 - garments: cutouts of clothing10's test images, pasted on Imagenette's validation images;
 - scenes: the same test images as they are. Their masks are by U2-Net-P, which is therefore neither judged nor second
