@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import ray
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
 
 from tests.progress import wait_for
@@ -36,11 +35,8 @@ def cluster(*cpus: int) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def autoscaled(folder: Path, nodes: int, version: int) -> Iterator[str]:
+def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
     """The address of a cluster with a head of one CPU, to which Ray's autoscaler adds up to ``nodes`` of one CPU each.
-
-    Args:
-        version: of the autoscaler, 1 or 2.
 
     Not `ray.cluster_utils.AutoscalingCluster`: it ends all other Rays of this host, and lacks a file in Ray's package.
     """
@@ -64,7 +60,6 @@ def autoscaled(folder: Path, nodes: int, version: int) -> Iterator[str]:
         "provider": {
             "type": "fake_multinode",
             "gcs_address": address,
-            "head_node_id": FAKE_HEAD_NODE_ID,
             "launch_multiple": True,
             "disable_node_updaters": True,  # they would log in by ssh
             "disable_launch_config_check": True,
@@ -80,9 +75,6 @@ def autoscaled(folder: Path, nodes: int, version: int) -> Iterator[str]:
     options += [f"--temp-dir={tempfile.mkdtemp()}", "--dashboard-port=0", f"--ray-client-server-port={client}"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", *options]
     settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "3600"}
-    if version == 2:
-        named = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
-        settings |= {"RAY_enable_autoscaler_v2": "1", **named}
     with (folder / "head").open("w", encoding="utf-8") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **settings})
     told = (folder / "head").read_text
