@@ -9,7 +9,7 @@ the driver's private memory (USS) after a tenth of the trials and after all.
 
 With `--driver` it is a whole sweep: the driver as `bgsweep sweep` runs it, with Ray Tune, an MLflow server, collection
 of checkpoints, final evaluation and registration. Only the trials' training is replaced: they are actors that report
-random metrics, of ten epochs at a time. It takes a quarter of an hour.
+random metrics, of ten epochs at a time.
 """
 
 import contextlib
