@@ -67,10 +67,9 @@ def test_interrupted_and_continued_gives_the_same_network(
         train(images, tmp_path / "model.onnx", seed=1)
     (images / "train/broken.jpg").unlink()
     said = make_masks(str(images), str(tmp_path / "masks"), "usps", str(tmp_path / "model.onnx"), workers=1)
-    assert (said["masks"], said["parameters"]) == (
-        12,
-        {"input": [32, 32], "stretched_from": None, "grabcut": {"iterations": 2, "side": 256}},
-    )
+    assert said["masks"] == 12
+    settings = {"network": None, "input": [32, 32], "stretched_from": None, "grabcut": {"iterations": 2, "side": 256}}
+    assert said["parameters"].items() >= settings.items()
 
 
 def _interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
