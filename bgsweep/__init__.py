@@ -5,10 +5,17 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bgsweep.api import evaluate, load, load_config, pretrain, resume, runs
-    from bgsweep.config import Experiment, SweepConfig
-    from bgsweep.config import SweepConfig as Sweep
-    from bgsweep.errors import UserError
+    from bgsweep.api import evaluate as evaluate
+    from bgsweep.api import load as load
+    from bgsweep.api import load_config as load_config
+    from bgsweep.api import pretrain as pretrain
+    from bgsweep.api import resume as resume
+    from bgsweep.api import runs as runs
+    from bgsweep.config import Experiment as Experiment
+    from bgsweep.config import SweepConfig as SweepConfig
+    from bgsweep.errors import UserError as UserError
+
+    Sweep = SweepConfig
 
 # Albumentations looks for a newer version of itself on the network when it is imported; a cluster node may have none.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -18,37 +25,22 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Experiment",
-    "Sweep",
-    "SweepConfig",
-    "UserError",
-    "evaluate",
-    "load",
-    "load_config",
-    "pretrain",
-    "resume",
-    "runs",
-    "sweep",
-]
-
 _ELSEWHERE = {
-    "Experiment": "bgsweep.config:Experiment",
-    "Sweep": "bgsweep.config:SweepConfig",
-    "SweepConfig": "bgsweep.config:SweepConfig",
-    "UserError": "bgsweep.errors:UserError",
-    "sweep": "bgsweep.sweep:",  # a package that can be called: see its __init__
+    **dict.fromkeys(("evaluate", "load", "load_config", "pretrain", "resume", "runs"), "bgsweep.api"),
+    **dict.fromkeys(("Experiment", "Sweep", "SweepConfig"), "bgsweep.config"),
+    "UserError": "bgsweep.errors",
+    "sweep": "bgsweep.sweep",  # a package that can be called: see its __init__
 }
+"""Module of each public name; no ``__all__``, whose names pdoc would look for in this file."""
 
 
 def __getattr__(name: str) -> Any:
     """The public interface, imported on first use: `import bgsweep` must not wait for what it needs."""
-    if name not in __all__:
-        raise AttributeError(f"module 'bgsweep' has no attribute {name!r}; there are: {', '.join(__all__)}")
-    module, _, attribute = _ELSEWHERE.get(name, f"bgsweep.api:{name}").partition(":")
-    found = importlib.import_module(module)
-    return getattr(found, attribute) if attribute else found
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'bgsweep' has no attribute {name!r}; there are: {', '.join(sorted(_ELSEWHERE))}")
+    module = importlib.import_module(_ELSEWHERE[name])
+    return module if name == "sweep" else getattr(module, "SweepConfig" if name == "Sweep" else name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_ELSEWHERE])

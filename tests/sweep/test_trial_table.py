@@ -74,7 +74,10 @@ def test_files_hold_the_same(store: Path, tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_wait_for_pandas() -> None:
-    look = "import sys, bgsweep; bgsweep.runs; print(*set(sys.modules) & {'pandas', 'numpy', 'yaml', 'pydantic'})"
+    look = (
+        "import sys, bgsweep; print(*set(sys.modules) & {'pandas', 'numpy', 'yaml', 'pydantic'}); "
+        "bgsweep.runs; print(*set(sys.modules) & {'pandas', 'torch', 'ray'})"
+    )
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
 
