@@ -23,8 +23,8 @@ docs: setup ## the API's pages, from the docstrings, into build/api
 test: lint ## lint, type check and all tests; ARGS=--random-order shuffles them
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail; some minutes
-	$(BIN)/pytest -m faults tests/faults
+test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail, and other tests of minutes
+	$(BIN)/pytest -m faults tests
 
 rehearsal: setup ## a cluster, an MLflow server and an S3 store on this machine, sweeps submitted to it, a node killed
 	$(BIN)/pytest -m rehearsal tests/rehearsal

@@ -142,7 +142,7 @@ def test_tune_hands_no_key_to_ray_which_would_log_it() -> None:
     assert secret <= set(credentials.KEYS)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_is_resumed_by_a_job() -> None:
     """On a cluster of one node: extended by a trial, then refused for having ended, each in a job of its own."""
     site = Site()

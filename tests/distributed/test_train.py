@@ -130,7 +130,7 @@ def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_fro
     assert_same(newest(folder), undisturbed[1])
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_workers_go_on_from_a_run_of_one_and_then_from_their_own(tmp_path: Path) -> None:
     """Both take the batch in two groups; the second time their own checkpoint is further than that of the one."""
     alone = Run(load(TINY, [*SHORT, "training.epochs=1", "workers.count=1", "method.split_bn=2"]))

@@ -117,7 +117,7 @@ def test_gpu_hours_of_trials_without_a_gpu_are_refused() -> None:
         check_budget(budget, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_ends_within_its_hours_and_goes_on_with_more(tmp_path: Path) -> None:
     """Forty seconds are too few for 300 trials; what runs is still evaluated, and more hours allow more trials."""
 

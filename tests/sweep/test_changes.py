@@ -255,7 +255,7 @@ def test_a_sweep_is_extended_retried_and_learned_from(tmp_path: Path) -> None:
     assert sum(isinstance(event, Learned) for event in read_journal(tmp_path / "sweeps" / "one")) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_goes_on_where_its_images_have_moved_to(tmp_path: Path) -> None:
     """A trial that failed goes on from its checkpoint, and the best is evaluated, with no image at the old path."""
     write_images(tmp_path)
