@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ import pytest
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.data.sample import Mask
 from bgsweep.tracking import Tracker, tracking_uri
+
+if TYPE_CHECKING:
+    from bgsweep.training import Trainer
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 
@@ -171,3 +175,16 @@ def _twins(folder: Path) -> None:
 
 
 twins = changed(_twins)
+
+
+def trainer_of(*overrides: str) -> "Trainer":
+    """The trainer of an experiment, on one thread, from the beginning."""
+    import torch  # takes seconds, and most tests that need inputs do without
+
+    from bgsweep.config import resolve
+    from bgsweep.data import open_splits
+    from bgsweep.training import Trainer, select_device
+
+    torch.set_num_threads(1)
+    wanted = resolve({}, overrides).experiment
+    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from bgsweep.config import BYOLConfig, Encoder, resolve
-from bgsweep.data import open_splits
+from bgsweep.config import BYOLConfig, Encoder
 from bgsweep.methods.base import Views, target_momentum
 from bgsweep.methods.byol import BYOL, byol_loss
 from bgsweep.models import build_encoder, to_unit
-from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
+from bgsweep.training import load_checkpoint, save_checkpoint
+from tests.inputs import trainer_of
 
 TINY = [
     "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
@@ -137,20 +137,14 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
     assert method(batch()).metrics["embedding_std"].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def start() -> Trainer:
-    torch.set_num_threads(1)
-    wanted = resolve({}, TINY).experiment
-    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
-
-
 def test_a_run_in_parts_with_lars_learns_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = start()
+    whole = trainer_of(*TINY)
     losses = [whole.step_epoch()["loss"] for _ in range(3)]
     assert losses[-1] < losses[0] < 8
-    first = start()
+    first = trainer_of(*TINY)
     broken = [first.step_epoch()["loss"]]
     save_checkpoint(tmp_path / "state.pt", first.state_dict())
-    second = start()
+    second = trainer_of(*TINY)
     second.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
     broken += [second.step_epoch()["loss"] for _ in range(2)]
     assert losses == broken

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from bgsweep.config import DINOConfig, Encoder, resolve
-from bgsweep.data import open_splits
+from bgsweep.config import DINOConfig, Encoder
 from bgsweep.methods.base import Views, swapped_loss
 from bgsweep.methods.dino import DINO, DINOHead, teacher_temperature
 from bgsweep.models import build_encoder
-from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
+from bgsweep.training import load_checkpoint, save_checkpoint
 from bgsweep.training.checkpoint import load_trained
+from tests.inputs import trainer_of
 
 SMALL = {"prototypes": 20, "hidden_dim": 16, "embedding_dim": 8}
 TINY = [
@@ -189,19 +189,13 @@ def test_collapse_onto_one_prototype_or_all_of_them_is_told() -> None:
     assert found == pytest.approx([1.0, 1.0, 0.0], abs=1e-5)
 
 
-def start() -> Trainer:
-    torch.set_num_threads(1)
-    wanted = resolve({}, TINY).experiment
-    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
-
-
 def test_a_run_in_parts_learns_goes_on_bit_for_bit_and_gives_its_teacher(tmp_path: Path) -> None:
-    whole = start()
+    whole = trainer_of(*TINY)
     losses = [whole.step_epoch()["loss"] for _ in range(3)]
-    first = start()
+    first = trainer_of(*TINY)
     broken = [first.step_epoch()["loss"]]
     save_checkpoint(tmp_path / "state.pt", first.state_dict())
-    second = start()
+    second = trainer_of(*TINY)
     second.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
     broken += [second.step_epoch()["loss"] for _ in range(2)]
     assert losses == broken

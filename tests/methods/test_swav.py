@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgsweep.config import Encoder, Experiment, SwAVConfig, resolve
-from bgsweep.data import open_splits
+from bgsweep.config import Encoder, SwAVConfig
 from bgsweep.errors import UserError
 from bgsweep.methods.base import Views, swapped_loss
 from bgsweep.methods.sinkhorn import sinkhorn
 from bgsweep.methods.swav import SwAV
 from bgsweep.models import build_encoder
-from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
+from bgsweep.training import load_checkpoint, save_checkpoint
+from tests.inputs import trainer_of
 
 TINY = [
     "data={images: sample, resize: 24, cache: true, loader_workers: 0}",
@@ -211,19 +211,13 @@ def test_identical_embeddings_are_told_as_collapse() -> None:
     assert metrics["embedding_std"].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def start(*overrides: str) -> Trainer:
-    torch.set_num_threads(1)
-    wanted: Experiment = resolve({}, [*TINY, *overrides]).experiment
-    return Trainer(wanted, open_splits(wanted.data).train, select_device(wanted))
-
-
 def test_a_run_with_a_queue_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = start()
+    whole = trainer_of(*TINY)
     losses = [whole.step_epoch()["loss"] for _ in range(3)]
-    first = start()
+    first = trainer_of(*TINY)
     broken = [first.step_epoch()["loss"]]
     save_checkpoint(tmp_path / "state.pt", first.state_dict())
-    second = start()
+    second = trainer_of(*TINY)
     second.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
     assert int(second.method.enqueued) == 960
     broken += [second.step_epoch()["loss"] for _ in range(2)]
@@ -234,4 +228,4 @@ def test_a_run_with_a_queue_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_queue_holds_whole_batches() -> None:
     with pytest.raises(UserError, match=r"queue_size 650 is not a multiple of training.batch_size 320"):
-        start("method.queue_size=650")
+        trainer_of(*TINY, "method.queue_size=650")
