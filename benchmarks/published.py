@@ -16,8 +16,15 @@ from typing import Any
 
 from common import markdown
 
-ARMS = {"none": {}, "background": {"remove": 0.2, "random": 0.2}}
+ARMS = {
+    "none": {},
+    "bg_rm": {"remove": 0.2},
+    "bg_random": {"random": 0.2},
+    "bg_swaps": {"swap": 0.2},
+    "background": {"remove": 0.2, "random": 0.2},
+}
 """Background augmentations of the runs that are compared; none of the published ones had any."""
+_ARMS = ("none", "background")
 
 Curve = list[dict[str, float]]
 
@@ -46,10 +53,13 @@ class Recipe:
 def arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe], epochs: int) -> None:
     """Options of both benchmarks."""
     parser.add_argument("--methods", nargs="+", choices=recipes, default=list(recipes), metavar="METHOD")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="background augmentations")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=_ARMS, help=f"background augmentations; default {' '.join(_ARMS)}"
+    )
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--every", type=int, help="epochs between evaluations; default: 20 of them")
     parser.add_argument("--minutes", type=float, help="of each run: as many epochs as fit, at most --epochs")
+    parser.add_argument("--fit", action="store_true", help="only print how many epochs fit in --minutes")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and curves")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
@@ -60,21 +70,24 @@ def conduct(
 ) -> list[dict[str, Any]]:
     """Train the chosen methods and arms one after the other; their rows."""
     options.out.mkdir(parents=True, exist_ok=True)
+    arms = [arm for arm in options.arms if splits.train.has_masks or not ARMS[arm]]
+    for arm in set(options.arms) - set(arms):
+        print(f"{arm}: left out, since there are no masks", flush=True)
     found = []
     for method in options.methods:
-        for arm in options.arms:
-            if ARMS[arm] and not splits.train.has_masks:
-                print(f"{method}, {arm}: left out, since there are no masks", flush=True)
-                continue
-            epochs = options.epochs
 
-            def config(epochs: int, method: str = method, arm: str = arm) -> Any:
-                return configuration(recipes[method], ARMS[arm], epochs, options, knn, seed)
+        def config(arm: str, epochs: int, method: str = method) -> Any:
+            return configuration(recipes[method], ARMS[arm], epochs, options, knn, seed)
 
-            if options.minutes is not None:
-                epochs = min(epochs, _fitting(config(1000), splits, options.minutes))
+        epochs = options.epochs
+        if options.minutes is not None:  # the same number for all arms, by the last
+            epochs = min(epochs, fitting(config(arms[-1], 1000), splits, options.minutes))
+        if options.fit:
+            print(json.dumps({"epochs": epochs}))
+            raise SystemExit(0)
+        for arm in arms:
             folder = options.out / f"{method}-{arm}-{epochs}"
-            curve = train(config(epochs), splits, folder, functools.partial(_tell, folder.name))
+            curve = train(config(arm, epochs), splits, folder, functools.partial(_tell, folder.name))
             found += rows(recipes[method], method, arm, epochs, curve)
     return found
 
@@ -129,10 +142,21 @@ def train(config: Any, splits: Any, folder: Path, tell: Callable[[str], None]) -
         run.save(folder)  # before the curve, whose rows beyond the checkpoint would be trained again
         file.write_text("".join(json.dumps(each) + "\n" for each in curve), encoding="utf-8")
         tell("  ".join(f"{key} {value:.4g}" for key, value in curve[-1].items()))
+    if splits.validation.has_masks and "bg_gap" not in curve[-1]:
+        curve[-1] |= _on_other_backgrounds(run)
+        file.write_text("".join(json.dumps(each) + "\n" for each in curve), encoding="utf-8")
     return curve
 
 
-def _fitting(config: Any, splits: Any, minutes: float) -> int:
+def _on_other_backgrounds(run: Any) -> dict[str, float]:
+    """The trained encoder's kNN accuracy on Mixed-Same and Mixed-Rand, and their difference."""
+    measured = run.config.evaluate.model_copy(update={"bg_gap": True})
+    run.config = run.config.model_copy(update={"evaluate": measured})
+    found = run.evaluate()
+    return {key: found[key] for key in ("mixed_same", "mixed_rand", "bg_gap")}
+
+
+def fitting(config: Any, splits: Any, minutes: float) -> int:
     """The number of epochs that fit, by the time of the second of two and of one evaluation."""
     from bgsweep.training.run import Run
 
@@ -169,6 +193,7 @@ def rows(
                     "best": best,
                     "published": published,
                     "images_per_second": each["images_per_second"],
+                    **{key: each[key] for key in ("mixed_rand", "bg_gap") if key in each},
                 }
             )
     return found
@@ -181,13 +206,20 @@ def body(found: Sequence[Mapping[str, Any]], recipes: Mapping[str, Recipe], note
             row["method"],
             row["background"],
             f"{row['epoch']} of {row['epochs']}",
-            f"{100 * row['knn_top1']:.1f}",
-            f"{100 * row['best']:.1f}",
-            "" if row["published"] is None else f"{100 * row['published']:.1f}",
+            _percent(row["knn_top1"]),
+            _percent(row["best"]),
+            _percent(row["published"]),
+            _percent(row.get("mixed_rand")),
+            _percent(row.get("bg_gap")),
             f"{row['images_per_second']:.0f}",
         ]
         for row in found
     ]
-    columns = ["method", "background", "epoch", "kNN, %", "best so far, %", "published, %", "images/s"]
+    columns = ["method", "background", "epoch", "kNN, %", "best so far, %", "published, %"]
+    columns += ["kNN on Mixed-Rand, %", "BG-Gap, %", "images/s"]
     differs = [f"- {name}: {recipes[name].differs}" for name in dict.fromkeys(row["method"] for row in found)]
     return "\n".join([markdown(columns, lines), "", note, "", "Differs:", *differs])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

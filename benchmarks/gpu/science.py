@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from bgsweep.data.cores import usable_cores
 PROGRAM = Path(__file__).parents[1] / "imagenette.py"
 ARMS = ("none", "background")
 _START = 25.0  # seconds that unpacking and starting two processes take on an H100's host
+_FIT = 20.0  # and those in which the number of epochs is found
 
 
 def run(rows: Rows, toy: bool) -> None:
@@ -31,7 +34,7 @@ def run(rows: Rows, toy: bool) -> None:
 
 
 def train(seconds: float, scale: Scale, out: Path) -> dict[str, Values]:
-    """The last evaluation of each arm; both run at the same time, with half of the cores each."""
+    """The last evaluation of each arm."""
     path = os.environ.get("BGSWEEP_IMAGENETTE")
     if not path or not Path(path).exists():
         raise Skipped("no archive of Imagenette: give --imagenette PATH or set BGSWEEP_IMAGENETTE")
@@ -40,25 +43,43 @@ def train(seconds: float, scale: Scale, out: Path) -> dict[str, Values]:
         if place.is_file():
             shutil.unpack_archive(place, folder, filter="data")
             place = next(each.parents[1] for each in Path(folder).glob("*/images/train"))
-        running = [(arm, _begin(arm, place, Path(folder), seconds, scale, out)) for arm in ARMS]
+        runs = Runs(place, Path(folder), scale, out)
+        minutes = max(0.5, (seconds - _FIT) / 60)
+        # Measured side by side too; both must train for as long, since the rate's course follows the number of epochs.
+        fits = {"": {"epochs": 1}} if scale.toy else runs.side_by_side("--minutes", minutes, "--fit")
+        epochs = min(fit["epochs"] for fit in fits.values())
+        found = runs.side_by_side("--epochs", epochs, "--every", max(1, epochs // 10), "--json")
+        return {arm: values[-1] for arm, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of both arms at the same time, with half of the cores each."""
+
+    place: Path
+    folder: Path
+    scale: Scale
+    out: Path
+
+    def side_by_side(self, *options: Any) -> dict[str, Any]:
+        """What the program says in its last line, by arm."""
+        running = [(arm, self._begin(arm, options)) for arm in ARMS]
         try:
             ended = {arm: process.communicate()[0] for arm, process in running}
         finally:
             for _, process in running:
                 process.kill()
-    if any(process.returncode for _, process in running):
-        raise AssertionError(f"a run ended with codes {[process.returncode for _, process in running]}")
-    return {arm: json.loads(said.splitlines()[-1])[-1] for arm, said in ended.items()}
+        if any(process.returncode for _, process in running):
+            raise AssertionError(f"a run ended with codes {[process.returncode for _, process in running]}")
+        return {arm: json.loads(said.splitlines()[-1]) for arm, said in ended.items()}
 
-
-def _begin(arm: str, place: Path, folder: Path, seconds: float, scale: Scale, out: Path) -> "subprocess.Popen[str]":
-    loaders = scale.pick(min(16, max(1, usable_cores() // len(ARMS) - 1)), 0)
-    command: list[Any] = [sys.executable, PROGRAM, place, "--methods", "moco_v2", "--arms", arm]
-    command += ["--device", device_of(scale.toy), "--out", folder / "runs" / arm, "--json"]
-    command += ["--epochs", 1] if scale.toy else ["--minutes", max(0.5, seconds / 60), "--every", 5]
-    command += ["--set", f"data.loader_workers={loaders}", *(_SMALL if scale.toy else [])]
-    with (out / f"science-{arm}.log").open("w", encoding="utf-8") as log:
-        return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=log, text=True)
+    def _begin(self, arm: str, options: Sequence[Any]) -> "subprocess.Popen[str]":
+        loaders = self.scale.pick(min(16, max(1, usable_cores() // len(ARMS) - 1)), 0)
+        command: list[Any] = [sys.executable, PROGRAM, self.place, "--methods", "moco_v2", "--arms", arm, *options]
+        command += ["--device", device_of(self.scale.toy), "--out", self.folder / "runs" / arm]
+        command += ["--set", f"data.loader_workers={loaders}", *(_SMALL if self.scale.toy else [])]
+        with (self.out / f"science-{arm}.log").open("a", encoding="utf-8") as log:
+            return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=log, text=True)
 
 
 _SMALL = [

@@ -33,6 +33,8 @@ def test_imagenette_trains_both_arms_and_goes_on_where_it_was_interrupted(imagen
     folder = tmp_path / "out" / "moco_v2-none-2"
     whole = [json.loads(line) for line in (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [each["epoch"] for each in whole] == [1, 2]
+    assert [("bg_gap" in each) for each in whole] == [False, True]
+    assert rows[0]["bg_gap"] == pytest.approx(whole[1]["mixed_same"] - rows[0]["mixed_rand"])
 
     parser = benchmark.parser_of("")
     published.arguments(parser, benchmark.RECIPES, 2)
@@ -75,7 +77,7 @@ def test_published_values_stand_at_their_own_epochs_only() -> None:
     assert [(row["epoch"], row["published"]) for row in rows] == [(10, 0.4803), (200, 0.8258)]
     assert [row["published"] for row in published.rows(moco, "moco_v2", "none", 10, curve(10))] == [None]
     text = published.body(rows, cifar10.RECIPES, "note")
-    assert "| moco_v2 | none | 10 of 200 | 50.0 | 50.0 | 48.0 | 1 |" in text and "- moco_v2: the notebook" in text
+    assert "| moco_v2 | none | 10 of 200 | 50.0 | 50.0 | 48.0 |  |  | 1 |" in text and "- moco_v2: the notebook" in text
     assert benchmark.RECIPES["swav"].beside(800, 800) == 0.902
 
 
