@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bgsweep.api import evaluate as evaluate
+    from bgsweep.api import export as export
     from bgsweep.api import load as load
     from bgsweep.api import load_config as load_config
     from bgsweep.api import pretrain as pretrain
@@ -26,7 +27,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 __version__ = "0.1.0"
 
 _ELSEWHERE = {
-    **dict.fromkeys(("evaluate", "load", "load_config", "pretrain", "resume", "runs"), "bgsweep.api"),
+    **dict.fromkeys(("evaluate", "export", "load", "load_config", "pretrain", "resume", "runs"), "bgsweep.api"),
     **dict.fromkeys(("Experiment", "Sweep", "SweepConfig"), "bgsweep.config"),
     "UserError": "bgsweep.errors",
     "sweep": "bgsweep.sweep",  # a package that can be called: see its __init__

@@ -142,6 +142,27 @@ def load(model: str | Path, *, size: int | None = None, store: Store = None) -> 
     return load_encoder(str(model), size, checked_folder(store))
 
 
+def export(model: str | Path, to: str, folder: str | Path, *, store: Store = None) -> dict[str, Any]:
+    """Write an encoder into a folder that other programs load, with its model card.
+
+    Args:
+        model: as for `evaluate`.
+        to: ``torchvision`` or ``timm`` (a state dict under their names), ``safetensors``, ``onnx``, or ``hf`` (a folder
+            for Hugging Face, which timm loads).
+        folder: to write; it must not exist, or be empty.
+
+    Returns:
+        ``model``, ``to``, ``folder``, ``files``, ``load`` (lines of Python that load the encoder, for the folder),
+        ``checked`` (how it was compared with the encoder), ``lineage``. All are plain values.
+
+    Raises:
+        UserError: the model cannot be loaded, the format has no such network, or a package is missing.
+    """
+    from bgsweep.workflows.export import export
+
+    return export(str(model), to, Path(folder), checked_folder(store))
+
+
 def runs(name: str, store: Store = None, epochs: bool = False) -> "pd.DataFrame":
     """The trials of a sweep as a pandas DataFrame, one row each.
 

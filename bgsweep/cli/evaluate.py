@@ -1,4 +1,4 @@
-"""Commands that evaluate encoders: `evaluate`, `compare` and `backgrounds make`."""
+"""Commands that evaluate encoders: `evaluate`, `compare`, `export` and `backgrounds make`."""
 
 import sys
 from pathlib import Path
@@ -147,6 +147,34 @@ def _interval(lower: float | None, upper: float | None) -> str:
     return "none" if lower is None or upper is None else f"[{100 * lower:+.1f}, {100 * upper:+.1f}]"
 
 
+class Export(Command):
+    """Write an encoder into a folder that other programs load, with its model card."""
+
+    name = "export"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("model", help=_MODEL)
+        parser.add_argument(
+            "--to",
+            required=True,
+            choices=("torchvision", "timm", "safetensors", "onnx", "hf"),
+            help="torchvision, timm: a state dict under their names; safetensors: under bgsweep's; onnx: an ONNX file; "
+            "hf: a folder for Hugging Face, which timm loads",
+        )
+        parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write, which must not exist")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.api import export
+
+        return export(options.model, options.to, options.folder, store=options.store)
+
+    def show(self, result: Result) -> str:
+        lines = [f"wrote {result['folder']}: {', '.join(result['files'])}", f"checked: {result['checked']}"]
+        code = [f"  {line}" for line in result["load"] if line]
+        return "\n".join([*lines, f"load it, in {result['folder']}:", *code])
+
+
 class BackgroundsMake(Command):
     """Write the eight background variants of a data set, in ImageNet-9's layout."""
 
@@ -194,5 +222,6 @@ COMMANDS = (
     Evaluate(),
     Compare(),
     CompareSweeps(),
+    Export(),
     Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)),
 )

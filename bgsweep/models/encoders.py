@@ -20,7 +20,7 @@ from bgsweep.models.vit import SHAPES, AnySizeVisionTransformer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_SINGLE_OUTPUT: dict[str, dict[str, Any]] = {
+SINGLE_OUTPUT: dict[str, dict[str, Any]] = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
 _VECTOR = 16  # floats in the widest vector register of a CPU
@@ -105,7 +105,7 @@ def _backbone(config: Encoder, size: int) -> nn.Module:
         )
     backbone = own_or_torchvision(config, size)
     if backbone is None:
-        return _timm_backbone(config.name, size, config.drop_path)
+        return timm_network(config.name, size, config.drop_path)[0]
     take_off(backbone, last_linear(backbone, config.name))
     return backbone
 
@@ -124,7 +124,7 @@ def own_or_torchvision(config: Encoder, size: int) -> nn.Module | None:
     if name in SHAPES:
         return AnySizeVisionTransformer(name, size, config.drop_path)
     if name in models.list_models(module=models):
-        network: nn.Module = models.get_model(name, weights=None, **_SINGLE_OUTPUT.get(name, {}))
+        network: nn.Module = models.get_model(name, weights=None, **SINGLE_OUTPUT.get(name, {}))
         return network
     return None
 
@@ -150,16 +150,21 @@ def timm_library(name: str) -> Any:
     return timm
 
 
-def _timm_backbone(name: str, size: int, drop_path: float) -> nn.Module:
+def timm_network(name: str, size: int, drop_path: float = 0.0) -> tuple[nn.Module, dict[str, Any]]:
+    """timm's model without its classifier, and the arguments of `create_model` that made it for an image size.
+
+    Raises:
+        UserError: there is no such model, or it has no stochastic depth.
+    """
     create = timm_library(name).create_model
     dropping = {"drop_path_rate": drop_path} if drop_path else {}
     make: Callable[..., nn.Module] = partial(create, name.removeprefix("timm:"), num_classes=0, **dropping)
     # Only transformers are made for an image size, and not all of those can change it later.
     for options in ({"img_size": size, "dynamic_img_size": True}, {"img_size": size}):
         with contextlib.suppress(TypeError):
-            return make(**options)
+            return make(**options), options
     try:
-        return make()
+        return make(), {}
     except TypeError as error:
         if not drop_path:
             raise

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Loaded:
     experiment: Experiment | None = None
     model_id: str | None = None
     """Id of the logged model in MLflow."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of a checkpoint: the last values that its training reported."""
 
 
 def load_model(model: str, size: int, store: Path) -> Loaded:
@@ -40,9 +42,11 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
     """
     if model.startswith(MLFLOW):
         return from_mlflow(model, tracking_uri(store))
-    if Path(model).exists():
-        trained = load_trained(Path(model))
-        return Loaded(trained.encoder, None, {"weights": model, **_origin(trained.experiment)}, trained.experiment)
+    in_a_store = is_remote(model) and "=" not in model.partition("://")[0]
+    if in_a_store or Path(model).exists():
+        trained = load_trained(model)
+        origin = {"weights": model, **_origin(trained.experiment)}
+        return Loaded(trained.encoder, None, origin, trained.experiment, metrics=trained.metrics)
     if "=" not in model and not model.startswith(("torchvision:", "timm:")):
         raise UserError(
             f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "

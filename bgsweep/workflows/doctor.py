@@ -115,7 +115,7 @@ def _onnx() -> Check:
         "onnxruntime",
         found,
         "installed" if found else "not installed",
-        "for masks by other networks than U2-Net-P: pip install 'bgsweep[masks]'",
+        "for `export --to onnx`, and masks by other networks than U2-Net-P: pip install 'bgsweep[onnx]'",
     )
 
 

@@ -19,11 +19,12 @@ from bgsweep.config import MaskTraining
 from bgsweep.data.datasets.folder import image_names
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import decode_image
-from bgsweep.masks.deepusps.network import SaliencyNetwork, check_onnx, onnx_bytes
+from bgsweep.masks.deepusps.network import SaliencyNetwork, onnx_bytes
 from bgsweep.masks.deepusps.selftraining import SelfTraining
 from bgsweep.masks.grabcut import shrink
 from bgsweep.masks.registry import HANDCRAFTED
 from bgsweep.models import build_encoder
+from bgsweep.models.onnx_program import check_onnx
 from bgsweep.storage.layout import CHECKPOINT_FILE
 from bgsweep.storage.tree import LocalTree, Tree, open_tree, write_file
 from bgsweep.training import save_checkpoint
@@ -54,7 +55,7 @@ def train_masks(
         UserError: too few images, an encoder that was trained with labels or is not a ResNet, or an existing network
             or unfinished training with other settings.
     """
-    check_onnx()
+    check_onnx("masks train")  # before hours of training
     began = time.perf_counter()
     source = open_tree(images)
     names = _chosen(source, config.images)

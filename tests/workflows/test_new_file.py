@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
@@ -155,9 +156,17 @@ def test_a_new_file_is_checked_planned_and_searched(tmp_path: Path) -> None:
     assert "registered     mine version 1, alias champion" in done.stdout
 
 
+BLACK = """
+given = json.load(open("encoder.json"))["preprocessing"]
+mean, std = (torch.tensor(given[name]).view(3, 1, 1) for name in ("mean", "std"))
+black = (torch.zeros(1, 3, given["size"], given["size"]) - mean) / std
+print(json.dumps((features if "session" in globals() else network.eval()(black))[0].tolist()))
+"""
+
+
 @pytest.mark.faults
-def test_a_wheel_runs_the_quickstart_without_the_repository(tmp_path: Path) -> None:
-    """From the wheel alone, beside the packages that are installed here."""
+def test_a_wheel_leads_from_an_empty_folder_to_an_encoder_for_other_programs(tmp_path: Path) -> None:
+    """From the wheel alone, beside the packages that are installed here; no file is written by hand."""
     source = tmp_path / "source"  # a build leaves files behind
     for name in ("bgsweep", "search_spaces"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -180,5 +189,22 @@ def test_a_wheel_runs_the_quickstart_without_the_repository(tmp_path: Path) -> N
     assert python("-c", "import bgsweep; print(bgsweep.__file__)").startswith(str(there))
     python("-m", "bgsweep.cli", "new", "quickstart.yaml")
     short = ["training.epochs=1", "search.trials=2", "evaluate.repeats=1", "search.grace_epochs=1"]
-    told = python("-m", "bgsweep.cli", "sweep", "quickstart.yaml", *short)
+    # The quickstart's own network is narrower than any of other libraries.
+    network = ["encoder.name=resnet18", "encoder.width=64", "encoder.stem=imagenet"]
+    told = python("-m", "bgsweep.cli", "sweep", "quickstart.yaml", *short, *network)
     assert "registered     bgsweep-quickstart version 1, alias champion" in told
+    champion = ["-m", "bgsweep.cli", "export", "models:/bgsweep-quickstart@champion", "--json", "--to"]
+    found = []
+    for to in ("onnx", "torchvision", "hf"):
+        load = json.loads(python(*champion, to, to).splitlines()[-1])["load"]
+        # What the model card says, for a black image, in a process that does not load bgsweep.
+        program = [
+            f"import json, os, sys, torch; os.chdir({to!r})",
+            *load,
+            BLACK,
+            "assert 'bgsweep' not in sys.modules",
+        ]
+        found.append(json.loads(python("-c", "\n".join(program)).splitlines()[-1]))
+    assert len(found[0]) == 512 and any(found[0])
+    for features in found[1:]:
+        np.testing.assert_allclose(features, found[0], rtol=0, atol=1e-3)

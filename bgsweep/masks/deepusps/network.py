@@ -1,8 +1,6 @@
 """The saliency network, a ResNet with a feature pyramid, and its export to ONNX."""
 
 import copy
-import logging
-import warnings
 from typing import cast
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from bgsweep.errors import UserError
+from bgsweep.models.onnx_program import onnx_program
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -63,33 +62,9 @@ def onnx_bytes(network: SaliencyNetwork, side: int) -> bytes:
     Raises:
         UserError: the packages that write ONNX are not installed.
     """
-    check_onnx()
-    whole = nn.Sequential(copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format), nn.Sigmoid())
-    example = (torch.zeros(2, 3, side, side),)
-    shapes = ({0: torch.export.Dim("n")},)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's warnings concern its own developers
-        program = torch.onnx.export(
-            whole.eval(),
-            example,
-            input_names=["images"],
-            output_names=["foreground"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
+    whole = nn.Sequential(network, nn.Sigmoid())
+    program = onnx_program(whole, torch.zeros(2, 3, side, side), "images", "foreground", {0: "n"})
     return cast(bytes, program.model_proto.SerializeToString())
-
-
-def check_onnx() -> None:
-    """Raise UserError if the packages that write ONNX are missing; called before hours of training."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError("masks train writes ONNX: pip install 'bgsweep[masks]'") from error
 
 
 def saliency_loss(logits: Tensor, targets: Tensor) -> Tensor:
