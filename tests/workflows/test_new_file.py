@@ -157,6 +157,7 @@ def test_a_new_file_is_checked_planned_and_searched(tmp_path: Path) -> None:
 
 
 BLACK = """
+assert "bgsweep" not in sys.modules
 given = json.load(open("encoder.json"))["preprocessing"]
 mean, std = (torch.tensor(given[name]).view(3, 1, 1) for name in ("mean", "std"))
 black = (torch.zeros(1, 3, given["size"], given["size"]) - mean) / std
