@@ -168,8 +168,8 @@ def fitting(config: Any, splits: Any, minutes: float) -> int:
     trained = time.perf_counter()
     run.evaluate()
     epoch, evaluation = trained - warm, time.perf_counter() - trained
-    # Started once more: as long as the first epoch took beyond another, or less. Evaluated five times and, at the end, on
-    # two kinds of other backgrounds, which cost more than the images as they are.
+    # Started once more: as long as the first epoch took beyond another, or less. Evaluated five times, and at the end
+    # on two kinds of other backgrounds, which cost more than the images as they are.
     left = 60 * minutes - (time.perf_counter() - began) - max(0.0, warm - began - epoch) - 9 * evaluation
     return max(1, int(left / epoch))
 
