@@ -1,5 +1,6 @@
 """An encoder's weights as torchvision and timm name them, checked against a network that the library itself built."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,9 +139,12 @@ def _filled(
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference of two encoders' features, as a share of the largest feature; 0 within `TOLERANCE`."""
+    """The largest difference of two encoders' features, as a share of the largest feature; 0 within `TOLERANCE`.
+
+    Infinite where a feature is not a number.
+    """
     worst = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
-    return 0.0 if worst <= TOLERANCE else worst
+    return 0.0 if worst <= TOLERANCE else math.inf if math.isnan(worst) else worst
 
 
 def _refuse_own(config: Encoder, library: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 import bgsweep
 from bgsweep.config import Encoder
 from bgsweep.config.base import nearest
-from bgsweep.errors import UserError
+from bgsweep.errors import UserError, one_line
 from bgsweep.models import ImageEncoder
 from bgsweep.models.counterparts import TOLERANCE, Counterpart, difference, in_timm, in_torchvision
 from bgsweep.models.onnx_program import check_onnx, onnx_program
@@ -28,7 +28,7 @@ _SAME = f"features equal the encoder's within {TOLERANCE:g}"
 
 @dataclass(frozen=True)
 class _Exported:
-    """The network's name for a title, the lines of Python that load it, how it was checked, and the card's tags."""
+    """The network's name, the lines of Python that load it, how it was checked, and the card's tags."""
 
     name: str
     load: list[str]
@@ -62,7 +62,7 @@ def export(model: str, to: str, folder: Path, store: Path) -> dict[str, Any]:
             partial.mkdir()
             done = FORMATS[to](job, partial)
             (partial / "encoder.json").write_text(json.dumps(job.about, indent=1) + "\n", encoding="utf-8")
-            card = model_card(f"{done.name} by bgsweep", job.about, done.load, done.tags)
+            card = model_card(done.name, job.about, done.load, done.tags)
             (partial / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}; name another folder") from error
@@ -148,60 +148,59 @@ def _to_safetensors(job: _Export, folder: Path) -> _Exported:
 
 def _to_onnx(job: _Export, folder: Path) -> _Exported:
     """The whole encoder with its normalization, for any number of images and, where the network can, any size."""
-    path, side = folder / "encoder.onnx", job.size
-    axes = {0: "batch", 2: "height", 3: "width"}
-    shapes = [(1, 3, side, side), (3, 3, side, side), (2, 3, side + 32, side + 64)]
-    if not _takes(job.encoder, shapes[-1]):
-        axes, shapes = {0: "batch"}, shapes[:-1]
-    program = onnx_program(job.encoder, torch.zeros(2, 3, side, side), "images", "features", axes)
-    program.model.metadata_props.update(_texts(job.about))
-    program.save(path)
+    side = job.size
+    try:
+        checked = _write_onnx(job, folder, {0: "batch", 2: "height", 3: "width"}, [(2, 3, side + 32, side + 64)])
+        sizes = "images of any size"
+    except UserError:  # some networks are made for one size, and some exports lose the others
+        checked, sizes = _write_onnx(job, folder, {0: "batch"}, []), f"images of {side} px"
     load = [
+        "import numpy",
         "import onnxruntime",
         "",
         'session = onnxruntime.InferenceSession("encoder.onnx")',
         f'images = numpy.zeros((1, 3, {side}, {side}), "float32")',
         '(features,) = session.run(None, {"images": images})',
     ]
-    sizes = "images of any size" if 2 in axes else f"images of {side} px"
-    checked = _compared_in_onnx_runtime(path, job.encoder, shapes)
-    return _Exported(job.config.name, ["import numpy", *load], f"{checked}; any number of {sizes}", ("onnx", "bgsweep"))
+    return _Exported(job.config.name, load, f"{checked}; any number of {sizes}", ("onnx", "bgsweep"))
 
 
-def _takes(encoder: nn.Module, shape: Sequence[int]) -> bool:
-    try:
-        with torch.inference_mode():
-            encoder(torch.zeros(shape))
-    except (RuntimeError, ValueError, AssertionError):  # as networks refuse a size
-        return False
-    return True
-
-
-def _compared_in_onnx_runtime(path: Path, encoder: nn.Module, shapes: Sequence[Sequence[int]]) -> str:
-    """Compare the file's features with the encoder's.
+def _write_onnx(job: _Export, folder: Path, axes: Mapping[int, str], more: Sequence[Sequence[int]]) -> str:
+    """Write ``encoder.onnx`` and compare it with the encoder for batches of one and three images, and `more` shapes.
 
     Raises:
-        UserError: they differ.
+        UserError: the network cannot be exported, or gives other features.
     """
+    shapes = [(1, 3, job.size, job.size), (3, 3, job.size, job.size), *more]
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.rand(*shape, generator=generator) for shape in shapes]
+    expected = [_features(job.encoder, images) for images in batches]  # first: it may refuse a size, in no time
+    program = onnx_program(job.encoder, torch.zeros(2, 3, job.size, job.size), "images", "features", axes)
+    program.model.metadata_props.update(_texts(job.about))
+    program.save(folder / "encoder.onnx")
     try:
         import onnxruntime
     except ImportError:
         return "not compared with the encoder: that needs ONNX Runtime (pip install 'bgsweep[onnx]')"
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings are about its own optimisations
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
-    for shape in shapes:
-        images = torch.rand(*shape, generator=generator)
-        with torch.inference_mode():
-            ours = encoder(images)
-        (theirs,) = session.run(None, {"images": images.numpy()})
-        if worst := difference(ours, torch.from_numpy(theirs)):
-            raise UserError(
-                f"--to onnx: for images {tuple(shape)} ONNX Runtime gives features that differ by {worst:.1e}; use "
-                "--to safetensors"
-            )
+    options.log_severity_level = 4  # a size that it refuses is no error here
+    try:
+        session = onnxruntime.InferenceSession(folder / "encoder.onnx", options, providers=["CPUExecutionProvider"])
+        found = [torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) for images in batches]
+    except Exception as error:  # its errors have no common base of their own
+        raise UserError(f"--to onnx: ONNX Runtime: {one_line(error)[:300]}; use --to safetensors") from error
+    if worst := max(map(difference, expected, found)):
+        raise UserError(f"--to onnx: ONNX Runtime gives features that differ by {worst:.1e}; use --to safetensors")
     return f"{_SAME} in ONNX Runtime"
+
+
+def _features(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    try:
+        with torch.inference_mode():
+            features: torch.Tensor = encoder(images)
+    except (RuntimeError, ValueError, AssertionError) as error:  # as networks refuse a size
+        raise UserError(f"--to onnx: the encoder refuses images {tuple(images.shape)}: {one_line(error)}") from error
+    return features
 
 
 def _texts(about: Mapping[str, Any]) -> dict[str, str]:
@@ -239,7 +238,7 @@ def _to_hf(job: _Export, folder: Path) -> _Exported:
     load = [
         "import timm",
         "",
-        "# from Hugging Face: hf-hub:USER/NAME",
+        "# on Hugging Face: hf-hub:USER/NAME; transformers: AutoModel.from_pretrained",
         'network = timm.create_model("local-dir:.", pretrained=True)',
     ]
     return _Exported(found.name, load, f"{_SAME} in timm", ("timm", "transformers", "bgsweep"))

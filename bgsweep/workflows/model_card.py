@@ -22,15 +22,17 @@ _INTERVALS = (
 )
 
 
-def model_card(title: str, about: Mapping[str, Any], load: Sequence[str], tags: Sequence[str]) -> str:
+def model_card(network: str, about: Mapping[str, Any], load: Sequence[str], tags: Sequence[str]) -> str:
     """The page.
 
     Args:
+        network: its name where it will be used.
         about: what `bgsweep export` writes into `encoder.json`.
         load: lines of Python that load the encoder from its folder.
         tags: of the page on Hugging Face, whose first one names the library.
     """
-    parts = [_front(tags), f"# {title}", _summary(about), _use(about, load)]
+    method = f", {about['experiment']['method']['name']}" if about["experiment"] else ""
+    parts = [_front(tags), f"# {network}{method}", _summary(about), _use(about, load)]
     if about["experiment"]:
         parts += [_training(about), _evaluation(about["lineage"]), _lineage(about["lineage"])]
     return "\n\n".join(filter(None, [*parts, _LICENSE])) + "\n"
@@ -38,7 +40,7 @@ def model_card(title: str, about: Mapping[str, Any], load: Sequence[str], tags: 
 
 _LICENSE = """## License
 
-To be filled in by whoever publishes these weights; it depends on that of the images that they were trained on."""
+To be filled in by whoever publishes these weights, as the license of the images that they were trained on allows."""
 
 
 def _front(tags: Sequence[str]) -> str:
@@ -75,14 +77,14 @@ def _use(about: Mapping[str, Any], load: Sequence[str]) -> str:
 def _training(about: Mapping[str, Any]) -> str:
     experiment, images = about["experiment"], about["lineage"].get("images", {})
     training, optimizer = experiment["training"], experiment["optimizer"]
-    train = images.get("train", {"name": about["data"]})
+    count = images.get("train", {}).get("count")
     rows = [
-        ("images", f"{train['name']}, {train['count']} images" if "count" in train else train["name"]),
-        ("method", ", ".join(_pairs(experiment["method"]))),
+        ("images", f"{count}, of {about['data']}" if count else about["data"]),
+        ("method", _method(experiment["method"])),
         ("background augmentations", _background(experiment["background"]) or "none"),
         ("size of the views", f"{experiment['views']['size']} px"),
         ("epochs, batch size", f"{training['epochs']}, {training['batch_size']}"),
-        ("optimizer", ", ".join(_pairs(optimizer))),
+        ("optimizer", f"`{optimizer['name']}`, lr: {optimizer['lr']}, weight decay: {optimizer['weight_decay']}"),
         ("seed", experiment["seed"]),
     ]
     if about["started_from"]:
@@ -90,9 +92,9 @@ def _training(about: Mapping[str, Any]) -> str:
     return "## Training\n\n" + _table(("", ""), rows)
 
 
-def _pairs(section: Mapping[str, Any]) -> list[str]:
+def _method(section: Mapping[str, Any]) -> str:
     rest = [f"{key}: {value}" for key, value in section.items() if key != "name" and value is not None]
-    return [f"`{section['name']}`", *rest]
+    return ", ".join([f"`{section['name']}`", *rest])
 
 
 def _background(section: Mapping[str, Any]) -> str:

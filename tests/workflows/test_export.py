@@ -101,6 +101,16 @@ def test_the_lines_of_the_card_load_the_encoder(to: str, run: Path, tmp_path: Pa
     assert found["checked"].startswith("holds" if to == "safetensors" else "features equal the encoder's within 0.0001")
 
 
+def test_a_transformer_of_timm_at_a_size_of_its_own(tmp_path: Path) -> None:
+    encoder = write_checkpoint(tmp_path / "run", "encoder={name: 'timm:test_vit'}", "views.size=48")
+    network = followed(exported(tmp_path / "run", "hf", tmp_path), tmp_path)["network"].eval()
+    assert network.patch_embed.img_size == (48, 48)
+    for side in (48, 64):
+        images = torch.rand(2, 3, side, side)
+        with torch.inference_mode():
+            torch.testing.assert_close(network((images - encoder.mean) / encoder.std), encoder(images))
+
+
 def test_a_folder_for_hugging_face_says_how_images_are_given(run: Path, tmp_path: Path) -> None:
     import timm.data
 
@@ -139,6 +149,13 @@ def test_onnx_takes_any_number_of_images_of_any_size(narrow: Path, tmp_path: Pat
         "height",
         "width",
     ]
+
+
+def test_onnx_of_a_network_made_for_one_size(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run", "encoder={name: 'timm:test_coatnet'}", "views.size=64")
+    assert exported(tmp_path / "run", "onnx", tmp_path)["checked"].endswith("; any number of images of 64 px")
+    axes = onnx.load(tmp_path / "out" / "encoder.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", 3, 64, 64]
 
 
 def test_a_registered_champion_leaves_with_its_lineage_and_starts_another_run(earlier: Path, tmp_path: Path) -> None:
