@@ -1,4 +1,4 @@
-"""Conformance tests for methods, evaluators, searchers and datasets of other packages, without a test framework.
+"""Conformance tests for methods, evaluators, searchers, schedulers and datasets of others, without a test framework.
 
 Each `check_…` raises AssertionError with what is wrong. The built-in parts pass them too (`tests/test_testing.py`).
 They run on a few of the images that come with bgsweep, in seconds, and draw nothing that is not seeded.
@@ -22,6 +22,7 @@ import torch.multiprocessing as mp
 
 from bgsweep.config import Experiment, SuiteConfig, SweepConfig, resolve
 from bgsweep.config.methods import method_section
+from bgsweep.config.search import scheduler_of_another_package
 from bgsweep.data import ImageDataset, Splits
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.wrappers import Subset
@@ -215,6 +216,30 @@ def _searched(algorithm: str, options: Mapping[str, Any] | None) -> SweepConfig:
     }
     experiment = {**_SMALL, "method": {"name": "moco_v2", "queue_size": 16}}
     return resolve({"experiment": experiment, "space": space, "search": search})
+
+
+def check_scheduler(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """A scheduler of another package decides the same on the same results: sweeps resume from a journal.
+
+    Args:
+        name: as in `search.scheduler`.
+        options: its `search.scheduler_options`.
+    """
+    first = _decisions(name, options)
+    assert _decisions(name, options) == first, "another rule, with the same seed and calls, decides otherwise"
+    assert not all(first), "it stops every trial at its first result, also the best"
+
+
+def _decisions(name: str, options: Mapping[str, Any] | None) -> list[bool]:
+    search = {"scheduler": name, "scheduler_options": dict(options or {})}
+    config = resolve({"experiment": _SMALL, "search": search})
+    rule, draw = scheduler_of_another_package(name)(config), np.random.default_rng(0)
+    found = []
+    for epoch, number in [(epoch, number) for epoch in range(1, 5) for number in range(8)]:
+        stops = rule.stops(f"t{number:02d}", epoch, float(draw.normal(0.1 * number, 0.02)))
+        assert isinstance(stops, bool), f"stops() gives {stops!r}, not True or False"
+        found.append(stops)
+    return found
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any] | None = None, **suite: Any) -> None:

@@ -16,7 +16,8 @@ from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapVa
 from bgsweep.config.base import Section, nearest
 from bgsweep.errors import UserError, one_line
 
-EVALUATORS, SEARCHERS, MASK_METHODS = "bgsweep.evaluators", "bgsweep.searchers", "bgsweep.mask_methods"
+EVALUATORS, SEARCHERS, SCHEDULERS = "bgsweep.evaluators", "bgsweep.searchers", "bgsweep.schedulers"
+MASK_METHODS = "bgsweep.mask_methods"
 """Groups of entry points; sections of parts name their own."""
 
 

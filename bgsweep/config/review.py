@@ -67,7 +67,7 @@ _EXPERIMENT = (
 _SEARCH = (
     _Rule("search.reduction", ("search.scheduler",), "asha".__eq__, "search.scheduler is not asha"),
     _Rule("search.perturb_epochs", ("search.scheduler",), "pbt".__eq__, "search.scheduler is not pbt"),
-    _Rule("search.grace_epochs", ("search.scheduler",), ("asha", "median").__contains__, "nothing stops trials early"),
+    _Rule("search.grace_epochs", ("search.stops_early",), bool, "nothing stops trials early"),
     _Rule("search.seed", ("search.algorithm",), _draws, "a grid draws nothing"),
     _Rule("search.trials", ("search.algorithm",), _draws, "the grid decides how many there are"),
     _Rule("search.gpus", ("workers.count",), (1).__eq__, "trials of several workers take workers.gpus"),
@@ -140,14 +140,13 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
 
 def _doubtful(config: SweepConfig) -> Iterator[str]:
     """Settings that are probably a mistake."""
-    if config.search.scheduler in ("asha", "median") and config.search.grace_epochs > config.experiment.training.epochs:
+    if config.search.stops_early and config.search.grace_epochs > config.experiment.training.epochs:
         yield (
             f"search.grace_epochs: {config.search.grace_epochs} is above training.epochs "
             f"{config.experiment.training.epochs}, so that no trial is stopped early"
         )
     search, epochs = config.search, config.experiment.training.epochs
-    stops = search.scheduler in ("asha", "median")
-    if stops and config.evaluate.every >= epochs > 1 and search.metrics != ("loss",):
+    if search.stops_early and config.evaluate.every >= epochs > 1 and search.metrics != ("loss",):
         yield (
             f"search.scheduler: {search.scheduler} stops no trial: evaluate.every {config.evaluate.every} leaves one "
             f"evaluation, at the end of {epochs} epochs"

@@ -1,5 +1,6 @@
 """Searcher, scheduler and budget of a sweep."""
 
+from collections.abc import Callable, Container, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -36,6 +37,9 @@ SEARCHERS = {
 }
 """Built-in searchers by name; each is a `bgsweep.sweep.searchers.base.TrialSearcher`."""
 
+SCHEDULERS = ("asha", "median", "pbt", "none")
+"""Built-in schedulers."""
+
 _BASE = "bgsweep.sweep.searchers.base:TrialSearcher"
 
 
@@ -46,6 +50,32 @@ def searcher_of_another_package(name: str) -> Any:
         UnknownPart: there is none.
     """
     return plugins.find(plugins.SEARCHERS, name, _BASE, SEARCHERS)
+
+
+def scheduler_of_another_package(name: str) -> Any:
+    """The class of a scheduler, as `searcher_of_another_package`, of the group ``bgsweep.schedulers``."""
+    return plugins.find(plugins.SCHEDULERS, name, "bgsweep.sweep.stopping_rule:StoppingRule", SCHEDULERS)
+
+
+def _check_name(name: Any, built_in: Container[str], find: Callable[[str], Any]) -> None:
+    """Raise ValueError for a name that is neither a built-in part's nor another package's."""
+    if isinstance(name, str) and name not in built_in:
+        try:
+            find(name)
+        except plugins.UnknownPart as error:
+            raise ValueError(str(error).removeprefix(f"{name!r} is not known; ")) from error
+
+
+def _check_settings(key: str, options: Mapping[str, Any], name: str, settings: type[Section] | None) -> None:
+    """Raise ValueError where options are not the settings of a part; built-in parts have none."""
+    if settings is None:
+        if options:
+            raise ValueError(f"{key}: {name} has none; leave them out")
+        return
+    try:
+        settings.model_validate(options)
+    except ValidationError as error:
+        raise ValueError(f"{key}.{reason(error, settings)}") from error
 
 
 def exhaustive(name: str) -> bool:
@@ -98,7 +128,11 @@ class Search(Section):
     baseline: bool = Field(
         True, description="the first trial has no background augmentation and is never stopped early"
     )
-    scheduler: Literal["asha", "median", "pbt", "none"] = "asha"
+    scheduler: str = Field(
+        "asha",
+        description=f"scheduler that stops trials: {', '.join(SCHEDULERS)}, package.module:Class or an entry point",
+    )
+    scheduler_options: dict[str, Any] = Field({}, description="settings of a scheduler of another package")
     metric: str | tuple[str, ...] = Field("knn_top1", description="metric to optimise, or a list for a Pareto front")
     mode: Mode | tuple[Mode, ...] = Field("max", description="max or min, for each metric")
     grace_epochs: Count = Field(1, description="epochs before which no trial is stopped")
@@ -151,24 +185,21 @@ class Search(Section):
                 "bohb needs hpbandster, which is not maintained and ignores seeds, so that a sweep could "
                 "not be resumed; use optuna with scheduler asha, which also learns from trials stopped early"
             )
-        if isinstance(value, str) and value not in SEARCHERS:
-            try:
-                searcher_of_another_package(value)
-            except plugins.UnknownPart as error:
-                raise ValueError(str(error).removeprefix(f"{value!r} is not known; ")) from error
+        _check_name(value, SEARCHERS, searcher_of_another_package)
+        return value
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _known_scheduler(cls, value: Any) -> Any:
+        _check_name(value, SCHEDULERS, scheduler_of_another_package)
         return value
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        if self.algorithm in SEARCHERS:
-            if self.options:
-                raise ValueError(f"options: {self.algorithm} has none; leave them out")
-            return self
-        settings = searcher_of_another_package(self.algorithm).Settings
-        try:
-            settings.model_validate(self.options)
-        except ValidationError as error:
-            raise ValueError(f"options.{reason(error, settings)}") from error
+        own = None if self.algorithm in SEARCHERS else searcher_of_another_package(self.algorithm).Settings
+        _check_settings("options", self.options, self.algorithm, own)
+        own = None if self.scheduler in SCHEDULERS else scheduler_of_another_package(self.scheduler).Settings
+        _check_settings("scheduler_options", self.scheduler_options, self.scheduler, own)
         return self
 
     @model_validator(mode="after")
@@ -194,6 +225,11 @@ class Search(Section):
     def exhaustive(self) -> bool:
         """Each combination of options is tried once (`Algorithm.exhaustive`)."""
         return exhaustive(self.algorithm)
+
+    @property
+    def stops_early(self) -> bool:
+        """The scheduler may stop trials before their last epoch."""
+        return self.scheduler not in ("pbt", "none")
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from bgsweep.config import SweepConfig
+from bgsweep.config.search import scheduler_of_another_package
 from bgsweep.sweep.events import Event, Result, TrialRecord, replay
 from bgsweep.sweep.searcher import FIXED, trial_name
+from bgsweep.sweep.stopping_rule import StoppingRule
 
 IDLE = 5.0
 """Seconds after which an actor without a trial is ended; between two trials of a sweep it idles for less."""
@@ -105,6 +107,31 @@ class KeepBaselineASHA(_KeepBaseline, AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li et al. 2020)."""
 
 
+class _RuleScheduler(FIFOScheduler):
+    """A stopping rule of another package as a scheduler of Tune."""
+
+    def __init__(self, rule: StoppingRule, metric: str, sign: int, grace: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rule, self._metric, self._sign, self._grace = rule, metric, sign, grace
+        self._last: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As of `PBTScheduler`: Tune's state file is not used, and a rule need not be one that can be pickled."""
+        return FIFOScheduler, ()
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        epoch = result["epoch"]
+        if self._metric not in result or epoch <= self._last.get(trial.trial_id, 0):  # after a restart
+            return TrialScheduler.CONTINUE
+        self._last[trial.trial_id] = epoch
+        stops = self._rule.stops(trial.trial_id, epoch, self._sign * result[self._metric])
+        return TrialScheduler.STOP if stops and epoch >= self._grace else TrialScheduler.CONTINUE
+
+
+class KeepBaselineRule(_KeepBaseline, _RuleScheduler):
+    """A stopping rule of another package (`bgsweep.sweep.stopping_rule`)."""
+
+
 class KeepBaselineMedian(_KeepBaseline, MedianStoppingRule):
     """Stops a trial whose best value lies below the median of the other trials' means so far (Golovin et al. 2017)."""
 
@@ -129,12 +156,15 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
     metric, sign = next(iter(search.signs.items()))
     # Not Tune's count of results, which starts again at 1 in a resumed sweep, so that rungs would be miscounted.
     shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
-    scheduler: KeepBaselineASHA | KeepBaselineMedian
+    scheduler: KeepBaselineASHA | KeepBaselineMedian | KeepBaselineRule
     if search.scheduler == "asha":
         scheduler = KeepBaselineASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
     elif search.scheduler == "median":
         # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.
         scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]
+    elif search.stops_early:
+        rule = scheduler_of_another_package(search.scheduler)(config)
+        scheduler = KeepBaselineRule(rule, metric, sign, grace)
     else:
         return _Yielding(), []  # type: ignore[no-untyped-call]
     scheduler.epochs = epochs

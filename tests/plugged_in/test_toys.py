@@ -1,14 +1,16 @@
-"""A package outside of bgsweep that adds a method, an evaluator and a searcher."""
+"""A package outside of bgsweep that adds one part of each kind."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 import bgsweep as bg
 from bgsweep import testing
@@ -20,6 +22,10 @@ from bgsweep.data import open_splits
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 from bgsweep.evaluation.registry import evaluator_names
+from bgsweep.sweep.cost import Cost, _settings, simulate
+from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
+from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.searcher import FIXED, NUMBER
 from tests.command import bgsweep
 from tests.inputs import write_images
 
@@ -83,6 +89,11 @@ def test_the_sweeps_driver_does_without_torch() -> None:
         (["search.algorithm=toi"], "search.algorithm: did you mean `toy`? known: optuna, random, grid, toy"),
         (["search={algorithm: toy, options: {low: 2}}"], "search.options.low: Input should be less than or equal to 1"),
         (["search.options={low: 2}"], "search.options: optuna has none; leave them out"),
+        (["search.scheduler=margn"], "search.scheduler: did you mean `margin`? known: asha, median, pbt, none, margin"),
+        (["search.scheduler=toys.searcher:ToySearcher"], "not a class derived from bgsweep.sweep.stopping_rule"),
+        (["search={scheduler: margin, scheduler_options: {margin: x}}"], "search.scheduler_options.margin: a number"),
+        (["search.scheduler_options={margin: 2}"], "search.scheduler_options: asha has none; leave them out"),
+        (["search={scheduler: margin, metric: [knn_top1, loss], mode: [max, min]}"], "set scheduler: none"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(overrides: list[str], error: str) -> None:
@@ -107,6 +118,34 @@ def test_an_evaluator_is_named_beside_the_built_in_ones() -> None:
     with pytest.raises(UserError, match=r"plugins.toy.power: .*greater than 0"):
         testing.check_evaluator("toy", {"power": -1})
     assert SuiteConfig().plugins == {}
+
+
+@pytest.mark.parametrize("broken_at", [None, 2, 5])
+def test_a_scheduler_stops_trials_and_goes_on_after_its_driver_died(broken_at: int | None) -> None:
+    words = ["training.epochs=4", "search.grace_epochs=2", "search.scheduler_options={margin: 0.15}"]
+    file = bg.load_config(TINY, [*words, "search.scheduler=margin", "search.metric=loss", "search.mode=min"])
+    scheduler: Any = build_scheduler(file)[0]
+    events: list[Event] = []
+    ends = {}
+    for number, loss in enumerate((0.9, 0.5, 0.6, 0.7, 0.3, 0.4)):
+        if number == broken_at:
+            scheduler, to_stop = build_scheduler(file, events)
+            assert to_stop == []
+        name, fixed = f"t{number:02d}", None if number else "baseline"
+        trial = SimpleNamespace(config={NUMBER: number, FIXED: fixed})
+        scheduler.on_trial_add(None, trial)
+        events.append(Started(trial=TrialRecord(name, {}, fixed, "", "")))
+        for epoch in (1, 1, 2, 3, 4):  # the first again, as after a restart
+            result = {"epoch": epoch, "loss": loss}
+            events.append(Result(id=name, epoch=epoch, metrics=result, seconds=1.0))
+            ends[number] = epoch
+            if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                events.append(Ended(trial=TrialRecord(name, {}, fixed, "", "", status="stopped", epochs=epoch)))
+                break
+    assert ends == {0: 4, 1: 4, 2: 4, 3: 2, 4: 4, 5: 4}, "the baseline is kept, and no trial ends before grace_epochs"
+    assert scheduler.on_trial_result(None, trial, {"epoch": 5}) == TrialScheduler.CONTINUE, "a checkpoint alone"
+    assert {"margin (the file's)", "none", "median"} <= _settings(file).keys()
+    assert simulate(file, 2, Cost(1.0, 0.1, 0.1, 0.1), 0).epochs < 16 * 4
 
 
 def batches(experiment: bg.Experiment) -> Any:
@@ -151,15 +190,17 @@ def test_the_parts_conform() -> None:
     testing.check_method({"name": "toy", "embedding_dim": 8})
     testing.check_evaluator("toy", {"power": 2.0})
     testing.check_searcher("toy", {"low": 0.3})
+    testing.check_scheduler("margin", {"margin": 0.05})
 
 
 @pytest.mark.faults
 def test_all_parts_in_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     testing.check_two_workers({"name": "toy", "embedding_dim": 8})
     monkeypatch.setenv("PYTHONPATH", str(SITE))  # other processes find the package as an installed one
-    words = [TOY, "search={algorithm: toy, trials: 3}", "space.method.pull={uniform: [0.5, 2.0]}", "training.epochs=1"]
+    words = [TOY, "search={algorithm: toy, trials: 3, scheduler: margin}", "space.method.pull={uniform: [0.5, 2.0]}"]
     words += ["data={dataset: {name: discs}, loader_workers: 1}", "views.extra=[{name: posterize}]"]
-    words += ["training.batch_size=32", "data.validation=null", "data.test=null", "evaluate.variant=mixed_rand"]
+    words += ["training.epochs=1", "training.batch_size=32", "data.validation=null", "data.test=null"]
+    words += ["evaluate.variant=mixed_rand"]
     done = bgsweep("sweep", TINY, *words, "workers.count=2", "--name", "toys", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     table = bg.runs("toys", tmp_path / "bgsweep_runs")
