@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
+from bgsweep.config.columns import Columns, is_pattern
 from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat
 from bgsweep.config.plugins import Dataset
 from bgsweep.errors import NO_CREDENTIALS, has_password
@@ -43,10 +44,15 @@ class MaskNoise(Section):
 class Data(Section):
     """Images, masks and splits. `images: sample` names the images that come with bgsweep."""
 
-    images: str = Field("sample", description="folder that holds the splits, or `sample`")
+    images: str = Field(
+        "sample",
+        description="folder that holds the splits, `sample`, or files that list or hold images (docs/data-formats.md)",
+    )
+    columns: Columns = Field(Columns(), description="names in a file that lists or holds images")
     masks: str | None = Field(
         None,
-        description="folder that mirrors `images`, with one PNG for each image; `alpha`: the images' own alpha channel",
+        description="folder that mirrors `images`, with one PNG for each image; `alpha`: the images' own alpha channel;"
+        " `included`: those in the file of the images",
     )
     mask_format: MaskFormat = Field(MaskFormat(), description="mask files with other names or contents")
     pack: str | None = Field(None, description="folder or URI written by `bgsweep pack`, instead of both")
@@ -109,8 +115,8 @@ class Data(Section):
     @property
     def missing_images(self) -> str:
         """The beginning of an error where `images` is a folder that this machine does not have; else empty."""
-        there = self.images == "sample" or "://" in self.images or Path(self.images).expanduser().is_dir()
-        return "" if there else f"data.images: no folder {self.images} on this machine; "
+        there = self.images == "sample" or "://" in self.images or Path(self.images).expanduser().exists()
+        return "" if there or is_pattern(self.images) else f"data.images: no folder {self.images} on this machine; "
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
+from bgsweep.config.columns import Columns
 from bgsweep.config.data import Data
 from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_sections, supporting
@@ -110,7 +111,12 @@ class Workers(Section):
 
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "workers": {"min_count": None},
-    "data": {"holdout_seed": 0, "dataset": None, "mask_format": MaskFormat().model_dump(mode="json")},
+    "data": {
+        "holdout_seed": 0,
+        "dataset": None,
+        "mask_format": MaskFormat().model_dump(mode="json"),
+        "columns": Columns().model_dump(mode="json"),
+    },
     "encoder": {"weights": None, "weights_digest": None, "drop_path": 0.0},
     "optimizer": {"clip_norm": None, "clip_each": False},
     "views": {"extra": []},

@@ -6,7 +6,7 @@ from typing import Any
 from bgsweep.config.base import dotted
 from bgsweep.config.experiment import Experiment
 
-_PATHS = {"data.images", "data.masks", "data.pack"}
+_PATHS = {"data.images", "data.masks", "data.pack", "data.columns.root"}
 _OPERATIONAL = {
     *_PATHS,
     "background.most_kept",

@@ -4,17 +4,14 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 
 from bgsweep.config import Data
+from bgsweep.data.datasets.file_sets import SPLIT_WORDS
+from bgsweep.data.datasets.formats import open_listing
 from bgsweep.data.datasets.pack import Pack, splits_of
 from bgsweep.images.files import SUFFIXES, is_junk
 from bgsweep.storage.uri import RemoteEntry, filesystem, is_remote, list_remote
 
 # Top-level folders with these names are splits (or masks), not classes.
-_SPLITS = {
-    "train": {"train", "training", "trn"},
-    "validation": {"validation", "valid", "val", "dev"},
-    "test": {"test", "testing", "tst"},
-}
-_NO_CLASSES = set().union(*_SPLITS.values(), {"images", "masks"})
+_NO_CLASSES = set().union(*SPLIT_WORDS.values(), {"images", "masks"})
 
 # In an object store each folder takes a request.
 _LOOKED_INTO = 32
@@ -23,8 +20,8 @@ _LOOKED_INTO = 32
 def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
     """Complete the configuration's splits by the folders that exist, with a line on each change.
 
-    Class folders without splits are split by class. A validation or test split of the default name that does not exist
-    is held out of `train`. Anything else stays as it is, and is an error where it is opened.
+    Class folders, and files without splits, are split by class. A validation or test split of the default name that
+    does not exist is held out of `train`. Anything else stays as it is, and is an error where it is opened.
     """
     root = data.pack or data.images
     if root == "sample":
@@ -37,13 +34,14 @@ def recognized(data: Data) -> tuple[Data, tuple[str, ...]]:
     absent = [
         name
         for name in ("validation", "test")
-        if getattr(data, name) == name and name not in folders and (flat or not found & _SPLITS[name])
+        if getattr(data, name) == name and name not in folders and (flat or not found & SPLIT_WORDS[name])
     ]
     complete = data.model_copy(update=dict.fromkeys(absent) | ({"train": "."} if flat else {}))
     share = f"{data.holdout:.0%} of each class"
     if flat:
         held = " and ".join(name for name in ("validation", "test") if getattr(complete, name) is None)
-        line = f"{root}: {len(folders)} class folders, no splits: {share} is held out for {held} each, the rest trains"
+        what = f"{len(folders)} class folders, no splits" if folders else "no splits"
+        line = f"{root}: {what}: {share} is held out for {held} each, the rest trains"
         return complete, (f"{line} (data.holdout, data.holdout_seed)",)
     return complete, tuple(f"{root}: no folder {name!r}: {share} of {data.train} is held out for it" for name in absent)
 
@@ -54,14 +52,21 @@ def split_folders(data: Data) -> dict[str, str]:
     A single folder beside `train` is the test split, which no search may see; validation images are then held out.
     """
     folders = _folders(data.pack or data.images, data)
-    found = {split: folder for split, names in _SPLITS.items() for folder in sorted(folders) if folder.lower() in names}
+    found = {
+        split: folder for split, names in SPLIT_WORDS.items() for folder in sorted(folders) if folder.lower() in names
+    }
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
     return found
 
 
 def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
-    """True if the folders are classes: two or more, with images directly in each of the first 32."""
+    """True if the folders are classes: two or more, with images directly in each of the first 32.
+
+    True for files, and packs of files, that have no splits.
+    """
+    if not folders and (data.pack is not None or open_listing(root, data.columns) is not None):
+        return True
     # A folder named like a split, or `masks`, means that the tree has splits, if unusual ones.
     if len(folders) < 2 or _NO_CLASSES & {name.lower() for name in folders}:
         return False
@@ -72,9 +77,11 @@ def _is_flat(root: str, data: Data, folders: Set[str]) -> bool:
 
 
 def _folders(root: str, data: Data) -> set[str]:
-    """Names of the top-level folders."""
+    """Names of the top-level folders, or of the splits in files."""
     if data.pack is not None:
         return splits_of(root, data.pack_cache_gb) - {"."}
+    if (listing := open_listing(root, data.columns)) is not None:
+        return listing.splits.keys() - {"."}
     if is_remote(root):
         return {entry.name for entry in _entries(root) if entry.is_folder}
     folder = Path(root).expanduser()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bgsweep.config import Data
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import DIGESTED_WHOLE, Folder
+from bgsweep.data.datasets.listed import Listed
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.wrappers import Subset, derived_arrays, divided
 from bgsweep.data.sample import ImageDataset
@@ -18,7 +19,7 @@ from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.seeding import Draw, rng_key
 
 Indices = npt.NDArray[np.int64]
-Files = Folder | Pack | EmbeddedSample
+Files = Folder | Listed | Pack | EmbeddedSample
 
 # Of larger sets a sample is compared; these bound the bytes that a command reads before it starts.
 _SAMPLED = 2_000

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgsweep.config import Data
+from bgsweep.config.columns import INCLUDED
 from bgsweep.config.mask_format import mask_source
 from bgsweep.config.plugins import DatasetSection, imported
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
+from bgsweep.data.datasets.formats import open_listing
+from bgsweep.data.datasets.listed import Listed
 from bgsweep.data.datasets.mask_noise import NoisyMasks
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.shortcut import ClassPools, Recomposed
@@ -177,6 +180,11 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDatas
     if data.images == "sample":
         return EmbeddedSample(split, data.resize, data.fast_jpeg)
     root, mask_format = mask_source(data.images, data.masks, data.mask_format)
+    if (listing := open_listing(data.images, data.columns)) is not None:
+        given = str(cached_split(root, split, "data.masks")) if root is not None and is_remote(root) else root
+        return Listed(listing, split, given, data.resize, classes, data.fast_jpeg, mask_format)
+    if root == INCLUDED:
+        raise UserError(f"data.masks: {data.images} is a folder of images, which includes no masks; name their folder")
     masks = None if root is None else _local_folder(root, split, "data.masks")
     images = _local_folder(data.images, split, "data.images")
     return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format)

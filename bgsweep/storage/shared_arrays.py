@@ -58,6 +58,15 @@ def map_array(path: str, kind: str, shape: tuple[int, ...], offset: int) -> Mapp
     return array
 
 
+def part_of(array: npt.NDArray[Any], first: int, count: int) -> npt.NDArray[Any]:
+    """Some rows of an array; of a mapped one as such, so that its pickle stays small."""
+    where = getattr(array, "_where", None)
+    if where is None:
+        return array[first : first + count]
+    path, kind, (_, *row), at = where
+    return map_array(path, kind, (count, *row), at + first * array.itemsize * int(np.prod(row, dtype=np.int64)))
+
+
 def shared_arrays(path: Path | None, make: Callable[[], Arrays]) -> Arrays:
     """The arrays in a file, which is written if it is not there; one process of the machine makes them.
 

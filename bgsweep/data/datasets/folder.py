@@ -68,10 +68,10 @@ class Folder:
         self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
         self.resize, self._fast = resize, fast_jpeg
         self.has_masks = masks is not None
-        self._images = _split_folder(images, split, "data.images")
+        self._images = split_folder(images, split, "data.images")
         # Two splits may be links to one folder: `leaks` compares resolved paths.
         self._resolved = self._images.resolve()
-        self._masks = None if masks is None else _split_folder(masks, split, "data.masks")
+        self._masks = None if masks is None else split_folder(masks, split, "data.masks")
         self._mask_format, self._mask_form = mask_format, form_of(mask_format)
         index = folder_index(self._images, self._masks, mask_format)
         self.ids: Sequence[str] = index.names
@@ -116,9 +116,9 @@ class Folder:
         return {kind: values.tobytes().decode() for kind, values in kept.items()}
 
     def _digests_of_files(self) -> dict[str, str]:
-        digests = {"images": _digest(self.ids, self._image_path)}
+        digests = {"images": digest_of_files(self.ids, self._image_path)}
         if self.has_masks:
-            digests["masks"] = _digest([mask_name(name) for name in self.ids], self._mask_path)
+            digests["masks"] = digest_of_files([mask_name(name) for name in self.ids], self._mask_path)
             digests["masks"] = digest_as_read(digests["masks"], self._mask_form)
         return digests
 
@@ -152,7 +152,8 @@ class Folder:
         return f"{self._masks}/{mask_file(self.ids[index], self._mask_files[index], self._mask_format.pattern)}"
 
 
-def _split_folder(root: Path, split: str, key: str) -> Path:
+def split_folder(root: Path, split: str, key: str) -> Path:
+    """The folder of a split; raises UserError where there is none."""
     if not root.is_dir():
         siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
         raise UserError(f"{key}: no folder {root}; {nearest(root.name, siblings)}")
@@ -209,7 +210,7 @@ def image_names(tree: Tree, files: Iterable[str]) -> list[str]:
     return names
 
 
-def _digest(names: Sequence[str], path_of: Callable[[int], str]) -> str:
+def digest_of_files(names: Sequence[str], path_of: Callable[[int], str]) -> str:
     """As `ImageDataset.digests`; files that cannot be read count as empty."""
     if len(names) <= DIGESTED_WHOLE:
         return digest(names, (_content(path_of(index)) for index in range(len(names))))

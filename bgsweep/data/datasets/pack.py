@@ -20,6 +20,7 @@ import numpy.typing as npt
 import zstandard
 
 from bgsweep.data.datasets.folder import all_foreground, nearest, relabelled
+from bgsweep.data.datasets.listing import own_classes
 from bgsweep.data.datasets.mask_cache import MaskCache
 from bgsweep.data.datasets.pack_index import pack_index
 from bgsweep.data.datasets.wrappers import derived_arrays
@@ -32,6 +33,8 @@ from bgsweep.storage.shards import Shards, open_shards
 from bgsweep.storage.shared_arrays import Arrays
 
 MANIFEST, INDEX, FORMAT = "pack.json", "index.npz", 1
+FORMAT_WITH_LABELS = 2
+"""That of packs whose labels are in the index, since the names of the images do not say them."""
 BLOCK = 512
 """Unit of tar: a member is a header of this size and its content, padded to a multiple of it."""
 
@@ -115,11 +118,14 @@ class Pack:
         try:
             file = self._shards.local(INDEX, manifest["index"])
             index = pack_index(file, manifest["index"], split, first, count, where)
+            labels, own = index.labels, index.classes
+            if "labels" in index.arrays:
+                labels, own = own_classes(index.arrays.pop("labels"), manifest["classes"], manifest["declared"])
         except _DAMAGE as error:
             raise _damaged(uri, error) from error
         self.ids: Sequence[str] = index.names
-        self.classes: Sequence[str] = index.classes if classes is None else classes
-        self.labels = relabelled(where, index.labels, index.classes, self.classes)
+        self.classes: Sequence[str] = own if classes is None else classes
+        self.labels = relabelled(where, labels, own, self.classes)
         self.identity = index.identity
         self._index = index.arrays
         # Kept, and sought part by part: of a billion images the question reads 4 GB, and its answers take one.
@@ -236,9 +242,11 @@ def background_rectangle(mask: Mask) -> tuple[int, int, int, int]:
     return largest_background_rectangle(mask) or _NO_RECT
 
 
-def index_bytes(names: Sequence[str], records: Sequence[Record]) -> bytes:
-    """The index as an npz file."""
+def index_bytes(names: Sequence[str], records: Sequence[Record], labels: npt.NDArray[np.int64] | None = None) -> bytes:
+    """The index as an npz file; with labels, if names do not say them."""
     arrays = {key: np.array([getattr(r, key) for r in records], kind) for key, kind in TYPES.items()}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, "<i8")
     text = "\0".join(names).encode("utf-8", "surrogateescape")
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, names=np.frombuffer(text, np.uint8), **arrays)
@@ -255,8 +263,8 @@ def _manifest(shards: Shards) -> dict[str, Any]:
         ) from error
     try:
         manifest: dict[str, Any] = json.loads(content)
-        if manifest["format"] != FORMAT:
-            made = f"a pack of format {manifest['format']}, this bgsweep reads {FORMAT}"
+        if manifest["format"] not in (FORMAT, FORMAT_WITH_LABELS):
+            made = f"a pack of format {manifest['format']}, this bgsweep reads {FORMAT} and {FORMAT_WITH_LABELS}"
             raise UserError(f"{shards.uri}: {made}; pack again")
         shards.expect([(shard_name(n), *of) for n, of in enumerate(manifest["shards"])], manifest["index"][:16])
     except _DAMAGE as error:

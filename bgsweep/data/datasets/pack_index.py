@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bgsweep.data.datasets.folder_index import check_count, class_of_each
 from bgsweep.data.names import Names
 from bgsweep.data.sample import UNLABELLED
-from bgsweep.storage.shared_arrays import LARGE, Arrays, index_folder, map_array, shared_arrays
+from bgsweep.storage.shared_arrays import LARGE, Arrays, index_folder, map_array, part_of, shared_arrays
 
 _PIECE = 16 << 20
 # Arrays of more entries are made in a file, so that the memory does not grow with the pack.
@@ -56,10 +56,13 @@ def pack_index(file: Path, sha256: str, split: str, first: int, count: int, wher
     bounds = _kept(len(text) // 8, [*state, "bounds"], lambda: {"bounds": _bounds(file, text, sha256)})["bounds"]
     prefix = 0 if split == "." else len(split.encode("utf-8", "surrogateescape")) + 1
     # Each name's begin, behind the split's; the next one's tells its end.
-    begins = _part(bounds, first, count + 1)
+    begins = part_of(bounds, first, count + 1)
     names = Names.of(text, begins, skip=prefix, gap=1)
     check_count(where, names)
-    found = _kept(count, [*state, "labels", split, where], lambda: _labels(where, names))
+    if "labels" in members:  # what names say does not count
+        found: Arrays = {"labels": np.empty(0, np.int64), "classes": np.empty(0, np.uint8)}
+    else:
+        found = _kept(count, [*state, "labels", split, where], lambda: _labels(where, names))
     classes = found["classes"].tobytes().decode("utf-8", "surrogateescape")
     arrays: dict[str, npt.NDArray[Any]] = {
         name: map_array(str(file), kind, (count, *shape[1:]), at + first * _row_bytes(kind, shape))
@@ -82,15 +85,6 @@ def _kept(count: int, state: Sequence[object], make: Any) -> Arrays:
         made: Arrays = make()
         return made
     return shared_arrays(index_folder() / f"{_mark(state)}.arrays", make)
-
-
-def _part(array: npt.NDArray[Any], first: int, count: int) -> npt.NDArray[Any]:
-    """A part of a one-dimensional array; of a mapped one as such, so that its pickle stays small."""
-    where = getattr(array, "_where", None)
-    if where is None:
-        return array[first : first + count]
-    path, kind, _, at = where
-    return map_array(path, kind, (count,), at + first * array.itemsize)
 
 
 def _row_bytes(kind: str, shape: tuple[int, ...]) -> int:

@@ -11,10 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bgsweep.config.columns import INCLUDED, Columns
 from bgsweep.config.mask_format import MaskFormat, mask_source
 from bgsweep.data.datasets.folder import DIGESTED_WHOLE, digest_as_read, image_names
+from bgsweep.data.datasets.formats import DEFAULT, open_listing
+from bgsweep.data.datasets.listed_masks import matched_places
+from bgsweep.data.datasets.listing import Listing, digest_with_labels, own_classes
+from bgsweep.data.datasets.listing_tree import BY_NAME, ListingTree
 from bgsweep.data.datasets.pack import (
     FORMAT,
+    FORMAT_WITH_LABELS,
     INDEX,
     MANIFEST,
     NO_MASK,
@@ -46,25 +52,33 @@ _LONGEST_SIDE = 65_535
 
 
 class _Sources(NamedTuple):
-    """Trees of images and masks, and the masks' format."""
+    """Trees of images and masks, the masks' format, and the files that list or hold the images, if any do."""
 
     images: Tree
     masks: Tree
     mask_format: MaskFormat
+    listing: Listing | None
 
 
 def make_pack(
-    images: str, masks: str, out: str, shard_bytes: int = SHARD_BYTES, mask_format: MaskFormat = _PLAIN
+    images: str,
+    masks: str,
+    out: str,
+    shard_bytes: int = SHARD_BYTES,
+    mask_format: MaskFormat = _PLAIN,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write the images below a folder, all splits of it, with their masks into a pack.
 
     Args:
-        images: folder or URI.
-        masks: folder or URI that mirrors it, a file for each image; ``alpha``: the images' own alpha channel.
+        images: folder or URI, or files that list or hold images.
+        masks: folder or URI that mirrors it, a file for each image; ``alpha``: the images' own alpha channel;
+            ``included``: those in the images' files.
         out: folder or URI to write, which must not exist. A folder is renamed to it when complete; at a URI
             ``pack.json`` is written last.
         shard_bytes: size at which a shard is closed; it is held in memory until then.
         mask_format: names and contents of the masks.
+        columns: names in the images' files.
 
     Returns:
         `out`, the numbers of `images`, `shards` and `bytes`, the `unreadable`: images that, or whose masks, cannot be
@@ -74,8 +88,7 @@ def make_pack(
         UserError: no images, an image without mask, `out` exists, lies inside `images` or cannot be written.
     """
     refuse_inside(images, out)
-    root, mask_format = mask_source(images, masks, mask_format)
-    sources = _Sources(open_tree(images), open_tree(root or masks), mask_format)
+    sources = _sources(images, masks, mask_format, columns)
     names, mask_names = _names(sources)
     target = open_tree(out)
     if not isinstance(target, LocalTree):
@@ -93,7 +106,8 @@ def _write(
     sources: _Sources, names: Sequence[str], mask_names: Sequence[str | None], target: Tree, shard_bytes: int
 ) -> dict[str, Any]:
     form = form_of(sources.mask_format)
-    splits = _Splits(names, form)
+    listing = sources.listing
+    splits = _Splits(names, form) if listing is None else _ListedSplits(names, form, listing)
     records: list[Record] = []
     starts: list[int] = []
     shards: list[tuple[int, str]] = []
@@ -105,7 +119,8 @@ def _write(
             starts.append(number)
         mask = _mask(name, image, file, form)
         splits.add(name, image, file, mask)
-        records.append(shard.add(number, name, image, mask, has_mask=file is not None))
+        label = _class_of(name) if listing is None else listing.class_of(number)
+        records.append(shard.add(number, name, image, mask, label, has_mask=file is not None))
         if mask is None and file is not None:
             unreadable.append(name)
         if shard.size >= shard_bytes or number == len(names) - 1:
@@ -113,16 +128,18 @@ def _write(
             target.write(shard_name(len(shards)), data)
             shards.append((len(data), hashlib.sha256(data).hexdigest()))
             shard = None
-    index = index_bytes(names, records)
+    index = index_bytes(names, records, None if listing is None else listing.labels)
     target.write(INDEX, index)
     manifest = {
-        "format": FORMAT,
+        "format": FORMAT if listing is None else FORMAT_WITH_LABELS,
         "name": sources.images.uri.rstrip("/").rpartition("/")[2],
         "index": hashlib.sha256(index).hexdigest(),
         "shards": shards,
         "starts": starts,
         "splits": splits.entries(),
     }
+    if listing is not None:
+        manifest |= {"classes": listing.classes, "declared": listing.declared}
     # Last, so that an unfinished pack has no manifest.
     target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     size = sum(bytes_ for bytes_, _ in shards)
@@ -150,8 +167,8 @@ class _Shard:
     def size(self) -> int:
         return self._file.tell()
 
-    def add(self, number: int, name: str, image: bytes, mask: Mask | None, has_mask: bool) -> Record:
-        stem, label = f"{number:09d}", _class_of(name)
+    def add(self, number: int, name: str, image: bytes, mask: Mask | None, label: str, has_mask: bool) -> Record:
+        stem = f"{number:09d}"
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
         offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", image)
@@ -183,15 +200,14 @@ class _Splits:
         self._counts: dict[str, int] = {".": len(names)}
         self._first: dict[str, int] = {".": 0}
         for number, name in enumerate(names):
-            split = name.partition("/")[0] if "/" in name else ""
-            if split:
+            if split := self._split_of(name):
                 self._counts[split] = self._counts.get(split, 0) + 1
                 self._first.setdefault(split, number)
         self._digests = {split: {"images": Digest(), "masks": Digest()} for split in self._counts}
         self._kinds: dict[str, Counter[str]] = {split: Counter() for split in self._counts}
 
     def add(self, name: str, image: bytes, file: bytes | None, mask: Mask | None) -> None:
-        for split in {".", name.partition("/")[0]} & self._counts.keys():
+        for split in {".", self._split_of(name)} & self._counts.keys():
             below = name if split == "." else name.removeprefix(f"{split}/")
             for kind, entry, content in (("images", below, image), ("masks", mask_name(below), file or b"")):
                 # As `Folder` does: a pack must have the digests of the folders that it was made of.
@@ -199,6 +215,10 @@ class _Splits:
                 self._digests[split][kind].add(entry, str(len(content)).encode() if sized else content)
             if mask is not None:
                 self._kinds[split][kind_of(mask)] += 1
+
+    def _split_of(self, name: str) -> str:
+        """The split that an image is in; empty where it is in none."""
+        return name.partition("/")[0] if "/" in name else ""
 
     def entries(self) -> dict[str, Any]:
         """The splits as the manifest has them."""
@@ -214,6 +234,44 @@ class _Splits:
             }
             for split, count in self._counts.items()
         }
+
+
+class _ListedSplits(_Splits):
+    """The splits that a listing has, with labels that names do not say."""
+
+    def __init__(self, names: Sequence[str], form: MaskForm, listing: Listing) -> None:
+        self._listing = listing
+        super().__init__(names, form)
+
+    def entries(self) -> dict[str, Any]:
+        found = super().entries()
+        for split, entry in found.items():
+            labels = self._listing.part(self._listing.labels, split)
+            own = own_classes(labels, self._listing.classes, self._listing.declared)
+            entry["digests"]["images"] = digest_with_labels(entry["digests"]["images"], *own)
+        return found
+
+    def _split_of(self, name: str) -> str:
+        split = super()._split_of(name)
+        return split if split in self._listing.splits else ""
+
+
+def _sources(images: str, masks: str, mask_format: MaskFormat, columns: Columns) -> _Sources:
+    listing = open_listing(images, columns)
+    root, mask_format = mask_source(images, masks, mask_format)
+    if listing is None:
+        if masks == INCLUDED:
+            raise UserError(f"{images}: a folder of images, which includes no masks; name the folder of its masks")
+        return _Sources(open_tree(images), open_tree(root or masks), mask_format, None)
+    tree: Tree = ListingTree(listing)
+    by_name = mask_format.model_copy(update=BY_NAME)
+    if masks == INCLUDED:
+        included = ListingTree(listing, listing.mask_at, uri=f"masks included in {images}")
+        return _Sources(tree, included, by_name, listing)
+    if root != images and (other := open_listing(masks)) is not None:
+        matched = ListingTree(listing, matched_places(listing, other), other, masks)
+        return _Sources(tree, matched, by_name, listing)
+    return _Sources(tree, tree if root == images else open_tree(masks), mask_format, listing)
 
 
 def _mask(name: str, image: bytes, file: bytes | None, form: MaskForm) -> Mask | None:
@@ -233,7 +291,7 @@ def _mask(name: str, image: bytes, file: bytes | None, form: MaskForm) -> Mask |
 
 def _names(sources: _Sources) -> tuple[list[str], list[str | None]]:
     """Names of the images and their masks (None: it has none), after `check_masks`."""
-    images, masks, mask_format = sources
+    images, masks, mask_format, _ = sources
     names = image_names(images, images.files())
     found = match_masks(masks.uri, names, masks.files(), mask_format.pattern)
     files = [mask_file(name, kind, mask_format.pattern) for name, kind in zip(names, found, strict=True)]
@@ -247,7 +305,7 @@ def _names(sources: _Sources) -> tuple[list[str], list[str | None]]:
 
 
 def _contents(sources: _Sources, names: Sequence[str], mask_names: Sequence[str | None]) -> Iterator[_Content]:
-    images, masks, _ = sources
+    images, masks, *_ = sources
     for name, mask in zip(names, mask_names, strict=True):
         yield name, _content(images, name), None if mask is None else _content(masks, mask)
 
