@@ -4,11 +4,14 @@ import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bgsweep.cli.parser import Parser
 from bgsweep.storage.layout import DEFAULT_STORE, checked_folder, checked_store, parse_store
 from bgsweep.storage.uri import Uri
+
+if TYPE_CHECKING:
+    from bgsweep.config.columns import Columns
 
 Options = argparse.Namespace
 Result = dict[str, Any]
@@ -101,6 +104,24 @@ def add_weights(parser: Parser) -> None:
         help="encoder to start from, as encoder.weights=…: a checkpoint, a file of weights, models:/NAME@ALIAS, "
         "torchvision:NAME or timm:NAME",
     )
+
+
+def add_columns(parser: Parser) -> None:
+    """`--columns`: names in files that list or hold images."""
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="KEY=NAME",
+        help="of images in a CSV, tar or parquet file: their names in it, as data.columns, e.g. image=file label=kind",
+    )
+
+
+def columns(options: Options) -> "Columns":
+    """The names that `--columns` gives."""
+    from bgsweep.config import image_columns
+
+    return image_columns(options.columns)
 
 
 def overrides(options: Options) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bgsweep.cli.common import Command, Group, Options, Result, add_config, add_store, count
+from bgsweep.cli.common import Command, Group, Options, Result, add_columns, add_config, add_store, columns, count
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percentages, table
 from bgsweep.cli.import_masks import MasksImport, add_mask_format, mask_format
@@ -46,8 +46,9 @@ class MasksMake(Command):
     name = "make"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+        parser.add_argument("images", help="folder of images, a URI such as s3://bucket/folder, or a CSV, tar, … file")
         parser.add_argument("--out", required=True, help="folder or URI of the masks, in the images' subfolders")
+        add_columns(parser)
         parser.add_argument(
             "--method",
             default="network",
@@ -79,6 +80,7 @@ class MasksMake(Command):
             options.workers,
             options.network,
             options.soft,
+            columns(options),
         )
 
     def show(self, result: Result) -> str:
@@ -179,7 +181,8 @@ class MasksShow(Command):
     def run(self, options: Options) -> Result:
         from bgsweep.workflows.review_masks import show_masks
 
-        return show_masks(options.source, options.masks, options.out, options.shown, options.second, options.rate)
+        numbers = options.shown, options.second, options.rate
+        return show_masks(options.source, options.masks, options.out, *numbers, columns(options))
 
     def show(self, result: Result) -> str:
         shown = f"the {result['shown']} most suspicious of {result['looked_at']} masks, and a random row"
@@ -203,8 +206,16 @@ class MasksReview(Command):
     def run(self, options: Options) -> Result:
         from bgsweep.workflows.review_masks import review_masks
 
-        numbers = options.count, options.sample
-        return review_masks(options.source, options.masks, options.out, *numbers, options.second, options.rate)
+        return review_masks(
+            options.source,
+            options.masks,
+            options.out,
+            options.count,
+            options.sample,
+            options.second,
+            options.rate,
+            columns(options),
+        )
 
     def show(self, result: Result) -> str:
         from bgsweep.storage.uri import shell_quoted
@@ -263,8 +274,9 @@ class MasksDrop(Command):
 
 def _add_suspicion(parser: Parser) -> None:
     """`IMAGES MASKS --second --rate`: the masks to rate, and how."""
-    parser.add_argument("source", metavar="images", help="folder or URI of images")
+    parser.add_argument("source", metavar="images", help="folder or URI of images, or a CSV, tar, … file")
     parser.add_argument("masks", help="folder or URI of their masks")
+    add_columns(parser)
     parser.add_argument(
         "--second",
         metavar="METHOD",
@@ -287,17 +299,24 @@ class Pack(Command):
     name = "pack"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("images", help="folder that holds the splits, or a URI such as s3://bucket/folder")
         parser.add_argument(
-            "masks", help="folder or URI of masks, in the same subfolders, or `alpha`: the images' own alpha channel"
+            "images", help="folder that holds the splits, a URI such as s3://bucket/folder, or a CSV, tar, … file"
+        )
+        parser.add_argument(
+            "masks",
+            help="folder or URI of masks, in the same subfolders; `alpha`: the images' own alpha channel; `included`: "
+            "those in the file of the images",
         )
         parser.add_argument("--out", required=True, help="folder or URI to write, which must not exist")
         add_mask_format(parser)
+        add_columns(parser)
 
     def run(self, options: Options) -> Result:
         from bgsweep.data.datasets.pack_writer import make_pack
 
-        return make_pack(options.images, options.masks, options.out, mask_format=mask_format(options))
+        return make_pack(
+            options.images, options.masks, options.out, mask_format=mask_format(options), columns=columns(options)
+        )
 
     def show(self, result: Result) -> str:
         from bgsweep.data.missing_masks import KEPT

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bgsweep.cli.common import Command, Options, Result
+from bgsweep.cli.common import Command, Options, Result, add_columns, columns
 from bgsweep.cli.parser import Parser
 
 
@@ -14,8 +14,11 @@ class New(Command):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", type=Path, help="YAML file to write, which must not exist")
-        parser.add_argument("--images", metavar="DIR", help="folder of images; default: the images inside bgsweep")
+        parser.add_argument(
+            "--images", metavar="DIR", help="folder of images, or a CSV, tar, … file; default: those inside bgsweep"
+        )
         parser.add_argument("--masks", metavar="DIR", help="their masks: a PNG for each image, in the same subfolders")
+        add_columns(parser)
         parser.add_argument("--method", help="method to train; default moco_v2")
         parser.add_argument(
             "--for",
@@ -27,7 +30,8 @@ class New(Command):
     def run(self, options: Options) -> Result:
         from bgsweep.workflows.new_file import new_file
 
-        return new_file(options.file, options.images, options.masks, options.method, options.machine)
+        given = options.images, options.masks, options.method, options.machine
+        return new_file(options.file, *given, columns(options))
 
     def show(self, result: Result) -> str:
         lines = [f"wrote {result['file']}: {result['about']}", *(f"note: {line}" for line in result["notes"])]

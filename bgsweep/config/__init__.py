@@ -16,7 +16,7 @@ from bgsweep.config.evaluation import (
     SuiteConfig,
 )
 from bgsweep.config.experiment import Encoder, Experiment, Optimizer, Training, Workers
-from bgsweep.config.load import load, load_suite, mask_format, mask_training, resolve
+from bgsweep.config.load import image_columns, load, load_suite, mask_format, mask_training, resolve
 from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.masks import MaskTraining
 from bgsweep.config.methods import (
@@ -74,6 +74,7 @@ __all__ = [
     "VICRegConfig",
     "Views",
     "Workers",
+    "image_columns",
     "load",
     "load_suite",
     "mask_format",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
-from bgsweep.config.columns import Columns, is_pattern
+from bgsweep.config.columns import INCLUDED, Columns, is_pattern
 from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat
 from bgsweep.config.plugins import Dataset
 from bgsweep.errors import NO_CREDENTIALS, has_password
@@ -111,6 +111,11 @@ class Data(Section):
         if self.dataset is not None:
             return self.dataset.has_masks
         return self.images == "sample" or self.masks is not None or self.pack is not None
+
+    @property
+    def included_masks(self) -> str:
+        """The end of an error about masks where `images` is a file, which may hold them; else empty."""
+        return f" (`{INCLUDED}`, if {self.images} has them)" if Path(self.images).suffix else ""
 
     @property
     def missing_images(self) -> str:

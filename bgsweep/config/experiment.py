@@ -182,6 +182,7 @@ class Experiment(Section):
         if self.background.active:
             raise ValueError(
                 f"{wrong}background: background augmentations need a foreground mask for every image; set data.masks"
+                f"{self.data.included_masks}"
             )
         if self.data.shortcut is not None:
             raise ValueError(f"{wrong}data.shortcut: recomposed images need foreground masks; set data.masks")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bgsweep.config.columns import Columns
 from bgsweep.config.evaluation import SuiteConfig
 from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.masks import MaskTraining
@@ -88,6 +89,22 @@ def mask_training(overrides: Iterable[str] = ()) -> MaskTraining:
         return MaskTraining.model_validate(tree)
     except ValidationError as error:
         raise UserError(reason(error, MaskTraining)) from error
+
+
+def image_columns(words: Iterable[str]) -> Columns:
+    """`data.columns` from the ``key=name`` words of a command.
+
+    Raises:
+        UserError: as `load`.
+    """
+    pairs = [word.partition("=") for word in words]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise UserError(f"--columns: {key!r} is not KEY=NAME, such as label=category")
+    try:
+        return Columns.model_validate({key: name for key, _, name in pairs})
+    except ValidationError as error:
+        raise UserError(f"--columns: {reason(error, Columns)}") from error
 
 
 def mask_format(**given: Any) -> MaskFormat:

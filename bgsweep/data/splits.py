@@ -129,6 +129,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
     data, said = recognized(data)
     check_apart(data)
     parts: dict[SplitName, ImageDataset] = {"train": _source(data, data.train, None)}
+    said += _masks_unused(data, parts["train"])
     classes = parts["train"].classes or None
     if classes is not None and len(classes) == 1:
         warn_once(
@@ -188,6 +189,12 @@ def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDatas
     masks = None if root is None else _local_folder(root, split, "data.masks")
     images = _local_folder(data.images, split, "data.images")
     return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format)
+
+
+def _masks_unused(data: Data, train: ImageDataset) -> tuple[str, ...]:
+    if data.masks is None and isinstance(train, Listed) and train.listing.has_masks:
+        return (f"{data.images}: the masks in it are not used; data.masks={INCLUDED} takes them",)
+    return ()
 
 
 def _of_another_package(section: DatasetSection, split: str, classes: Sequence[str] | None) -> ImageDataset:

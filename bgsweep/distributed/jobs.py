@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from bgsweep.config import SweepConfig, load, review_search
+from bgsweep.config.columns import INCLUDED
 from bgsweep.config.mask_format import mask_source
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed import credentials
@@ -296,7 +297,11 @@ def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:
     """Refuse paths that are valid on this machine only."""
     data = config.experiment.data
     masks, _ = mask_source(data.images, data.masks, data.mask_format)
-    paths = {"data.images": data.images if data.images != "sample" else None, "data.masks": masks}
+    paths = {
+        "data.images": data.images if data.images != "sample" else None,
+        "data.columns.root": data.columns.root,
+        "data.masks": masks if masks != INCLUDED else None,
+    }
     if store and has_password(store):
         raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")
     for key, path_or_uri in {**paths, "--store": store}.items():

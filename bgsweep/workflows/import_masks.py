@@ -10,6 +10,7 @@ import cv2
 from bgsweep.config.mask_format import MaskFormat, mask_source
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.datasets.folder import image_names
+from bgsweep.data.datasets.formats import open_images
 from bgsweep.data.mask_kinds import kind_of, shares
 from bgsweep.data.missing_masks import check_stems, mask_name
 from bgsweep.data.readable import in_order
@@ -58,7 +59,7 @@ def import_masks(
         UserError: there are no masks, or one does not say what is foreground or has another size than its image.
     """
     refuse_inside(images, out)
-    tree, target = open_tree(images), open_tree(out)
+    tree, target = open_images(images), open_tree(out)
     names = image_names(tree, tree.files())
     check_stems(tree.uri, names)
     settings: dict[str, Any] = {

@@ -7,8 +7,10 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bgsweep.config.columns import Columns
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.formats import DEFAULT, open_images
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.errors import UserError
 from bgsweep.masks.generate import Outcome, Worker
@@ -44,6 +46,7 @@ class Making(NamedTuple):
     weights: Any
     network: str | None
     soft: bool
+    columns: Columns
 
     def build(self) -> MaskMethod:
         """The method."""
@@ -63,13 +66,14 @@ def make_masks(
     workers: int | None = None,
     network: str | None = None,
     soft: bool = False,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write a tree of PNG masks that mirrors a tree of images, and ``masks.json`` beside it.
 
     Existing masks are kept. A run that was killed and restarted writes the same bytes as an uninterrupted one.
 
     Args:
-        images: folder or URI.
+        images: folder or URI, or files that list or hold images.
         out: folder or URI of the masks; not inside `images`.
         method: one of `masks.registry.METHODS`, or of another package; default: a network, without other arguments
             the U2-Net-P that comes with bgsweep.
@@ -77,6 +81,7 @@ def make_masks(
         workers: processes, one core each; more than one are Ray actors. Default: one for each core of this machine.
         network: name of the network in `masks.interfaces`; None with weights: one whose interface is not known.
         soft: keep the masks' 256 levels; by default only 0 and 255 are written.
+        columns: names in the images' files.
 
     Returns:
         The content of ``masks.json``, with `out`, `made`, `seconds` and `images_per_second` (of masks made now).
@@ -85,14 +90,14 @@ def make_masks(
         UserError: no image can be read, no mask can be written, or there are masks with other settings.
     """
     network = network or ("u2netp" if method == "network" and weights is None else None)
-    making = Making(images, out, method, _weights(method, network, weights), network, soft)
+    making = Making(images, out, method, _weights(method, network, weights), network, soft, columns)
     refuse_inside(images, out)
     return _fill(making, workers)
 
 
 def _fill(making: Making, workers: int | None) -> dict[str, Any]:
     """Make the masks that are missing, and the manifest of all."""
-    source, target = open_tree(making.images), open_tree(making.out)
+    source, target = open_images(making.images, making.columns), open_tree(making.out)
     built = making.build()
     settings = {
         "method": making.method,
@@ -159,7 +164,7 @@ def _weights(method: str, network: str | None, file: str | None) -> bytes | None
 
 
 def _open_worker(making: Making) -> Worker:
-    return Worker(open_tree(making.images), open_tree(making.out), making.build(), making.soft)
+    return Worker(open_images(making.images, making.columns), open_tree(making.out), making.build(), making.soft)
 
 
 def _here(making: Making, jobs: Sequence[Job], _workers: int) -> Iterator[list[Outcome]]:

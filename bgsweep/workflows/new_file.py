@@ -14,6 +14,8 @@ import yaml
 import bgsweep
 from bgsweep.config import Data, load
 from bgsweep.config.base import nearest
+from bgsweep.config.columns import INCLUDED, Columns
+from bgsweep.config.mask_format import OWN_ALPHA
 from bgsweep.config.methods import METHODS
 from bgsweep.config.schema import sweep_schema
 from bgsweep.config.yaml_file import parse_yaml
@@ -25,6 +27,7 @@ Machine = Literal["laptop", "gpu", "cluster"]
 
 SCHEMA = "bgsweep.schema.json"
 _RECIPES = Path(bgsweep.__file__).parent / "search_spaces"
+DEFAULT = Columns()
 _SIDES = (32, 64, 96, 128, 160, 224)  # of views, in pixels
 _LOOKED_AT = 64
 _WIDTH = 110
@@ -43,7 +46,12 @@ class Found:
 
 
 def new_file(
-    path: Path, images: str | None, masks: str | None, method: str | None, machine: Machine | None
+    path: Path,
+    images: str | None,
+    masks: str | None,
+    method: str | None,
+    machine: Machine | None,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write the file, and the JSON Schema that its first line names beside it.
 
@@ -61,14 +69,14 @@ def new_file(
     if method is not None and method not in known:
         raise UserError(f"--method: no recipe for {method!r}; {nearest(method, known)}")
     if images is None:
-        if masks is not None or machine is not None:
-            raise UserError("new: --masks and --for are for images of your own; name them by --images")
+        if masks is not None or machine is not None or columns != DEFAULT:
+            raise UserError("new: --masks, --columns and --for are for images of your own; name them by --images")
         name = f"{method}_small" if method else "quickstart"
         text = re.sub(r"search_spaces/\w+\.yaml", shlex.quote(str(path)), _recipe_text(name))
         about, notes = f"the recipe {name}, on the images inside bgsweep", []
     else:
         chosen = machine or _this_machine()
-        found = look(images, masks, absolute=chosen == "cluster")
+        found = look(images, masks, columns, absolute=chosen == "cluster")
         text, about = compose(found, method or "moco_v2", chosen, path)
         notes = found.notes
     write_file(path, f"# yaml-language-server: $schema={SCHEMA}\n{text}".encode())
@@ -86,24 +94,35 @@ def recipes() -> list[str]:
     return [name for name in METHODS if (_RECIPES / f"{name}_small.yaml").exists()]
 
 
-def look(images: str, masks: str | None, absolute: bool = False) -> Found:
-    """Look at a folder of images: its splits, how many images of which size there are, and whether masks fit.
+def look(images: str, masks: str | None, columns: Columns = DEFAULT, absolute: bool = False) -> Found:
+    """Look at images: their splits, how many of which size there are, and whether masks fit.
+
+    Masks that come with the images in their file are taken where no others are named.
 
     Args:
+        images: folder or URI, or files that list or hold images.
+        columns: names in the images' files.
         absolute: write paths that hold in every folder of a cluster's nodes.
 
     Raises:
         UserError: the images or masks cannot be used.
     """
     from bgsweep.data import notes, open_splits
+    from bgsweep.data.datasets.formats import open_listing
     from bgsweep.data.layout import split_folders
     from bgsweep.data.order import spread_evenly
 
     def told(folder: str) -> str:
-        return str(Path(folder).absolute()) if absolute and not is_remote(folder) else folder
+        fixed = not absolute or is_remote(folder) or folder in (INCLUDED, OWN_ALPHA)
+        return folder if fixed else str(Path(folder).absolute())
 
+    listing = open_listing(images, columns)
+    if masks is None and listing is not None and listing.has_masks:
+        masks = INCLUDED
+    names = columns.model_dump(exclude_none=True)
     section: dict[str, Any] = {"images": told(images), **({"masks": told(masks)} if masks else {})}
-    splits = split_folders(Data(images=images))
+    section |= {"columns": names} if names else {}
+    splits = split_folders(Data(images=images, columns=columns))
     # Without any: class folders, or images in no folder at all.
     section["train"] = splits.get("train", "train" if splits else ".")
     section |= {"validation": splits.get("validation"), "test": splits.get("test")}

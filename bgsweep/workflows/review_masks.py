@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bgsweep.config.columns import Columns
+from bgsweep.data.datasets.formats import DEFAULT, open_images
 from bgsweep.data.missing_masks import MOST_MISSING, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import read_gray
@@ -22,10 +24,16 @@ from bgsweep.workflows.make_masks import Meter
 
 
 def show_masks(
-    images: str, masks: str, out: Path, shown: int = 48, second: str = "u2netp", rated: int = 2000
+    images: str,
+    masks: str,
+    out: Path,
+    shown: int = 48,
+    second: str = "u2netp",
+    rated: int = 2000,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write a contact sheet of the most suspicious masks; gives what `contact_sheet` does."""
-    source, target, compared = open_tree(images), open_tree(masks), second_masks(second)
+    source, target, compared = open_images(images, columns), open_tree(masks), second_masks(second)
     with Meter(rated) as meter:
         sheet, result = contact_sheet(source, target, shown, compared, rated, meter.advance)
     write_file(out, encode_sheet(sheet))
@@ -33,21 +41,30 @@ def show_masks(
 
 
 def review_masks(
-    images: str, masks: str, out: Path, count: int = 150, sample: int = 60, second: str = "u2netp", rated: int = 2000
+    images: str,
+    masks: str,
+    out: Path,
+    count: int = 150,
+    sample: int = 60,
+    second: str = "u2netp",
+    rated: int = 2000,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write the page.
 
     Args:
-        images, masks: folders or URIs.
+        images: folder or URI, or files that list or hold images.
+        masks: folder or URI.
         count: number of masks to show, the most suspicious of those that were rated.
         sample: number of masks to show that are drawn at random from all.
         second: as of `second_masks`.
         rated: number of masks to rate, evenly spaced.
+        columns: names in the images' files.
 
     Raises:
         UserError: no image has a readable mask, or the page cannot be written.
     """
-    source, target = open_tree(images), open_tree(masks)
+    source, target = open_images(images, columns), open_tree(masks)
     compared = second_masks(second)
     paired, without = pairs_of(source, target)
     drawn = random.Random(0).sample(paired, min(sample, len(paired)))

@@ -17,6 +17,7 @@ from torch import nn
 
 from bgsweep.config import MaskTraining
 from bgsweep.data.datasets.folder import image_names
+from bgsweep.data.datasets.formats import open_images
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.deepusps.network import SaliencyNetwork, onnx_bytes
@@ -26,7 +27,7 @@ from bgsweep.masks.registry import HANDCRAFTED
 from bgsweep.models import build_encoder
 from bgsweep.models.onnx_program import check_onnx
 from bgsweep.storage.layout import CHECKPOINT_FILE
-from bgsweep.storage.tree import LocalTree, Tree, open_tree, write_file
+from bgsweep.storage.tree import LocalTree, Tree, write_file
 from bgsweep.training import save_checkpoint
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.workflows.make_masks import make_masks
@@ -57,7 +58,7 @@ def train_masks(
     """
     check_onnx("masks train")  # before hours of training
     began = time.perf_counter()
-    source = open_tree(images)
+    source = open_images(images)
     names = _chosen(source, config.images)
     settings = {
         "config": config.model_dump(mode="json"),

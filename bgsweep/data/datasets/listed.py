@@ -52,7 +52,7 @@ class Listed:
             raise UserError(f"data.images: {listing.uri} has no split {split!r}; {told}")
         base = Path(listing.uri).name
         self.name = base if split == "." else f"{base}/{split}"
-        self.resize, self._fast, self._listing = resize, fast_jpeg, listing
+        self.resize, self._fast, self.listing = resize, fast_jpeg, listing
         self.ids: Sequence[str] = listing.ids(split)
         check_count(self.name, self.ids)
         self._image_at = listing.part(listing.image_at, split)
@@ -94,7 +94,7 @@ class Listed:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        images = digest_of_places(self._listing, self._image_at, self.ids)
+        images = digest_of_places(self.listing, self._image_at, self.ids)
         found = {"images": self._labels_digest(images)}
         if self._masks is not None:
             found["masks"] = digest_as_read(self._masks.digest(), self._mask_form)
@@ -102,7 +102,7 @@ class Listed:
 
     def location_of(self, index: int) -> str:
         """Location of an image: the same in all splits that hold it."""
-        return self._listing.location(self._image_at[index])
+        return self.listing.location(self._image_at[index])
 
     def size_of(self, index: int) -> int:
         """Size of an image in bytes."""
@@ -110,10 +110,10 @@ class Listed:
 
     def encoded(self, index: int) -> bytes:
         """The encoded image; raises UnreadableImage."""
-        return self._listing.read(self._image_at[index])
+        return self.listing.read(self._image_at[index])
 
     def _told(self, index: int) -> str:
-        return self._listing.told(self._image_at[index], self.ids[index])
+        return self.listing.told(self._image_at[index], self.ids[index])
 
     def _load_mask(self, index: int, image_size: Size) -> Mask:
         assert self._masks is not None

@@ -52,7 +52,7 @@ def open_masks(listing: Listing, split: str, masks: str, pattern: str) -> Masks:
     if masks == listing.uri:  # the images' own alpha channel
         return PlacedMasks(listing, listing.part(listing.image_at, split), ids)
     if masks == INCLUDED:
-        if not (np.asarray(listing.mask_at)[:, 0] >= 0).any():
+        if not listing.has_masks:
             raise UserError(
                 f"data.masks: no masks are included in {listing.uri}; name their column, or their members' "
                 "ending, by data.columns.mask, or make them: `bgsweep masks make`"

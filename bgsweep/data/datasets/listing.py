@@ -68,6 +68,11 @@ class Listing:
         """The entries of one split in an array over all images."""
         return part_of(array, *self.splits[split])
 
+    @property
+    def has_masks(self) -> bool:
+        """True if any image has a mask in the files."""
+        return bool((np.asarray(self.mask_at)[:, 0] >= 0).any())
+
     def class_of(self, index: int) -> str:
         """The class of an image; empty where it has none."""
         label = int(self.labels[index])
