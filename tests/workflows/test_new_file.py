@@ -113,7 +113,7 @@ def test_the_schema_is_printed_and_written(tmp_path: Path) -> None:
     [
         ("there.yaml", "there.yaml: exists already; name another file, or remove it"),
         ("x.yaml --method biol", "--method: no recipe for 'biol'; did you mean `byol`? known: moco_v2, byol"),
-        ("x.yaml --for gpu", "new: --masks and --for are for images of your own; name them by --images"),
+        ("x.yaml --for gpu", "new: --masks, --columns and --for are for images of your own; name them by --images"),
         ("x.yaml --images nowhere", "nowhere"),
     ],
 )

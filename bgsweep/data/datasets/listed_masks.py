@@ -34,7 +34,7 @@ class Masks(Protocol):
         ...
 
     def told(self, index: int) -> str:
-        """Where it is, for errors."""
+        """The place of the mask in words, for errors."""
         ...
 
     def digest(self) -> str:
