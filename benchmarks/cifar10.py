@@ -2,25 +2,19 @@
 
     python benchmarks/cifar10.py DIR --out FOLDER [--methods moco_v2 byol swav] [--epochs 200] [--device auto]
 
-DIR holds CIFAR-10 as its authors (and torchvision) give it, with data_batch_1 to data_batch_5 and test_batch in
-cifar-10-batches-py or in DIR itself, or as images in train/CLASS and test/CLASS. Python's own files are read without
-executing anything in them, and written as PNGs into FOLDER/cifar10 once. With `--masks DIR`, which mirrors the images
-(`bgsweep masks make`), the arm with background augmentation runs too. MoCo-v2's curve is that of its authors' notebook
+DIR holds CIFAR-10 as its authors (and torchvision) give it, in cifar-10-batches-py or in DIR itself, or as images in
+train/CLASS and test/CLASS. With `--masks DIR`, which mirrors the images (`bgsweep masks make`), the arm with background
+augmentation runs too. MoCo-v2's curve is that of its authors' notebook
 (one GPU, batch 512, K 4096, split BatchNorm, asymmetric, kNN with k 200 and T 0.1); the others are lightly's.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from common import parser_of, report
 from published import Recipe, arguments, body, conduct
 
 KNN = {"k": 200, "temperature": 0.1}
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _SGD = {"name": "sgd", "lr": 0.06, "momentum": 0.9, "weight_decay": 5e-4}
 _VIEWS = {"size": 32, "scale": (0.08, 1.0), "jitter": (0.4, 0.4, 0.4, 0.1), "gray": 0.2, "blur": 0.0}
 _COMMON = {
@@ -67,49 +61,15 @@ RECIPES = {
 }
 
 
-class _Arrays(pickle.Unpickler):
-    """Reads pickled dictionaries of bytes, lists and numpy arrays, and refuses all else, which could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("numpy") and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module.startswith("numpy") and name == "_reconstruct") or (module, name) == ("_codecs", "encode"):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of CIFAR-10's files")
-
-
-def as_images(source: Path, out: Path) -> Path:
-    """A folder with train/CLASS and test/CLASS: the source itself, or PNGs made of its batches."""
-    if (source / "train").is_dir():
-        return source
-    batches = source / "cifar-10-batches-py" if (source / "cifar-10-batches-py").is_dir() else source
-    if not (batches / "test_batch").is_file():
-        raise SystemExit(f"{source}: holds neither train/ and test/ nor data_batch_1 to 5 and test_batch")
-    if not (out / "complete").exists():
-        for split, names in _BATCHES.items():
-            for name in names:
-                _write(batches / name, out / split)
-        (out / "complete").touch()
-    return out
-
-
-def _write(batch: Path, folder: Path) -> None:
-    with batch.open("rb") as file:
-        found = _Arrays(file, encoding="bytes").load()
-    images = np.asarray(found[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    for label, name in enumerate(CLASSES):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in np.flatnonzero(np.asarray(found[b"labels"]) == label):
-            cv2.imwrite(str(folder / name / f"{batch.name}_{index:05}.png"), images[index][..., ::-1])
-
-
 def splits(root: Path, masks: Path | None) -> Any:
     """All training images, and the test images, on which the published values were measured."""
+    from bgsweep.config import Data
     from bgsweep.data import Splits
-    from bgsweep.data.datasets.folder import Folder
+    from bgsweep.data.splits import open_split
 
-    train = Folder(root, "train", masks)
-    test = Folder(root, "test", None, classes=train.classes)
+    data = Data(images=str(root), masks=None if masks is None else str(masks))
+    train = open_split(data, "train", None)
+    test = open_split(data.model_copy(update={"masks": None}), "test", train.classes)
     return Splits(train, test, test)
 
 
@@ -121,8 +81,7 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
     options = parser.parse_args(words)
     if options.epochs == 200 and options.every is None:
         options.every = 5
-    root = as_images(options.dir, options.out / "cifar10")
-    found = conduct(options, RECIPES, splits(root, options.masks), KNN)
+    found = conduct(options, RECIPES, splits(options.dir, options.masks), KNN)
     note = "Published: MoCo-v2 epoch by epoch; BYOL and SwAV as maxima over the epochs of one run."
     report(options, "CIFAR-10", "python benchmarks/cifar10.py DIR", body(found, RECIPES, note), found)
     return found

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from bgsweep.config import Data
 from bgsweep.config.columns import INCLUDED
-from bgsweep.config.mask_format import mask_source
 from bgsweep.config.plugins import DatasetSection, imported
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
@@ -114,7 +113,7 @@ def _open(data: Data, working_directory: Path) -> Splits:
 
 def _test(data: Data, classes: Sequence[str] | None) -> ImageDataset:
     """The test split with its masks."""
-    return _cached(_source(data, data.test or "", classes), data)
+    return _cached(open_split(data, data.test or "", classes), data)
 
 
 def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, ...]]:
@@ -128,7 +127,7 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
     """
     data, said = recognized(data)
     check_apart(data)
-    parts: dict[SplitName, ImageDataset] = {"train": _source(data, data.train, None)}
+    parts: dict[SplitName, ImageDataset] = {"train": open_split(data, data.train, None)}
     said += _masks_unused(data, parts["train"])
     classes = parts["train"].classes or None
     if classes is not None and len(classes) == 1:
@@ -143,11 +142,11 @@ def open_sources(data: Data) -> tuple[dict[SplitName, ImageDataset], tuple[str, 
         if name == "test" and split is not None:
             try:
                 # Without masks, which only the final evaluation needs.
-                parts[name] = _source(data.model_copy(update={"masks": None}), split, classes)
+                parts[name] = open_split(data.model_copy(update={"masks": None}), split, classes)
             except UserError as error:
                 said += (f"trained without a look at the test split: {error}",)
         elif split is not None:
-            parts[name] = _source(data, split, classes)
+            parts[name] = open_split(data, split, classes)
         else:
             parts["train"], parts[name] = hold_out(parts["train"], share, draw, data.holdout_seed, name)
             share /= 1 - share  # of what is left, for the same number of images
@@ -173,7 +172,15 @@ def _apart(dataset: ImageDataset, other: ImageDataset) -> tuple[ImageDataset, tu
     return without(dataset, found), (line,)
 
 
-def _source(data: Data, split: str, classes: Sequence[str] | None) -> ImageDataset:
+def open_split(data: Data, split: str, classes: Sequence[str] | None) -> ImageDataset:
+    """One split as its files are: with images that other splits have too, without a cache, a shortcut or mask noise.
+
+    Args:
+        classes: the names that labels index into; None: those of this split.
+
+    Raises:
+        UserError: as `open_splits`.
+    """
     if data.dataset is not None:
         return _of_another_package(data.dataset, split, classes)
     if data.pack is not None:

@@ -1,16 +1,12 @@
 """Published recipes on small folders in the published layouts: runs, resumed runs, and what stands beside them."""
 
 import json
-import pickle
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-from bgsweep.data.datasets.bundled import EmbeddedSample
+from tests.forms import cifar
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = ["encoder.name=resnet10", "encoder.width=4", "encoder.stem=small", "views.size=16", "training.batch_size=8"]
@@ -81,37 +77,11 @@ def test_published_values_stand_at_their_own_epochs_only() -> None:
     assert benchmark.RECIPES["swav"].beside(800, 800) == 0.902
 
 
-def batch(folder: Path, name: str, count: int) -> None:
-    """A file as CIFAR-10's authors write it."""
-    source = EmbeddedSample("train")
-    images = [cv2.resize(source[index * 40].image, (32, 32)).transpose(2, 0, 1).reshape(-1) for index in range(count)]
-    found: dict[bytes, Any] = {b"data": np.stack(images), b"labels": [index % 10 for index in range(count)]}
-    (folder / name).write_bytes(pickle.dumps(found, protocol=2))
-
-
-def test_cifar10_is_read_from_its_authors_files(tmp_path: Path) -> None:
+def test_cifar10_is_read_from_its_authors_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import cifar10
 
-    folder = tmp_path / "given" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for name in [name for names in cifar10._BATCHES.values() for name in names]:
-        batch(folder, name, 20)
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    cifar(tmp_path / "given" / "cifar-10-batches-py")
     words = ["--out", str(tmp_path / "out"), "--methods", "moco_v2", "--epochs", "1", "--device", "cpu"]
-    rows = cifar10.main([str(folder.parent), *words, "--set", *SMALL, "method.split_bn=2", *HEADS])
+    rows = cifar10.main([str(tmp_path / "given"), *words, "--set", *SMALL, "method.split_bn=2", *HEADS])
     assert [(row["background"], row["epoch"], row["published"]) for row in rows] == [("none", 1, None)]
-    made = sorted((tmp_path / "out" / "cifar10" / "train").rglob("*.png"))
-    assert len(made) == 100 and {file.parent.name for file in made} == set(cifar10.CLASSES)
-    first = cv2.imread(str(tmp_path / "out" / "cifar10" / "test" / "airplane" / "test_batch_00000.png"))[..., ::-1]
-    assert np.array_equal(first, cv2.resize(EmbeddedSample("train")[0].image, (32, 32)))
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    import cifar10
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return print, ("ran",)
-
-    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Evil()}))
-    with pytest.raises(pickle.UnpicklingError, match="no part of CIFAR-10's files"):
-        cifar10._write(tmp_path / "test_batch", tmp_path / "out")
