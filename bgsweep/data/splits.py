@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from bgsweep.config import Data
 from bgsweep.config.columns import INCLUDED
+from bgsweep.config.mask_format import mask_source
 from bgsweep.config.plugins import DatasetSection, imported
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
