@@ -135,6 +135,8 @@ class Data(Section):
                     )
             if self.images != "sample":
                 raise ValueError("images: data.dataset takes their place; leave one of the two out")
+        if self.columns != Columns() and (self.images == "sample" or self.dataset is not None):
+            raise ValueError("columns: they are those of a file in data.images; name it, or leave them out")
         self._check_mask_format()
         if self.loader == "cluster" and not self.loader_workers:
             raise ValueError(

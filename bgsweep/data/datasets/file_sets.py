@@ -1,6 +1,7 @@
 """The files that hold or list the images of `data.images`, and the splits that their names tell."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from glob import has_magic, iglob
@@ -10,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from bgsweep.config.columns import is_pattern
 from bgsweep.errors import UserError
-from bgsweep.images.files import is_junk
+from bgsweep.images.files import SUFFIXES, is_junk
 from bgsweep.storage.uri import is_remote
 
 Kind = Literal["table", "webdataset", "hugging_face", "cifar"]
@@ -110,16 +111,31 @@ def _in_folder(uri: str, folder: Path) -> FileSet | None:
         return FileSet(uri, "hugging_face", tuple((name, file) for name in splits for file in _saved(folder / name)))
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         return FileSet(uri, "hugging_face", tuple(("", file) for file in _saved(folder)))
-    entries = [entry for entry in folder.iterdir() if not is_junk(entry.name)]
     for where in (folder, folder / "cifar-10-batches-py", folder / "cifar-100-python"):
         if any(all((where / name).is_file() for name in names) for names in _CIFAR):
             return FileSet(uri, "cifar", _cifar(where))
-    folders = sorted(entry for entry in entries if entry.is_dir())
+    folders, files = _listed(folder)
     # Archives often lie beside the folders that they were unpacked into; lists of files lie in folders of images.
-    files = [] if folders else [entry for entry in entries if _is_data(entry.name)]
+    files = [] if folders else files
     below = [file for each in folders if _holds_files(folders) for file in each.iterdir() if _is_data(file.name)]
     found = sorted(files or below)
     return _grouped(uri, found) if found else None
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in a folder, and the files that images are read from; none where it holds images itself."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:  # a million images in one folder are not all asked for what they are
+        for entry in entries:
+            if is_junk(entry.name):
+                continue
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+            elif entry.name.lower().endswith(SUFFIXES):
+                return [], []
+            elif _is_data(entry.name):
+                files.append(Path(entry.path))
+    return sorted(folders), files
 
 
 def _saved(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def _index_file(key: str) -> Path:
 
 def _made(uri: str, find: Callable[[], Entries]) -> Arrays:
     entries = find()
-    found = sorted((f"{each.split}/{each.name}" if each.split else each.name, each) for each in entries.images)
+    named = ((f"{each.split}/{each.name}" if each.split else each.name, each) for each in entries.images)
+    found = sorted(named, key=itemgetter(0))
     if not found:
         raise UserError(f"{uri}: no images in it")
     for (name, one), (other_name, other) in pairwise(found):

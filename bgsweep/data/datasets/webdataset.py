@@ -5,7 +5,6 @@ Members of a tar lie in one piece, so that with an index of their offsets images
 
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,6 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"
 class _Group(NamedTuple):
     """The members of one key, by their endings."""
 
-    split: str
     file: Path
     key: str
     members: dict[str, Place]
@@ -40,27 +38,30 @@ def webdataset_entries(files: FileSet, columns: Columns) -> Entries:
     Raises:
         UserError: a tar is compressed, damaged or has no images; an image has no label, or several members could be it.
     """
-    groups = [group for split, path in files.files for group in _groups(split, path, columns)]
-    # Shards may count their keys from 0, each of them.
-    repeated = max(Counter((group.split, group.key) for group in groups).values(), default=1) > 1
-    return Entries(_entry(group, columns, repeated) for group in groups)
+    found: list[Entry] = []
+    shards: list[str] = []
+    for split, path in files.files:
+        found += (_entry(split, group, columns) for group in _groups(path, columns))
+        shards += [path.stem] * (len(found) - len(shards))
+    if len({(each.split, each.name) for each in found}) < len(found):  # each shard counts its keys from 0
+        found = [each._replace(name=f"{shard}/{each.name}") for shard, each in zip(shards, found, strict=True)]
+    return Entries(found)
 
 
-def _entry(group: _Group, columns: Columns, with_shard: bool) -> Entry:
+def _entry(split: str, group: _Group, columns: Columns) -> Entry:
     ending = _image(group, columns)
-    name = f"{group.file.stem}/{group.key}" if with_shard else group.key
     mask = group.members.get(columns.mask or MASK)
     label = _label(group, columns)
-    return Entry(group.split, f"{named(name)}.{ending}", label, group.members[ending], mask, group.where)
+    return Entry(split, f"{named(group.key)}.{ending}", label, group.members[ending], mask, group.where)
 
 
-def _groups(split: str, path: Path, columns: Columns) -> list[_Group]:
+def _groups(path: Path, columns: Columns) -> list[_Group]:
     """The keys that have an image, in the order of the file."""
     found: dict[str, _Group] = {}
     for member, place in _members(path):
         folder, slash, name = member.rpartition("/")
         stem, _, ending = name.partition(".")
-        group = found.setdefault(folder + slash + stem, _Group(split, path, folder + slash + stem, {}))
+        group = found.setdefault(folder + slash + stem, _Group(path, folder + slash + stem, {}))
         if ending.lower() in group.members:
             raise UserError(f"{path}: {member} is in it twice; write the tar again")
         group.members[ending.lower()] = place

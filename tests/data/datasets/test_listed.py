@@ -336,9 +336,10 @@ def test_masks_that_are_there_and_unused_are_told(folder: Path) -> None:
 
 
 def test_data_that_names_no_columns_has_the_digest_of_before() -> None:
-    before, now = resolve({}).experiment, resolve({}, ["data.columns={label: kind}"]).experiment
-    assert before.digest != now.digest
-    assert resolve({}, ["data.columns={label: null}"]).experiment.digest == before.digest
+    before, now = (resolve({}, [f"data={{images: a.csv, columns: {{{text}}}}}"]) for text in ("", "label: kind"))
+    assert before.experiment.digest == resolve({}, ["data.images=a.csv"]).experiment.digest != now.experiment.digest
+    with pytest.raises(UserError, match=r"data.columns: they are those of a file in data.images; name it"):
+        resolve({}, ["data.columns={label: kind}"])
 
 
 def test_a_saved_dataset_may_be_one_split(folder: Path) -> None:

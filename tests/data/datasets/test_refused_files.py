@@ -86,6 +86,10 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "no label": (_line(lambda lines: lines[1].update(label="")), "mine.csv, line 3: no label, but .* has one; add it"),
     "no split": (_line(lambda lines: lines[1].update(split="")), "line 3: '' in column 'split' cannot be a split's"),
     "twice": (_line(lambda lines: lines.append(lines[0])), "line .*: photos/.* is in .*, line .* too; remove one"),
+    "twice, without label": (
+        _line(lambda lines: lines.append(lines[0] | {"label": ""})),
+        "photos/.* is in .*, line .* too; remove one",
+    ),
     "strange label": (
         _line(lambda lines: next(each for each in lines if each["split"] == "validation").update(label="hut")),
         "mine.csv/validation: photos/.* has the label 'hut', which no training image has .1 such images.; .*mean 'hat'",
