@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,8 @@ def state_of(files: FileSet, columns: Columns) -> tuple[object, ...]:
             raise UserError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
         where = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links, which may come to lead elsewhere
         states.append((split, where, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
-    return (_FORMAT, files.kind, *states, repr(columns))
+    root = None if columns.root is None else os.path.abspath(Path(columns.root).expanduser())  # noqa: PTH100
+    return (_FORMAT, files.kind, *states, repr(columns), root)
 
 
 def key_of(state: tuple[object, ...]) -> str:
@@ -174,24 +174,20 @@ def _index_file(key: str) -> Path:
 
 def _made(uri: str, find: Callable[[], Entries]) -> Arrays:
     entries = find()
-    named = ((f"{each.split}/{each.name}" if each.split else each.name, each) for each in entries.images)
-    found = sorted(named, key=itemgetter(0))
+    found = sorted(entries.images, key=_whole_name)
     if not found:
         raise UserError(f"{uri}: no images in it")
-    for (name, one), (other_name, other) in pairwise(found):
-        if name == other_name:
-            raise UserError(f"{other.where}: {other.name} is in {one.where} too; remove one of the two")
-    _check_labels([each for _, each in found])
-    classes = _in_order({each.label for _, each in found} - {None}) if entries.classes is None else entries.classes
+    _check(found)
+    classes = _in_order({each.label for each in found} - {None}) if entries.classes is None else entries.classes
     numbers: dict[str | None, int] = {None: UNLABELLED} | {name: number for number, name in enumerate(classes)}
     splits: dict[str, list[int]] = {".": [0, len(found)]}
-    for number, (_, each) in enumerate(found):
+    for number, each in enumerate(found):
         if each.split:
             splits.setdefault(each.split, [number, 0])[1] += 1
     files: dict[str, int] = {}
-    names = Names(name for name, _ in found)
-    image_at = np.array([_at(each.image, files) for _, each in found], np.int64)
-    mask_at = np.array([_at(each.mask, files) for _, each in found], np.int64)
+    names = Names(map(_whole_name, found))
+    image_at = np.array([_at(each.image, files) for each in found], np.int64)
+    mask_at = np.array([_at(each.mask, files) for each in found], np.int64)
     paths = Names(files)
     about = {
         "classes": list(classes),
@@ -202,7 +198,7 @@ def _made(uri: str, find: Callable[[], Entries]) -> Arrays:
     return {
         "text": names.text,
         "bounds": names.bounds,
-        "labels": np.array([numbers[each.label] for _, each in found], np.int64),
+        "labels": np.array([numbers[each.label] for each in found], np.int64),
         "image_at": image_at,
         "mask_at": mask_at,
         "file_text": paths.text,
@@ -211,9 +207,15 @@ def _made(uri: str, find: Callable[[], Entries]) -> Arrays:
     }
 
 
-def _check_labels(entries: Sequence[Entry]) -> None:
-    """Raise UserError where only some images of a split have labels."""
+def _whole_name(entry: Entry) -> str:
+    return f"{entry.split}/{entry.name}" if entry.split else entry.name
+
+
+def _check(entries: Sequence[Entry]) -> None:
+    """Raise UserError where two images have one name, or only some of a split have labels."""
     for one, other in pairwise(entries):
+        if _whole_name(one) == _whole_name(other):
+            raise UserError(f"{other.where}: {other.name} is in {one.where} too; remove one of the two")
         if one.split == other.split and (one.label is None) != (other.label is None):
             without, has = (one, other) if one.label is None else (other, one)
             raise UserError(
