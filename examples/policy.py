@@ -50,17 +50,24 @@ class Background(A.ImageOnlyTransform):
 def pipeline(policy: dict[str, Any], view: int, seed: int | None = None) -> A.Compose:
     """One view's transforms; call it with `image`, `mask` (uint8, foreground above 127) and `donor`."""
     made, section = policy["views"][view], policy["background"]
-    flag = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[made["interpolation"]]
-    strengths = [(max(0.0, 1 - x), 1 + x) for x in made["jitter"][:3]]
+    if "albumentations" in made:
+        colors = [A.from_dict({"transform": each}) for each in made["albumentations"]]
+    else:
+        strengths = [(max(0.0, 1 - x), 1 + x) for x in made["jitter"][:3]]
+        colors = [
+            A.ColorJitter(*strengths, hue=made["jitter"][3], p=made["jitter_p"]),
+            A.ToGray(p=made["gray"]),
+            A.GaussianBlur(blur_limit=0, sigma_limit=tuple(made["blur_sigma"]), p=made["blur"]),
+            A.Solarize(threshold_range=(0.5, 0.5), p=made["solarize"]),
+        ]
+    # OpenCV's closest to Pillow's antialiased bilinear and bicubic is INTER_AREA.
+    flag = cv2.INTER_LINEAR if made["interpolation"] == "linear" else cv2.INTER_AREA
     return A.Compose(
         [
             A.RandomResizedCrop(tuple(made["size"]), tuple(made["scale"]), tuple(made["ratio"]), interpolation=flag),
             Background(made["remove"], made["random"], section["fill"], section["min_area"], section["max_area"]),
             A.HorizontalFlip(p=made["flip"]),
-            A.ColorJitter(*strengths, hue=made["jitter"][3], p=made["jitter_p"]),
-            A.ToGray(p=made["gray"]),
-            A.GaussianBlur(blur_limit=0, sigma_limit=tuple(made["blur_sigma"]), p=made["blur"]),
-            A.Solarize(threshold_range=(0.5, 0.5), p=made["solarize"]),
+            *colors,
         ],
         seed=seed,
     )

@@ -6,22 +6,19 @@ here and `color_batched` renders on a device, a batch at a time.
 
 import itertools
 import math
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from random import Random
+from typing import Literal, NamedTuple, cast
 
-import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
-from albumentations.core.transforms_interface import BaseTransformInitSchema
-from pydantic import AfterValidator, Field
 
-from bgsweep.augment.transforms import Share, ordered
 from bgsweep.images.compositing import Image
 
 Color = Literal["exact", "fast"]
 Matrix = npt.NDArray[np.float64]
-Strength = Annotated[float, Field(ge=0)]
 
 # torchvision's ColorJitter changes these in random order; luma has the weights of ITU-R 601, as in Pillow and
 # torchvision.
@@ -59,7 +56,8 @@ class ColorDraw(NamedTuple):
         return [*self.order, *self.factors, self.gray, self.sigma, self.solarize]
 
 
-class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
+@dataclass(kw_only=True, eq=False, repr=False)
+class Colors:
     """Colour jitter in random order, grey, Gaussian blur and solarise, in the order of MoCo-v2, BYOL and SwAV.
 
     Operations are torchvision's (`ColorJitter`, `Grayscale`, `GaussianBlur`, solarise at 128). With `color="exact"`
@@ -69,7 +67,7 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
     grey axis of RGB instead of in HSV; and the blur's kernel ends at two sigma instead of three. The tests measure the
     error of both. A whole MoCo-v2 sample takes 2.1 ms with `exact` and 1.7 ms with `fast` (benchmarks/RESULTS.md).
 
-    Args:
+    Attributes:
         jitter: brightness, contrast, saturation (factors from 1 - x to 1 + x, not below 0), hue (turns from -x to x).
         jitter_p: probability of the jitter.
         gray: probability of conversion to grey.
@@ -77,35 +75,20 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
         blur_sigma: range of its standard deviation in pixels.
         solarize: probability of inverting values above 127.
         color: `exact` or `fast`.
-        p: probability of applying the transform.
-
-    Targets: image. Image types: uint8, three channels.
+        py_random: source of the draws.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
-        jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]]
-        jitter_p: Share
-        gray: Share
-        blur: Share
-        blur_sigma: Annotated[tuple[Annotated[float, Field(gt=0)], float], AfterValidator(ordered)]
-        solarize: Share
-        color: Color
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_p: float = 0.8
+    gray: float = 0.2
+    blur: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    color: Color = "exact"
+    py_random: Random = field(default_factory=Random, init=False)
 
-    def __init__(
-        self,
-        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-        jitter_p: float = 0.8,
-        gray: float = 0.2,
-        blur: float = 0.5,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
-        solarize: float = 0.0,
-        color: Color = "exact",
-        p: float = 1.0,
-    ):
-        super().__init__(p=p)
-        self.jitter, self.jitter_p, self.gray = jitter, jitter_p, gray
-        self._ranges = [(max(0.0, 1 - x), 1 + x) for x in jitter[:3]]
-        self.blur, self.blur_sigma, self.solarize, self.color = blur, blur_sigma, solarize, color
+    def __post_init__(self) -> None:
+        self._ranges = [(max(0.0, 1 - x), 1 + x) for x in self.jitter[:3]]
 
     def draw(self) -> ColorDraw:
         """Draw for one view.
@@ -126,12 +109,6 @@ class Photometric(A.ImageOnlyTransform):  # type: ignore[misc]
             sigma if blurs else 0.0,
             solarizes,
         )
-
-    def get_params(self) -> dict[str, Any]:
-        return self.draw()._asdict()
-
-    def apply(self, img: Image, **params: Any) -> Image:
-        return render(img, ColorDraw(*(params[name] for name in ColorDraw._fields)), self.color)
 
 
 def render(image: Image, photometry: ColorDraw, color: Color) -> Image:

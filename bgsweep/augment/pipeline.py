@@ -1,18 +1,18 @@
 """The view pipelines of MoCo-v2, BYOL and SwAV, built from the configuration, with a key for every random draw."""
 
-import copy
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple, Protocol, cast
 
-import albumentations as A
 import cv2
 import numpy as np
 
 from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_mask
-from bgsweep.augment.color import ColorDraw, Photometric, render
+from bgsweep.augment.color import ColorDraw, Colors, render
 from bgsweep.augment.crop_window import draw_window
-from bgsweep.augment.training_crop import Applied, BackgroundResizedCrop
+from bgsweep.augment.training_crop import Applied, TrainingCrop
+from bgsweep.config import albumentations_steps
 from bgsweep.config.plugins import imported
 from bgsweep.config.schedule import at_epoch, highest
 from bgsweep.config.views import Background, PerCrop, Views
@@ -20,6 +20,15 @@ from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2
+
+_MASK = "foreground"
+_COMPOSE: dict[str, Any] = {
+    "p": 1.0,
+    "bbox_params": None,
+    "keypoint_params": None,
+    "additional_targets": {},
+    "is_check_shapes": True,
+}
 
 Transform = Callable[[Image, random.Random], Image]
 """A transform of another package (`views.extra`)."""
@@ -88,16 +97,18 @@ class ViewPipeline:
         self.gives_rect = background.donor == "tiled" and not highest(background.swap)
         self.on_device = views.photometric == "device"
         # All transforms draw from this one generator, which takes 6 us to set to a key: Albumentations' own
-        # `set_random_seed` builds two for each transform (80 us for five). None of them draws from NumPy's. Without a
-        # key for each view, forked DataLoader workers give identical augmentation streams (albumentations 2.0.8).
+        # `set_random_seed` builds two for each transform (80 us for five). Without a key for each view, forked
+        # DataLoader workers give identical augmentation streams (albumentations 2.0.8).
         self._uniform = random.Random()
-        self._flip = A.HorizontalFlip(p=views.flip)
+        self._flip = views.flip
         self._extra_names = [each.model_dump(mode="json") for each in views.extra]
         self._extra: list[Transform] = [imported(each.implementation, each.name)(each) for each in views.extra]
         self._photometric = [_photometric(views, view) for view in range(self.n_views)]
-        transforms: list[A.BasicTransform] = [*self._crops, *self._photometric]
-        for transform in transforms:
-            transform.set_random_state(np.random.default_rng(0), self._uniform)
+        for crop, colors in zip(self._crops, self._photometric, strict=True):
+            crop.py_random = colors.py_random = self._uniform
+        # Albumentations' transforms draw from NumPy's generator besides; ours never do.
+        self._numpy = np.random.Generator(np.random.PCG64(0))
+        self._albumentations = self._built(views.albumentations)
 
     def set_epoch(self, epoch: int) -> None:
         """Switch to the probabilities of another epoch, counted from 0."""
@@ -179,11 +190,20 @@ class ViewPipeline:
         return self._finished(cropped, "none", view)
 
     def policy(self) -> dict[str, Any]:
-        """The transforms of each view as plain values; `albumentations.from_dict` rebuilds each entry of `views`."""
-        pairs = zip(self._crops, self._photometric, strict=True)
-        # Copies, because `Compose` replaces the generators of its transforms.
-        copies = [copy.deepcopy([crop, self._flip, colors]) for crop, colors in pairs]
-        found: dict[str, Any] = {"views": [A.Compose(transforms).to_dict() for transforms in copies]}
+        """The transforms of each view as plain values, in Albumentations' format.
+
+        `albumentations.from_dict` rebuilds each entry of `views`, once `augment.training_transforms` is imported.
+        """
+        views = []
+        for view, crop in enumerate(self._crops):
+            keys = {"mask_key": _MASK, "metadata_key": "donor"}
+            described = [_described("BackgroundResizedCrop", crop) | keys, _named("HorizontalFlip", p=self._flip)]
+            if self._albumentations is None:
+                described.append(_described("Photometric", self._photometric[view]))
+            else:
+                described += [each.to_dict()["transform"] for each in self._albumentations[view]]
+            views.append({"__version__": "2.0.8", "transform": _named("Compose", transforms=described, **_COMPOSE)})
+        found: dict[str, Any] = {"views": views}
         if self._extra:
             found["extra"] = self._extra_names
         if self.background.scheduled:
@@ -200,37 +220,68 @@ class ViewPipeline:
         negative: Negative | None = None,
         replace: bool = False,
     ) -> tuple[Image, Applied]:
-        # The calls that `A.Compose` makes, without its checks of the inputs, which take as long as the flip does. A
-        # test holds both equal.
+        # The calls that Albumentations' `Compose` makes, without its checks of the inputs, which take as long as the
+        # flip does. A test holds both equal.
         crop, image = self._crops[view], sample.image
         foreground, donors = (lambda: sample.mask), (lambda: _as_donor(donor()))
-        data = {"image": image, crop.mask_key: foreground, crop.metadata_key: donors, "replace": replace}
-        params = crop.get_params_dependent_on_data({}, data)
+        params = crop.draw(image.shape[0], image.shape[1], foreground, replace)
         cropped = crop.apply(image, **params, foreground=foreground, donors=donors, negative=negative)
-        if self._uniform.random() < self._flip.p:
+        if self._uniform.random() < self._flip:
             cropped = cast(Image, cv2.flip(cropped, 1))
         return cropped, params["applied"]
 
     def _finished(self, cropped: Image, applied: Applied, view: int) -> ViewResult:
-        transform = self._photometric[view]
-        photometry = transform.draw()
-        # uint8 in either case: normalising here would cost 19 to 23 % of a core's time and make batches four times as
-        # large.
-        if self.on_device:
-            return ViewResult(cropped, applied, photometry)
-        finished = render(cropped, photometry, transform.color)
+        if self._albumentations is not None:
+            finished = self._transformed(cropped, self._albumentations[view])
+        else:
+            transform = self._photometric[view]
+            photometry = transform.draw()
+            # uint8 in either case: normalising here would cost 19 to 23 % of a core's time and make batches four times
+            # as large.
+            if self.on_device:
+                return ViewResult(cropped, applied, photometry)
+            finished = render(cropped, photometry, transform.color)
         for extra in self._extra:
             finished = extra(finished, self._uniform)
-            _check_same(finished, cropped, extra)
+            _check_same(finished, cropped, "extra", extra)
         return ViewResult(finished, applied)
 
+    def _built(self, steps: Sequence[Any] | None) -> list[list[Any]] | None:
+        """The transforms of `views.albumentations` for each view, which draw from this pipeline's generators."""
+        if steps is None:
+            return None
+        lists = albumentations_steps.per_view(steps)
+        built = [albumentations_steps.build(lists[min(view, len(lists) - 1)]) for view in range(self.n_views)]
+        for transform in (each for transforms in built for each in transforms):
+            transform.set_random_state(self._numpy, self._uniform)
+        return built
 
-def _check_same(view: Image, before: Image, extra: Transform) -> None:
+    def _transformed(self, view: Image, transforms: Sequence[Any]) -> Image:
+        # From the view's own key, so that these draws too depend neither on the process nor on what was made before.
+        self._numpy.bit_generator.state = np.random.PCG64(self._uniform.getrandbits(64)).state
+        result = view
+        for transform in transforms:
+            result = transform(image=result)["image"]
+            _check_same(result, view, "albumentations", transform)
+        return result
+
+
+def _check_same(view: Image, before: Image, key: str, transform: object) -> None:
     if view.dtype != np.uint8 or view.shape != before.shape:
         raise UserError(
-            f"views.extra: {type(extra).__name__} made {view.dtype} {view.shape} of a view of uint8 {before.shape}; "
-            "give one of the same size and type"
+            f"views.{key}: {type(transform).__name__} made {view.dtype} {view.shape} of a view of uint8 "
+            f"{before.shape}; give one of the same size and type"
         )
+
+
+def _named(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"__class_fullname__": name, **arguments}
+
+
+def _described(name: str, transform: TrainingCrop | Colors) -> dict[str, Any]:
+    """A transform of `augment.training_transforms`, with the attributes of one that training runs."""
+    arguments = {each.name: getattr(transform, each.name) for each in fields(transform) if each.init}
+    return _named(f"bgsweep.augment.training_transforms.{name}", **arguments, p=1.0)
 
 
 def _as_donor(image: MaskedImage) -> Donor:
@@ -246,10 +297,10 @@ def _for_view(value: PerCrop, view: int) -> float:
     return value[min(view, len(value) - 1)] if isinstance(value, tuple) else value
 
 
-def _crop(views: Views, background: Background, view: int) -> BackgroundResizedCrop:
+def _crop(views: Views, background: Background, view: int) -> TrainingCrop:
     small = view >= LARGE_VIEWS
     size = views.small_size if small else views.size
-    return BackgroundResizedCrop(
+    return TrainingCrop(
         size=(size, size),
         scale=views.small_scale if small else views.scale,
         ratio=views.ratio,
@@ -262,12 +313,11 @@ def _crop(views: Views, background: Background, view: int) -> BackgroundResizedC
         blend=background.blend,
         mask_blur=background.mask_blur,
         interpolation=views.interpolation,
-        mask_key="foreground",
     )
 
 
-def _photometric(views: Views, view: int) -> Photometric:
-    return Photometric(
+def _photometric(views: Views, view: int) -> Colors:
+    return Colors(
         jitter=views.jitter,
         jitter_p=views.jitter_p if any(views.jitter) else 0.0,
         gray=views.gray,

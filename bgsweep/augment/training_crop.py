@@ -4,12 +4,11 @@ Compositing on the crop window costs 0.6 % of a MoCo-v2 pipeline at p = 0.1 each
 image 17 %. Compositing after the resize would be neither faster nor exact: with tiles 58 % of the pixels differ.
 """
 
-import random
-from typing import Annotated, Any, Literal, cast
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, cast
 
-import albumentations as A
 import cv2
-from pydantic import AfterValidator, Field
 
 from bgsweep.augment.background import (
     Blend,
@@ -30,20 +29,18 @@ from bgsweep.augment.background import (
     resolve_mask,
 )
 from bgsweep.augment.crop_window import draw_window
-from bgsweep.augment.transforms import BackgroundSchema, Scale, Share, ordered
-from bgsweep.images.compositing import Image, Mask, Rect, binarize, tiled_background
+from bgsweep.images.compositing import Image, Rect, tiled_background
 from bgsweep.images.resizing import resize_antialiased
 from bgsweep.seeding import Draw, rng_key
 
 Applied = Literal["none", "removed", "replaced", "kept_small", "kept_large"]
 Interpolation = Literal["linear", "area", "bilinear", "bicubic"]
-Side = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 _FLAGS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 
 
-class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainingCrop:
     """RandomResizedCrop with BG_RM and BG_Random on the crop, before its one resize.
 
     The crop window is a view of the image; its background is replaced at source resolution with a masked copy, which
@@ -52,12 +49,12 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
     `max_area` of it keeps its background. The random draws are the same whatever the probabilities, so that pipelines
     that differ only in them see the same crops.
 
-    BG_Swaps asks for two more things. Inputs with `replace: True` get BG_Random whatever was drawn. Inputs with a
-    `negative` (see `Negative`) show another image in front of the crop's background: with the same random state, the
-    same pixels outside both foregrounds. A silhouette needs nothing behind it; behind a foreground, a crop that keeps
+    BG_Swaps asks for two more things. With `replace` a crop gets BG_Random whatever was drawn. With a `negative` (see
+    `Negative`) it shows another image in front of its background: with the same random state, the same pixels outside
+    both foregrounds. A silhouette needs nothing behind it; behind a foreground, a crop that keeps
     its own background has its own foreground covered with tiles of it (`compositing.tiled_background`).
 
-    Args:
+    Attributes:
         size: height and width of the view.
         scale: range of the crop's share of the image's area; also that of a plain donor's window (`RandomBackground`).
         ratio: range of the crop's width / height.
@@ -74,63 +71,24 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         mask_blur: sigma of a Gaussian over the mask, in pixels of the view, which mixes both along the edge.
         interpolation: `linear`, which does not antialias, or one of those that do where they shrink: `bilinear` and
             `bicubic` are Pillow's and torchvision's, `area` is OpenCV's INTER_AREA.
-        mask_key: the input that holds the foreground mask, height x width, or a function that gives it and is called
-            only where a background augmentation was drawn. The target `mask`, if there is one, is cropped too.
-        metadata_key: the input that holds the donors, as for `RandomBackground`.
-        p: probability of applying the transform; without it the image keeps its size.
-
-    Targets: image, mask. Image types: uint8, three channels.
+        py_random: source of the draws.
     """
 
-    class InitSchema(BackgroundSchema):
-        size: tuple[Side, Side]
-        scale: Scale
-        ratio: Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
-        remove: Share
-        random: Share
-        fill: FillMode
-        donor: DonorMode
-        foreground_scale: Annotated[float, Field(ge=1)]
-        foreground_position: Annotated[int, Field(ge=0)]
-        blend: Blend
-        mask_blur: Annotated[float, Field(ge=0)]
-        interpolation: Interpolation
-        metadata_key: str
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        scale: tuple[float, float] = (0.2, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        remove: float = 0.0,
-        random: float = 0.0,
-        fill: FillMode = "random_gray",
-        donor: DonorMode = "tiled",
-        min_area: float = 0.01,
-        max_area: float = 0.95,
-        foreground_scale: float = 1.0,
-        foreground_position: int = 0,
-        blend: Blend = "hard",
-        mask_blur: float = 0.0,
-        interpolation: Interpolation = "linear",
-        mask_key: str = "mask",
-        metadata_key: str = "donor",
-        p: float = 1.0,
-    ):
-        super().__init__(p=p)
-        self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
-        self.remove, self.random, self.fill, self.donor = remove, random, fill, donor
-        self.min_area, self.max_area = min_area, max_area
-        self.foreground_scale, self.foreground_position = foreground_scale, foreground_position
-        self.blend, self.mask_blur = blend, mask_blur
-        self.mask_key, self.metadata_key = mask_key, metadata_key
-
-    @property
-    def targets_as_params(self) -> list[str]:
-        # Parameters, not targets: as a target of Albumentations the mask would be cropped and flipped too, which costs
-        # 11 %.
-        masks = [self.mask_key] if self.remove or self.random else []
-        return [*masks, self.metadata_key] if self.random else masks
+    size: tuple[int, int]
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    remove: float = 0.0
+    random: float = 0.0
+    fill: FillMode = "random_gray"
+    donor: DonorMode = "tiled"
+    min_area: float = 0.01
+    max_area: float = 0.95
+    foreground_scale: float = 1.0
+    foreground_position: int = 0
+    blend: Blend = "hard"
+    mask_blur: float = 0.0
+    interpolation: Interpolation = "linear"
+    py_random: Random = field(default_factory=Random, init=False)
 
     def draw_background(self) -> Applied:
         """The first draws of a crop: which background augmentation to apply, decided before any mask is decoded."""
@@ -138,29 +96,35 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         removes, replaces = self.py_random.random() < self.remove, self.py_random.random() < self.random
         return "removed" if removes else "replaced" if replaces else "none"
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def draw(self, height: int, width: int, mask: LazyMask, replace: bool = False) -> dict[str, Any]:
+        """The draws of one crop, as arguments of `apply`.
+
+        Args:
+            height, width: of the image, in pixels.
+            mask: its foreground mask, asked for only where a background augmentation was drawn.
+            replace: BG_Random, whatever is drawn.
+        """
         uniform = self.py_random.random
         drawn = self.draw_background()
-        if data.get("replace"):
+        if replace:
             drawn = "replaced"
-        window = draw_window(*_shape(data["image"]), self.scale, self.ratio, self.py_random)
+        window = draw_window(height, width, self.scale, self.ratio, self.py_random)
         fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
         applied: Applied = "none"
         if drawn != "none":
-            verdict = area_verdict(window.of(resolve_mask(data[self.mask_key])), self.min_area, self.max_area)
+            verdict = area_verdict(window.of(resolve_mask(mask)), self.min_area, self.max_area)
             applied = verdict or drawn
-        found = {"window": tuple(window), "applied": applied, "fill_draw": fill_draw, "donor_draw": donor_draw}
+        found: dict[str, Any] = {
+            "window": tuple(window),
+            "applied": applied,
+            "fill_draw": fill_draw,
+            "donor_draw": donor_draw,
+        }
         if applied in ("removed", "replaced") and (self.foreground_scale > 1 or self.foreground_position):
             # Its own generator, so that flip and colours are the same with and without a placement.
-            placing = random.Random(rng_key(int(fill_draw * 2**53), 0, "", Draw.PLACEMENT))
+            placing = Random(rng_key(int(fill_draw * 2**53), 0, "", Draw.PLACEMENT))
             found["placement"] = draw_placement(self.foreground_scale, self.foreground_position, placing)
         return found
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        # Pixels go to `apply` beside the parameters: among them, ReplayCompose would copy 0.9 MB for each view.
-        names = {"foreground": self.mask_key, "donors": self.metadata_key, "negative": "negative"}
-        pixels = {name: kwargs.get(key) for name, key in names.items()}
-        return cast(dict[str, Any], super().apply_with_params(params | pixels, *args, **kwargs))
 
     def apply(
         self,
@@ -204,20 +168,6 @@ class BackgroundResizedCrop(A.DualTransform):  # type: ignore[misc]
         if self.interpolation == "bilinear" or self.interpolation == "bicubic":
             return resize_antialiased(view, self.size, self.interpolation)
         return cast(Image, cv2.resize(view, self.size[::-1], interpolation=_FLAGS[self.interpolation]))
-
-    def apply_to_mask(
-        self,
-        mask: Mask,
-        *args: Any,
-        window: tuple[int, int, int, int],
-        placement: Placement | None = None,
-        **params: Any,
-    ) -> Mask:
-        part: Mask = Rect(*window).of(mask)
-        if placement is not None:
-            part = binarize(move_foreground(part, part, placement)[1])
-        # INTER_NEAREST rounds positions down, the exact variant to the nearest pixel as Pillow does.
-        return cast(Mask, cv2.resize(part, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def _shape(image: Image) -> tuple[int, int]:

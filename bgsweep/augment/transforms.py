@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import albumentations as A
 import cv2
 import numpy as np
+from albumentations.core.serialization import SERIALIZABLE_REGISTRY
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, Field, model_validator
 
@@ -188,3 +189,8 @@ def _in_front(image: AnyImage, mask: LazyMask, name: str, behind: Image) -> AnyI
     bits = binarize(foreground(mask, image.shape[:2], name))
     # A masked copy, much faster than `np.where`: see `background.composite`.
     return cast(AnyImage, cv2.copyTo(image, bits, like(behind, image)))
+
+
+# The names that earlier versions wrote into policies.
+SERIALIZABLE_REGISTRY["bgsweep.augment.background.RemoveBackground"] = RemoveBackground
+SERIALIZABLE_REGISTRY["bgsweep.augment.background.RandomBackground"] = RandomBackground

@@ -45,6 +45,22 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def part_of(branch: Any, part: str) -> Any:
+    """The value under one part of a dotted key; of a list, by its number, or by the name in the only entry that has it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if not isinstance(branch, list | tuple):
+        return branch[part]
+    if part.isdigit() and int(part) < len(branch):
+        return branch[int(part)]
+    having = [each for each in branch if isinstance(each, Mapping) and part in each]
+    if len(having) != 1:
+        raise KeyError(part)
+    return having[0][part]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the most similar known one, and all known ones."""
     known = list(known)

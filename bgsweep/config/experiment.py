@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple
+from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple, part_of
 from bgsweep.config.columns import Columns
 from bgsweep.config.data import Data
 from bgsweep.config.mask_format import MaskFormat
@@ -119,7 +119,7 @@ _ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "encoder": {"weights": None, "weights_digest": None, "drop_path": 0.0},
     "optimizer": {"clip_norm": None, "clip_each": False},
-    "views": {"extra": []},
+    "views": {"extra": [], "albumentations": None},
     "background": {
         "swap_form": "full",
         "swap_negative": "silhouette",
@@ -130,6 +130,10 @@ _ADDED_LATER: dict[str, dict[str, Any]] = {
     },
 }
 """Keys that did not exist when the first checkpoints were written, with their defaults. Add every new key here."""
+
+
+STEPS = "views.albumentations."
+"""Beginning of the keys of arguments in an Albumentations pipeline, such as `views.albumentations.ColorJitter.p`."""
 
 
 class Experiment(Section):
@@ -294,13 +298,18 @@ class Experiment(Section):
     def has(self, key: str) -> bool:
         """True if there is a value under a dotted key: each method has keys of its own."""
         section, _, leaf = key.partition(".")
+        if key.startswith(STEPS):  # the configuration need not give all arguments
+            try:
+                self.value(key)
+            except KeyError:
+                return False
         return section != "method" or leaf in type(self.method).model_fields
 
     def value(self, key: str) -> Any:
         """The value under a dotted key."""
         found: Any = self.model_dump()
         for part in key.split("."):
-            found = (found if isinstance(found, dict) else as_schedule(found))[part]
+            found = part_of(found if isinstance(found, dict) or key.startswith(STEPS) else as_schedule(found), part)
         return found
 
     def with_values(self, values: dict[str, Any]) -> "Experiment":
@@ -317,7 +326,7 @@ class Experiment(Section):
             for part in path:
                 if path[0] in ("background", "optimizer") and not isinstance(branch[part], dict):
                     branch[part] = as_schedule(branch[part])  # `background.random.from` beside `random: 0.2`
-                branch = branch[part]
+                branch = part_of(branch, part)
             branch[leaf] = value
         return Experiment.model_validate(tree)
 

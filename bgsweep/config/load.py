@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bgsweep.config.base import part_of
 from bgsweep.config.columns import Columns
 from bgsweep.config.evaluation import SuiteConfig
 from bgsweep.config.mask_format import MaskFormat
@@ -139,9 +140,14 @@ def _parsed(override: str) -> tuple[list[str], Any]:
 def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -> None:
     branch = tree
     for part in path[:-1]:
-        if branch.get(part) is None:
+        if isinstance(branch, dict) and branch.get(part) is None:
             branch[part] = {}
-        branch = branch[part]
-        if not isinstance(branch, dict):
+        try:
+            branch = part_of(branch, part)
+        except KeyError:
+            raise UserError(f"{override!r}: no entry {part}, or several; name it by its number, from 0 on") from None
+        if not isinstance(branch, dict | list):
             raise UserError(f"{override!r}: {part} is a single value, not a section; write it as {part}=VALUE")
+    if not isinstance(branch, dict):
+        raise UserError(f"{override!r}: {path[-2]} is a list, and {path[-1]} none of its keys; override the whole list")
     branch[path[-1]] = value

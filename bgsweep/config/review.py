@@ -54,6 +54,15 @@ _EXPERIMENT = (
     _Rule("views.small_scale", ("views.small_crops",), _positive, "views.small_crops is 0"),
     _Rule("views.jitter", ("views.jitter_p",), _positive, "views.jitter_p is 0"),
     _Rule("views.blur_sigma", ("views.blur",), _positive, "views.blur is 0"),
+    *(
+        _Rule(
+            f"views.{name}",
+            ("views.albumentations",),
+            (lambda steps: steps is None),
+            "views.albumentations replaces it",
+        )
+        for name in ("jitter", "jitter_p", "gray", "blur", "blur_sigma", "solarize", "color")
+    ),
     _Rule("data.holdout", ("data.validation", "data.test"), lambda split: split is None, "all splits are named"),
     _Rule("data.pack_cache_gb", ("data.pack",), lambda pack: "://" in (pack or ""), "data.pack is not a URI"),
     _Rule("optimizer.trust", ("optimizer.name",), "lars".__eq__, "only lars has it"),

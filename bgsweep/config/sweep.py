@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from bgsweep.config.base import NAME_PATTERN, Section, gpus_for, nearest
 from bgsweep.config.evaluation import Evaluate, Register
 from bgsweep.config.experiment import Experiment, mutable
-from bgsweep.config.keys import check_known, is_whole
+from bgsweep.config.keys import check_known, check_step, is_whole
 from bgsweep.config.messages import reason
 from bgsweep.config.methods import method_section
 from bgsweep.config.plugins import UnknownPart
@@ -53,6 +53,7 @@ class SweepConfig(Section):
         self._check_methods()
         for key, distributions in self.space.parameters.items():
             check_known(key)
+            check_step(key, self.experiment)
             if key.startswith("encoder.weights") or (key.startswith("encoder.") and self.experiment.encoder.weights):
                 raise ValueError(
                     f"space.{key}: encoder.weights are the same for all trials, and fit one network; leave out "

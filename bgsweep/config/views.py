@@ -1,9 +1,10 @@
 """Views: crops, colours and background augmentations."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bgsweep.config import albumentations_steps
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.plugins import Transform
 from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, highest
@@ -45,6 +46,11 @@ class Views(Section):
     photometric: Literal["cpu", "device"] = Field(
         "cpu", description="device that computes jitter, grey, blur and solarise"
     )
+    albumentations: list[Any] | None = Field(
+        None,
+        description="Albumentations' pixel-level transforms in place of jitter, gray, blur and solarize, such as "
+        "[{ColorJitter: {brightness: 0.4, p: 0.8}}, ToGray]; also a list for each kind of view, as blur",
+    )
     extra: tuple[Transform, ...] = Field(
         (), description="transforms of other packages after the colours of each view: [{name: package.module:Class, …}]"
     )
@@ -57,6 +63,11 @@ class Views(Section):
         """The heights (and widths) in pixels that views have, that of the large ones first."""
         return (self.size, self.small_size) if self.small_crops else (self.size,)
 
+    @field_validator("albumentations", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return albumentations_steps.plain(value)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ordered("scale", self.scale)
@@ -65,6 +76,10 @@ class Views(Section):
         _ordered("small_scale", self.small_scale)
         if self.extra and self.photometric == "device":
             raise ValueError("extra: these transforms follow the colours, in the loader; set views.photometric: cpu")
+        if self.albumentations is not None:
+            if self.photometric == "device":
+                raise ValueError("albumentations: these transforms run in the loader; set views.photometric: cpu")
+            albumentations_steps.check(self.albumentations)
         if self.scale[1] > 1 or self.small_scale[1] > 1:
             raise ValueError("scale: a crop cannot cover more than the whole image; set the upper bound to 1.0")
         return self

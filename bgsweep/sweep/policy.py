@@ -52,16 +52,21 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
 def described(experiment: Experiment) -> dict[str, Any]:
     """An experiment's augmentations as plain values.
 
-    ``views`` holds, for each view, its crop, background and colours, with the background's probabilities in the first
-    epoch; ``background`` the whole section, schedules included, of which ``epochs`` is the length.
+    ``views`` holds, for each view, its crop, background and colours (of `views.albumentations`: each transform as
+    `to_dict` writes it), with the background's probabilities in the first epoch; ``extra`` the transforms of other
+    packages, if there are any; ``background`` the whole section, schedules included, of which ``epochs`` is the length.
     """
     pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
     views = []
     for number, each in enumerate(pipeline.policy()["views"]):
-        crop, flip, colors = each["transform"]["transforms"]
+        crop, flip, *colors = each["transform"]["transforms"]
         kept = {key: crop[key] for key in ("size", "scale", "ratio", "interpolation", "remove", "random")}
-        photometric = ("jitter", "jitter_p", "gray", "blur", "blur_sigma", "solarize", "color")
-        rest = {key: colors[key] for key in photometric}
+        rest: dict[str, Any] = {"albumentations": colors}
+        if experiment.views.albumentations is None:
+            photometric = ("jitter", "jitter_p", "gray", "blur", "blur_sigma", "solarize", "color")
+            rest = {key: colors[0][key] for key in photometric}
         views.append({"small": number >= LARGE_VIEWS, **kept, "flip": flip["p"], **rest})
     section = experiment.background.model_dump(mode="json", exclude={"most_kept"})
-    return {"epochs": experiment.training.epochs, "views": views, "background": section}
+    found = {"epochs": experiment.training.epochs, "views": views, "background": section}
+    extra = [each.model_dump(mode="json") for each in experiment.views.extra]
+    return found | ({"extra": extra} if extra else {})

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgsweep.augment import import_albumentations_without_torch
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import budget
@@ -39,7 +38,6 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
 
 
 def _report(name: str, store: Uri, out: Path) -> dict[str, Any]:
-    import_albumentations_without_torch()
     from bgsweep.report.page import page
 
     with local_store(store, name) as local:

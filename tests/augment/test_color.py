@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import GaussianBlur as TorchvisionBlur
 
 from bgsweep.augment import color_batched
-from bgsweep.augment.color import HUE, NEUTRAL, ColorDraw, Photometric, kernel_of, render
+from bgsweep.augment.color import HUE, NEUTRAL, ColorDraw, kernel_of, render
+from bgsweep.augment.training_transforms import Photometric
 from bgsweep.data.sample import Sample
 
 ORDERS = list(permutations(range(4)))

@@ -8,7 +8,7 @@ import pytest
 
 from bgsweep.augment import background
 from bgsweep.augment.crop_window import draw_window
-from bgsweep.augment.training_crop import BackgroundResizedCrop
+from bgsweep.augment.training_transforms import BackgroundResizedCrop
 from bgsweep.data.sample import Sample
 from bgsweep.images import compositing
 from bgsweep.images.compositing import Image, Rect, inpaint_background

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.color import Photometric
+from bgsweep.augment.color import Colors, render
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.images.compositing import Image
 from bgsweep.masks.network import Floats, network_input
@@ -29,8 +29,8 @@ class TrainingAugmentation:
 
     def __init__(self) -> None:
         self._uniform = random.Random()
-        self._colors = Photometric(gray=0.1, blur=0.0)
-        self._colors.set_random_state(np.random.default_rng(0), self._uniform)
+        self._colors = Colors(gray=0.1, blur=0.0)
+        self._colors.py_random = self._uniform
 
     def apply(self, image: Image, masks: npt.NDArray[np.bool_], key: int, cropped: bool) -> TrainingExample:
         """Augment one image and its masks.
@@ -47,7 +47,7 @@ class TrainingAugmentation:
             part = draw_window(side, side, _SCALE, _RATIO, self._uniform)
             image = _enlarge(part.of(image), side)
             targets = np.stack([_enlarge(part.of(mask), side) for mask in targets])
-        pixels = network_input(self._colors.apply(image, **self._colors.get_params()), (side, side))
+        pixels = network_input(render(image, self._colors.draw(), self._colors.color), (side, side))
         mirrored = self._uniform.random() < 0.5
         if mirrored:
             pixels, targets = pixels[..., ::-1], targets[..., ::-1]
