@@ -1,14 +1,15 @@
-"""Checks and conversions of the images, masks and donors that users of the Albumentations transforms pass in."""
+"""Checks, conversions and compositing of what users of the public transforms pass in: images, masks and donors."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.augment.background import Donor, DonorMode
-from bgsweep.images.compositing import Image, Mask
+from bgsweep.augment.background import Donor, DonorMode, Negative, negative_crop, negative_in_front
+from bgsweep.images.compositing import Image, Mask, binarize, tiled_background
 
 AnyImage = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
@@ -112,6 +113,23 @@ def chosen_donor(donors: Any, mode: DonorMode, draw: float, name: str) -> Donor:
             raise ValueError(f"{name}: has no `mask`, which a {mode} donor needs; give it, or take donor='plain'")
         donor["mask"] = foreground(donor["mask"], image.shape[:2], f"{name}'s mask")
     return donor
+
+
+def in_front(image: AnyImage, mask: Mask, behind: Image) -> AnyImage:
+    """The foreground of a checked image in front of a background of its size, which may be written to."""
+    # A masked copy, much faster than `np.where`: see `background.composite`.
+    return cast(AnyImage, cv2.copyTo(image, binarize(mask), like(behind, image)))
+
+
+def with_negative(
+    image: AnyImage, mask: Mask, negative: Negative, scale: tuple[float, float], min_area: float, max_area: float
+) -> AnyImage:
+    """BG_Swaps' negative of a checked image: another image in front of its background."""
+    if negative["kind"] == "silhouette":
+        other = like(negative_crop(negative, *mask.shape, scale), image)
+        return cast(AnyImage, cv2.copyTo(other, binarize(mask), image.copy()))
+    background = tiled_background(bytes_of(image), mask)
+    return like(negative_in_front(negative, background, scale, min_area, max_area), image)
 
 
 def _kind(value: Any) -> str:

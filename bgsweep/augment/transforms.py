@@ -1,4 +1,4 @@
-"""BG_RM and BG_Random (Ryali et al., arXiv 2103.12719) as Albumentations transforms.
+"""BG_RM, BG_Random and the negative of BG_Swaps (Ryali et al., arXiv 2103.12719) as Albumentations transforms.
 
     A.Compose([A.RandomResizedCrop((224, 224)), RemoveBackground(p=0.2), RandomBackground(p=0.2), A.ColorJitter()])(
         image=image, mask=mask, donor={"image": other_image, "mask": other_mask}
@@ -12,7 +12,6 @@ records stay small; replaying needs the same mask and donors among the inputs.
 from typing import Annotated, Any, Literal, Self, cast
 
 import albumentations as A
-import cv2
 import numpy as np
 from albumentations.core.serialization import SERIALIZABLE_REGISTRY
 from albumentations.core.transforms_interface import BaseTransformInitSchema
@@ -24,12 +23,13 @@ from bgsweep.augment.background import (
     Donors,
     FillMode,
     LazyMask,
+    Negative,
+    NegativeKind,
     area_verdict,
     random_background,
     removed_background,
 )
-from bgsweep.augment.inputs import AnyImage, bytes_of, checked_image, chosen_donor, foreground, like
-from bgsweep.images.compositing import Image, binarize
+from bgsweep.augment.inputs import AnyImage, bytes_of, checked_image, chosen_donor, foreground, in_front, with_negative
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -110,7 +110,7 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         behind = removed_background(
             bytes_of(image) if self.fill == "mean" else np.empty(img.shape, np.uint8), self.fill, fill_draw
         )
-        return _in_front(image, pixels, self.mask_key, behind)
+        return in_front(image, foreground(pixels, img.shape[:2], self.mask_key), behind)
 
 
 class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -181,14 +181,82 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         image = checked_image(img, "image")
         donor = chosen_donor(donors, self.donor, donor_draw[0], self.metadata_key)
         behind = random_background(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
-        return _in_front(image, pixels, self.mask_key, behind)
+        return in_front(image, foreground(pixels, img.shape[:2], self.mask_key), behind)
 
 
-def _in_front(image: AnyImage, mask: LazyMask, name: str, behind: Image) -> AnyImage:
-    """The image's foreground in front of a background."""
-    bits = binarize(foreground(mask, image.shape[:2], name))
-    # A masked copy, much faster than `np.where`: see `background.composite`.
-    return cast(AnyImage, cv2.copyTo(image, bits, like(behind, image)))
+class SwapNegative(A.ImageOnlyTransform):  # type: ignore[misc]
+    """The negative of BG_Swaps: another image in front of the background of this one, the query.
+
+    A query whose foreground is out of the area bounds comes back unchanged, and is no negative of itself: leave it out.
+    The mask and all other targets pass unchanged.
+
+    Args:
+        kind: `silhouette` (the query's foreground filled with a crop of the other image) or `foreground` (the
+            foreground of a crop of the other image, in front of tiles of the query's background).
+        scale: range of the crop's share of the other image.
+        min_area: smallest share of foreground in the query, and with `foreground` in the other image's crop, 0 to 1.
+        max_area: largest share.
+        mask_key: the target that holds the query's foreground mask, as in `RandomBackground`.
+        metadata_key: the input that holds the other images, as the donors of `RandomBackground`.
+        p: probability of applying the transform.
+
+    Targets: image, volume. Image types: uint8, and float32 of 0 to 1; three channels.
+    """
+
+    class InitSchema(BackgroundSchema):
+        kind: NegativeKind
+        scale: Scale
+        metadata_key: str
+
+    def __init__(
+        self,
+        kind: NegativeKind = "silhouette",
+        scale: tuple[float, float] = (0.2, 1.0),
+        min_area: float = 0.01,
+        max_area: float = 0.95,
+        mask_key: str = "mask",
+        metadata_key: str = "other",
+        p: float = 1.0,
+    ):
+        super().__init__(p=p)
+        self.kind, self.scale, self.metadata_key = kind, scale, metadata_key
+        self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        return [self.mask_key, self.metadata_key]
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
+        return {
+            "applied": verdict or "swapped",
+            "pick": self.py_random.random(),
+            "seed": self.py_random.getrandbits(53),
+        }
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        extra = {"pixels": kwargs[self.mask_key], "others": kwargs[self.metadata_key]}
+        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
+
+    def apply(
+        self,
+        img: AnyImage,
+        *args: Any,
+        applied: str,
+        pick: float,
+        seed: int,
+        pixels: LazyMask,
+        others: Donors,
+        **_: Any,
+    ) -> AnyImage:
+        if applied != "swapped":
+            return img
+        image = checked_image(img, "image")
+        # As a tiled donor, which must have a mask, where the other's own foreground is shown.
+        other = chosen_donor(others, "tiled" if self.kind == "foreground" else "plain", pick, self.metadata_key)
+        negative = Negative(kind=self.kind, image=other["image"], mask=other.get("mask"), seed=seed)
+        mask = foreground(pixels, img.shape[:2], self.mask_key)
+        return with_negative(image, mask, negative, self.scale, self.min_area, self.max_area)
 
 
 # The names that earlier versions wrote into policies.
