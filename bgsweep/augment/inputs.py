@@ -126,7 +126,7 @@ def with_negative(
 ) -> AnyImage:
     """BG_Swaps' negative of a checked image: another image in front of its background."""
     if negative["kind"] == "silhouette":
-        other = like(negative_crop(negative, *mask.shape, scale), image)
+        other = like(negative_crop(negative, mask.shape[0], mask.shape[1], scale), image)
         return cast(AnyImage, cv2.copyTo(other, binarize(mask), image.copy()))
     background = tiled_background(bytes_of(image), mask)
     return like(negative_in_front(negative, background, scale, min_area, max_area), image)

@@ -14,8 +14,8 @@ from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.training_crop import Applied, TrainingCrop
 from bgsweep.config import albumentations_steps
 from bgsweep.config.plugins import imported
-from bgsweep.config.schedule import at_epoch, highest
-from bgsweep.config.views import Background, PerCrop, Views
+from bgsweep.config.schedule import at_epoch, for_view, highest
+from bgsweep.config.views import Background, Views
 from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask, Rect
 
@@ -123,7 +123,7 @@ class ViewPipeline:
             # By default only large views, as in ReLICv2 (Tomasev et al. 2022): small crops are often all foreground or
             # all background.
             if view < LARGE_VIEWS or background.apply_to == "all":
-                crop.remove, crop.random = _for_view(remove, view), _for_view(replace, view)
+                crop.remove, crop.random = for_view(remove, view), for_view(replace, view)
         self.swap_share = highest(at_epoch(background.swap, *now))
         self.donor_views = [view for view, crop in enumerate(self._crops) if crop.random]
 
@@ -292,11 +292,6 @@ def _as_donor(image: MaskedImage) -> Donor:
     }
 
 
-def _for_view(value: PerCrop, view: int) -> float:
-    """Pairs are (first view, every other view), three values (first view, second view, small crops)."""
-    return value[min(view, len(value) - 1)] if isinstance(value, tuple) else value
-
-
 def _crop(views: Views, background: Background, view: int) -> TrainingCrop:
     small = view >= LARGE_VIEWS
     size = views.small_size if small else views.size
@@ -321,8 +316,8 @@ def _photometric(views: Views, view: int) -> Colors:
         jitter=views.jitter,
         jitter_p=views.jitter_p if any(views.jitter) else 0.0,
         gray=views.gray,
-        blur=_for_view(views.blur, view),
+        blur=for_view(views.blur, view),
         blur_sigma=views.blur_sigma,
-        solarize=_for_view(views.solarize, view),
+        solarize=for_view(views.solarize, view),
         color=views.color,
     )

@@ -128,7 +128,8 @@ class RandomBackground(_BackgroundTransform):
         p: float = 0.2,
     ) -> None:
         super().__init__(p, min_area, max_area)
-        self._donors, self.donor, self.scale = _some("donors", donors), _one_of("donor", donor, DonorMode), _scale(scale)
+        self._donors, self.donor = _some("donors", donors), _one_of("donor", donor, DonorMode)
+        self.scale = _scale(scale)
 
     def changed(self, image: AnyImage, mask: Mask, draws: Sequence[float]) -> AnyImage:
         pick, share, down, right, _ = draws
@@ -164,7 +165,8 @@ class SwapNegative(_BackgroundTransform):
         max_area: float = 0.95,
     ) -> None:
         super().__init__(1.0, min_area, max_area)
-        self._others, self.kind, self.scale = _some("others", others), _one_of("kind", kind, NegativeKind), _scale(scale)
+        self._others, self.kind = _some("others", others), _one_of("kind", kind, NegativeKind)
+        self.scale = _scale(scale)
 
     def changed(self, image: AnyImage, mask: Mask, draws: Sequence[float]) -> AnyImage:
         other, other_mask = _item(self._others, draws[0])

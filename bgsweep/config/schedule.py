@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from bgsweep.config.base import NonNegative, Probability, Section
 
-PerView = Probability | tuple[Probability, Probability]
-"""One probability for all views, or a pair: the first view's, every other view's."""
+PerView = Probability | tuple[Probability, Probability] | tuple[Probability, Probability, Probability]
+"""One probability for all views; the first view's and every other's; or the first's, the second's, the small crops'."""
 
 
 class Schedule(Section):
@@ -33,9 +33,10 @@ class Schedule(Section):
             progress = (1 - math.cos(math.pi * progress)) / 2
         if self.course.startswith("reversed"):
             progress = 1 - progress
-        pairs = list(zip(_pair(self.start), _pair(self.end), strict=True))
-        first, others = (start + progress * (end - start) for start, end in pairs)
-        return (first, others) if isinstance(self.start, tuple) or isinstance(self.end, tuple) else first
+        kinds = max(len(_each(self.start)), len(_each(self.end)))
+        pairs = [(for_view(self.start, view), for_view(self.end, view)) for view in range(kinds)]
+        now = tuple(start + progress * (end - start) for start, end in pairs)
+        return now[0] if kinds == 1 else cast(PerView, now)
 
 
 class NumberSchedule(Schedule):
@@ -72,7 +73,13 @@ def highest(value: PerView | Schedule) -> float:
     """The largest probability that any view has in any epoch."""
     if isinstance(value, Schedule):
         return highest(value.start) if value.course == "constant" else max(highest(value.start), highest(value.end))
-    return max(_pair(value))
+    return max(_each(value))
+
+
+def for_view(value: PerView, view: int) -> float:
+    """The probability of a view, counted from 0."""
+    each = _each(value)
+    return each[min(view, len(each) - 1)]
 
 
 def as_schedule(value: Any) -> dict[str, Any]:
@@ -80,5 +87,5 @@ def as_schedule(value: Any) -> dict[str, Any]:
     return {"from": value, "to": value, "course": "linear"}
 
 
-def _pair(value: PerView) -> tuple[float, float]:
-    return value if isinstance(value, tuple) else (value, value)
+def _each(value: PerView) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)

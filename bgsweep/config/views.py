@@ -9,9 +9,6 @@ from bgsweep.config.base import Count, NonNegative, Positive, Probability, Secti
 from bgsweep.config.plugins import Transform
 from bgsweep.config.schedule import PerView, Schedule, ScheduledPerView, highest
 
-PerCrop = PerView | tuple[Probability, Probability, Probability]
-"""As `PerView`, or three probabilities: the first view's, the second's, the small crops'."""
-
 Range = tuple[Positive, Positive]
 
 
@@ -32,9 +29,9 @@ class Views(Section):
     )
     jitter_p: Probability = 0.8
     gray: Probability = 0.2
-    blur: PerCrop = Field(0.5, description="also a pair (first view, others), or three: first, second, small crops")
+    blur: PerView = Field(0.5, description="also a pair (first view, others), or three: first, second, small crops")
     blur_sigma: Range = (0.1, 2.0)
-    solarize: PerCrop = Field(0.0, description="as blur")
+    solarize: PerView = Field(0.0, description="as blur")
     interpolation: Literal["linear", "area", "bilinear", "bicubic"] = Field(
         "linear",
         description="of the crop's resize: linear does not antialias and is fastest; bilinear and bicubic are those of "
@@ -143,7 +140,7 @@ class Background(Section):
         _ordered("min_area, max_area", (self.min_area, self.max_area))
         ends = (self.swap.start, self.swap.end) if isinstance(self.swap, Schedule) else (self.swap,)
         if any(isinstance(end, tuple) for end in ends):
-            raise ValueError("swap: BG_Swaps is drawn once for an image; give one probability, not a pair")
+            raise ValueError("swap: BG_Swaps is drawn once for an image; give one probability, not a list")
         return self
 
     @property

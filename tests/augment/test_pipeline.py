@@ -205,6 +205,16 @@ def test_pairs_are_first_view_and_the_others(samples: list[Sample]) -> None:
     assert applied == ["replaced", "removed", "removed", "removed", "removed"]
 
 
+def test_three_values_are_first_view_second_view_and_small_crops(samples: list[Sample]) -> None:
+    schedule = {"from": [0.0, 1.0, 0.0], "to": 1.0, "course": "constant"}
+    background = Background.model_validate(
+        {"remove": schedule, "random": [0.0, 0.0, 1.0], "apply_to": "all", "min_area": 0, "max_area": 1}
+    )
+    pipeline = ViewPipeline(SWAV, background, epochs=3)
+    applied = [pipeline.make(samples[0], of(samples[1]), view, view).applied for view in range(5)]
+    assert applied == ["none", "removed", "replaced", "replaced", "replaced"]
+
+
 def test_shares_of_outcomes(samples: list[Sample]) -> None:
     pipeline = ViewPipeline(
         Views(size=8, jitter_p=0, gray=0, blur=0), Background(remove=0.2, random=0.5, min_area=0.0, max_area=1.0)

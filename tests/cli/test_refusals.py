@@ -95,7 +95,10 @@ OVERRIDES = [
     ("training.epochs=0", "experiment.training.epochs: Input should be greater than or equal to 1 (given: 0)"),
     ("training.epochs=null", "experiment.training.epochs: a whole number is needed, such as 200 (nothing is given)"),
     ("background.remove=lots", "experiment.background.remove: a number is needed, such as 0.0 (given: 'lots')"),
-    ("background.remove=[0.1, 0.2, 0.3]", "experiment.background.remove: a list of 2 values is needed (given: [0.1,"),
+    (
+        "background.remove=[0.1, 0.2, 0.3, 0.4]",
+        "experiment.background.remove: a list of 3 values is needed (given: [0.1,",
+    ),
     (
         "background.remove=[0.1, 2]",
         "experiment.background.remove.1: Input should be less than or equal to 1 (given: 2)",

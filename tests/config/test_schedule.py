@@ -68,7 +68,7 @@ def test_each_part_of_a_schedule_can_be_searched_beside_a_plain_value() -> None:
         ("background.random={from: 0.4, to: 0, course: cubic}", "background.random.course: Input should be 'constant'"),
         ("background.random={from: 0.4, to: 0, cuorse: cosine}", "unknown key; did you mean `course`?"),
         ("background.random=1.4", "background.random: Input should be less than or equal to 1"),
-        ("background.swap=[0.1, 0.2]", "one probability, not a pair"),
+        ("background.swap=[0.1, 0.2]", "one probability, not a list"),
         ("background.foreground_scale=0.5", "background.foreground_scale: Input should be greater than or equal to 1"),
     ],
 )

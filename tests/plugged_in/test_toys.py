@@ -24,6 +24,7 @@ from bgsweep.errors import UserError
 from bgsweep.evaluation.registry import evaluator_names
 from bgsweep.sweep.cost import Cost, _settings, simulate
 from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
+from bgsweep.sweep.policy import described
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import FIXED, NUMBER
 from tests.command import bgsweep
@@ -160,6 +161,7 @@ def test_a_dataset_and_a_transform_make_views() -> None:
         for more in ([], ["views.extra=[{name: posterize, bits: 2}]"])
     )
     assert plain.digest != extra.digest and plain.data.has_masks
+    assert described(extra)["extra"] == [{"name": "posterize", "bits": 2}]
     splits = open_splits(plain.data)
     assert len(splits.train) + len(splits.validation) == 64 and splits.train.name.startswith("discs/train")
     first, second, again = (next(iter(batches(each))).views[0].numpy() for each in (plain, extra, extra))

@@ -62,8 +62,9 @@ def both(
         ({}, {"remove": 1.0, "fill": "black", "min_area": 0.6}),
         ({"flip": 1.0}, {"random": 1.0, "donor": "plain"}),
         ({"solarize": 1.0}, {}),
+        ({"albumentations": [{"Posterize": {"num_bits": 2, "p": 1.0}}, {"InvertImg": {"p": 1.0}}]}, {}),
     ],
-    ids=["crop", "BG_RM", "out of bounds", "BG_Random, flipped", "solarise"],
+    ids=["crop", "BG_RM", "out of bounds", "BG_Random, flipped", "solarise", "albumentations"],
 )
 def test_what_both_libraries_do_alike_is_the_same_bytes(
     example: ModuleType, sample: Sample, views: dict[str, Any], background: dict[str, Any]
@@ -85,6 +86,18 @@ def test_each_view_has_its_own_numbers_and_schedules_stay() -> None:
     assert [(view["remove"], view["random"]) for view in large] == [(0.1, 0.4), (0.3, 0.4)]
     assert all((view["remove"], view["random"]) == (0.0, 0.0) for view in found["views"] if view["small"])
     assert found["background"]["random"] == {"from": 0.4, "to": 0.0, "course": "cosine"}
+
+
+def test_dino_s_crops_are_those_of_its_paper(example: ModuleType) -> None:
+    """Caron et al. 2021 and main_dino.py: blur and solarization of each kind of crop by themselves."""
+    policy = described(load(ROOT / "search_spaces" / "dino_imagenet.yaml", searched=False).experiment)
+    found = policy["views"]
+    first, second, small = (224, (0.4, 1.0), 1.0, 0.0), (224, (0.4, 1.0), 0.1, 0.2), (96, (0.05, 0.4), 0.5, 0.0)
+    own = [(each["size"][0], each["scale"], each["blur"], each["solarize"]) for each in found]
+    assert own == [first, second, *[small] * 8]
+    shared = {"jitter": (0.4, 0.4, 0.2, 0.1), "jitter_p": 0.8, "gray": 0.2, "blur_sigma": (0.1, 2.0), "flip": 0.5}
+    assert all(each.items() >= (shared | {"interpolation": "bicubic"}).items() for each in found)
+    assert len(example.pipeline(policy, 2).transforms) == 7
 
 
 def test_views_come_at_the_policy_s_share(example: ModuleType, sample: Sample) -> None:
