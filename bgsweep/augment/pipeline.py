@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_mask
 from bgsweep.augment.color import ColorDraw, Colors, render
 from bgsweep.augment.crop_window import draw_window
+from bgsweep.augment.policy import composed
 from bgsweep.augment.training_crop import Applied, TrainingCrop
 from bgsweep.config import albumentations_steps
 from bgsweep.config.plugins import imported
@@ -20,15 +20,6 @@ from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask, Rect
 
 LARGE_VIEWS = 2
-
-_MASK = "foreground"
-_COMPOSE: dict[str, Any] = {
-    "p": 1.0,
-    "bbox_params": None,
-    "keypoint_params": None,
-    "additional_targets": {},
-    "is_check_shapes": True,
-}
 
 Transform = Callable[[Image, random.Random], Image]
 """A transform of another package (`views.extra`)."""
@@ -194,16 +185,9 @@ class ViewPipeline:
 
         `albumentations.from_dict` rebuilds each entry of `views`, once `augment.training_transforms` is imported.
         """
-        views = []
-        for view, crop in enumerate(self._crops):
-            keys = {"mask_key": _MASK, "metadata_key": "donor"}
-            described = [_described("BackgroundResizedCrop", crop) | keys, _named("HorizontalFlip", p=self._flip)]
-            if self._albumentations is None:
-                described.append(_described("Photometric", self._photometric[view]))
-            else:
-                described += [each.to_dict()["transform"] for each in self._albumentations[view]]
-            views.append({"__version__": "2.0.8", "transform": _named("Compose", transforms=described, **_COMPOSE)})
-        found: dict[str, Any] = {"views": views}
+        colors: Sequence[Colors | list[Any]] = self._albumentations or self._photometric
+        pairs = zip(self._crops, colors, strict=True)
+        found: dict[str, Any] = {"views": [composed(crop, self._flip, each) for crop, each in pairs]}
         if self._extra:
             found["extra"] = self._extra_names
         if self.background.scheduled:
@@ -272,16 +256,6 @@ def _check_same(view: Image, before: Image, key: str, transform: object) -> None
             f"views.{key}: {type(transform).__name__} made {view.dtype} {view.shape} of a view of uint8 "
             f"{before.shape}; give one of the same size and type"
         )
-
-
-def _named(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"__class_fullname__": name, **arguments}
-
-
-def _described(name: str, transform: TrainingCrop | Colors) -> dict[str, Any]:
-    """A transform of `augment.training_transforms`, with the attributes of one that training runs."""
-    arguments = {each.name: getattr(transform, each.name) for each in fields(transform) if each.init}
-    return _named(f"bgsweep.augment.training_transforms.{name}", **arguments, p=1.0)
 
 
 def _as_donor(image: MaskedImage) -> Donor:

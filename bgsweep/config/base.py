@@ -51,8 +51,10 @@ def part_of(branch: Any, part: str) -> Any:
     Raises:
         KeyError: there is none.
     """
-    if not isinstance(branch, list | tuple):
+    if isinstance(branch, Mapping):
         return branch[part]
+    if not isinstance(branch, list | tuple):
+        raise KeyError(part)
     if part.isdigit() and int(part) < len(branch):
         return branch[int(part)]
     having = [each for each in branch if isinstance(each, Mapping) and part in each]

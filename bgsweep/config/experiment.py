@@ -13,7 +13,7 @@ from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_sections, supporting
 from bgsweep.config.schedule import ScheduledNumber, as_schedule, highest
 from bgsweep.config.views import Background, Views
-from bgsweep.errors import NO_CREDENTIALS, has_password
+from bgsweep.errors import NO_CREDENTIALS, UserError, has_password
 
 
 class Encoder(Section):
@@ -326,7 +326,10 @@ class Experiment(Section):
             for part in path:
                 if path[0] in ("background", "optimizer") and not isinstance(branch[part], dict):
                     branch[part] = as_schedule(branch[part])  # `background.random.from` beside `random: 0.2`
-                branch = part_of(branch, part)
+                try:
+                    branch = part_of(branch, part)
+                except KeyError:
+                    raise UserError(f"{key}: the experiment has nothing under {part}") from None
             branch[leaf] = value
         return Experiment.model_validate(tree)
 

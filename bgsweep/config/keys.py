@@ -28,7 +28,7 @@ def check_step(key: str, experiment: Experiment) -> None:
     if key.startswith(STEPS):
         try:
             found = experiment.value(transform)
-        except (KeyError, TypeError):
+        except KeyError:
             found = None
         if not isinstance(found, dict) or transform == STEPS.rstrip("."):
             raise ValueError(

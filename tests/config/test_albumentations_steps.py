@@ -59,6 +59,10 @@ def test_arguments_are_keys(caplog: pytest.LogCaptureFixture) -> None:
         {"ToGray": {"p": 1.0}},
     ]
     assert changed.digest != own.digest
+    for key in ("views.albumentations.ToGray.p", "views.albumentations.Blur.p"):
+        assert not plain.has(key) and not own.has(key)
+        with pytest.raises(UserError, match=rf"{key}: the experiment has nothing under (ToGray|Blur)"):
+            plain.with_values({key: 0.1})
     over = bg.load_config(TINY, [STEPS, "views.albumentations.ColorJitter.p=0.1"]).experiment
     assert over.value("views.albumentations.ColorJitter.p") == 0.1
     with pytest.raises(UserError, match=r"no entry Blur, or several; name it by its number, from 0 on"):
