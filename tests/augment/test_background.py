@@ -8,7 +8,7 @@ import pytest
 
 from bgsweep.augment.background import Placement, draw_placement, mix, move_foreground
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.augment.training_crop import BackgroundResizedCrop
+from bgsweep.augment.training_transforms import BackgroundResizedCrop
 from bgsweep.config import Background, Views
 from bgsweep.data.sample import Sample
 from bgsweep.images.compositing import binarize

@@ -334,9 +334,13 @@ def test_loader_processes_have_the_environment_of_now(pipeline: ViewPipeline, mo
             list(batches(_Environment("validation", 32), pipeline, workers=1).epoch(0))
 
 
-@pytest.mark.parametrize("photometric", ["cpu", "device"])
-def test_batches_made_in_parts_are_those_of_one_process(sample: EmbeddedSample, photometric: str) -> None:
-    views = VIEWS.model_copy(update={"photometric": photometric})
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"photometric": "device"}, {"albumentations": [{"ColorJitter": {}}, {"GaussNoise": {}}]}],
+    ids=["cpu", "device", "albumentations"],
+)
+def test_batches_made_in_parts_are_those_of_one_process(sample: EmbeddedSample, changed: dict[str, Any]) -> None:
+    views = VIEWS.model_copy(update=changed)
     pipeline = ViewPipeline(views, Background(remove=0.3, random=0.3, swap=0.4))
     alone = list(batches(sample, pipeline, 96).epoch(0))
     loader = batches(sample, pipeline, 96, workers=2, memory_gb=0.0025)
