@@ -9,6 +9,7 @@ Names and arguments are Albumentations' own, as its `to_dict` writes them.
 
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -126,14 +127,20 @@ def _transform(library: Any, name: str, arguments: Mapping[str, Any]) -> Any:
             raise ValueError(f"{name}.{argument}: unknown argument; {nearest(argument, accepted)}")
     given = dict(arguments)
     try:
-        if name in _GROUPS:
-            given["transforms"] = build(given.get("transforms", ()))
-        transform = kind(**given)
+        if name not in _GROUPS:
+            with warnings.catch_warnings():
+                # Of some mistakes Albumentations only warns, and takes its default.
+                warnings.simplefilter("error", UserWarning)
+                transform = kind(**given)
+        elif not 0 <= given.get("p", 1) <= 1:  # Albumentations does not check that of groups
+            raise ValueError(f"p: a probability is needed, 0 to 1 (given: {given['p']})")
+        else:
+            transform = kind(**given | {"transforms": build(given.get("transforms", ()))})
     except ValueError as error:
         cause = error.__cause__
         described = reason(cause, kind.InitSchema) if isinstance(cause, ValidationError) else str(error)
         raise ValueError(f"{name}.{described}") from error
-    except (TypeError, AttributeError, IndexError) as error:
+    except (TypeError, AttributeError, IndexError, UserWarning) as error:
         raise ValueError(f"{name}: {error}; see its arguments in Albumentations' documentation") from error
     if inputs := getattr(transform, "targets_as_params", None):
         raise ValueError(f"{name}: needs {', '.join(inputs)} besides the image, which views do not have")

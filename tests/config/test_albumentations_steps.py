@@ -24,6 +24,11 @@ LISTS = "views.albumentations=[[{Solarize: {p: 0.1}}], [{Solarize: {p: 0.2}}, {B
         ("[{ToGray: {p: 2}}]", "views.albumentations.ToGray.p: Input should be less than or equal to 1 (given: 2)"),
         ("[[ToGray], [{Blur: {blr_limit: 3}}]]", "views.albumentations.1.Blur.blr_limit: unknown argument; did you"),
         ("[{OneOf: {transforms: [ToGry]}}]", "views.albumentations.OneOf.ToGry: Albumentations has no such transform"),
+        (
+            "[{OneOf: {transforms: [ToGray], p: 2}}]",
+            "albumentations.OneOf.p: a probability is needed, 0 to 1 (given: 2)",
+        ),
+        ("[{Sharpen: {alpha: {}}}]", "views.albumentations.Sharpen.alpha: "),
         ("[HorizontalFlip]", "views.albumentations.HorizontalFlip: is not a pixel-level transform, and the foreground"),
         ("[Normalize]", "views.albumentations.Normalize: views stay uint8 until they are on the device, which normal"),
         ("[{FDA: {p: 1}}]", "views.albumentations.FDA: needs fda_metadata besides the image, which views do not have"),
