@@ -75,7 +75,7 @@ def file_set(uri: str) -> FileSet | None:
         return None
     files = sorted(_expanded(uri, str(path))) if is_pattern(uri) else []
     if not files:
-        raise UserError(f"{uri}: no such file; correct data.images")
+        raise UserError(f"{uri}: no such file; correct the path")
     return _grouped(uri, files)
 
 

@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "no tar": (_bytes(b"text" * 300, "mine.tar"), "mine.tar: not a tar file, or damaged .*; copy it again"),
     "tar cut off": (lambda folder: _cut(Path(_tar_of("0.jpg", "1.jpg")(folder))), "not a tar file, or damaged"),
     "lost shard": (_lost_shard, "train-000001.tar is missing; copy it there, or correct the pattern"),
-    "no such shard": (lambda folder: str(folder / "a-*.tar"), r"a-\*.tar: no such file; correct data.images"),
+    "no such shard": (lambda folder: str(folder / "a-*.tar"), r"a-\*.tar: no such file; correct the path"),
     "parquet without images": (_no_images, "mine.parquet, columns of images .*: no column 'image' .there is none."),
     "parquet without bytes": (_no_bytes, "mine.parquet, row 0: no bytes of an image .*its path is /far/0.jpg.; embed"),
     "no parquet": (_bytes(b"PAR1" * 9, "mine.parquet"), "mine.parquet: not a parquet file, or damaged"),
@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(folder: Path, name: str) -> 
         ({"columns": {"label": "kind"}, "images": "photos"}, "data.columns: .*photos is a folder of images"),
         ({"columns": {"split": "fold"}, "images": "a.tar"}, "data.columns.split: only CSV and JSONL files have it"),
         ({"columns": {"root": "nowhere"}}, "data.columns.root: no folder nowhere; correct it"),
-        ({"images": "no.csv"}, "no.csv: no such file; correct data.images"),
+        ({"images": "no.csv"}, "no.csv: no such file; correct the path"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(folder: Path, settings: dict[str, Any], error: str) -> None:
