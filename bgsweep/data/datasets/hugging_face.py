@@ -7,14 +7,14 @@ random order would cost the decoding of hundreds: its images are copied into one
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bgsweep.config.columns import Columns
 from bgsweep.data.datasets.copied import CopiedImages
-from bgsweep.data.datasets.entries import Entries, Entry, Place, column, is_image, named, suffix_of
+from bgsweep.data.datasets.entries import WHOLE, Entries, Entry, Place, column, is_image, suffix_of
 from bgsweep.data.datasets.file_sets import FileSet
 from bgsweep.errors import UserError, one_line
 
@@ -71,8 +71,8 @@ def hugging_face_entries(files: FileSet, columns: Columns, copied: CopiedImages)
 
 
 def _entries(split: str, rows: Sequence[_Row], classes: Sequence[str] | None) -> Iterator[Entry]:
-    paths = [named(row.path or "") for row in rows]
-    # Paths, if each image has its own; they stay the same where rows are added, and masks lie at them.
+    paths = [PurePath(row.path or "").name for row in rows]
+    # File names, if each image has its own; they stay the same where rows are added, and masks are named by them.
     by_path = all(map(is_image, paths)) and max(Counter(paths).values(), default=1) == 1
     for number, (row, path) in enumerate(zip(rows, paths, strict=True)):
         name = path if by_path else f"{number:09d}{row.suffix}"
@@ -171,10 +171,10 @@ def _rows(path: Path, first: int, batch: Any, names: _Names, source: "_Source") 
     for index, found in enumerate(source.places(images)):
         where = f"{path}, row {first + index}"
         if found is None:
-            named_file = f" (its path is {paths[index]})" if paths[index] else ""
+            lost = f", and no file {paths[index]}" if paths[index] else ""
             raise UserError(
-                f"{where}: no bytes of an image in column {names.image!r}{named_file}; embed the images when you save "
-                "the dataset, or list the files in a CSV"
+                f"{where}: no bytes of an image in column {names.image!r}{lost}; save the dataset with its images, or "
+                "list their files in a CSV"
             )
         yield _Row(where, *found, paths[index], labels[index], masks[index])
 
@@ -196,9 +196,13 @@ class _Source(NamedTuple):
     copied: CopiedImages
 
     def places(self, images: Any) -> list[tuple[Place, str] | None]:
-        """The place of each image in an array, and the suffix that it should have; None for those without bytes."""
+        """The place of each image in an array, and the suffix that it should have; None for those that are nowhere.
+
+        An image without bytes is the file at its path: `datasets` writes such rows into parquet files.
+        """
         import pyarrow as pa
 
+        paths = _paths(images)
         if pa.types.is_struct(images.type):
             images = images.flatten()[images.type.get_field_index("bytes")]
         if not len(images):
@@ -210,9 +214,11 @@ class _Source(NamedTuple):
         # Not within the file where it is compressed.
         mapped = begin is not None and 0 <= begin < self.content.size
         found: list[tuple[Place, str] | None] = []
-        for at, until, valid in zip(bounds, bounds[1:], images.is_valid().to_pylist(), strict=False):
-            if not valid or until == at:
-                found.append(None)
+        for at, until, path in zip(bounds, bounds[1:], paths, strict=False):  # one bound more than images
+            if until == at:
+                file = None if path is None else Path(self.path).parent / path
+                there = file is not None and file.is_file()
+                found.append((Place(str(file), WHOLE, file.stat().st_size), file.suffix) if file and there else None)
                 continue
             place = Place(self.path, begin + at, until - at) if mapped else self.copied.add(data[at:until])
             found.append((place, suffix_of(data[at : min(until, at + 12)].to_pybytes())))

@@ -240,6 +240,19 @@ def test_images_without_a_path_are_named_by_their_row(folder: Path) -> None:
     assert list(found.ids) == [f"{number:09}.jpg" for number in range(9)]
 
 
+def test_rows_without_bytes_are_the_files_at_their_paths(folder: Path) -> None:
+    """As `datasets` writes into parquet files what it has read from files."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    lines = {name: [getattr(row, name) for row in rows(folder)] for name in ("image", "mask")}
+    columns = {
+        name: pa.array([{"bytes": None, "path": str(path)} for path in paths], kind) for name, paths in lines.items()
+    }
+    pq.write_table(pa.table({**columns, "label": [row.label for row in rows(folder)]}), folder / "mine.parquet")
+    found = split(str(folder / "mine.parquet"), ".")
+    assert contents(found) == contents(split(FORMS["csv"](folder), "."))
+    assert list(found.ids) == sorted(path.name for path in lines["image"])
+
+
 def test_compressed_arrow_files_are_copied(folder: Path) -> None:
     content = arrow_table(rows(folder))
     options = pa.ipc.IpcWriteOptions(compression="zstd")

@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "lost shard": (_lost_shard, "train-000001.tar is missing; copy it there, or correct the pattern"),
     "no such shard": (lambda folder: str(folder / "a-*.tar"), r"a-\*.tar: no such file; correct the path"),
     "parquet without images": (_no_images, "mine.parquet, columns of images .*: no column 'image' .there is none."),
-    "parquet without bytes": (_no_bytes, "mine.parquet, row 0: no bytes of an image .*its path is /far/0.jpg.; embed"),
+    "parquet without bytes": (_no_bytes, "mine.parquet, row 0: no bytes of an image .*, and no file /far/0.jpg; save"),
     "no parquet": (_bytes(b"PAR1" * 9, "mine.parquet"), "mine.parquet: not a parquet file, or damaged"),
     "no arrow": (_bytes(b"text" * 9, "mine.arrow"), "mine.arrow: not an arrow file, or damaged"),
     "at a URI": (lambda folder: "s3://bucket/train-{00..12}.tar", "s3://.*: such files are read from a disk"),
