@@ -50,8 +50,7 @@ def export(model: str, to: str, folder: Path, store: Path) -> dict[str, Any]:
     """Write an encoder into a new folder; see `bgsweep.api.export`."""
     if to not in FORMATS:
         raise UserError(f"--to {to}: no such format; {nearest(to, list(FORMATS))}")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already; name another folder, or remove it")
+    _check_free(folder)
     if to == "onnx":
         check_onnx("--to onnx")  # before a model is downloaded
     loaded = load_model(model, _SIZE, store)
@@ -69,6 +68,18 @@ def export(model: str, to: str, folder: Path, store: Path) -> dict[str, Any]:
     written = {"folder": str(folder), "files": sorted(path.name for path in folder.iterdir())}
     told = {"checked": done.checked, "load": done.load, "lineage": job.about["lineage"]}
     return {"model": model, "to": to, **written, **told}
+
+
+def _check_free(folder: Path) -> None:
+    """Raise UserError where no folder can be written."""
+    if ":/" in str(folder):
+        raise UserError(f"{folder}: only a folder of this machine can be written; name one, and copy it afterwards")
+    try:
+        taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
+        raise UserError(f"{folder}: {getattr(error, 'strerror', None) or error}; name another folder") from error
+    if taken:
+        raise UserError(f"{folder}: exists already; name another folder, or remove it")
 
 
 def _job(loaded: Loaded, model: str, to: str, store: Path) -> _Export:

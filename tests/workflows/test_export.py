@@ -233,6 +233,8 @@ def test_a_checkpoint_at_a_uri_and_weights_of_others(run: Path, tmp_path: Path) 
         ("export {narrow} --to safetensors .", ".: exists already; name another folder, or remove it"),
         ("export {narrow} --to safetensors there.txt", "there.txt: exists already"),
         ("export {narrow} --to safetensors /proc/out", "/proc/out: cannot be written"),
+        ("export {narrow} --to safetensors s3://bucket/out", "only a folder of this machine can be written"),
+        pytest.param(f"export {{narrow}} --to onnx {'long' * 99}", "File name too long; name another", id="long"),
         ("export models:/none@champion --to onnx out", "models:/none@champion: MLflow at"),
         ("export {narrow} out", "--to"),
     ],
