@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain, product
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import Protocol
@@ -52,7 +53,7 @@ class BatchFeed(Protocol):
     """A source of batches outside of this process, such as actors on other machines; keeps the order of `indices`."""
 
     def __call__(
-        self, maker: "BatchMaker", indices: Sequence[BatchIndex], pin_memory: bool
+        self, maker: "BatchMaker", indices: Iterable[BatchIndex], pin_memory: bool
     ) -> Iterator["Batch | UserError"]: ...
 
 
@@ -79,6 +80,7 @@ class Batches:
         pin_memory: copy batches to pinned memory, from which a GPU fetches them asynchronously; needs a CUDA context.
         feed: makes the batches instead of `workers`.
         memory_gb: for batches made ahead; None takes a quarter of this process's share of the memory.
+        epochs: of the run; the first batches of the next one are made while an epoch ends and is evaluated.
 
     Raises:
         UserError: the dataset does not fill one batch, or `memory_gb` does not hold what is made ahead at least.
@@ -96,10 +98,14 @@ class Batches:
         pin_memory: bool = False,
         feed: BatchFeed | None = None,
         memory_gb: float | None = None,
+        epochs: int = 0,
     ) -> None:
         check_batch(dataset, batch_size)
         self.steps_per_epoch = len(dataset) // batch_size
-        self._feed, self._pin_memory = feed, pin_memory
+        self._feed, self._pin_memory, self._epochs = feed, pin_memory, epochs
+        # The batches from some step on to the end of the run, and the step that comes next in them.
+        self._made: Iterator[Batch | UserError] = iter(())
+        self._next: BatchIndex | None = None
         self._workers = 0 if feed else default_loader_workers() if workers is None else workers
         # Each image is decoded once for all of its views, and whole blocks of images are made together: one task of the
         # loader is a batch, which `batch_size=None` below passes through.
@@ -137,15 +143,35 @@ class Batches:
         Raises:
             UserError: a mask has another size than its image, or hardly any image can be read.
         """
-        indices = [(epoch, step) for step in range(start_step, self.steps_per_epoch)]
-        for made in self._made(indices):
-            if isinstance(made, UserError):
-                raise made
-            for line in made.warnings:
-                warn_once(line)
-            yield made
+        for step in range(start_step, self.steps_per_epoch):
+            yield self._batch((epoch, step))
 
-    def _made(self, indices: list[BatchIndex]) -> Iterator[Batch | UserError]:
+    def _batch(self, index: BatchIndex) -> Batch:
+        if index != self._next:
+            self._made = self._from(index)
+        self._next = None  # until it is known that there is one more: what raises must not be asked again
+        made = next(self._made)
+        if isinstance(made, UserError):
+            raise made
+        for line in made.warnings:
+            warn_once(line)
+        epoch, step = index
+        if step + 1 < self.steps_per_epoch:
+            self._next = epoch, step + 1
+        elif epoch + 1 < self._epochs:
+            self._next = epoch + 1, 0
+        else:
+            self._made = iter(())
+        return made
+
+    def _from(self, index: BatchIndex) -> Iterator[Batch | UserError]:
+        """All batches of the run from an index on."""
+        first, step = index
+        last = max(first + 1, self._epochs)
+        indices = chain(
+            ((first, each) for each in range(step, self.steps_per_epoch)),
+            product(range(first + 1, last), range(self.steps_per_epoch)),
+        )
         if self._feed is not None:
             return self._feed(self._maker, indices, self._pin_memory)
         self._tasks.now = indices
@@ -172,7 +198,7 @@ class _Tasks(Sampler[Task]):
     """Gives the persistent loader the parts of the current epoch's batches, each batch with a free slot of memory."""
 
     def __init__(self, maker: "BatchMaker", ring: SharedBuffers | None, parts: int) -> None:
-        self.now: list[BatchIndex] = []
+        self.now: Iterable[BatchIndex] = ()
         self._maker, self._ring = maker, ring
         size = -(-maker.share // (parts * DONOR_BLOCK)) * DONOR_BLOCK
         self._parts = [range(begin, min(begin + size, maker.share)) for begin in range(0, maker.share, size)]
@@ -186,9 +212,6 @@ class _Tasks(Sampler[Task]):
             slot = self._ring.take() if self._ring else None
             for part in self._parts:
                 yield Task(index, part, self._maker.order(index, part), slot)
-
-    def __len__(self) -> int:
-        return len(self.now) * len(self._parts)
 
 
 @dataclass

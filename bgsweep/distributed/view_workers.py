@@ -10,7 +10,7 @@ import hashlib
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +40,7 @@ class RayFeed:
         self._stored: Any = None
 
     def __call__(
-        self, maker: BatchMaker, indices: Sequence[BatchIndex], pin_memory: bool
+        self, maker: BatchMaker, indices: Iterable[BatchIndex], pin_memory: bool
     ) -> Iterator[Batch | UserError]:
         """Raises `UserError` if a batch cannot be made, or an actor keeps dying."""
         import ray

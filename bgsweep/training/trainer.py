@@ -87,6 +87,7 @@ class Trainer:
             pin_memory=placement.device.type == "cuda",
             feed=feed,
             memory_gb=experiment.data.loader_memory_gb,
+            epochs=experiment.training.epochs,
         )
         if rank == 0:
             _log_scaling_rule(experiment)

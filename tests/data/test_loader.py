@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from bgsweep.data.sample import ImageDataset, Sample
 from bgsweep.data.shared_buffers import parts_within, slots_of
 from bgsweep.errors import UserError
 from tests.inputs import write_images
+from tests.progress import wait_for
 
 VIEWS = Views(size=24, small_crops=1, small_size=16)
 BATCH = 48
@@ -119,6 +121,36 @@ def test_two_ranks_halve_the_batch_of_one(sample: EmbeddedSample, pipeline: View
 
 def test_epoch_taken_up_in_its_middle_goes_on_as_if_never_left(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:
     assert_equal(list(batches(sample, pipeline).epoch(3, 2)), list(batches(sample, pipeline).epoch(3))[2:])
+
+
+class Recording(EmbeddedSample):
+    """The sample, which notes in a file each image that is read, in whatever process."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__("train", 32)
+        self.notes = notes
+
+    def __getitem__(self, index: int) -> Sample:
+        with self.notes.open("a", encoding="utf-8") as file:
+            file.write(f"{index}\n")
+        return super().__getitem__(index)
+
+    @property
+    def read(self) -> int:
+        return len(self.notes.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_next_epoch_begins_while_one_is_evaluated_and_none_after_the_last(tmp_path: Path) -> None:
+    """A large step on a GPU takes less time than making its first batch, which an epoch of few steps must not await."""
+    source = Recording(tmp_path / "read")
+    reader = batches(source, ViewPipeline(VIEWS, Background()), batch_size=320, workers=1, epochs=2)
+    images = reader.steps_per_epoch * 320
+    list(reader.epoch(0))
+    wait_for(lambda: source.read > images, lambda: source.read, "no image of the next epoch was read")
+    list(reader.epoch(1))
+    time.sleep(0.5)
+    assert source.read == 2 * images
+    assert_equal(list(reader.epoch(1, 1)), list(batches(source, reader._maker.pipeline, 320).epoch(1, 1)))
 
 
 def test_views_do_not_depend_on_the_batch_size(sample: EmbeddedSample, pipeline: ViewPipeline) -> None:

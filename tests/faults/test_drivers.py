@@ -46,7 +46,9 @@ def test_a_suspended_driver_that_wakes_up_after_another_took_over_ends_and_chang
 def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_epoch_and_it_goes_on_from_there(
     workers: int, tmp_path: Path
 ) -> None:
-    length = ["training={epochs: 4, batch_size: 8}", "evaluate.every=4", "search.trials=1", f"workers.count={workers}"]
+    # Epochs of seconds, so that the request comes within one: trials give a sign of life every other second.
+    length = ["training={epochs: 4, batch_size: 4}", "views.size=32", "data.resize=40", "encoder.width=16"]
+    length += ["evaluate.every=4", "search.trials=1", f"workers.count={workers}"]
     found = []
     for name in ("quiet", "stopped"):
         folder = tmp_path / name

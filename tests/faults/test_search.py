@@ -82,7 +82,7 @@ def check_seeds_and_front(found: dict[str, Any]) -> None:
         beaten = any(
             values["knn_top1"] >= metrics["knn_top1"]
             and values["bg_gap"] <= metrics["bg_gap"]
-            and values != {"knn_top1": metrics["knn_top1"], "bg_gap": metrics["bg_gap"]}
+            and (values["knn_top1"], values["bg_gap"]) != (metrics["knn_top1"], metrics["bg_gap"])
             for values in front.values()
         )
         assert (trial["id"] in front) != beaten
