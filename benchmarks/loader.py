@@ -25,7 +25,7 @@ from typing import Any
 from common import markdown, parser_of, report
 
 from bgsweep.augment.pipeline import ViewPipeline
-from bgsweep.config import Data, load
+from bgsweep.config import Data, Experiment, load
 from bgsweep.data import open_splits
 from bgsweep.data.loader import Batches, BatchMaker
 from bgsweep.distributed.session import ray_session
@@ -41,10 +41,14 @@ Timed = Callable[[int], float]
 """Makes an epoch, whose number it is given, and says how many seconds a batch took."""
 
 
-def batches(data: Data, seed: int = 0, **options: Any) -> Batches:
+def experiment() -> Experiment:
+    """MoCo-v2's recipe for ImageNet, with background augmentation, on the embedded images."""
     file = Path(__file__).parents[1] / "search_spaces" / "moco_v2_imagenet.yaml"
-    experiment = load(file, ["data.images=sample", "background.remove=0.2", "background.random=0.2"]).experiment
-    pipeline = ViewPipeline(experiment.views, experiment.background)
+    return load(file, ["data.images=sample", "background.remove=0.2", "background.random=0.2"]).experiment
+
+
+def batches(data: Data, seed: int = 0, **options: Any) -> Batches:
+    pipeline = ViewPipeline(experiment().views, experiment().background)
     return Batches(open_splits(data).train, pipeline, BATCH, seed, **options)
 
 
