@@ -46,9 +46,9 @@ def test_a_suspended_driver_that_wakes_up_after_another_took_over_ends_and_chang
 def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_epoch_and_it_goes_on_from_there(
     workers: int, tmp_path: Path
 ) -> None:
-    # Epochs of seconds, so that the request comes within one: trials give a sign of life every other second.
-    length = ["training={epochs: 4, batch_size: 4}", "views.size=32", "data.resize=40", "encoder.width=16"]
-    length += ["evaluate.every=4", "search.trials=1", f"workers.count={workers}"]
+    # Epochs of ten seconds, so that the request comes within one: trials give a sign of life every other second.
+    length = ["training={epochs: 3, batch_size: 4}", "views.size=32", "data.resize=40", "encoder.width=32"]
+    length += ["evaluate.every=3", "search.trials=1", f"workers.count={workers}"]
     found = []
     for name in ("quiet", "stopped"):
         folder = tmp_path / name
@@ -61,7 +61,7 @@ def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_
             assert process.returncode == 130 and told(folder).splitlines()[-1] == "error: interrupted"
             last = events(folder, "checkpoint")[-1]["path"]
             state = load_checkpoint(Path(last) / "state.pt")
-            assert state["step"] > 0 and 1 <= state["epoch"] < 4
+            assert state.get("step", 0) > 0 and 1 <= state["epoch"] < 3
             (sweep,) = (folder / "bgsweep_runs/sweeps").iterdir()
             process = begin(folder, "--resume", sweep.name)
         found.append(ended(process, folder))
@@ -69,4 +69,4 @@ def test_a_driver_that_gets_sigterm_has_its_trial_write_a_checkpoint_within_the_
     assert found[1]["best"]["metrics"] == found[0]["best"]["metrics"]
     # Several workers may have finished an epoch, with a checkpoint, while the driver left.
     told_of = [each["epoch"] for result in events(tmp_path / "stopped", "result") for each in result["history"]]
-    assert told_of == [1, 2, 3, 4]
+    assert told_of == [1, 2, 3]
