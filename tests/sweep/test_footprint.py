@@ -19,6 +19,7 @@ from tests.command import bgsweep
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
+H100 = ROOT / "benchmarks" / "measured" / "h100.jsonl"
 IMAGENET = 1_281_167
 FILES = ("moco_v2", "byol", "swav", "simclr", "vicreg", "dino", "supervised")
 
@@ -176,6 +177,20 @@ def of_a_trial(method: str, gpus: int) -> str:
     return f"| `{method}_imagenet.yaml` | {' | '.join(cells)} |"
 
 
+def on_h100(method: str, *fewer: str) -> str:
+    found = trial(method, *fewer, measured=read_measured(H100))
+    cells = [
+        f"{found.gpus:g}",
+        f"{found.images_per_second:,.0f}",
+        f"{found.epoch_seconds / 60:.1f} min",
+        f"{found.trial_hours:.0f} h",
+        f"{100 * found.evaluation_share:.1f} %",
+        f"{found.gpu_gib:.0f} GiB",
+        f"{found.loader_cores:.1f}",
+    ]
+    return f"| `{method}_imagenet.yaml` | {' | '.join(cells)} |"
+
+
 def of_a_sweep(method: str) -> str:
     cells = []
     for gpus in (8, 64, 512):
@@ -190,6 +205,7 @@ def of_a_sweep(method: str) -> str:
 @pytest.mark.parametrize("method", FILES)
 def test_the_page_has_what_plan_prints(method: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    rows = dict.fromkeys((of_a_trial(method, 8), of_a_trial(method, 64), of_a_sweep(method)))
+    on_h100s = (on_h100(method, "workers.count=8"), on_h100(method))
+    rows = dict.fromkeys((of_a_trial(method, 8), of_a_trial(method, 64), *on_h100s, of_a_sweep(method)))
     missing = [row for row in rows if row not in page]
     assert not missing, "docs/scaling.md: write\n" + "\n".join(missing)
