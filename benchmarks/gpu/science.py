@@ -62,7 +62,7 @@ class Runs:
     out: Path
 
     def side_by_side(self, *options: Any) -> dict[str, Any]:
-        """What the program says in its last line, by arm."""
+        """The last line of the output, by arm."""
         running = [(arm, self._begin(arm, options)) for arm in ARMS]
         try:
             ended = {arm: process.communicate()[0] for arm, process in running}
