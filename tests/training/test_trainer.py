@@ -68,8 +68,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> Non
         ["training.accumulate=2", "background.swap=0.5", "optimizer={name: adamw, lr: 0.001}"],
         ["views={size: 16, photometric: device}", "background.swap=0.5"],
         ["background.random={from: 0.9, to: 0, course: cosine}", "background.swap={from: 0, to: 0.5}"],
+        ["views={size: 16, albumentations: [{ColorJitter: {}}, {GaussNoise: {}}]}", "background.swap=0.5"],
     ],
-    ids=["fp32", "bf16", "parts, swaps and adamw", "colours on the device", "schedules"],
+    ids=["fp32", "bf16", "parts, swaps and adamw", "colours on the device", "schedules", "albumentations"],
 )
 def test_interrupted_and_continued_is_bit_identical_to_uninterrupted(tmp_path: Path, changes: list[str]) -> None:
     whole = start(*changes)
