@@ -14,6 +14,7 @@ class Request(IntEnum):
     NOTHING = 0
     CHECKPOINT = 1  # write a checkpoint and go on, since the node may be taken away
     LEAVE = 2  # write a checkpoint and end
+    DIVERGED = 3  # fail: the loss is no longer finite
 
 
 Asked = Callable[[], Request]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bgsweep.config.base import Count, GPUs, Label, NonNegative, Positive, Section, divisor, multiple, part_of
 from bgsweep.config.columns import Columns
@@ -44,7 +44,10 @@ class Encoder(Section):
 
 
 class Optimizer(Section):
-    """Optimiser and schedule: cosine decay to zero over all steps after a linear warm-up."""
+    """Optimiser and schedule: cosine decay to zero over all steps after a linear warm-up.
+
+    Some methods have defaults of their own (`optimizer_defaults`), which hold unless `name` names another optimiser.
+    """
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: Positive = Field(0.03, description="learning rate at `batch_size`; it is not rescaled")
@@ -145,7 +148,7 @@ class Experiment(Section):
     background: Background = Background()
     method: MethodConfig = MoCoV2Config()
     encoder: Encoder = Encoder()
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = Field(Optimizer(), validate_default=True)
     training: Training = Training()
     workers: Workers = Workers()
 
@@ -153,6 +156,15 @@ class Experiment(Section):
     @classmethod
     def _default_method(cls, value: Any) -> Any:
         return {"name": "moco_v2", **value} if isinstance(value, dict) else value
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, value: Any, info: ValidationInfo) -> Any:
+        defaults = info.data["method"].optimizer_defaults if "method" in info.data else {}
+        if isinstance(value, Optimizer):
+            value = value.model_dump(exclude_unset=True)
+        applies = isinstance(value, dict) and value.get("name", defaults.get("name")) == defaults.get("name")
+        return {**defaults, **value} if applies else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

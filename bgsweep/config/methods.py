@@ -32,6 +32,9 @@ class MethodSection(PartSection):
     mutable: ClassVar[tuple[str, ...]] = ()
     """Keys that PBT may change during training: they shape neither modules nor buffers."""
 
+    optimizer_defaults: ClassVar[dict[str, Any]] = {}
+    """Defaults of the section `optimizer`, where the method diverges with the general ones."""
+
     @property
     def passes(self) -> tuple[float, float]:
         """Encoder passes of large views in a step, for each image: with gradients, and without (a key or target)."""
@@ -127,6 +130,14 @@ class VICRegConfig(MethodSection):
 
     implementation = "bgsweep.methods.vicreg:VICReg"
     mutable = ("invariance", "variance", "covariance")
+    # The covariance term grows with the fourth power of the weights: with SGD at 0.03, which MoCo-v2 takes, the loss of
+    # 8192 dimensions overflows within five steps, in float32 too. LARS bounds each step by the weights' own norm.
+    optimizer_defaults: ClassVar[dict[str, Any]] = {
+        "name": "lars",
+        "lr": 0.2,
+        "weight_decay": 1e-6,
+        "decay_all": False,
+    }
     name: Literal["vicreg"]
     invariance: NonNegative = Field(25.0, description="weight of the distance between the two views' embeddings")
     variance: NonNegative = Field(25.0, description="weight of the term that keeps each dimension's deviation above 1")

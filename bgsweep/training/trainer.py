@@ -29,7 +29,7 @@ from bgsweep.training.epoch_sums import EpochSums, shares_of_views, timed
 from bgsweep.training.optimizer import build_optimizer, clip_gradients
 from bgsweep.training.schedule import cosine_with_warmup
 from bgsweep.training.stop import StopAgreement
-from bgsweep.transfer import send
+from bgsweep.transfer import ArrivingNumber, send
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,9 @@ class Trainer:
         self.world_size = world_size
         self.epoch = 0
         self.step = 0
-        self.stop = StopAgreement(asked, world_size)
+        loss = self._loss = ArrivingNumber()
+        # All workers agree to fail: one that failed alone would leave the others waiting, and its reason could be lost.
+        self.stop = StopAgreement(lambda: asked() if math.isfinite(loss.value) else Request.DIVERGED, world_size)
         self._sums = EpochSums()
         self.classes = count_classes(experiment, dataset)
         self.method = place_method(initial_method(experiment, self.classes), experiment.training, placement, world_size)
@@ -96,7 +98,7 @@ class Trainer:
         """Train one epoch, or what is left of it; returns the whole epoch's mean loss and further metrics.
 
         Raises:
-            Diverged: the mean loss is not finite.
+            Diverged: the loss is not finite, which is found a few steps later, or at the epoch's end.
             Stopped: the run was asked to stop; calling again goes on with the next step.
         """
         self.model.train()
@@ -105,7 +107,11 @@ class Trainer:
             self._seed_draws()
             sums.add(self._step(batch, self.epoch * steps + self.step), batch.counts)
             self.step += 1
+            self._loss.update(sums.totals["loss"])
             request = self.stop.after_step() if self.step < steps else Request.NOTHING
+            if request is Request.DIVERGED:
+                loss = math.nan if math.isfinite(self._loss.value) else self._loss.value  # nan: another worker's
+                raise Diverged(f"the loss is {loss} in epoch {self.epoch + 1}, by step {self.step} of {steps}")
             if request is not Request.NOTHING:
                 self._sums.of_workers = self._gathered(sums.totals)
                 raise Stopped(self.epoch, self.step, leave=request is Request.LEAVE)

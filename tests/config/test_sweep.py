@@ -18,6 +18,25 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "lr", "decay_all"),
+    [
+        ([], "lars", 0.2, False),
+        (["optimizer.lr=0.4"], "lars", 0.4, False),
+        (["optimizer.name=lars", "optimizer.decay_all=true"], "lars", 0.2, True),
+        (["optimizer.name=sgd"], "sgd", 0.03, True),
+        (["method.name=simclr"], "sgd", 0.03, True),
+    ],
+)
+def test_a_methods_defaults_of_the_optimizer_hold_where_no_other_is_named(
+    given: list[str], name: str, lr: float, decay_all: bool
+) -> None:
+    found = resolve({}, ["method.name=vicreg", *given]).experiment
+    assert (found.optimizer.name, found.optimizer.lr, found.optimizer.decay_all) == (name, lr, decay_all)
+    assert Experiment.model_validate(found.model_dump(mode="json")) == found
+    assert found.with_values({"background.remove": 0.5}).optimizer == found.optimizer
+
+
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_every_file_that_we_ship_is_valid(path: Path) -> None:
     masks = ["data.masks=masks"] if path.stem.endswith("_imagenet") else []  # without them, a baseline for `pretrain`

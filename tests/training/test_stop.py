@@ -1,10 +1,12 @@
 """Runs that are asked to stop: a process by SIGTERM, several workers by one of them."""
 
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.errors import Stopped, UserError
 from bgsweep.stopping import Request, leave_on_sigterm
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
+from bgsweep.training.trainer import Diverged
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -129,7 +132,10 @@ def asks_within_the_second_epoch(training: Trainer) -> Request:
 
 
 def work(rank: int, folder: Path) -> None:
-    """Train each method undisturbed, then stopped at the request of the second worker alone, and resumed."""
+    """Train each method undisturbed, then stopped at the request of the second worker alone, and resumed.
+
+    Then the loss of the second worker alone is no number, and both fail at the same step.
+    """
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for method in METHODS:
         whole = trainer(method, rank)
@@ -154,6 +160,11 @@ def work(rank: int, folder: Path) -> None:
         assert_same([untimed(metrics) for metrics in found], [untimed(metrics) for metrics in expected])
         if rank == 0:  # whose BatchNorm statistics a checkpoint has
             assert_same(second.state_dict(), whole.state_dict())
+    diverging = trainer("moco_v2", rank)
+    if rank == 1:
+        diverging.method.register_forward_hook(lambda module, views, step: replace(step, loss=step.loss * math.inf))
+    with pytest.raises(Diverged, match="in epoch 1, by step 2 of 5;"):
+        diverging.step_epoch()
     dist.destroy_process_group()
 
 

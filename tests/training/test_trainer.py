@@ -252,11 +252,11 @@ def test_a_checkpoint_of_another_experiment_is_refused() -> None:
         start().load_state_dict(other)
 
 
-def test_a_loss_that_is_no_number_is_told_with_its_epoch() -> None:
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step() -> None:
     training = start("training.precision=fp32")
     with torch.no_grad():
         next(training.method.encoder.parameters()).fill_(float("nan"))
-    with pytest.raises(Diverged, match="epoch 1"):
+    with pytest.raises(Diverged, match="the loss is nan in epoch 1, by step 1 of 3;"):
         training.step_epoch()
 
 
