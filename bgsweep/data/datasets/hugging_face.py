@@ -134,9 +134,11 @@ def _class_names(schema: Any, label: str | None) -> list[str] | None:
     """The names of the classes, which `datasets` writes into the metadata; None where labels are names or numbers."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
-        return list(about["names"]) if about.get("_type") == "ClassLabel" else None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        names: list[str] = about["names"] if about["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, ValueError):
         return None
+    counts = Counter(names)  # ImageNet has two classes called crane
+    return [name if counts[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)] or None
 
 
 def _read(path: Path, names: _Names, copied: CopiedImages) -> Iterator[_Row]:

@@ -240,6 +240,14 @@ def test_images_without_a_path_are_named_by_their_row(folder: Path) -> None:
     assert list(found.ids) == [f"{number:09}.jpg" for number in range(9)]
 
 
+def test_classes_of_one_name_stay_apart(folder: Path) -> None:
+    content = arrow_table(rows(folder))
+    about = content.schema.metadata[b"huggingface"].replace(b'"dress", "hat"', b'"crane", "crane"')
+    pq.write_table(content.replace_schema_metadata({"huggingface": about}), folder / "mine.parquet")
+    found = split(str(folder / "mine.parquet"), ".")
+    assert found.classes == ["crane (0)", "crane (1)"] and sorted(np.bincount(found.labels).tolist()) == [16, 16]
+
+
 def test_rows_without_bytes_are_the_files_at_their_paths(folder: Path) -> None:
     """As `datasets` writes into parquet files what it has read from files."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
