@@ -10,7 +10,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe], ep
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--every", type=int, help="epochs between evaluations; default: 20 of them")
     parser.add_argument("--minutes", type=float, help="of each run: as many epochs as fit, at most --epochs")
-    parser.add_argument("--fit", action="store_true", help="only print how many epochs fit in --minutes")
+    parser.add_argument("--pace", action="store_true", help="only print the seconds of start, epoch and evaluation")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and curves")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
@@ -79,12 +79,14 @@ def conduct(
         def config(arm: str, epochs: int, method: str = method) -> Any:
             return configuration(recipes[method], ARMS[arm], epochs, options, knn, seed)
 
+        if options.pace:
+            print(json.dumps(asdict(pace(config(arms[-1], 1000), splits))))
+            raise SystemExit(0)
         epochs = options.epochs
         if options.minutes is not None:  # the same number for all arms, by the last
-            epochs = min(epochs, fitting(config(arms[-1], 1000), splits, options.minutes))
-        if options.fit:
-            print(json.dumps({"epochs": epochs}))
-            raise SystemExit(0)
+            began = time.perf_counter()
+            measured = pace(config(arms[-1], 1000), splits)
+            epochs = min(epochs, measured.epochs(60 * options.minutes - (time.perf_counter() - began)))
         for arm in arms:
             folder = options.out / f"{method}-{arm}-{epochs}"
             curve = train(config(arm, epochs), splits, folder, functools.partial(_tell, folder.name))
@@ -156,8 +158,23 @@ def _on_other_backgrounds(run: Any) -> dict[str, float]:
     return {key: found[key] for key in ("mixed_same", "mixed_rand", "bg_gap")}
 
 
-def fitting(config: Any, splits: Any, minutes: float) -> int:
-    """The number of epochs that fit, by the time of the second of two and of one evaluation."""
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a run's start beyond its epochs, of an epoch and of an evaluation."""
+
+    start: float
+    epoch: float
+    evaluation: float
+
+    def epochs(self, seconds: float) -> int:
+        """The epochs of a run of so many seconds."""
+        # Evaluated five times, and at the end on two kinds of other backgrounds, which cost more than the images as
+        # they are.
+        return max(1, int((seconds - self.start - 9 * self.evaluation) / self.epoch))
+
+
+def pace(config: Any, splits: Any) -> Pace:
+    """The times of the second of two epochs and of one evaluation."""
     from bgsweep.training.run import Run
 
     began = time.perf_counter()
@@ -167,11 +184,8 @@ def fitting(config: Any, splits: Any, minutes: float) -> int:
     run.training.step_epoch()
     trained = time.perf_counter()
     run.evaluate()
-    epoch, evaluation = trained - warm, time.perf_counter() - trained
-    # Started once more: as long as the first epoch took beyond another, or less. Evaluated five times, and at the end
-    # on two kinds of other backgrounds, which cost more than the images as they are.
-    left = 60 * minutes - (time.perf_counter() - began) - max(0.0, warm - began - epoch) - 9 * evaluation
-    return max(1, int(left / epoch))
+    epoch = trained - warm
+    return Pace(max(0.0, warm - began - epoch), epoch, time.perf_counter() - trained)
 
 
 def rows(

@@ -2,12 +2,13 @@
 
     python -m benchmarks.gpu --out FOLDER [--minutes 8] [--only PART[:ROW] …] [--skip PART …] [--toy]
 
-Parts, most telling first: `correctness`, `step`, `whole`, `platform`, `science`. Each runs in a process of its own with
-a share of the minutes, so that a crash, a hang or full memory ends nothing but its row; what a part does not need goes
-to those after it. Rows are appended to FOLDER/gpu.jsonl as they are made; FOLDER/gpu.md is the table of all rows so
-far, and FOLDER/PART.log has a part's messages. The first three parts need neither Ray nor MLflow; nothing needs the
-internet. `science` needs an archive or folder of Imagenette with masks: `--imagenette PATH` or $BGSWEEP_IMAGENETTE.
-Repeat one part with more time by `--only step --minutes 10`, one row by `--only "step:resnet50 swav"`.
+Parts, most telling first: `correctness`, `step`, `whole`, `platform`, `science`. Each runs in a process of its own
+with a share of the minutes, so that a crash, a hang or full memory ends nothing but its row; so does a row that takes
+several times as long as expected. What a part does not need goes to those after it. Rows are appended to
+FOLDER/gpu.jsonl as they are made; FOLDER/gpu.md is the table of all rows so far, and FOLDER/PART.log has a part's
+messages. The first three parts need neither Ray nor MLflow; nothing needs the internet. `science` needs an archive or
+folder of Imagenette with masks: `--imagenette PATH` or $BGSWEEP_IMAGENETTE; FOLDER/science has its curves. Repeat one
+part with more time by `--only step --minutes 10`, one row by `--only "step:resnet50 swav"`.
 """
 
 import argparse
@@ -20,16 +21,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.rows import TABLE, Rows, append, latest, read, table
 
-PARTS = {"correctness": 2.0, "step": 3.0, "whole": 2.0, "platform": 2.0, "science": 2.0}
-"""Each part with its share of the minutes."""
+PARTS = {"correctness": 1.9, "step": 1.9, "whole": 1.7, "platform": 2.0, "science": 2.5}
+"""Each part with its share of the minutes; `science` has one only where there are images for it."""
 
 IMAGENETTE = "BGSWEEP_IMAGENETTE"
 ROOT = Path(__file__).parents[2]
+_LATE = "took longer than the part's time"
 _GRACE = 20.0  # seconds that a row may take beyond its part's time before the part is ended
-_STARTS = 3  # of one part, each without the rows in which the one before died
+_STARTS = 4  # of one part, each without the rows in which the one before died
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     deadline = time.monotonic() + 60 * options.minutes
     chosen = [part for part in PARTS if _wanted(part, options)]
     for index, part in enumerate(chosen):
-        shares = [PARTS[each] for each in chosen[index:]]
+        shares = [PARTS[each] for each in chosen[index:] if each == part or _ready(each)]
         seconds = (deadline - time.monotonic()) * shares[0] / sum(shares)
         print(f"{part}: {max(0.0, seconds):.0f} s", file=sys.stderr, flush=True)
         _run_part(part, run, seconds, options)
@@ -77,6 +80,10 @@ def _wanted(part: str, options: argparse.Namespace) -> bool:
     return part not in options.skip and (not options.only or bool(_patterns(part, options)))
 
 
+def _ready(part: str) -> bool:
+    return part != "science" or bool(os.environ.get(IMAGENETTE))
+
+
 def _patterns(part: str, options: argparse.Namespace) -> list[str]:
     """The patterns of a part's rows that `--only` names; `*` for all."""
     named = [each.partition(":") for each in options.only]
@@ -87,25 +94,28 @@ def _run_part(part: str, run: str, seconds: float, options: argparse.Namespace) 
     """Run a part in processes of its own until it ends by itself or its time is over."""
     deadline = time.monotonic() + seconds
     for _ in range(_STARTS):
-        left = deadline - time.monotonic()
-        code = _process(part, run, left, options)
-        rows = [row for row in latest(read(options.out)) if (row["run"], row["part"]) == (run, part)]
-        dead = [row for row in rows if row["state"] == "begun"]
-        reason = "took longer than the part's time" if code is None else f"its process ended with code {code}"
+        reason = _process(part, run, deadline - time.monotonic(), options)
+        dead = _begun(part, run, options)
         for row in dead:
             append(options.out, {**row, "state": "failed", "reason": reason})
-        if code and not dead:
+        if reason and not dead and reason != _LATE:
             _fail(part, run, f"{reason}; see {part}.log", options)
-        if not code or not dead:
+        if not dead or reason in ("", _LATE):
             return
+
+
+def _begun(part: str, run: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The row that a part is making, if any."""
+    rows = [row for row in latest(read(options.out)) if (row["run"], row["part"]) == (run, part)]
+    return [row for row in rows if row["state"] == "begun"]
 
 
 def _fail(part: str, run: str, reason: str, options: argparse.Namespace) -> None:
     Rows(options.out, part, run, 0.0).write(part, "failed", reason=reason)
 
 
-def _process(part: str, run: str, seconds: float, options: argparse.Namespace) -> int | None:
-    """Run a part in one process; its exit code, or None if it had to be ended."""
+def _process(part: str, run: str, seconds: float, options: argparse.Namespace) -> str:
+    """Run a part in one process; the reason for which it ended before its last row, empty if it did not."""
     with (options.out / f"{part}.log").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             _command(part, run, seconds, options),
@@ -116,11 +126,24 @@ def _process(part: str, run: str, seconds: float, options: argparse.Namespace) -
             start_new_session=True,
         )
         try:
-            return process.wait(max(0.0, seconds) + _GRACE)
-        except subprocess.TimeoutExpired:
-            return None
+            return _watch(process, part, run, time.monotonic() + max(0.0, seconds) + _GRACE, options)
         finally:
             _end(process)
+
+
+def _watch(process: subprocess.Popen[bytes], part: str, run: str, deadline: float, options: argparse.Namespace) -> str:
+    """Wait until a part ends, its time is over, or one of its rows takes longer than it may."""
+    name, began = "", 0.0
+    while time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(0.5)
+            return f"its process ended with code {code}" if code else ""
+        for row in _begun(part, run, options):
+            if row["name"] != name:
+                name, began = row["name"], time.monotonic()
+            elif time.monotonic() - began > row["limit"]:
+                return f"took longer than {row['limit']:.0f} s"
+    return _LATE
 
 
 def _command(part: str, run: str, seconds: float, options: argparse.Namespace) -> list[str]:

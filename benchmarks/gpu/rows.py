@@ -13,6 +13,8 @@ FILE, TABLE = "gpu.jsonl", "gpu.md"
 MISSED = "missed"
 """Key under which a measurement says which target it missed; empty or absent if it missed none."""
 
+_SHORTEST, _PATIENCE = 45.0, 2.5  # a row's limit, in seconds and in times of the expected ones
+
 Values = dict[str, Any]
 
 
@@ -48,10 +50,13 @@ class Rows:
         """Seconds left to the part."""
         return self.deadline - time.monotonic()
 
-    def measure(self, name: str, measurement: Callable[[], Values], seconds: float = 0.0) -> Values | None:
+    def measure(
+        self, name: str, measurement: Callable[[], Values], seconds: float = 0.0, limit: float | None = None
+    ) -> Values | None:
         """Make one measurement and write its row; its values, or None if it was skipped or failed.
 
-        Whatever a measurement raises becomes its row, and the next one is made.
+        Whatever a measurement raises becomes its row, and the next one is made. ``seconds`` is what it is expected to
+        take; the part's process is ended, and started again for the next rows, after ``limit`` of them.
         """
         if name in self._begun or (self.only and not any(fnmatch(name, pattern) for pattern in self.only)):
             return None
@@ -59,7 +64,8 @@ class Rows:
         if self.left < seconds:
             self.write(name, "skipped", reason=f"needs about {seconds:.0f} s, {max(0.0, self.left):.0f} s are left")
             return None
-        self.write(name, "begun")
+        limit = limit or max(_SHORTEST, _PATIENCE * seconds)
+        append(self.folder, {**self._row(name, "begun", 0), "limit": limit})
         began = time.monotonic()
         try:
             values = measurement()
@@ -77,13 +83,12 @@ class Rows:
 
     def write(self, name: str, state: str, values: Values | None = None, reason: str = "", seconds: float = 0) -> None:
         """Append a row: one line, so that a killed process loses none of those before."""
-        append(
-            self.folder,
-            {"run": self.run, "part": self.part, "name": name, "state": state, "seconds": seconds}
-            | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-            | ({"values": values} if values else {})
-            | ({"reason": reason} if reason else {}),
-        )
+        found = self._row(name, state, seconds)
+        append(self.folder, found | ({"values": values} if values else {}) | ({"reason": reason} if reason else {}))
+
+    def _row(self, name: str, state: str, seconds: float) -> dict[str, Any]:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return {"run": self.run, "part": self.part, "name": name, "state": state, "seconds": seconds, "time": now}
 
 
 def append(folder: Path, row: dict[str, Any]) -> None:

@@ -125,6 +125,40 @@ def test_science_trains_both_arms(
     assert row["state"] == "skipped" and "give --imagenette PATH" in row["reason"]
 
 
+RUN = """
+import json, sys, time
+from pathlib import Path
+words = sys.argv
+arm, out = words[words.index("--arms") + 1], Path(words[words.index("--out") + 1])
+if "--pace" in words:
+    print(json.dumps({"start": 0.0, "epoch": 0.1 if arm == "none" else 0.2, "evaluation": 0.0}))
+    sys.exit()
+epochs = int(words[words.index("--epochs") + 1])
+folder = out / f"moco_v2-{arm}-{epochs}"
+folder.mkdir(parents=True)
+(folder / "state.pt").touch()
+last = epochs if arm == "none" else 3
+(folder / "curve.jsonl").write_text(json.dumps({"epoch": last, "knn_top1": 0.4}) + "\\n")
+time.sleep(0 if last == epochs else 60)
+"""
+
+
+def test_science_reports_the_last_evaluation_of_a_run_that_did_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.py").write_text(RUN, encoding="utf-8")
+    monkeypatch.setattr(science, "PROGRAM", tmp_path / "run.py")
+    monkeypatch.setattr(science, "device_of", lambda toy: "cuda")
+    monkeypatch.setenv(command.IMAGENETTE, str(tmp_path))
+    found = science.train(time.monotonic() + 3, Scale(toy=False), tmp_path / "science")
+    epochs = found["none"]["epochs"]
+    assert 5 < epochs < 3 / 0.2  # as many as the slower arm can train, without the time that finding them out took
+    assert found["none"][MISSED] == "" and found["none"]["epoch"] == epochs
+    assert found["background"]["epoch"] == 3 and found["background"]["knn_top1"] == 0.4
+    assert found["background"][MISSED] == f"background: unfinished, ended by its time after epoch 3 of {epochs}"
+    assert sorted(path.name for path in (tmp_path / "science").glob("*/*/*")) == ["curve.jsonl", "curve.jsonl"]
+
+
 def test_rows_go_on_after_what_fails_and_keep_to_their_time(tmp_path: Path) -> None:
     def refuse() -> dict[str, Any]:
         raise Skipped("no such thing here")
@@ -166,6 +200,7 @@ rows.measure("first", dict)
     ("ends", "reason", "others"),
     [
         ("import os; rows.measure('bad', os.abort)", "its process ended with code -6", True),
+        ("rows.measure('bad', lambda: time.sleep(600), limit=1)", "took longer than 1 s", True),
         ("rows.measure('bad', lambda: time.sleep(600))", "took longer than the part's time", False),
     ],
 )
