@@ -25,7 +25,7 @@ LOSS_TOLERANCE, UPDATE_TOLERANCE = 1e-4, 2e-2
 COMPILED_TOLERANCE = 1e-3
 # BG_Swaps' negatives give each batch a size of its own, for which cuDNN tries its algorithms anew.
 BATCHES = 2
-# Heads of 67 million weights and more are copied to the CPU several times; `finite` has them as published.
+# Most of these methods' weights are in their heads, and are copied to the CPU several times; `finite` has all of them.
 NARROW = {"vicreg": {"hidden_dim": 2048, "embedding_dim": 2048}, "dino": {"prototypes": 4096}}
 # Levels of 255: the same code on two devices rounds alike but at ties; the CPU's code is OpenCV's, of whole numbers.
 DEVICES_MEAN, PIPELINES_MEAN = 0.02, 1.0

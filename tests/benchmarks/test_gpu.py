@@ -210,7 +210,7 @@ def test_a_process_that_dies_or_hangs_costs_its_row_only(
     program = f"{WRITE}\n{ends}\nrows.measure('last', dict)"
     monkeypatch.setattr(command, "_command", lambda *_: [sys.executable, "-c", program, str(tmp_path)])
     monkeypatch.setattr(command, "_GRACE", 2.0)
-    options = argparse.Namespace(out=tmp_path, only=[], toy=True)
+    options = argparse.Namespace(out=tmp_path, only=[], toy=True, minutes=8.0)
     command._run_part("step", "run", 60.0 if others else 3.0, options)
     found = {row["name"]: row for row in latest(read(tmp_path))}
     assert found["first"]["state"] == "passed"
