@@ -46,7 +46,7 @@ class Making(NamedTuple):
     weights: Any
     network: str | None
     soft: bool
-    columns: Columns
+    columns: Columns = DEFAULT
 
     def build(self) -> MaskMethod:
         """The method."""

@@ -69,7 +69,9 @@ def file_set(uri: str) -> FileSet | None:
         return _in_folder(uri, path)
     if path.exists():
         if kind is None:
-            raise UserError(f"{uri}: neither a folder nor a file that images are read from ({' '.join(_KINDS)})")
+            raise UserError(
+                f"{uri}: neither a folder nor a file that images are read from; name one of {' '.join(_KINDS)}"
+            )
         return _grouped(uri, [path])
     if kind is None:
         return None

@@ -176,7 +176,7 @@ def _made(uri: str, find: Callable[[], Entries]) -> Arrays:
     entries = find()
     found = sorted(entries.images, key=_whole_name)
     if not found:
-        raise UserError(f"{uri}: no images in it")
+        raise UserError(f"{uri}: no images in it; name files that have some")
     _check(found)
     classes = _in_order({each.label for each in found} - {None}) if entries.classes is None else entries.classes
     numbers: dict[str | None, int] = {None: UNLABELLED} | {name: number for number, name in enumerate(classes)}

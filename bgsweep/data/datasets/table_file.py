@@ -46,7 +46,7 @@ def _entries(split: str, file: Path, columns: Columns) -> Iterator[Entry]:
     rows = _json_rows(file) if file.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows(file)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{file}: no rows in it")
+        raise UserError(f"{file}: no rows in it; write one for each image")
     there = list(first[1])
     names = _Names(
         column(columns.image, ("path", "file_name"), there, "image", str(file), needed=True) or "",

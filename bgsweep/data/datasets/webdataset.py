@@ -112,7 +112,9 @@ def _label(group: _Group, columns: Columns) -> str | None:
         known = ", ".join(list(about)[:12])
         raise UserError(f"{group.where}.json: no {columns.label!r} (there are {known}); correct data.columns.label")
     if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
-        raise UserError(f"{group.where}.json: the label is {json.dumps(value)}, neither a text nor a whole number")
+        raise UserError(
+            f"{group.where}.json: the label is {json.dumps(value)}, neither a text nor a whole number; correct it"
+        )
     return None if value is None else str(value)
 
 
