@@ -341,7 +341,7 @@ class Experiment(Section):
                 try:
                     branch = part_of(branch, part)
                 except KeyError:
-                    raise UserError(f"{key}: the experiment has nothing under {part}") from None
+                    raise UserError(f"{key}: the experiment has nothing under {part}; name a key of it") from None
             branch[leaf] = value
         return Experiment.model_validate(tree)
 
