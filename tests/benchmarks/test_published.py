@@ -48,6 +48,21 @@ def test_imagenette_trains_both_arms_and_goes_on_where_it_was_interrupted(imagen
     assert [(each["loss"], each["knn_top1"]) for each in again] == [(each["loss"], each["knn_top1"]) for each in whole]
 
 
+def test_as_many_epochs_as_fit_are_trained(
+    imagenette: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import imagenette as benchmark
+    import published
+
+    assert published.Pace(start=10, epoch=5, evaluation=1).epochs(69) == 10
+    assert published.Pace(start=10, epoch=5, evaluation=1).epochs(5) == 1
+    words = ["--methods", "moco_v2", "--arms", "none", "--out", str(tmp_path), "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        benchmark.main([str(imagenette), *words, "--pace", "--set", *SMALL, *HEADS])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["epoch"] > 0 and found["evaluation"] > 0 and found["start"] >= 0
+
+
 def test_an_archive_is_unpacked_and_what_is_none_is_refused(imagenette: Path, tmp_path: Path) -> None:
     import imagenette as benchmark
 
