@@ -48,3 +48,29 @@ def leave_on_sigterm() -> Iterator[Asked]:
         yield lambda: found
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def remember_sigint() -> Iterator[Callable[[], bool]]:
+    """A context with a function that is true once Ctrl-C was pressed.
+
+    `KeyboardInterrupt` is raised as always, but it can be lost: Python drops what is raised in `__del__` or in a
+    callback from C, and libraries catch it. Outside of the main thread, and where SIGINT is handled or ignored, nothing
+    changes.
+    """
+    found = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal found
+        found = True
+        signal.default_int_handler(number, frame)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: found
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

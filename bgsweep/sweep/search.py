@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.credentials import KEYS
-from bgsweep.stopping import leave_on_sigterm
+from bgsweep.stopping import leave_on_sigterm, remember_sigint
 from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.budget import BudgetGuard
@@ -60,12 +60,11 @@ def run_search(
 
     searcher = TuneSearcher(config, past, monitor.journal, refuse, budget.refusal)
     _set_environment(config.search.concurrent or trials_that_fit(config))
-    stopper = _Stop(stop_file(folder), monitor, share)
-    tuner = _tuner(config, target, monitor, searcher, scheduler, share, stopper, left)
     share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
-    with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked:
-        tuner.fit()
-    if monitor.early.leave:
+    with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked, remember_sigint() as interrupted:
+        stopper = _Stop(stop_file(folder), monitor, share, interrupted)
+        _tuner(config, target, monitor, searcher, scheduler, share, stopper, left).fit()
+    if monitor.early.leave or interrupted():
         raise KeyboardInterrupt
     if searcher.over:
         monitor.progress.note(f"no further trial is expected to end within {searcher.over}")
@@ -121,12 +120,13 @@ def no_retry_of_diverged() -> Iterator[None]:
 
 
 class _Stop(tune.Stopper):
-    """Ends the search once the stop file is there, the disk is full, a new node is refused, or after a SIGTERM."""
+    """Ends the search once the stop file is there, the disk is full, a new node is refused, or after a signal."""
 
-    def __init__(self, path: Path, monitor: SweepCallback, share: FairShare) -> None:
+    def __init__(self, path: Path, monitor: SweepCallback, share: FairShare, interrupted: Callable[[], bool]) -> None:
         self.path = path
         self.monitor = monitor
         self.share = share
+        self.interrupted = interrupted
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its stoppers into its own state file; ours live in this process only."""
@@ -137,7 +137,7 @@ class _Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         ended = self.monitor.disk.full or self.share.refused or self.monitor.early.leave
-        return bool(ended) or self.path.exists()
+        return bool(ended) or self.interrupted() or self.path.exists()
 
 
 def _set_environment(concurrent: int) -> None:

@@ -113,10 +113,10 @@ def test_a_node_that_comes_later_is_checked_too(tmp_path: Path) -> None:
         try:
             with FairShare("one", lambda: 1, None, None, check) as share:
                 assert share() == 1 and not share.refused  # the nodes that were there have been checked
-                assert not _Stop(tmp_path / "stop", monitor, share).stop_all()
+                assert not _Stop(tmp_path / "stop", monitor, share, lambda: False).stop_all()
                 made.add_node(num_cpus=1)
                 wait_for(lambda: share.refused == "the store is a folder of this machine", ray.nodes, "not checked")
-                assert _Stop(tmp_path / "stop", monitor, share).stop_all()
+                assert _Stop(tmp_path / "stop", monitor, share, lambda: False).stop_all()
         finally:
             ray.shutdown()
 

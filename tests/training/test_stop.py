@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 from bgsweep.config import resolve
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.errors import Stopped, UserError
-from bgsweep.stopping import Request, leave_on_sigterm
+from bgsweep.stopping import Request, leave_on_sigterm, remember_sigint
 from bgsweep.training import Trainer, load_checkpoint, save_checkpoint, select_device
 from bgsweep.training.trainer import Diverged
 from tests.command import bgsweep
@@ -97,6 +97,21 @@ def test_a_second_sigterm_interrupts_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_is_lost_on_its_way_is_remembered() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with remember_sigint() as interrupted:
+        assert not interrupted()
+        Dying()
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class Images(EmbeddedSample):
