@@ -75,18 +75,18 @@ class Platform:
         """Four trials at once, to a registered champion."""
         trials, epochs = self.scale.pick((4, 8), (2, 2))
         with tempfile.TemporaryDirectory(prefix="bgsweep-gpu-") as folder:
-            began = time.monotonic()
+            began = time.time()  # as the journal's times
             process = _begin(Path(folder), *self.settings(trials, epochs))
             result = _ended(process, Path(folder))
-            seconds = time.monotonic() - began
+            ended = time.time()
             events = _events(Path(folder))
         at_once = _most_at_once(events)
         best = result["best"]["metrics"]
         if result["model"]["alias"] != "champion":
             raise AssertionError(f"no champion was registered: {result['model']}")
         return {
-            "seconds": round(seconds, 1),
-            **_phases(events, seconds),
+            "seconds": round(ended - began, 1),
+            **_phases(events, began, ended),
             "trials": len(result["trials"]),
             "trials_at_once": at_once,
             "champion_knn_top1": best["knn_top1"],
@@ -174,18 +174,14 @@ def _events(folder: Path) -> list[dict[str, Any]]:
     return [event.public() for sweep in sweeps if sweep.is_dir() for event in read_journal(sweep)]
 
 
-def _phases(events: list[dict[str, Any]], seconds: float) -> dict[str, float]:
-    """The seconds of a sweep from its first trial to the first result, of its trials, and before and after them."""
+def _phases(events: list[dict[str, Any]], began: float, ended: float) -> dict[str, float]:
+    """The seconds of a sweep before its first trial, to the first result, to the last trial's end, and after it."""
     times = {
         kind: [each["time"] for each in events if each["event"] == kind] for kind in ("started", "result", "ended")
     }
-    first, last = min(times["started"]), max(times["ended"])
-    found = {
-        "to_first_result_s": min(times["result"]) - first,
-        "trials_s": last - first,
-        "start_and_end_s": seconds - (last - first),
-    }
-    return {name: round(value, 1) for name, value in found.items()}
+    marks = [began, min(times["started"]), min(times["result"]), max(times["ended"]), ended]
+    names = ("before_trials_s", "first_result_s", "later_results_s", "after_trials_s")
+    return {name: round(later - earlier, 1) for name, earlier, later in zip(names, marks, marks[1:], strict=False)}
 
 
 def _most_at_once(events: list[dict[str, Any]]) -> int:

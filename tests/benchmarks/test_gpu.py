@@ -103,6 +103,9 @@ def test_the_platform_sweeps_kills_and_trains_on_ray(tmp_path: Path) -> None:
     assert {row["state"] for row in found.values()} == {"passed"}, found
     assert found["sweep, four trials on one device"]["values"]["champion"] == "bgsweep-quickstart version 1"
     assert found["sweep, four trials on one device"]["values"]["trials_at_once"] >= 1  # as the journal has it
+    values = found["sweep, four trials on one device"]["values"]
+    phases = [value for name, value in values.items() if name.endswith("_s")]
+    assert len(phases) == 4 and sum(phases) == pytest.approx(values["seconds"], abs=0.5) and min(phases) >= 0
     assert found["a killed trial resumes"]["values"]["failures"] == [1]
     assert found["Ray Train, one worker"]["values"]["epochs"] == 3
 
