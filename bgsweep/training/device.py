@@ -16,19 +16,27 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, the dtype of autocast (None: float32 throughout), and the memory format."""
+    """A device, the dtype of autocast (None: float32 throughout), and the memory format.
+
+    Attributes:
+        fixed_sizes: all steps have batches of the same sizes; with BG_Swaps the number of negatives varies.
+    """
 
     device: torch.device
     autocast: torch.dtype | None
     memory_format: torch.memory_format
+    fixed_sizes: bool = True
 
     def context(self) -> torch.autocast:
         """A context of autocast, if the precision asks for it."""
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def arithmetic(self) -> contextlib.AbstractContextManager[None]:
-        """A context for training: views have fixed sizes, and TF32 is exact enough beside a shorter precision."""
-        return arithmetic(self.device, tf32=self.autocast is not None, benchmark=True)
+        """A context for training, in which TF32 is exact enough beside a shorter precision.
+
+        cuDNN tries its algorithms where that happens once: it would do so again for each size of a batch.
+        """
+        return arithmetic(self.device, tf32=self.autocast is not None, benchmark=self.fixed_sizes)
 
     def describe(self) -> dict[str, str]:
         """Device and precision for the run's record."""
@@ -59,7 +67,7 @@ def select_device(experiment: Experiment, assigned: str | None = None) -> Placem
     else:
         autocast = _DTYPES.get(training.precision)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-    return Placement(device, autocast, memory_format)
+    return Placement(device, autocast, memory_format, fixed_sizes=not experiment.background.swap)
 
 
 @contextlib.contextmanager

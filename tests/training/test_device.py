@@ -81,6 +81,11 @@ def test_tf32_only_beside_a_shorter_precision_and_never_in_float32(ampere: None,
     assert flags() == before
 
 
+def test_algorithms_are_not_tried_for_each_number_of_negatives(ampere: None) -> None:
+    with select_device(resolve({}, ["background.swap=0.2"]).experiment).arithmetic():
+        assert not torch.backends.cudnn.benchmark
+
+
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_the_backbone_gets_images_in_the_memory_format(memory_format: torch.memory_format) -> None:
     encoder = build_encoder(Encoder(name="resnet10", width=8, stem="small"), [16])
