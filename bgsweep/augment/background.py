@@ -251,3 +251,13 @@ def mix(image: Image, alpha: Mask, background: Image) -> Image:
     # 32 bits, since the product of two uint8 values needs more than 8; + 127 rounds to the nearest.
     weight = alpha.astype(np.uint32)[..., None]
     return cast(Image, ((image * weight + background * (255 - weight) + 127) // 255).astype(np.uint8))
+
+
+def __getattr__(name: str) -> object:
+    """The transforms, which were in this module before they got one of their own."""
+    # Albumentations saves a transform under its module: policies that earlier versions logged name this one.
+    if name in ("RemoveBackground", "RandomBackground"):
+        from bgsweep.augment import transforms
+
+        return getattr(transforms, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

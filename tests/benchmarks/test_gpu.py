@@ -97,7 +97,7 @@ def test_training_from_files_is_measured_against_one_batch(tmp_path: Path) -> No
     assert found["masks by U2-Net-P"]["values"]["largest_difference_from_the_cpu"] < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_platform_sweeps_kills_and_trains_on_ray(tmp_path: Path) -> None:
     found = rehearse(platform, tmp_path)
     assert {row["state"] for row in found.values()} == {"passed"}, found

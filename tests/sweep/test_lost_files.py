@@ -10,7 +10,7 @@ from tests.command import bgsweep
 from tests.inputs import write_images
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_links_to_nowhere_in_every_split_are_told_of_and_cost_neither_trials_nor_the_end(tmp_path: Path) -> None:
     """One of the trials has a rate at which the loss is no number: that would be so again, and is not retried."""
     write_images(tmp_path)

@@ -305,7 +305,7 @@ def test_a_model_of_mlflow_is_started_from(tmp_path: Path, monkeypatch: pytest.M
         with_kept_weights(experiment(f"models:/mine/{version}", "encoder.width=8"), tmp_path / "runs", address)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_all_trials_of_a_sweep_start_from_the_same_weights(tmp_path: Path) -> None:
     """With a rate near zero every trial ends with the encoder that it began with."""
     expected = trained(tmp_path / "start")

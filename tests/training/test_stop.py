@@ -100,7 +100,10 @@ def test_a_second_sigterm_interrupts_at_once() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_is_lost_on_its_way_is_remembered() -> None:
+def test_an_interrupt_that_is_lost_on_its_way_is_remembered(request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     class Dying:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
