@@ -11,6 +11,7 @@ from ray.tune import Callback
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.dashboard import SweepMetrics
+from bgsweep.distributed.orphaned_groups import OrphanedGroups
 from bgsweep.distributed.trial_board import Beat, BoardReader
 from bgsweep.errors import WorkersFailed
 from bgsweep.storage.uri import uri_of
@@ -72,6 +73,7 @@ class SweepCallback(Callback):
         self._hangs = HangGuard(config.search.hang_minutes)
         self.early = EarlyCheckpoints(drains=config.experiment.workers.count == 1)
         self._metrics = SweepMetrics(journal.folder.name)
+        self._orphaned = OrphanedGroups() if config.experiment.workers.count > 1 else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks into its own state file; ours live in this process only."""
@@ -84,6 +86,8 @@ class SweepCallback(Callback):
             self.early.look(trials, beats)
             self._tell_waits(beats)
             self._metrics.update(self.records.values())
+            if self._orphaned:
+                self._orphaned.look()
         if self.collector:
             self.collector.look(self.records)
         self.progress.update(self.records.values())
