@@ -213,6 +213,7 @@ def main() -> None:
         found["report_mb"] = page.stat().st_size / 1e6
         found["checkpoints"] = len(list(folder.rglob("state.pt")))
     words = f"python benchmarks/large_sweep.py {'--driver ' if options.driver else ''}--trials {options.trials}"
+    words += f" --epochs {options.epochs}"
     body = markdown(["", f"{options.trials} trials of {options.epochs} epochs"], rows_of(found, options))
     report(options, "A whole large sweep" if options.driver else "Large sweeps", words, body, found)
 
