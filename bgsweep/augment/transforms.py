@@ -57,7 +57,31 @@ class BackgroundSchema(BaseTransformInitSchema):  # type: ignore[misc]
         return self
 
 
-class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
+class _BackgroundTransform(A.ImageOnlyTransform):  # type: ignore[misc]
+    """A transform of views whose foreground is neither too small nor too large, by a mask and perhaps other images."""
+
+    min_area: float
+    max_area: float
+    mask_key: str
+    metadata_key: str = ""  # of a transform that takes other images
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        return [self.mask_key, self.metadata_key] if self.metadata_key else [self.mask_key]
+
+    def verdict(self, data: dict[str, Any]) -> str | None:
+        """`kept_small` or `kept_large` where the view stays as it is."""
+        return area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # Pixels reach `apply` beside the parameters, which ReplayCompose copies: 0.9 MB for each record with them.
+        extra = {"pixels": kwargs[self.mask_key]}
+        if self.metadata_key:
+            extra["others"] = kwargs[self.metadata_key]
+        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
+
+
+class RemoveBackground(_BackgroundTransform):
     """BG_RM: put one colour, or noise, behind the foreground.
 
     Views whose foreground covers less than `min_area` or more than `max_area` of them keep their background. The mask
@@ -90,18 +114,8 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         self.fill = fill
         self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
 
-    @property
-    def targets_as_params(self) -> list[str]:
-        return [self.mask_key]
-
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
-        return {"applied": verdict or "removed", "fill_draw": self.py_random.random()}
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        # Pixels reach `apply` beside the parameters, which ReplayCompose copies: 0.9 MB for each record with them.
-        extra = {"pixels": kwargs[self.mask_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
+        return {"applied": self.verdict(data) or "removed", "fill_draw": self.py_random.random()}
 
     def apply(self, img: AnyImage, *args: Any, applied: str, fill_draw: float, pixels: LazyMask, **_: Any) -> AnyImage:
         if applied != "removed":
@@ -113,7 +127,7 @@ class RemoveBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         return in_front(image, foreground(pixels, img.shape[:2], self.mask_key), behind)
 
 
-class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
+class RandomBackground(_BackgroundTransform):
     """BG_Random: put another image's background behind the foreground.
 
     Views whose foreground covers less than `min_area` or more than `max_area` of them keep their background. The mask
@@ -153,18 +167,9 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         self.donor, self.scale, self.metadata_key = donor, scale, metadata_key
         self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
 
-    @property
-    def targets_as_params(self) -> list[str]:
-        return [self.mask_key, self.metadata_key]
-
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
         uniform = self.py_random.random
-        return {"applied": verdict or "replaced", "donor_draw": (uniform(), uniform(), uniform(), uniform())}
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        extra = {"pixels": kwargs[self.mask_key], "donors": kwargs[self.metadata_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
+        return {"applied": self.verdict(data) or "replaced", "donor_draw": (uniform(), uniform(), uniform(), uniform())}
 
     def apply(
         self,
@@ -173,18 +178,18 @@ class RandomBackground(A.ImageOnlyTransform):  # type: ignore[misc]
         applied: Literal["replaced", "kept_small", "kept_large"],
         donor_draw: DonorDraw,
         pixels: LazyMask,
-        donors: Donors,
+        others: Donors,
         **_: Any,
     ) -> AnyImage:
         if applied != "replaced":
             return img
         image = checked_image(img, "image")
-        donor = chosen_donor(donors, self.donor, donor_draw[0], self.metadata_key)
+        donor = chosen_donor(others, self.donor, donor_draw[0], self.metadata_key)
         behind = random_background(donor, self.donor, img.shape[0], img.shape[1], self.scale, donor_draw)
         return in_front(image, foreground(pixels, img.shape[:2], self.mask_key), behind)
 
 
-class SwapNegative(A.ImageOnlyTransform):  # type: ignore[misc]
+class SwapNegative(_BackgroundTransform):
     """The negative of BG_Swaps: another image in front of the background of this one, the query.
 
     A query whose foreground is out of the area bounds comes back unchanged, and is no negative of itself: leave it out.
@@ -222,21 +227,12 @@ class SwapNegative(A.ImageOnlyTransform):  # type: ignore[misc]
         self.kind, self.scale, self.metadata_key = kind, scale, metadata_key
         self.min_area, self.max_area, self.mask_key = min_area, max_area, mask_key
 
-    @property
-    def targets_as_params(self) -> list[str]:
-        return [self.mask_key, self.metadata_key]
-
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        verdict = area_verdict(foreground(data[self.mask_key], None, self.mask_key), self.min_area, self.max_area)
         return {
-            "applied": verdict or "swapped",
+            "applied": self.verdict(data) or "swapped",
             "pick": self.py_random.random(),
             "seed": self.py_random.getrandbits(53),
         }
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        extra = {"pixels": kwargs[self.mask_key], "others": kwargs[self.metadata_key]}
-        return cast(dict[str, Any], super().apply_with_params(params | extra, *args, **kwargs))
 
     def apply(
         self,
