@@ -150,9 +150,9 @@ def measured(rivals: Rivals, rounds: int) -> dict[str, tuple[float, float]]:
     return found
 
 
-def seconds(epoch: Iterator[Any]) -> float:
+def seconds(epoch: Iterator[Any], ahead: int = AHEAD) -> float:
     """Of a batch, once the first ones, which several processes begin together, are through."""
-    for _ in range(AHEAD):
+    for _ in range(ahead):
         next(epoch)
     began = time.perf_counter()
     count = sum(1 for _ in epoch)

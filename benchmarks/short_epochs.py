@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common import markdown, parser_of, report
-from loader import experiment
+from loader import experiment, seconds
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data
@@ -38,7 +38,7 @@ def main() -> None:
         name: Batches(train, pipeline, BATCH, 0, workers=PROCESSES, epochs=epochs)
         for name, epochs in (("an epoch at a time", 0), ("across epochs", options.epochs + 1))
     }
-    step = 1.5 * steady(loaders["an epoch at a time"].epoch(options.epochs))
+    step = 1.5 * seconds(loaders["an epoch at a time"].epoch(options.epochs), PROCESSES)
     waits: dict[str, list[float]] = {name: [] for name in loaders}
     for epoch in range(options.epochs):
         for name, loader in loaders.items():
@@ -50,15 +50,6 @@ def main() -> None:
     body += f"\n\nA step of {step:.2f} s, {loaders['across epochs'].steps_per_epoch} an epoch; "
     body += f"medians of {options.epochs - 1} epochs; load {os.getloadavg()[1]:.1f}"
     report(options, "Epochs of few steps", "python benchmarks/short_epochs.py", body, found)
-
-
-def steady(epoch: Iterator[Any]) -> float:
-    """Seconds in which the processes make a batch, once they have begun."""
-    for _ in range(PROCESSES):
-        next(epoch)
-    began = time.perf_counter()
-    count = sum(1 for _ in epoch)
-    return (time.perf_counter() - began) / count
 
 
 def waited(epoch: Iterator[Any], step: float) -> float:
