@@ -63,12 +63,17 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
     keys = list(dict.fromkeys(key for run in runs for key in run.values))
     file = runs[0].file
     points = [{key: run.values.get(key, file.experiment.value(key)) for key in keys} for run in runs]
-    options = {key: {"choice": list(dict.fromkeys(point[key] for point in points))} for key in keys}
+    options = {key: {"choice": _different([point[key] for point in points])} for key in keys}
     tree = dump(file)
     name = f"study-{runs[0].method}"
     tree |= {"name": name, "space": {**options, "points": points}, "register": {"name": f"bgsweep-{name}"}}
     tree["search"] |= {"algorithm": "random", "trials": len(points), "baseline": False, "scheduler": "none"}
     return tree
+
+
+def _different(values: Sequence[Any]) -> list[Any]:
+    """Each value once; schedules are mappings, which no set takes."""
+    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _judge(run: Planned, checkpoint: Path) -> Judged:

@@ -102,7 +102,8 @@ def curve_points(study: StudyFile) -> dict[float, str]:
     curve = study.curve
     if not curve.values or curve.method not in study.methods:
         return {}
-    named = {float(values[curve.key]): arm for arm, values in study.arms.items() if set(values) == {curve.key}}
+    alone = {arm: values[curve.key] for arm, values in study.arms.items() if set(values) == {curve.key}}
+    named = {value: arm for arm, value in alone.items() if isinstance(value, float)}  # a schedule is no point
     points = {0.0: NONE, **named, **{value: curve_arm(curve.key, value) for value in curve.values}}
     return {value: points[value] for value in sorted(points)}
 

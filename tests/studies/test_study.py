@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bgsweep.config.schedule import at_epoch
 from bgsweep.errors import UserError
 from studies.background_shortcut import __main__ as command
 from studies.background_shortcut import conduct
@@ -41,7 +42,11 @@ def test_forms_are_milder_shorter_and_larger() -> None:
     quick = planned(read_study(STUDY, "quick"), SPACES)
     assert len(quick) == (4 + 3) * 2 and {run.rho for run in quick} == {0.95}
     assert all(run.experiment.training.epochs < mild[0].experiment.training.epochs for run in quick)
-    paired = {run.experiment.digest for run in planned(read_study(STUDY, "paired"), SPACES)}
+    runs = planned(read_study(STUDY, "paired"), SPACES)
+    falling = next(run.experiment for run in runs if run.arm == "BG_Random .4 to 0")
+    course = [at_epoch(falling.background.random, epoch, falling.training.epochs) for epoch in range(96)]
+    assert np.mean(course) == pytest.approx(0.2) and course[0] == 0.4 and course[-1] == 0
+    paired = {run.experiment.digest for run in runs}
     for form in ("donors", "fills"):
         study = read_study(STUDY, form)
         runs = planned(study, SPACES)
@@ -90,7 +95,7 @@ def test_the_page_tells_differences_by_seed_and_image_and_marks_sure_ones() -> N
 def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(STUDY.read_text())
-    tree |= {"methods": {"moco_v2": str(TINY)}, "arms": {"BG_RM": {"background.remove": 0.5}}}
+    tree |= {"methods": {"moco_v2": str(TINY)}, "arms": {"BG_RM": {"background.remove": {"from": 0.5, "to": 0.0}}}}
     tree |= {"rhos": [0.95], "seeds": [0, 1], "overrides": ["data.shortcut={}", "training.epochs=1"]}
     tree["curve"]["values"] = []
     Path("study.yaml").write_text(yaml.safe_dump(tree))
