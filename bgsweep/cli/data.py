@@ -107,11 +107,12 @@ class MasksTrain(Command):
     name = "train"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+        parser.add_argument("images", help="folder of images, a URI such as s3://bucket/folder, or a CSV, tar, … file")
         parser.add_argument(
             "overrides", nargs="*", metavar="key=value", help="settings, e.g. side=160 rounds=2; see docs/masks.md"
         )
         parser.add_argument("--out", type=Path, required=True, help="ONNX file to write, for `make --method usps`")
+        add_columns(parser)
         parser.add_argument(
             "--encoder", type=Path, metavar="CHECKPOINT", help="checkpoint of a self-supervised run to start from"
         )
@@ -123,7 +124,7 @@ class MasksTrain(Command):
         config = mask_training(options.overrides)
         from bgsweep.workflows.train_masks import train_masks
 
-        return train_masks(options.images, options.out, options.encoder, config, options.workers)
+        return train_masks(options.images, options.out, options.encoder, config, options.workers, columns(options))
 
     def show(self, result: Result) -> str:
         from bgsweep.storage.uri import shell_quoted

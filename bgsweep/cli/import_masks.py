@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bgsweep.cli.common import Command, Options, Result
+from bgsweep.cli.common import Command, Options, Result, add_columns, columns
 from bgsweep.cli.formatting import percentages
 from bgsweep.cli.parser import Parser
 
@@ -40,12 +40,13 @@ class MasksImport(Command):
     name = "import"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("images", help="folder of images, or a URI such as s3://bucket/folder")
+        parser.add_argument("images", help="folder of images, a URI such as s3://bucket/folder, or a CSV, tar, … file")
         parser.add_argument(
             "source", help="folder or URI of the masks, a COCO file, or `alpha`: the images' own alpha channel"
         )
         parser.add_argument("--out", required=True, help="folder or URI of the masks, in the images' subfolders")
         add_mask_format(parser)
+        add_columns(parser)
         parser.add_argument(
             "--instances", choices=("union", "largest"), help="foreground of several masks of an image; default union"
         )
@@ -63,11 +64,12 @@ class MasksImport(Command):
             mask_format(options),
             options.instances,
             options.categories,
+            columns(options),
         )
 
     def show(self, result: Result) -> str:
         lines = [
-            f"{result['masks']} masks of {result['images']} images in {result['out']}",
+            f"{result['masks']} masks of {result['images']} images in {result['out']}, {result['made']} of them new",
             f"foregrounds: {percentages(result['shares'])}",
         ]
         if result["without_mask"]:

@@ -33,6 +33,10 @@ class MaskSource(Protocol):
         """
         ...
 
+    def changed(self, image: str) -> float | None:
+        """Time of the last change of an image's annotation in seconds; None: there is none."""
+        ...
+
     def hint(self) -> str:
         """Something that tells why all masks may be empty; else an empty text."""
         ...
@@ -54,15 +58,19 @@ class MaskFiles:
 
     def __init__(self, tree: Tree, images: Sequence[str], given: MaskFormat, instances: Instances | None) -> None:
         self._tree, self._instances, self._form = tree, instances, form_of(given)
-        files = tree.files()
+        self._stats = tree.files()
         find = _several if "*" in given.pattern else _single
-        self._files = find(tree.uri, images, files, given.pattern)
+        self._files = find(tree.uri, images, self._stats, given.pattern)
 
     def mask_of(self, image: str) -> Mask | None:
         names = self._files.get(image)
         if names is None:
             return None
         return united((mask for name in names for mask in self._masks(name)), self._instances, names[0])
+
+    def changed(self, image: str) -> float | None:
+        names = self._files.get(image)
+        return None if names is None else max(self._stats[name].changed for name in names)
 
     def hint(self) -> str:
         if self._form.foreground is None:
@@ -96,6 +104,7 @@ class CocoMasks:
         images: names of the images.
         categories: names or ids of those that are foreground; none: all.
         instances: as of `MaskFiles`; None: all.
+        changed: time of the file's last change.
 
     Raises:
         UserError: it is no COCO file, has no such category, none of the images, one for two images, or two that an
@@ -103,9 +112,15 @@ class CocoMasks:
     """
 
     def __init__(
-        self, data: bytes, name: str, images: Sequence[str], categories: Sequence[str], instances: Instances | None
+        self,
+        data: bytes,
+        name: str,
+        images: Sequence[str],
+        categories: Sequence[str],
+        instances: Instances | None,
+        changed: float = 0.0,
     ) -> None:
-        self._name, self._instances = name, instances
+        self._name, self._instances, self._changed = name, instances, changed
         entries = coco_images(parsed(data, name), name, categories)
         known, called = set(images), dict[str, list[str]]()
         for path in entries.keys() - known:
@@ -134,6 +149,9 @@ class CocoMasks:
         empty = np.zeros(entry.size, np.uint8)
         masks = (decode_segment(segment, entry.size, where) for segment in entry.segments if segment)
         return united((empty, *masks), self._instances, where)
+
+    def changed(self, image: str) -> float | None:
+        return self._changed if image in self._entries else None
 
     def hint(self) -> str:
         return ""

@@ -1,28 +1,36 @@
-"""`bgsweep masks import`: masks in other forms as 8-bit PNGs named as their images."""
+"""`bgsweep masks import`: masks in other forms as 8-bit PNGs named as their images; resumes after interruption."""
 
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 
-from bgsweep.config.mask_format import MaskFormat, mask_source
+from bgsweep.config.columns import Columns
+from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat, mask_source
 from bgsweep.data.cores import usable_cores
 from bgsweep.data.datasets.folder import image_names
-from bgsweep.data.datasets.formats import open_images
+from bgsweep.data.datasets.formats import DEFAULT, open_images
 from bgsweep.data.mask_kinds import kind_of, shares
 from bgsweep.data.missing_masks import check_stems, mask_name
 from bgsweep.data.readable import in_order
 from bgsweep.errors import UnreadableImage, UserError, WrongMask
-from bgsweep.images.decoding import scaled_mask, upright_mask, upright_size
-from bgsweep.masks.plan import check_target, read_manifest, write_manifest
+from bgsweep.images.decoding import read_gray, scaled_mask, upright_mask, upright_size
+from bgsweep.masks.plan import check_target, listing, read_manifest, write_manifest
 from bgsweep.masks.sources import CocoMasks, Instances, MaskFiles, MaskSource
-from bgsweep.storage.tree import Tree, open_tree
+from bgsweep.storage.tree import FileStat, Tree, open_tree
 from bgsweep.storage.uri import refuse_inside
 from bgsweep.workflows.make_masks import Meter
 
 _AHEAD = 64
+
+# Texts in the file of a mask that was turned or scaled, so that a continued import counts them without reading their
+# sources again.
+_TURNED, _SCALED = b"bgsweep\0turned", b"bgsweep\0scaled"
+_HEADER = 33  # bytes of a PNG before its first chunk that may be a text
 
 
 class _Outcome(NamedTuple):
@@ -33,6 +41,7 @@ class _Outcome(NamedTuple):
     turned: bool = False
     scaled: bool = False
     reason: str = ""
+    new: bool = False
 
 
 def import_masks(
@@ -42,25 +51,31 @@ def import_masks(
     mask_format: MaskFormat,
     instances: Instances | None = None,
     categories: Sequence[str] = (),
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Write a tree of PNG masks that mirrors a tree of images, and ``masks.json`` beside it.
 
+    Masks that exist are kept, unless their image or their source has changed since. A run that was killed and restarted
+    writes the same bytes as an uninterrupted one.
+
     Args:
-        images: folder or URI.
+        images: folder or URI, or files that list or hold images.
         source: folder or URI of masks in another form, a COCO file (``.json``), or ``alpha``.
         out: folder or URI of the masks; not inside `images`.
         mask_format, instances: as of `MaskFiles`.
         categories: as of `CocoMasks`.
+        columns: names in the images' files.
 
     Returns:
-        The content of ``masks.json``, with `out`.
+        The content of ``masks.json``, with `out` and `made` (number of masks written now).
 
     Raises:
         UserError: there are no masks, or one does not say what is foreground or has another size than its image.
     """
     refuse_inside(images, out)
-    tree, target = open_images(images), open_tree(out)
-    names = image_names(tree, tree.files())
+    tree, target = open_images(images, columns), open_tree(out)
+    there = tree.files()
+    names = image_names(tree, there)
     check_stems(tree.uri, names)
     settings: dict[str, Any] = {
         "method": "import",
@@ -71,25 +86,33 @@ def import_masks(
             "categories": list(categories),
         },
     }
-    check_target(target, read_manifest(target), settings)
-    masks = _open(images, source, names, mask_format, instances, categories)
+    manifest = read_manifest(target) or {}
+    check_target(target, manifest or None, settings)
+    if manifest and not manifest.get("complete"):
+        target.sweep()
+    if reviewed := manifest.get("reviewed"):
+        settings["reviewed"] = reviewed
+    masks = _open(tree, images, source, names, mask_format, instances, categories)
+    made = target.files()
+    settled = {name for marked in manifest.get("reviewed", {}).values() for name in marked}
+    wanted = [name for name in names if mask_name(name) not in settled]
+    kept = {name for name in wanted if _is_fresh(name, there, made, masks)}
+    if len(kept) == len(wanted) and manifest.get("listing") == listing(names, there, made):
+        return {**manifest, "out": out, "made": 0}
     write_manifest(target, {**settings, "complete": False})
-    outcomes = []
-    with Meter(len(names)) as meter:
-        for outcome in in_order(partial(_import, tree, masks, target), names, usable_cores(), _AHEAD):
-            outcomes.append(outcome)
-            meter.advance(1)
-    summed = _summary(outcomes)
+    outcomes = _fill(tree, masks, target, kept, wanted)
+    summed = {"images": len(names), **_summary(outcomes)}
     if not summed["masks"] or summed["shares"]["empty"] == 1:
         what = "no image has a mask that can be read" if not summed["masks"] else "every mask is empty"
         hint = masks.hint() if summed["masks"] else ""
         raise UserError(f"{source}: {what}; {hint}correct --foreground, --categories or --pattern")
-    manifest = {**settings, "complete": True, **summed}
+    manifest = {**settings, "complete": True, **summed, "listing": listing(names, there, target.files())}
     write_manifest(target, manifest)
-    return {**manifest, "out": out}
+    return {**manifest, "out": out, "made": sum(outcome.new for outcome in outcomes)}
 
 
 def _open(
+    tree: Tree,
     images: str,
     source: str,
     names: Sequence[str],
@@ -103,11 +126,41 @@ def _open(
                 f"{source}: of a COCO file, foreground is chosen by --categories; leave out the other options"
             )
         folder, _, file = source.rpartition("/")
-        return CocoMasks(open_tree(folder or ".").read(file), source, names, categories, instances)
+        beside = open_tree(folder or ".")
+        changed = beside.files().get(file, FileStat(0, 0.0)).changed
+        return CocoMasks(beside.read(file), source, names, categories, instances, changed)
     if categories:
         raise UserError("--categories: only a COCO file has them; name one, or choose ids by --foreground")
     root, mask_format = mask_source(images, source, mask_format)
-    return MaskFiles(open_tree(root or source), names, mask_format, instances)
+    return MaskFiles(tree if source == OWN_ALPHA else open_tree(root or source), names, mask_format, instances)
+
+
+def _is_fresh(name: str, images: Mapping[str, FileStat], made: Mapping[str, FileStat], masks: MaskSource) -> bool:
+    """True if an image's mask is there, and newer than image and source, or if it has no source."""
+    mask, changed = made.get(mask_name(name)), masks.changed(name)
+    return changed is None or (mask is not None and mask.changed >= max(changed, images[name].changed))
+
+
+def _fill(images: Tree, masks: MaskSource, out: Tree, kept: Container[str], names: Sequence[str]) -> list[_Outcome]:
+    """Write the masks that are not kept; raises WrongMask as `_import` does."""
+    outcomes = []
+    with Meter(len(names)) as meter:
+        for outcome in in_order(partial(_finish, images, masks, out, kept), names, usable_cores(), _AHEAD):
+            outcomes.append(outcome)
+            meter.advance(1)
+    return outcomes
+
+
+def _finish(images: Tree, masks: MaskSource, out: Tree, kept: Container[str], name: str) -> _Outcome:
+    """The result for one image, whose mask is written if it is not there; raises WrongMask as `_import` does."""
+    if name not in kept or masks.changed(name) is None:
+        return _import(images, masks, out, name)
+    data = out.read(mask_name(name))
+    try:
+        mask = read_gray(data, name)
+    except UnreadableImage:
+        return _import(images, masks, out, name)
+    return _Outcome(name, kind_of(mask), _TURNED in data, _SCALED in data)
 
 
 def _import(images: Tree, masks: MaskSource, out: Tree, name: str) -> _Outcome:
@@ -126,8 +179,17 @@ def _import(images: Tree, masks: MaskSource, out: Tree, name: str) -> _Outcome:
         raise
     except UnreadableImage as error:
         return _Outcome(name, reason=str(error))
-    out.write(mask_name(name), cv2.imencode(".png", fitted)[1].tobytes())
-    return _Outcome(name, kind_of(fitted), upright is not mask, fitted is not upright)
+    outcome = _Outcome(name, kind_of(fitted), upright is not mask, fitted is not upright, new=True)
+    texts = [text for text, told in ((_TURNED, outcome.turned), (_SCALED, outcome.scaled)) if told]
+    out.write(mask_name(name), _with_texts(cv2.imencode(".png", fitted)[1].tobytes(), texts))
+    return outcome
+
+
+def _with_texts(png: bytes, texts: Sequence[bytes]) -> bytes:
+    """A PNG with texts, which decoders pass over, after its header."""
+    bodies = [b"tEXt" + text for text in texts]
+    chunks = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
+    return b"".join((png[:_HEADER], *chunks, png[_HEADER:]))
 
 
 def _summary(outcomes: Sequence[_Outcome]) -> dict[str, Any]:
@@ -135,7 +197,6 @@ def _summary(outcomes: Sequence[_Outcome]) -> dict[str, Any]:
     without = [outcome.image for outcome in outcomes if not outcome.kind and not outcome.reason]
     kinds = Counter(outcome.kind for outcome in made)
     return {
-        "images": len(outcomes),
         "masks": len(made),
         "without_mask": len(without),
         "first_without": without[0] if without else None,

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from bgsweep.config import MaskTraining
+from bgsweep.config.columns import Columns
 from bgsweep.data.datasets.folder import image_names
-from bgsweep.data.datasets.formats import open_images
+from bgsweep.data.datasets.formats import DEFAULT, open_images
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import decode_image
 from bgsweep.masks.deepusps.network import SaliencyNetwork, onnx_bytes
@@ -37,17 +38,23 @@ _FINER = 2
 
 
 def train_masks(
-    images: str, out: Path, encoder: Path | None, config: MaskTraining, workers: int | None = None
+    images: str,
+    out: Path,
+    encoder: Path | None,
+    config: MaskTraining,
+    workers: int | None = None,
+    columns: Columns = DEFAULT,
 ) -> dict[str, Any]:
     """Train a mask network on images without labels, and write it as ONNX for `make_masks` (method `usps`).
 
     Unfinished work is in the folder ``OUT.training``; the same call resumes it.
 
     Args:
-        images: folder or URI.
+        images: folder or URI, or files that list or hold images.
         out: ONNX file to write; ``OUT.json`` beside it records its origin.
         encoder: checkpoint of a self-supervised run; every network starts from its encoder.
         workers: as in `make_masks`, for the handcrafted masks.
+        columns: names in the images' files.
 
     Returns:
         The content of ``OUT.json``, with `out` and `seconds`.
@@ -58,7 +65,7 @@ def train_masks(
     """
     check_onnx("masks train")  # before hours of training
     began = time.perf_counter()
-    source = open_images(images)
+    source = open_images(images, columns)
     names = _chosen(source, config.images)
     settings = {
         "config": config.model_dump(mode="json"),

@@ -17,7 +17,9 @@ from bgsweep.config import MaskFormat
 from bgsweep.data.sample import Mask
 from bgsweep.errors import UserError
 from bgsweep.images.decoding import read_gray
-from bgsweep.masks.sources import CocoMasks
+from bgsweep.masks.plan import record_reviewed
+from bgsweep.masks.sources import CocoMasks, MaskFiles
+from bgsweep.storage.tree import open_tree
 from bgsweep.workflows.import_masks import import_masks
 from tests.command import bgsweep
 from tests.inputs import write_images
@@ -73,6 +75,10 @@ def polygons(mask: Mask) -> list[list[float]]:
 
 def suffixed(root: Path, name: str, mask: Mask) -> None:
     put(root / f"{name}_fg_mask_.png", png(mask))
+
+
+def wide_suffixed(root: Path, name: str, mask: Mask) -> None:
+    suffixed(root, name, np.pad(mask, ((0, 0), (0, 1)), mode="edge"))
 
 
 def flat(root: Path, name: str, mask: Mask) -> None:
@@ -367,3 +373,91 @@ def test_masks_are_imported_again_by_the_same_settings_only(folder: Path) -> Non
 
     assert [imported(), imported(), imported("--instances", "largest")] == [0, 0, 2]
     assert json.loads((folder / "made/masks.json").read_text())["complete"]
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of each file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("kind", ["files", "COCO"])
+def test_an_interrupted_import_goes_on_and_writes_the_same_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The first mask is a pixel wider, which is counted although it is not read again."""
+    for number, (name, mask) in enumerate(pairs(folder)):
+        (suffixed if number else wide_suffixed)(folder / "theirs", name, mask)
+    coco_file(folder, lambda mask: run_lengths(mask, compressed=True), lambda name: name)
+    source, given = ("theirs", MaskFormat(pattern="{stem}_fg_mask_.png")) if kind == "files" else ("coco.json", None)
+
+    def imported(out: str) -> dict[str, Any]:
+        return import_masks(
+            str(folder / "photos"), str(folder / source), str(folder / out), given or MaskFormat(), categories=()
+        )
+
+    whole = imported("whole")
+    assert (whole["made"], whole["scaled"]) == (32, 1 if kind == "files" else 0)
+    read: list[str] = []
+    reader = MaskFiles if kind == "files" else CocoMasks
+    mask_of = reader.mask_of
+
+    def counted(masks: Any, image: str) -> Any:
+        read.append(image)
+        if len(read) == 12:
+            raise KeyboardInterrupt
+        return mask_of(masks, image)
+
+    monkeypatch.setattr(reader, "mask_of", counted)
+    with pytest.raises(KeyboardInterrupt):
+        imported("made")
+    before = state(folder / "made")
+    assert not json.loads((folder / "made/masks.json").read_text())["complete"]
+    put(folder / "made/test/.half.png.1.partial", b"half")
+    done, read[:] = len(before) - 1, [""] * 12
+    again = imported("made")
+    after = state(folder / "made")
+    assert 0 < done < 32
+    assert again["made"] == len(read) - 12 == 32 - done, "a finished mask was read again"
+    assert {name: kept for name, (kept, _) in after.items()} == {
+        name: kept for name, (kept, _) in state(folder / "whole").items()
+    }
+    assert {**imported("made"), "out": ""} == {**again, "made": 0, "out": ""}
+    assert state(folder / "made") == after
+
+
+def test_masks_are_imported_again_if_their_source_or_their_image_has_changed(folder: Path) -> None:
+    def imported() -> int:
+        made = import_masks(str(folder / "photos"), str(folder / "theirs"), str(folder / "made"), MaskFormat())["made"]
+        assert isinstance(made, int)
+        return made
+
+    shutil.copytree(folder / "masks", folder / "theirs")
+    assert imported() == 32
+    first, second, third = sorted((folder / "theirs").rglob("*.png"))[:3]
+    first.write_bytes(png(np.zeros_like(cv2.imread(str(first), cv2.IMREAD_GRAYSCALE))))
+    image = (folder / "photos" / second.relative_to(folder / "theirs")).with_suffix(".jpg")
+    image.write_bytes(image.read_bytes())
+    (folder / "made" / third.relative_to(folder / "theirs")).write_bytes(b"damaged")
+    assert imported() == 3
+    assert not cv2.imread(str(folder / "made" / first.relative_to(folder / "theirs"))).any()
+
+
+def test_dropped_masks_stay_dropped(folder: Path) -> None:
+    names = [f"{name}.png" for name, _ in pairs(folder)]
+    source = folder / "photos", folder / "masks", folder / "made"
+    import_masks(*map(str, source), MaskFormat())
+    (folder / "made" / names[0]).unlink()
+    record_reviewed(open_tree(str(folder / "made")), [names[0]], [])
+    assert import_masks(*map(str, source), MaskFormat())["masks"] == 31
+    assert not (folder / "made" / names[0]).exists()
+
+
+def test_images_of_a_table_with_columns_of_other_names(folder: Path) -> None:
+    names = [name for name, _ in pairs(folder)][:5]
+    (folder / "photos/images.csv").write_text("file,kind\n" + "".join(f"{name}.jpg,any\n" for name in names))
+    columns = ["--columns", "image=file", "label=kind"]
+    done = bgsweep("masks", "import", "photos/images.csv", "masks", "--out", "made", *columns, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "5 masks of 5 images in made, 5 of them new" in done.stdout
+    assert sorted(path.stem for path in (folder / "made").rglob("*.png")) == sorted(Path(name).name for name in names)

@@ -14,6 +14,7 @@ from bgsweep.training.build import initial_method
 from bgsweep.workflows import train_masks as mask_training
 from bgsweep.workflows.make_masks import make_masks
 from bgsweep.workflows.train_masks import train_masks
+from tests.command import bgsweep
 from tests.masks.conftest import Extract, extract_images
 
 __all__ = ["extract_images"]
@@ -132,6 +133,17 @@ def test_bad_input_is_one_clear_line(extract_images: Extract, tmp_path: Path, ca
     with pytest.raises(UserError, match=message) as error:
         train(images, tmp_path / "model.onnx", **options)
     assert "\n" not in str(error.value)
+
+
+def test_images_of_a_table_with_columns_of_other_names(extract_images: Extract, tmp_path: Path) -> None:
+    """Seen by the error that counts them."""
+    pytest.importorskip("onnxscript")
+    images = extract_images(3)
+    names = [path.relative_to(images).as_posix() for path in sorted(images.rglob("*.jpg"))]
+    (images / "images.csv").write_text("\n".join(["file", *names]))
+    command = ["train", "images/images.csv", "batch_size=4", "--out", "model.onnx", "--columns", "image=file"]
+    done = bgsweep("masks", *command, "label=none", folder=tmp_path)
+    assert "batch_size: 4 is more than the 3 images; lower it" in done.stderr
 
 
 def test_settings_are_validated() -> None:
