@@ -13,7 +13,7 @@ from typing import Any, get_args
 from bgsweep.cli import process
 from bgsweep.errors import UserError
 from bgsweep.storage.layout import DEFAULT_STORE
-from studies.background_shortcut.plan import FormName, planned, read_study
+from studies.background_shortcut.plan import FormName, Planned, planned, read_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,19 +48,31 @@ def _run(options: Any) -> None:
     study = read_study(options.file, options.form, options.overrides)
     runs = planned(study, options.file.parent)
     checkpoints = train_missing(runs, options.store)
-    lost = [run for run in runs if run.experiment.digest not in checkpoints]
-    if lost:
+    seeds = trained_seeds(study.seeds, [run for run in runs if run.experiment.digest not in checkpoints])
+    if len(seeds) < 2:
         raise UserError(
-            f"{len(lost)} of {len(runs)} runs did not come to their end, the first is {lost[0].method} {lost[0].arm} "
-            f"seed {lost[0].seed}; call this again to train them anew"
+            f"{len(seeds)} of {len(study.seeds)} seeds have all their runs; call this again to train the rest"
         )
+    runs = [run for run in runs if run.seed in seeds]
     found = by_run(runs, [judged(run, checkpoints[run.experiment.digest], options.store) for run in runs])
     command = " ".join(["make study", *([f"ARGS=--{options.form}"] if options.form else []), *options.overrides])
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
     said = f"Measured on {datetime.date.today().isoformat()} with `{command}` on {machine}."
+    if seeds != study.seeds:
+        said += f" Seeds {_listed(seeds)} of {_listed(study.seeds)}: the others have runs that are not trained yet."
+        study = study.model_copy(update={"seeds": seeds})
     draw(study, found, runs[0], options.out.with_suffix(""))
     write(options.out, page(study, found, said, options.out.stem))
     print(f"wrote {options.out}")
+
+
+def trained_seeds(seeds: Sequence[int], missing: Sequence[Planned]) -> tuple[int, ...]:
+    """Those of which no run is missing, so that all arms can be compared."""
+    return tuple(seed for seed in seeds if seed not in {run.seed for run in missing})
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,15 @@ LABELLED = 0.1
 
 
 def train_missing(runs: Sequence[Planned], store: Path) -> dict[str, Path]:
-    """Train what the store does not have; give the checkpoints of all runs by their digests."""
+    """Train what the store does not have; give the checkpoints of all runs by their digests.
+
+    One seed comes after another, so that what is interrupted has seeds whose arms can be compared.
+    """
     for method in dict.fromkeys(run.method for run in runs):
         have = _finished(store)
         missing = [run for run in runs if run.method == method and run.experiment.digest not in have]
         if missing:
-            sweep(resolve(_sweep_of(missing)), store)
+            sweep(resolve(_sweep_of(sorted(missing, key=lambda run: run.seed))), store)
     have = _finished(store)
     return {run.experiment.digest: have[run.experiment.digest] for run in runs if run.experiment.digest in have}
 

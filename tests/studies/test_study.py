@@ -109,3 +109,12 @@ def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monk
     monkeypatch.setattr(conduct, "sweep", lambda *_: pytest.fail("a finished run was trained again"))
     assert command.main(["study.yaml", "--out", "again/study.md"]) == 0
     assert Path("again/study.md").read_text() == text
+
+    # Interrupted before the third seed's runs: the page shows the seeds that have all of theirs.
+    monkeypatch.setattr(conduct, "sweep", lambda *_: None)
+    Path("study.yaml").write_text(yaml.safe_dump(tree | {"seeds": [0, 1, 2]}))
+    assert command.main(["study.yaml", "--out", "part/study.md"]) == 0
+    first, *rest = Path("part/study.md").read_text().splitlines()[2:]
+    assert "Seeds 0, 1 of 0, 1, 2:" in first and rest == text.splitlines()[3:]
+    Path("study.yaml").write_text(yaml.safe_dump(tree | {"seeds": [0, 2]}))
+    assert command.main(["study.yaml", "--out", "less/study.md"]) == 2
