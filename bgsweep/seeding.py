@@ -37,6 +37,7 @@ class Draw(IntEnum):
     SWAP_COLORS = -15  # jitter, grey, blur and solarization of that negative
     PLACEMENT = -16  # size and position of a foreground on a new background; its seed is the view's own draw
     KNN_BANK = -17  # training images that online kNN compares with; the id is the class
+    AUDIT = -60  # images, pixels' noise and compositions of `bgsweep audit`; the id says of which measure
     CORRUPTION = -100  # index: corruption and severity, below 100
     MASK_VIEW = -200  # augmentation for the network that learns masks; index: stage of its training
     MASK_ORDER = -300  # index: as above

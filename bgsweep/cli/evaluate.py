@@ -8,6 +8,7 @@ from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percent, table
 from bgsweep.cli.parser import Parser
 from bgsweep.errors import UserError
+from bgsweep.storage.layout import checkpoint_file
 
 _MODEL = (
     "checkpoint, MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, or a network and the file of its "
@@ -95,6 +96,57 @@ class Compare(Command):
 
     def show(self, result: Result) -> str:
         return show_comparison(result)
+
+
+class Audit(Command):
+    """Measure on a folder of images how much encoders rely on backgrounds, and write a page."""
+
+    name = "audit"
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("models", nargs="+", metavar="MODEL", help=_MODEL)
+        parser.add_argument(
+            "images",
+            metavar="IMAGES",
+            help="folder of class folders, or of images; behind it may stand MASKS, the folder of their masks; without "
+            "one masks are made by U2-Net-P",
+        )
+        parser.add_argument("--out", type=Path, default=Path("audit.html"), help="page to write; default %(default)s")
+        parser.add_argument(
+            "--limit", type=count, default=1000, help="largest number of images; of more a sample; default %(default)s"
+        )
+        parser.add_argument("--seed", type=int, default=0, help="seed of the sample and all draws; default %(default)s")
+        add_store(parser)
+
+    def run(self, options: Options) -> Result:
+        from bgsweep.workflows.audit import audit
+
+        if options.seed < 0:
+            raise UserError(f"--seed {options.seed}: give a seed from 0 on")
+        models, images, masks = _apart([*options.models, options.images])
+        return audit(models, images, masks, options.out, folder(options), options.limit, options.seed)
+
+    def show(self, result: Result) -> str:
+        lines = [f"{one['model']} {one['verdict']}" for one in result["models"]]
+        failed = {
+            measure["name"]: model["reason"]
+            for measure in result["measures"]
+            for model in measure["models"]
+            if model["status"] == "failed"
+        }
+        lines += [f"{name} failed: {reason}" for name, reason in failed.items()]
+        again = "; the same command tries again what failed" if failed else ""
+        return "\n".join([*lines, f"wrote {result['page']}: open it in a browser{again}"])
+
+
+def _apart(words: list[str]) -> tuple[list[str], Path, Path | None]:
+    """Models, images and masks of `MODEL… IMAGES [MASKS]`: a checkpoint's folder is a model, any other is not."""
+    folders = [Path(word).is_dir() and not checkpoint_file(Path(word)).exists() for word in words]
+    if len(words) > 2 and folders[-2] and folders[-1]:
+        return words[:-2], Path(words[-2]), Path(words[-1])
+    if not folders[-1]:
+        raise UserError(f"{words[-1]}: no such folder; name the models, then the folder of the images")
+    return words[:-1], Path(words[-1]), None
 
 
 class CompareSweeps(Command):
@@ -221,6 +273,7 @@ class BackgroundsMake(Command):
 COMMANDS = (
     Evaluate(),
     Compare(),
+    Audit(),
     CompareSweeps(),
     Export(),
     Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)),

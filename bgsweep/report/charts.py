@@ -15,7 +15,7 @@ Figure = dict[str, Any]
 BEST, BASELINE, UNTRAINED, OTHER = "#f0457f", "#3f88d9", "#8a9099", "#8d78c9"
 ROLES = {"best": ("champion", BEST), "baseline": ("no background augmentation", BASELINE)}
 _POINTS = 10_000  # of a figure's curves: a page of 1,000 trials must open, and no screen shows more
-_SERIES = (BEST, BASELINE, "#3aa876", OTHER, "#d98e3f", UNTRAINED)
+SERIES = (BEST, BASELINE, "#3aa876", OTHER, "#d98e3f", UNTRAINED)
 _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 
@@ -226,7 +226,7 @@ def courses(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, labe
     """The best value so far of several sweeps, as steps: for each name the points (x, value)."""
     data: list[Figure] = []
     for number, (name, points) in enumerate(lines.items()):
-        line = {"color": _SERIES[number % len(_SERIES)], "width": 2, "shape": "hv"}
+        line = {"color": SERIES[number % len(SERIES)], "width": 2, "shape": "hv"}
         trace: Figure = {"x": [x for x, _ in points], "y": [y for _, y in points], "mode": "lines", "line": line}
         data.append(trace | {"name": name, "hovertemplate": "%{x:.4g}: %{y:.1%}<extra>" + name + "</extra>"})
     axes = {"xaxis": {"title": {"text": title}}, "yaxis": {"title": {"text": label}, "tickformat": ".0%"}}

@@ -34,6 +34,7 @@ ELSEWHERE = {
     r"bgsweep (pretrain|sweep) .*--from ": "training/test_initial_weights.py",
     r"bgsweep policy": "sweep/test_policy.py",
     r"bgsweep export": "workflows/test_export.py",
+    r"bgsweep audit": "workflows/test_audit.py",
     r"bgsweep compare-sweeps": "workflows/test_compare_sweeps.py",
     r"bgsweep (runs|status NAME --watch)": "sweep/test_trial_table.py",
     r"bgsweep sweep .*--(notify|on-end)": "sweep/test_notify.py",

@@ -108,7 +108,7 @@ class VariantSet:
             return centre_view(_covered(image, mask), self.size)
         if variant == "only_bg_b":
             return centre_view(_boxed(image, mask), self.size)
-        background = cover(self.pools.backgrounds[self.donor(variant, index, repeat)], self.size, self.size)
+        background = self.behind(variant, index, repeat)
         foreground, uncovered = self.cutout(index)
         shown = cv2.multiply(background, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255)
         return cast(Image, cv2.add(foreground, shown))
@@ -125,6 +125,15 @@ class VariantSet:
     def shape(self, index: int) -> Mask:
         """The mask of what `cutout` gives, 0 to 255."""
         return centre_view(_inner(_mask(self.source[index])), self.size)
+
+    def regions(self, index: int) -> tuple[Mask, Mask]:
+        """An image's foreground and its background, 255 inside; the rim where both show is in neither."""
+        mask = _mask(self.source[index])
+        return binarize(centre_view(_inner(mask), self.size)), binarize(centre_view(_inner(255 - mask), self.size))
+
+    def behind(self, variant: Variant, index: int, repeat: int = 0) -> Image:
+        """The background that an image has in a mixed variant, without its foreground."""
+        return cover(self.pools.backgrounds[self.donor(variant, index, repeat)], self.size, self.size)
 
     def donor(self, variant: Variant, index: int, repeat: int) -> int:
         """Number of the background, among those of the pools, that an image has in a mixed variant."""

@@ -1,0 +1,1 @@
+"""The measures of `bgsweep audit`: reliance of an encoder on backgrounds and other shortcuts."""

@@ -1,0 +1,88 @@
+"""An audit's values with intervals, encoders beside one another, and the verdict in a sentence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bgsweep.evaluation.audit.kept import Outcome
+from bgsweep.evaluation.bootstrap import Difference, paired
+from bgsweep.evaluation.evaluator import PerImageMetric
+
+RESAMPLINGS = 10_000
+
+
+def interval(value: PerImageMetric, seed: int = 0) -> Difference:
+    """A value with its 95 % interval over images: its paired difference from a value that is 0 for every image."""
+    nothing = PerImageMetric(value.name, np.zeros(len(value.hits)), value.counted)
+    return paired(nothing, value, RESAMPLINGS, seed)
+
+
+def table(outcomes: Sequence[Outcome], seed: int = 0) -> list[dict[str, Any]]:
+    """A row for each value of a measure: its name, and for each encoder value, interval and difference from the first.
+
+    Args:
+        outcomes: of one measure, one for each encoder; those without values give None.
+    """
+    names = list(dict.fromkeys(one.name for outcome in outcomes if outcome.found for one in outcome.found.values))
+    by_name = [{one.name: one for one in outcome.found.values} if outcome.found else {} for outcome in outcomes]
+    return [{"name": name, "models": _row([each.get(name) for each in by_name], seed)} for name in names]
+
+
+def _row(values: Sequence[PerImageMetric | None], seed: int) -> list[dict[str, Any] | None]:
+    first, row = values[0], list[dict[str, Any] | None]()
+    for number, value in enumerate(values):
+        if value is None:
+            row.append(None)
+            continue
+        cell: dict[str, Any] = _plain(interval(value, seed)) | {"images": int((value.counted != 0).sum())}
+        if number and first is not None and len(first.hits) == len(value.hits):
+            difference = paired(first, value, RESAMPLINGS, seed)
+            cell["difference"] = _plain(difference) | {"significant": difference.significant}
+        row.append(cell)
+    return row
+
+
+def _plain(found: Difference) -> dict[str, float | None]:
+    values = {"value": found.value, "lower": found.lower, "upper": found.upper}
+    return {key: float(value) if math.isfinite(value) else None for key, value in values.items()}
+
+
+def verdict(rows: Mapping[str, Sequence[Mapping[str, Any]]], model: int) -> str:
+    """One sentence on an encoder, with the interval; BG-Gap, or without classes where composites lie.
+
+    Args:
+        rows: `table` of each measure.
+        model: number of the encoder in them.
+    """
+    gap = _cell(rows, "variants", "linear/bg_gap", model)
+    if gap is not None:
+        leans = "leans on backgrounds" if gap["lower"] > 0 else "was not shown to lean on backgrounds"
+        lost = f"where the background is of another class instead of the same, accuracy is {_points(gap)} lower"
+        return f"{leans}: {lost} ({_limits(gap)})."
+    near = _cell(rows, "neighbours", "towards_background", model)
+    if near is not None:
+        follows = "follows backgrounds more than foregrounds" if near["lower"] > 0.5 else "follows both alike"
+        follows = "follows foregrounds more than backgrounds" if near["upper"] < 0.5 else follows
+        share = f"{100 * near['value']:.0f} % of images with a new background are nearer to that background's image"
+        return f"{follows}: {share} than to themselves as they were ({_limits(near)})."
+    return "cannot be judged: neither BG-Gap nor the neighbours were measured."
+
+
+def _cell(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], measure: str, name: str, model: int
+) -> dict[str, Any] | None:
+    for row in rows.get(measure, ()):
+        cell: dict[str, Any] | None = row["models"][model]
+        if row["name"] == name and cell is not None and cell["lower"] is not None:
+            return cell
+    return None
+
+
+def _points(cell: Mapping[str, Any]) -> str:
+    return f"{100 * cell['value']:.1f} points"
+
+
+def _limits(cell: Mapping[str, Any]) -> str:
+    return f"95 % interval {100 * cell['lower']:.1f} to {100 * cell['upper']:.1f}, {cell['images']} images"
