@@ -37,11 +37,14 @@ class Draw(IntEnum):
     SWAP_COLORS = -15  # jitter, grey, blur and solarization of that negative
     PLACEMENT = -16  # size and position of a foreground on a new background; its seed is the view's own draw
     KNN_BANK = -17  # training images that online kNN compares with; the id is the class
+    METRIC_IMAGE = -18  # the order in which metrics without labels take images
+    REGROUPING = -19  # resamplings of foregrounds and backgrounds
     AUDIT = -60  # images, pixels' noise and compositions of `bgsweep audit`; the id says of which measure
     CORRUPTION = -100  # index: corruption and severity, below 100
     MASK_VIEW = -200  # augmentation for the network that learns masks; index: stage of its training
     MASK_ORDER = -300  # index: as above
     MASK_WEIGHTS = -400
+    METRIC_VIEW = -500  # views for metrics without labels; index: which
     # Published results depend on these three, which are older than this list; `_OLDER` keeps their keys.
     SHORTCUT = -1000  # the background that data.shortcut gives a training image
     MASK_NOISE = -1001  # changes of a mask by data.mask_noise

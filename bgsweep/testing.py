@@ -1,4 +1,4 @@
-"""Conformance tests for methods, evaluators, searchers, schedulers and datasets of others, without a test framework.
+"""Conformance tests for the parts of others (methods, evaluators, metrics, searchers, …), without a test framework.
 
 Each `check_…` raises AssertionError with what is wrong. The built-in parts pass them too (`tests/test_testing.py`).
 They run on a few of the images that come with bgsweep, in seconds, and draw nothing that is not seeded.
@@ -9,7 +9,8 @@ import json
 import math
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from bgsweep.config import Experiment, SuiteConfig, SweepConfig, resolve
+from bgsweep.config import Evaluate, Experiment, SuiteConfig, SweepConfig, resolve
 from bgsweep.config.methods import method_section
 from bgsweep.config.search import scheduler_of_another_package
 from bgsweep.data import ImageDataset, Splits
@@ -28,6 +29,7 @@ from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import Stopped
 from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.online import open_metric
 from bgsweep.evaluation.registry import open_evaluator
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.stopping import Request
@@ -252,17 +254,9 @@ def check_evaluator(name: str, settings: Mapping[str, Any] | None = None, **suit
     """
     plugins = {name: dict(settings)} if settings is not None else {}
     config = SuiteConfig.model_validate({"size": 16, "evaluate": {"repeats": 1}, "plugins": plugins, **suite})
-    small = resolve({"experiment": _SMALL}).experiment
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        encoder = build_encoder(small.encoder, [16]).eval()
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    splits = Splits(sample_images(80), sample_images(40, "validation"), sample_images(40, "test"))
-    context = EvalContext(frozen_model(encoder, torch.device("cpu")), config, splits)
-    found, again = (open_evaluator(name, each).run(name) for each in (context, context.anew()))
-    moved = [key for key, value in encoder.state_dict().items() if not torch.equal(before[key], value)]
-    assert not moved, f"it changes the encoder: {_some(moved)}"
-    assert not encoder.training, "it leaves the encoder in training mode"
+    with _unchanged_encoder() as encoder:
+        context = EvalContext(frozen_model(encoder, torch.device("cpu")), config, _sample_splits())
+        found, again = (open_evaluator(name, each).run(name) for each in (context, context.anew()))
     names = [value.name for value in found.values]
     assert names, "it yields no value"
     assert len(set(names)) == len(names), f"two values have one name: {_some(names)}"
@@ -270,6 +264,49 @@ def check_evaluator(name: str, settings: Mapping[str, Any] | None = None, **suit
         assert one.name == other.name and np.array_equal(one.hits, other.hits), f"{one.name} differs if run again"
         assert one.hits.shape == one.counted.shape, f"{one.name}: as many `hits` as `counted` are needed"
     json.dumps(found.protocol)
+
+
+def check_metric(metric: Mapping[str, Any]) -> None:
+    """A metric of the online evaluation leaves the encoder as it is, repeats its values, and survives a collapse.
+
+    Args:
+        metric: its section, such as ``{"name": "toys.config:SpreadConfig", "power": 2}``.
+    """
+    (section,) = Evaluate.model_validate({"metrics": [dict(metric)]}).metrics
+    assert section.values, "its section names no values"
+    config, splits = SuiteConfig(size=16), _sample_splits()
+    with _unchanged_encoder() as encoder:
+        model = frozen_model(encoder, torch.device("cpu"))
+        contexts = [EvalContext(model, config, splits, split="validation") for _ in range(2)]
+        found, again = ([*open_metric(section, each).measure()] for each in contexts)
+    names = [one.name for one in found]
+    assert sorted(names) == sorted(section.values), f"it yields {_some(names)}, and its section {_some(section.values)}"
+    other = [one.name for one in found if one not in again]
+    assert not other, f"{_some(other)}: differs if run again"
+    for one in found:
+        assert isinstance(one.value, float) and math.isfinite(one.value), f"{one.name} is {one.value!r}; give a number"
+        assert one.error is None or one.error >= 0, f"{one.name} has the standard error {one.error!r}"
+    blind = replace(model, encode=lambda images: torch.ones(len(images), 8))
+    for one in open_metric(section, EvalContext(blind, config, splits, split="validation")).measure():
+        assert math.isfinite(one.value), f"{one.name} is {one.value} where all features are the same; give the worst"
+
+
+@contextlib.contextmanager
+def _unchanged_encoder() -> Iterator[ImageEncoder]:
+    """A small encoder, which must be the same at the end."""
+    small = resolve({"experiment": _SMALL}).experiment
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = build_encoder(small.encoder, [16]).eval()
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    yield encoder
+    moved = [key for key, value in encoder.state_dict().items() if not torch.equal(before[key], value)]
+    assert not moved, f"it changes the encoder: {_some(moved)}"
+    assert not encoder.training, "it leaves the encoder in training mode"
+
+
+def _sample_splits() -> Splits:
+    return Splits(sample_images(80), sample_images(40, "validation"), sample_images(40, "test"))
 
 
 def check_dataset(open_dataset: Callable[[], ImageDataset]) -> None:

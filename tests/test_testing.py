@@ -1,7 +1,8 @@
 """The conformance tests: built-in parts pass them, and parts with one mistake each do not."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bgsweep import testing
+from bgsweep.config.metrics import METRIC_PARTS, MetricSection, Values
 from bgsweep.config.search import SEARCHERS
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.sample import Sample
 from bgsweep.evaluation.evaluator import EvaluatorClass, Yields, share
+from bgsweep.evaluation.metrics import Measured, OnlineMetric
 from bgsweep.methods import Method, MethodSection, Step, Views
 from bgsweep.models import ImageEncoder, to_unit
 from bgsweep.sweep.searchers import TrialSearcher
@@ -43,6 +46,49 @@ def test_built_in_searchers(name: str) -> None:
 @pytest.mark.parametrize("name", ["knn", "linear", "backgrounds"])
 def test_built_in_evaluators(name: str) -> None:
     testing.check_evaluator(name, evaluate={"repeats": 1, "linear": {"epochs": 2}})
+
+
+@pytest.mark.parametrize("name", METRIC_PARTS)
+def test_built_in_metrics(name: str) -> None:
+    small = {"lidar": {"images": 20, "views": 3}, "rotation": {"images": 16, "epochs": 2}}
+    small["reliance"] = {"foregrounds": 4, "backgrounds": 4, "resamplings": 10}
+    testing.check_metric({"name": name, **small.get(name, {})})
+
+
+class BrokenConfig(MetricSection):
+    """The section of the metrics below."""
+
+    implementation = "tests.test_testing:Broken"
+    values: ClassVar[Values] = {"one": "max"}
+    mistake: str
+
+
+class Broken(OnlineMetric):
+    """Has one mistake."""
+
+    calls = 0
+
+    def measure(self) -> Iterator[Measured]:
+        Broken.calls += 1
+        mistake, features = self.settings.mistake, self.context.images.variant("original").values.numpy()
+        wrong = {"again": float(Broken.calls), "collapse": float(np.log(features.std())), "number": np.float32(1)}
+        error = -1 if mistake == "error" else 1
+        yield Measured("other" if mistake == "name" else "one", wrong.get(mistake, 1.0), error)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("name", "it yields other, and its section one"),
+        ("again", "one: differs if run again"),
+        ("collapse", "one is -inf where all features are the same; give the worst"),
+        ("number", "one is .*; give a number"),
+        ("error", "one has the standard error -1"),
+    ],
+)
+def test_metrics_that_go_wrong(mistake: str, told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        testing.check_metric({"name": "tests.test_testing:BrokenConfig", "mistake": mistake})
 
 
 def test_built_in_datasets(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ from bgsweep.config.methods import (
     SwAVConfig,
     VICRegConfig,
 )
+from bgsweep.config.metrics import METRICS
 from bgsweep.config.review import review, review_search
-from bgsweep.config.search import METRICS, Budget, Search
+from bgsweep.config.search import Budget, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.config.views import Background, Views

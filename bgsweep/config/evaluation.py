@@ -1,12 +1,14 @@
 """Evaluation settings: during a run, at its end and by a suite; and the registry name of the best encoder."""
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, Positive, Section
 from bgsweep.config.data import Data
+from bgsweep.config.metrics import Metric, MetricSection
 
 Variant = Literal["original", "only_fg", "no_fg", "only_bg_t", "mixed_same", "mixed_rand", "only_bg_b", "mixed_next"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -35,6 +37,9 @@ class Evaluate(Section):
     every: Count = Field(1, description="epochs between online evaluations; the last epoch is always evaluated")
     variant: Variant = Field("original", description="the images that kNN and the linear probe are measured on")
     bg_gap: bool = Field(False, description="also measure BG-Gap by kNN at each online evaluation")
+    metrics: tuple[Metric, ...] = Field(
+        (), description="further metrics of each online evaluation (docs/metrics.md), by name or with their settings"
+    )
     knn: Knn = Knn()
     online_bank: Count | None = Field(
         100_000,
@@ -45,6 +50,21 @@ class Evaluate(Section):
     batch_size: Count = 256
     repeats: Count = Field(1, description="number of backgrounds for each foreground in Mixed-Same and Mixed-Rand")
     seed: int = Field(0, ge=0)
+
+    @field_validator("metrics")
+    @classmethod
+    def _each_once(cls, metrics: tuple[MetricSection, ...]) -> tuple[MetricSection, ...]:
+        found: dict[str, MetricSection] = {}
+        for one in metrics:
+            if found.setdefault(one.name, one) != one:
+                raise ValueError(f"{one.name} is named twice, with other settings; leave one of the two out")
+        return tuple(found.values())
+
+    def with_metrics(self, names: Iterable[str]) -> Self:
+        """The same with further metrics, where they are not among those configured; BG-Gap by its own key."""
+        known = {one.name for one in self.metrics} | {"knn"} | ({"bg_gap"} if self.bg_gap else set())
+        added = [each for each in dict.fromkeys(names) if each not in known]
+        return type(self).model_validate({**self.model_dump(), "metrics": [*self.metrics, *added]}) if added else self
 
 
 class Register(Section):

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from bgsweep.config.base import Section
 from bgsweep.config.metric_names import shown_name
-from bgsweep.config.search import LOWER_IS_BETTER, exhaustive
+from bgsweep.config.metrics import Mode
+from bgsweep.config.search import Search, exhaustive
 from bgsweep.config.sweep import SweepConfig
 from bgsweep.errors import UserError
 
@@ -138,11 +139,10 @@ def _contradictions(config: SweepConfig) -> Iterator[str]:
             f"space: {what}, so that {proposed} trials would be the same; name keys to search, such as `space: "
             "{background.remove: {uniform: [0, 0.5]}}`, or train the experiment once by `bgsweep pretrain`"
         )
-    for metric in ("loss", "knn_top1"):
-        if search.signs.get(metric) == (1 if metric in LOWER_IS_BETTER else -1):
-            right = "min" if metric in LOWER_IS_BETTER else "max"
-            extreme = "lowest" if right == "min" else "highest"
-            yield f"search.mode: the best {shown_name(metric)} is the {extreme}; set it to {right}"
+    for metric, mode in _against(search):
+        if metric in ("loss", "knn_top1"):
+            extreme = "lowest" if mode == "min" else "highest"
+            yield f"search.mode: the best {shown_name(metric)} is the {extreme}; set it to {mode}, or leave it out"
     if experiment.workers.device == "cuda" and experiment.workers.count == 1 and search.gpus == 0:
         yield "search.gpus: 0 gives trials no GPU, and workers.device asks for cuda; leave it out"
 
@@ -173,10 +173,15 @@ def _doubtful(config: SweepConfig) -> Iterator[str]:
             f"search.trials: the space has {count:g} combinations for {proposed} trials, so that some are trained more "
             "than once; search.algorithm: grid takes each once"
         )
-    for metric, sign in search.signs.items():
-        if metric not in ("loss", "knn_top1") and sign == (1 if metric in LOWER_IS_BETTER else -1):
-            extreme = "highest" if sign > 0 else "lowest"
+    for metric, mode in _against(search):
+        if metric not in ("loss", "knn_top1"):
+            extreme = "highest" if mode == "min" else "lowest"
             yield f"search.mode: trials with the {extreme} {shown_name(metric)} win, which is the worst"
+
+
+def _against(search: Search) -> list[tuple[str, Mode]]:
+    """The metrics of which the worst values win, with the direction that is better."""
+    return [(goal.name, goal.mode) for goal in search.goals if (search.signs[goal.name] > 0) != (goal.mode == "max")]
 
 
 def combinations(config: SweepConfig) -> float:

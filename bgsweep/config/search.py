@@ -1,21 +1,14 @@
 """Searcher, scheduler and budget of a sweep."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bgsweep.config import plugins
-from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section, nearest
+from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section
 from bgsweep.config.messages import reason
-from bgsweep.config.metric_names import shown_name, trial_name
-
-METRICS = ("knn_top1", "bg_gap", "mixed_same", "mixed_rand", "loss")
-"""Metrics that trials can be compared by: those of the online evaluation, and the training loss."""
-
-_SHOWN = [shown_name(name) for name in METRICS]
-
-LOWER_IS_BETTER = ("loss", "bg_gap")
+from bgsweep.config.metrics import Goal, Mode, goal_of, known_goals
 
 
 class Algorithm(NamedTuple):
@@ -78,17 +71,15 @@ def _check_settings(key: str, options: Mapping[str, Any], name: str, settings: t
         raise ValueError(f"{key}.{reason(error, settings)}") from error
 
 
+def all_texts(values: Iterable[Any]) -> bool:
+    """True if all of them are texts."""
+    return all(isinstance(each, str) for each in values)
+
+
 def exhaustive(name: str) -> bool:
     """True for a searcher that proposes each combination of options once (`Algorithm.exhaustive`)."""
     known = SEARCHERS.get(name)
     return known.exhaustive if known else bool(searcher_of_another_package(name).exhaustive)
-
-
-Mode = Literal["max", "min"]
-
-
-def _best(metrics: tuple[str, ...]) -> list[str]:
-    return ["min" if metric in LOWER_IS_BETTER else "max" for metric in metrics]
 
 
 class Budget(Section):
@@ -133,8 +124,12 @@ class Search(Section):
         description=f"scheduler that stops trials: {', '.join(SCHEDULERS)}, package.module:Class or an entry point",
     )
     scheduler_options: dict[str, Any] = Field({}, description="settings of a scheduler of another package")
-    metric: str | tuple[str, ...] = Field("knn_top1", description="metric to optimise, or a list for a Pareto front")
-    mode: Mode | tuple[Mode, ...] = Field("max", description="max or min, for each metric")
+    metric: str | tuple[str, ...] = Field(
+        "knn_top1", description="metric to optimise (docs/metrics.md), or a list for a Pareto front"
+    )
+    mode: Mode | tuple[Mode, ...] = Field(
+        "max", description="max or min, for each metric; left out: what is better, which the metric knows"
+    )
     grace_epochs: Count = Field(1, description="epochs before which no trial is stopped")
     reduction: Annotated[int, Field(ge=2)] = Field(
         3, description="ASHA continues one in `reduction` trials at each rung"
@@ -172,10 +167,20 @@ class Search(Section):
         "ten times the longest pause so far, at least 15; null: never",
     )
 
-    @field_validator("metric")
+    @model_validator(mode="before")
     @classmethod
-    def _inside_a_sweep(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        return trial_name(value) if isinstance(value, str) else tuple(trial_name(name) for name in value)
+    def _known_metrics(cls, value: Any) -> Any:
+        """Metrics by their names in journals, and the direction of each where the file gives none."""
+        metric = value.get("metric") if isinstance(value, Mapping) else None
+        if not isinstance(metric, str) and not (isinstance(metric, list | tuple) and all_texts(metric)):
+            return value
+        try:
+            goals = [goal_of(name) for name in ([metric] if isinstance(metric, str) else metric)]
+        except ValueError as error:
+            raise ValueError(f"metric: {error}") from error
+        names, modes = [goal.name for goal in goals], [goal.mode for goal in goals]
+        given = {"metric": names[0], "mode": modes[0]} if isinstance(metric, str) else {"metric": names, "mode": modes}
+        return {**value, "metric": given["metric"], "mode": value.get("mode") or given["mode"]}
 
     @field_validator("algorithm", mode="before")
     @classmethod
@@ -205,14 +210,12 @@ class Search(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         metrics, modes = self.metrics, (self.mode,) if isinstance(self.mode, str) else self.mode
-        for metric in metrics:
-            if metric not in METRICS:
-                raise ValueError(f"metric: {metric} is not measured during training; {nearest(metric, _SHOWN)}")
         if not metrics or len(set(metrics)) < len(metrics):
-            raise ValueError(f"metric: name each metric once; known: {', '.join(_SHOWN)}")
+            raise ValueError(f"metric: name each metric once; known: {', '.join(known_goals())}")
         if len(modes) != len(metrics):
+            best = ", ".join(goal.mode for goal in self.goals)
             raise ValueError(
-                f"mode: {len(metrics)} metrics need {len(metrics)} modes, such as [{', '.join(_best(metrics))}]"
+                f"mode: {len(metrics)} metrics need {len(metrics)} modes, such as [{best}]; or leave it out"
             )
         if len(metrics) > 1 and self.scheduler != "none":
             raise ValueError(
@@ -235,6 +238,11 @@ class Search(Section):
     def metrics(self) -> tuple[str, ...]:
         """Metrics that trials are compared by; the first is shown if there is room for only one."""
         return (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @property
+    def goals(self) -> list[Goal]:
+        """The same, each with the metric that yields it and the direction that is better."""
+        return [goal_of(name) for name in self.metrics]
 
     @property
     def signs(self) -> dict[str, int]:

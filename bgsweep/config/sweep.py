@@ -45,11 +45,7 @@ class SweepConfig(Section):
     def _check(self) -> Self:
         if self.search.seeds > 1 and "seed" in self.space.parameters:
             raise ValueError("space.seed: search.seeds gives every trial the same seeds; leave one of the two out")
-        needed = set(self.search.metrics) & {"bg_gap", "mixed_same", "mixed_rand"}
-        if needed and not self.evaluate.bg_gap:
-            raise ValueError(
-                f"search.metric: {min(needed)} is measured during training with evaluate.bg_gap: true only"
-            )
+        self._check_metrics()
         self._check_methods()
         for key, distributions in self.space.parameters.items():
             check_known(key)
@@ -72,6 +68,20 @@ class SweepConfig(Section):
         if self.search.scheduler == "pbt":
             self._check_population()
         return self
+
+    def _check_metrics(self) -> None:
+        for one in self.measured.metrics:
+            if one.needs_masks and not self.experiment.data.has_masks:
+                key = "metrics" if one in self.evaluate.metrics else "metric"
+                raise ValueError(
+                    f"{'evaluate' if key == 'metrics' else 'search'}.{key}: {one.name} needs foreground masks; set "
+                    f"data.masks{self.experiment.data.included_masks}, or name another metric"
+                )
+
+    @property
+    def measured(self) -> Evaluate:
+        """The evaluation during training, with the metrics that trials are compared by."""
+        return self.evaluate.with_metrics(goal.part for goal in self.search.goals if goal.part)
 
     def _check_methods(self) -> None:
         """Find the methods that are searched: their keys are known from then on."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bgsweep.config import SuiteConfig
-from bgsweep.data import UNLABELLED, Splits
+from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.evaluator import PerImageMetric, Yields
@@ -110,21 +110,52 @@ class EvalContext:
         return self._kept[key]
 
     @cached_property
-    def features(self) -> FeatureCache:
-        """Features of the user's images.
+    def images(self) -> FeatureCache:
+        """Features of the user's images, which need no classes.
 
         Raises:
-            UserError: there are none, or some without classes.
+            UserError: there are none.
         """
         if self.splits is None:
             raise UserError("data: no labelled images are named; set data.images (and data.masks)")
         cache = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, self.split)
         cache.threads = self._threads
-        for source in (self.splits.train, cache.source):
-            if UNLABELLED in source.labels:
-                raise UserError(f"{source.name}: accuracy needs classes; put the images into class folders")
         cache.elsewhere, cache.look = self._elsewhere, self.looked
         return cache
+
+    @cached_property
+    def features(self) -> FeatureCache:
+        """Features of the user's images, all of which have classes.
+
+        Raises:
+            UserError: there are none, or some without classes.
+        """
+        cache = self.images
+        if not cache.splits.train.classes:
+            raise UserError(f"{cache.splits.train.name}: accuracy needs classes; put the images into class folders")
+        for source in (cache.splits.train, cache.source):
+            if UNLABELLED in source.labels:
+                raise UserError(f"{source.name}: accuracy needs classes; put the images into class folders")
+        return cache
+
+    def made(self, key: Hashable, count: int, image: Callable[[int], Image]) -> Tensor:
+        """Features (count, D) of images that are made from their numbers; all ranks take part, if there are any.
+
+        Args:
+            key: tells them from other images of this context.
+        """
+
+        def encoded(numbers: slice) -> Tensor:
+            return self.images.made(key, image, numbers)
+
+        def features() -> Tensor:
+            if self._ranks is None:
+                return encoded(slice(0, count))
+            parts = [part for part in self.slices(count) if part.stop > part.start]
+            return torch.cat(list(self._ranks.map(encoded, parts)))
+
+        found: Tensor = self.once(key, features)
+        return found
 
     def check_images(self) -> None:
         """Require the user's labelled images, with masks where `evaluate.variant` needs them.
@@ -155,7 +186,7 @@ class EvalContext:
 
     def looked(self) -> dict[int, bool] | None:
         """`looked_at` of the split, computed by workers; None where this process computes it."""
-        count = len(self.features.source)
+        count = len(self.images.source)
         if not self.shared_out(count):
             return None
         found: dict[int, bool] = self.once("looked", lambda: _merged(self.each(_look, self.slices(count), count)))
@@ -175,13 +206,13 @@ def even_parts(count: int, parts: int) -> list[slice]:
 
 def _see(context: EvalContext, numbers: slice, name: ImageSet, looked: Mapping[int, bool] | None) -> Features:
     if looked is not None:
-        context.features.look = lambda: looked
-    return context.features.encoded(name, numbers)
+        context.images.look = lambda: looked
+    return context.images.encoded(name, numbers)
 
 
 def _look(context: EvalContext, numbers: slice) -> dict[int, bool]:
-    source = context.features.source
-    return looked_at(source, context.config.size, range(len(source))[numbers], context.features.threads)
+    source = context.images.source
+    return looked_at(source, context.config.size, range(len(source))[numbers], context.images.threads)
 
 
 def _merged(parts: Iterable[Mapping[int, bool]]) -> dict[int, bool]:

@@ -1,16 +1,19 @@
 """Features of the user's images: those of every set that an evaluator asks for, each computed once."""
 
 from collections.abc import Callable, Hashable, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bgsweep.config import Evaluate
 from bgsweep.config.evaluation import Variant
-from bgsweep.data import ImageDataset, Splits
+from bgsweep.data import UNLABELLED, Image, ImageDataset, Splits
 from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.data.readable import in_order
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_crops
 from bgsweep.evaluation.features import Encode, Features, ImageBatches, extract
@@ -20,6 +23,7 @@ ImageSet = Variant | Literal["train", "plain"]
 """The training images, the split's in a background variant, or as they are where there are no masks."""
 # Decoded images of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
+_KEPT_MADE_BYTES = 64_000_000  # of which there are several sets
 
 
 class FeatureCache:
@@ -45,8 +49,6 @@ class FeatureCache:
         self.elsewhere: Callable[[ImageSet, int], Features | None] = lambda name, count: None
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
         self._features: dict[Hashable, Features] = {}
-        if not splits.train.classes:
-            raise UserError(f"{splits.train.name}: accuracy needs classes; put the images into class folders")
 
     @property
     def classes(self) -> int:
@@ -103,7 +105,21 @@ class FeatureCache:
         if self._count(name) * self.size * self.size * 3 > _KEPT_BYTES:
             return extract(self.encode, self.batches(name, numbers), count)
         key = (self._key(name), self.size, numbers.start, numbers.stop)
-        return extract(self.encode, self._kept(key, lambda: list(self.batches(name, numbers))), count)
+        return extract(self.encode, self.kept(key, lambda: list(self.batches(name, numbers))), count)
+
+    def made(self, key: Hashable, image: Callable[[int], Image], numbers: slice) -> Tensor:
+        """Features of images that are made from their numbers, encoded in this process."""
+
+        def batches() -> ImageBatches:
+            every = in_order(image, range(numbers.start, numbers.stop), self.threads, self.settings.batch_size)
+            while part := list(islice(every, self.settings.batch_size)):
+                yield np.stack(part), np.full(len(part), UNLABELLED)
+
+        count = numbers.stop - numbers.start
+        if count * self.size * self.size * 3 > _KEPT_MADE_BYTES:
+            return extract(self.encode, batches(), count).rows(slice(None))
+        where = (key, self.split, self.settings.seed, self.size, numbers.start, numbers.stop)
+        return extract(self.encode, self.kept(where, lambda: list(batches())), count).rows(slice(None))
 
     def _key(self, name: ImageSet) -> Hashable:
         if name == "train":
@@ -126,7 +142,8 @@ class FeatureCache:
                 self.source, self.splits.pools(self.split), self.settings, self.size, self.look(), self.threads
             )
 
-        made: VariantSet = self._kept((self.split, self.settings, self.size), make)
+        drawn = (self.settings.repeats, self.settings.seed, self.settings.batch_size)
+        made: VariantSet = self.kept((self.split, drawn, self.size), make)
         return made
 
     def _count(self, name: ImageSet) -> int:
@@ -141,7 +158,7 @@ class FeatureCache:
             self._features[key] = self.elsewhere(name, count) or self.encoded(name, slice(0, count))
         return self._features[key]
 
-    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value kept beside these splits under this key; the first call of this process makes it."""
         if key not in self.splits.kept:
             self.splits.kept[key] = make()

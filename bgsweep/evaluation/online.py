@@ -1,24 +1,28 @@
 """A run's own evaluations: the cheap one during training, and the report at its end.
 
-Both are the evaluators of `bgsweep evaluate` (knn, linear, backgrounds) on a context of the run's config.
+The report has the evaluators of `bgsweep evaluate` (knn, linear, backgrounds) on a context of the run's config; the one
+during training has the metrics of `bgsweep/evaluation/metrics/`.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from bgsweep.config import Evaluate, SuiteConfig
+from bgsweep.config import Evaluate, SuiteConfig, plugins
+from bgsweep.config.metrics import METRIC_PARTS, MetricSection
 from bgsweep.data import UNLABELLED, ImageDataset, SplitName, Splits
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.evaluation.bank import online_bank
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluator import PerImageMetric, Result
-from bgsweep.evaluation.evaluators.backgrounds import backgrounds, on_variants
+from bgsweep.evaluation.evaluators.backgrounds import backgrounds
 from bgsweep.evaluation.evaluators.knn import knn
 from bgsweep.evaluation.evaluators.linear import linear
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.metrics.base import OnlineMetric
 from bgsweep.evaluation.ranks import Ranks
 
 T = TypeVar("T")
@@ -63,8 +67,9 @@ def check(splits: Splits, settings: Evaluate, evaluated: Sequence[SplitName] = (
     for split in parts:
         if splits.train.classes and UNLABELLED in split.labels:
             raise UserError(f"{split.name}: put its images into class folders, as {splits.train.name} has them")
-        if (settings.variant == "mixed_rand" or settings.bg_gap) and len(np.unique(split.labels)) < 2:
-            key = "bg_gap" if settings.bg_gap else "variant"
+        wants_gap = settings.bg_gap or any(one.name == "bg_gap" for one in settings.metrics)
+        if (settings.variant == "mixed_rand" or wants_gap) and len(np.unique(split.labels)) < 2:
+            key = "bg_gap" if settings.bg_gap else "metrics" if wants_gap else "variant"
             raise UserError(
                 f"evaluate.{key}: {split.name} has one class, and mixed_rand needs another's backgrounds; leave it out"
             )
@@ -73,6 +78,14 @@ def check(splits: Splits, settings: Evaluate, evaluated: Sequence[SplitName] = (
         raise UserError(f"evaluate.variant: {settings.variant} needs foreground masks; set data.masks, or use original")
     if settings.bg_gap and not masks:
         raise UserError("evaluate.bg_gap: BG-Gap needs foreground masks; set data.masks, or leave it out")
+    for one in settings.metrics:
+        if one.needs_masks and not masks:
+            raise UserError(f"evaluate.metrics: {one.name} needs foreground masks; set data.masks, or leave it out")
+        if one.needs_classes and not splits.train.classes:
+            raise UserError(
+                f"{splits.train.name}: {one.name} needs classes; put the images into class folders, or name other "
+                "metrics in search.metric and evaluate.metrics (docs/metrics.md)"
+            )
 
 
 def online(
@@ -83,25 +96,52 @@ def online(
     ranks: Ranks | None = None,
     threads: int = 0,
 ) -> dict[str, float]:
-    """Evaluate a model in training by kNN on the validation split; {} where there are no classes.
+    """Evaluate a model in training on the validation split: by kNN, where there are classes, and `settings.metrics`.
 
-    `knn_bank`, the number of training images compared with, is among the values where it is not all of them.
+    `knn_bank`, the number of training images compared with, is among the values where it is not all of them. Beside a
+    metric's NAME stands its standard error, ``NAME_se``, where it has one.
 
     Args:
         ranks: evaluate together; all of them call this, with the same model, and get the same values.
         threads: threads that decode images ahead of the encoder; 0 decodes in this one.
     """
-    if not splits.train.classes:
-        return {}
-    bank = _bank(splits, settings)
+    metrics = measured(splits, settings)
+    bank = _bank(splits, settings) if splits.train.classes else splits.train
     banked = replace(splits, train=bank)
 
     def measure() -> dict[str, float]:
         config = SuiteConfig(evaluate=settings, size=size)
-        return _online(EvalContext(model, config, banked, split="validation", ranks=ranks, threads=threads))
+        context = EvalContext(model, config, banked, split="validation", ranks=ranks, threads=threads)
+        return {name: value for section in metrics for name, value in _values(section, context)}
 
     found = without_lost_files(banked, measure)
     return found if bank is splits.train else found | {"knn_bank": float(len(bank))}
+
+
+def measured(splits: Splits, settings: Evaluate) -> list[MetricSection]:
+    """The metrics of an online evaluation, those of labels first."""
+    labelled = [*(["knn"] if splits.train.classes else []), *(["bg_gap"] if settings.bg_gap else [])]
+    others = [one for one in settings.metrics if one.name not in labelled]
+    return [*(METRIC_PARTS[name].model_validate({"name": name}) for name in labelled), *others]
+
+
+def _values(section: MetricSection, context: EvalContext) -> Iterator[tuple[str, float]]:
+    """A metric's values by their names in journals, with their standard errors."""
+    for one in open_metric(section, context).measure():
+        name = section.recorded(section.name, one.name)
+        yield name, one.value
+        if one.error is not None and math.isfinite(one.error):
+            yield f"{name}_se", one.error
+
+
+def open_metric(section: MetricSection, context: EvalContext) -> OnlineMetric:
+    """A metric with all that it needs.
+
+    Raises:
+        UserError: something is missing.
+    """
+    metric: OnlineMetric = plugins.imported(section.implementation, section.name)(section, context)
+    return metric
 
 
 def _bank(splits: Splits, settings: Evaluate) -> ImageDataset:
@@ -111,16 +151,6 @@ def _bank(splits: Splits, settings: Evaluate) -> ImageDataset:
         splits.kept[key] = online_bank(splits.train, settings)
     bank: ImageDataset = splits.kept[key]
     return bank
-
-
-def _online(context: EvalContext) -> dict[str, float]:
-    values = {one.name: one.value for one in knn(context).measure()}
-    if context.config.evaluate.bg_gap:
-        # Only the two variants of BG-Gap: each of the other six would be another pass of the encoder.
-        found = {one.name: one.value for one in on_variants(context, "knn", ("mixed_same", "mixed_rand"))}
-        same, rand = found["knn/mixed_same"], found["knn/mixed_rand"]
-        values |= {"mixed_same": same, "mixed_rand": rand, "bg_gap": same - rand}
-    return values
 
 
 def final(context: EvalContext) -> Report:

@@ -47,7 +47,8 @@ class Run:
         self.experiment = config.experiment
         self.rank = rank
         self.splits = splits or open_splits(self.experiment.data)
-        check(self.splits, config.evaluate, ["validation"])
+        self.evaluated = config.measured
+        check(self.splits, self.evaluated, ["validation"])
         self.placement = select_device(self.experiment, device)
         self.ranks = Ranks(rank, world_size, self.placement.device) if world_size > 1 else None
         self.history: list[dict[str, float]] = []
@@ -123,7 +124,7 @@ class Run:
         return online(
             model,
             self.splits,
-            self.config.evaluate,
+            self.evaluated,
             self.experiment.views.size,
             self.ranks,
             default_loader_workers() if threads is None else threads,

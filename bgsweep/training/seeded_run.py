@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from bgsweep.config import METRICS, SweepConfig
+from bgsweep.config import SweepConfig
+from bgsweep.config.metric_names import validated
 from bgsweep.data import Splits
 from bgsweep.data.loader import FeedFor
 from bgsweep.stopping import Asked, nothing_asked
@@ -103,9 +104,10 @@ class SeededRun:
 
 def average_over_seeds(found: Sequence[dict[str, float]], first: int) -> dict[str, float]:
     """Means over the metrics of the seeds from ``first`` on, with standard errors and the seeds' own values."""
-    values = {name: mean(each[name] for each in found) for name in found[0]}
-    for name in METRICS:
-        if name in found[0]:
+    names = [name for name in found[0] if not name.endswith("_se")]  # a metric's own: the seeds tell more
+    values = {name: mean(each[name] for each in found) for name in names}
+    for name in names:
+        if name == "loss" or validated(name):
             values[f"{name}_se"] = stdev(each[name] for each in found) / math.sqrt(len(found))
             values |= {f"{name}/seed_{seed}": each[name] for seed, each in enumerate(found, first)}
     return values

@@ -76,9 +76,10 @@ OVERRIDES = [
     (
         "search.metric=linear_top1",
         "search.metric: linear_top1 is not measured during training; "
-        "known: validation/knn/top1, validation/knn/bg_gap, validation/knn/mixed_same, validation/knn/mixed_rand, loss",
+        "did you mean `knn/top1`? known: knn/top1, knn/bg_gap, knn/mixed_same, knn/mixed_rand, rankme/rank, lidar/rank, alpha_req/distance, ",
     ),
-    ("search.metric=[knn_top1, bg_gap]", "search.mode: 2 metrics need 2 modes, such as [max, min]"),
+    ("search.metric=[knn_top1, bg_gap]", "search.scheduler: asha compares trials by one metric and metric names 2"),
+    ("evaluate.metrics=[rankm]", "evaluate.metrics.0: 'rankm' is not known; did you mean `rankme`? known: knn, bg_gap"),
     ("method.name=mocov2", f"experiment.method: 'mocov2' is not known; did you mean `moco_v2`? known: {METHODS}"),
     ("workers.count=7", "training.batch_size 320 is not a multiple of workers.count 7; 315 is"),
     ("training.accumulate=3", "training.accumulate 3 does not divide a worker's batch of 320; 2 does"),
@@ -119,7 +120,7 @@ OVERRIDES = [
     ("data.cache=maybe", "experiment.data.cache: true or false is needed (given: 'maybe')"),
     ("data.images=3", "experiment.data.images: a text is needed, such as sample (given: 3)"),
     ("data.loader=cluster", "experiment.data.loader: cluster needs loader_workers"),
-    ("evaluate=3", "evaluate: a section with keys is needed, one or more of: every, variant, bg_gap, knn, online_bank"),
+    ("evaluate=3", "evaluate: a section with keys is needed, one or more of: every, variant, bg_gap, metrics, knn"),
     ("evaluate.linear.lrs=[]", "evaluate.linear.lrs: a list in brackets is needed, such as [0.01, 0.03, 0.1, 0.3]"),
 ]
 

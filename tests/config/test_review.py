@@ -20,7 +20,7 @@ IDENTICAL = "so that 15 trials would be the same; name keys to search"
     [
         ([], f"space: nothing is searched, {IDENTICAL}"),
         (["space.optimizer.lr={choice: [0.1]}"], f"space: every searched key has one value only, {IDENTICAL}"),
-        ([RANGE, "search.metric=loss"], "search.mode: the best loss is the lowest; set it to min"),
+        ([RANGE, "search.metric=loss", "search.mode=max"], "search.mode: the best loss is the lowest; set it to min"),
         ([RANGE, "search.mode=min"], "search.mode: the best validation/knn/top1 is the highest; set it to max"),
         (
             [RANGE, "workers.device=cuda", "search.gpus=0"],
@@ -74,7 +74,7 @@ DOUBTFUL = [
     (["evaluate.every=3"], "search.scheduler: asha stops no trial: evaluate.every 3 leaves one evaluation"),
     (["optimizer.warmup_epochs=3"], "optimizer.warmup_epochs: 3 is not below training.epochs 3"),
     (
-        ["search.metric=bg_gap", "evaluate.bg_gap=true"],
+        ["search.metric=bg_gap", "search.mode=max"],
         "search.mode: trials with the highest validation/knn/bg_gap win",
     ),
     (["search.trials=2", "space.points=[{}, {}]"], "search.trials: 2 leaves out 1 of space.points"),

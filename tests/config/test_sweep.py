@@ -251,11 +251,11 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
     [
         (
             ["search.metric=knn_top"],
-            "search.metric: knn_top is not measured during training; known: validation/knn/top1, ",
+            "search.metric: knn_top is not measured during training; did you mean `knn/top1`? known: knn/top1, ",
         ),
-        (["search.metric=[knn_top1, bg_gap]"], "mode: 2 metrics need 2 modes"),
-        (["search.metric=[knn_top1, bg_gap]", "search.mode=[max, min]"], "set scheduler: none"),
-        (["search.metric=bg_gap"], "bg_gap is measured during training with evaluate.bg_gap: true only"),
+        (["search.metric=[knn_top1, bg_gap]", "search.mode=max"], "mode: 2 metrics need 2 modes, such as [max, min];"),
+        (["search.metric=[knn_top1, bg_gap]"], "set scheduler: none"),
+        (["search.metric=lidr"], "lidr is not measured during training; did you mean `lidar/rank`?"),
         (["search.algorithm=bohb"], "search.algorithm: bohb needs hpbandster"),
         (
             ["search.seeds=2", "space.seed={choice: [0, 1]}"],

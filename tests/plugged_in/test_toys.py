@@ -121,6 +121,20 @@ def test_an_evaluator_is_named_beside_the_built_in_ones() -> None:
     assert SuiteConfig().plugins == {}
 
 
+@pytest.mark.parametrize("name", ["spread", "toys.config:SpreadConfig"])
+def test_a_metric_is_what_trials_are_compared_by(name: str) -> None:
+    words = ["search.scheduler=none", f"search.metric=['{name}', loss]"]
+    file = bg.load_config(TINY, [*words, f"evaluate.metrics=[{{name: '{name}', power: 2}}]"])
+    recorded = f"validation/{name}/mean"
+    assert file.search.signs == {recorded: 1, "loss": -1}
+    assert [one.model_dump() for one in file.measured.metrics] == [{"name": name, "power": 2.0}]
+    again = bg.load_config(TINY, [*words, f"search.metric=[validation/{name}/mean, loss]"])
+    assert again.search.metrics == (recorded, "loss") and again.measured.metrics[0].name == name
+    with pytest.raises(UserError, match=f"search.metric: {name} yields no largest; known: mean"):
+        bg.load_config(TINY, [f"search.metric={name}/largest"])
+    testing.check_metric({"name": name, "power": 2})
+
+
 @pytest.mark.parametrize("broken_at", [None, 2, 5])
 def test_a_scheduler_stops_trials_and_goes_on_after_its_driver_died(broken_at: int | None) -> None:
     words = ["training.epochs=4", "search.grace_epochs=2", "search.scheduler_options={margin: 0.15}"]

@@ -1,8 +1,11 @@
 """The sections of the toys that are configured in an experiment, apart from these, which import torch or more."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from bgsweep.config.methods import MethodSection
+from bgsweep.config.metrics import MetricSection, Values
 from bgsweep.config.plugins import DatasetSection, TransformSection
 
 
@@ -29,3 +32,11 @@ class PosterizeConfig(TransformSection):
 
     implementation = "toys.transform:Posterize"
     bits: int = Field(4, ge=1, le=8)
+
+
+class SpreadConfig(MetricSection):
+    """How far features lie from their mean."""
+
+    implementation = "toys.metric:Spread"
+    values: ClassVar[Values] = {"mean": "max", "largest": None}
+    power: float = Field(1.0, gt=0)
