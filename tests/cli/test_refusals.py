@@ -76,7 +76,7 @@ OVERRIDES = [
     (
         "search.metric=linear_top1",
         "search.metric: linear_top1 is not measured during training; "
-        "did you mean `knn/top1`? known: knn/top1, knn/bg_gap, knn/mixed_same, knn/mixed_rand, rankme/rank, lidar/rank, alpha_req/distance, ",
+        "did you mean `knn/top1`? known: knn/top1, knn/bg_gap, knn/mixed_same, knn/mixed_rand, rankme/rank, ",
     ),
     ("search.metric=[knn_top1, bg_gap]", "search.scheduler: asha compares trials by one metric and metric names 2"),
     ("evaluate.metrics=[rankm]", "evaluate.metrics.0: 'rankm' is not known; did you mean `rankme`? known: knn, bg_gap"),

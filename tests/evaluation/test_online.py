@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bgsweep.config import Data, Evaluate, Knn, Linear, SuiteConfig
-from bgsweep.data import UNLABELLED, Splits, open_splits
+from bgsweep.data import UNLABELLED, ImageDataset, Splits, open_splits
 from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.errors import UserError
 from bgsweep.evaluation import check, variant_sheet
@@ -86,6 +86,42 @@ def test_online_looks_at_the_validation_split(splits: Splits) -> None:
     (expected,) = knn(context(splits, Evaluate(variant="only_fg"), "validation")).measure()
     assert values == {"knn_top1": expected.value}
     assert 0.1 < values["knn_top1"] < 1
+
+
+def test_metrics_share_the_features_of_the_validation_images(splits: Splits) -> None:
+    encoded = 0
+
+    def counting(images: Tensor) -> Tensor:
+        nonlocal encoded
+        encoded += len(images)
+        return colours(images)
+
+    views = [{"name": "lidar", "images": 30, "views": 3}, {"name": "hypersphere", "images": 30}]
+    settings = Evaluate.model_validate({"metrics": ["rankme", "alpha_req", *views]})
+    values = online(model_of(counting), splits, settings, SIZE)
+    assert encoded == len(splits.train) + len(context(splits, settings, "validation").features.variant("original")) + 90
+    names = {"rankme/rank", "lidar/rank", "alpha_req/alpha", "alpha_req/distance"}
+    names |= {f"hypersphere/{name}" for name in ("sum", "alignment", "uniformity")}
+    assert values.keys() == {"knn_top1"} | {f"validation/{name}{end}" for name in names for end in ("", "_se")}
+    nameless = Splits(unlabelled(splits.train), unlabelled(splits.validation), splits.test)
+    alone = online(model_of(), nameless, settings, SIZE)
+    assert alone == {name: value for name, value in values.items() if name != "knn_top1"}, (
+        "without classes as with them"
+    )
+
+
+def unlabelled(dataset: ImageDataset) -> ImageDataset:
+    """The same images and masks without classes."""
+    bare = Subset(dataset, np.arange(len(dataset)), dataset.name)
+    bare.classes, bare.labels = (), np.full(len(bare), UNLABELLED)
+    return bare
+
+
+def test_metrics_that_need_classes_are_refused_without(splits: Splits) -> None:
+    nameless = Splits(unlabelled(splits.train), unlabelled(splits.validation), splits.test)
+    check(nameless, Evaluate.model_validate({"metrics": ["bg_share"]}), ["validation"])
+    with pytest.raises(UserError, match=r"knn needs classes; put the images into class folders, or name other metrics"):
+        check(nameless, Evaluate.model_validate({"metrics": ["knn"]}), ["validation"])
 
 
 def test_a_set_without_masks_is_judged_as_it_is(splits: Splits) -> None:

@@ -17,6 +17,7 @@ from bgsweep.training import run
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SETTINGS = ["evaluate.bg_gap=true", "evaluate.online_bank=90", "evaluate.batch_size=32", "training.precision=fp32"]
+SETTINGS += ["evaluate.metrics=[{name: lidar, images: 64, views: 2}, {name: reliance, foregrounds: 8, backgrounds: 8}]"]
 
 
 def evaluated(rank: int, size: int) -> tuple[dict[str, float], int]:
@@ -77,7 +78,8 @@ def test_two_ranks_give_the_values_of_one_and_share_its_work(tmp_path: Path) -> 
     assert first["seen"][:3] == [0, 2, 4] and second["seen"][:2] == [1, 3]
     assert first["problem"] == second["problem"] == "seven.jpg: gone"
     values, count = evaluated(0, 1)
-    assert first["values"] == second["values"] == values
-    assert values["knn_bank"] == 90 and "bg_gap" in values
+    assert first["values"] == second["values"] == pytest.approx(values, rel=1e-4)
+    assert all(first["values"][name] == values[name] for name in ("knn_top1", "bg_gap")), "the same batches"
+    assert values["knn_bank"] == 90 and "validation/lidar/rank_se" in values
     assert first["count"] + second["count"] == count
     assert abs(first["count"] - second["count"]) < 0.05 * count
