@@ -11,11 +11,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bgsweep import __version__
-from bgsweep.cli import data, evaluate, files, process, runs, train
+from bgsweep.cli import data, evaluate, files, masks, process, runs, train
 from bgsweep.cli.common import Result, add_commands
 from bgsweep.cli.parser import Parser, parse_line
 from bgsweep.distributed import credentials
 from bgsweep.errors import Stopped, UserError, without_password
+
+
+def command_line() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="bgsweep", description="Pretrain image encoders with background augmentations, and search their strength."
+    )
+    parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
+    parts = (train, runs, evaluate, data, masks, files)
+    add_commands(parser, [command for part in parts for command in part.COMMANDS])
+    return parser
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,12 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: the line is not one of bgsweep's.
     """
-    parser = Parser(
-        prog="bgsweep", description="Pretrain image encoders with background augmentations, and search their strength."
-    )
-    parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
-    add_commands(parser, (*train.COMMANDS, *runs.COMMANDS, *evaluate.COMMANDS, *data.COMMANDS, *files.COMMANDS))
-    return parse_line(parser, arguments)
+    return parse_line(command_line(), arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

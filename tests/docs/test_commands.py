@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from bgsweep.cli.data import MasksTrain
 from bgsweep.cli.main import main, parse
+from bgsweep.cli.masks import MasksTrain
 from bgsweep.config import load, mask_training
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from tests.command import fresh
