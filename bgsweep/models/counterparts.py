@@ -112,7 +112,7 @@ def in_timm(encoder: ImageEncoder, config: Encoder, size: int) -> Counterpart:
     network, options = timm_network(f"timm:{bare}", size)
     state = encoder.backbone.state_dict()
     if config.name in SHAPES:
-        state = {_timm_key(key): value for key, value in state.items()}
+        state = {timm_key(key): value for key, value in state.items()}
     said = ", ".join(filter(None, (f'"{bare}", num_classes=0', _said(options))))
     return _filled(Counterpart(bare, options, f"timm.create_model({said})", network), state, encoder, config, size)
 
@@ -165,7 +165,8 @@ def _refusal(config: Encoder, library: str) -> UserError:
     return UserError(f"{named}: {library} has no network that computes the same; use --to {other}safetensors or onnx")
 
 
-def _timm_key(key: str) -> str:
+def timm_key(key: str) -> str:
+    """timm's name of a tensor of torchvision's ViT; other networks have the same names in both."""
     for pattern, replacement in _TIMM_KEYS:
         key = re.sub(pattern, replacement, key)
     return key

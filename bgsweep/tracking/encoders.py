@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bgsweep.config import Experiment
 from bgsweep.errors import UserError
 from bgsweep.models import ImageEncoder, build_encoder
+from bgsweep.models.exported import is_export, load_exported
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.storage.layout import weights_folder
 from bgsweep.storage.uri import Uri, filesystem, is_remote, list_remote, upload
@@ -32,6 +33,15 @@ class Loaded:
     """Id of the logged model in MLflow."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of a checkpoint: the last values that its training reported."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Of a folder that `bgsweep export` wrote: its description."""
+
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the images that it was trained on; None where that is not known."""
+        if self.experiment is not None:
+            return self.experiment.views.size
+        return int(self.about["preprocessing"]["size"]) if self.about else None
 
 
 def load_model(model: str, size: int, store: Path) -> Loaded:
@@ -42,6 +52,8 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
     """
     if model.startswith(MLFLOW):
         return from_mlflow(model, tracking_uri(store))
+    if is_export(Path(model)):
+        return _from_export(model)
     in_a_store = is_remote(model) and "=" not in model.partition("://")[0]
     if in_a_store or Path(model).exists():
         trained = load_trained(model)
@@ -50,10 +62,18 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
     if "=" not in model and not model.startswith(("torchvision:", "timm:")):
         raise UserError(
             f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "
-            "timm:NAME, or weights with their network (resnet50=FILE)"
+            "timm:NAME, a folder of `bgsweep export`, or weights with their network (resnet50=FILE)"
         )
     found = load_pretrained(model, size)
     return Loaded(found.encoder, found.head, {"network": model.partition("=")[0], "weights": found.weights})
+
+
+def _from_export(folder: str) -> Loaded:
+    found = load_exported(Path(folder))
+    trained = {"method": found.about.get("experiment", {}).get("method", {}).get("name")}
+    trained["digest"] = found.about.get("lineage", {}).get("digest")
+    known = {key: value for key, value in trained.items() if value}
+    return Loaded(found.encoder, None, {"weights": folder, "network": found.config.name, **known}, about=found.about)
 
 
 def from_mlflow(uri: str, address: str) -> Loaded:

@@ -15,6 +15,7 @@ from torch import Tensor
 from bgsweep.config import Encoder, Experiment
 from bgsweep.errors import UserError, one_line
 from bgsweep.models import build_encoder
+from bgsweep.models.exported import is_export, load_exported
 from bgsweep.models.pretrained import fill_from, load_pretrained, read_tensors
 from bgsweep.models.safe_load import load_safely
 from bgsweep.models.vit import resized_positions
@@ -120,6 +121,9 @@ def _from_path(path: Path, experiment: Experiment) -> dict[str, Tensor]:
         )
     if path.is_dir() and has_weights(path):
         return _from_folder(path, experiment)
+    if is_export(path):
+        found = _prefixed(lambda: load_exported(path))
+        return fitted(found.encoder.state_dict(), experiment, found.config)
     path = checkpoint_file(path)
     if path.is_dir() or not path.exists():
         raise UserError(f"encoder.weights: {name}: no checkpoint in this folder; name the file of the weights")

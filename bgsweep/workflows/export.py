@@ -85,8 +85,13 @@ def _check_free(folder: Path) -> None:
 def _job(loaded: Loaded, model: str, to: str, store: Path) -> _Export:
     """The encoder with its description, from which paths of this machine are left out: folders are published."""
     encoder, experiment = loaded.encoder, loaded.experiment
+    normalizes, by = to in ("safetensors", "onnx"), f"bgsweep {bgsweep.__version__}"
+    if about := loaded.about:  # written before: what it says of the training and the lineage is not known otherwise
+        given = {**about["preprocessing"], "normalized_by_the_network": normalizes}
+        config = Encoder.model_validate(about["encoder"])
+        return _Export(encoder, config, given["size"], {**about, "preprocessing": given, "exported_by": by})
     config = experiment.encoder if experiment else Encoder(name=loaded.origin["network"].removeprefix("torchvision:"))
-    size = _size_of_positions(encoder.backbone) or (experiment.views.size if experiment else _SIZE)
+    size = _size_of_positions(encoder.backbone) or loaded.size or _SIZE
     sections = experiment.model_dump(mode="json", exclude={"data", "workers", "encoder"}) if experiment else {}
     about = {
         "encoder": config.model_dump(mode="json", include={"name", "width", "stem", "drop_path"}),
@@ -98,14 +103,14 @@ def _job(loaded: Loaded, model: str, to: str, store: Path) -> _Export:
             "interpolation": "area",
             "mean": _values(encoder.mean),
             "std": _values(encoder.std),
-            "normalized_by_the_network": to in ("safetensors", "onnx"),
+            "normalized_by_the_network": normalizes,
         },
         "weights": Path(loaded.origin["weights"]).name if experiment is None else "",
         "experiment": sections,
         "data": _name_of_images(experiment.data) if experiment else "",
         "started_from": config.weights_digest,
         "lineage": lineage(loaded, model, store),
-        "exported_by": f"bgsweep {bgsweep.__version__}",
+        "exported_by": by,
     }
     return _Export(encoder, config, size, about)
 

@@ -58,5 +58,4 @@ class LoadedEncoder(nn.Module):
 def load_encoder(model: str, size: int | None, store: Path) -> LoadedEncoder:
     """Load an encoder by name; see `bgsweep.api.load`."""
     loaded = load_model(model, size or _SIZE, store)
-    trained = loaded.experiment.views.size if loaded.experiment else _SIZE
-    return LoadedEncoder(loaded, size or trained).eval()
+    return LoadedEncoder(loaded, size or loaded.size or _SIZE).eval()

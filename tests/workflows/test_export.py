@@ -101,6 +101,53 @@ def test_the_lines_of_the_card_load_the_encoder(to: str, run: Path, tmp_path: Pa
     assert found["checked"].startswith("holds" if to == "safetensors" else "features equal the encoder's within 0.0001")
 
 
+@pytest.mark.parametrize("to", ["torchvision", "timm", "hf", "safetensors"])
+def test_bgsweep_reads_what_it_has_exported_and_exports_it_again(to: str, run: Path, tmp_path: Path) -> None:
+    first, images = exported(run, to, tmp_path), torch.rand(2, 3, 32, 32)
+    loaded, encoder = bg.load(tmp_path / "out", store=tmp_path), load_trained(run).encoder
+    assert loaded.size == 32 and loaded.origin["network"] == "resnet18" and loaded.origin["method"] == "moco_v2"
+    assert torch.equal(loaded(images), encoder(images))
+    (tmp_path / "again").mkdir()
+    done = bgsweep("export", "out", "--to", "safetensors", "again", "--json", folder=tmp_path)
+    assert json.loads(done.stdout)["lineage"] == first["lineage"] and first["lineage"]["metrics"]
+    about = [json.loads((tmp_path / name / "encoder.json").read_text()) for name in ("out", "again")]
+    assert about[0]["experiment"] == about[1]["experiment"]
+    assert about[1]["preprocessing"]["normalized_by_the_network"] is True
+    experiment = load(TINY, [*RESNET18, f"encoder.weights={tmp_path / 'out'}"]).experiment
+    start = initial_weights(experiment)
+    assert all(torch.equal(start[key], value) for key, value in encoder.state_dict().items())
+
+
+def test_bgsweep_reads_a_transformer_under_timms_names(tmp_path: Path) -> None:
+    encoder = write_checkpoint(tmp_path / "run", "encoder={name: vit_s_16}", "views.size=32")
+    exported(tmp_path / "run", "timm", tmp_path)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(bg.load(tmp_path / "out", store=tmp_path)(images), encoder(images))
+
+
+def test_an_exported_folder_is_evaluated(narrow: Path, tmp_path: Path) -> None:
+    exported(narrow, "safetensors", tmp_path)
+    suite = {"data": {"images": "sample"}, "size": 16, "evaluate": {"knn": {"k": 5}}}
+    found, trained = (bg.evaluate(each, "knn", data=suite, store=tmp_path) for each in (tmp_path / "out", narrow))
+    assert found["results"] == trained["results"] and found["results"]["knn"]["values"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("encoder.json", "out: not a folder that `bgsweep export` wrote, or damaged (Expecting value"),
+        ("encoder.safetensors", "encoder.safetensors: "),
+        ("more.pth", "out: 2 files of weights beside encoder.json, not one; export again"),
+        ("encoder.onnx", "out: ONNX cannot be loaded as a torch module; use `bgsweep export --to safetensors`"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(damage: str, told: str, narrow: Path, tmp_path: Path) -> None:
+    exported(narrow, "safetensors", tmp_path)
+    (tmp_path / "out" / damage).write_bytes(b"damaged")
+    done = bgsweep("evaluate", "out", "--suite", "knn", "--store", "none", folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr, done.stderr
+
+
 def test_a_transformer_of_timm_at_a_size_of_its_own(tmp_path: Path) -> None:
     encoder = write_checkpoint(tmp_path / "run", "encoder={name: 'timm:test_vit'}", "views.size=48")
     network = followed(exported(tmp_path / "run", "hf", tmp_path), tmp_path)["network"].eval()
