@@ -2,10 +2,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SITE := $(VENV)/.site
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart study gpu docs test test-faults rehearsal lint setup clean
+.PHONY: quickstart study gpu docs site test test-faults rehearsal lint setup clean
 
 quickstart: setup ## sweep over the images that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
@@ -19,6 +20,10 @@ gpu: setup ## what a GPU shows in eight minutes, into build/gpu; see benchmarks/
 docs: setup ## the API's pages, from the docstrings, into build/api
 	@# It imports bgsweep, and matplotlib, which runs fc-list where it has not yet cached the fonts.
 	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google -o build/api bgsweep
+
+site: setup $(SITE) ## the documentation as a site that needs no network, into build/site
+	@# NO_MKDOCS_2_WARNING: a notice of Material's about another project's plans, which is not about these pages.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 test: lint ## lint, type check and all tests; ARGS=--random-order shuffles them
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -47,6 +52,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@# a model is saved, for seconds.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug lightly
 	@touch $(INSTALLED)
+
+# Not part of `make setup`, which CI runs: only the site needs it.
+$(SITE): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $(SITE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -59,7 +59,7 @@ class Sweep(Command):
             "--resume",
             metavar="NAME",
             help="name of the sweep to resume, instead of a file: after its driver died, or to repeat its final "
-            "evaluation; key=value as in docs/operations.md",
+            "evaluation; key=value as in docs/failures.md",
         )
         parser.add_argument(
             "--retry-failed", action="store_true", help="with --resume: run trials that failed for good once more"

@@ -36,7 +36,7 @@ def changed(
         raise UserError(
             f"{_listed(fixed)}: cannot change within sweep {name}, whose trials could no longer be compared; start a "
             f"new sweep, with search.warm_start: [{name}] to learn from this one, or change only how trials run "
-            f"(docs/operations.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
+            f"(docs/failures.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
         )
     running = sum(record.status == "running" for record in records.values())
     more = after.search.trials > max(before.search.trials, len(records))

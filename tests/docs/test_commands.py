@@ -21,18 +21,19 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FILE = ROOT / "search_spaces" / "moco_v2_small.yaml"
 
 ELSEWHERE = {
-    r"bgsweep (sweep|report|status)\b(?!.*--(address|resume|store))": "docs/test_your_images.py",
+    r"bgsweep (sweep|report|status)\b(?!.*--(address|resume|store))": "docs/test_tutorial.py",
     r"bgsweep (stop NAME|sweep --resume NAME)$": "sweep/test_resume.py",
     r"bgsweep sweep --resume NAME register": "sweep/test_end.py",
     r"bgsweep sweep --resume NAME (search|data|--retry)": "sweep/test_changes.py",
     r"bgsweep (gc|rm)\b": "sweep/test_collect.py",
     r"bgsweep (pretrain|sweep) .*--from ": "training/test_initial_weights.py",
     r"bgsweep policy": "sweep/test_policy.py",
+    r"python examples/(sweep|own_method|audit_timm).py": "docs/test_examples.py",
     r"bgsweep export": "workflows/test_export.py",
     r"bgsweep audit": "workflows/test_audit.py",
     r"bgsweep compare-sweeps": "workflows/test_compare_sweeps.py",
@@ -48,7 +49,7 @@ ELSEWHERE = {
     r"bgsweep plan .*--images": "sweep/test_footprint.py",
     r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",
     r"python benchmarks/(imagenette|cifar10).py": "benchmarks/test_published.py",
-    r"python examples/neighbours.py": "docs/test_your_images.py",
+    r"python (\.\./)?examples/neighbours.py": "docs/test_tutorial.py",
 }
 """Commands that need a cluster, a sweep or weights, and the tests that run them."""
 
@@ -87,7 +88,7 @@ def test_commands_can_be_given_as_they_stand(page: Path) -> None:
         if kind == "make":
             assert first in targets, command
         elif kind == "python":
-            assert first == "-m" or (ROOT / first).is_file(), command
+            assert first == "-m" or (ROOT / first.removeprefix("../")).is_file(), command
         elif kind == "ray":
             assert command.index(" -- bgsweep ")
             parse(shlex.split(command.partition(" -- bgsweep ")[2]))
@@ -105,13 +106,31 @@ def test_every_command_has_a_test_that_runs_it() -> None:
         for command in shown(page):
             test = next((test for form, test in ELSEWHERE.items() if re.search(form, command)), None)
             if test is None:
-                assert command.startswith("make ") or page.stem in RUN_HERE or page.stem == "your-images", command
+                assert command.startswith("make ") or page.stem in RUN_HERE or page.parent.name == "tutorial", command
             else:
                 word = Path(command.split()[1]).stem
                 assert word in (ROOT / "tests" / test).read_text(encoding="utf-8"), command
 
 
 RUN_HERE = ("README", "concepts", "masks", "packs", "evaluation", "sweeps")
+
+
+MINE = """
+experiment:
+  data: {images: images, masks: truth, validation: null, holdout: 0.3, resize: 40, cache: true, loader_workers: 0}
+  views: {size: 24, blur: 0.0}
+  background: {remove: 0.2, random: 0.2}
+  method: {queue_size: 32, hidden_dim: 32, embedding_dim: 16, split_bn: 2}
+  encoder: {name: resnet10, width: 8, stem: small}
+  training: {epochs: 2, batch_size: 16}
+space:
+  background.remove: {uniform: [0.0, 0.5]}
+  background.random: {uniform: [0.0, 0.5]}
+search: {trials: 3}
+evaluate: {variant: mixed_rand}
+register: {name: mine}
+"""
+"""A file for the images of `write_sample`."""
 
 
 def write_sample(folder: Path) -> None:
@@ -131,10 +150,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images of four classes, their true masks, the files that the pages name, and a checkpoint."""
     folder = tmp_path_factory.mktemp("reader")
     write_sample(folder)
-    page = (ROOT / "docs" / "your-images.md").read_text(encoding="utf-8")
-    file = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])  # type: ignore[index]
-    file["experiment"]["data"]["masks"] = "truth"
-    file["experiment"]["training"]["epochs"] = 2
+    file = yaml.safe_load(MINE)
     (folder / "mine.yaml").write_text(yaml.safe_dump(file))
     del file["experiment"]["data"]["images"], file["experiment"]["data"]["masks"]
     (folder / "experiment.yaml").write_text(yaml.safe_dump(file))
