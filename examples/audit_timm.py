@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Does a model of timm rely on backgrounds?
 #
-# Evaluates one on the bundled test images with their own and with other backgrounds. From a shell:
+# Evaluates one on the bundled test images with their own and with other backgrounds; `bgsweep audit` does this and more
+# for images of your own, as a page. From a shell:
 #
 #     python examples/audit_timm.py resnet18
 #
