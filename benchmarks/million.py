@@ -1,9 +1,11 @@
 """The start and the memory of training at ImageNet's size: folders and packs, first and second start.
 
-    python benchmarks/million.py [--images 1281167] [--pack 1281167 10000000] [--before CHECKOUT] [--record] [--json]
+    python benchmarks/million.py [--images 1281167] [--pack 1281167 10000000] [--hard] [--before CHECKOUT]
+                                [--record] [--json]
 
-Images and masks are symbolic links to a few files in 1,000 class folders (two inodes an image, removed at the end), or
-packs whose index names so many records of one shard. Each row is a fresh process, which opens the splits, holds
+Images and masks are symbolic links to a few files in 1,000 class folders (two inodes an image, removed at the end;
+`--hard`: hard links, which a version that follows symbolic links does not take for one file), or packs whose index
+names so many records of one shard. Each row is a fresh process, which opens the splits, holds
 validation and test out, and makes a batch with two loader processes. Their memory is given beyond that of the same
 processes with the embedded sample (private pages: USS). `--before` measures another checkout of bgsweep beside it.
 """
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +62,15 @@ if __name__ == "__main__":
 
 
 def link(
-    sources: tuple[Path, Path], folder: Path, count: int, split: str = "train", first: int = 0, classes: int = CLASSES
+    sources: tuple[Path, Path],
+    folder: Path,
+    count: int,
+    split: str = "train",
+    first: int = 0,
+    classes: int = CLASSES,
+    make: Callable[[str, Path], None] = os.symlink,
 ) -> dict[str, str]:
-    """Trees of so many symbolic links to images and masks; their numbers begin with `first`."""
+    """Trees of so many links to images and masks; their numbers begin with `first`."""
     names = sorted(path.relative_to(sources[0]).with_suffix("").as_posix() for path in sources[0].rglob("*.jpg"))
     for kind, source, suffix in zip(("images", "masks"), sources, (".jpg", ".png"), strict=True):
         targets = [f"{source}/{name}{suffix}" for name in names]
@@ -70,7 +79,7 @@ def link(
             place.mkdir(parents=True)
         for number in range(first, first + count):
             name = f"{folders[number % classes].name}_{number // classes:06d}{suffix}"
-            (folders[number % classes] / name).symlink_to(targets[number % len(targets)])
+            make(targets[number % len(targets)], folders[number % classes] / name)
     return {kind: str(folder / kind) for kind in ("images", "masks")}
 
 
@@ -111,6 +120,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_281_167, help="links of each kind; 0 leaves the folders out")
     parser.add_argument("--links", type=Path, help="trees that are there: a folder of images/ and masks/")
     parser.add_argument("--pack", type=int, nargs="*", default=[1_281_167, 10_000_000], help="entries of packs")
+    parser.add_argument("--hard", action="store_true", help="hard links")
     parser.add_argument("--before", help="another checkout of bgsweep")
     options = parser.parse_args()
     found: dict[str, Any] = {}
@@ -122,7 +132,9 @@ def main() -> None:
         if options.links:
             sets["folders"] = {kind: str(options.links / kind) for kind in ("images", "masks")}
         elif options.images:
-            sets[f"folders, {options.images:,}"] = link(sources, folder, options.images)
+            sets[f"folders, {options.images:,}"] = link(
+                sources, folder, options.images, make=os.link if options.hard else os.symlink
+            )
         if options.pack:
             images, masks = map(str, sources)
             make_pack(images, masks, str(folder / "small"))

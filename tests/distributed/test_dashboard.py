@@ -1,6 +1,7 @@
 """Sweeps in Ray's dashboard and its metrics."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ray.util import placement_group_table
 from bgsweep.config import load
 from bgsweep.distributed.bundles import reserve
 from bgsweep.distributed.dashboard import SweepMetrics, tell_job
+from bgsweep.distributed.train import train
+from bgsweep.errors import Stopped
 from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.searcher import NUMBER
 from bgsweep.sweep.trial import trainable
@@ -26,9 +29,11 @@ TINY = Path(__file__).parents[1] / "tiny.yaml"
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """The address of a Ray's dashboard."""
-    context = ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_port=0, log_to_driver=False)
-    yield f"http://{context.address_info['webui_url']}"
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        context = ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+        yield f"http://{context.address_info['webui_url']}"
+        ray.shutdown()
 
 
 @pytest.mark.slow
@@ -49,6 +54,25 @@ def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
     assert value("ray_bgsweep_trials", status="running") == "1.0"
     assert value("ray_bgsweep_trial_epoch", trial="t01") == "7.0"
     assert value("ray_bgsweep_trial", trial="t01", metric="knn_top1") == "0.75"
+
+
+@pytest.mark.slow
+def test_ray_trains_metrics_are_named_by_sweep_and_trial(dashboard: str, tmp_path: Path) -> None:
+    """While a trial trains on two workers."""
+    names = ("controller_state", "worker_group_start_total_time_s", "report_total_blocked_time_s")
+
+    def missing() -> list[str]:
+        lines = [line for line in ray_metrics().splitlines() if 'ray_train_run_name="one/ray_train/t00-12ab"' in line]
+        return [name for name in names if not any(line.startswith(f"ray_train_{name}{{") for line in lines)]
+
+    def on_epoch(metrics: dict[str, Any], _: Any) -> None:
+        if metrics["epoch"] == 1:
+            wait_for(lambda: not missing(), missing, ray_metrics, every=0.5)
+            signal.raise_signal(signal.SIGTERM)
+
+    long = ["workers.count=2", "training.epochs=5000", "training.checkpoint_every=5000", "evaluate.every=5000"]
+    with pytest.raises(Stopped):
+        train(load(TINY, long), tmp_path / "sweeps/one/ray_train/t00-12ab", on_epoch)
 
 
 @pytest.mark.slow

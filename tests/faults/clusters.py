@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
 from ray.cluster_utils import Cluster
 
 from tests.progress import wait_for
@@ -35,8 +36,11 @@ def cluster(*cpus: int) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
+def autoscaled(folder: Path, nodes: int, version: int) -> Iterator[str]:
     """The address of a cluster with a head of one CPU, to which Ray's autoscaler adds up to ``nodes`` of one CPU each.
+
+    Args:
+        version: of the autoscaler, 1 or 2.
 
     Not `ray.cluster_utils.AutoscalingCluster`: it ends all other Rays of this host, and lacks a file in Ray's package.
     """
@@ -58,7 +62,8 @@ def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
         "idle_timeout_minutes": 0.5,
         "upscaling_speed": 10,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # "fake_multinode" has defaults in a file that Ray's package lacks, which version 2 reads
+            "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
             "gcs_address": address,
             "launch_multiple": True,
             "disable_node_updaters": True,  # they would log in by ssh
@@ -75,6 +80,9 @@ def autoscaled(folder: Path, nodes: int) -> Iterator[str]:
     options += [f"--temp-dir={tempfile.mkdtemp()}", "--dashboard-port=0", f"--ray-client-server-port={client}"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", *options]
     settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "3600"}
+    if version == 2:
+        named = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
+        settings |= {"RAY_enable_autoscaler_v2": "1", **named}
     with (folder / "head").open("w", encoding="utf-8") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **settings})
     told = (folder / "head").read_text
