@@ -10,6 +10,9 @@ from bgsweep.config.base import Count, GPUs, NonNegative, Positive, Section
 from bgsweep.config.messages import reason
 from bgsweep.config.metrics import Goal, Mode, goal_of, known_goals
 
+IN_MLFLOW = "mlflow:"
+"""Begins an entry of `search.warm_start` that names an MLflow experiment."""
+
 
 class Algorithm(NamedTuple):
     """A value of `search.algorithm`.
@@ -159,7 +162,9 @@ class Search(Section):
         10, description="checkpoints that are kept of trials that have ended: those of the best; null: all"
     )
     warm_start: tuple[str, ...] = Field(
-        (), description="names of earlier sweeps of the same store, whose results the searcher learns from"
+        (),
+        description="names of earlier sweeps of the same store, or mlflow:EXPERIMENT for all trials of an MLflow "
+        "experiment, whose results the searcher learns from",
     )
     hang_minutes: Literal["auto"] | Positive | None = Field(
         "auto",

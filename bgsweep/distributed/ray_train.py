@@ -8,6 +8,7 @@ Ray Train's own elastic workers may be of any number, also one that does not div
 import sys
 import threading
 import time
+from queue import Empty
 from typing import Any
 
 import ray
@@ -146,15 +147,13 @@ class RayTraining:
 
         # A daemon, so that Ctrl-C in the caller ends the process although the thread waits for Ray.
         threading.Thread(target=fit, name="ray-train", daemon=True).start()
-        stopped = self._follow(count, asked, reports, stops)
+        stopped = self._follow(count, asked, _Reader(reports), stops)
         for queue in (reports, stops):
             queue.shutdown()
         return outcome[0], stopped
 
     def _follow(self, count: int, asked: Asked, reports: Any, stops: Any) -> Stopped | None:
         """Pass on what workers report until their end, and requests to leave to them; give where they left, if so."""
-        from ray.util.queue import Empty
-
         told = False
         stopped: Stopped | None = None
         while True:
@@ -187,6 +186,26 @@ class RayTraining:
         if metrics["epoch"] > self._epoch:  # after a restart the epochs since the checkpoint are reported again
             self._epoch = metrics["epoch"]
             self._on_epoch(metrics, checkpoint)
+
+
+class _Reader:
+    """Takes what comes into one of Ray's queues.
+
+    Not by the queue's own ``get`` with a time limit, which raises within its actor: Ray's dashboard showed a failed
+    task for each half second of a trial.
+    """
+
+    def __init__(self, reports: Any) -> None:
+        self._actor = reports.actor
+        self._next: Any = None
+
+    def get(self, timeout: float) -> Any:
+        """The next thing; raises `queue.Empty` if there is none within so many seconds."""
+        self._next = self._next or self._actor.get.remote()
+        if not ray.wait([self._next], timeout=timeout)[0]:
+            raise Empty
+        found, self._next = ray.get(self._next), None
+        return found
 
 
 def classify(error: BaseException) -> tuple[str, BaseException]:

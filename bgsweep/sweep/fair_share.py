@@ -79,7 +79,7 @@ class FairShare:
         self._left: Callable[[], int] | None = None
         self._name = f"{time.time():018.6f} {name}"  # the oldest first
         self.board = (self._name, _NAMESPACE)
-        here: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Here)  # its node may die
+        here: Any = ray.remote(num_cpus=0, max_restarts=-1)(SweepBoard)  # its node may die
         self._actor = here.options(name=self._name, namespace=_NAMESPACE).remote()
         ray.get(self._actor.__ray_ready__.remote())
         self.trials = BoardReader(self._actor)
@@ -152,7 +152,7 @@ class FairShare:
         return found
 
 
-class _Here(TrialBoard):
+class SweepBoard(TrialBoard):
     """An actor whose existence says that a sweep is running, and on which its trials give signs of life."""
 
     def __init__(self) -> None:

@@ -145,22 +145,26 @@ def trainable(config: SweepConfig, sweep: Uri, board: tuple[str, str]) -> Any:
     A trial of several workers only waits for Ray Train, whose own placement group holds what the workers need.
     """
     tree, name = dump(config), str(sweep).rpartition("/")[2]
+    title = TITLE + name.replace(".", "_")  # Ray takes what stands after a dot
     if config.experiment.workers.count == 1:
         # One request for all trials: Tune reuses an actor only for a trial that requests the same.
         resources = TrialResources(f"{name}: trials", [one_worker(config)])
         request = classmethod(lambda cls, proposal: resources)
         given = {"tree": tree, "sweep": name, "board": board, "default_resource_request": request}
-        return type(TITLE + name.replace(".", "_"), (InProcessTrial,), given)  # Ray takes what stands after a dot
+        return type(title, (InProcessTrial,), given)
 
     def on_ray_train(proposal: dict[str, Any]) -> None:
         train_on_ray(tree, sweep, proposal, board)
 
-    on_ray_train.__name__ = TITLE + name
     # Tune's default is a whole CPU for each trial's function, which would starve the workers on a small cluster.
     waiting = {"CPU": WAITING_CPUS}
-    return tune.with_resources(
+    bound = tune.with_resources(
         on_ray_train, lambda proposal: TrialResources(f"{name}: {name_of(proposal[NUMBER])}", [waiting])
     )
+    # Tune would do the same, and Ray's dashboard show each trial as "ImplicitFunc".
+    made = tune.trainable.wrap_function(bound, title)
+    made.__name__ = made.__qualname__ = title
+    return made
 
 
 def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], board: tuple[str, str]) -> None:

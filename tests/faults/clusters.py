@@ -62,7 +62,7 @@ def autoscaled(folder: Path, nodes: int, version: int) -> Iterator[str]:
         "idle_timeout_minutes": 0.5,
         "upscaling_speed": 10,
         "provider": {
-            "type": "external",  # "fake_multinode" has defaults in a file that Ray's package lacks, which version 2 reads
+            "type": "external",  # "fake_multinode" has defaults in a file that Ray's package lacks
             "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
             "gcs_address": address,
             "launch_multiple": True,

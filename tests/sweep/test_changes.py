@@ -17,6 +17,7 @@ from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
+from bgsweep.tracking import Tracker, tracking_uri
 from tests.command import bgsweep
 from tests.inputs import write_images
 
@@ -192,6 +193,40 @@ def test_a_new_sweep_learns_from_an_earlier_one_and_says_what_it_leaves_out(tmp_
     assert found == [] and "2 left out: optimizer.lr has another value" in notes[0]
     wrong = resolve({**dump(config), "search": {"warm_start": ["frist"]}})
     with pytest.raises(UserError, match=r"search\.warm_start: .*no sweep frist; did you mean first\?"):
+        results_of_earlier(wrong, tmp_path)
+
+
+def test_a_new_sweep_learns_from_the_trials_of_an_mlflow_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of completed and stopped ones only, whose store is not needed."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = load(TINY, [RANGE, "space.optimizer.lr={loguniform: [0.01, 1.0]}", "name=elsewhere"])
+    ends = [(0.1, "completed"), (0.5, "stopped"), (0.7, "completed"), (0.2, "failed"), (0.3, None)]
+    with Tracker(tracking_uri(tmp_path), config.name) as tracker:
+        parent = tracker.sweep_run("first", config)
+        for number, (remove, status) in enumerate(ends):
+            values = {"background.remove": remove, "optimizer.lr": 0.1}
+            run = tracker.trial_run(parent, f"t{number:02d}", config.experiment.with_values(values), searched=values)
+            for epoch in (1, 2):
+                tracker.log_metrics(run, epoch, {"loss": 1.0, "knn_top1": remove * epoch})
+            if status:
+                tracker.set_tag(run, "bgsweep.status", status)
+    new = ["space.background.remove={uniform: [0.0, 0.6]}", "optimizer.lr=0.1"]
+    config = resolve({**dump(load(TINY, new)), "search": {"warm_start": ["mlflow:elsewhere"], "trials": 8}})
+    found, notes = results_of_earlier(config, tmp_path)
+    assert [(event.sweep, event.source, event.values, event.status, event.metrics) for event in found] == [
+        ("first", "t00", {"background.remove": 0.1}, "completed", {"knn_top1": 0.2}),
+        ("first", "t01", {"background.remove": 0.5}, "stopped", {"knn_top1": 1.0}),
+    ]
+    left_out = "1 left out: background.remove outside the space"
+    assert notes == [f"search.warm_start: 2 trials of mlflow:elsewhere are learned from; {left_out}"]
+    other = resolve({**dump(config), "experiment": dump(load(TINY, ["optimizer.lr=0.2"]))["experiment"]})
+    assert "2 left out: optimizer.lr has another value" in results_of_earlier(other, tmp_path)[1][0]
+    wrong = resolve({**dump(config), "search": {"warm_start": ["mlflow:nowhere"]}})
+    with pytest.raises(
+        UserError, match=r"search\.warm_start: MLflow at .* no experiment nowhere; name one of: .*elsewhere"
+    ):
         results_of_earlier(wrong, tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Journals: what is written is read back, and one that an older version wrote still is."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,26 @@ def test_each_kind_of_event_is_read_back_as_it_was_written(tmp_path: Path) -> No
     journal = Journal(tmp_path)
     assert [journal.write(event) for event in EVENTS] == EVENTS
     assert read_journal(tmp_path) == EVENTS
+
+
+def test_what_a_crash_of_the_machine_may_cost_is_a_second_of_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event but results and checkpoints is on the disk before anything is done about it."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    journal = Journal(tmp_path)
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_size), sync(descriptor)))
+    sizes = []
+    for event in (*EVENTS[:2], EVENTS[2], EVENTS[2], EVENTS[3], EVENTS[4]):
+        journal.write(event)
+        sizes.append(next(tmp_path.glob("journal/*.jsonl")).stat().st_size)
+    assert synced == [*sizes[:2], sizes[5]]
+    clock[0] += 1.1
+    journal.write(EVENTS[2])
+    assert len(synced) == 4
 
 
 def test_the_events_of_a_trial_add_up_to_its_record() -> None:

@@ -109,6 +109,30 @@ def test_a_bucket_that_refuses_at_the_end_costs_nothing(
     assert not place.exists()
 
 
+def test_a_bucket_that_refuses_is_tried_again_at_growing_intervals(
+    tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sync = StoreSync(tmp_path / "sweeps" / "one", STORE)
+    pauses: list[float] = []
+
+    class Over:
+        """The sweep's end, after ten tries; nothing is waited for."""
+
+        def wait(self, pause: float) -> bool:
+            pauses.append(pause)
+            return len(pauses) > 10
+
+    def copy() -> None:
+        if len(pauses) < 9:
+            raise OSError("ACCESS_DENIED")
+
+    monkeypatch.setattr(sync, "_over", Over())
+    monkeypatch.setattr(sync, "_copy", copy)
+    sync._work()
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 1, 1], "and each second again once it has taken them"
+    assert len(warned(caplog)) == 1
+
+
 def test_a_bucket_that_forbids_writing_from_some_moment_on_costs_nothing(
     tmp_path: Path, policy: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
