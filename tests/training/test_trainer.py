@@ -240,6 +240,14 @@ def test_compile_is_a_switch_on_the_encoders() -> None:
     assert compiled(start("training.compile=true")) == {"encoder.backbone", "key_network.0.backbone"}
 
 
+def test_float16_s_scale_does_not_change_where_gradients_are_clipped() -> None:
+    """A scale of a power of two, which is exact, without float16, which a CPU is not trained in."""
+    plain, scaled = (start("optimizer.clip_norm=0.05", "training.epochs=1") for _ in range(2))
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    assert plain.step_epoch()["loss"] == scaled.step_epoch()["loss"]
+    same(*({name: value.clone() for name, value in each.method.state_dict().items()} for each in (plain, scaled)))
+
+
 def test_the_linear_scaling_rule_is_written_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="bgsweep"):
         start("optimizer.lr=0.1", "training.batch_size=320")
