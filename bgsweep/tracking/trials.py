@@ -61,7 +61,7 @@ def _ended(client: Any, experiment: str) -> Iterator[RecordedTrial]:
 
 
 def _config(client: Any, run: str) -> dict[str, Any]:
-    """What a run's ``config.yaml`` holds; nothing if the run has none."""
+    """The contents of a run's ``config.yaml``; empty if the run has none."""
     if not any(each.path == "config.yaml" for each in client.list_artifacts(run)):
         return {}
     with tempfile.TemporaryDirectory() as folder:
