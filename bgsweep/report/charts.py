@@ -14,7 +14,7 @@ Figure = dict[str, Any]
 
 BEST, BASELINE, UNTRAINED, OTHER = "#f0457f", "#3f88d9", "#8a9099", "#8d78c9"
 ROLES = {"best": ("champion", BEST), "baseline": ("no background augmentation", BASELINE)}
-_POINTS = 10_000  # of a figure's curves: a page of 1,000 trials must open, and no screen shows more
+_POINTS = 8_000  # of a figure's curves: a page of 1,000 trials must open, and no screen shows more
 SERIES = (BEST, BASELINE, "#3aa876", OTHER, "#d98e3f", UNTRAINED)
 _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
