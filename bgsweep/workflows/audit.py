@@ -3,14 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bgsweep import __version__
 from bgsweep.config import SuiteConfig
-from bgsweep.config.evaluation import Evaluate
+from bgsweep.config.evaluation import VARIANTS, Evaluate
 from bgsweep.errors import UserError
 from bgsweep.evaluation.audit.backgrounds import variant_images
 from bgsweep.evaluation.audit.kept import KeptOutcomes, Outcome, key_of, network_digest
@@ -18,24 +18,31 @@ from bgsweep.evaluation.audit.measure import Measure
 from bgsweep.evaluation.audit.measures import MEASURES, run_measures
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.audit.summary import RESAMPLINGS, table, verdict
+from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.report.audit_page import audit_page
 from bgsweep.storage.atomic import write_whole
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.workflows.audit_images import LIMIT, AuditImages, audit_images
+from bgsweep.workflows.audit_log import AuditLog, audit_log
 from bgsweep.workflows.evaluate import on_device
 
 _FORMAT = 1  # of what is kept; a change of a measure's meaning raises it
 _PART = 200
 
 
+Outcomes = Mapping[str, Outcome]
+"""By the measure's name."""
+
+
 @dataclass(frozen=True)
-class _Audited:
-    """An encoder with its outcomes, by measure."""
+class _Opened:
+    """An encoder, ready to be measured, and the folder in which its outcomes are kept."""
 
     model: str
     origin: dict[str, Any]
     digest: str
-    outcomes: dict[str, Outcome]
+    folder: Path
+    subject: Subject
 
 
 def audit(
@@ -68,16 +75,19 @@ def audit(
     _check_out(out)
     # Loaded first: a model that is not there should be reported before masks are made.
     loaded = [load_model(model, 224, store) for model in models]
-    found = audit_images(images, masks, limit, seed, store)
-    audited = [_audited(model, one, found, seed, measures, device) for model, one in zip(models, loaded, strict=True)]
-    if all(outcome.status == "failed" for one in audited for outcome in one.outcomes.values()):
-        raise UserError(f"no measure succeeded; the first: {next(iter(audited[0].outcomes.values())).reason}")
-    record = _record(audited, found, seed, measures)
-    record["variants"] = _pictures(found, seed)
-    write_whole(out, audit_page(record).encode())
-    plain = {key: value for key, value in record.items() if key != "variants"}
-    write_whole(out.with_suffix(".json"), json.dumps(_without_images(plain), indent=1).encode() + b"\n")
-    return {**_without_images(plain), "page": str(out)}
+    with audit_log() as log:
+        found = audit_images(images, masks, limit, seed, store)
+        opened = [_opened(model, one, found, seed, device) for model, one in zip(models, loaded, strict=True)]
+        for each, one in zip(opened, loaded, strict=True):
+            log.open_run(each.folder, each.model, one, found.about)
+        audited = [(each, _measured(each, measures, log)) for each in opened]
+        record = _record(audited, found, seed, measures)
+        page = audit_page({**record, "variants": _pictures(found, seed)})
+        plain = _without_images(record)
+        write_whole(out, page.encode())
+        write_whole(out.with_suffix(".json"), json.dumps(plain, indent=1).encode() + b"\n")
+        log.finish(plain, page)
+    return {**plain, "page": str(out)}
 
 
 def _check_out(out: Path) -> None:
@@ -89,38 +99,42 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _config(seed: int, size: int) -> SuiteConfig:
-    return SuiteConfig(evaluate=Evaluate(seed=seed), size=size)
-
-
-def _audited(
-    model: str, loaded: Loaded, images: AuditImages, seed: int, measures: Sequence[Measure], device: str
-) -> _Audited:
+def _opened(model: str, loaded: Loaded, images: AuditImages, seed: int, device: str) -> _Opened:
     size = loaded.experiment.views.size if loaded.experiment else 224
     digest = network_digest(loaded.encoder)
     folder = images.folder / key_of(network=digest, size=size, part=_PART, format=_FORMAT)
-    subject = Subject(
-        on_device(loaded, device), _config(seed, size), images.splits, images.labelled, _PART, folder / "features"
-    )
+    config = SuiteConfig(evaluate=Evaluate(seed=seed), size=size)
+    network = on_device(loaded, device)
+    subject = Subject(network, config, images.splits, images.labelled, _PART, folder / "features")
+    return _Opened(model, loaded.origin, digest, folder, subject)
 
-    def say(measure: Measure, outcome: Outcome) -> None:
+
+def _measured(opened: _Opened, measures: Sequence[Measure], log: AuditLog) -> Outcomes:
+    """Outcomes of all measures, told and logged as they come."""
+
+    def tell(measure: Measure, outcome: Outcome) -> None:
         took = f" ({outcome.seconds:.0f} s)" if outcome.status == "measured" else f": {outcome.reason}"
-        print(f"{model}: {measure.name} {outcome.status}{took}", file=sys.stderr, flush=True)
+        print(f"{opened.model}: {measure.name} {outcome.status}{took}", file=sys.stderr, flush=True)
+        log.log(opened.folder, measure.name, outcome)
 
-    outcomes = run_measures(subject, measures, KeptOutcomes(folder), say)
-    return _Audited(model, loaded.origin, digest, outcomes)
+    outcomes = run_measures(opened.subject, measures, KeptOutcomes(opened.folder), tell)
+    if all(outcome.status == "failed" for outcome in outcomes.values()):
+        raise UserError(f"{opened.model}: no measure succeeded; the first: {next(iter(outcomes.values())).reason}")
+    return outcomes
 
 
-def _record(audited: Sequence[_Audited], images: AuditImages, seed: int, measures: Sequence[Measure]) -> dict[str, Any]:
-    rows = {one.name: table([each.outcomes[one.name] for each in audited], seed) for one in measures}
+def _record(
+    audited: Sequence[tuple[_Opened, Outcomes]], images: AuditImages, seed: int, measures: Sequence[Measure]
+) -> dict[str, Any]:
+    rows = {one.name: table([outcomes[one.name] for _, outcomes in audited], seed) for one in measures}
     return {
         "bgsweep": __version__,
-        "images": images.about,
+        "images": {**images.about, "usable": len(audited[0][0].subject.usable)},
         "labelled": images.labelled,
         "intervals": f"95 % percentile intervals of {RESAMPLINGS} paired resamplings of the images",
         "models": [
             {"model": each.model, "origin": each.origin, "digest": each.digest, "verdict": verdict(rows, number)}
-            for number, each in enumerate(audited)
+            for number, (each, _) in enumerate(audited)
         ],
         "measures": [
             {
@@ -128,7 +142,7 @@ def _record(audited: Sequence[_Audited], images: AuditImages, seed: int, measure
                 "title": one.title,
                 "text": one.text,
                 "rows": rows[one.name],
-                "models": [_outcome(each.outcomes[one.name]) for each in audited],
+                "models": [_outcome(outcomes[one.name]) for _, outcomes in audited],
             }
             for one in measures
         ],
@@ -141,20 +155,20 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _pictures(images: AuditImages, seed: int) -> dict[str, Any]:
-    """The first images in all variants."""
-    from bgsweep.config.evaluation import VARIANTS
-    from bgsweep.evaluation.datasets.background_variants import VariantSet
-
+    """The same few images in all variants."""
     shown = [name for name in VARIANTS if images.labelled or name not in ("mixed_rand", "mixed_next")]
     variants = VariantSet(images.splits.test, None, Evaluate(seed=seed), 224)
-    images.about["usable"] = len(variants.usable)
     return {"names": shown, "columns": variant_images(variants, shown)}
 
 
 def _without_images(value: Any) -> Any:
     """The record without inline images, of which the page is made."""
     if isinstance(value, dict):
-        return {key: _without_images(each) for key, each in value.items()}
+        return {key: _without_images(each) for key, each in value.items() if not _is_image(each)}
     if isinstance(value, list):
-        return [_without_images(each) for each in value if not (isinstance(each, str) and each.startswith("data:"))]
+        return [_without_images(each) for each in value if not _is_image(each)]
     return value
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("data:")

@@ -66,12 +66,18 @@ class KeptFeatures:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A measure's result for one encoder, or why there is none."""
+    """A measure's result for one encoder, or why there is none.
+
+    Attributes:
+        seconds: what measuring took.
+        at: when it ended, in milliseconds of Unix time.
+    """
 
     status: Status
     found: Found | None = None
     reason: str = ""
     seconds: float = 0.0
+    at: int = 0
 
 
 class KeptOutcomes:
@@ -89,7 +95,7 @@ class KeptOutcomes:
                 for one in plain["values"]
             ]
             found = Found(values, plain["details"]) if plain["status"] == "measured" else None
-            return Outcome(plain["status"], found, plain["reason"], plain["seconds"])
+            return Outcome(plain["status"], found, plain["reason"], plain["seconds"], plain["at"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -103,7 +109,7 @@ class KeptOutcomes:
             if found is None
             else [{"name": one.name, **{key: getattr(one, key).tolist() for key in _ARRAYS}} for one in found.values]
         )
-        plain = {"status": outcome.status, "reason": outcome.reason, "seconds": outcome.seconds}
+        plain = {"status": outcome.status, "reason": outcome.reason, "seconds": outcome.seconds, "at": outcome.at}
         plain |= {"values": values, "details": {} if found is None else found.details}
         write_whole(self.folder / f"{name}.json", json.dumps(plain).encode())
 

@@ -1,19 +1,31 @@
 """The measures of an audit, in the page's order. A new one is a file in this folder and a line here."""
 
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, time
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.evaluation.audit import backgrounds, neighbours, noise, placement, watermark
+from bgsweep.evaluation.audit import (
+    attribution,
+    backgrounds,
+    foreground_map,
+    groups,
+    neighbours,
+    noise,
+    placement,
+    watermark,
+)
 from bgsweep.evaluation.audit.kept import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.measure import Measure, NotApplicable
 from bgsweep.evaluation.audit.subject import Subject
 
 MEASURES: tuple[Measure, ...] = (
     backgrounds.MEASURE,
+    groups.MEASURE,
     noise.MEASURE,
     placement.MEASURE,
     watermark.MEASURE,
+    attribution.MEASURE,
+    foreground_map.MEASURE,
     neighbours.MEASURE,
 )
 
@@ -54,4 +66,4 @@ def _run(measure: Measure, subject: Subject) -> Outcome:
         return Outcome("failed", reason=str(error))
     except Exception as error:  # any error of a network that we do not know: the other measures are worth having
         return Outcome("failed", reason=f"{type(error).__name__}: {one_line(error)}")
-    return Outcome("measured", found, seconds=perf_counter() - began)
+    return Outcome("measured", found, seconds=perf_counter() - began, at=int(time() * 1000))

@@ -1,0 +1,34 @@
+"""Worst groups, and kinds of backgrounds."""
+
+import numpy as np
+import pytest
+
+from bgsweep.evaluation.audit import groups
+from bgsweep.evaluation.audit.measure import NotApplicable
+from bgsweep.evaluation.audit.subject import Subject
+
+
+def test_the_worst_group_is_the_lowest_of_those_with_enough_images() -> None:
+    hits = np.array([1, 1, 0, 1, 1, 0, 1, 0, 1, 0, 0.0])
+    which = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2])
+    worst, value = groups.worst_group(hits, which)
+    assert worst == 1 and value.value == pytest.approx(2 / 5)
+    with pytest.raises(NotApplicable):
+        groups.worst_group(hits, which, least=6)
+
+
+def test_backgrounds_of_one_colour_are_one_kind() -> None:
+    draws = np.random.default_rng(0)
+    colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])
+    of = np.array([0] * 12 + [1] * 8 + [2] * 4)
+    noisy = [np.clip(colours[each] + draws.integers(-9, 9, (24, 24, 3)), 0, 255).astype(np.uint8) for each in of]
+    found = groups.clustered(np.stack([groups.described(image) for image in noisy]), 3, 0)
+    assert found.tolist() == of.tolist()  # ordered by size
+
+
+def test_every_class_is_in_the_table(subjects: dict[str, Subject]) -> None:
+    found = groups.groups(subjects["centre"])
+    assert [one.value for one in found.values] == [1, 1] and not found.details["failing"]
+    table = found.details["table"]
+    assert [row["class"] for row in table] == [f"class {number}" for number in range(4)]
+    assert sum(cell["images"] for row in table for cell in row["cells"]) == len(subjects["centre"].usable)
