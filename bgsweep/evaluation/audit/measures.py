@@ -7,6 +7,7 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.evaluation.audit import (
     attribution,
     backgrounds,
+    composites,
     foreground_map,
     groups,
     neighbours,
@@ -20,6 +21,7 @@ from bgsweep.evaluation.audit.subject import Subject
 
 MEASURES: tuple[Measure, ...] = (
     backgrounds.MEASURE,
+    composites.MEASURE,
     groups.MEASURE,
     noise.MEASURE,
     placement.MEASURE,

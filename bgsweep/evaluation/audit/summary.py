@@ -50,7 +50,7 @@ def _plain(found: Difference) -> dict[str, float | None]:
 
 
 def verdict(rows: Mapping[str, Sequence[Mapping[str, Any]]], model: int) -> str:
-    """One sentence on an encoder, with the interval; BG-Gap, or without classes where composites lie.
+    """One sentence on an encoder, with the interval; BG-Gap, or without classes the shares of variance.
 
     Args:
         rows: `table` of each measure.
@@ -61,13 +61,16 @@ def verdict(rows: Mapping[str, Sequence[Mapping[str, Any]]], model: int) -> str:
         leans = "leans on backgrounds" if gap["lower"] > 0 else "was not shown to lean on backgrounds"
         lost = f"where the background is of another class instead of the same, accuracy is {_points(gap)} lower"
         return f"{leans}: {lost} ({_limits(gap)})."
-    near = _cell(rows, "neighbours", "towards_background", model)
-    if near is not None:
-        follows = "follows backgrounds more than foregrounds" if near["lower"] > 0.5 else "follows both alike"
-        follows = "follows foregrounds more than backgrounds" if near["upper"] < 0.5 else follows
-        share = f"{100 * near['value']:.0f} % of images with a new background are nearer to that background's image"
-        return f"{follows}: {share} than to themselves as they were ({_limits(near)})."
-    return "cannot be judged: neither BG-Gap nor the neighbours were measured."
+    behind, before = (_cell(rows, "composites", f"{kind}_share", model) for kind in ("bg", "fg"))
+    if behind is not None and before is not None:
+        follows = "follows backgrounds and foregrounds alike"
+        if behind["lower"] > before["upper"]:
+            follows = "follows backgrounds more than foregrounds"
+        elif before["lower"] > behind["upper"]:
+            follows = "follows foregrounds more than backgrounds"
+        shares = [f"{100 * cell['value']:.0f} % ({_span(cell)})" for cell in (behind, before)]
+        return f"{follows}: backgrounds explain {shares[0]} of its features' variance, foregrounds {shares[1]}."
+    return "cannot be judged: neither BG-Gap nor the shares of variance were measured."
 
 
 def _cell(
@@ -85,4 +88,8 @@ def _points(cell: Mapping[str, Any]) -> str:
 
 
 def _limits(cell: Mapping[str, Any]) -> str:
-    return f"95 % interval {100 * cell['lower']:.1f} to {100 * cell['upper']:.1f}, {cell['images']} images"
+    return f"{_span(cell)}, {cell['images']} images"
+
+
+def _span(cell: Mapping[str, Any]) -> str:
+    return f"95 % interval {100 * cell['lower']:.1f} to {100 * cell['upper']:.1f}"
