@@ -10,7 +10,7 @@ from bgsweep.data import Image
 from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable, thumbnail
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.evaluator import PerImageMetric, share
-from bgsweep.evaluation.metrics.reliance import Shares, shares
+from bgsweep.evaluation.metrics.reliance import shares
 from bgsweep.images.decoding import cover
 
 SIDE = 24
@@ -49,13 +49,15 @@ def composites(subject: Subject) -> Found:
     encoded = subject.encoded("composites", made, side * side)
     features = np.asarray(F.normalize(encoded, dim=1), np.float64).reshape(side, side, -1)
     values = [
-        with_errors(features, lambda given, name=name: float(getattr(shares(given), name)), f"{short}_share")
-        for name, short in zip(Shares._fields[:2], ("fg", "bg"), strict=True)
+        with_errors(features, lambda given: shares(given).background, "bg_share"),
+        with_errors(features, lambda given: shares(given).foreground, "fg_share"),
     ]
-    values.reverse()
     if subject.labelled:
         right = subject.hits(encoded, np.repeat(fronts, side)).reshape(side, side)
-        values += [share("challenge", right.all(axis=1)), PerImageMetric("right", right.mean(axis=1), np.ones(side))]
+        values += [
+            share("challenge", np.asarray(right.all(axis=1))),
+            PerImageMetric("right", right.mean(axis=1), np.ones(side)),
+        ]
     corner = [[thumbnail(made(row * side + column)) for column in range(_LEAST)] for row in range(_LEAST)]
     return Found(values, {"grid": corner, "side": side})
 

@@ -34,14 +34,15 @@ def read_out(train: Tensor, foreground: Tensor, test: Tensor) -> Tensor:
     gram = x.t() @ (x * weight) + RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     solution = torch.linalg.solve(gram, x.t() @ (wanted[:, None] * weight))
     asked = torch.cat([(test - mean) / std, torch.ones(len(test), 1)], dim=1).double()
-    return (asked @ solution)[:, 0] > 0
+    found: Tensor = (asked @ solution)[:, 0] > 0
+    return found
 
 
 def overlap(predicted: Patches, true: Patches, name: str) -> PerImageMetric:
     """Mean intersection over union of images' patches (N, P); images without foreground patches do not count."""
     both, either = (predicted & true).sum(axis=1), (predicted | true).sum(axis=1)
-    counted = true.any(axis=1).astype(np.float64)
-    return PerImageMetric(name, both / np.maximum(either, 1) * counted, counted)
+    counted = np.asarray(true.any(axis=1), np.float64)
+    return PerImageMetric(name, np.asarray(both / np.maximum(either, 1) * counted), counted)
 
 
 def foreground_map(subject: Subject) -> Found:
@@ -80,7 +81,7 @@ def _patches(subject: Subject, source: ImageDataset, indices: npt.NDArray[np.int
             grid = layer.grid(watched(network, layer, images)[1]).float().cpu()
         features.append(grid.flatten(2).transpose(1, 2).clone())
         shown = torch.from_numpy(np.stack([mask for _, mask in batch])).float()[:, None] / 255
-        masks.append(torch.nn.functional.adaptive_avg_pool2d(shown, grid.shape[2:]).flatten(1) > 0.5)
+        masks.append(torch.nn.functional.adaptive_avg_pool2d(shown, (grid.shape[2], grid.shape[3])).flatten(1) > 0.5)
     return torch.cat(features), torch.cat(masks).numpy()
 
 

@@ -13,7 +13,7 @@ from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.evaluator import PerImageMetric
 
 CLUSTERS, LEAST = 4, 5
-"""Kinds of backgrounds; images that a group must have to be the worst."""
+"""The largest number of kinds of backgrounds; images that a group must have to be the worst."""
 _SHOWN, _CELLS = 8, 4
 Groups = npt.NDArray[np.int64]
 
@@ -31,6 +31,12 @@ def clustered(descriptions: npt.NDArray[np.float64], count: int, seed: int) -> G
     found = kmeans2(descriptions, count, minit="++", seed=np.random.default_rng(seed), missing="warn")[1]
     order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
     return np.asarray(np.argsort(order)[found], np.int64)
+
+
+def number_of_kinds(labels: Groups) -> int:
+    """So many kinds of backgrounds that groups of a usual class have enough images: 2 to `CLUSTERS`."""
+    sizes = np.bincount(labels)
+    return int(np.clip(np.median(sizes[sizes > 0]) // LEAST, 2, CLUSTERS))
 
 
 def worst_group(hits: npt.NDArray[np.float64], groups: Groups, least: int = LEAST) -> tuple[int, PerImageMetric]:
@@ -51,8 +57,8 @@ def groups(subject: Subject) -> Found:
     """`worst_group`, and accuracy by class and kind of background."""
     variants, usable = subject.variants, subject.usable
     backgrounds = np.stack([described(variants.image("only_bg_t", int(index))) for index in usable])
-    kinds = clustered(backgrounds, CLUSTERS, subject.seed)
     labels, names = subject.labels(usable), variants.source.classes
+    kinds = clustered(backgrounds, number_of_kinds(labels), subject.seed)
     predicted = subject.predicted(subject.variant("original"))
     hits = (predicted == labels).astype(np.float64)
     worst, value = worst_group(hits, labels * CLUSTERS + kinds)

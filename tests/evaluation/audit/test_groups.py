@@ -26,6 +26,11 @@ def test_backgrounds_of_one_colour_are_one_kind() -> None:
     assert found.tolist() == of.tolist()  # ordered by size
 
 
+def test_small_classes_have_fewer_kinds_of_backgrounds() -> None:
+    found = [groups.number_of_kinds(np.repeat(np.arange(3), each)) for each in (4, 15, 200)]
+    assert found == [2, 3, 4]
+
+
 def test_every_class_is_in_the_table(subjects: dict[str, Subject]) -> None:
     found = groups.groups(subjects["centre"])
     assert [one.value for one in found.values] == [1, 1] and not found.details["failing"]
