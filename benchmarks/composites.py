@@ -6,7 +6,8 @@
 CLOTHING10 and IMAGENETTE hold images and masks by split and class; STAMPS.json lists photographic cutouts (RGBA PNGs)
 under the key "stamps". OUT becomes {choose,report}/KIND/{images,truth}. The cutouts of `report` come from other images
 than those of `choose`: garments and scenes from other splits, objects from other classes, stamps from other files.
-Scenes are images of Imagenette whose own foreground is small and inpainted. The stamps are GPL-2: keep what is made of
+Backgrounds are images of Imagenette whose own foreground is small and inpainted. The kind `scenes` is no composite:
+images of Imagenette as they are, with their masks, which U2-Net-P has made. The stamps are GPL-2: keep what is made of
 them to yourself.
 """
 
@@ -41,15 +42,22 @@ def main() -> None:
             "objects": cutouts(options.imagenette, split, slice(5, None) if part == "report" else slice(5)),
             "stamps": stamps(options.stamps, options.listing, part),
         }
-        backgrounds = scenes(options.imagenette, split)
+        plain = backgrounds(options.imagenette, split)
         for kind, found in kinds.items():
             for index in range(options.count):
-                draws = np.random.default_rng((number, index))
-                image, truth = composite(next(backgrounds), next(found), draws)
-                for tree, pixels in (("images", image[..., ::-1]), ("truth", truth)):
-                    path = options.out / part / kind / tree / f"{index:04}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    cv2.imwrite(str(path), pixels)
+                image, truth = composite(next(plain), next(found), np.random.default_rng((number, index)))
+                write(options.out / part / kind, index, image, truth)
+        whole = scenes(options.imagenette, split, slice(5, None) if part == "report" else slice(5))
+        for index in range(options.count):
+            write(options.out / part / "scenes", index, *next(whole))
+
+
+def write(folder: Path, index: int, image: Image, truth: Image) -> None:
+    """Write an image (RGB) and its mask."""
+    for tree, pixels in (("images", image[..., ::-1]), ("truth", truth)):
+        path = folder / tree / f"{index:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
 
 
 def cutouts(root: Path, split: str, classes: slice) -> Iterator[Image]:
@@ -73,7 +81,15 @@ def stamps(root: Path, listing: Path, part: str) -> Iterator[Image]:
             yield _read(root / name, cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]]
 
 
-def scenes(root: Path, split: str) -> Iterator[Image]:
+def scenes(root: Path, split: str, classes: slice) -> Iterator[tuple[Image, Image]]:
+    """Images as they are, with their masks, without end."""
+    folders = sorted(path.name for path in (root / "images" / split).iterdir())[classes]
+    for image, mask in pairs(root, split, folders):
+        if 0.05 <= foreground_area(mask) <= 0.7:
+            yield image, mask
+
+
+def backgrounds(root: Path, split: str) -> Iterator[Image]:
     """Backgrounds, without end: SIDE x SIDE."""
     folders = sorted(path.name for path in (root / "images" / split).iterdir())
     for image, mask in pairs(root, split, folders):

@@ -1,11 +1,13 @@
 """Mask methods on composites with exact masks and on clothing10: scores, and time.
 
     python benchmarks/masks.py COMPOSITES/report CLOTHING10 --record
+    python benchmarks/masks.py COMPOSITES/report CLOTHING10 --set ECSSD ECSSD/images ECSSD/masks
 
 COMPOSITES is what benchmarks/composites.py has written; no setting of any method was chosen by what is in `report`.
-CLOTHING10 holds images/test and masks/test. One process on one core, through the same call as `bgsweep masks make
---soft --workers 1`; soft masks, since the maximum over thresholds of F is of these. Seconds are those of the CPU, which
-other work on the machine changes little. What has been made lies in --work and is not made again.
+CLOTHING10 holds images/test and masks/test. --set adds one of your own, whose true masks are PNGs named as the images.
+One process on one core, through the same call as `bgsweep masks make --soft --workers 1`; soft masks, since the maximum
+over thresholds of F is of these. Seconds are those of the CPU, which other work on the machine changes little. What has
+been made lies in --work and is not made again.
 """
 
 import json
@@ -62,6 +64,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("composites", type=Path)
     parser.add_argument("clothing10", type=Path)
+    parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "IMAGES", "TRUTH"))
     parser.add_argument("--methods", nargs="+", default=[GAUSSIAN, "grabcut", "mbd", "rbd", "network"])
     parser.add_argument(
         "--every", type=int, default=3, help="take every n-th image of clothing10 (default: %(default)s)"
@@ -74,6 +77,7 @@ def main() -> None:
         images = Path(temporary, "images")
         subset(options.clothing10 / "images/test", options.every, images)
         sets["clothing10"] = (images, options.clothing10 / "masks/test")
+        sets |= {name: (Path(own), Path(truth)) for name, own, truth in options.set}
         for method in options.methods:
             for name, (images, truth) in sets.items():
                 out = (options.work or Path(temporary)) / method / name

@@ -22,6 +22,7 @@ Labels = npt.NDArray[np.int64]
 # The constants of the paper and of its authors' code.
 _SIGMA_COLOR, _SIGMA_SPACE, _SIGMA_NEIGHBOURS = 7.0, 0.25, 10.0
 _BACKGROUND_WEIGHT, _SMOOTHNESS = 5.0, 0.1
+_LESSENED = 0.5  # this one is not of the paper
 
 
 def rbd_grabcut(image: Image, side: int, superpixels: int, grabcut: dict[str, Any]) -> Mask:
@@ -99,10 +100,10 @@ def _background_probability(contrast: Floats, adjacent: npt.NDArray[np.bool_], b
     """Near 1 for superpixels whose region touches the border along much of its outline (section 3 of the paper)."""
     linked = adjacent | (border[:, None] & border[None])
     np.fill_diagonal(linked, False)
-    # Across a wide lawn small differences would add up to that of an edge. The mean over superpixels of the smallest
-    # difference to a neighbour counts as none (Wei et al. 2012): on held-out composites max F .66 to .69, MAE .15 to
-    # .11.
-    none = np.where(linked, contrast, np.inf).min(axis=1).mean()
+    # Across a wide lawn small differences would add up to that of an edge. All are lessened by half of the mean over
+    # superpixels of the smallest difference to a neighbour: on held-out composites max F .67 to .69, on scenes the
+    # same. All of that mean (Wei et al. 2012) loses objects that resemble their background: scenes' IoU .57 to .49.
+    none = _LESSENED * np.where(linked, contrast, np.inf).min(axis=1).mean()
     rows, columns = np.nonzero(linked)
     # A sparse matrix takes a distance of zero for no link.
     steps = np.maximum(contrast[rows, columns] - none, 1e-9)

@@ -104,7 +104,7 @@ def _handcrafted(name: str) -> MaskMethod:
     from bgsweep.masks.rbd import rbd_grabcut
 
     if name == "rbd":
-        return Handcrafted(rbd_grabcut, version=2, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
+        return Handcrafted(rbd_grabcut, version=3, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
     if name == "mbd":
         return Handcrafted(mbd_saliency, side=200)
     return Handcrafted(grabcut_rectangle, margin=0.06, iterations=3, side=160)

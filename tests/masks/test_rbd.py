@@ -34,7 +34,7 @@ def _slow(labels: np.ndarray, lab: np.ndarray) -> np.ndarray:
     adjacent = [[i != j and frozenset((i, j)) in touching for j in range(count)] for i in range(count)]
     apart = [[math.dist(color[i], color[j]) for j in range(count)] for i in range(count)]
     linked = [[i != j and (adjacent[i][j] or (border[i] and border[j])) for j in range(count)] for i in range(count)]
-    none = sum(min(apart[i][j] for j in range(count) if linked[i][j]) for i in range(count)) / count
+    none = sum(min(apart[i][j] for j in range(count) if linked[i][j]) for i in range(count)) / count / 2
     way = [
         [
             0.0 if i == j else max(0.0, apart[i][j] - none) if adjacent[i][j] or (border[i] and border[j]) else math.inf

@@ -307,7 +307,7 @@ def test_masks_of_an_earlier_version_are_continued_or_refused(extract_images: Ex
     assert contents(out) == before
     assert make(images, out, soft=True)["complete"]
     (out / "masks.json").write_text(json.dumps({**manifest, "parameters": {"side": 160}, "complete": False}))
-    with pytest.raises(UserError, match=r"made with grabcut None, not .*, version None, not 2; name"):
+    with pytest.raises(UserError, match=r"made with grabcut None, not .*, version None, not 3; name"):
         make(images, out, soft=True)
 
 
