@@ -101,7 +101,7 @@ def _command(parser: argparse.ArgumentParser) -> str:
     return "\n".join([*lines, "| argument | meaning |", "|---|---|", *rows, ""])
 
 
-def _wrapped(usage: str, width: int = 96) -> list[str]:
+def _wrapped(usage: str, width: int = 80) -> list[str]:
     """A usage line broken between its arguments."""
     lines = [""]
     for part in re.findall(r"\[.*?\](?=\s|$)|\S+", usage):
@@ -182,9 +182,17 @@ def _key_pages() -> dict[str, str]:
     for page, by_title in tables.items():
         found[page] += _PREFACE["suite" if page == "suite" else "sweep"]
         for title, rows in sorted(by_title.items(), key=lambda item: item[0] != ""):
-            heading = f"## {title}\n\n" if title else ""
-            found[page] += f"\n{heading}| key | value | default | |\n|---|---|---|---|\n" + "".join(rows)
+            told = _cell(_told(title, parts if page == "suite" else schema["$defs"]))
+            heading = f"## {title}\n\n{told}\n\n" if title else ""
+            found[page] += f"\n{heading}| key | value | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
     return found
+
+
+def _told(title: str, parts: Mapping[str, Any]) -> str:
+    """The first paragraph about a section."""
+    classes = {f"method.name: {name}": section.__name__ for name, section in METHODS.items()}
+    name = classes.get(title, title.title().replace("_", ""))
+    return str(parts.get(name, {}).get("description", "")).partition("\n\n")[0]
 
 
 _PREFACE = {
@@ -253,29 +261,31 @@ def public_names() -> dict[str, str]:
 def _python() -> str:
     where = {"sweep": "bgsweep.api.sweep", "Sweep": "bgsweep.config.sweep.SweepConfig"}
     where |= {"Experiment": "bgsweep.config.experiment.Experiment"}
-    lines = [
-        "# Python",
-        "",
-        "All of these are names of `import bgsweep as bg`; [From Python](../python.md) shows them in use.",
-    ]
+    lines = ["# Python", "", "Names of `import bgsweep as bg`; [From Python](../python.md) shows them in use."]
     for name, module in sorted(public_names().items(), key=lambda item: (item[0][0].isupper(), item[0])):
-        lines += ["", f"## bg.{name}", "", f"::: {where.get(name, f'{module}.{name}')}"]
-        lines += _options(members="false" if name[0].isupper() else None)
+        # The classes are their keys, which have pages of their own.
+        lines += _documented(where.get(name, f"{module}.{name}"), f"bg.{name}", members=not name[0].isupper())
         if name in ("Sweep", "Experiment"):
             lines += ["", "Its keys are those of the [configuration](keys-data.md)."]
     encoder = "bgsweep.workflows.load_encoder.LoadedEncoder"
-    return "\n".join([*lines, "", "## LoadedEncoder", "", f"::: {encoder}", *_options(), ""])
+    return "\n".join([*lines, *_documented(encoder, "LoadedEncoder"), ""])
 
 
-def _options(members: str | None = None) -> list[str]:
-    found = ["    options:", "      show_root_heading: false", "      show_root_toc_entry: false"]
-    return [*found, *([f"      members: {members}"] if members else []), "      heading_level: 3"]
+def _documented(path: str, heading: str, label: str = "", members: bool = True) -> list[str]:
+    """A section that mkdocstrings fills from a docstring."""
+    options = [
+        f"heading: {heading}",
+        f"toc_label: {label or heading}",
+        "heading_level: 2",
+        *([] if members else ["members: false"]),
+    ]
+    return ["", f"::: {path}", "    options:", *(f"      {option}" for option in options)]
 
 
 def _interfaces() -> str:
     lines = ["# Interfaces of plug-ins", "", "Classes that [plug-ins](../plug-ins.md) derive from, or are given."]
     for path in INTERFACES:
-        lines += ["", f"## {path.rpartition('.')[2]}", "", f"`{path}`", "", f"::: {path}", *_options()]
+        lines += _documented(path, path, path.rpartition(".")[2])
     return "\n".join([*lines, ""])
 
 
@@ -288,7 +298,7 @@ def checks() -> list[str]:
 def _testing() -> str:
     lines = ["# bgsweep.testing", "", (testing.__doc__ or "").strip()]
     for name in checks():
-        lines += ["", f"## {name}", "", f"::: bgsweep.testing.{name}", *_options()]
+        lines += _documented(f"bgsweep.testing.{name}", name)
     return "\n".join([*lines, ""])
 
 

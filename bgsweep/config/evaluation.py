@@ -17,7 +17,7 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 class Knn(Section):
     """Weighted k-nearest-neighbour vote on L2-normalised features; the defaults are DINO's."""
 
-    k: Count = 20
+    k: Count = Field(20, description="number of neighbours")
     temperature: Positive = 0.07
 
 
@@ -25,7 +25,7 @@ class Linear(Section):
     """Softmax regression on frozen, standardised features; rate and decay chosen on a held-out part of train."""
 
     epochs: Count = 100
-    lrs: tuple[Positive, ...] = Field((0.01, 0.03, 0.1, 0.3), min_length=1)
+    lrs: tuple[Positive, ...] = Field((0.01, 0.03, 0.1, 0.3), min_length=1, description="learning rates that are tried")
     weight_decays: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.0, 1e-4, 1e-3, 1e-2), min_length=1)
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: int = Field(0, ge=0)

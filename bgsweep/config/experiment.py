@@ -58,7 +58,7 @@ class Optimizer(Section):
     weight_decay: ScheduledNumber = 1e-4
     decay_all: bool = Field(True, description="false: biases and norms are neither decayed nor scaled by lars")
     trust: Positive = Field(1e-3, description="trust coefficient of lars")
-    warmup_epochs: NonNegative = 0.0
+    warmup_epochs: NonNegative = Field(0.0, description="epochs in which the learning rate rises linearly from 0")
     clip_norm: Positive | None = Field(None, description="largest norm of the gradient; longer ones are scaled to it")
     clip_each: bool = Field(False, description="true: clip_norm is that of each parameter tensor's gradient by itself")
 
@@ -66,7 +66,7 @@ class Optimizer(Section):
 class Training(Section):
     """Length, batch and arithmetic of a run."""
 
-    epochs: Count = 200
+    epochs: Count = Field(200, description="passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = Field(256, description="images in one optimiser step, over all workers")
     accumulate: Count = Field(
         1, description="number of parts in which a worker's batch is computed, one after the other"
@@ -77,19 +77,19 @@ class Training(Section):
         description="auto: bf16 where the device computes it natively and the encoder gains by it; fp16 on GPUs before "
         "Ampere; else fp32",
     )
-    channels_last: bool = True
-    compile: bool = False
+    channels_last: bool = Field(True, description="memory layout of images and weights that convolutions are faster in")
+    compile: bool = Field(False, description="torch.compile of the network")
     checkpoint_every: Count = Field(1, description="epochs between checkpoints")
 
 
 class Workers(Section):
     """Processes that train one model together; more than one runs on Ray Train with DDP."""
 
-    count: Count = 1
+    count: Count = Field(1, description="processes that train one run together, by Ray Train if there are several")
     min_count: Count | None = Field(
         None, description="fewest workers that go on where nodes are missing, until there are more; null: count"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     cpus: Positive = Field(1.0, description="CPU cores of each worker")
     gpus: GPUs = Field(
         None, description="whole GPUs of each of several workers; null: one where the device is cuda, or auto finds any"
@@ -142,7 +142,7 @@ STEPS = "views.albumentations."
 class Experiment(Section):
     """Everything that decides what a run computes. Its digest identifies the run and keys its checkpoints."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of weights and of all random draws")
     data: Data = Data()
     views: Views = Views()
     background: Background = Background()

@@ -52,11 +52,11 @@ class MoCoV2Config(MethodSection):
     supports_sync_bn = False  # statistics that a query shares with its key would give the key away
     mutable = ("temperature", "momentum")
     name: Literal["moco_v2"] = "moco_v2"
-    temperature: Positive = 0.2
-    queue_size: Count = 65536
+    temperature: Positive = Field(0.2, description="of the softmax over similarities")
+    queue_size: Count = Field(65536, description="number of negatives in the queue, over all workers")
     momentum: Probability = Field(0.999, description="momentum of the key encoder's moving average")
-    hidden_dim: Count = 2048
-    embedding_dim: Count = 128
+    hidden_dim: Count = Field(2048, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(128, description="dimensions of the embeddings")
     symmetric: bool = Field(False, description="each view is query once and key once")
     split_bn: Count = Field(1, description="groups a batch is normalised in; stands in for shuffle-BN on one device")
 
@@ -80,8 +80,8 @@ class BYOLConfig(MethodSection):
     mutable = ("momentum",)
     name: Literal["byol"]
     momentum: Probability = Field(0.996, description="momentum of the target's moving average at the start; rises to 1")
-    hidden_dim: Count = 4096
-    embedding_dim: Count = 256
+    hidden_dim: Count = Field(4096, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(256, description="dimensions of the embeddings")
 
     @property
     def passes(self) -> tuple[float, float]:
@@ -95,12 +95,12 @@ class SwAVConfig(MethodSection):
     supports_small_crops = True
     mutable = ("temperature", "epsilon", "sinkhorn_iterations")
     name: Literal["swav"]
-    temperature: Positive = 0.1
+    temperature: Positive = Field(0.1, description="of the softmax over similarities")
     prototypes: Annotated[int, Field(ge=2)] = 3000
-    hidden_dim: Count = 2048
-    embedding_dim: Count = 128
+    hidden_dim: Count = Field(2048, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(128, description="dimensions of the embeddings")
     epsilon: Positive = Field(0.05, description="epsilon of Sinkhorn; lower it if the loss stays at ln(prototypes)")
-    sinkhorn_iterations: Count = 3
+    sinkhorn_iterations: Count = Field(3, description="iterations of Sinkhorn for the codes")
     freeze_prototypes: int = Field(
         313, ge=0, description="number of first steps in which the prototypes are not trained"
     )
@@ -120,9 +120,9 @@ class SimCLRConfig(MethodSection):
     supports_swaps = True
     mutable = ("temperature",)
     name: Literal["simclr"]
-    temperature: Positive = 0.1
-    hidden_dim: Count = 2048
-    embedding_dim: Count = 128
+    temperature: Positive = Field(0.1, description="of the softmax over similarities")
+    hidden_dim: Count = Field(2048, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(128, description="dimensions of the embeddings")
 
 
 class VICRegConfig(MethodSection):
@@ -142,8 +142,8 @@ class VICRegConfig(MethodSection):
     invariance: NonNegative = Field(25.0, description="weight of the distance between the two views' embeddings")
     variance: NonNegative = Field(25.0, description="weight of the term that keeps each dimension's deviation above 1")
     covariance: NonNegative = Field(1.0, description="weight of the term that decorrelates the dimensions")
-    hidden_dim: Count = 8192
-    embedding_dim: Count = 8192
+    hidden_dim: Count = Field(8192, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(8192, description="dimensions of the embeddings")
 
 
 class DINOConfig(MethodSection):
@@ -155,13 +155,13 @@ class DINOConfig(MethodSection):
     name: Literal["dino"]
     temperature: Positive = Field(0.1, description="the student's")
     teacher_temperature: Positive = Field(0.07, description="the teacher's, after its warm-up; above 0.07 is unstable")
-    teacher_temperature_start: Positive = 0.04
+    teacher_temperature_start: Positive = Field(0.04, description="the teacher's, at the start of its warm-up")
     teacher_warmup_epochs: int = Field(30, ge=0, description="epochs in which the teacher's temperature rises")
     momentum: Probability = Field(0.996, description="of the teacher's moving average at the start; rises to 1")
     center_momentum: Probability = Field(0.9, description="of the centre of the teacher's scores")
     prototypes: Annotated[int, Field(ge=2)] = 65536
-    hidden_dim: Count = 2048
-    embedding_dim: Count = 256
+    hidden_dim: Count = Field(2048, description="width of the hidden layers of the heads")
+    embedding_dim: Count = Field(256, description="dimensions of the embeddings")
     batch_norm: bool = Field(False, description="BatchNorm in the head")
     norm_last_layer: bool = Field(
         False, description="prototypes keep length 1; false is published for vit_s_16, and less stable for others"
@@ -180,7 +180,7 @@ class SupervisedConfig(MethodSection):
     needs_labels = True
     mutable = ("label_smoothing",)
     name: Literal["supervised"]
-    label_smoothing: Probability = 0.0
+    label_smoothing: Probability = Field(0.0, description="share of the target that is spread over all classes")
 
 
 _Any = MoCoV2Config | BYOLConfig | SwAVConfig | SimCLRConfig | VICRegConfig | DINOConfig | SupervisedConfig

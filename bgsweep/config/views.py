@@ -20,17 +20,17 @@ def _ordered(name: str, bounds: tuple[float, float]) -> None:
 class Views(Section):
     """Crops and colours of views; the defaults are MoCo-v2's."""
 
-    size: Count = 224
-    scale: Range = (0.2, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    flip: Probability = 0.5
+    size: Count = Field(224, description="height and width of a view in pixels")
+    scale: Range = Field((0.2, 1.0), description="area of a crop, as a share of the image")
+    ratio: Range = Field((3 / 4, 4 / 3), description="width of a crop by its height, before it is resized")
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
     jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
         (0.4, 0.4, 0.4, 0.1), description="brightness, contrast, saturation, hue"
     )
-    jitter_p: Probability = 0.8
-    gray: Probability = 0.2
+    jitter_p: Probability = Field(0.8, description="probability of the color jitter")
+    gray: Probability = Field(0.2, description="probability of grey")
     blur: PerView = Field(0.5, description="also a pair (first view, others), or three: first, second, small crops")
-    blur_sigma: Range = (0.1, 2.0)
+    blur_sigma: Range = Field((0.1, 2.0), description="bounds of the Gaussian blur's sigma in pixels")
     solarize: PerView = Field(0.0, description="as blur")
     interpolation: Literal["linear", "area", "bilinear", "bicubic"] = Field(
         "linear",
@@ -52,8 +52,8 @@ class Views(Section):
         (), description="transforms of other packages after the colours of each view: [{name: package.module:Class, …}]"
     )
     small_crops: int = Field(0, ge=0, description="multi-crop: number of small views besides the two large ones")
-    small_size: Count = 96
-    small_scale: Range = (0.05, 0.14)
+    small_size: Count = Field(96, description="height and width of small crops in pixels")
+    small_scale: Range = Field((0.05, 0.14), description="as scale, of small crops")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -104,7 +104,9 @@ class Background(Section):
         description="silhouette: the query with its foreground filled from another image; foreground: another image's "
         "foreground on the query's background",
     )
-    fill: Literal["random_gray", "black", "mean", "noise"] = "random_gray"
+    fill: Literal["random_gray", "black", "mean", "noise"] = Field(
+        "random_gray", description="the background that BG_RM puts in place"
+    )
     donor: Literal["tiled", "inpainted", "plain"] = Field(
         "tiled",
         description="tiled: from the donor's largest background rectangle; inpainted: the donor with its foreground "

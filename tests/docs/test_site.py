@@ -111,8 +111,10 @@ def test_every_key_with_its_default_is_in_the_reference(pages: dict[str, str]) -
 
 def test_the_python_pages_have_every_public_name_and_every_check(pages: dict[str, str]) -> None:
     for name in site_reference.public_names():
-        assert f"\n## bg.{name}\n" in pages["reference/python.md"] and hasattr(bgsweep, name)
-    assert site_reference.checks() == re.findall(r"^## (\w+)$", pages["reference/testing.md"], re.MULTILINE)
+        assert f" heading: bg.{name}\n" in pages["reference/python.md"] and hasattr(bgsweep, name)
+    assert site_reference.checks() == re.findall(
+        r"^::: bgsweep.testing.(\w+)$", pages["reference/testing.md"], re.MULTILINE
+    )
     assert len(site_reference.checks()) >= 6
     for path in site_reference.INTERFACES:
         module, _, name = path.rpartition(".")
