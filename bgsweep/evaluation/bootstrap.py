@@ -47,21 +47,48 @@ def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed
     assert len(first.hits) == len(second.hits), "both were measured on the same images"
     if len(first.hits) < 2:  # one number for a whole set, as average precision is
         return Difference(second.value - first.value, float("nan"), float("nan"))
-    generator = np.random.default_rng(rng_key(seed, 0, "", Draw.BOOTSTRAP))
     columns = np.stack([first.hits, first.counted, second.hits, second.counted], axis=1)
-    columns = np.concatenate([columns, _contrary(columns)])
+    totals = _totals(np.concatenate([columns, _contrary(columns)]), resamplings, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
+    return _between(second.value - first.value, values)
+
+
+def one_sample(value: PerImageMetric, resamplings: int, seed: int = 0) -> Difference:
+    """A value of one encoder with its percentile bootstrap interval over images; NaN for fewer than two.
+
+    Two opposite images are added to shares, as in `paired`: the interval of 20 of 20 has a width.
+    """
+    if len(value.hits) < 2:
+        return Difference(value.value, float("nan"), float("nan"))
+    columns = np.stack([value.hits, value.counted], axis=1)
+    if len(kinds := np.unique(value.hits)) <= 3 and value.counted.any():  # of others, no two images are alike anyway
+        usual = float(np.median(value.counted[value.counted > 0]))
+        least = -usual if kinds[0] < 0 else 0.0
+        columns = np.concatenate([columns, [[least, usual], [usual, usual]]])
+    totals = _totals(columns, resamplings, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _between(value.value, totals[:, 0] / totals[:, 1])
+
+
+def _totals(columns: npt.NDArray[np.float64], resamplings: int, seed: int) -> npt.NDArray[np.float64]:
+    """Sums of the columns (N x C) over images drawn with replacement: resamplings x C."""
+    generator = np.random.default_rng(rng_key(seed, 0, "", Draw.BOOTSTRAP))
     # Images on which the two fare alike are alike: how often each kind is drawn is multinomial, which is as exact
     # as drawing them one by one, and as quick for millions of them.
     kinds, sizes = np.unique(columns, axis=0, return_counts=True)
     each = max(1, _DRAWS // len(kinds))
     parts = [min(each, resamplings - done) for done in range(0, resamplings, each)]
     shares = sizes / len(columns)
-    totals = np.concatenate([generator.multinomial(len(columns), shares, size=part) @ kinds for part in parts])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
+    drawn = [generator.multinomial(len(columns), shares, size=part) @ kinds for part in parts]
+    return np.asarray(np.concatenate(drawn), np.float64)
+
+
+def _between(value: float, values: npt.NDArray[np.float64]) -> Difference:
+    """A value with the percentiles of its resamplings."""
     tail = (1 - LEVEL) / 2
     lower, upper = np.nanquantile(values, [tail, 1 - tail]) if np.isfinite(values).any() else (np.nan, np.nan)
-    return Difference(second.value - first.value, float(lower), float(upper))
+    return Difference(value, float(lower), float(upper))
 
 
 def agree(first: PerImageMetric, second: PerImageMetric) -> bool:

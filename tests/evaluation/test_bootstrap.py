@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bgsweep.evaluation import bootstrap
-from bgsweep.evaluation.bootstrap import agree, crossed, paired, paired_seeds
+from bgsweep.evaluation.bootstrap import agree, crossed, one_sample, paired, paired_seeds
 from bgsweep.evaluation.evaluator import PerImageMetric, share
 
 
@@ -150,3 +150,16 @@ def test_an_interval_over_seeds_and_images_where_one_of_them_has_no_spread() -> 
     half = 1.99 * images[0].std(ddof=1) / 80**0.5
     assert alike.upper - alike.value == pytest.approx(half, rel=0.01)
     assert math.isnan(crossed(np.ones((4, 80)), np.ones((4, 80))).lower)
+
+
+def test_the_interval_of_one_encoder_holds_its_share_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        found = one_sample(share("top1", draws.random(60) < 0.85), 1000)
+        held += found.lower <= 0.85 <= found.upper
+    assert 0.9 <= held / 200 <= 0.99
+    every = one_sample(share("top1", np.ones(20)), 1000)
+    assert every.value == 1 and 0.75 < every.lower < 0.95
+    gap = PerImageMetric("gap", np.array([1.0, 0, 0, -1, 0, 0, 1, 0]), np.ones(8))
+    assert one_sample(gap, 1000).lower < 0 < one_sample(gap, 1000).upper

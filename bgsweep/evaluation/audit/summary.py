@@ -4,19 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from bgsweep.evaluation.audit.kept import Outcome
-from bgsweep.evaluation.bootstrap import Difference, paired
+from bgsweep.evaluation.bootstrap import Difference, one_sample, paired
 from bgsweep.evaluation.evaluator import PerImageMetric
 
 RESAMPLINGS = 10_000
 
 
 def interval(value: PerImageMetric, seed: int = 0) -> Difference:
-    """A value with its 95 % interval over images: its paired difference from a value that is 0 for every image."""
-    nothing = PerImageMetric(value.name, np.zeros(len(value.hits)), value.counted)
-    return paired(nothing, value, RESAMPLINGS, seed)
+    """A value with its 95 % interval over images."""
+    return one_sample(value, RESAMPLINGS, seed)
 
 
 def table(outcomes: Sequence[Outcome], seed: int = 0) -> list[dict[str, Any]]:

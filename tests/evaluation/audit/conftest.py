@@ -70,6 +70,18 @@ class Sees(nn.Module):
         return torch.cat([seen - 0.275, torch.full((len(seen), 1), 0.1)], dim=1)
 
 
+class Pooled(nn.Module):
+    """Colours of cells of 4 x 4 pixels, zero where a weight is, and their mean."""
+
+    def __init__(self, weight: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.cells = weight, nn.AvgPool2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells: Tensor = self.cells(images * self.weight(images))
+        return cells.mean(dim=(2, 3))
+
+
 def _frame(images: Tensor) -> Tensor:
     weight = torch.ones(1, 1, *images.shape[2:])
     weight[..., 3:-3, 3:-3] = 0

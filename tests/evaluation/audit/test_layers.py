@@ -1,11 +1,9 @@
 """Measures that look into a network: attribution, and the read-out of patches."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from bgsweep.data import Splits
@@ -13,19 +11,7 @@ from bgsweep.evaluation.audit import attribution, foreground_map
 from bgsweep.evaluation.audit.layers import grid_of, last_layers, watched
 from bgsweep.evaluation.audit.measure import NotApplicable
 from bgsweep.models.vit import AnySizeVisionTransformer
-from tests.evaluation.audit.conftest import ENCODERS, Sees, subject
-
-
-class Pooled(nn.Module):
-    """Colours of cells of 4 x 4 pixels, zero where a weight is, and their mean."""
-
-    def __init__(self, weight: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.weight, self.cells = weight, nn.AvgPool2d(4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        cells: Tensor = self.cells(images * self.weight(images))
-        return cells.mean(dim=(2, 3))
+from tests.evaluation.audit.conftest import ENCODERS, Pooled, Sees, subject
 
 
 def test_attribution_is_where_the_encoder_looks(constructed: Splits) -> None:
@@ -88,8 +74,11 @@ def test_patches_that_know_the_foreground_are_read_out(constructed: Splits) -> N
 
 def test_a_read_out_finds_a_direction_among_many() -> None:
     torch.manual_seed(0)
-    features, direction = torch.randn(2000, 20), torch.randn(20)
-    foreground = features @ direction > 3
-    found = foreground_map.read_out(features[:1000], foreground[:1000], features[1000:])
-    overlap = foreground_map.overlap(np.asarray(found)[None], np.asarray(foreground[1000:])[None], "iou")
-    assert overlap.value > 0.5
+    features, direction = torch.randn(60, 40, 20), torch.randn(20)
+    foreground = np.asarray(features @ direction > 3)
+    found = foreground_map.read_out(features[:30], foreground[:30], features[30:])
+    assert foreground_map.overlap(found, foreground[30:], "iou").value > 0.8
+    noise = torch.randn(60, 40, 200)  # more features than patches tell anything of: all as foreground is the best guess
+    chance = foreground_map.overlap(np.ones_like(foreground[30:]), foreground[30:], "iou").value
+    blind = foreground_map.read_out(noise[:30], foreground[:30], noise[30:])
+    assert foreground_map.overlap(blind, foreground[30:], "iou").value == pytest.approx(chance, abs=0.08)
