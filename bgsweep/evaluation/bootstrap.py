@@ -54,17 +54,20 @@ def paired(first: PerImageMetric, second: PerImageMetric, resamplings: int, seed
     return _between(second.value - first.value, values)
 
 
-def one_sample(value: PerImageMetric, resamplings: int, seed: int = 0) -> Difference:
+def one_sample(value: PerImageMetric, resamplings: int, seed: int = 0, signed: bool = False) -> Difference:
     """A value of one encoder with its percentile bootstrap interval over images; NaN for fewer than two.
 
     Two opposite images are added to shares, as in `paired`: the interval of 20 of 20 has a width.
+
+    Args:
+        signed: the value may be below zero, as a difference of two shares.
     """
     if len(value.hits) < 2:
         return Difference(value.value, float("nan"), float("nan"))
     columns = np.stack([value.hits, value.counted], axis=1)
     if len(kinds := np.unique(value.hits)) <= 3 and value.counted.any():  # of others, no two images are alike anyway
         usual = float(np.median(value.counted[value.counted > 0]))
-        least = -usual if kinds[0] < 0 else 0.0
+        least = -usual if signed or kinds[0] < 0 else 0.0
         columns = np.concatenate([columns, [[least, usual], [usual, usual]]])
     totals = _totals(columns, resamplings, seed)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -117,10 +117,14 @@ def _opened(sample: Path, parts: list[str], masks: Path, seed: int, about: dict[
     if rest and labelled:
         datasets = [first, Folder(sample / "images", parts[1], masks, classes=first.classes)]
     if not labelled:
+        several = "no two classes of the sample have several images" if len(first.classes) > 1 else ""
+        about["unlabelled"] = several or "they are not in folders of several classes"
         datasets = [_OneClass(each) for each in datasets]
     if not rest:
         if len(first) < 4:
-            raise UserError(f"{about['folder']}: {len(first)} images are too few to audit; name a folder with more")
+            raise UserError(
+                f"{about['folder']}: {len(first)} images are too few to audit; name more, or a higher --limit"
+            )
         datasets = list(hold_out(datasets[0], 0.5, Draw.AUDIT, seed, "audit"))
     train, test = datasets
     digests = {"train": train.digests(), "test": test.digests()}
@@ -166,5 +170,8 @@ def _linked(images: Path, parts: Sequence[str], names: Sequence[Sequence[str]], 
 
 
 def _stat(file: Path) -> tuple[int, int]:
-    found = os.stat(file)  # noqa: PTH116 - one call for both
+    try:
+        found = os.stat(file)  # noqa: PTH116 - one call for both
+    except OSError:  # a link to nowhere, which is left out where images are read
+        return 0, 0
     return found.st_size, found.st_mtime_ns

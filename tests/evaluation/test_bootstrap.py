@@ -161,5 +161,7 @@ def test_the_interval_of_one_encoder_holds_its_share_as_often_as_it_says() -> No
     assert 0.9 <= held / 200 <= 0.99
     every = one_sample(share("top1", np.ones(20)), 1000)
     assert every.value == 1 and 0.75 < every.lower < 0.95
+    nothing = one_sample(share("gap", np.zeros(20)), 1000, signed=True)
+    assert nothing.lower == pytest.approx(-nothing.upper, abs=0.05) and nothing.upper > 0
     gap = PerImageMetric("gap", np.array([1.0, 0, 0, -1, 0, 0, 1, 0]), np.ones(8))
     assert one_sample(gap, 1000).lower < 0 < one_sample(gap, 1000).upper

@@ -157,6 +157,24 @@ def test_the_sample_has_as_many_images_of_each_class(place: Path) -> None:
     assert found.folder != other.folder
 
 
+def test_lost_files_and_too_few_images_of_a_class(place: Path, tmp_path: Path) -> None:
+    lonely = tmp_path / "lonely"
+    for label in ("dress", "hat"):
+        (lonely / label).mkdir(parents=True)
+        for number, file in enumerate(sorted((place / "photos" / "train" / label).iterdir())):
+            (lonely / label / f"{number}.jpg").symlink_to(file if number else tmp_path / "gone.jpg")
+            mask = place / "masks" / "train" / label / f"{file.stem}.png"
+            (tmp_path / "masks" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "masks" / label / f"{number}.png").symlink_to(mask)
+    store = tmp_path / "store"
+    found = images_of.audit_images(lonely, tmp_path / "masks", 100, 0, store)
+    assert found.labelled and found.about["probe"] + found.about["audited"] in (14, 16)
+    for file in sorted((lonely / "hat").iterdir())[1:]:
+        file.unlink()
+    few = images_of.audit_images(lonely, tmp_path / "masks", 100, 0, store)
+    assert not few.labelled and few.about["unlabelled"] == "no two classes of the sample have several images"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -9,11 +9,12 @@ from bgsweep.evaluation.bootstrap import Difference, one_sample, paired
 from bgsweep.evaluation.evaluator import PerImageMetric
 
 RESAMPLINGS = 10_000
+_SIGNED = ("gap", "rfs", "bias")  # endings of names of differences
 
 
 def interval(value: PerImageMetric, seed: int = 0) -> Difference:
     """A value with its 95 % interval over images."""
-    return one_sample(value, RESAMPLINGS, seed)
+    return one_sample(value, RESAMPLINGS, seed, signed=value.name.endswith(_SIGNED))
 
 
 def table(outcomes: Sequence[Outcome], seed: int = 0) -> list[dict[str, Any]]:
