@@ -20,15 +20,14 @@ from bgsweep.data.datasets.listing import Listing, digest_with_labels, own_class
 from bgsweep.data.datasets.listing_tree import BY_NAME, ListingTree
 from bgsweep.data.datasets.pack import (
     FORMAT,
-    FORMAT_WITH_LABELS,
     INDEX,
     MANIFEST,
     NO_MASK,
     Record,
     background_rectangle,
+    checksum,
     index_bytes,
     pack_mask,
-    record_digest,
     shard_name,
 )
 from bgsweep.data.mask_check import Pair, check_masks, form_of
@@ -131,7 +130,7 @@ def _write(
     index = index_bytes(names, records, None if listing is None else listing.labels)
     target.write(INDEX, index)
     manifest = {
-        "format": FORMAT if listing is None else FORMAT_WITH_LABELS,
+        "format": FORMAT,
         "name": sources.images.uri.rstrip("/").rpartition("/")[2],
         "index": hashlib.sha256(index).hexdigest(),
         "shards": shards,
@@ -176,7 +175,7 @@ class _Shard:
         if not has_mask:
             rect = NO_MASK
         self._member(f"{stem}.mask.zst", packed)
-        return Record(offset, len(image), len(packed), rect, record_digest(image, packed))
+        return Record(offset, len(image), len(packed), rect, checksum(image, packed))
 
     def close(self) -> bytes:
         self._tar.close()

@@ -103,11 +103,13 @@ def test_masks_are_kept_exactly_hard_and_soft() -> None:
     assert len(pack_mask(hard)) < len(pack_mask(soft)) / 4
 
 
-def test_a_damaged_record_is_passed_over_and_named(packed: Path) -> None:
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_a_damaged_record_is_passed_over_and_named(packed: Path, part: str) -> None:
     shard = packed / "shard-000000.tar"
     data = bytearray(shard.read_bytes())
-    image = Pack(str(packed), ".")._index
-    data[int(image["offset"][0]) + 700] ^= 1
+    offset, image, mask = (int(Pack(str(packed), ".")._index[key][0]) for key in ("offset", "image", "mask"))
+    # The mask's member is the next: behind the padded image and a header.
+    data[offset + 700 if part == "image" else offset + -(-image // 512) * 512 + 512 + mask - 1] ^= 1
     shard.write_bytes(data)
     pack = Pack(str(packed), ".")
     with pytest.raises(UnreadableImage, match=r"shard-000000\.tar: .*\.jpg is not what was packed; copy this shard"):
