@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("composites", type=Path)
     parser.add_argument("clothing10", type=Path)
     parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "IMAGES", "TRUTH"))
-    parser.add_argument("--methods", nargs="+", default=[GAUSSIAN, "grabcut", "mbd", "rbd", "network"])
+    parser.add_argument("--methods", nargs="+", default=[GAUSSIAN, "grabcut", "mbd", "rbd", "fusion", "network"])
     parser.add_argument(
         "--every", type=int, default=3, help="take every n-th image of clothing10 (default: %(default)s)"
     )

@@ -21,7 +21,8 @@ class MasksMake(Command):
         parser.add_argument(
             "--method",
             default="network",
-            help="network, rbd, mbd, grabcut, usps (docs/masks.md), or package.module:Class; default %(default)s",
+            help="network, fusion, rbd, mbd, grabcut, usps (docs/masks.md), or package.module:Class; "
+            "default %(default)s",
         )
         parser.add_argument(
             "--network",
@@ -251,7 +252,7 @@ def _add_suspicion(parser: Parser) -> None:
         "--second",
         metavar="METHOD",
         default="u2netp",
-        help="method to compare masks with (u2netp, rbd, mbd, grabcut), a folder of its masks, or none; "
+        help="method to compare masks with (u2netp, fusion, rbd, mbd, grabcut), a folder of its masks, or none; "
         "default %(default)s",
     )
     parser.add_argument(

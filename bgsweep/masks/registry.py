@@ -10,10 +10,12 @@ from bgsweep.errors import UserError
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.masks.interfaces import NETWORKS, UNKNOWN
 
-MethodName = Literal["network", "rbd", "mbd", "grabcut", "usps"]
+MethodName = Literal["network", "fusion", "rbd", "mbd", "grabcut", "usps"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
-HANDCRAFTED: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
-"""Methods without weights; `bgsweep masks train` learns from all of them."""
+TEACHERS: tuple[MethodName, ...] = ("rbd", "mbd", "grabcut")
+"""Methods that `bgsweep masks train` learns from."""
+HANDCRAFTED: tuple[MethodName, ...] = ("fusion", *TEACHERS)
+"""Methods without weights."""
 
 
 class MaskMethod(Protocol):
@@ -99,15 +101,22 @@ def of_another_package(name: str) -> type[MaskMethodClass]:
 
 
 def _handcrafted(name: str) -> MaskMethod:
+    from bgsweep.masks.fusion import fused
     from bgsweep.masks.grabcut import grabcut_rectangle
     from bgsweep.masks.mbd import mbd_saliency
     from bgsweep.masks.rbd import rbd_grabcut
 
+    rbd: dict[str, Any] = {"side": 160, "superpixels": 200}
+    mbd: dict[str, Any] = {"side": 200}
+    rectangle: dict[str, Any] = {"margin": 0.06, "iterations": 3, "side": 160}
+    sharpened = {"iterations": 2, "side": 256}
+    if name == "fusion":
+        return Handcrafted(fused, version=1, rbd=rbd, mbd=mbd, rectangle=rectangle, grabcut_=sharpened)
     if name == "rbd":
-        return Handcrafted(rbd_grabcut, version=3, side=160, superpixels=200, grabcut={"iterations": 2, "side": 256})
+        return Handcrafted(rbd_grabcut, version=3, **rbd, grabcut=sharpened)
     if name == "mbd":
-        return Handcrafted(mbd_saliency, side=200)
-    return Handcrafted(grabcut_rectangle, margin=0.06, iterations=3, side=160)
+        return Handcrafted(mbd_saliency, **mbd)
+    return Handcrafted(grabcut_rectangle, **rectangle)
 
 
 def weights_digest(weights: bytes | None) -> str | None:

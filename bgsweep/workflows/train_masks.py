@@ -24,7 +24,7 @@ from bgsweep.images.decoding import decode_image
 from bgsweep.masks.deepusps.network import SaliencyNetwork, onnx_bytes
 from bgsweep.masks.deepusps.selftraining import SelfTraining
 from bgsweep.masks.grabcut import shrink
-from bgsweep.masks.registry import HANDCRAFTED
+from bgsweep.masks.registry import TEACHERS
 from bgsweep.models import build_encoder
 from bgsweep.models.onnx_program import check_onnx
 from bgsweep.storage.layout import CHECKPOINT_FILE
@@ -70,7 +70,7 @@ def train_masks(
     settings = {
         "config": config.model_dump(mode="json"),
         "encoder": hashlib.sha256(_content(encoder)).hexdigest() if encoder else None,
-        "teachers": list(HANDCRAFTED),
+        "teachers": list(TEACHERS),
         "photographs": hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),
     }
     record = out.with_name(f"{out.name}.json")
@@ -84,7 +84,7 @@ def train_masks(
     count = len(names) - len(unreadable)
     if config.batch_size > count:
         raise UserError(f"batch_size: {config.batch_size} is more than the {count} images; lower it")
-    for method in HANDCRAFTED:
+    for method in TEACHERS:
         make_masks(str(folder / "images"), str(folder / method), method, workers=workers, soft=True)
     losses, data = _learn(folder, start, config)
     digest = hashlib.sha256(data).hexdigest()
@@ -152,11 +152,11 @@ def _store(source: Tree, names: Sequence[str], target: LocalTree, side: int) -> 
 
 def _learn(folder: Path, start: nn.Module, config: MaskTraining) -> tuple[list[float], bytes]:
     """Train all stages; returns each epoch's loss, and the student as ONNX."""
-    trees = [LocalTree(folder / name) for name in ("images", *HANDCRAFTED)]
+    trees = [LocalTree(folder / name) for name in ("images", *TEACHERS)]
     names = sorted(set.intersection(*({name for name in tree.files() if name.endswith(".png")} for tree in trees)))
     pixels, *found = (_stack(tree, names, config.side) for tree in trees)
     masks: dict[str, npt.NDArray[np.uint8]] = {
-        name: mask.max(axis=3) for name, mask in zip(HANDCRAFTED, found, strict=True)
+        name: mask.max(axis=3) for name, mask in zip(TEACHERS, found, strict=True)
     }
     training = SelfTraining(config, start, pixels, masks)
     state, losses = folder / CHECKPOINT_FILE, []
