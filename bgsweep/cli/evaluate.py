@@ -54,6 +54,8 @@ class Evaluate(Command):
     def show(self, result: Result) -> str:
         if "results" in result:
             return _suite(result)
+        if result["knn_top1"] is None:
+            return table(["", ""], [[name, f"{value:.4g}"] for name, value in result["unlabelled"].items()])
         head = f"kNN {percent(result['knn_top1'])} %   linear {percent(result['linear_top1'])} %"
         if not result["backgrounds"]:
             return head

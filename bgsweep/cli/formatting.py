@@ -56,6 +56,11 @@ def trial_table(trials: Sequence[dict[str, Any]], front: Container[str] = ()) ->
     """A row for each trial of a sweep: its state, searched values, scores and failures."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
     scores = {"knn_top1": "kNN %"}
+    others: dict[str, str] = {}
+    if not any("knn_top1" in trial["metrics"] for trial in trials):  # without classes
+        every = dict.fromkeys(name for trial in trials for name in trial["metrics"] if name.startswith("validation/"))
+        others = {name: name.removeprefix("validation/") for name in every if f"{name}_se" in every}
+        scores = {} if others else scores
     if any("bg_gap" in trial["metrics"] for trial in trials):
         scores["bg_gap"] = "gap %"
     rows = []
@@ -70,8 +75,17 @@ def trial_table(trials: Sequence[dict[str, Any]], front: Container[str] = ()) ->
                 str(trial["epochs"]),
                 *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values),
                 *(with_error(trial["metrics"].get(name), trial["metrics"].get(f"{name}_se")) for name in scores),
+                *(f"{trial['metrics'][name]:.4g}" if name in trial["metrics"] else "" for name in others),
                 ", ".join(filter(None, notes)),
             ]
         )
-    header = ["trial", "state", "epochs", *(key.rpartition(".")[2] for key in keys), *scores.values(), ""]
+    header = [
+        "trial",
+        "state",
+        "epochs",
+        *(key.rpartition(".")[2] for key in keys),
+        *scores.values(),
+        *others.values(),
+        "",
+    ]
     return table(header, rows, "Trials")

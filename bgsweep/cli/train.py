@@ -147,7 +147,10 @@ def _comparison(result: Result) -> str:
     rows = [
         [label, *(percent(each["metrics"][key]) for each in found)]
         for label, key in (("kNN", "knn_top1"), ("linear probe", "linear_top1"))
+        if result["best"]["metrics"][key] is not None
     ]
+    unlabelled = [each["metrics"].get("unlabelled") or {} for each in found]
+    rows += [[name, *(f"{each[name]:.4g}" for each in unlabelled)] for name in unlabelled[0]]
     for name in result["best"]["metrics"]["backgrounds"] or ():
         rows.append([f"kNN {name}", *(percent(each["metrics"]["backgrounds"][name]) for each in found)])
     for name, label in (("knn_top1", "kNN"), ("linear_top1", "linear probe"), ("bg_gap", "kNN bg_gap")):
@@ -156,7 +159,9 @@ def _comparison(result: Result) -> str:
             cells = (with_error(each["mean"], each["se"]) if each else "" for each in over)
             rows.append([f"{label}, mean of seeds", *cells])
     images = result["best"]["protocol"].get("test", "test split")
-    return table(["", *header], rows, f"Final evaluation, in % ({images}; not used by the search)")
+    return table(
+        ["", *header], rows, f"Final evaluation{'' if unlabelled[0] else ', in %'} ({images}; not used by the search)"
+    )
 
 
 class Plan(Command):

@@ -16,7 +16,7 @@ def online_bank(train: ImageDataset, settings: Evaluate) -> ImageDataset:
     resumed run.
     """
     most = settings.online_bank
-    if most is None or len(train) <= most:
+    if most is None or len(train) <= most or not train.classes:
         return train
     chosen = np.concatenate(
         [

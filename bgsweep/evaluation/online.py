@@ -6,7 +6,7 @@ during training has the metrics of `bgsweep/evaluation/metrics/`.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,15 +36,17 @@ class Report:
 
     `knn_top1` and `linear_top1` are of the configured variant (`evaluate.variant`); `backgrounds`
     (kNN) and `backgrounds_linear` hold every variant and `bg_gap` (BG-Gap = Mixed-Same - Mixed-Rand), and are None
-    where there are no masks or only one class. `decisive` is `knn_top1` image by image.
+    where there are no masks or only one class. `decisive` is `knn_top1` image by image. Without classes all of these
+    are None, and `unlabelled` has the metrics that need none, with their standard errors, such as `test/rankme/rank`.
     """
 
-    knn_top1: float
-    linear_top1: float
+    knn_top1: float | None
+    linear_top1: float | None
     backgrounds: dict[str, float] | None
     backgrounds_linear: dict[str, float] | None
     protocol: dict[str, Any]
-    decisive: PerImageMetric
+    decisive: PerImageMetric | None
+    unlabelled: dict[str, float] = field(default_factory=dict)
 
     def public(self) -> dict[str, Any]:
         """As JSON; without the single images."""
@@ -157,10 +159,21 @@ def final(context: EvalContext) -> Report:
     """Evaluate a trained model on the test split by all that the run's config allows.
 
     Raises:
-        UserError: the images have no classes.
+        UserError: the images have no classes, and no metrics are configured that do without.
     """
     assert context.splits is not None, "a run has images"
-    return without_lost_files(context.splits, lambda: _final(context.anew()))
+    labelled = context.splits.train.classes or not context.config.evaluate.metrics
+    measure = _final if labelled else _final_unlabelled
+    return without_lost_files(context.splits, lambda: measure(context.anew()))
+
+
+def _final_unlabelled(context: EvalContext) -> Report:
+    assert context.splits is not None, "a run has images"
+    values: dict[str, float] = {}
+    for section in measured(context.splits, context.config.evaluate):
+        values |= {name.replace("validation", "test", 1): value for name, value in _values(section, context)}
+    metrics = [one.model_dump(mode="json") for one in context.config.evaluate.metrics]
+    return Report(None, None, None, None, context.images.protocol() | {"metrics": metrics}, None, values)
 
 
 def _final(context: EvalContext) -> Report:

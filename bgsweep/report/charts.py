@@ -21,11 +21,26 @@ _SCALE = [[0, "#3f88d9"], [0.5, "#9a78cf"], [1, "#f0457f"]]
 
 @dataclass(frozen=True)
 class Measures:
-    """The metrics by which trials are compared, with labels: the online accuracy, and BG-Gap if it was measured."""
+    """The metrics by which trials are compared, with labels: the online accuracy, and BG-Gap if it was measured.
+
+    Without classes it is another metric, whose `sign` is -1 if lower is better, and which is no share.
+    """
 
     metric: str
     gap: str | None
     label: str
+    sign: int = 1
+    share: bool = True
+
+    @property
+    def precise(self) -> str:
+        """The format of a value."""
+        return ".1%" if self.share else ".4g"
+
+    @property
+    def rough(self) -> str:
+        """The format of an axis."""
+        return ".0%" if self.share else ".3g"
 
     @property
     def names(self) -> dict[str, str]:
@@ -79,7 +94,7 @@ def against(
             + key
             + (" %{x:.4g}<br>" if numbers else " %{x}<br>")
             + label
-            + " %{y:.1%}<extra></extra>",
+            + f" %{{y:{measures.precise}}}<extra></extra>",
         }
         data.append({"x": x, "y": y, "yaxis": axis, "mode": "markers", "marker": _marks(measured, champion)} | seen)
         curve = trend(tried, y, log) if numbers else None
@@ -88,7 +103,7 @@ def against(
         layout[axis.replace("y", "yaxis")] = {
             "title": {"text": label},
             "domain": [bottom, 1 - position / count],
-            "tickformat": ".0%",
+            "tickformat": measures.rough,
         }
     return {"data": data, "layout": layout, "height": 200 + 150 * count}
 
@@ -173,16 +188,17 @@ def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
 
 def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measures: Measures) -> Figure:
     """Parallel coordinates of all trials and parameters; the page's slider hides all but the best, which come first."""
-    shown = sorted(trials, key=lambda trial: -trial.last[measures.metric])
+    shown = sorted(trials, key=lambda trial: -measures.sign * trial.last[measures.metric])
     axes = [_axis(key, one, [trial.params[key] for trial in shown]) for key, one in space.items()]
     for name, label in measures.names.items():
-        axes.append(_clipped(label, [trial.last[name] for trial in shown], 1 if name == measures.metric else -1))
+        sign = measures.sign if name == measures.metric else -1
+        axes.append(_clipped(label, [trial.last[name] for trial in shown], sign, measures.precise))
     values = [trial.last[measures.metric] for trial in shown]
     low, high = fences(values)
     line = {"color": values, "colorscale": _SCALE, "cmin": low, "cmax": high}
     trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelangle": -12 if len(axes) > 5 else 0}
     words = [f"{trial.id} ({trial.status}, epoch {trial.epochs}): {_params(trial)}" for trial in shown]
-    words = [f"{word}, {measures.label} {value:.1%}" for word, value in zip(words, values, strict=True)]
+    words = [f"{word}, {measures.label} {value:{measures.precise}}" for word, value in zip(words, values, strict=True)]
     margin = {"margin": {"l": 70, "r": 70, "t": 60, "b": 24}}
     return {"data": [trace], "layout": margin, "height": 420, "words": words}
 
@@ -205,7 +221,7 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
             x += [*curve, None]
             y += [*(round(each[measures.metric], 4) for each in curve.values()), None]
             words += [f"{trial.id} ({trial.status})"] * (len(curve) + 1)
-        seen = "%{text}<br>epoch %{x}: %{y:.1%}<extra></extra>"
+        seen = f"%{{text}}<br>epoch %{{x}}: %{{y:{measures.precise}}}<extra></extra>"
         line = {"color": color, "width": width}
         data.append(
             {"x": x, "y": y, "text": words, "mode": "lines+markers", "line": line, "marker": {"size": 3 + width}}
@@ -217,7 +233,8 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
         | {"mode": "markers", "marker": {"symbol": "x", "size": 8, "color": UNTRAINED}, "name": "stopped early"}
         | {"text": [trial.id for trial in stopped], "hovertemplate": "%{text} stopped at epoch %{x}<extra></extra>"}
     )
-    axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": measures.label}, "tickformat": ".0%"}}
+    value = {"title": {"text": measures.label}, "tickformat": measures.rough}
+    axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": value}
     layout = {**axes, "hovermode": "closest", "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}
     return {"data": data, "layout": layout, "height": 400}
 
@@ -298,15 +315,15 @@ def _axis(key: str, one: Distribution, values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _clipped(label: str, values: Sequence[float], sign: int) -> dict[str, Any]:
+def _clipped(label: str, values: Sequence[float], sign: int, form: str) -> dict[str, Any]:
     """A metric's axis, on which bad outliers are drawn at the end; otherwise one failed trial would squeeze all others.
 
-    The best values are never clipped. ``sign``: 1 if higher is better, -1 if lower is.
+    The best values are never clipped. ``sign``: 1 if higher is better, -1 if lower is; ``form``: of a value.
     """
     low, high = fences(values)
     low, high = (low, max(values)) if sign > 0 else (min(values), high)
     ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
-    words = [f"{tick:.1%}" for tick in ticks]
+    words = [f"{tick:{form}}" for tick in ticks]
     if min(values) < low:
         words[0] = f"≤ {words[0]}"
     if max(values) > high:

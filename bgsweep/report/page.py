@@ -155,6 +155,8 @@ def _over_seeds(verdict: Mapping[str, Any], count: int | None) -> list[dict[str,
     rows = []
     gaps = {row["probe"]: row for row in _comparison(verdict, count) if row["name"] == "bg_gap"}
     for name, ours in best.items():
+        if "/" in name:  # a metric without labels, which is no share
+            continue
         theirs = baseline[name]
         value, of_images = ours["mean"] - theirs["mean"], None
         if name == "bg_gap" and "kNN" in gaps:
@@ -230,10 +232,13 @@ def _searched(
 
 
 def measures_of(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
-    """The accuracy by which trials are compared, and BG-Gap if all trials have it."""
+    """The accuracy by which trials are compared, and BG-Gap if all trials have it; without classes the first metric."""
     asked = config.search.model_dump(mode="json")["metric"]
-    metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
     measured = [trial.last for trial in trials if trial.last]
+    if measured and not any("knn_top1" in each for each in measured) and config.search.metrics[0] != "loss":
+        (first, sign), *_ = config.search.signs.items()
+        return Measures(first, None, first.removeprefix("validation/"), sign, share=False)
+    metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
     gap = "bg_gap" if measured and all("bg_gap" in each for each in measured) else None
     return Measures(metric, gap, f"kNN on {config.evaluate.variant if metric == 'knn_top1' else metric}")
 

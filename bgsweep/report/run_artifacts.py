@@ -60,7 +60,9 @@ def log_report(
 ) -> None:
     """Log the final evaluation: its values as metrics, also of the model and dataset that are given (as in
     `Tracker.log_metrics`), and values and protocol as a file."""
-    values = {"test/knn_top1": report.knn_top1, "test/linear_top1": report.linear_top1}
+    values = dict(report.unlabelled)
+    for name, value in (("test/knn_top1", report.knn_top1), ("test/linear_top1", report.linear_top1)):
+        values |= {} if value is None else {name: value}
     for probe, backgrounds in (("knn", report.backgrounds), ("linear", report.backgrounds_linear)):
         values |= {f"test/{probe}/{name}": value for name, value in (backgrounds or {}).items()}
     tracker.log_metrics(run, epoch, values, model, dataset)
@@ -108,14 +110,16 @@ def dataset_of(dataset: ImageDataset) -> tuple[str, str]:
 def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:
     """Log a sheet of the background variants of the test split, if there are masks."""
     splits = open_splits(config.experiment.data)
-    if splits.test.has_masks:
+    if splits.test.has_masks and len(set(splits.test.labels.tolist())) > 1:
         variants = VariantSet(splits.test, splits.pools("test"), config.evaluate, config.experiment.views.size)
         tracker.log_image(run, variant_sheet(variants), "variants.png")
 
 
 def registry_tags(config: SweepConfig, report: Report, lineage: dict[str, Any]) -> dict[str, Any]:
     """Tags of a registered version: lineage and main metrics, under their earlier and their present names."""
-    numbers = {"test_knn_top1": report.knn_top1, "test_linear_top1": report.linear_top1}
+    numbers = {name.replace("/", "_"): value for name, value in report.unlabelled.items() if not name.endswith("_se")}
+    for name, number in (("test_knn_top1", report.knn_top1), ("test_linear_top1", report.linear_top1)):
+        numbers |= {} if number is None else {name: number}
     if report.backgrounds:
         numbers["test_bg_gap"] = report.backgrounds["bg_gap"]
     digests = open_splits(config.experiment.data).train.digests()

@@ -192,10 +192,10 @@ def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any, judge: An
     ]
     if not others:
         return {}
-    values = {
-        "knn_top1": [each.knn_top1 for each in reports],
-        "linear_top1": [each.linear_top1 for each in reports],
-    }
+    values = {name: [each.unlabelled[name] for each in reports] for name in report.unlabelled if name[-3:] != "_se"}
+    if report.knn_top1 is not None:
+        values["knn_top1"] = [each.knn_top1 for each in reports]
+        values["linear_top1"] = [each.linear_top1 for each in reports]
     if report.backgrounds:
         values["bg_gap"] = [each.backgrounds["bg_gap"] for each in reports]
     return {

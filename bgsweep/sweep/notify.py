@@ -54,10 +54,19 @@ def _winner(result: Mapping[str, Any]) -> str:
     best, baseline, model = result["best"], result.get("baseline"), result["model"]
     states = [trial["status"] for trial in result["trials"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    text = f"{best['trial']} won ({counts}), kNN {100 * best['metrics']['knn_top1']:.1f} %"
+    text = f"{best['trial']} won ({counts}), {_score(best)}"
     if baseline:
-        text += f" against {100 * baseline['metrics']['knn_top1']:.1f} % without background augmentation"
+        text += f" against {_score(baseline).removeprefix('kNN ')} without background augmentation"
     return f"{text}; {model['name']} version {model['version']} is {model['alias']}: {model['reason']}"
+
+
+def _score(encoder: Mapping[str, Any]) -> str:
+    """An encoder's accuracy on the test split; without classes its first metric."""
+    metrics = encoder["metrics"]
+    if metrics["knn_top1"] is not None:
+        return f"kNN {100 * metrics['knn_top1']:.1f} %"
+    name, value = next(iter(metrics["unlabelled"].items()))
+    return f"{name.removeprefix('test/')} {value:.4g}"
 
 
 def _tell(told: dict[str, Any], url: str | None, command: str | None, tries: int = _TRIES) -> None:

@@ -127,14 +127,19 @@ def _comparison(result: Mapping[str, Any]) -> str:
     found = [result[role]["metrics"] for role in roles]
     values = {"kNN": "knn_top1", "linear probe": "linear_top1"}
     rows = [[label, *(each[key] for each in found)] for label, key in values.items()]
+    rows = [] if found[0]["knn_top1"] is None else rows
     rows += [
         [f"kNN {name}", *((each["backgrounds"] or {}).get(name) for each in found)]
         for name in found[0]["backgrounds"] or ()
     ]
     names = {"best": "winner", "baseline": "no background augmentation", "champion": "champion before"}
-    heads = ["test split, %", *(names.get(role, role) for role in roles)]
+    heads = ["test split, %" if rows else "test split", *(names.get(role, role) for role in roles)]
     body = (_row([row[0], *("" if one is None else f"{100 * one:.1f}" for one in row[1:])]) for row in rows)
-    return _row(heads) + _row(["---"] * len(heads)) + "".join(body)
+    rest = (
+        _row([name, *(f"{each['unlabelled'][name]:.4g}" for each in found)])
+        for name in found[0].get("unlabelled") or ()
+    )
+    return _row(heads) + _row(["---"] * len(heads)) + "".join(body) + "".join(rest)
 
 
 def _best_name(metric: str) -> str:

@@ -1,11 +1,13 @@
 """Promotion: a sweep's winner becomes champion if it beats the registered one by more than the noise."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bgsweep.config import SweepConfig
 from bgsweep.config.evaluation import CHALLENGER
+from bgsweep.config.metric_names import shown_name
 from bgsweep.errors import UserError
 from bgsweep.evaluation import Report
 from bgsweep.evaluation.bootstrap import agree, paired
@@ -55,8 +57,14 @@ def decide(tracker: Tracker, winner: SweepConfig, run: str, report: Report, judg
         theirs = judge(winner, _as_trained(f"models:/{entry.name}/{version}", winner, tracker.address))
     except UserError as error:
         return Decision(CHALLENGER, f"version {version}, the {entry.alias}, cannot be evaluated here: {error}", version)
-    better, reason = compare(report, theirs, winner.evaluate.seed)
-    shown = f"{winner.evaluate.variant} kNN against version {version}, the {entry.alias}: {reason}"
+    if report.decisive is None:
+        goal = winner.search.goals[0]
+        better, reason = compare_unlabelled(report, theirs, goal.name, winner.search.signs[goal.name])
+        what = shown_name(goal.name).replace("validation", "test", 1)
+    else:
+        better, reason = compare(report, theirs, winner.evaluate.seed)
+        what = f"{winner.evaluate.variant} kNN"
+    shown = f"{what} against version {version}, the {entry.alias}: {reason}"
     return Decision(entry.alias if better else CHALLENGER, shown, version, theirs)
 
 
@@ -79,6 +87,7 @@ def decide_again(
 def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
     """Compare two reports: True if ours is better by more than the noise, and a sentence that says so."""
     first, second = theirs.decisive, ours.decisive
+    assert first is not None and second is not None, "measured on the same images, which have classes"
     if len(first.hits) != len(second.hits):
         return False, f"measured on {len(second.hits)} and {len(first.hits)} images, which cannot be paired"
     found = paired(first, second, RESAMPLINGS, seed)
@@ -93,6 +102,22 @@ def compare(ours: Report, theirs: Report, seed: int) -> tuple[bool, str]:
         f"{verdict}: {100 * second.value:.1f} % against {100 * first.value:.1f} % of {len(first.hits)} test "
         f"images, difference {100 * found.value:+.1f} [{100 * found.lower:+.1f}, {100 * found.upper:+.1f}]"
     )
+
+
+def compare_unlabelled(ours: Report, theirs: Report, name: str, sign: int) -> tuple[bool, str]:
+    """As `compare`, by a metric without labels: ours is better by twice the standard error of the difference.
+
+    The two are of the same images, and taken as independent, which makes the error too large rather than too small.
+    """
+    tested = name.replace("validation", "test", 1)
+    if tested not in ours.unlabelled:
+        return False, f"{name} is not measured on the test split, so that the two cannot be compared"
+    values = [each.unlabelled[tested] for each in (ours, theirs)]
+    error = math.hypot(*(each.unlabelled.get(f"{tested}_se", 0.0) for each in (ours, theirs)))
+    gain = sign * (values[0] - values[1])
+    better = gain > 2 * error
+    verdict = "better by more than the noise" if better else "not better by more than the noise"
+    return better, f"{verdict}: {values[0]:.4g} against {values[1]:.4g}, standard error of the difference {error:.2g}"
 
 
 def _as_trained(uri: str, winner: SweepConfig, address: str) -> TrainedEncoder:

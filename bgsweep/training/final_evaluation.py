@@ -3,6 +3,8 @@
 import torch
 
 from bgsweep.config import SuiteConfig, SweepConfig
+from bgsweep.config.metric_names import shown_name
+from bgsweep.config.metrics import section_of
 from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError, warn_once
 from bgsweep.evaluation import Report, VariantSet, check, final
@@ -43,7 +45,7 @@ def final_context(
     if wanted == "cuda" and not found:
         warn_once("workers.device: cuda, but torch finds no GPU here; the evaluation runs on the CPU")
     device = torch.device("cuda" if found else "cpu")
-    suite = SuiteConfig(evaluate=config.evaluate, size=trained.experiment.views.size)
+    suite = SuiteConfig(evaluate=config.measured, size=trained.experiment.views.size)
     cores = torch.get_num_threads()
     return EvalContext(
         frozen_model(trained.encoder.to(device), device),
@@ -61,15 +63,29 @@ def check_final(config: SweepConfig, splits: Splits | None = None) -> None:
         splits: None: those of the config's experiment.
 
     Raises:
-        UserError: there are no classes, or the test images or their masks cannot be used.
+        UserError: there are no classes and trials are compared by accuracy, or the test images or their masks cannot be
+            used.
     """
     splits = splits or open_splits(config.experiment.data)
     if not splits.train.classes:
-        raise UserError(
-            f"{splits.train.name}: a sweep is decided by accuracy, which needs images in class folders; "
-            "without classes use `bgsweep pretrain`"
-        )
-    check(splits, config.evaluate)
+        _check_unlabelled(config, splits.train.name)
+    check(splits, config.measured)
     test = splits.test
     if test.has_masks and len(test) <= _LOOKED_AT and len(set(test.labels.tolist())) > 1:
         VariantSet(test, splits.pools("test"), config.evaluate, config.experiment.views.size)
+
+
+def _check_unlabelled(config: SweepConfig, name: str) -> None:
+    """Require metrics that need no classes."""
+    parts = [goal.part for goal in config.search.goals]
+    needing = [goal.name for goal in config.search.goals if goal.part and section_of(goal.part).needs_classes]
+    if needing:
+        raise UserError(
+            f"{name}: search.metric {shown_name(needing[0])} needs images in class folders; without classes compare "
+            "trials by another one, such as rankme or, with masks, bg_share (docs/metrics.md)"
+        )
+    if not any(parts) and not config.evaluate.metrics:
+        raise UserError(
+            f"{name}: without class folders nothing can be measured on the test split by search.metric alone; name "
+            "evaluate.metrics, such as [rankme] (docs/metrics.md)"
+        )

@@ -93,7 +93,7 @@ def test_what_the_end_would_refuse_is_refused_before(tmp_path: Path) -> None:
     unlabelled = resolve(
         {"experiment": {**small, "data": {"images": str(tmp_path / "flat"), "loader_workers": 0}}}  # type: ignore[dict-item]
     )
-    with pytest.raises(UserError, match="needs images in class folders"):
+    with pytest.raises(UserError, match="needs images in class folders; without classes"):
         check_final(unlabelled)
     mistyped = resolve({"experiment": small, "space": {"encoder.name": {"choice": ["resnet10", "resnet51"]}}})
     with pytest.raises(UserError, match=r"space\.encoder\.name: resnet51: encoder\.name: no model 'resnet51'"):
