@@ -5,11 +5,11 @@
 
 The first measures the trials of sweeps that have ended and whose checkpoints were kept. The second trains trials of
 several methods with drawn rates, background augmentations and seeds on the embedded images, 95 % of whose training
-images have a background that gives the class away, or on class folders with masks. All are measured on the validation split. Each
-trial has a file in FOLDER, so that a run that was broken off goes on, and several processes with another --part each
-share the work. Correlations are of the direction that each metric calls better: +1 is an order that agrees with that of
-the labels, also for BG-Gap, whose lower values are better. Intervals (95 %) are bootstraps over trials. The regret is
-what the metric's choice has less than the best trial, in points of kNN on Mixed-Rand.
+images have a background that gives the class away, or on class folders with masks. All are measured on the validation
+split. Each trial has a file in FOLDER, so that a run that was broken off goes on, and several processes with another
+--part each share the work. Correlations are of the direction that each metric calls better: +1 is an order that agrees
+with that of the labels, also for BG-Gap, whose lower values are better. Intervals (95 %) are bootstraps over trials.
+The regret is what the metric's choice has less than the best trial, in points of kNN on Mixed-Rand.
 """
 
 import json
