@@ -92,7 +92,7 @@ def of_sweeps(folders: Sequence[Path]) -> dict[str, Job]:
         for record in read_records(folder).values():
             checkpoint = seed_checkpoints(record.checkpoint or "", 0, 1)[0]
             if record.status in ("completed", "stopped") and Path(checkpoint, CHECKPOINT_FILE).exists():
-                jobs[f"{folder.name}-{record.id}"] = partial(kept, checkpoint)
+                jobs[f"{folder.name}-{record.id}"] = partial(kept, str(checkpoint))
     return jobs
 
 
@@ -116,10 +116,10 @@ def drawn_trials(options: Any) -> dict[str, Job]:
 def drawn(number: int, options: Any) -> SweepConfig:
     """A trial: methods in turn, everything else drawn by its number."""
     draw, method = np.random.default_rng(number), list(METHODS)[number % len(METHODS)]
-    data = {"resize": 40, "cache": True, "loader_workers": 0, "shortcut": {"rho": 0.95}}
+    data: dict[str, Any] = {"resize": 40, "cache": True, "loader_workers": 0, "shortcut": {"rho": 0.95}}
     data |= {"images": options.images, "masks": options.masks} if options.images else {"images": "sample"}
     remove, random = (float(draw.choice([0, 0.15, 0.3, 0.45])) for _ in range(2))
-    experiment = {
+    experiment: dict[str, Any] = {
         "seed": number,
         "data": data,
         "views": {"size": 24, "jitter": [0.4, 0.4, 0.4, 0.0], "blur": 0.0},
