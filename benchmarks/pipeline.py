@@ -41,6 +41,7 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import load
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack
+from bgsweep.data.datasets.pack_size import PackSize
 from bgsweep.data.datasets.pack_writer import make_pack
 from bgsweep.data.loader import Batches
 from bgsweep.data.sample import ImageDataset
@@ -161,7 +162,7 @@ def first_epoch(source: ImageDataset) -> Pass:
     return run
 
 
-def contestants(images: Path, masks: Path, pack: Path, paths: list[Path]) -> dict[str, Pass]:
+def contestants(images: Path, masks: Path, pack: Path, small: Path, paths: list[Path]) -> dict[str, Pass]:
     packed, fast = Pack(str(pack), "."), Pack(str(pack), ".", fast_jpeg=True)
     folder = Folder(images, ".", masks)  # whose copies have empty caches
     return {
@@ -173,6 +174,7 @@ def contestants(images: Path, masks: Path, pack: Path, paths: list[Path]) -> dic
         "moco_v2, exact, bg, bicubic": ours("moco_v2", packed, True, "views.interpolation=bicubic"),
         "moco_v2, exact, bg, area": ours("moco_v2", packed, True, "views.interpolation=area"),
         "moco_v2, exact, bg, first epoch": first_epoch(Pack(str(pack), ".")),
+        "moco_v2, exact, bg, pack of short side 256": ours("moco_v2", Pack(str(small), "."), True),
         "moco_v2, exact, folders": ours("moco_v2", folder, False),
         "moco_v2, exact, bg, folders": ours("moco_v2", folder, True),
         "moco_v2, exact, bg, folders, first epoch": first_epoch(folder),
@@ -214,6 +216,7 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, float]:
         "background_cost": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact"),
         "share_of_floor": ratio(seconds, "floor", "moco_v2, fast"),
         "first_epoch_cost": ratio(seconds, "moco_v2, exact, bg, first epoch", "moco_v2, exact, bg"),
+        "short_side_256_gain": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact, bg, pack of short side 256"),
         "antialiasing_cost": ratio(seconds, "moco_v2, exact, bg, bilinear", "moco_v2, exact, bg"),
         "device_photometric_vs_lightly": ratio(seconds, moco, "moco_v2, photometric part on the device, bg"),
     }
@@ -243,12 +246,13 @@ def main() -> None:
         images, masks = options.images, options.masks
         if images is None:
             images, masks = make_images(Path(made), options.count)
-        pack = Path(made) / "pack"
+        pack, small = Path(made) / "pack", Path(made) / "small"
         make_pack(str(images), str(masks), str(pack))
+        make_pack(str(images), str(masks), str(small), size=PackSize(short_side=256))
         names = Pack(str(pack), ".").ids
         paths = [images / name for name in names][: len(names) // BATCH * BATCH]
         size = statistics.mean(path.stat().st_size for path in paths)
-        seconds = measure(contestants(images, masks, pack, paths), options.rounds)
+        seconds = measure(contestants(images, masks, pack, small, paths), options.rounds)
     load_average = os.getloadavg()[1]
     text = table(seconds, len(paths))
     found = summary(seconds)

@@ -54,15 +54,24 @@ class Pack(Command):
             "those in the file of the images",
         )
         parser.add_argument("--out", required=True, help="folder or URI to write, which must not exist")
+        parser.add_argument(
+            "--short-side",
+            type=count,
+            metavar="PIXELS",
+            help="shrink larger images, and their masks, to this shorter side",
+        )
+        parser.add_argument("--max-side", type=count, metavar="PIXELS", help="the same for the longer side")
+        parser.add_argument("--quality", type=count, help="of the JPEGs of shrunk images; default 90")
         add_mask_format(parser)
         add_columns(parser)
 
     def run(self, options: Options) -> Result:
+        from bgsweep.data.datasets.pack_size import PackSize
         from bgsweep.data.datasets.pack_writer import make_pack
 
-        return make_pack(
-            options.images, options.masks, options.out, mask_format=mask_format(options), columns=columns(options)
-        )
+        size = PackSize(options.short_side, options.max_side, options.quality)
+        form, names = mask_format(options), columns(options)
+        return make_pack(options.images, options.masks, options.out, mask_format=form, columns=names, size=size)
 
     def show(self, result: Result) -> str:
         from bgsweep.data.missing_masks import KEPT
@@ -70,6 +79,8 @@ class Pack(Command):
 
         size = f"{result['bytes'] / 1e6:.1f} MB"
         lines = [f"{result['images']} images in {result['shards']} shards, {size}: {result['out']}"]
+        if result["shrunk"]:
+            lines.append(f"  {result['shrunk']} images shrunk and encoded anew as JPEGs; the others are unchanged")
         if result["missing_masks"]:
             lines.append(f"  {result['missing_masks']}; {KEPT}")
         lines += [f"  image or mask cannot be read, skipped in training: {name}" for name in result["unreadable"]]

@@ -30,6 +30,7 @@ from bgsweep.data.datasets.pack import (
     pack_mask,
     shard_name,
 )
+from bgsweep.data.datasets.pack_size import PackSize
 from bgsweep.data.mask_check import Pair, check_masks, form_of
 from bgsweep.data.mask_kinds import kind_of
 from bgsweep.data.missing_masks import MaskFile, mask_file, mask_name, match_masks, missing_among
@@ -38,12 +39,26 @@ from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.decoding import read_gray, scaled_mask, upright_mask, upright_size
 from bgsweep.images.mask_form import MaskForm
 from bgsweep.storage.atomic import replacing_folder
-from bgsweep.storage.hashing import Digest
+from bgsweep.storage.hashing import Digest, digest
 from bgsweep.storage.tree import LocalTree, Tree, open_tree
 from bgsweep.storage.uri import refuse_inside
 
 _Content = tuple[str, bytes, bytes | None]
+
+
+class _Entry(NamedTuple):
+    """An image as it is packed, with its mask's file and its mask, which may be None: there is none, or unreadable."""
+
+    name: str
+    image: bytes
+    file: bytes | None
+    mask: Mask | None
+    ending: str
+    shrunk: bool = False
+
+
 _PLAIN = MaskFormat()
+_UNCHANGED = PackSize()
 
 SHARD_BYTES = 256 << 20
 # The index has 16 bits for each edge of a rectangle.
@@ -66,6 +81,7 @@ def make_pack(
     shard_bytes: int = SHARD_BYTES,
     mask_format: MaskFormat = _PLAIN,
     columns: Columns = DEFAULT,
+    size: PackSize = _UNCHANGED,
 ) -> dict[str, Any]:
     """Write the images below a folder, all splits of it, with their masks into a pack.
 
@@ -78,31 +94,38 @@ def make_pack(
         shard_bytes: size at which a shard is closed; it is held in memory until then.
         mask_format: names and contents of the masks.
         columns: names in the images' files.
+        size: that larger images are shrunk to, as JPEGs, with their masks; without it files are packed unchanged.
 
     Returns:
-        `out`, the numbers of `images`, `shards` and `bytes`, the `unreadable`: images that, or whose masks, cannot be
-        read, and `missing_masks`: how many have none, in words (None: all have one).
+        `out`, the numbers of `images`, `shards`, `bytes` and images that were `shrunk`, the `unreadable`: images that,
+        or whose masks, cannot be read, and `missing_masks`: how many have none, in words (None: all have one).
 
     Raises:
         UserError: no images, an image without mask, `out` exists, lies inside `images` or cannot be written.
     """
     refuse_inside(images, out)
+    limit = size.checked()
     sources = _sources(images, masks, mask_format, columns)
     names, mask_names = _names(sources)
     target = open_tree(out)
     if not isinstance(target, LocalTree):
         if MANIFEST in target.files():
             raise UserError(f"--out {out}: holds a pack; name another URI, or remove it")
-        return {"out": out, **_write(sources, names, mask_names, target, shard_bytes)}
+        return {"out": out, **_write(sources, names, mask_names, target, shard_bytes, limit)}
     if target.root.exists():
         raise UserError(f"--out {out}: exists; name another folder, or remove it")
     with replacing_folder(target.root.absolute()) as partial:
-        result = _write(sources, names, mask_names, LocalTree(partial), shard_bytes)
+        result = _write(sources, names, mask_names, LocalTree(partial), shard_bytes, limit)
     return {"out": out, **result}
 
 
 def _write(
-    sources: _Sources, names: Sequence[str], mask_names: Sequence[str | None], target: Tree, shard_bytes: int
+    sources: _Sources,
+    names: Sequence[str],
+    mask_names: Sequence[str | None],
+    target: Tree,
+    shard_bytes: int,
+    size: PackSize | None,
 ) -> dict[str, Any]:
     form = form_of(sources.mask_format)
     listing = sources.listing
@@ -112,16 +135,17 @@ def _write(
     shards: list[tuple[int, str]] = []
     unreadable: list[str] = []
     shard: _Shard | None = None
-    for number, (name, image, file) in enumerate(_contents(sources, names, mask_names)):
+    shrunk = 0
+    for number, entry in enumerate(_entries(_contents(sources, names, mask_names), form, size)):
         if shard is None:
             shard = _Shard()
             starts.append(number)
-        mask = _mask(name, image, file, form)
-        splits.add(name, image, file, mask)
-        label = _class_of(name) if listing is None else listing.class_of(number)
-        records.append(shard.add(number, name, image, mask, label, has_mask=file is not None))
-        if mask is None and file is not None:
-            unreadable.append(name)
+        splits.add(entry.name, entry.image, entry.file, entry.mask)
+        label = _class_of(entry.name) if listing is None else listing.class_of(number)
+        records.append(shard.add(number, entry, label))
+        shrunk += entry.shrunk
+        if entry.mask is None and entry.file is not None:
+            unreadable.append(entry.name)
         if shard.size >= shard_bytes or number == len(names) - 1:
             data = shard.close()
             target.write(shard_name(len(shards)), data)
@@ -135,18 +159,20 @@ def _write(
         "index": hashlib.sha256(index).hexdigest(),
         "shards": shards,
         "starts": starts,
-        "splits": splits.entries(),
+        "splits": splits.entries(size if shrunk else None),
     }
+    if size is not None:
+        manifest["size"] = {**size._asdict(), "shrunk": shrunk}
     if listing is not None:
         manifest |= {"classes": listing.classes, "declared": listing.declared}
     # Last, so that an unfinished pack has no manifest.
     target.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
-    size = sum(bytes_ for bytes_, _ in shards)
     missing = missing_among(names, np.array([mask is None for mask in mask_names]))
     return {
         "images": len(names),
         "shards": len(shards),
-        "bytes": size,
+        "bytes": sum(bytes_ for bytes_, _ in shards),
+        "shrunk": shrunk,
         "unreadable": unreadable,
         "missing_masks": str(missing) if missing else None,
     }
@@ -166,13 +192,14 @@ class _Shard:
     def size(self) -> int:
         return self._file.tell()
 
-    def add(self, number: int, name: str, image: bytes, mask: Mask | None, label: str, has_mask: bool) -> Record:
+    def add(self, number: int, entry: _Entry, label: str) -> Record:
+        name, image, file, mask, ending, _ = entry
         stem = f"{number:09d}"
         about = {"id": name} | ({"class": label} if label else {})
         self._member(f"{stem}.json", json.dumps(about).encode())
-        offset = self._member(f"{stem}.{name.rpartition('.')[2].lower()}", image)
+        offset = self._member(f"{stem}.{ending}", image)
         packed, rect = (b"", (0, 0, 0, 0)) if mask is None else (pack_mask(mask), background_rectangle(mask))
-        if not has_mask:
+        if file is None:
             rect = NO_MASK
         self._member(f"{stem}.mask.zst", packed)
         return Record(offset, len(image), len(packed), rect, checksum(image, packed))
@@ -219,15 +246,15 @@ class _Splits:
         """The split that an image is in; empty where it is in none."""
         return name.partition("/")[0] if "/" in name else ""
 
-    def entries(self) -> dict[str, Any]:
-        """The splits as the manifest has them."""
+    def entries(self, size: PackSize | None) -> dict[str, Any]:
+        """The splits as the manifest has them, for images that were shrunk to a size, if they were."""
         return {
             split: {
                 "first": self._first[split],
                 "images": count,
                 "digests": {
                     "images": self._digests[split]["images"].value(),
-                    "masks": digest_as_read(self._digests[split]["masks"].value(), self._form),
+                    "masks": _digest_as_shrunk(digest_as_read(self._digests[split]["masks"].value(), self._form), size),
                 },
                 "mask_kinds": dict(self._kinds[split]),
             }
@@ -242,8 +269,8 @@ class _ListedSplits(_Splits):
         self._listing = listing
         super().__init__(names, form)
 
-    def entries(self) -> dict[str, Any]:
-        found = super().entries()
+    def entries(self, size: PackSize | None) -> dict[str, Any]:
+        found = super().entries(size)
         for split, entry in found.items():
             labels = self._listing.part(self._listing.labels, split)
             own = own_classes(labels, self._listing.classes, self._listing.declared)
@@ -307,6 +334,24 @@ def _contents(sources: _Sources, names: Sequence[str], mask_names: Sequence[str 
     images, masks, *_ = sources
     for name, mask in zip(names, mask_names, strict=True):
         yield name, _content(images, name), None if mask is None else _content(masks, mask)
+
+
+def _entries(contents: Iterator[_Content], form: MaskForm, size: PackSize | None) -> Iterator[_Entry]:
+    for name, image, file in contents:
+        mask = _mask(name, image, file, form)
+        entry = _Entry(name, image, file, mask, name.rpartition(".")[2].lower())
+        if size is not None and image:
+            try:
+                if shrunk := size.shrink(image, mask, name):
+                    entry = _Entry(name, shrunk[0], file, shrunk[1], "jpg", True)
+            except UnreadableImage as error:
+                warn_once(f"{error}; it is packed as it is and passed over in training")
+        yield entry
+
+
+def _digest_as_shrunk(masks: str, size: PackSize | None) -> str:
+    """The digest of masks from that of their files, which were shrunk; images are digested as they are packed."""
+    return masks if size is None else digest([masks], [repr(tuple(size)).encode()])
 
 
 def _content(tree: Tree, name: str) -> bytes:

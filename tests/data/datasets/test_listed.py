@@ -21,6 +21,7 @@ from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.datasets import formats, listing
 from bgsweep.data.datasets.bundled import EmbeddedSample
 from bgsweep.data.datasets.listed import Listed
+from bgsweep.data.datasets.pack_size import PackSize
 from bgsweep.data.datasets.pack_writer import make_pack
 from bgsweep.errors import Stopped, UserError
 from bgsweep.stopping import Request
@@ -95,6 +96,11 @@ def test_a_pack_of_them_has_the_same_ids_labels_and_digests(folder: Path, form: 
         one, other = getattr(ours, name), getattr(packed, name)
         assert list(one.ids) == list(other.ids) and one.labels.tolist() == other.labels.tolist()
         assert one.digests() == other.digests() and contents(one) == contents(other)
+    make_pack(uri, "included", str(folder / "small"), size=PackSize(short_side=40))
+    small = open_splits(Data(pack=str(folder / "small"))).train
+    assert list(small.ids) == list(ours.train.ids) and small.labels.tolist() == ours.train.labels.tolist()
+    for index, before in enumerate(map(ours.train.__getitem__, range(len(small)))):
+        assert min(small[index].image.shape[:2]) == min(40, *before.image.shape[:2])
 
 
 def test_digests_follow_labels(folder: Path) -> None:

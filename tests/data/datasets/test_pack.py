@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from bgsweep.augment.pipeline import ViewPipeline
@@ -19,6 +20,7 @@ from bgsweep.config import Background, Data, Views
 from bgsweep.data import open_splits
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack, pack_mask, unpack_mask
+from bgsweep.data.datasets.pack_size import PackSize
 from bgsweep.data.datasets.pack_writer import make_pack
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UnreadableImage, UserError
@@ -292,3 +294,80 @@ def test_images_packed_without_a_mask_are_counted_part_by_part(
     found = Pack(str(tree / "pack"), "train").missing_masks
     assert found is not None and (found.missing, found.images) == (1, 18)
     assert Path(found.example).stem == lost.stem
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "expected"),
+    [
+        (PackSize(short_side=40), (80, 120), (40, 60)),
+        (PackSize(max_side=60), (80, 120), (40, 60)),
+        (PackSize(40, 50), (80, 120), (33, 50)),
+        (PackSize(short_side=256), (80, 120), (80, 120)),
+        (PackSize(max_side=32), (4000, 10), (32, 1)),
+    ],
+)
+def test_a_size_holds_for_both_sides_and_never_enlarges(
+    size: PackSize, given: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert size.of(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (PackSize(quality=90), r"--quality: images are packed unchanged; add --short-side"),
+        (PackSize(short_side=8), r"--short-side 8: too small"),
+        (PackSize(256, 200), r"--max-side 200: less than --short-side 256"),
+        (PackSize(256, quality=101), r"--quality 101: .* 30 to 100"),
+    ],
+)
+def test_sizes_without_sense_are_refused(tree: Path, size: PackSize, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_pack(str(tree / "images"), str(tree / "masks"), str(tree / "pack"), size=size)
+    assert not (tree / "pack").exists()
+
+
+def test_images_and_masks_are_shrunk_alike(tree: Path) -> None:
+    """A large image, one with alpha in a PNG, one turned by EXIF; small ones keep their bytes."""
+    large, cut, turned, damaged, *_ = sorted((tree / "images/train").rglob("*.jpg"))
+    for path in (large, cut, turned):
+        mask = path.relative_to(tree / "images").with_suffix(".png")
+        for file in (path, tree / "masks" / mask):
+            with PIL.Image.open(file) as opened:
+                kernel = PIL.Image.Resampling.NEAREST if file != path else PIL.Image.Resampling.BICUBIC
+                opened.resize((300, 200), kernel).save(file)
+    with PIL.Image.open(cut) as opened:
+        opened.convert("RGBA").save(cut.with_suffix(".png"))
+    cut.unlink()
+    with PIL.Image.open(turned) as opened:
+        exif = opened.getexif()
+        exif[0x0112] = 6
+        opened.save(turned, exif=exif)
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    size = PackSize(short_side=100)
+    found = make_pack(str(tree / "images"), str(tree / "masks"), str(tree / "small"), size=size)
+    make_pack(str(tree / "images"), str(tree / "masks"), str(tree / "whole"))
+    assert found["shrunk"] == 3
+    manifest = json.loads((tree / "small/pack.json").read_text())
+    assert manifest["size"] == {"short_side": 100, "max_side": None, "quality": 90, "shrunk": 3}
+    small, whole = Pack(str(tree / "small"), "train"), Pack(str(tree / "whole"), "train")
+    assert list(small.ids) == list(whole.ids) and small.labels.tolist() == whole.labels.tolist()
+    assert all(small.digests()[kind] != whole.digests()[kind] for kind in ("images", "masks"))
+    for index, name in enumerate(small.ids):
+        if Path(name).stem == damaged.stem:
+            with pytest.raises(UnreadableImage):
+                small[index]
+            continue
+        ours, theirs = small[index], whole[index]
+        assert ours.mask is not None and theirs.mask is not None and ours.mask.shape == ours.image.shape[:2]
+        if Path(name).stem not in (large.stem, cut.stem, turned.stem):
+            assert small.encoded(index) == whole.encoded(index)
+            continue
+        assert ours.image.shape[:2] == ((150, 100) if Path(name).stem == turned.stem else (100, 150))
+        exact = np.asarray(PIL.Image.fromarray(theirs.image).resize(ours.image.shape[1::-1]))
+        assert np.abs(ours.image.astype(int) - exact).mean() < 6
+        assert set(np.unique(ours.mask)) <= {0, 255}
+        shrunk = cv2.resize(theirs.mask, ours.mask.shape[::-1], interpolation=cv2.INTER_AREA) > 127
+        assert (shrunk == (ours.mask > 0)).mean() > 0.99
+    with tarfile.open(tree / "small/shard-000000.tar") as tar:
+        assert not [name for name in tar.getnames() if name.endswith(".png")], "shrunk images are JPEGs"
