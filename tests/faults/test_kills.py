@@ -110,7 +110,7 @@ def test_a_trials_worker_a_node_and_the_driver_killed_one_after_another_change_n
 def test_a_killed_rank_and_a_killed_node_of_a_trial_on_ray_train_change_nothing(tmp_path: Path) -> None:
     # The second trial has the baseline's values: each must train, in a folder of its own.
     equal = ["space.background.remove={uniform: [0.0, 0.8]}", "space.points=[{background.remove: 0.0}]"]
-    space = [*equal, *SEARCH, "search.trials=2", "training.epochs=12"]
+    space = [*equal, "background.random=0", *SEARCH, "search.trials=2", "training.epochs=12"]
     sweep = [str(TINY), *space, "workers.count=2", "search.concurrent=1", "name=tiny"]
     (tmp_path / "quiet").mkdir()
     quiet = ended(begin(tmp_path / "quiet", *sweep), tmp_path / "quiet")
