@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bgsweep.config import resolve
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import budget
@@ -95,7 +96,11 @@ def sweep_results(
 
     curves: dict[str, dict[int, dict[str, float]]] = {}
 
+    wanted = resolve(dict(manifest["file"])).search.metrics
+
     def extend(event: Result, record: TrialRecord) -> None:
+        if any(metric not in event.metrics for metric in wanted):
+            return  # an epoch with a checkpoint and no evaluation
         curves.setdefault(record.id, {})[event.epoch] = event.metrics
 
     records = replay(events, on_result=extend)
