@@ -1,10 +1,12 @@
 """JSON Schema of the YAML files, with which editors complete and check them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from bgsweep.config.base import Section
 from bgsweep.config.evaluation import SuiteConfig
 from bgsweep.config.methods import METHODS
+from bgsweep.config.metrics import METRIC_PARTS
 from bgsweep.config.plugins import DatasetSection, TransformSection
 from bgsweep.config.sweep import SweepConfig
 
@@ -20,14 +22,7 @@ def sweep_schema() -> dict[str, Any]:
     for part in (DatasetSection, TransformSection):  # whose keys only their packages know
         parts[part.__name__]["additionalProperties"] = True
     method = parts["Experiment"]["properties"]["method"]
-    plugged_in = {
-        "type": "object",
-        "title": "a method of another package",
-        "required": ["name"],
-        "properties": {"name": {"type": "string", "not": {"enum": list(METHODS)}}},
-    }
-    method["anyOf"] = [*method.pop("oneOf"), plugged_in]
-    del method["discriminator"]
+    _open_to_others(method, "a method of another package", METHODS)
     return schema
 
 
@@ -43,7 +38,18 @@ def _schema(section: type[Section]) -> dict[str, Any]:
             if "$ref" in value:  # `search:` by itself is a section with its defaults
                 described = {key: item for key, item in value.items() if key != "$ref"}
                 part["properties"][name] = described | {"anyOf": [{"$ref": value["$ref"]}, {"type": "null"}]}
+    metric = schema["$defs"]["Evaluate"]["properties"]["metrics"]["items"]
+    _open_to_others(metric, "a metric of another package", METRIC_PARTS)
+    metric["anyOf"].append({"type": "string", "title": "a metric with its default settings"})
     return {"$schema": _DIALECT, **schema}
+
+
+def _open_to_others(union: dict[str, Any], title: str, built_in: Iterable[str]) -> None:
+    """Let a union of built-in sections take another package's too, whose keys are not known here."""
+    name = {"type": "string", "not": {"enum": list(built_in)}}
+    plugged_in = {"type": "object", "title": title, "required": ["name"], "properties": {"name": name}}
+    union["anyOf"] = [*union.pop("oneOf"), plugged_in]
+    del union["discriminator"]
 
 
 def _space() -> dict[str, Any]:

@@ -48,8 +48,9 @@ def test_a_file_is_valid_for_any_images(method: str, machine: Machine, tmp_path:
             assert valid(schema, text) and f"{method} on {count} images" in about
             assert experiment.method.name == method and experiment.training.batch_size <= max(4, count // 2)
             assert experiment.views.size <= max(side, 32) and experiment.background.active == bool(masks)
-            assert bool(file.space.parameters) == bool(classes)
-            assert ("background.remove" in file.space.parameters) == bool(masks and classes)
+            assert ("background.remove" in file.space.parameters) == bool(masks)
+            without = "validation/reliance/bg_share" if masks else "validation/rotation/top1"
+            assert file.search.metric == ("knn_top1" if classes else without)
             assert all(len(line) < 130 for line in text.splitlines())
 
 
@@ -92,10 +93,16 @@ def test_editors_accept_what_bgsweep_accepts_and_no_more() -> None:
         "search:\nexperiment:",
         "experiment: {data: {dataset: {name: discs, side: 9}}, views: {extra: [{name: posterize, bits: 2}]}}",
         "experiment: {background: {random: {from: 0.4, to: 0.0}}}",
+        "evaluate: {metrics: [rankme, {name: lidar, views: 9}, {name: 'toys.config:SpreadConfig', power: 2}]}",
         "space: {optimizer.lr: [{uniform: [0, 1], when: {method.name: byol}}, {choice: [1]}]}",
     ):
         assert valid(schema, text), text
-    for text in ("experimen: {}", "experiment: {method: {name: byol, queue_size: 3}}", "search: {trials: many}"):
+    for text in (
+        "evaluate: {metrics: [{name: lidar, view: 9}]}",
+        "experimen: {}",
+        "experiment: {method: {name: byol, queue_size: 3}}",
+        "search: {trials: many}",
+    ):
         assert not valid(schema, text), text
     assert valid(suite_schema(), "data: {images: photos}\nplugins: {toy: {power: 2}}")
     assert not valid(suite_schema(), "size: large")
