@@ -46,7 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vicreg": {"hidden_dim": 256, "embedding_dim": 256},
 }
 LABELLED = {"kNN Original": ("knn_top1", 1), "kNN Mixed-Rand": ("mixed_rand", 1), "BG-Gap": ("bg_gap", -1)}
-RESAMPLINGS = 300
+RESAMPLINGS = 1000
 Numbers = npt.NDArray[np.float64]
 
 
