@@ -71,6 +71,7 @@ def _sweep_of(runs: Sequence[Planned]) -> dict[str, Any]:
     name = f"study-{runs[0].method}"
     tree |= {"name": name, "space": {**options, "points": points}, "register": {"name": f"bgsweep-{name}"}}
     tree["search"] |= {"algorithm": "random", "trials": len(points), "baseline": False, "scheduler": "none"}
+    tree["search"] |= {"keep_checkpoints": None}  # all are judged, not the best ten
     return tree
 
 

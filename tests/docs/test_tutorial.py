@@ -39,7 +39,7 @@ def thin(folder: Path) -> None:
                     place.rmdir()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_every_command_works_in_its_order(tmp_path: Path) -> None:
     pages = [(ROOT / "docs" / "tutorial" / f"{step}.md").read_text(encoding="utf-8") for step in STEPS]
     commands = [command for page in pages for command in COMMAND.findall(page)]

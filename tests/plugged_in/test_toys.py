@@ -193,7 +193,7 @@ def test_a_mask_method_makes_masks(tmp_path: Path) -> None:
     first = sorted((tmp_path / "made").rglob("*.png"))[0]
     assert 0.2 < (cv2.imread(str(first), cv2.IMREAD_GRAYSCALE) == 255).mean() < 0.3
     wrong = bgsweep("masks", "make", "photos", "--out", "made", "--method", "center", folder=tmp_path)
-    assert "--method: 'center' is not known; did you mean `centre`? known: network, rbd" in wrong.stderr
+    assert "--method: 'center' is not known; did you mean `centre`? known: network, fusion, rbd" in wrong.stderr
     weights = bgsweep("masks", "make", "photos", "--out", "x", "--method", "centre", "--weights", "y", folder=tmp_path)
     assert "--weights y: method centre takes no weights" in weights.stderr
 

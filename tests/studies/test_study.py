@@ -52,6 +52,7 @@ def test_forms_are_milder_shorter_and_larger() -> None:
         runs = planned(study, SPACES)
         assert len({run.experiment.digest for run in runs}) == len(runs), "every arm differs from every other"
         assert {run.experiment.digest for run in runs if run.arm in ("none", study.reference)} < paired
+    assert conduct._sweep_of(runs)["search"]["keep_checkpoints"] is None, "every run is judged after the sweep"
     large = planned(read_study(STUDY, "gpu"), SPACES)
     assert {run.experiment.background.swap_form for run in [*mild, *large]} == {"full"}
     assert {run.experiment.views.size for run in large} == {128}

@@ -42,7 +42,7 @@ class PackSize(NamedTuple):
             raise UserError(f"--max-side {self.max_side}: less than --short-side {self.short_side}; leave out one")
         quality = QUALITY if self.quality is None else self.quality
         if not _LEAST_QUALITY <= quality <= 100:
-            raise UserError(f"--quality {quality}: a JPEG's quality goes from {_LEAST_QUALITY} to 100 here")
+            raise UserError(f"--quality {quality}: too low, or no quality of a JPEG; give {_LEAST_QUALITY} to 100")
         return self._replace(quality=quality)
 
     def of(self, size: Size) -> Size:
@@ -55,7 +55,7 @@ class PackSize(NamedTuple):
     def shrink(self, image: bytes, mask: Mask | None, name: str) -> tuple[bytes, Mask | None] | None:
         """An image as an upright JPEG of this size, and its mask; None where the image is not larger.
 
-        A mask of 0 and 255 keeps these two levels, a third of the bytes; `blend: hard` has the same threshold.
+        A mask of 0 and 255 keeps these two levels; `blend: hard` has the same threshold.
 
         Raises:
             UnreadableImage: the image is damaged.
