@@ -43,6 +43,7 @@ ELSEWHERE = {
     r"bgsweep pretrain .* workers.count=": "faults/test_ray_train.py",
     r"(bgsweep|ray job) .*--address": "rehearsal/test_rehearsal.py",
     r"bgsweep masks make .*--(network|soft)": "workflows/test_make_masks.py",
+    r"bgsweep masks make photos": "workflows/test_make_masks.py",
     r"bgsweep masks drop": "workflows/test_review_masks.py",
     r"bgsweep masks import": "workflows/test_import_masks.py",
     r"python scripts/cut_sample.py": "scripts/test_cut_sample.py",

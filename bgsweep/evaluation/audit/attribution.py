@@ -1,4 +1,4 @@
-"""Where predictions come from: Grad-CAM (Selvaraju et al. 2017) on the linear probe, and its share inside the mask."""
+"""Attribution: Grad-CAM (Selvaraju et al. 2017) on the linear probe, and its share inside the mask."""
 
 import cv2
 import numpy as np

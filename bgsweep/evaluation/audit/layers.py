@@ -26,7 +26,7 @@ class Layer:
 
 
 def grid_of(output: Any, size: int) -> Callable[[Tensor], Tensor] | None:
-    """How to see a module's output as (N, D, h, w) with h and w of 2 or more; None where it has no such form.
+    """The function that makes a module's output (N, D, h, w), h and w at least 2; None where it has no such form.
 
     Args:
         size: side of the image in pixels; maps larger than a quarter of it are taken for something else.

@@ -35,7 +35,7 @@ class PosterizeConfig(TransformSection):
 
 
 class SpreadConfig(MetricSection):
-    """How far features lie from their mean."""
+    """The distance of features from their mean."""
 
     implementation = "toys.metric:Spread"
     values: ClassVar[Values] = {"mean": "max", "largest": None}
