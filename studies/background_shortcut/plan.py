@@ -14,8 +14,9 @@ from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
 NONE = "none"
-FormName = Literal["mild", "quick", "paired", "donors", "fills", "gpu"]
-Setting = Probability | Literal["tiled", "inpainted", "plain", "soft", "black", "mean", "noise"] | dict[str, Any]
+FormName = Literal["mild", "quick", "paired", "swaps", "donors", "fills", "gpu"]
+Word = Literal["tiled", "inpainted", "plain", "soft", "black", "mean", "noise", "foreground"]
+Setting = Probability | Word | dict[str, Any]
 """A value of an arm; a mapping is a schedule of a probability, which `bgsweep.config.schedule` reads."""
 _OFF = {"background.remove": 0.0, "background.random": 0.0}
 

@@ -47,7 +47,7 @@ def test_forms_are_milder_shorter_and_larger() -> None:
     course = [at_epoch(falling.background.random, epoch, falling.training.epochs) for epoch in range(96)]
     assert np.mean(course) == pytest.approx(0.2) and course[0] == 0.4 and course[-1] == 0
     paired = {run.experiment.digest for run in runs}
-    for form in ("donors", "fills"):
+    for form in ("swaps", "donors", "fills"):
         study = read_study(STUDY, form)
         runs = planned(study, SPACES)
         assert len({run.experiment.digest for run in runs}) == len(runs), "every arm differs from every other"
