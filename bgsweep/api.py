@@ -116,8 +116,8 @@ def evaluate(
             model was trained on.
 
     Returns:
-        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and ``protocol``), ``run_id``,
-        ``tracking_uri``.
+        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and ``protocol``), ``failed`` (for
+        each evaluator that failed while others did not the reason), ``run_id``, ``tracking_uri``.
 
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.

@@ -43,6 +43,10 @@ class Command(ABC):
     def show(self, result: Result) -> str:
         """The result as text for a person."""
 
+    def failures(self, result: Result) -> list[str]:
+        """A line for each part of the work that failed while others did not; the command then ends with 2."""
+        return []
+
 
 class Group(NamedTuple):
     """Commands under a common word, such as `masks make`."""

@@ -65,6 +65,14 @@ class Evaluate(Command):
         ]
         return f"{head}\n\n{table(['', *result['backgrounds']], rows)}"
 
+    def failures(self, result: Result) -> list[str]:
+        return _failed(result)
+
+
+def _failed(result: Result) -> list[str]:
+    again = "; the same command tries it again, and measures nothing else again"
+    return [f"{name} failed: {reason}{again}" for name, reason in result.get("failed", {}).items()]
+
 
 def _suite(result: Result) -> str:
     """A row for each value, and below the table each evaluator's protocol."""
@@ -98,6 +106,9 @@ class Compare(Command):
 
     def show(self, result: Result) -> str:
         return show_comparison(result)
+
+    def failures(self, result: Result) -> list[str]:
+        return _failed(result)
 
 
 class Audit(Command):

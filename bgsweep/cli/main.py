@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with a line `error: …` or with what `doctor` found missing, or 128 + a signal."""
+    """Run one command; 0, or 2 with a line `error: …` or with what failed or is missing, or 128 + a signal."""
     if credentials.IN_A_JOB in os.environ:
         credentials.restore()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job closes its runs as Ctrl-C does
@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = json.dumps(result) if options.json else options.command.show(result)
         print(text.encode("utf-8", "backslashreplace").decode())
         sys.stdout.flush()
-        if result.get("ok") is False:  # `doctor` found something missing
+        failures = options.command.failures(result)
+        for line in failures:
+            print(f"error: {without_password(line)}", file=sys.stderr)
+        if failures or result.get("ok") is False:  # `doctor` found something missing
             return 2
     except UserError as error:
         print(f"error: {without_password(str(error))}", file=sys.stderr)

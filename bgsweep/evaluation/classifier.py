@@ -1,5 +1,6 @@
 """ImageNet's 1000 classes from an encoder: by its own classifier, or by a linear probe on the user's ImageNet."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -8,9 +9,12 @@ from torch import Tensor
 from bgsweep.errors import UserError
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.imagenet import wnids
-from bgsweep.evaluation.datasets.listing import Listing, See, squares
+from bgsweep.evaluation.datasets.listing import Listing, See, Squares
 from bgsweep.evaluation.evaluators.linear import linear_head
+from bgsweep.evaluation.features import Features, joined
 from bgsweep.evaluation.frozen_model import Head
+
+_ROWS = 65_536
 
 
 def require_classifier(context: EvalContext) -> None:
@@ -35,20 +39,42 @@ def classifier(context: EvalContext) -> tuple[Head, str]:
     return linear_head(context).logits, f"linear probe on {context.features.splits.train.name}"
 
 
-def logits_of(context: EvalContext, listing: Listing, see: See | None = None, keep: bool = False) -> Tensor:
-    """Logits (N, 1000) of listed images; with `keep` they are kept for the next evaluator that asks for them."""
+def logits_of(
+    context: EvalContext, listing: Listing, see: See | None = None, keep: bool = False, on_disk: bool = True
+) -> Tensor:
+    """Logits (N, 1000) of listed images.
+
+    Args:
+        see: as the config's `preprocessing` says, if None.
+        keep: keep them for the next evaluator that asks for them.
+        on_disk: keep the features for a later call.
+    """
     if not keep:
-        return _logits(context, listing, see)
-    found: Tensor = context.once(listing.name, lambda: _logits(context, listing, see))
+        return _logits(context, listing, see, on_disk)
+    found: Tensor = context.once(listing.name, lambda: _logits(context, listing, see, on_disk))
     return found
 
 
-def _logits(context: EvalContext, listing: Listing, see: See | None) -> Tensor:
+def _logits(context: EvalContext, listing: Listing, see: See | None, on_disk: bool) -> Tensor:
+    seen = see or Squares(context.config.preprocessing)
     head, _ = classifier(context)
-    parts = [listing[numbers] for numbers in context.slices(len(listing.paths))]
-    task = partial(_features, see=see or squares(context.config.preprocessing))
+    if not on_disk or context.kept.folder is None:
+        with torch.no_grad():
+            return torch.cat([head(part) for part in _parts(context, listing, seen)])
+
+    def encoded() -> Features:
+        found = (Features(part, torch.zeros(len(part), dtype=torch.int64)) for part in _parts(context, listing, seen))
+        return joined(found, len(listing))
+
+    features = context.kept.once(f"{listing.name}-{listing.state(seen)}", encoded)
     with torch.no_grad():
-        return torch.cat([head(features) for features in context.each(task, parts, len(listing.paths))])
+        rows = (features.rows(slice(first, first + _ROWS)) for first in range(0, len(features), _ROWS))
+        return torch.cat([head(part) for part in rows])
+
+
+def _parts(context: EvalContext, listing: Listing, see: See) -> Iterable[Tensor]:
+    parts = [listing[numbers] for numbers in context.slices(len(listing.paths))]
+    return context.each(partial(_features, see=see), parts, len(listing.paths))
 
 
 def _features(context: EvalContext, listing: Listing, see: See) -> Tensor:

@@ -12,9 +12,10 @@ from bgsweep.data import UNLABELLED, Image, Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import looked_at
 from bgsweep.evaluation.evaluator import PerImageMetric, Yields
-from bgsweep.evaluation.feature_cache import EvaluatedSplit, FeatureCache, ImageSet
+from bgsweep.evaluation.feature_cache import NO_PIXELS, EvaluatedSplit, FeatureCache, ImageSet
 from bgsweep.evaluation.features import Features, joined
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.kept import KeptFeatures
 from bgsweep.evaluation.ranks import Ranks
 
 Task = Callable[["EvalContext", Any], Any]
@@ -44,6 +45,7 @@ class EvalContext:
         split: which of the user's splits is evaluated.
         ranks: evaluate everything together; each has a context of its own and runs the same evaluators.
         threads: threads that decode the user's images ahead of the encoder; 0 decodes in this one.
+        kept: this model's features of earlier calls; None keeps none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class EvalContext:
         split: EvaluatedSplit = "test",
         ranks: Ranks | None = None,
         threads: int = 0,
+        kept: KeptFeatures | None = None,
     ) -> None:
         self.model = model
         self.config = config
@@ -63,6 +66,7 @@ class EvalContext:
         self._workers = workers
         self._ranks = ranks
         self._threads = threads
+        self.kept = kept or KeptFeatures()
         self._kept: dict[Hashable, Any] = {}
 
     def anew(self) -> "EvalContext":
@@ -119,7 +123,8 @@ class EvalContext:
         if self.splits is None:
             raise UserError("data: no labelled images are named; set data.images (and data.masks)")
         cache = FeatureCache(self.model.encode, self.splits, self.config.evaluate, self.config.size, self.split)
-        cache.threads = self._threads
+        cache.threads, cache.on_disk = self._threads, self.kept
+        cache.data = None if self.config.data is None else self.config.data.model_dump(mode="json", exclude=NO_PIXELS)
         cache.elsewhere, cache.look = self._elsewhere, self.looked
         return cache
 

@@ -16,6 +16,7 @@ an `EvaluatorClass`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -71,12 +72,17 @@ Yields = Iterator[PerImageMetric]
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.listings`."""
+    """One evaluator's values, in their order, the protocol that they were measured by, and `Evaluator.listings`.
+
+    Attributes:
+        at: when measuring ended, in milliseconds of Unix time.
+    """
 
     evaluator: str
     values: tuple[PerImageMetric, ...]
     protocol: dict[str, Any]
     listings: "Sequence[Listing]" = ()
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Evaluator:
     def run(self, name: str) -> Result:
         """Measure, under the evaluator's name."""
         values = tuple(self.measure())
-        return Result(name, values, self.protocol(), self.listings)
+        return Result(name, values, self.protocol(), self.listings, int(time() * 1000))
 
 
 class EvaluatorClass(ABC):

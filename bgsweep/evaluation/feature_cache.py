@@ -1,6 +1,8 @@
 """Features of the user's images: those of every set that an evaluator asks for, each computed once."""
 
+import hashlib
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,12 +19,16 @@ from bgsweep.data.readable import in_order
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet, centre_crops
 from bgsweep.evaluation.features import Encode, Features, ImageBatches, extract
+from bgsweep.evaluation.kept import KeptFeatures, key_of
 
 EvaluatedSplit = Literal["validation", "test"]
 ImageSet = Variant | Literal["train", "plain"]
 """The training images, the split's in a background variant, or as they are where there are no masks."""
 # Decoded images of small sets are kept between the evaluations of a process, which see the same ones every time.
 _KEPT_BYTES = 256_000_000
+NO_PIXELS = {"images", "masks", "pack", "pack_cache_gb", "cache", "loader", "loader_workers", "loader_memory_gb"}
+"""Settings of `data` on which no pixel depends, but through the images' and masks' digests."""
+_FORMAT = 1  # of features on disk: raised when the same settings give other pixels
 _KEPT_MADE_BYTES = 64_000_000  # of which there are several sets
 
 
@@ -35,6 +41,8 @@ class FeatureCache:
     Attributes:
         elsewhere: features of so many images of a set from workers; None where they are computed in this process.
         threads: threads that decode images ahead of the encoder; 0 decodes in this one.
+        on_disk: this encoder's features of earlier calls.
+        data: settings of `data` that change the images; part of the names of features on disk.
         look: what `looked_at` says of the split's images; None where this process finds it.
     """
 
@@ -45,6 +53,8 @@ class FeatureCache:
         self.size = size
         self.split = split
         self.threads = 0
+        self.on_disk = KeptFeatures()
+        self.data: Mapping[str, Any] | None = None
         self.source: ImageDataset = getattr(splits, split)
         self.elsewhere: Callable[[ImageSet, int], Features | None] = lambda name, count: None
         self.look: Callable[[], Mapping[int, bool] | None] = lambda: None
@@ -154,12 +164,30 @@ class FeatureCache:
     def _once(self, name: ImageSet) -> Features:
         key = self._key(name)
         if key not in self._features:
-            count = self._count(name)
-            self._features[key] = self.elsewhere(name, count) or self.encoded(name, slice(0, count))
+            file = "" if self.on_disk.folder is None else self._name_on_disk(name)
+            self._features[key] = self.on_disk.once(file, partial(self._computed, name))
         return self._features[key]
+
+    def _computed(self, name: ImageSet) -> Features:
+        count = self._count(name)
+        return self.elsewhere(name, count) or self.encoded(name, slice(0, count))
+
+    def _name_on_disk(self, name: ImageSet) -> str:
+        """A name that tells the set from all others: by images, masks, labels and all that changes the pixels."""
+        used = [self.splits.train] if name == "train" else [self.source]
+        if name != "train" and name != "plain" and self.splits.class_pools is not None:
+            used.append(self.splits.train)
+        of = [identity(each) for each in used]
+        drawn = None if name in ("train", "plain") else [self.settings.repeats, self.settings.seed]
+        return f"{name}-{key_of(of=of, size=self.size, drawn=drawn, data=self.data, format=_FORMAT)}"
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value kept beside these splits under this key; the first call of this process makes it."""
         if key not in self.splits.kept:
             self.splits.kept[key] = make()
         return self.splits.kept[key]
+
+
+def identity(dataset: ImageDataset) -> Any:
+    """Digests of a dataset's images, masks and labels, as JSON."""
+    return [dataset.digests(), list(dataset.classes), hashlib.sha256(np.asarray(dataset.labels).tobytes()).hexdigest()]

@@ -91,10 +91,8 @@ def open_evaluator(name: str, context: EvalContext) -> Evaluator:
     return Evaluator(made.measure, made.protocol)
 
 
-def run_evaluators(
-    context: EvalContext, names: Sequence[str], say: Callable[[str], None] = lambda line: None
-) -> list[Result]:
-    """Open all evaluators, then measure.
+def open_evaluators(context: EvalContext, names: Sequence[str]) -> dict[str, Evaluator]:
+    """Evaluators by name, in that order, each with all that it needs.
 
     Raises:
         UserError: a line for each evaluator that cannot run.
@@ -107,8 +105,9 @@ def run_evaluators(
             wrong.append(f"{name}: {error}")
     if wrong:
         raise UserError("\n".join(dict.fromkeys(wrong)))
-    results = []
-    for number, (name, evaluator) in enumerate(opened.items(), start=1):
-        say(f"{name} ({number} of {len(opened)})")
-        results.append(evaluator.run(name))
-    return results
+    return opened
+
+
+def run_evaluators(context: EvalContext, names: Sequence[str]) -> list[Result]:
+    """Open all evaluators, then measure; raises as `open_evaluators`, and what an evaluator raises."""
+    return [evaluator.run(name) for name, evaluator in open_evaluators(context, names).items()]

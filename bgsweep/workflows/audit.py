@@ -13,12 +13,13 @@ from bgsweep.config import SuiteConfig
 from bgsweep.config.evaluation import VARIANTS, Evaluate
 from bgsweep.errors import UserError
 from bgsweep.evaluation.audit.backgrounds import variant_images
-from bgsweep.evaluation.audit.kept import KeptOutcomes, Outcome, key_of, network_digest
 from bgsweep.evaluation.audit.measure import Measure
 from bgsweep.evaluation.audit.measures import MEASURES, run_measures
+from bgsweep.evaluation.audit.outcome import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.audit.summary import RESAMPLINGS, table, verdict
 from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.evaluation.kept import key_of, network_digest
 from bgsweep.report.audit_page import audit_page
 from bgsweep.storage.atomic import write_whole
 from bgsweep.tracking.encoders import Loaded, load_model

@@ -1,6 +1,5 @@
 """An audit in MLflow, where a tracking URI is set: a run for each encoder, opened before anything is measured."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.addresses import tracking_address
-from bgsweep.errors import UserError
-from bgsweep.evaluation.audit.kept import Outcome
-from bgsweep.storage.atomic import write_whole
+from bgsweep.evaluation.audit.outcome import Outcome
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.encoders import Loaded
+from bgsweep.tracking.kept_run import kept_run
 
 _RUN = "mlflow.json"
 
@@ -31,22 +29,16 @@ class AuditLog:
             return
         digests = images["digests"]["test"]
         self._set = (Path(images["folder"]).name, digests["images"])
-        run = self._earlier(folder)
-        if run is None:
-            params = {"model": model, **loaded.origin, "audited": images["audited"], "seed": images["seed"]}
-            run = self._tracker.evaluation_run(f"audit {Path(model).name}", params)
-            self._tracker.log_dataset(run, "test", self._set[0], digests, images["audited"])
-            write_whole(folder / _RUN, json.dumps({"address": self._tracker.address, "run": run}).encode())
-        self._runs[folder] = run, loaded
+        tracker = self._tracker
 
-    def _earlier(self, folder: Path) -> str | None:
-        assert self._tracker is not None
-        try:
-            known = json.loads((folder / _RUN).read_bytes())
-            same = known["address"] == self._tracker.address
-            return self._tracker.reopen(known["run"]) if same else None
-        except (OSError, ValueError, KeyError, UserError):  # none, damaged, or deleted in MLflow
-            return None
+        def begin() -> str:
+            params = {"model": model, **loaded.origin, "audited": images["audited"], "seed": images["seed"]}
+            run = tracker.evaluation_run(f"audit {Path(model).name}", params)
+            tracker.log_dataset(run, "test", self._set[0], digests, images["audited"])
+            return run
+
+        run = kept_run(tracker, folder / _RUN, begin)
+        self._runs[folder] = run, loaded
 
     def log(self, folder: Path, measure: str, outcome: Outcome) -> None:
         """Queue a measure's values; those that the run has already are not added again, by their time."""

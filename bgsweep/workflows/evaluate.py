@@ -7,28 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from bgsweep.config import SuiteConfig, load_suite
-from bgsweep.config.metric_names import metric_name
-from bgsweep.data import ImageDataset, open_splits
+from bgsweep.data import open_splits
 from bgsweep.data.leaks import shared
 from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError, without_password
 from bgsweep.evaluation.bootstrap import Difference, paired
-from bgsweep.evaluation.contact_sheet import variant_sheet
 from bgsweep.evaluation.context import EvalContext, Workers
 from bgsweep.evaluation.evaluator import Result
-from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.kept import KeptFeatures, network_digest
 from bgsweep.evaluation.online import without_lost_files
-from bgsweep.evaluation.registry import evaluator_names, run_evaluators
-from bgsweep.storage.hashing import digest
+from bgsweep.evaluation.registry import evaluator_names, open_evaluators
+from bgsweep.evaluation.suite import KeptResults, run_suite
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.encode import frozen_model
+from bgsweep.workflows.evaluation_log import EvaluationLog
 
 Data = SuiteConfig | Mapping[str, Any] | str | Path | None
 """A suite's images and settings: typed, as plain sections, or as a YAML file."""
@@ -43,9 +42,11 @@ def evaluate(model: str, suite: str, data: Data, store: Path) -> dict[str, Any]:
         data: None takes the images that the model was trained on.
         store: folder of the local MLflow store.
 
+    What an earlier call measured with the same weights, images and settings is not measured again.
+
     Returns:
-        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and its ``protocol``), and the MLflow run
-        that holds all of it.
+        ``model``, ``origin``, ``results`` (for each evaluator its ``values`` and its ``protocol``), ``failed`` (for
+        each evaluator that failed the reason), and the MLflow run that holds all of it.
 
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.
@@ -54,11 +55,12 @@ def evaluate(model: str, suite: str, data: Data, store: Path) -> dict[str, Any]:
     loaded, file = prepare(model, file, store)
     # Opened first, so that an MLflow that does not answer is reported before hours of work.
     with Tracker(tracking_uri(store)) as tracker:
-        context, results = measure(loaded, names, file)
-        found = {one.evaluator: public(one) for one in results}
-        run = _log(tracker, model, loaded, context, results, found)
-    where = {"run_id": run, "tracking_uri": without_password(tracker.address)}
-    return {"model": model, "origin": loaded.origin, "results": found, **where}
+        log = EvaluationLog(tracker, model, loaded)
+        measured = measure(loaded, names, file, store, log)
+        results = {one.evaluator: public(one) for one in measured.results}
+        found = {"model": model, "origin": loaded.origin, "results": results, "failed": measured.failed}
+        log.finish(found, bool(measured.failed))
+    return {**found, "run_id": log.run, "tracking_uri": without_password(tracker.address)}
 
 
 def compare(models: Sequence[str], suite: str, data: Data, store: Path) -> dict[str, Any]:
@@ -80,12 +82,21 @@ def compare(models: Sequence[str], suite: str, data: Data, store: Path) -> dict[
     found = [loaded, *(load_model(model, file.preprocessing.crop, store) for model in models[1:])]
     for model, one in zip(models[1:], found[1:], strict=True):
         _refuse_trained_on(model, one, file)
-    first, *others = (measure(one, names, file)[1] for one in found)
+    kept = store if isinstance(store, Path) else None  # not in an object store
+    measured = [measure(one, names, file, kept) for one in found]
+    failed = {
+        f"{model}: {name}": reason
+        for model, one in zip(models, measured, strict=True)
+        for name, reason in one.failed.items()
+    }
+    lost = {name for one in measured for name in one.failed}
+    first, *others = ([result for result in one.results if result.evaluator not in lost] for one in measured)
     return {
         "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
         "rows": _rows(first, others, file),
         "bootstrap": f"{file.bootstrap} paired resamplings of the images, 95 % percentile intervals",
         "protocols": {one.evaluator: one.protocol for one in first},
+        "failed": failed,
     }
 
 
@@ -144,71 +155,70 @@ def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
         )
 
 
-def measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
+class Measured(NamedTuple):
+    """A model's context, results, and for each evaluator that failed the reason."""
+
+    context: EvalContext
+    results: list[Result]
+    failed: dict[str, str]
+
+
+def measure(
+    loaded: Loaded,
+    names: Sequence[str],
+    config: SuiteConfig,
+    store: Path | None = None,
+    log: EvaluationLog | None = None,
+) -> Measured:
     """Run evaluators on a model; what is large enough on Ray's workers, if the config wants any.
 
     Where an image of the user's is deleted meanwhile all are run again, so that all measure the same images.
+
+    Args:
+        store: features and results are kept in its folder ``evaluations``; None keeps none.
+        log: gets each result when its evaluator ends.
     """
     if config.data is None:
-        return _measure(loaded, names, config)
-    return without_lost_files(open_splits(config.data), lambda: _measure(loaded, names, config))
+        return _measure(loaded, names, config, store, log)
+    stores = iter([store])  # digests of the images are those before one was deleted: nothing is kept then
+    return without_lost_files(
+        open_splits(config.data), lambda: _measure(loaded, names, config, next(stores, None), log)
+    )
 
 
-def _measure(loaded: Loaded, names: Sequence[str], config: SuiteConfig) -> tuple[EvalContext, list[Result]]:
+def _measure(
+    loaded: Loaded, names: Sequence[str], config: SuiteConfig, store: Path | None, log: EvaluationLog | None
+) -> Measured:
+    folder = None if store is None else store / "evaluations" / network_digest(loaded.encoder)
     # Copied now: workers get it from the CPU, wherever this process takes its own.
     with RayWorkers(
         partial(opened, copy.deepcopy(loaded) if wants_workers(config) else loaded, config), config
     ) as workers:
-        context = opened(loaded, config, workers if wants_workers(config) else None)
-        return context, run_evaluators(context, names, lambda line: print(line, file=sys.stderr, flush=True))
+        context = opened(loaded, config, workers if wants_workers(config) else None, folder)
+        evaluators = open_evaluators(context, names)
+        kept = KeptResults(folder, context)
+        if log is not None:
+            log.open_run(kept.folder)
+
+        def ended(result: Result) -> None:
+            if log is not None:
+                log.log(context, result)
+
+        found = run_suite(evaluators, kept, lambda line: print(line, file=sys.stderr, flush=True), ended)
+        return Measured(context, found.results, found.failed)
 
 
-def opened(loaded: Loaded, config: SuiteConfig, workers: Workers | None = None) -> EvalContext:
-    """A model with the sets of a suite's config, on the device that it names."""
+def opened(
+    loaded: Loaded, config: SuiteConfig, workers: Workers | None = None, folder: Path | None = None
+) -> EvalContext:
+    """A model with the sets of a suite's config, on the device that it names.
+
+    Args:
+        folder: of what is kept of this encoder.
+    """
     splits = None if config.data is None else open_splits(config.data)
-    return EvalContext(on_device(loaded, config.device), config, splits, workers)
-
-
-def _log(
-    tracker: Tracker, model: str, loaded: Loaded, context: EvalContext, results: list[Result], found: dict[str, Any]
-) -> str:
-    """All numbers in a run of their own, tied to the logged model where it is one; give the run's id."""
-    run = tracker.evaluation_run(f"evaluate {Path(model).name}", {"model": model, **loaded.origin})
-    sets = _sets(context, results)
-    for name, (digests, count) in sets.items():
-        tracker.log_dataset(run, "test", name, digests, count)
-    for one in results:
-        name = one.evaluator if one.listings else _own(context).name
-        values = {metric_name(one.evaluator, value.name): value.value for value in one.values}
-        values |= {f"{one.evaluator}/{value.name}": value.value for value in one.values}  # the names of before
-        tracker.log_metrics(run, 0, values, loaded.model_id, (name, sets[name][0]["images"]))
-    tracker.log_json(run, {"model": model, "origin": loaded.origin, "results": found}, "evaluation.json")
-    for one in results:
-        if one.evaluator == "imagenet9":
-            sheet = release_sheet(one.listings, {value.name: value.value for value in one.values})
-            tracker.log_image(run, sheet, "imagenet9.png")
-    if "backgrounds" in found:
-        measured = found["backgrounds"]["values"]
-        accuracy = {name.removeprefix("linear/"): value for name, value in measured.items() if "linear/" in name}
-        tracker.log_image(run, variant_sheet(context.features.variants(), accuracy=accuracy), "variants.png")
-    return run
-
-
-def _sets(context: EvalContext, results: list[Result]) -> dict[str, tuple[dict[str, str], int]]:
-    """Digests and sizes of the sets: published ones under their evaluator's name, the user's under its own."""
-    found = {}
-    for one in results:
-        if one.listings:
-            whole = digest([part.name for part in one.listings], [part.digest().encode() for part in one.listings])
-            found[one.evaluator] = {"images": whole}, sum(len(part) for part in one.listings)
-        elif (source := _own(context)).name not in found:
-            found[source.name] = source.digests(), len(source)
-    return found
-
-
-def _own(context: EvalContext) -> ImageDataset:
-    assert context.splits is not None, "values without published images are of the user's"
-    return context.splits.test
+    kept = KeptFeatures(None if folder is None else folder / "features")
+    return EvalContext(on_device(loaded, config.device), config, splits, workers, kept=kept)
 
 
 def public(result: Result) -> dict[str, Any]:

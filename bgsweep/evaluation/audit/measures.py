@@ -15,8 +15,8 @@ from bgsweep.evaluation.audit import (
     placement,
     watermark,
 )
-from bgsweep.evaluation.audit.kept import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.measure import Measure, NotApplicable
+from bgsweep.evaluation.audit.outcome import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.subject import Subject
 
 MEASURES: tuple[Measure, ...] = (

@@ -1,7 +1,7 @@
 """An encoder under audit, with its images; features are kept on disk."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from bgsweep.config import SuiteConfig
 from bgsweep.config.evaluation import Variant
 from bgsweep.data import Image, Splits
 from bgsweep.data.readable import in_order
-from bgsweep.evaluation.audit.kept import KeptFeatures
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.evaluation.evaluators.linear import linear_head
 from bgsweep.evaluation.features import Features, extract
 from bgsweep.evaluation.frozen_model import FrozenModel
+from bgsweep.evaluation.kept import KeptFeatures
 from bgsweep.seeding import Draw, rng_key
 
 _BATCH = 32
@@ -50,13 +50,9 @@ class Subject:
         threads: int = 2,
     ) -> None:
         self.model, self.config, self.labelled, self._threads = model, config, labelled, threads
-        self.context = EvalContext(model, config, splits, threads=threads)
         self._kept = KeptFeatures(folder)
+        self.context = EvalContext(model, config, splits, threads=threads, kept=self._kept)
         self._part = part
-        cache = self.context.features
-        cache.elsewhere = lambda name, count: self._kept.get(
-            f"set-{name}", partial(cache.encoded, name, slice(0, count))
-        )
 
     @property
     def seed(self) -> int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bgsweep.evaluation.audit.kept import Outcome
+from bgsweep.evaluation.audit.outcome import Outcome
 from bgsweep.evaluation.bootstrap import Difference, one_sample, paired
 from bgsweep.evaluation.evaluator import PerImageMetric
 

@@ -17,7 +17,7 @@ from bgsweep.data import Image
 from bgsweep.data.order import spread_evenly
 from bgsweep.errors import UnreadableImage, UserError, one_line
 from bgsweep.images.files import is_junk, read_file
-from bgsweep.storage.hashing import digest
+from bgsweep.storage.hashing import digest, digest_of_states
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 See = Callable[[Path], Image]
@@ -42,6 +42,11 @@ class Listing:
         """Of the files' names, each with its folder's, and their labels; the images themselves are not read."""
         names = (f"{path.parent.name}/{path.name}" for path in self.paths)
         return digest(names, (str(label).encode() for label in self.labels.tolist()))
+
+    def state(self, see: See) -> str:
+        """A name for the files as they are, by their sizes and times of change, and for how they are seen."""
+        seen = getattr(see, "__qualname__", repr(see))
+        return digest(("files", "state", "seen"), map(str.encode, (self.digest(), digest_of_states(self.paths), seen)))
 
     def spread(self, count: int) -> "Listing":
         """At most so many of the files, spread evenly over all."""
@@ -68,19 +73,24 @@ class Listing:
                 )
 
 
-def squares(settings: Preprocessing, border: int = 0) -> See:
+@dataclass(frozen=True)
+class Squares:
     """The protocol of nearly all ImageNet sets: torchvision's Resize and CenterCrop on Pillow's images.
 
-    Orientation tags are passed over, as in the published evaluations. `border` pixels are cut off first on each side.
+    Orientation tags are passed over, as in the published evaluations.
+
+    Attributes:
+        border: pixels that are cut off first on each side.
     """
 
-    def see(path: Path) -> Image:
-        image = read_rgb(path)
-        if border:
-            image = image.crop((border, border, image.width - border, image.height - border))
-        return square(image, settings)
+    settings: Preprocessing
+    border: int = 0
 
-    return see
+    def __call__(self, path: Path) -> Image:
+        image = read_rgb(path)
+        if self.border:
+            image = image.crop((self.border, self.border, image.width - self.border, image.height - self.border))
+        return square(image, self.settings)
 
 
 def square(image: PIL.Image.Image, settings: Preprocessing) -> Image:

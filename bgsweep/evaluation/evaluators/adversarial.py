@@ -20,7 +20,7 @@ from bgsweep.data.order import spread_evenly
 from bgsweep.data.readable import readable
 from bgsweep.evaluation.classifier import classifier, require_classifier
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.datasets.listing import Listing, preprocessing_words, squares
+from bgsweep.evaluation.datasets.listing import Listing, Squares, preprocessing_words
 from bgsweep.evaluation.evaluator import Evaluator, Yields, share
 from bgsweep.evaluation.evaluators.imagenet_variants import labelled_validation
 from bgsweep.evaluation.evaluators.linear import linear_head, linear_protocol
@@ -194,7 +194,7 @@ def attacked_batches(context: EvalContext, part: Part) -> Iterator[tuple[Tensor,
     size = context.config.evaluate.batch_size
     if isinstance(part, Listing):
         for number, images in enumerate(
-            part.batches(squares(context.config.preprocessing), size, context.config.threads)
+            part.batches(Squares(context.config.preprocessing), size, context.config.threads)
         ):
             batch = part[number * size : (number + 1) * size]
             yield torch.from_numpy(images), torch.from_numpy(batch.labels), [path.name for path in batch.paths]

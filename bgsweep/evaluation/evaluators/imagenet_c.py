@@ -73,7 +73,9 @@ def corruptions(context: EvalContext) -> Evaluator:
         # Numbers of the images, by class folder and file: the same in all corruptions.
         numbers: dict[tuple[str, str], int] = {}
         for name, severities in parts.items():
-            predicted = torch.cat([logits_of(context, one, see).argmax(dim=1) for one, see in severities])
+            # Features of all corruptions of ImageNet would take 40 GB of disk.
+            every = (logits_of(context, one, see, on_disk=False) for one, see in severities)
+            predicted = torch.cat([logits.argmax(dim=1) for logits in every])
             labels = torch.from_numpy(np.concatenate([one.labels for one, _ in severities]))
             files = [(path.parent.name, path.name) for one, _ in severities for path in one.paths]
             images = np.array([numbers.setdefault(file, len(numbers)) for file in files])

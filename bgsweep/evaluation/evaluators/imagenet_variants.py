@@ -17,11 +17,11 @@ from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
 from bgsweep.evaluation.datasets.imagenet import label_of
 from bgsweep.evaluation.datasets.listing import (
     Listing,
+    Squares,
     class_folders,
     images_in,
     in_folders,
     preprocessing_words,
-    squares,
 )
 from bgsweep.evaluation.evaluator import Evaluator, PerImageMetric, Yields, share, tops
 
@@ -133,7 +133,7 @@ def objectnet(context: EvalContext) -> Evaluator:
     if absent:
         raise UserError(f"{absent[0]}: no such folder, and {len(absent) - 1} others are missing; unpack the set whole")
     listing = in_folders("objectnet", folders, range(len(folders)))
-    see = squares(context.config.preprocessing, BORDER)
+    see = Squares(context.config.preprocessing, BORDER)
 
     def measure() -> Yields:
         logits = logits_of(context, listing, see)

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from bgsweep.data import Splits
 from bgsweep.evaluation.audit import noise, watermark
-from bgsweep.evaluation.audit.kept import KeptFeatures, KeptOutcomes, network_digest
 from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable
 from bgsweep.evaluation.audit.measures import run_measures
+from bgsweep.evaluation.audit.outcome import KeptOutcomes
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.evaluator import share
 from bgsweep.evaluation.features import Features
+from bgsweep.evaluation.kept import KeptFeatures, network_digest
 from tests.evaluation.audit.conftest import ENCODERS, Sees, subject
 
 
@@ -92,10 +93,10 @@ def test_no_image_is_encoded_twice(constructed: Splits, tmp_path: Path) -> None:
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     made = Features(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64))
     KeptFeatures(tmp_path).get("a", lambda: made)
-    (file,) = tmp_path.glob("*.npz")
+    (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:40])
     assert torch.equal(KeptFeatures(tmp_path).get("a", lambda: made).values, made.values)
-    KeptOutcomes(tmp_path).folder.joinpath("m0.json").write_text('{"status": "measured"')
+    (tmp_path / "m0.json").write_text('{"status": "measured"')
     assert KeptOutcomes(tmp_path).read("m0") is None
 
 

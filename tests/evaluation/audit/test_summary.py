@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bgsweep.evaluation.audit.kept import Outcome
 from bgsweep.evaluation.audit.measure import Found
+from bgsweep.evaluation.audit.outcome import Outcome
 from bgsweep.evaluation.audit.summary import interval, table, verdict
 from bgsweep.evaluation.evaluator import PerImageMetric, share
 
