@@ -201,6 +201,9 @@ class SuiteConfig(Section):
     size: Count = Field(224, description="side in pixels of the square images of `data`")
     sets: Sets = Sets()
     preprocessing: Preprocessing = Preprocessing()
+    classifier: Literal["probe", "linear_moco", "linear_swav", "linear_byol"] = Field(
+        "probe", description="linear layer on `data` that published sets are judged by, where the model has none"
+    )
     evaluate: Evaluate = Evaluate()
     few_labels: FewLabels = FewLabels()
     attacks: Attacks = Attacks()

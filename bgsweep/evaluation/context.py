@@ -174,11 +174,14 @@ class EvalContext:
 
     @property
     def test(self) -> Features:
-        """Features of the evaluated split in the configured variant (`evaluate.variant`)."""
-        return self.features.variant(self.config.evaluate.variant)
+        """Features of the evaluated split in the configured variant (`evaluate.variant`); of the original, of all."""
+        variant = self.config.evaluate.variant
+        return self.features.whole() if variant == "original" else self.features.variant(variant)
 
     def by_image(self, metrics: Iterable[PerImageMetric]) -> Yields:
         """Metrics of `test` with one entry for each image, however many backgrounds it is seen on."""
+        if self.config.evaluate.variant == "original":
+            return iter(metrics)
         numbers = self.features.image_numbers(self.config.evaluate.variant)
         return (metric.by_image(numbers) for metric in metrics)
 

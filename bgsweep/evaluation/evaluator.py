@@ -135,6 +135,13 @@ def share(name: str, hits: "Tensor | npt.NDArray[Any]") -> PerImageMetric:
     return PerImageMetric(name, values, np.ones(len(values)))
 
 
+def per_class(name: str, hits: "Tensor | npt.NDArray[Any]", labels: "Tensor | npt.NDArray[Any]") -> PerImageMetric:
+    """The mean over the classes of their accuracies: an image counts as one over its class's number of images."""
+    classes = np.asarray(labels)
+    weights = 1 / np.bincount(classes)[classes]
+    return PerImageMetric(name, np.asarray(hits, np.float64) * weights, weights)
+
+
 def tops(name: str, logits: "Tensor", labels: "Tensor") -> Yields:
     """`NAME_top1` and, where there are more than five classes, `NAME_top5`."""
     yield share(f"{name}_top1", logits.argmax(dim=1) == labels)

@@ -77,6 +77,18 @@ class FeatureCache:
             return extract(self.encode, seen, len(part))
         return whole.part(torch.from_numpy(part.indices))
 
+    def part_of_train(self, numbers: slice) -> Subset:
+        """Some of the training images."""
+        train = self.splits.train
+        return Subset(train, np.arange(len(train))[numbers], train.name)
+
+    def kept_of_train(self, how: str, make: Callable[[], Features]) -> Features:
+        """Features of all training images, seen in another way, which is described; kept on disk."""
+        if self.on_disk.folder is None:
+            return make()
+        key = key_of(of=identity(self.splits.train), data=self.data, how=how, format=_FORMAT)
+        return self.on_disk.once(f"train-{key}", make)
+
     def image_numbers(self, variant: Variant) -> npt.NDArray[np.int64]:
         """Number of the image of each row of a variant's features; a mixed variant has `repeats` rows of each."""
         repeats = self.variants().repeats(variant) if self.source.has_masks else 1
@@ -95,11 +107,23 @@ class FeatureCache:
             "test": f"{source.name}: {len(source)} images",
         }
 
+    def whole(self) -> Features:
+        """Features of all of the split's images as they are."""
+        return self._once("plain")
+
     def variant(self, name: Variant) -> Features:
-        """Features of the split's images in one background variant."""
-        if name == "original" and not self.source.has_masks:
-            return self._once("plain")
-        return self._once(name)
+        """Features of the split's images in one background variant; where there are masks, of those that show both."""
+        if name != "original":
+            return self._once(name)
+        whole = self._once("plain")
+        if not self.source.has_masks:
+            return whole
+        if len(whole) < len(self.source):  # some cannot be read, so that rows are no indices
+            return self._once(name)
+        key = (self._key(name), "rows of all")
+        if key not in self._features:
+            self._features[key] = whole.part(torch.tensor(self.variants().usable))
+        return self._features[key]
 
     def batches(self, name: ImageSet, numbers: slice = slice(None)) -> ImageBatches:
         """Batches of a set's images, all or those of some numbers, with their labels."""

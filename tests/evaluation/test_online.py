@@ -51,7 +51,7 @@ def context(
 def test_several_backgrounds_of_an_image_are_one_entry(splits: Splits) -> None:
     ctx = context(splits, Evaluate(repeats=3, variant="mixed_rand", linear=Linear(epochs=2)))
     cache = ctx.features
-    (single,), (top1, top5) = knn(ctx).measure(), linear(ctx).measure()
+    (single, _), (top1, top5, _) = knn(ctx).measure(), linear(ctx).measure()
     found = {one.name: one for one in backgrounds(ctx).measure()}
     for one in (single, top1, top5, *found.values()):
         assert len(one.hits) == len(cache.variants().usable), one.name
@@ -78,12 +78,27 @@ def test_each_image_is_encoded_once(splits: Splits) -> None:
     ctx = context(splits, Evaluate(), encode=counting)
     first, total = [one.value for one in knn(ctx).measure()], sum(seen.values())
     assert [one.value for one in knn(ctx).measure()] == first
-    assert sum(seen.values()) == total == len(splits.train) + len(ctx.features.variants().usable)
+    assert sum(seen.values()) == total == len(splits.train) + len(splits.test)
+
+
+def test_masks_change_neither_knn_nor_the_probe(splits: Splits) -> None:
+    """Images whose masks show no foreground, or nothing else, count too; the variants say how many they leave out."""
+    with_masks, without = (context(each, Evaluate(linear=Linear(epochs=2))) for each in (splits, maskless(splits)))
+    assert 0 < with_masks.features.variants().left_out < 10
+    for evaluator in (knn, linear):
+        found, other = ({one.name: one for one in evaluator(ctx).measure()} for ctx in (with_masks, without))
+        assert found.keys() == other.keys()
+        for name, one in found.items():
+            assert np.array_equal(one.hits, other[name].hits) and len(one.hits) == len(splits.test)
+    protocol = backgrounds(with_masks)
+    list(protocol.measure())
+    assert protocol.protocol()["left_out"].startswith(f"{with_masks.features.variants().left_out} images")
+    assert len(with_masks.features.variant("original")) == len(with_masks.features.variants().usable)
 
 
 def test_online_looks_at_the_validation_split(splits: Splits) -> None:
     values = online(model_of(), splits, Evaluate(variant="only_fg"), SIZE)
-    (expected,) = knn(context(splits, Evaluate(variant="only_fg"), "validation")).measure()
+    expected, _ = knn(context(splits, Evaluate(variant="only_fg"), "validation")).measure()
     assert values == {"knn_top1": expected.value}
     assert 0.1 < values["knn_top1"] < 1
 
@@ -99,7 +114,7 @@ def test_metrics_share_the_features_of_the_validation_images(splits: Splits) -> 
     views = [{"name": "lidar", "images": 30, "views": 3}, {"name": "hypersphere", "images": 30}]
     settings = Evaluate.model_validate({"metrics": ["rankme", "alpha_req", *views]})
     values = online(model_of(counting), splits, settings, SIZE)
-    assert encoded == len(splits.train) + len(context(splits, settings, "validation").features.variant("original")) + 90
+    assert encoded == len(splits.train) + len(splits.validation) + 90
     names = {"rankme/rank", "lidar/rank", "alpha_req/alpha", "alpha_req/distance"}
     names |= {f"hypersphere/{name}" for name in ("sum", "alignment", "uniformity")}
     assert values.keys() == {"knn_top1"} | {f"validation/{name}{end}" for name in names for end in ("", "_se")}
@@ -108,6 +123,26 @@ def test_metrics_share_the_features_of_the_validation_images(splits: Splits) -> 
     assert alone == {name: value for name, value in values.items() if name != "knn_top1"}, (
         "without classes as with them"
     )
+
+
+class Bare:
+    """A dataset without its masks."""
+
+    has_masks = False
+
+    def __init__(self, source: ImageDataset) -> None:
+        self.source = source
+        self.name, self.classes, self.ids, self.labels = source.name, source.classes, source.ids, source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> object:
+        return self.source[index]
+
+
+def maskless(splits: Splits) -> Splits:
+    return Splits(*map(Bare, (splits.train, splits.validation, splits.test)))  # type: ignore[arg-type]
 
 
 def unlabelled(dataset: ImageDataset) -> ImageDataset:
@@ -125,20 +160,7 @@ def test_metrics_that_need_classes_are_refused_without(splits: Splits) -> None:
 
 
 def test_a_set_without_masks_is_judged_as_it_is(splits: Splits) -> None:
-    class Bare:
-        def __init__(self, source: object) -> None:
-            self.source = source
-            for name in ("name", "classes", "ids", "labels"):
-                setattr(self, name, getattr(source, name))
-            self.has_masks = False
-
-        def __len__(self) -> int:
-            return len(self.source)  # type: ignore[arg-type]
-
-        def __getitem__(self, index: int) -> object:
-            return self.source[index]  # type: ignore[index]
-
-    bare = Splits(*(Bare(source) for source in (splits.train, splits.validation, splits.test)))  # type: ignore[arg-type]
+    bare = maskless(splits)
     report = judged(model_of(), bare, Evaluate(), SIZE)
     assert report.backgrounds is None
     assert 0.1 < report.knn_top1 < 1

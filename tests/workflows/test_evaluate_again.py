@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
+from bgsweep.data import open_splits
 from bgsweep.evaluation import registry
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluator import Evaluator, Yields, share
@@ -89,7 +90,7 @@ def test_a_failure_ends_no_other_evaluator_and_alone_is_tried_again(
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: toy failed: RuntimeError: out of memory; ")
     run = run_of(first, place)
-    assert run.info.status == "FAILED" and {"test/knn/top1", "test/backgrounds/knn/bg_gap"} <= run.data.metrics.keys()
+    assert run.info.status == "FAILED" and {"test/knn/top1", "test/knn/bg_gap"} <= run.data.metrics.keys()
     encoded = watched.images
     watched.does = lambda: None
     second, told = evaluated(place)
@@ -118,6 +119,7 @@ def test_what_a_change_does_not_touch_is_not_encoded_again(place: Path, monkeypa
     assert other["results"]["knn"]["protocol"]["knn"].startswith("k 3") and other["run_id"] != first["run_id"]
     image = next((place / "photos" / "train").rglob("*.jpg"))
     image.write_bytes(next((place / "photos" / "validation").rglob("*.jpg")).read_bytes())
+    open_splits.cache_clear()  # as in a new process
     evaluated(place)
     assert watched.images == encoded + 16  # train alone
     (place / "suite.yaml").write_text(SUITE.replace("24", "20"))
@@ -170,4 +172,4 @@ def test_a_killed_call_is_gone_on_with(place: Path, monkeypatch: pytest.MonkeyPa
         file.unlink()
     again, _ = evaluated(place)
     assert again["results"] == found["results"]
-    assert watched.images - whole == whole + 16  # the killed call had encoded the training images
+    assert watched.images - whole == whole + IMAGES  # which the killed call had encoded

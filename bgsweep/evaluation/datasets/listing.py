@@ -1,7 +1,7 @@
 """Published sets: files with labels, seen as their protocols say, decoded by several threads."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,10 @@ class Listing:
         """A name for the files as they are, by their sizes and times of change, and for how they are seen."""
         seen = getattr(see, "__qualname__", repr(see))
         return digest(("files", "state", "seen"), map(str.encode, (self.digest(), digest_of_states(self.paths), seen)))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Listing":
+        """The files where an array (N,) is true."""
+        return Listing(self.name, [self.paths[index] for index in np.flatnonzero(chosen).tolist()], self.labels[chosen])
 
     def spread(self, count: int) -> "Listing":
         """At most so many of the files, spread evenly over all."""
@@ -120,14 +124,17 @@ def read_rgb(path: Path) -> PIL.Image.Image:
         raise UserError(f"{path}: cannot be read ({one_line(error)}); unpack the set again") from error
 
 
-def class_folders(root: Path, wanted: int, like: str) -> list[Path]:
+def class_folders(root: Path, wanted: int, like: str, some: Collection[str] = ()) -> list[Path]:
     """The set's class folders, sorted by name.
+
+    Args:
+        some: names of folders of which there may be any number without the others.
 
     Raises:
         UserError: there are not as many as the set has.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_junk(path.name))
-    if len(folders) != wanted:
+    if len(folders) != wanted and not (folders and {path.name for path in folders} <= set(some)):
         raise UserError(f"{root}: {len(folders)} folders in it, expected {wanted} like {like}; unpack the set whole")
     return folders
 

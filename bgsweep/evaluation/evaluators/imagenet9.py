@@ -1,11 +1,14 @@
 """ImageNet-9 in its release's layout (Xiao et al. 2020): eight variants with BG-Gap, and the challenge.
 
 The images go to the network as they are, only as floats (ToTensor); its normalisation is its own. The arg-max over
-all 1000 classes is mapped to one of nine; a class that belongs to none of them is wrong.
+all 1000 classes is mapped to one of nine; a class that belongs to none of them is wrong. A classifier of the nine
+classes themselves needs no mapping (`--in9` in the authors' code): the model's own, or a linear probe where the user's
+images are those of ImageNet-9 or IN-9L.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import torch
 
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
+from bgsweep.evaluation.classifier import classifier, logits_of, own_head, require_classifier, user_head
 from bgsweep.evaluation.contact_sheet import side_by_side
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import path_of
@@ -32,14 +35,14 @@ MASKS = "fg_mask"
 
 def imagenet9(context: EvalContext) -> Evaluator:
     """Accuracy on the eight variants, and BG-Gap = Mixed-Same - Mixed-Rand."""
-    require_classifier(context)
-    root, mapping = _opened(context)
-    listings = [variant(root, name, mapping) for name in RELEASED]
+    root, judge = _opened(context)
+    listings = [variant(root, name, judge.mapping) for name in RELEASED]
 
     def measure() -> Yields:
         found = {}
         for name, listing in zip(RELEASED, listings, strict=True):
-            predicted = mapping[logits_of(context, listing, as_it_is).argmax(dim=1).numpy()]
+            logits = logits_of(context, listing, as_it_is, head=judge.head())
+            predicted = judge.mapping[logits.argmax(dim=1).numpy()]
             found[name] = share(name, predicted == listing.labels)
             yield found[name]
         same, rand = found["mixed_same"], found["mixed_rand"]
@@ -47,13 +50,13 @@ def imagenet9(context: EvalContext) -> Evaluator:
             yield same.minus(rand, "bg_gap")
 
     counts = {one.name: len(one.paths) for one in listings}
-    return Evaluator(measure, lambda: _words(context) | {"images": counts}, listings)
+    return Evaluator(measure, lambda: judge.words() | {"images": counts}, listings)
 
 
 def challenge(context: EvalContext) -> Evaluator:
     """`challenge`: the share of foregrounds that every background of Only-BG-T leaves in their class."""
-    require_classifier(context)
-    root, mapping = _opened(context)
+    root, judge = _opened(context)
+    mapping = judge.mapping
     fronts, behind = variant(root, "original", mapping), variant(root, "only_bg_t", mapping)
     masks = [root / MASKS / "val" / path.parent.name / f"{path.stem}.npy" for path in fronts.paths]
     for path in masks:
@@ -63,11 +66,11 @@ def challenge(context: EvalContext) -> Evaluator:
     def measure() -> Yields:
         tries = len(fronts.paths) * len(behind.paths)
         parts = [(fronts[one], masks[one]) for one in context.slices(len(fronts.paths), BLOCK, tries)]
-        task = partial(_hold, behind=behind, head=classifier(context)[0], mapping=mapping)
+        task = partial(_hold, behind=behind, head=judge.head(), mapping=mapping)
         yield share("challenge", np.concatenate(list(context.each(task, parts, tries))))
 
     tried = {"foregrounds": len(fronts.paths), "backgrounds_for_each": len(behind.paths)}
-    return Evaluator(measure, lambda: _words(context) | tried, [fronts, behind])
+    return Evaluator(measure, lambda: judge.words() | tried, [fronts, behind])
 
 
 def _hold(
@@ -151,17 +154,40 @@ def cut_out(image: Image, path: Path) -> Cutout:
     return np.where(mask[:, :, None], image, 0), np.where(mask, 0, 255).astype(np.uint8)
 
 
-def _opened(context: EvalContext) -> tuple[Path, npt.NDArray[np.int64]]:
+@dataclass(frozen=True)
+class _Judge:
+    """A classifier of the nine classes: after an arg-max over all its outputs, `mapping` gives the class, or -1."""
+
+    mapping: npt.NDArray[np.int64]
+    classifier: Callable[[], tuple[Head, str]]
+    prediction: str
+
+    def head(self) -> Head:
+        return self.classifier()[0]
+
+    def words(self) -> dict[str, Any]:
+        return {
+            "preprocessing": "none: images as they are, in [0, 1]; normalised by the model",
+            "classifier": self.classifier()[1],
+            "prediction": self.prediction,
+        }
+
+
+def _opened(context: EvalContext) -> tuple[Path, _Judge]:
     root = path_of(context.config.sets, "imagenet9")
-    return root, read_mapping(path_of(context.config.sets, "in_to_in9"))
-
-
-def _words(context: EvalContext) -> dict[str, Any]:
-    return {
-        "preprocessing": "none: images as they are, in [0, 1]; normalised by the model",
-        "classifier": classifier(context)[1],
-        "prediction": "arg-max over all 1000 classes, mapped by in_to_in9.json; -1 is wrong",
-    }
+    names = sorted(path.name for path in (root / "original" / "val").glob("[!.]*"))
+    own, splits = own_head(context, len(names)), context.splits
+    probed = own_head(context) is None and splits is not None and list(splits.train.classes) == names
+    if names and (own is not None or probed):
+        nine: Callable[[], tuple[Head, str]] = partial(user_head, context)
+        if own is not None:
+            head = own
+            nine = lambda: (head, "the model's own")  # noqa: E731
+        return root, _Judge(np.arange(len(names)), nine, f"arg-max over {len(names)} classes")
+    require_classifier(context, whole=True)
+    mapping = read_mapping(path_of(context.config.sets, "in_to_in9"))
+    how = "arg-max over all 1000 classes, mapped by in_to_in9.json; -1 is wrong"
+    return root, _Judge(mapping, lambda: classifier(context), how)
 
 
 EVALUATORS: dict[str, Callable[[EvalContext], Evaluator]] = {

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bgsweep.config import Preprocessing
 from bgsweep.data import Image
 from bgsweep.errors import UserError
-from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
+from bgsweep.evaluation.classifier import classifier, known_labels, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.corruptions import CORRUPTIONS, as_published, corrupt
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
-from bgsweep.evaluation.datasets.imagenet import label_of
+from bgsweep.evaluation.datasets.imagenet import label_of, wnids
 from bgsweep.evaluation.datasets.listing import (
     Listing,
     See,
@@ -66,7 +67,8 @@ def corruptions(context: EvalContext) -> Evaluator:
     """
     require_classifier(context)
     made = context.config.sets.imagenet_c is None and context.config.sets.frost is not None
-    parts = _made(context) if made else _downloaded(path_of(context.config.sets, "imagenet_c"))
+    known = known_labels(context)
+    parts = _made(context) if made else _downloaded(path_of(context.config.sets, "imagenet_c"), known)
 
     def measure() -> Yields:
         weighted, of = [], []
@@ -97,7 +99,7 @@ def corruptions(context: EvalContext) -> Evaluator:
             "preprocessing": how,
             "corruptions": f"{len(parts)}, {'made on the fly' if made else 'as downloaded'}",
             "classifier": classifier(context)[1],
-            "prediction": "arg-max over 1000 classes",
+            "prediction": f"arg-max over {1000 if known is None else len(known)} classes",
             "mce": "mean over 15 corruptions of (error over five severities / AlexNet's)",
             "images": sum(len(one.paths) for severities in parts.values() for one, _ in severities),
         } | ({"seed": context.config.corruptions.seed} if made else {})
@@ -105,8 +107,8 @@ def corruptions(context: EvalContext) -> Evaluator:
     return Evaluator(measure, protocol, [one for severities in parts.values() for one, _ in severities])
 
 
-def _downloaded(root: Path) -> dict[str, list[Part]]:
-    """The published images; the four corruptions for validation only where they lie there too."""
+def _downloaded(root: Path, known: npt.NDArray[np.int64] | None) -> dict[str, list[Part]]:
+    """The published images of the known classes (None: all); corruptions for validation only where they lie there."""
     found: dict[str, list[Part]] = {}
     for name in CORRUPTIONS:
         if name not in ALEXNET_ERRORS and not (root / name).is_dir():
@@ -115,11 +117,14 @@ def _downloaded(root: Path) -> dict[str, list[Part]]:
             folder = root / name / str(severity)
             if not folder.is_dir():
                 raise UserError(f"{folder}: no such folder; expected: {DOWNLOADS['imagenet_c'].tree}")
-            folders = class_folders(folder, 1000, DOWNLOADS["imagenet_c"].tree)
+            some = [] if known is None else [wnids()[label] for label in known.tolist()]
+            folders = class_folders(folder, 1000, DOWNLOADS["imagenet_c"].tree, some)
             labels = [label_of()[path.name] for path in folders if path.name in label_of()]
             if len(labels) != len(folders):
                 raise UserError(f"{folder}: class folders that are no wnids, like n01440764; unpack the set again")
-            found.setdefault(name, []).append((in_folders(f"{name}/{severity}", folders, labels), as_it_is))
+            listing = in_folders(f"{name}/{severity}", folders, labels)
+            listing = listing if known is None else listing.where(np.isin(listing.labels, known))
+            found.setdefault(name, []).append((listing, as_it_is))
     return found
 
 

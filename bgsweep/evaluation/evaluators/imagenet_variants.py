@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from bgsweep.errors import UserError
-from bgsweep.evaluation.classifier import classifier, logits_of, require_classifier
+from bgsweep.evaluation.classifier import classifier, known_labels, logits_of, require_classifier
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.downloads import DOWNLOADS, path_of
-from bgsweep.evaluation.datasets.imagenet import label_of
+from bgsweep.evaluation.datasets.imagenet import label_of, wnids
 from bgsweep.evaluation.datasets.listing import (
     Listing,
     Squares,
@@ -38,7 +38,7 @@ def validation(context: EvalContext) -> Evaluator:
     def measure() -> Yields:
         yield from tops("imagenet", logits_of(context, listing, keep=True), torch.from_numpy(listing.labels))
 
-    return _prepared(context, measure, listing, "arg-max over 1000 classes")
+    return _prepared(context, measure, listing, f"arg-max over {_count(context)} classes")
 
 
 def labelled_validation(context: EvalContext) -> Listing:
@@ -47,7 +47,7 @@ def labelled_validation(context: EvalContext) -> Listing:
     Raises:
         UserError: it is missing, or not in class folders.
     """
-    listing = _validation(path_of(context.config.sets, "imagenet_val"))
+    listing = _validation(context)
     if (listing.labels < 0).any():
         raise UserError(
             f"sets.imagenet_val: {context.config.sets.imagenet_val} has its images in one folder; sort them into one "
@@ -64,9 +64,10 @@ def real(context: EvalContext) -> Evaluator:
     """
     require_classifier(context)
     path = path_of(context.config.sets, "real")
-    listing = _validation(path_of(context.config.sets, "imagenet_val"))
-    labels = read_real(path)
+    listing, labels = _validation(context), read_real(path)
     wanted = [labels[_number(path) - 1] for path in listing.paths]
+    if (known := known_labels(context)) is not None:
+        wanted = [[label for label in one if label in set(known.tolist())] for one in wanted]
 
     def measure() -> Yields:
         predicted = logits_of(context, listing, keep=True).argmax(dim=1).tolist()
@@ -75,7 +76,8 @@ def real(context: EvalContext) -> Evaluator:
             "real_top1", np.array(hits, np.float64), np.array([bool(right) for right in wanted], np.float64)
         )
 
-    how = f"arg-max over 1000 classes is in the image's list; {sum(not one for one in wanted)} images have none"
+    none = sum(not one for one in wanted)
+    how = f"arg-max over {_count(context)} classes is in the image's list; {none} images have none"
     return _prepared(context, measure, listing, how)
 
 
@@ -87,12 +89,13 @@ def subset(context: EvalContext, key: str) -> Evaluator:
     """
     require_classifier(context)
     root = path_of(context.config.sets, key)
-    folders = class_folders(root, 200, DOWNLOADS[key].tree)
-    classes = torch.tensor(_wnid_labels(folders))
-    listing = in_folders(key, folders, range(200))
-    val = (
-        None if context.config.sets.imagenet_val is None else _validation(path_of(context.config.sets, "imagenet_val"))
-    )
+    folders = class_folders(root, 200, DOWNLOADS[key].tree, _own_names(context))
+    labels = _wnid_labels(folders)
+    among = _among(context, labels, key)
+    folders, labels = [folders[row] for row in among], [labels[row] for row in among]
+    classes = torch.tensor(labels)
+    listing = in_folders(key, folders, range(len(folders)))
+    val = None if context.config.sets.imagenet_val is None else _validation(context)
 
     def measure() -> Yields:
         predicted = logits_of(context, listing)[:, classes].argmax(dim=1)
@@ -103,20 +106,21 @@ def subset(context: EvalContext, key: str) -> Evaluator:
         predicted = classes[logits_of(context, val, keep=True)[among][:, classes].argmax(dim=1)]
         yield share(f"{key}_val_top1", predicted == torch.from_numpy(val.labels)[among])
 
-    return _prepared(context, measure, listing, "arg-max over the set's 200 classes")
+    return _prepared(context, measure, listing, f"arg-max over {len(folders)} of the set's 200 classes")
 
 
 def thousand(context: EvalContext, key: str) -> Evaluator:
     """ImageNet-V2 (folders 0 to 999, by number, not by name) and ImageNet-Sketch (folders by wnid)."""
     require_classifier(context)
-    folders = class_folders(path_of(context.config.sets, key), 1000, DOWNLOADS[key].tree)
+    folders = class_folders(path_of(context.config.sets, key), 1000, DOWNLOADS[key].tree, _own_names(context))
     labels = _numbers(folders) if key == "imagenet_v2" else _wnid_labels(folders)
-    listing = in_folders(key, folders, labels)
+    among = _among(context, labels, key)
+    listing = in_folders(key, [folders[row] for row in among], [labels[row] for row in among])
 
     def measure() -> Yields:
         yield from tops(key, logits_of(context, listing), torch.from_numpy(listing.labels))
 
-    return _prepared(context, measure, listing, "arg-max over 1000 classes")
+    return _prepared(context, measure, listing, f"arg-max over {_count(context)} classes")
 
 
 def objectnet(context: EvalContext) -> Evaluator:
@@ -125,7 +129,7 @@ def objectnet(context: EvalContext) -> Evaluator:
     `objectnet_top1`: the arg-max over its classes, each with the highest logit of ImageNet's classes mapped to it.
     `objectnet_1000way_top1`: the arg-max over all 1000 classes is one of those mapped to the image's.
     """
-    require_classifier(context)
+    require_classifier(context, whole=True)
     root = path_of(context.config.sets, "objectnet")
     mapped = objectnet_classes(root / "mappings")
     folders = [root / "images" / name for name in mapped]
@@ -181,11 +185,38 @@ def objectnet_classes(folder: Path) -> dict[str, list[int]]:
         raise UserError(f"{folder}: its files do not fit together ({error}); unpack the set again") from error
 
 
-def _validation(root: Path) -> Listing:
-    """The validation set in a folder a wnid or, with labels of -1, in one folder."""
+def _own_names(context: EvalContext) -> list[str]:
+    """Names of class folders, of which a set may lack others; none where the classifier knows all classes."""
+    known = known_labels(context)
+    return [] if known is None else [name for label in known.tolist() for name in (wnids()[label], str(label))]
+
+
+def _among(context: EvalContext, labels: Sequence[int], key: str) -> list[int]:
+    """Numbers of the classes that the classifier knows.
+
+    Raises:
+        UserError: it knows none of them.
+    """
+    known = known_labels(context)
+    found = [row for row, label in enumerate(labels) if known is None or label in known]
+    if not found:
+        raise UserError(f"sets.{key}: none of its classes is among those of data; leave this evaluator out")
+    return found
+
+
+def _count(context: EvalContext) -> int:
+    known = known_labels(context)
+    return len(wnids()) if known is None else len(known)
+
+
+def _validation(context: EvalContext) -> Listing:
+    """The validation set in a folder a wnid, of the classes that are known, or, with labels of -1, in one folder."""
+    root = path_of(context.config.sets, "imagenet_val")
     if any(path.is_dir() for path in root.iterdir()):
-        folders = class_folders(root, 1000, DOWNLOADS["imagenet_val"].tree)
-        return in_folders("imagenet_val", folders, _wnid_labels(folders))
+        folders = class_folders(root, 1000, DOWNLOADS["imagenet_val"].tree, _own_names(context))
+        labels = _wnid_labels(folders)
+        among = _among(context, labels, "imagenet_val")
+        return in_folders("imagenet_val", [folders[row] for row in among], [labels[row] for row in among])
     paths = images_in(root)
     if not paths:
         raise UserError(f"{root}: no images in it; expected: {DOWNLOADS['imagenet_val'].tree}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bgsweep.config import Knn
 from bgsweep.evaluation.context import EvalContext
-from bgsweep.evaluation.evaluator import Evaluator, Yields, share
+from bgsweep.evaluation.evaluator import Evaluator, Yields, per_class, share
 from bgsweep.evaluation.features import Features
 
 # InstDisc's, which lightly's benchmarks use; DINO's.
@@ -22,13 +22,15 @@ _QUERIES, _BANK = 256, 65_536
 
 
 def knn(context: EvalContext, settings: Knn | None = None) -> Evaluator:
-    """`knn_top1`, with the config's k and temperature or with those of a named protocol."""
+    """`knn_top1` and `knn_mean_per_class`, with the config's k and temperature or with those of a named protocol."""
     chosen = settings or context.config.evaluate.knn
     context.check_images()
 
     def measure() -> Yields:
         predicted = nearest(context, context.test.values, chosen)
-        yield from context.by_image([share("knn_top1", predicted == context.test.labels)])
+        hits, labels = predicted == context.test.labels, context.test.labels
+        found = [share("knn_top1", hits), per_class("knn_mean_per_class", hits, labels)]
+        yield from context.by_image(found)
 
     return Evaluator(measure, lambda: context.protocol() | knn_protocol(chosen))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bgsweep.config import Linear
 from bgsweep.data.readable import in_order
 from bgsweep.evaluation.context import EvalContext, even_parts
-from bgsweep.evaluation.evaluator import Evaluator, Yields, tops
+from bgsweep.evaluation.evaluator import Evaluator, Yields, per_class, tops
 from bgsweep.evaluation.features import Features
 from bgsweep.seeding import Draw, rng_key
 
@@ -54,12 +54,14 @@ class LinearHead:
 
 
 def linear(context: EvalContext) -> Evaluator:
-    """`linear_top1` and `linear_top5`, the probe's rate and decay chosen on a part held out of train."""
+    """`linear_top1`, `_top5` and `_mean_per_class`, the probe's rate and decay chosen on a part held out of train."""
     context.check_images()
 
     def measure() -> Yields:
         logits = linear_head(context).logits(context.test.values)
-        yield from context.by_image(tops("linear", logits, context.test.labels))
+        labels = context.test.labels
+        yield from context.by_image(tops("linear", logits, labels))
+        yield from context.by_image([per_class("linear_mean_per_class", logits.argmax(dim=1) == labels, labels)])
 
     return Evaluator(measure, lambda: context.protocol() | linear_protocol(linear_head(context), context))
 

@@ -65,7 +65,7 @@ def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
     cache = context.features
 
     def measure() -> Yields:
-        layer = fit(context, protocol)
+        layer = published_layer(context, name, protocol)
         test = context.once(("squares", protocol.preprocessing), lambda: _test(context, protocol.preprocessing))
         with torch.no_grad():
             yield from tops(name, layer(test.values), test.labels)
@@ -83,6 +83,12 @@ def published(context: EvalContext, name: str, protocol: Protocol) -> Evaluator:
         }
 
     return Evaluator(measure, words)
+
+
+def published_layer(context: EvalContext, name: str, protocol: Protocol | None = None) -> nn.Linear:
+    """The layer of a published linear evaluation, trained once for all evaluators."""
+    layer: nn.Linear = context.once(("layer", name), lambda: fit(context, protocol or PROTOCOLS[name]))
+    return layer
 
 
 def _test(context: EvalContext, kind: Kind) -> Features:

@@ -59,7 +59,7 @@ def shape_bias(context: EvalContext) -> Evaluator:
 
     `shape_match` and `texture_match` are the shares of all such stimuli.
     """
-    require_classifier(context)
+    require_classifier(context, whole=True)
     listing, shapes, textures = stimuli(path_of(context.config.sets, "cue_conflict"))
 
     def measure() -> Yields:

@@ -11,7 +11,7 @@ class KnnAccuracy(OnlineMetric):
     """Accuracy of kNN on the configured variant (`evaluate.variant`)."""
 
     def measure(self) -> Iterator[Measured]:
-        (found,) = knn(self.context).measure()
+        found, *_ = knn(self.context).measure()
         yield Measured("top1", found.value)
 
 

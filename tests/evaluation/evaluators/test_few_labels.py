@@ -64,9 +64,8 @@ def test_images_are_encoded_once_for_all_evaluators_of_a_call(splits: Splits) ->
     who = subject()
     context = EvalContext(replace(who, encode=counting), SuiteConfig(size=32, evaluate=SETTINGS), splits)
     results = run_evaluators(context, ["knn", "knn_dino", "linear", "few_1", "few_10", "backgrounds"])
-    # Train, and eight variants of the test images, of which the original is one.
-    usable = context.features.variants().count("original")
-    assert seen == len(splits.train) + 8 * usable
+    # Train, the test images as they are, and seven other variants of them.
+    assert seen == len(splits.train) + len(splits.test) + 7 * context.features.variants().count("only_fg")
     (alone,) = run_evaluators(EvalContext(who, SuiteConfig(size=32, evaluate=SETTINGS), splits), ["few_10"])
     assert alone.values[0].hits.tolist() == results[4].values[0].hits.tolist()
 
