@@ -39,6 +39,7 @@ class Draw(IntEnum):
     KNN_BANK = -17  # training images that online kNN compares with; the id is the class
     METRIC_IMAGE = -18  # the order in which metrics without labels take images
     REGROUPING = -19  # resamplings of foregrounds and backgrounds
+    GROUPS = -20  # splits, kinds and backgrounds of a set of groups that `backgrounds make --groups` writes
     AUDIT = -60  # images, pixels' noise and compositions of `bgsweep audit`; the id says of which measure
     CORRUPTION = -100  # index: corruption and severity, below 100
     MASK_VIEW = -200  # augmentation for the network that learns masks; index: stage of its training

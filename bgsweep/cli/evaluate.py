@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bgsweep.cli.common import Command, Group, Options, Result, add_store, count, store
+from bgsweep.cli.common import Command, Group, Options, Result, add_store, count, positive, store
 from bgsweep.cli.common import store_folder as folder
 from bgsweep.cli.formatting import percent, table
 from bgsweep.cli.parser import Parser
@@ -253,6 +253,17 @@ class BackgroundsMake(Command):
         parser.add_argument(
             "--seed", type=int, default=0, help="seed that chooses each image's new background; default %(default)s"
         )
+        parser.add_argument(
+            "--groups",
+            action="store_true",
+            help="a set like Waterbirds instead: train, validation and test, each class tied to one kind of background",
+        )
+        parser.add_argument(
+            "--correlation",
+            type=positive,
+            default=0.95,
+            help="with --groups: share of training images with their class's kind of background; default %(default)s",
+        )
 
     def run(self, options: Options) -> Result:
         from bgsweep.config import Evaluate
@@ -268,6 +279,13 @@ class BackgroundsMake(Command):
             if not given.is_dir():
                 raise UserError(f"{given}: no such folder; name the folder of the images, then that of their masks")
         source = Folder(options.images, ".", options.masks)
+        if options.groups:
+            from bgsweep.evaluation.datasets.group_maker import write_groups
+
+            if options.correlation > 1:
+                raise UserError(f"--correlation {options.correlation:g}: give a share, above 0 and at most 1")
+            say = lambda line: print(line, file=sys.stderr)  # noqa: E731
+            return write_groups(source, options.out, options.correlation, options.seed, say)
         variants = VariantSet(source, None, Evaluate(seed=options.seed), options.size)
         if len(set(source.labels.tolist())) < 2:
             raise UserError(
@@ -276,6 +294,14 @@ class BackgroundsMake(Command):
         return write_release(variants, options.out, variant_sheet(variants), lambda line: print(line, file=sys.stderr))
 
     def show(self, result: Result) -> str:
+        if "table" in result:
+            images = ", ".join(f"{count} {split}" for split, count in result["images"].items())
+            tied = percent(result["correlation"])
+            return (
+                f"wrote {result['out']}: {images} images of {len(result['classes'])} classes before "
+                f"{len(result['classes'])} kinds of background; in train {tied} % before their own\n"
+                f"measure with --suite groups and in its file: groups: {{path: {result['table']}}}"
+            )
         return (
             f"wrote {result['out']}: {result['images_per_variant']} images in each of eight variants, "
             f"{len(result['classes'])} classes; {result['left_out']} images left out\n"

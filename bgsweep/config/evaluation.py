@@ -137,6 +137,22 @@ class Sets(Section):
     cue_conflict: str | None = Field(None, description="SHAPE/SHAPE1-TEXTURE2.png")
 
 
+class Groups(Section):
+    """A set whose images have a class and a group, such as Waterbirds."""
+
+    path: str | None = Field(
+        None,
+        description="CSV file with the columns path, label, group and split (Waterbirds' too), or a folder",
+    )
+    form: str | None = Field(
+        None,
+        description="what the names of the folders say: urbancars, metashift, spawrious, counteranimal, or such as "
+        "{split}/{label}/{group}",
+    )
+    draws: Count = Field(10, description="balanced draws whose last layers are averaged (DFR)")
+    seed: int = Field(0, ge=0)
+
+
 class FewLabels(Section):
     """Training images that keep their labels, for the linear probe on few labels."""
 
@@ -205,6 +221,7 @@ class SuiteConfig(Section):
         "probe", description="linear layer on `data` that published sets are judged by, where the model has none"
     )
     evaluate: Evaluate = Evaluate()
+    groups: Groups = Groups()
     few_labels: FewLabels = FewLabels()
     attacks: Attacks = Attacks()
     corruptions: Corruptions = Corruptions()

@@ -128,9 +128,10 @@ def logits_of(
         head: gives the logits; None: `classifier`, of ImageNet's 1000 classes.
     """
     chosen = head or classifier(context)[0]
+    seen = see or Squares(context.config.preprocessing)
 
     def logits() -> Tensor:
-        return _logits(context, listing, see or Squares(context.config.preprocessing), on_disk, chosen)
+        return _logits(context, listing, seen, on_disk, chosen)
 
     if not keep:
         return logits()
@@ -143,14 +144,21 @@ def _logits(context: EvalContext, listing: Listing, see: See, on_disk: bool, hea
         with torch.no_grad():
             return torch.cat([head(part) for part in _parts(context, listing, see)])
 
-    def encoded() -> Features:
-        found = (Features(part, torch.zeros(len(part), dtype=torch.int64)) for part in _parts(context, listing, see))
-        return joined(found, len(listing))
-
-    features = context.kept.once(f"{listing.name}-{listing.state(see)}", encoded)
+    features = features_of(context, listing, see)
     with torch.no_grad():
         rows = (features.rows(slice(first, first + _ROWS)) for first in range(0, len(features), _ROWS))
         return torch.cat([head(part) for part in rows])
+
+
+def features_of(context: EvalContext, listing: Listing, see: See | None = None) -> Features:
+    """Features of listed images, kept on disk; their labels are not among them."""
+    seen = see or Squares(context.config.preprocessing)
+
+    def encoded() -> Features:
+        found = (Features(part, torch.zeros(len(part), dtype=torch.int64)) for part in _parts(context, listing, seen))
+        return joined(found, len(listing))
+
+    return context.kept.once("" if context.kept.folder is None else f"{listing.name}-{listing.state(seen)}", encoded)
 
 
 def _parts(context: EvalContext, listing: Listing, see: See) -> Iterable[Tensor]:

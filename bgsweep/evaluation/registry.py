@@ -16,6 +16,7 @@ from bgsweep.evaluation.evaluators import (
     detection,
     few_labels,
     fine_tuning,
+    groups,
     imagenet9,
     imagenet_c,
     imagenet_variants,
@@ -38,14 +39,15 @@ EVALUATORS: dict[str, EvaluatorFactory] = {
     **imagenet_variants.EVALUATORS,
     **imagenet_c.EVALUATORS,
     **shape_bias.EVALUATORS,
+    **groups.EVALUATORS,
     **adversarial.EVALUATORS,
     **autoattack.EVALUATORS,
     **detection.EVALUATORS,
 }
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "linear", "backgrounds"),
-    # The paper's abstracts name neither of the two left out, which need another package and take days on large sets.
-    "paper": tuple(name for name in EVALUATORS if name not in ("autoattack", "detection")),
+    # The paper's abstracts name none of those left out; two of them need another package and take days on large sets.
+    "paper": tuple(name for name in EVALUATORS if name not in ("autoattack", "detection", "groups")),
 }
 
 

@@ -59,7 +59,9 @@ def _file(name: str, evaluator: Evaluator) -> str:
 def _key_of_suite(context: EvalContext) -> str:
     config, splits, head = context.config, context.splits, context.model.head
     settings = config.model_dump(mode="json", exclude={**dict.fromkeys(_NO_VALUES, True), "data": NO_PIXELS})
-    files = [Path(file) for each in (config.sets, config.few_labels) for file in _paths(each.model_dump())]
+    files = [
+        Path(file) for each in (config.sets, config.few_labels, config.groups) for file in _paths(each.model_dump())
+    ]
     return key_of(
         settings=settings,
         files=digest_of_states(files),

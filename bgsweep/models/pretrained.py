@@ -1,6 +1,7 @@
 """Pretrained encoders: published weights of torchvision and timm, and checkpoints of MoCo, BYOL, SwAV, DINO."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import ResNet
 
-from bgsweep.config import Encoder
+from bgsweep.config import Encoder, Preprocessing
 from bgsweep.errors import UserError, one_line
 from bgsweep.models.encoders import (
     IMAGENET_MEAN,
@@ -25,7 +26,7 @@ from bgsweep.models.encoders import (
 )
 from bgsweep.models.safe_load import load_safely, why_unreadable
 
-IMAGENET_CLASSES = 1000
+IMAGENET_CLASSES, IMAGENET9_CLASSES = 1000, 9
 # Of two networks in one file, the ones that the methods' authors do not evaluate.
 _PASSED_OVER = ("encoder_k", "target", "momentum", "student")
 # The children of a torchvision ResNet as lightly's examples number them, in an nn.Sequential.
@@ -34,19 +35,26 @@ _NUMBERED = {"conv1.": "0.", "bn1.": "1.", "layer1.": "4.", "layer2.": "5.", "la
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder in eval mode on the CPU, its classifier of ImageNet's 1000 classes if it has one, and their origin."""
+    """An encoder in eval mode on the CPU, and its origin.
+
+    Attributes:
+        head: its classifier of ImageNet's 1000 classes, or of ImageNet-9's nine, if it came with one.
+        preprocessing: crop and interpolation that timm has for the model.
+    """
 
     encoder: ImageEncoder
     head: nn.Linear | None
     weights: str
+    preprocessing: Preprocessing | None = None
 
 
 def load_pretrained(text: str, size: int = 224) -> Pretrained:
-    """Load the encoder of ``NETWORK=FILE`` or ``NETWORK``.
+    """Load the encoder of ``NETWORK=FILE``, ``NETWORK=FILE+LAYER`` or ``NETWORK``.
 
     ``NETWORK`` is ``torchvision:NAME``, ``timm:NAME`` or a bare name as in `Encoder.name`; without a file its published
     weights are downloaded (torchvision's IMAGENET1K_V1, timm's default). A file may be a state dict or a training
     checkpoint (PyTorch or safetensors) of torchvision, timm, MoCo, SwAV, DINO, lightly or a PyTorch version of BYOL.
+    ``LAYER`` is a file with the linear layer that the method's authors trained on the frozen encoder.
 
     Args:
         size: height and width in pixels of the images to come.
@@ -57,17 +65,81 @@ def load_pretrained(text: str, size: int = 224) -> Pretrained:
     network, _, file = text.partition("=")
     name = network.removeprefix("torchvision:")
     module, classifier, statistics = _timm(name, not file) if name.startswith("timm:") else _own(name, size, not file)
-    origin = f"published weights of {network}"
+    preprocessing = _of_timm(module) if name.startswith("timm:") else None
+    origin, nine = f"published weights of {network}", None
+    file, layer_file = _with_layer(file)
     if file:
-        prefix = fill_from(module, classifier, read_tensors(Path(file)), file)
+        tensors = read_tensors(Path(file))
+        prefix = fill_from(module, classifier, tensors, file)
+        nine = None if classifier is None else _linear(tensors, f"{prefix}{classifier}.", IMAGENET9_CLASSES)
         origin = f"{file} ({prefix}*)" if prefix else file
     module.eval().requires_grad_(False)
-    head = None
+    head = nine
     if classifier is not None:
         layer = take_off(module, classifier)
-        head = layer if isinstance(layer, nn.Linear) and _is_classifier(layer) else None
+        head = layer if isinstance(layer, nn.Linear) and _is_classifier(layer) else nine
     encoder = ImageEncoder(module, feature_dim(module, name, size), *statistics)
-    return Pretrained(encoder.eval().requires_grad_(False), head, origin)
+    if layer_file:
+        head = read_layer(Path(layer_file), encoder.feature_dim)
+        origin = f"{origin}, with the linear layer of {layer_file}"
+    return Pretrained(encoder.eval().requires_grad_(False), head, origin, preprocessing)
+
+
+def _with_layer(file: str) -> tuple[str, str]:
+    """Apart the two files of ``FILE+LAYER``; a plus may be part of a name too."""
+    if "+" not in file or Path(file).exists():
+        return file, ""
+    first, _, second = file.rpartition("+")
+    return first, second
+
+
+def read_layer(path: Path, features: int) -> nn.Linear:
+    """A linear layer that classifies ImageNet's 1000 or ImageNet-9's nine classes, of a file that may hold more.
+
+    Raises:
+        UserError: the file has none, several, or one of another number of features.
+    """
+    tensors = read_tensors(path)
+    names = [key.removesuffix("weight") for key, each in tensors.items() if _is_layer(key, each)]
+    if len(names) != 1:
+        raise UserError(
+            f"{path}: {len(names)} linear layers of 1000 or 9 classes in it, called fc, linear, head or classifier; "
+            "name the file of one, such as MoCo's, SwAV's or DINO's linear evaluation writes"
+        )
+    found = _linear(tensors, names[0], len(tensors[f"{names[0]}weight"]))
+    width = tensors[f"{names[0]}weight"].shape[1]
+    if found is None or width != features:
+        raise UserError(
+            f"{path}: {names[0]}weight takes {width} features, the network gives {features}; name the layer of this "
+            "network"
+        )
+    return found
+
+
+def _is_layer(key: str, tensor: Tensor) -> bool:
+    named = key.endswith(tuple(f"{name}.weight" for name in ("fc", "linear", "head", "classifier"))) or key == "weight"
+    return named and tensor.ndim == 2 and len(tensor) in (IMAGENET_CLASSES, IMAGENET9_CLASSES)
+
+
+def _linear(tensors: Mapping[str, Tensor], prefix: str, classes: int) -> nn.Linear | None:
+    """The linear layer of so many classes under a prefix, if there is one."""
+    weight, bias = tensors.get(f"{prefix}weight"), tensors.get(f"{prefix}bias")
+    if weight is None or bias is None or weight.ndim != 2 or len(weight) != classes or bias.shape != (classes,):
+        return None
+    layer = nn.Linear(weight.shape[1], classes)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer.eval().requires_grad_(False)
+
+
+def _of_timm(network: nn.Module) -> Preprocessing | None:
+    """Crop and interpolation with which timm evaluates a model; None where it is no central crop."""
+    from timm.data.config import resolve_data_config
+
+    found: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
+    if found["crop_mode"] != "center" or found["interpolation"] not in ("bilinear", "bicubic"):
+        return None
+    crop = found["input_size"][-1]
+    return Preprocessing(resize=math.floor(crop / found["crop_pct"]), crop=crop, interpolation=found["interpolation"])
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bgsweep.config import Experiment
+from bgsweep.config import Experiment, Preprocessing
 from bgsweep.errors import UserError
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.exported import is_export, load_exported
@@ -35,6 +35,9 @@ class Loaded:
     """Of a checkpoint: the last values that its training reported."""
     about: dict[str, Any] = field(default_factory=dict)
     """Of a folder that `bgsweep export` wrote: its description."""
+
+    preprocessing: Preprocessing | None = None
+    """Crop and interpolation that timm has for the model."""
 
     @property
     def size(self) -> int | None:
@@ -65,7 +68,8 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
             "timm:NAME, a folder of `bgsweep export`, or weights with their network (resnet50=FILE)"
         )
     found = load_pretrained(model, size)
-    return Loaded(found.encoder, found.head, {"network": model.partition("=")[0], "weights": found.weights})
+    origin = {"network": model.partition("=")[0], "weights": found.weights}
+    return Loaded(found.encoder, found.head, origin, preprocessing=found.preprocessing)
 
 
 def _from_export(folder: str) -> Loaded:

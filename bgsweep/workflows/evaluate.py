@@ -56,7 +56,7 @@ def evaluate(model: str, suite: str, data: Data, store: Path) -> dict[str, Any]:
     # Opened first, so that an MLflow that does not answer is reported before hours of work.
     with Tracker(tracking_uri(store)) as tracker:
         log = EvaluationLog(tracker, model, loaded)
-        measured = measure(loaded, names, file, store, log)
+        measured = measure(loaded, names, _as_published(loaded, file), store, log)
         results = {one.evaluator: public(one) for one in measured.results}
         found = {"model": model, "origin": loaded.origin, "results": results, "failed": measured.failed}
         log.finish(found, bool(measured.failed))
@@ -83,7 +83,7 @@ def compare(models: Sequence[str], suite: str, data: Data, store: Path) -> dict[
     for model, one in zip(models[1:], found[1:], strict=True):
         _refuse_trained_on(model, one, file)
     kept = store if isinstance(store, Path) else None  # not in an object store
-    measured = [measure(one, names, file, kept) for one in found]
+    measured = [measure(one, names, _as_published(one, file), kept) for one in found]
     failed = {
         f"{model}: {name}": reason
         for model, one in zip(models, measured, strict=True)
@@ -135,6 +135,13 @@ def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded
     if config is not None and config.data is not None:
         _refuse_trained_on(model, loaded, completed)
     return loaded, completed
+
+
+def _as_published(loaded: Loaded, config: SuiteConfig) -> SuiteConfig:
+    """The suite's config with timm's own crop and interpolation for a model of its, unless `preprocessing` is set."""
+    if loaded.preprocessing is None or "preprocessing" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"preprocessing": loaded.preprocessing})
 
 
 def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:

@@ -148,3 +148,41 @@ def test_what_does_not_fit_is_said_in_one_line(wanted: State, tmp_path: Path) ->
         load_pretrained(f"resnet19={file}", 64)
     with pytest.raises(UserError, match="has no published weights; name a file"):
         load_pretrained("vit_s_16", 64)
+
+
+def test_a_published_linear_layer_is_read_from_its_own_file(tmp_path: Path, wanted: State) -> None:
+    torch.save(body(wanted, ""), tmp_path / "encoder.pth")
+    layer = torch.nn.Linear(512, 1000)
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    files = {
+        "moco": {"state_dict": {**body(wanted, "module."), "module.fc.weight": weight, "module.fc.bias": bias}},
+        "swav": {"state_dict": {"module.linear.weight": weight, "module.linear.bias": bias}},
+        "dino": {"state_dict": {"module.linear.weight": weight, "module.linear.bias": bias}, "epoch": 100},
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        loaded = load_pretrained(f"resnet18={tmp_path / 'encoder.pth'}+{tmp_path / name}.pth", 64)
+        assert (
+            loaded.head is not None and torch.equal(loaded.head.weight, weight) and torch.equal(loaded.head.bias, bias)
+        )
+        assert f"{name}.pth" in loaded.weights
+    torch.save({"linear.weight": torch.zeros(1000, 384), "linear.bias": torch.zeros(1000)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"linear\.weight takes 384 features, the network gives 512"):
+        load_pretrained(f"resnet18={tmp_path / 'encoder.pth'}+{tmp_path / 'other.pth'}", 64)
+    with pytest.raises(UserError, match="0 linear layers of 1000 or 9 classes"):
+        load_pretrained(f"resnet18={tmp_path / 'encoder.pth'}+{tmp_path / 'encoder.pth'}", 64)
+    nine = {"fc.weight": torch.ones(9, 512), "fc.bias": torch.zeros(9)}  # as MadryLab's models of IN-9L
+    torch.save({**body(wanted, ""), **nine}, tmp_path / "in9l.pth")
+    head = load_pretrained(f"resnet18={tmp_path / 'in9l.pth'}", 64).head
+    assert head is not None and head.out_features == 9 and bool((head.weight == 1).all())
+
+
+def test_timms_own_crop_and_interpolation_come_with_its_models(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    loaded = load_pretrained(f"timm:resnet10t={tmp_path / 'w.pth'}", 64)
+    config = network.pretrained_cfg
+    assert loaded.preprocessing is not None
+    assert loaded.preprocessing.resize == int(config["input_size"][-1] / config["crop_pct"])
+    assert (loaded.preprocessing.crop, loaded.preprocessing.interpolation) == (176, "bicubic")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from bgsweep.data import open_splits
+from bgsweep.data import splits
 from bgsweep.evaluation import registry
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluator import Evaluator, Yields, share
@@ -119,7 +119,7 @@ def test_what_a_change_does_not_touch_is_not_encoded_again(place: Path, monkeypa
     assert other["results"]["knn"]["protocol"]["knn"].startswith("k 3") and other["run_id"] != first["run_id"]
     image = next((place / "photos" / "train").rglob("*.jpg"))
     image.write_bytes(next((place / "photos" / "validation").rglob("*.jpg")).read_bytes())
-    open_splits.cache_clear()  # as in a new process
+    splits._open.cache_clear()  # as in a new process
     evaluated(place)
     assert watched.images == encoded + 16  # train alone
     (place / "suite.yaml").write_text(SUITE.replace("24", "20"))

@@ -11,6 +11,7 @@ from bgsweep.data import Image
 from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable, thumbnail
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.evaluator import PerImageMetric
+from bgsweep.evaluation.evaluators.groups import lowest_group, of_group
 
 CLUSTERS, LEAST = 4, 5
 """The largest number of kinds of backgrounds; images that a group must have to be the worst."""
@@ -44,13 +45,10 @@ def worst_group(hits: npt.NDArray[np.float64], groups: Groups, least: int = LEAS
 
     The lowest of many groups is low by chance, too: with 10 images of a group 20 points are.
     """
-    sizes = np.bincount(groups)
-    large = [group for group in range(len(sizes)) if sizes[group] >= least]
-    if not large:
+    worst = lowest_group(hits, groups, least)
+    if worst is None:
         raise NotApplicable(f"no class has {least} audited images of one kind of background; audit more images")
-    worst = min(large, key=lambda group: hits[groups == group].mean())
-    inside = (groups == worst).astype(np.float64)
-    return worst, PerImageMetric("worst_group", hits * inside, inside)
+    return worst, of_group("worst_group", hits, groups == worst)
 
 
 def groups(subject: Subject) -> Found:

@@ -69,7 +69,7 @@ def _write_variant(variants: VariantSet, name: Any, root: Path) -> dict[str, str
         path = Path(name, "val", _folder(variants, index), f"{stem}.JPEG")
         if name.startswith("mixed"):
             behind[path.as_posix()] = source.ids[donor]
-        _write_jpeg(root / path, variants.image(name, index))
+        write_jpeg(root / path, variants.image(name, index))
     return behind
 
 
@@ -80,7 +80,8 @@ def _write_masks(variants: VariantSet, root: Path) -> None:
         np.save(path, (variants.shape(index) > 127).astype(np.uint8))
 
 
-def _write_jpeg(path: Path, image: Image) -> None:
+def write_jpeg(path: Path, image: Image) -> None:
+    """Write an image with its colors at full resolution; raises UserError where one of this name is there."""
     if path.exists():
         raise UserError(f"{path.name}: two images of one class would have this name; rename one of them")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from bgsweep.cli.main import main
-from bgsweep.config import Evaluate, Sets, SuiteConfig
+from bgsweep.config import Evaluate, Preprocessing, Sets, SuiteConfig
 from bgsweep.data import Splits
+from bgsweep.data.datasets.folder import Folder
 from bgsweep.errors import UserError
+from bgsweep.evaluation.classifier import user_head
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluators.backgrounds_challenge import robust
 from bgsweep.evaluation.evaluators.imagenet9 import RELEASED, read_mapping, release_sheet
@@ -80,6 +82,31 @@ def test_the_eight_variants_equal_the_slow_way(tree: Path) -> None:
     first = next((tree / "in9" / "original" / "val").glob("*"))
     shown = cv2.resize(cv2.imread(str(sorted(first.parent.rglob("*.JPEG"))[0])), (128, 128), interpolation=0)
     np.testing.assert_allclose(sheet[48:176, 20:148, ::-1].astype(int), shown, atol=8)
+
+
+def test_nine_class_heads_need_no_mapping(tree: Path) -> None:
+    """As `--in9` in the authors' code: the model's own head of these classes, or a probe on images of these classes."""
+    root, plain = tree / "in9", subject()
+    sets = SuiteConfig(sets=Sets(imagenet9=str(root)), size=SIZE, preprocessing=Preprocessing(resize=SIZE, crop=SIZE))
+    torch.manual_seed(0)
+    own = torch.nn.Linear(48, 10)
+    train = Folder(root / "original" / "val", ".")
+    for who, splits in (
+        (FrozenModel(colours, plain.network, plain.device, own), None),
+        (FrozenModel(colours, plain.network, plain.device), Splits(train, train, train)),
+    ):
+        context = EvalContext(who, sets, splits)
+        both = run_evaluators(context, ["imagenet9", "imagenet9_challenge"])
+        values = {one.name: one.value for result in both for one in result.values}
+        head = own if splits is None else user_head(context)[0]
+        paths = sorted((root / "mixed_rand" / "val").rglob("*.JPEG"))
+        images = torch.from_numpy(np.stack([np.array(PIL.Image.open(path)) for path in paths]))
+        right = head(colours(images)).argmax(dim=1) == torch.tensor([int(path.parent.name[:2]) for path in paths])
+        assert values["mixed_rand"] == pytest.approx(right.double().mean().item())
+        assert both[0].protocol["prediction"] == both[1].protocol["prediction"] == "arg-max over 10 classes"
+    assert values["original"] > 0.9  # what it was trained on
+    with pytest.raises(UserError, match="this encoder has no classifier"):
+        run_evaluators(EvalContext(FrozenModel(colours, plain.network, plain.device), sets, None), ["imagenet9"])
 
 
 def test_the_challenge_equals_trying_every_background_alone(tree: Path) -> None:

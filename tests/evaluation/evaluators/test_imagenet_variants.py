@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from torchvision import transforms
 
 from bgsweep.config import Evaluate, Preprocessing, Sets, SuiteConfig
 from bgsweep.data import Splits
+from bgsweep.data.datasets.folder import Folder
 from bgsweep.errors import UserError
+from bgsweep.evaluation.classifier import user_head
 from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.evaluators.imagenet_variants import read_real
 from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
-from bgsweep.evaluation.registry import run_evaluators
+from bgsweep.evaluation.registry import open_evaluator, run_evaluators
 from tests.evaluation.subjects import subject
 
 WHO = subject(spread=3.0)
@@ -89,6 +92,48 @@ def test_the_label_files_that_evaluations_rest_on(shared_data: Path, labels: dic
     real = read_real(shared_data / "eval_labels" / "imagenet_real.json")
     assert sum(not one for one in real) == 3163
     assert np.mean([len(one) for one in real]) == pytest.approx(1.151, abs=0.001)
+
+
+def test_some_of_imagenets_classes_judge_the_images_of_these_alone(images: list[np.ndarray], tmp_path: Path) -> None:
+    """As ImageNet-100: a probe on images that are cropped and resized as those that it judges; others are left out."""
+    known = [3, 7, 500]
+    tree(tmp_path / "train", [wnids()[label] for label in known], images[:30])
+    tree(tmp_path / "v2", [str(label) for label in range(1000)], images)
+    tree(tmp_path / "few", [wnids()[label] for label in known[:2]], images[:8])
+    for label in known:
+        for number, image in enumerate(images[30 + label % 5 : 34]):
+            cv2.imwrite(str(tmp_path / "v2" / str(label) / f"more{number}.png"), image[..., ::-1])
+    train, seen = Folder(tmp_path / "train", "."), set[bytes]()
+
+    def encode(shown: torch.Tensor) -> torch.Tensor:
+        seen.update(image.numpy().tobytes() for image in shown)
+        return WHO.encode(shown)
+
+    who = replace(WHO, head=None, encode=encode)
+    sets = Sets(**{key: str(tmp_path / name) for key, name in {"imagenet_v2": "v2", "imagenet_sketch": "few"}.items()})
+    context = EvalContext(
+        who, SuiteConfig(sets=sets, preprocessing=PREPROCESSING, evaluate=Evaluate()), Splits(train, train, train)
+    )
+    v2, sketch = run_evaluators(context, ["imagenet_v2", "imagenet_sketch"])
+    assert {seen_bytes(each.image) for each in train} <= seen
+    assert len(v2.listings[0]) == sum(len(list((tmp_path / "v2" / str(label)).iterdir())) for label in known)
+    head = user_head(context)[0]
+    rights = [
+        known[
+            int(head(WHO.encode(torch.from_numpy(np.array(SEE(PIL.Image.open(path).convert("RGB"))))[None])).argmax())
+        ]
+        == int(path.parent.name)
+        for path in v2.listings[0].paths
+    ]
+    assert values(v2)["imagenet_v2_top1"] == pytest.approx(np.mean(rights))
+    assert v2.protocol["prediction"] == "arg-max over 3 classes" and "3 classes" in v2.protocol["classifier"]
+    assert len(sketch.listings[0]) == 8
+    with pytest.raises(UserError, match="3 of ImageNet's classes; this evaluator needs a classifier of all 1000"):
+        open_evaluator("shape_bias", context)
+
+
+def seen_bytes(image: np.ndarray) -> bytes:
+    return np.array(SEE(PIL.Image.fromarray(image))).tobytes()
 
 
 def test_the_sixteen_categories_share_no_label() -> None:
