@@ -11,7 +11,8 @@ from bgsweep.errors import UserError
 from bgsweep.storage.layout import checkpoint_file
 
 _MODEL = (
-    "checkpoint, MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, or a network and the file of its "
+    "checkpoint, MLflow URI (models:/NAME@ALIAS), torchvision:NAME, timm:NAME, hf:ID, onnx:FILE, or a network and the "
+    "file of its "
     "weights (resnet50=FILE, timm:NAME=FILE) from MoCo, BYOL, SwAV, DINO, lightly and others"
 )
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

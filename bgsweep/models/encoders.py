@@ -141,7 +141,7 @@ def timm_library(name: str) -> Any:
         known = [*_NARROW_DEPTHS, *SHAPES, *models.list_models(module=models)]
         cure = "install timm: pip install 'timm>=1.0,<2'" if name.startswith("timm:") else nearest(name, known)
         raise UserError(f"encoder.name: no model {name!r} in torchvision; {cure}") from error
-    if not timm.is_model(name.removeprefix("timm:")):
+    if not name.startswith(("timm:hf-hub:", "timm:local-dir:")) and not timm.is_model(name.removeprefix("timm:")):
         bare, prefix = name.removeprefix("timm:"), "timm:" if name.startswith("timm:") else ""
         own = [] if prefix else [*_NARROW_DEPTHS, *SHAPES, *models.list_models(module=models)]
         near = difflib.get_close_matches(bare, own or timm.list_models(), n=1)

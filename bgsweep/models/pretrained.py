@@ -51,8 +51,9 @@ class Pretrained:
 def load_pretrained(text: str, size: int = 224) -> Pretrained:
     """Load the encoder of ``NETWORK=FILE``, ``NETWORK=FILE+LAYER`` or ``NETWORK``.
 
-    ``NETWORK`` is ``torchvision:NAME``, ``timm:NAME`` or a bare name as in `Encoder.name`; without a file its published
-    weights are downloaded (torchvision's IMAGENET1K_V1, timm's default). A file may be a state dict or a training
+    ``NETWORK`` is ``torchvision:NAME``, ``timm:NAME``, ``hf:ID`` (of timm's form, on the Hugging Face hub or a folder),
+    or a bare name as in `Encoder.name`; without a file its published weights are downloaded (torchvision's
+    IMAGENET1K_V1, timm's default). A file may be a state dict or a training
     checkpoint (PyTorch or safetensors) of torchvision, timm, MoCo, SwAV, DINO, lightly or a PyTorch version of BYOL.
     ``LAYER`` is a file with the linear layer that the method's authors trained on the frozen encoder.
 
@@ -64,6 +65,9 @@ def load_pretrained(text: str, size: int = 224) -> Pretrained:
     """
     network, _, file = text.partition("=")
     name = network.removeprefix("torchvision:")
+    if name.startswith("hf:"):
+        id_or_folder = name.removeprefix("hf:")
+        name = f"timm:{'local-dir' if Path(id_or_folder).is_dir() else 'hf-hub'}:{id_or_folder}"
     module, classifier, statistics = _timm(name, not file) if name.startswith("timm:") else _own(name, size, not file)
     preprocessing = _of_timm(module) if name.startswith("timm:") else None
     origin, nine = f"published weights of {network}", None
@@ -267,6 +271,12 @@ def _downloaded(make: Any, name: str) -> nn.Module:
         network: nn.Module = make()
     except Exception as error:  # each hub has its own errors where there is no connection
         reason = one_line(error)[:120]
+        if name.startswith(("timm:hf-hub:", "timm:local-dir:")):
+            id_or_folder = name.partition(":")[2].partition(":")[2]
+            raise UserError(
+                f"hf:{id_or_folder}: cannot be loaded ({reason}); name a folder with timm's config.json and "
+                "weights, or timm:NAME=FILE"
+            ) from error
         raise UserError(
             f"{name}: its published weights cannot be downloaded ({reason}); name a file of weights: {name}=FILE"
         ) from error

@@ -12,6 +12,7 @@ from bgsweep.config import Experiment, Preprocessing
 from bgsweep.errors import UserError
 from bgsweep.models import ImageEncoder, build_encoder
 from bgsweep.models.exported import is_export, load_exported
+from bgsweep.models.onnx_encoder import load_onnx
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.storage.layout import weights_folder
 from bgsweep.storage.uri import Uri, filesystem, is_remote, list_remote, upload
@@ -56,20 +57,30 @@ def load_model(model: str, size: int, store: Path) -> Loaded:
     if model.startswith(MLFLOW):
         return from_mlflow(model, tracking_uri(store))
     if is_export(Path(model)):
-        return _from_export(model)
+        onnx = Path(model) / "encoder.onnx"
+        return _from_onnx(onnx, None) if onnx.is_file() else _from_export(model)
+    if model.startswith(("onnx:", "onnx-unit:")):
+        form, _, file = model.partition(":")
+        return _from_onnx(Path(file), True if form == "onnx-unit" else None)
     in_a_store = is_remote(model) and "=" not in model.partition("://")[0]
     if in_a_store or Path(model).exists():
         trained = load_trained(model)
         origin = {"weights": model, **_origin(trained.experiment)}
         return Loaded(trained.encoder, None, origin, trained.experiment, metrics=trained.metrics)
-    if "=" not in model and not model.startswith(("torchvision:", "timm:")):
+    if "=" not in model and not model.startswith(("torchvision:", "timm:", "hf:")):
         raise UserError(
             f"{model}: no such checkpoint; give a checkpoint, an MLflow URI (models:/NAME@ALIAS), torchvision:NAME, "
-            "timm:NAME, a folder of `bgsweep export`, or weights with their network (resnet50=FILE)"
+            "timm:NAME, hf:ID, onnx:FILE, a folder of `bgsweep export`, or weights with their network (resnet50=FILE)"
         )
     found = load_pretrained(model, size)
     origin = {"network": model.partition("=")[0], "weights": found.weights}
     return Loaded(found.encoder, found.head, origin, preprocessing=found.preprocessing)
+
+
+def _from_onnx(file: Path, unit: bool | None) -> Loaded:
+    encoder, head, words, side = load_onnx(file, unit)
+    about = {} if side is None else {"preprocessing": {"size": side}}
+    return Loaded(encoder, head, {"network": "onnx", "weights": words}, about=about)
 
 
 def _from_export(folder: str) -> Loaded:

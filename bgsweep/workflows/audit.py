@@ -101,7 +101,7 @@ def _check_out(out: Path) -> None:
 
 
 def _opened(model: str, loaded: Loaded, images: AuditImages, seed: int, device: str) -> _Opened:
-    size = loaded.experiment.views.size if loaded.experiment else 224
+    size = loaded.size or 224
     digest = network_digest(loaded.encoder)
     folder = images.folder / key_of(network=digest, size=size, part=_PART, format=_FORMAT)
     config = SuiteConfig(evaluate=Evaluate(seed=seed), size=size)

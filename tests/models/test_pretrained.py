@@ -186,3 +186,22 @@ def test_timms_own_crop_and_interpolation_come_with_its_models(tmp_path: Path) -
     assert loaded.preprocessing is not None
     assert loaded.preprocessing.resize == int(config["input_size"][-1] / config["crop_pct"])
     assert (loaded.preprocessing.crop, loaded.preprocessing.interpolation) == (176, "bicubic")
+
+
+def test_models_of_the_hugging_face_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of timm's form is read; without a network the hub is refused in one line."""
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t")
+    timm.models.save_for_hf(network, tmp_path / "model")
+    loaded = load_pretrained(f"hf:{tmp_path / 'model'}", 64)
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(
+        loaded.encoder(images),
+        network.eval().forward_head(network.forward_features((images - mean) / std), pre_logits=True),
+    )
+    assert loaded.head is not None and loaded.head.out_features == 1000
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="hf:timm/no-such-model: cannot be loaded") as error:
+        load_pretrained("hf:timm/no-such-model", 64)
+    assert "\n" not in str(error.value)

@@ -138,7 +138,7 @@ def test_an_exported_folder_is_evaluated(narrow: Path, tmp_path: Path) -> None:
         ("encoder.json", "out: not a folder that `bgsweep export` wrote, or damaged (Expecting value"),
         ("encoder.safetensors", "encoder.safetensors: "),
         ("more.pth", "out: 2 files of weights beside encoder.json, not one; export again"),
-        ("encoder.onnx", "out: ONNX cannot be loaded as a torch module; use `bgsweep export --to safetensors`"),
+        ("encoder.onnx", "out/encoder.onnx: not a network that ONNX Runtime can load"),
     ],
 )
 def test_a_damaged_folder_is_one_line(damage: str, told: str, narrow: Path, tmp_path: Path) -> None:
@@ -186,6 +186,10 @@ def test_onnx_takes_any_number_of_images_of_any_size(narrow: Path, tmp_path: Pat
         with torch.inference_mode():
             ours = encoder(images).numpy()
         np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], ours, rtol=0, atol=1e-4)
+        for name in ("out", "onnx:out/encoder.onnx"):
+            with contextlib.chdir(tmp_path):
+                again = bg.load(name, store=tmp_path / "store")(images)
+            np.testing.assert_allclose(again, ours, rtol=0, atol=1e-4)
     model = onnx.load(tmp_path / "out" / "encoder.onnx")
     onnx.checker.check_model(model)
     about = {entry.key: entry.value for entry in model.metadata_props}
