@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bgsweep.data import Splits
-from bgsweep.evaluation.audit.kept import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.measures import MEASURES, run_measures
+from bgsweep.evaluation.audit.outcome import KeptOutcomes, Outcome
 from bgsweep.report.audit_page import audit_page, limits, shown
 from bgsweep.workflows.audit import _Opened, _pictures, _record
 from bgsweep.workflows.audit_images import AuditImages
