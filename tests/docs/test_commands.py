@@ -50,6 +50,7 @@ ELSEWHERE = {
     r"bgsweep plan .*--images": "sweep/test_footprint.py",
     r"python -m benchmarks.gpu": "benchmarks/test_gpu.py",
     r"python benchmarks/(imagenette|cifar10).py": "benchmarks/test_published.py",
+    r"python benchmarks/leaderboard.py": "benchmarks/test_leaderboard.py",
     r"python (\.\./)?examples/neighbours.py": "docs/test_tutorial.py",
 }
 """Commands that need a cluster, a sweep or weights, and the tests that run them."""
