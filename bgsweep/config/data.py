@@ -69,7 +69,7 @@ class Data(Section):
         None, description="pixels that the shorter side is resized to when an image is decoded"
     )
     fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
-    cache: bool = Field(False, description="keep decoded images in memory, shared by all trials of a process")
+    cache: bool = Field(False, description="keep decoded images in memory, once for all trials of a sweep on a machine")
     loader: Literal["local", "cluster"] = Field(
         "local",
         description="processes that make views: on this machine, or on nodes of the Ray cluster with free cores",

@@ -26,6 +26,7 @@ class Sample:
         label: index into the dataset's classes, or ``UNLABELLED``.
         load_mask: gives a mask of the image's size, 0 (background) to 255 (foreground); None where there is no mask.
         load_rect: gives the mask's largest background rectangle, where that is cheaper than the search (0.3 ms).
+        load_inpainted: gives the image with its foreground painted over, where it is kept.
     """
 
     # Not the index: draws stay the same when images are added or removed.
@@ -34,6 +35,7 @@ class Sample:
     label: int
     load_mask: Callable[[], Mask] | None = None
     load_rect: Callable[[], Rect | None] | None = None
+    load_inpainted: Callable[[], Image] | None = None
 
     @cached_property
     def mask(self) -> Mask | None:
@@ -49,6 +51,8 @@ class Sample:
     @cached_property
     def inpainted_background(self) -> Image:
         """The image with its foreground painted over from its surroundings, made on first use."""
+        if self.load_inpainted is not None:
+            return self.load_inpainted()
         return self.image if self.mask is None else inpaint_background(self.image, self.mask)
 
 

@@ -11,13 +11,14 @@ from bgsweep.config.columns import INCLUDED
 from bgsweep.config.mask_format import mask_source
 from bgsweep.config.plugins import DatasetSection, imported
 from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.cached import Cached
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.formats import open_listing
 from bgsweep.data.datasets.listed import Listed
 from bgsweep.data.datasets.mask_noise import NoisyMasks
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.shortcut import ClassPools, Recomposed
-from bgsweep.data.datasets.wrappers import Cached, Subset, hold_out
+from bgsweep.data.datasets.wrappers import Subset, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.layout import recognized
 from bgsweep.data.leaks import check_apart, nearly_shared, shared, without
@@ -228,4 +229,7 @@ def _with_mask_noise(dataset: ImageDataset, data: Data) -> ImageDataset:
 
 
 def _cached(dataset: ImageDataset, data: Data) -> ImageDataset:
-    return Cached(dataset) if data.cache else dataset
+    if not data.cache:
+        return dataset
+    # What decides the pixels beside the files, which a sweep's trials all read from the same place.
+    return Cached(dataset, f"{Path.cwd()}\0{data.model_dump_json()}")

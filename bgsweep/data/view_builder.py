@@ -174,4 +174,5 @@ def _background_part(sample: Sample) -> Sample:
         return sample
     # A copy, because a slice would keep the whole image in memory.
     whole = Rect(0, 0, rect.height, rect.width)
-    return replace(sample, image=rect.of(sample.image).copy(), load_mask=None, load_rect=lambda: whole)
+    part = rect.of(sample.image).copy()
+    return replace(sample, image=part, load_mask=None, load_rect=lambda: whole, load_inpainted=None)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.cached import Cached
 from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.pack import Pack
 from bgsweep.data.datasets.pack_writer import make_pack
-from bgsweep.data.datasets.wrappers import Cached, Subset
+from bgsweep.data.datasets.wrappers import Subset
 from bgsweep.data.fingerprint import fingerprint
 
 

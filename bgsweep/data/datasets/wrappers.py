@@ -1,9 +1,9 @@
-"""Datasets made of another dataset: a part of it, or the same kept in memory."""
+"""Datasets made of another dataset: a part of it."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,26 +72,6 @@ class Subset(Wrapper):
         ids = "\0".join(self.ids).encode("utf-8", "surrogateescape")
         whole = self.dataset.digests()
         return {kind: hashlib.sha256(digest.encode() + b"\0" + ids).hexdigest()[:16] for kind, digest in whole.items()}
-
-
-class Cached(Wrapper):
-    """A dataset that keeps its decoded samples in memory. A copy sent to another process starts empty."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        super().__init__(dataset)
-        self._samples: dict[int, Sample] = {}
-
-    # Decoding the JPEG is 41 % of the time that a MoCo-v2 sample of ImageNet's size takes.
-    def __getitem__(self, index: int) -> Sample:
-        if index not in self._samples:
-            sample = self.dataset[index]
-            # Read-only, since a write would show in all later epochs.
-            sample.image.flags.writeable = False
-            self._samples[index] = sample
-        return self._samples[index]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_samples": {}}
 
 
 def hold_out(dataset: ImageDataset, share: float, kind: Draw, seed: int, name: str) -> tuple[Subset, Subset]:
