@@ -148,6 +148,10 @@ class Search(Section):
         None,
         description="minutes to wait for a cluster to grow; null: 15 under Ray's cluster launcher, else 0",
     )
+    share_views: bool = Field(
+        True,
+        description="trials on the same machine make each view that several of them train on once (docs/sweeps.md)",
+    )
     cpus: Positive = Field(1.0, description="CPU cores of a trial of one worker")
     gpus: GPUs = Field(
         None,

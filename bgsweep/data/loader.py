@@ -26,6 +26,7 @@ from bgsweep.data.memory import keep_freed_memory
 from bgsweep.data.order import DONOR_BLOCK, Order, OrderWindow, epoch_order, order_window
 from bgsweep.data.sample import Image, ImageDataset
 from bgsweep.data.shared_buffers import SharedBuffers, map_slot, parts_within
+from bgsweep.data.shared_views import SharedViews
 from bgsweep.data.view_builder import ImageViews, ViewBuilder
 from bgsweep.errors import UserError, collected_warnings, warn_once
 
@@ -80,6 +81,7 @@ class Batches:
         pin_memory: copy batches to pinned memory, from which a GPU fetches them asynchronously; needs a CUDA context.
         feed: makes the batches instead of `workers`.
         memory_gb: for batches made ahead; None takes a quarter of this process's share of the memory.
+        shared: what this trial shares with others; None makes all views here.
         epochs: of the run; the first batches of the next one are made while an epoch ends and is evaluated.
 
     Raises:
@@ -99,6 +101,7 @@ class Batches:
         feed: BatchFeed | None = None,
         memory_gb: float | None = None,
         epochs: int = 0,
+        shared: SharedViews | None = None,
     ) -> None:
         check_batch(dataset, batch_size)
         self.steps_per_epoch = len(dataset) // batch_size
@@ -110,7 +113,7 @@ class Batches:
         # Each image is decoded once for all of its views, and whole blocks of images are made together: one task of the
         # loader is a batch, which `batch_size=None` below passes through.
         share = batch_size // world_size
-        self._maker = BatchMaker(dataset, pipeline, share, batch_size, rank, seed)
+        self._maker = BatchMaker(dataset, pipeline, share, batch_size, rank, seed, None if feed else shared)
         # Batches come in order: with few processes and two tasks each, a slow one would leave the others idle.
         prefetch = max(2, min(4, 8 // self._workers)) if self._workers else None
         ring, parts = None, 1
@@ -227,6 +230,7 @@ class BatchMaker(Dataset[Batch | UserError]):
     batch_size: int
     rank: int
     seed: int
+    shared: SharedViews | None = None
 
     def __getitem__(self, index: BatchIndex) -> Batch | UserError:
         whole = range(self.share)
@@ -252,7 +256,7 @@ class BatchMaker(Dataset[Batch | UserError]):
     def _batch(self, task: Task, buffers: list[Image]) -> Batch:
         order, positions = task.order, self._positions(task.index, task.part)
         first = positions.start
-        builder = ViewBuilder(self.dataset, self.pipeline, self.seed, task.index[0], order)
+        builder = ViewBuilder(self.dataset, self.pipeline, self.seed, task.index[0], order, self.shared)
         rows = builder.of(positions, buffers)
         counts = Counter[str](result.applied for row in rows for result in row.views)
         counts["views"] = sum(len(row.views) for row in rows)

@@ -1,12 +1,14 @@
 """The views of a batch, made in an order that decodes each image once and keeps few of them."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from bgsweep.augment.pipeline import LARGE_VIEWS, ViewPipeline, ViewResult
 from bgsweep.data.order import DONOR_BLOCK, OrderWindow, donor_position, swap_position
 from bgsweep.data.sample import Image, ImageDataset, Sample
+from bgsweep.data.shared_views import LONGEST_WAIT, PAUSE, SharedViews
 from bgsweep.errors import UnreadableImage, UserError, warn_once
 from bgsweep.images.compositing import Rect
 from bgsweep.seeding import Draw, rng_key, swap_keys, view_key
@@ -56,11 +58,18 @@ class ViewBuilder:
     """
 
     def __init__(
-        self, dataset: ImageDataset, pipeline: ViewPipeline, seed: int, epoch: int, order: OrderWindow
+        self,
+        dataset: ImageDataset,
+        pipeline: ViewPipeline,
+        seed: int,
+        epoch: int,
+        order: OrderWindow,
+        shared: SharedViews | None = None,
     ) -> None:
         self.dataset, self.pipeline, self.seed, self.epoch, self.order = dataset, pipeline, seed, epoch, order
         self._samples: dict[int, Sample] = {}
         self._donors: dict[int, Sample] = {}
+        self._offered, self._shared = shared, shared
 
     def of(self, positions: range, buffers: Sequence[Image]) -> list[ImageViews]:
         """The views of each position; they are also written to `buffers`, one array for each view."""
@@ -71,11 +80,70 @@ class ViewBuilder:
             self._donors.clear()
             wanted = self._donor_positions(number * DONOR_BLOCK)
             # Donors first: when another image asks for one, it has been decoded for its own views already.
-            for position in sorted(block, key=lambda position: position not in wanted):
-                slots = [view[position - positions.start] for view in buffers]
-                rows[position] = self._views_or_next(position, slots)
-                self._release(rows[position].index, position in wanted)
+            ordered = sorted(block, key=lambda position: position not in wanted)
+            slots = {position: [view[position - positions.start] for view in buffers] for position in ordered}
+            made = self._made_with_others(slots) if self._others_are_near(number) else self._made_alone(slots)
+            for position, row in made:
+                rows[position] = row
+                self._release(row.index, position in wanted)
         return [rows[position] for position in positions]
+
+    def _others_are_near(self, block: int) -> bool:
+        here = self.epoch * len(self.order) + block * DONOR_BLOCK
+        self._shared = self._offered if self._offered is not None and self._offered.near(here) else None
+        return self._shared is not None
+
+    def _made_alone(self, slots: Mapping[int, list[Image]]) -> Iterator[tuple[int, ImageViews]]:
+        """Each position with its views."""
+        for position, views in slots.items():
+            yield position, self._views_or_next(position, views)
+
+    def _made_with_others(self, slots: Mapping[int, list[Image]]) -> Iterator[tuple[int, ImageViews]]:
+        """The same in another order: at first what no other trial is at."""
+        assert self._shared is not None
+        waiting, until = dict(slots), time.monotonic() + LONGEST_WAIT
+        while waiting and time.monotonic() < until:
+            before = len(waiting)
+            for position, views in list(waiting.items()):
+                if (row := self._taken_or_made(position, views)) is not None:
+                    del waiting[position]
+                    yield position, row
+                    until = time.monotonic() + LONGEST_WAIT
+            if len(waiting) == before:
+                time.sleep(PAUSE)
+        yield from self._made_alone(waiting)
+
+    def _taken_or_made(self, position: int, slots: list[Image]) -> ImageViews | None:
+        """An image's views; None while another trial is at them, which it is for a moment at most."""
+        assert self._shared is not None
+        index = int(self.order[position])
+        sample_id = self.dataset.ids[index]
+        # With a negative behind them, views need the image in any case.
+        swapped = self._draw_swap(sample_id, position) is not None
+        found = [None] * len(slots) if swapped else self._finished(index, position, slots)
+        if (whole := [each for each in found if each is not None]) and len(whole) == len(slots):
+            return ImageViews(index, whole)
+        work = f"{self.seed}/{self.epoch}/{position}"
+        if not self._shared.claim(work):
+            return None
+        begun = time.monotonic()
+        row = self._views_or_next(position, slots)
+        self._shared.release(work, time.monotonic() - begun)
+        return row
+
+    def _finished(self, index: int, position: int, slots: list[Image]) -> list[ViewResult | None]:
+        assert self._shared is not None
+        found: list[ViewResult | None] = []
+        for view, slot in enumerate(slots):
+            found.append(self._shared.read(self._shared_key(index, position, view), slot))
+            if found[-1] is None:
+                break  # the image is needed for this one
+        return found
+
+    def _shared_key(self, index: int, position: int, view: int) -> bytes:
+        assert self._shared is not None
+        drawn = self.pipeline.background_of(self._view_key(self.dataset.ids[index], view), view)
+        return self._shared.key(self.seed, self.epoch, index, position, view, drawn)
 
     def _donor_positions(self, first: int) -> set[int]:
         """The positions of a block whose images BG_Random and BG_Swaps use for others."""
@@ -94,8 +162,8 @@ class ViewBuilder:
         return wanted
 
     def _release(self, index: int, wanted: bool) -> None:
-        sample = self._samples.pop(index)
-        if wanted:
+        sample = self._samples.pop(index, None)
+        if wanted and sample is not None:  # None: another trial has made its views
             self._donors[index] = _background_part(sample) if self.pipeline.gives_rect else sample
 
     def _views_or_next(self, position: int, slots: list[Image]) -> ImageViews:
@@ -119,7 +187,8 @@ class ViewBuilder:
         kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
         donor_at = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
         views = [
-            self._view(sample, position, view, slot, donor_at if view == 1 else None) for view, slot in enumerate(slots)
+            self._view(sample, index, position, view, slot, donor_at if view == 1 else None)
+            for view, slot in enumerate(slots)
         ]
         if swap is None or kept:
             return ImageViews(index, views, swap_kept=kept)
@@ -127,15 +196,24 @@ class ViewBuilder:
         negative = pipeline.make_swap(sample, lambda: self._donor_at(donor), other, keys[0], drawn)
         return ImageViews(index, views, negative)
 
-    def _view(self, sample: Sample, position: int, view: int, slot: Image, donor_at: int | None) -> ViewResult:
+    def _view(
+        self, sample: Sample, index: int, position: int, view: int, slot: Image, donor_at: int | None
+    ) -> ViewResult:
         """One view; with `donor_at`, on the background of the image at that position."""
         key = self._view_key(sample.id, view)
 
         def donor() -> Sample:
             return self._donor_at(donor_position(key, position, len(self.order)) if donor_at is None else donor_at)
 
+        shared = self._shared if donor_at is None else None
+        if shared is not None:
+            mark = self._shared_key(index, position, view)
+            if (found := shared.read(mark, slot)) is not None:
+                return found
         made = self.pipeline.make(sample, donor, key, view, replace=donor_at is not None)
         slot[:] = made.image  # now, while it is in the CPU's cache
+        if shared is not None:
+            shared.write(mark, made)
         return made._replace(image=slot)
 
     def _draw_swap(self, sample_id: str, position: int) -> _Swap | None:
@@ -160,7 +238,13 @@ class ViewBuilder:
 
     def _sample(self, index: int) -> Sample:
         if index not in self._samples:
-            self._samples[index] = self.dataset[index]
+            self._samples[index] = (
+                self.dataset[index]
+                if self._shared is None
+                else self._shared.sample(
+                    self.dataset, index, self.pipeline.gives_rect and bool(self.pipeline.donor_views)
+                )
+            )
         return self._samples[index]
 
 

@@ -185,7 +185,7 @@ def _worker(config: dict[str, Any]) -> None:
 def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     import ray.train
 
-    from bgsweep.data.datasets.cached import share_images
+    from bgsweep.data.sharing import Sharing, share_within
     from bgsweep.distributed.preemption import WorkerRequests
     from bgsweep.distributed.pulse import Pulse, in_words
     from bgsweep.distributed.resources import assigned_device, machine_share
@@ -199,10 +199,11 @@ def _train_and_report(config: dict[str, Any], warnings: list[str]) -> None:
     ranks = context.get_world_rank(), context.get_world_size(), assigned_device()
     run: Any = None
     pulse = None
-    share_images(repr(config["pulse"][0]) if config["pulse"] else None)
-    if config["pulse"] and ranks[0] == 0:
+    if config["pulse"]:
         board, trial = config["pulse"]
-        pulse = Pulse(board, trial, lambda: in_words(run.position))
+        share_within(Sharing(repr(board), trial, resolved.search.share_views))
+        if ranks[0] == 0:
+            pulse = Pulse(board, trial, lambda: in_words(run.position))
     requests = WorkerRequests(config["stops"] if ranks[0] == 0 else None, pulse)
     run = start(resolved, config["seeds"], *ranks, feed_for=ray_feed, asked=requests)
     last = ray.train.get_checkpoint()

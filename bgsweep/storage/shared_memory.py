@@ -35,7 +35,7 @@ PEERS = 64
 _FILE, _MAGIC = "bgsweep-shared", b"bgsweep1"
 _HEADER = struct.Struct("<8s16sQQ?")  # magic, token, capacity, buckets, and if the oldest bytes make room
 _HEAD_AT, _PEERS_AT, _TABLE_AT = 64, 512, 4096
-_HEAD, _PEER = struct.Struct("<Q"), struct.Struct("<Qd")
+_HEAD, _PEER, _CLAIM = struct.Struct("<Q"), struct.Struct("<QdQq"), struct.Struct("<Qd")
 _PLACE = struct.Struct(f"<QQ{META_BYTES}s")  # first byte, size, and what the caller says of them
 _ENTRY_BYTES = KEY_BYTES + _PLACE.size
 _NO_KEY = bytes(KEY_BYTES)
@@ -130,20 +130,38 @@ class SharedMemory:
                 at += part.nbytes
             return self._enter(key, start, size, meta)
 
-    def see(self, peer: int, seconds: float) -> int:
-        """Say that a peer is here; give how many others have said so in the last seconds."""
-        now, others, free = time.monotonic(), 0, None
+    def claim(self, key: bytes, owner: int, seconds: float) -> bool:
+        """Take the work of a key; False while another owner took it less than so many seconds ago."""
         with self._locked() as held:
             if not held:
-                return 0
+                return True
+            if (place := self._find(key)) is not None:
+                other, since = _CLAIM.unpack_from(place[2])
+                if other != owner and time.monotonic() - since < seconds:
+                    return False
+            self._enter(key, self._head(), 0, _CLAIM.pack(owner, time.monotonic()))
+            return True
+
+    def release(self, key: bytes, owner: int) -> None:
+        """Give up a claim, so that others may take the work."""
+        with self._locked() as held:
+            if held and (place := self._find(key)) is not None and _CLAIM.unpack_from(place[2])[0] == owner:
+                self._enter(key, self._head(), 0, _CLAIM.pack(owner, 0.0))
+
+    def meet(self, peer: int, mark: int, progress: int, seconds: float) -> list[tuple[int, int]]:
+        """Say where a peer is; give the marks and the progress of others that did so in the last seconds."""
+        now, others, own = time.monotonic(), [], None
+        with self._locked() as held:
+            if not held:
+                return []
             for at in range(_PEERS_AT, _PEERS_AT + PEERS * _PEER.size, _PEER.size):
-                name, seen = _PEER.unpack_from(self._map, at)
+                name, seen, other_mark, other_progress = _PEER.unpack_from(self._map, at)
                 if name == peer or now - seen > seconds:
-                    free = at if free is None or name == peer else free
+                    own = at if own is None or name == peer else own
                 else:
-                    others += 1
-            if free is not None:
-                _PEER.pack_into(self._map, free, peer, now)
+                    others.append((other_mark, other_progress))
+            if own is not None:
+                _PEER.pack_into(self._map, own, peer, now, mark, progress)
         return others
 
     def _still_there(self, start: int) -> bool:

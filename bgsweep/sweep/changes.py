@@ -13,7 +13,7 @@ from bgsweep.sweep.trial import dump
 # How trials run, and how many: neither the values nor the results of those that have ended depend on these settings.
 _OF_RUNNING = (
     *("budget", "concurrent", "cpus", "gpus", "hang_minutes"),
-    *("keep_checkpoints", "max_failures", "refill_epochs", "trials", "wait_minutes"),
+    *("keep_checkpoints", "max_failures", "refill_epochs", "share_views", "trials", "wait_minutes"),
 )
 
 

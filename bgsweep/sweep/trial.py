@@ -70,7 +70,7 @@ class InProcessTrial(tune.Trainable):
 
     def _set_up(self, config: dict[str, Any]) -> None:
         # Imported by the trial's process only: each process that imports torch takes half a gigabyte.
-        from bgsweep.data.datasets.cached import share_images
+        from bgsweep.data.sharing import Sharing, share_within
         from bgsweep.distributed.pulse import Pulse
         from bgsweep.distributed.resources import machine_share
         from bgsweep.distributed.view_workers import ray_feed
@@ -79,7 +79,7 @@ class InProcessTrial(tune.Trainable):
 
         file = trial_file(self.tree, config[VALUES])
         limit_threads(file.search.cpus, machine_share())
-        share_images(repr(self.board))
+        share_within(Sharing(repr(self.board), name_of(config[NUMBER]), file.search.share_views))
         self.pulse = Pulse(self.board, name_of(config[NUMBER]), self._where)
         self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"

@@ -18,6 +18,7 @@ from bgsweep.config.schedule import at_step
 from bgsweep.data.batch import Batch
 from bgsweep.data.loader import Batches, BatchFeed
 from bgsweep.data.sample import ImageDataset
+from bgsweep.data.shared_views import shared_views
 from bgsweep.errors import Stopped, UserError
 from bgsweep.methods import Step
 from bgsweep.methods.base import Views
@@ -78,9 +79,10 @@ class Trainer:
         self.model = distribute(self.method, placement) if world_size > 1 else self.method
         self.optimizer = build_optimizer(experiment.optimizer, self.method)
         self.scaler = torch.amp.GradScaler(enabled=placement.autocast == torch.float16)
+        pipeline = ViewPipeline(experiment.views, experiment.background, experiment.training.epochs)
         self.batches = Batches(
             dataset,
-            ViewPipeline(experiment.views, experiment.background, experiment.training.epochs),
+            pipeline,
             batch_size=experiment.training.batch_size,
             seed=experiment.seed,
             rank=rank,
@@ -90,6 +92,7 @@ class Trainer:
             feed=feed,
             memory_gb=experiment.data.loader_memory_gb,
             epochs=experiment.training.epochs,
+            shared=shared_views(experiment, pipeline, rank),
         )
         if rank == 0:
             _log_scaling_rule(experiment)

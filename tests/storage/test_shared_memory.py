@@ -150,9 +150,24 @@ def test_what_was_overwritten_while_it_was_read_is_not_given(monkeypatch: pytest
     assert ring.get(key(1)) is None
 
 
-def test_peers_are_counted_while_they_are_seen() -> None:
+def test_peers_meet_while_they_are_seen() -> None:
     ring = opened(evicts=True)
-    assert [ring.see(1, 60), ring.see(2, 60), ring.see(1, 60), ring.see(1, 0)] == [0, 1, 1, 0]
+    assert ring.meet(1, 10, 5, 60) == []
+    assert ring.meet(2, 20, 7, 60) == [(10, 5)]
+    assert ring.meet(1, 10, 6, 60) == [(20, 7)] and ring.meet(2, 20, 7, 60) == [(10, 6)]
+    assert ring.meet(1, 10, 7, -1.0) == []
+    for peer in range(100):  # more than there is room for
+        ring.meet(peer + 1000, 1, 1, 60)
+
+
+def test_work_is_done_by_one_until_it_is_released_or_takes_too_long() -> None:
+    ring = opened(evicts=True)
+    assert ring.claim(key(1), 7, 60) and ring.claim(key(1), 7, 60) and not ring.claim(key(1), 8, 60)
+    assert ring.claim(key(1), 8, 0)  # whoever waits says for how long
+    ring.release(key(1), 7)  # no longer its own
+    assert not ring.claim(key(1), 7, 60)
+    ring.release(key(1), 8)
+    assert ring.claim(key(1), 7, 60)
 
 
 def test_a_forked_process_leaves_the_memory_alone() -> None:

@@ -13,6 +13,7 @@ from bgsweep import __version__
 from bgsweep.data.cores import memory_limit
 from bgsweep.data.datasets.wrappers import Wrapper
 from bgsweep.data.sample import Image, ImageDataset, Mask, Sample
+from bgsweep.data.sharing import sharing
 from bgsweep.errors import warn_once
 from bgsweep.images.compositing import Rect
 from bgsweep.storage.shared_memory import SharedMemory, shared_memory
@@ -21,16 +22,6 @@ from bgsweep.storage.shared_memory import SharedMemory, shared_memory
 _SHARE = 0.5
 _IMAGE, _MASK, _RECT, _INPAINTED = range(4)
 _META = struct.Struct("<4I?")  # three sides of an array, or four of a rectangle; and if there is one
-_sweep: str | None = None
-
-
-def share_images(sweep: str | None) -> None:
-    """Say which sweep this process's datasets are of: its processes on a machine keep decoded images together.
-
-    Without a sweep, the processes of a run do.
-    """
-    global _sweep
-    _sweep = sweep
 
 
 class Cached(Wrapper):
@@ -99,7 +90,8 @@ class Cached(Wrapper):
 
     def _shared(self) -> SharedMemory | None:
         if not self._opened:
-            name = None if _sweep is None else f"{_sweep}\0{self._digest()}"
+            within = sharing()
+            name = None if within is None else f"{within.sweep}\0{self._digest()}"
             self._memory, self._opened = _opened(name, len(self)) if name else _memory(None, len(self)), True
         return self._memory
 

@@ -10,9 +10,10 @@ import pytest
 
 from bgsweep.data.datasets import cached
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.data.datasets.cached import Cached, share_images
+from bgsweep.data.datasets.cached import Cached
 from bgsweep.data.datasets.wrappers import Wrapper
 from bgsweep.data.sample import Sample
+from bgsweep.data.sharing import Sharing, share_within
 from bgsweep.errors import collected_warnings
 from bgsweep.images.compositing import largest_background_rectangle
 
@@ -32,10 +33,10 @@ class Counted(Wrapper):
 @pytest.fixture(name="sweep", autouse=True)
 def in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path))
-    share_images("a sweep")
+    share_within(Sharing("a sweep"))
     cached._opened.cache_clear()
     yield "a sweep"
-    share_images(None)
+    share_within(None)
     cached._opened.cache_clear()
 
 
@@ -71,7 +72,7 @@ def test_trials_of_a_sweep_decode_each_image_once_together() -> None:
 def test_other_sweeps_and_other_settings_do_not_share() -> None:
     Cached(Counted(), "resize: 40")[0]
     for sweep, mark in (("a sweep", "resize: 41"), ("another", "resize: 40"), (None, "resize: 40")):
-        share_images(sweep)
+        share_within(None if sweep is None else Sharing(sweep))
         other_process()
         counted = Counted()
         Cached(counted, mark)[0]
@@ -79,7 +80,7 @@ def test_other_sweeps_and_other_settings_do_not_share() -> None:
 
 
 def test_a_copy_in_a_loader_process_reads_what_this_one_has_decoded() -> None:
-    share_images(None)
+    share_within(None)
     dataset = Cached(Counted())
     dataset[3].mask  # noqa: B018 - decodes it
     copy = pickle.loads(pickle.dumps(dataset))
