@@ -35,7 +35,7 @@ from bgsweep.storage.shared_memory import Found, SharedMemory, shared_memory
 _MOST_BYTES, _MEMORY_SHARE, _MOST_ROWS = 512 << 20, 1 / 32, 8192  # of the ring of views; that of images has half
 _SEEN = 60.0  # seconds after which a trial that was not heard of is gone
 _ROWS_OF_PATIENCE, _LEAST, _MOST = 8, 0.05, 2.0
-PAUSE, LONGEST_WAIT = 0.0005, 4.0
+PAUSE, LONGEST_WAIT = 0.001, 4.0
 """Seconds between looks at what other trials are making, and until a trial makes it itself whatever they do."""
 _META = struct.Struct("<B?4B4d?d?")
 _IMAGE = struct.Struct("<2Iq3?4I")

@@ -101,17 +101,18 @@ class ViewBuilder:
     def _made_with_others(self, slots: Mapping[int, list[Image]]) -> Iterator[tuple[int, ImageViews]]:
         """The same in another order: at first what no other trial is at."""
         assert self._shared is not None
-        waiting, until = dict(slots), time.monotonic() + LONGEST_WAIT
-        while waiting and time.monotonic() < until:
-            before = len(waiting)
-            for position, views in list(waiting.items()):
-                if (row := self._taken_or_made(position, views)) is not None:
-                    del waiting[position]
-                    yield position, row
-                    until = time.monotonic() + LONGEST_WAIT
-            if len(waiting) == before:
+        waiting = {}
+        for position, views in slots.items():
+            if (row := self._taken_or_made(position, views)) is None:
+                waiting[position] = views
+            else:
+                yield position, row
+        # One by one, since each look costs as much as a hundredth of a view.
+        until = time.monotonic() + LONGEST_WAIT
+        for position, views in waiting.items():
+            while (row := self._taken_or_made(position, views)) is None and time.monotonic() < until:
                 time.sleep(PAUSE)
-        yield from self._made_alone(waiting)
+            yield position, row or self._views_or_next(position, views)
 
     def _taken_or_made(self, position: int, slots: list[Image]) -> ImageViews | None:
         """An image's views; None while another trial is at them, which it is for a moment at most."""

@@ -197,7 +197,10 @@ class SharedMemory:
 
     def _find(self, key: bytes) -> tuple[int, int, bytes] | None:
         for at in self._entries_of(key):
-            if self._map[at : at + KEY_BYTES] == key:
+            there = self._map[at : at + KEY_BYTES]
+            if there == _NO_KEY:
+                return None
+            if there == key:
                 place = _PLACE.unpack_from(self._map, at + KEY_BYTES)
                 return place if not self.evicts or self._head() - place[0] <= self.capacity else None
         return None

@@ -11,6 +11,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from torch import Tensor, nn
 
 from bgsweep.config import SweepConfig, load
+from bgsweep.data.sharing import Sharing, share_within, sharing
 from bgsweep.distributed import pulse
 from bgsweep.distributed.train import OnEpoch
 from bgsweep.distributed.trial_board import TrialBoard
@@ -30,6 +31,12 @@ BOARD = ("test board", "test")
 def proposal(number: int, checkpoint: Uri | None = None, epochs: int = 0) -> dict[str, Any]:
     values = {"background.remove": 0.5}
     return {VALUES: values, FIXED: None, NUMBER: number, CHECKPOINT: checkpoint, EPOCHS: epochs}
+
+
+@pytest.fixture(autouse=True)
+def _alone_afterwards() -> Iterator[None]:
+    yield
+    share_within(None)
 
 
 @pytest.fixture
@@ -116,7 +123,9 @@ def test_a_reused_actor_frees_a_trials_model_before_it_builds_the_next_one(
     trial = type("Bound", (InProcessTrial,), {"tree": dump(file), "sweep": "one", "board": BOARD})(proposal(0))
     trial.step()
     trial.save_checkpoint(str(tmp_path))
+    assert sharing() == Sharing(repr(BOARD), "t00", views=True)
     assert trial.reset_config(proposal(1))
+    assert sharing() == Sharing(repr(BOARD), "t01", views=True)
     assert len(made) == 2 * seeds and trial.step()["done"]
 
 
