@@ -6,6 +6,7 @@ Four consumers, processes that only read batches (MoCo-v2's views from a pack, n
 time. `different backgrounds` are BG_RM and BG_Random at 0 or 0.2 in all four combinations; `different hyperparameters`
 have both at 0.2. Separate and shared passes alternate; the ratios are medians of those within a round: of views a
 second of the machine's clock, and of views a second of CPU time of all consumers, which other load moves less.
+`made of them` is the share of all views that any consumer made.
 
 The ring of views is smaller than a sweep's (128 MiB), so that it has been written once before anything is measured, as
 a sweep's has after its first 1,800 images: memory that is written for the first time takes a tenth of a view's time.
@@ -20,6 +21,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter, defaultdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from typing import Any
 from common import markdown, parser_of, report
 from made_images import make_images
 
-from bgsweep.augment.pipeline import ViewPipeline
+from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.config import load
 from bgsweep.data import open_splits
 from bgsweep.data import shared_views as shared_module
@@ -68,18 +70,26 @@ def consume(pack: str, sweep: str, trial: int, background: tuple[float, float], 
     dataset = open_splits(experiment.data).train
     pipeline = ViewPipeline(experiment.views, experiment.background)
     shared_module._MOST_BYTES = RING
+    made, make = Counter[str](), pipeline.make
+
+    def counted(*arguments: Any, **named: Any) -> ViewResult:
+        made["views"] += 1
+        return make(*arguments, **named)
+
+    pipeline.make = counted  # type: ignore[method-assign]
     makers = {each: BatchMaker(dataset, pipeline, BATCH, BATCH, 0, 0) for each in (False, True)}
     makers[True].shared = shared_views(experiment, pipeline)
     before = pss()
     pipe.send(0.0)
     while (asked := pipe.recv()) is not None:
         epoch, together = asked
-        maker, begun = makers[together], time.process_time()
+        maker, begun, before_it = makers[together], time.process_time(), made["views"]
         if together and maker.shared is not None:
             maker.shared.near(epoch * len(dataset))
         for step in range(len(dataset) // BATCH):
             maker[epoch, step]
-        pipe.send((time.process_time() - begun, len(dataset) // BATCH * BATCH * pipeline.n_views))
+        views = len(dataset) // BATCH * BATCH * pipeline.n_views
+        pipe.send((time.process_time() - begun, views, made["views"] - before_it))
     pipe.send(pss() - before)
     pipe.recv()  # all count at the same time
 
@@ -104,14 +114,15 @@ class Consumers:
         for pipe in self._pipes:
             pipe.recv()
 
-    def epoch(self, number: int, together: bool) -> tuple[float, float]:
-        """Views a second of the clock, and of the CPU."""
+    def epoch(self, number: int, together: bool) -> tuple[float, float, float]:
+        """Views a second of the clock, and of the CPU; and the share of them that was made."""
         begun = time.perf_counter()
         for pipe in self._pipes:
             pipe.send((number, together))
         found = [pipe.recv() for pipe in self._pipes]
-        views = sum(count for _, count in found)
-        return views / (time.perf_counter() - begun), views / sum(seconds for seconds, _ in found)
+        clock = time.perf_counter() - begun
+        cpu, views, made = (sum(column) for column in zip(*found, strict=True))
+        return views / clock, views / cpu, made / views
 
     def end(self) -> int:
         """Let them go; give the bytes that they hold together."""
@@ -129,12 +140,13 @@ def speeds(pack: Path, kind: str, rounds: int) -> dict[str, list[float]]:
     consumers.epoch(0, False)  # maps memory, and decodes for the first time
     for number in range(rounds + 1, rounds + 1 + WARM_UP):
         consumers.epoch(number, True)
-    found: dict[str, list[float]] = {name: [] for name in ("separate", "shared", "separate_cpu", "shared_cpu")}
+    found = defaultdict[str, list[float]](list)
     for number in range(1, rounds + 1):
         for together, name in ((False, "separate"), (True, "shared")):
-            clock, cpu = consumers.epoch(number, together)
+            clock, cpu, made = consumers.epoch(number, together)
             found[name].append(clock)
             found[f"{name}_cpu"].append(cpu)
+            found[f"{name}_made"].append(made)
     consumers.end()
     return found
 
@@ -158,10 +170,18 @@ def measure(options: argparse.Namespace, pack: Path) -> tuple[str, dict[str, Any
     for kind in BACKGROUNDS:
         found = speeds(pack, kind, options.rounds)
         clock, cpu = ratio(found, "shared", "separate"), ratio(found, "shared_cpu", "separate_cpu")
-        figures[kind.replace(" ", "_")] = {"clock": clock, "cpu": cpu}
+        made = statistics.median(found["shared_made"])
+        figures[kind.replace(" ", "_")] = {"clock": clock, "cpu": cpu, "made": made}
         medians = [statistics.median(found[name]) for name in ("separate_cpu", "shared_cpu")]
-        rows.append([kind, *(f"{each:,.0f}" for each in medians), f"{cpu:.2f}", f"{clock:.2f}"])
-    columns = [f"{TRIALS} trials with", "views/s of CPU, separate", "shared", "ratio", "ratio by the clock"]
+        rows.append([kind, *(f"{each:,.0f}" for each in medians), f"{cpu:.2f}", f"{clock:.2f}", f"{made:.3f}"])
+    columns = [
+        f"{TRIALS} trials with",
+        "views/s of CPU, separate",
+        "shared",
+        "ratio",
+        "ratio by the clock",
+        "made of them",
+    ]
     one, four = held(pack, 1, f"one {os.getpid()}"), held(pack, TRIALS, f"four {os.getpid()}")
     apart = held(pack, TRIALS, "")
     figures["memory"] = {"one": one, "four": four, "four_separate": apart, "ratio": four / one}
