@@ -30,7 +30,7 @@ from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.data.sharing import sharing
 from bgsweep.errors import UnreadableImage
 from bgsweep.images.compositing import Rect
-from bgsweep.storage.shared_memory import Found, SharedMemory, shared_memory
+from bgsweep.storage.shared_memory import KEY_BYTES, Found, SharedMemory, shared_memory
 
 _MOST_BYTES, _MEMORY_SHARE, _MOST_ROWS = 512 << 20, 1 / 32, 8192  # of the ring of views; that of images has half
 _SEEN = 60.0  # seconds after which a trial that was not heard of is gone
@@ -196,7 +196,7 @@ def _rings(sweep: str, size: int) -> tuple[SharedMemory | None, SharedMemory | N
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:KEY_BYTES]
 
 
 def _number(text: str) -> int:

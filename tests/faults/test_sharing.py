@@ -15,7 +15,7 @@ LENGTH = ["training.epochs=6", "training.batch_size=160", "search.hang_minutes=2
 
 
 def results(folder: Path) -> dict[Any, dict[str, Any]]:
-    """What each trial reported of each epoch, but for times."""
+    """The metrics of each trial in each epoch, but for times."""
     return {
         (event["id"], metrics["epoch"]): {name: value for name, value in metrics.items() if name not in SPEED}
         for event in events(folder, "result")
