@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -187,16 +188,26 @@ def measure(
     """
     if config.data is None:
         return _measure(loaded, names, config, store, log)
-    stores = iter([store])  # digests of the images are those before one was deleted: nothing is kept then
-    return without_lost_files(
-        open_splits(config.data), lambda: _measure(loaded, names, config, next(stores, None), log)
-    )
+    stores = iter([store])
+
+    def attempt() -> Measured:
+        kept = next(stores, None)
+        if kept is None and store is not None:
+            # Kept of the images before one was deleted, under digests that this process goes on with.
+            shutil.rmtree(_folder(store, loaded), ignore_errors=True)
+        return _measure(loaded, names, config, kept, log)
+
+    return without_lost_files(open_splits(config.data), attempt)
+
+
+def _folder(store: Path, loaded: Loaded) -> Path:
+    return store / "evaluations" / network_digest(loaded.encoder)
 
 
 def _measure(
     loaded: Loaded, names: Sequence[str], config: SuiteConfig, store: Path | None, log: EvaluationLog | None
 ) -> Measured:
-    folder = None if store is None else store / "evaluations" / network_digest(loaded.encoder)
+    folder = None if store is None else _folder(store, loaded)
     # Copied now: workers get it from the CPU, wherever this process takes its own.
     with RayWorkers(
         partial(opened, copy.deepcopy(loaded) if wants_workers(config) else loaded, config), config
