@@ -106,6 +106,7 @@ class Sweep(Command):
         model, uri = result["model"], result["tracking_uri"]
         lines = [
             trial_table(result["trials"], [each["trial"] for each in result.get("pareto", ())]),
+            *_confirmed(result),
             _comparison(result),
             f"MLflow store   {uri}",
             *_where_to_look(uri, result.get("run_page", "")),
@@ -114,6 +115,26 @@ class Sweep(Command):
             f'encoder = mlflow.pyfunc.load_model("models:/{model["name"]}@{model["alias"]}")',
         ]
         return "\n".join(lines)
+
+
+def _confirmed(result: Result) -> list[str]:
+    """The trials that were trained again: what the search saw of each, and what new seeds say."""
+    found = result.get("confirmation")
+    if not found:
+        return []
+    rows = [
+        [
+            each["trial"] + (" (champion)" if each["trial"] == found["champion"] else ""),
+            name,
+            f"{one['searched']:.4g}",
+            f"{one['value']:.4g} ± {one['se']:.2g}",
+        ]
+        for each in found["trials"]
+        for name, one in each["values"].items()
+    ]
+    title = f"Trained again with seeds {', '.join(map(str, found['seeds']))}"
+    honest = ", ".join(f"{name} {value:.4g}" for name, value in found["unbiased"].items())
+    return [table(["trial", "metric", "in the search", "new seeds"], rows, title), f"without bias   {honest}"]
 
 
 def _where_to_look(uri: str, page: str) -> list[str]:
@@ -215,7 +236,8 @@ class Plan(Command):
         each = f"{cost['epoch']:.3g} s per epoch"
         if cost["evaluation"]:
             each += f", {cost['evaluation']:.2g} s per evaluation"
-        head = f"{result['trials']} trials, {result['at_once']} at once, {each}"
+        again = f" and {result['confirmations']} that confirm others" if result["confirmations"] else ""
+        head = f"{result['trials']} trials{again}, {result['at_once']} at once, {each}"
         return f"{_needs(result['trial'])}{head}\n{table(header, rows, 'Expected')}"
 
 

@@ -110,6 +110,13 @@ class Budget(Section):
         return {key: limit for key, limit in named.items() if limit is not None}
 
 
+class Confirm(Section):
+    """The search's best trials, trained again with seeds that the search has not used, to choose the champion by."""
+
+    top: Count = Field(3, description="trials that are trained again")
+    seeds: Annotated[int, Field(ge=2)] = Field(3, description="new seeds of each, the same for all")
+
+
 class Search(Section):
     """The searcher that proposes trials, the scheduler that stops them, and the resources of each trial."""
 
@@ -141,6 +148,9 @@ class Search(Section):
     seed: int = Field(0, ge=0)
     seeds: Count = Field(
         1, description="runs of each trial, with seeds from experiment.seed on; the trial's score is their mean"
+    )
+    confirm: Confirm | None = Field(
+        None, description="train the best trials again with new seeds, by which the champion is chosen; null: do not"
     )
     concurrent: Count | None = Field(None, description="trials at once; null: as many as fit on the cluster")
     budget: Budget = Budget()
@@ -225,6 +235,11 @@ class Search(Section):
             best = ", ".join(goal.mode for goal in self.goals)
             raise ValueError(
                 f"mode: {len(metrics)} metrics need {len(metrics)} modes, such as [{best}]; or leave it out"
+            )
+        if self.confirm and self.scheduler == "pbt":
+            raise ValueError(
+                "confirm: the values of a population's trial change while it trains, so that it cannot be trained "
+                "again; leave it out, or use another scheduler"
             )
         if len(metrics) > 1 and self.scheduler != "none":
             raise ValueError(

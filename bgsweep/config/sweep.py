@@ -45,6 +45,8 @@ class SweepConfig(Section):
     def _check(self) -> Self:
         if self.search.seeds > 1 and "seed" in self.space.parameters:
             raise ValueError("space.seed: search.seeds gives every trial the same seeds; leave one of the two out")
+        if self.search.confirm and "seed" in self.space.parameters:
+            raise ValueError("space.seed: search.confirm trains trials with other seeds; leave one of the two out")
         self._check_metrics()
         self._check_methods()
         for key, distributions in self.space.parameters.items():

@@ -21,6 +21,7 @@ class Trial:
     seconds: float = 0.0
     curve: dict[int, Metrics] = field(default_factory=dict)
     error: str | None = None
+    confirms: str | None = None  # a trial of the search, with other seeds
 
     @property
     def last(self) -> Metrics:

@@ -57,8 +57,8 @@ class SweepResults:
 def page(results: SweepResults) -> str:
     """One self-contained HTML page of a sweep."""
     file = resolve(dict(results.manifest["file"]))
-    trials = results.trials
     verdict = results.manifest.get("result") or {}
+    trials = [trial for trial in results.trials if trial.confirms is None]
     figures: dict[str, charts.Figure] = {}
     notes: dict[str, str] = {}
     pictures = _pictures(file, verdict, notes)
@@ -74,7 +74,7 @@ def page(results: SweepResults) -> str:
         "variants": VARIANTS,
         "pictures": pictures,
         "trials": trials,
-        "table": [_row(trial) for trial in trials],
+        "table": [_row(trial) for trial in results.trials],
         "comparison": _comparison(verdict, pictures["count"]),
         "seeds": _over_seeds(verdict, pictures["count"]),
         "trend_trials": TREND_TRIALS,
@@ -85,7 +85,7 @@ def page(results: SweepResults) -> str:
     }
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)
-    context["cost"] = _cost(figures, file, trials, results.wall_seconds)
+    context["cost"] = _cost(figures, file, results.trials, results.wall_seconds)
     return rendered("page.html", context, figures)
 
 
@@ -197,7 +197,7 @@ def _searched(
     if epoch is None:
         notes["search"] = "No trial has reached its first evaluation of accuracy, so there is nothing to compare."
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
-    champion = (verdict.get("best") or {"trial": ""})["trial"]
+    champion = (verdict.get("confirmation") or {}).get("champion") or (verdict.get("best") or {"trial": ""})["trial"]
     count = sum(epoch in trial.curve for trial in trials)
     varied = [key for key in plain if len({str(t.params[key]) for t in trials if key in t.params}) > 1]
     varied.sort(key=lambda key: not key.startswith("background."))

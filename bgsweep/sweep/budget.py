@@ -1,12 +1,15 @@
 """The budget of a sweep: what it has spent, and whether another trial can end within it."""
 
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from bgsweep.config import Budget, SweepConfig
 from bgsweep.errors import UserError
 from bgsweep.sweep.events import Event, Owned, TrialRecord
+from bgsweep.sweep.selection import confirmations, seeds_of
 
 _HOUR = 3600.0
 _UNITS = {"hours": "hours", "gpu_hours": "GPU-hours", "cost": "of costs"}
@@ -16,18 +19,22 @@ class BudgetGuard:
     """Says whether another trial may begin.
 
     A trial is expected to train all its epochs, at the speed of the epochs so far; before the first measured epoch it
-    may begin. What is running goes on.
+    may begin. What is running goes on. Until the search ends, room is left for the trials of `search.confirm`.
 
     Args:
         gpus: GPUs of one trial.
         ran: seconds for which earlier drivers of the sweep have run.
         records: the trials' records, which the caller keeps up to date.
+        at_once: trials that the cluster runs at a time.
     """
 
-    def __init__(self, config: SweepConfig, gpus: float, ran: float, records: Mapping[str, TrialRecord]) -> None:
+    def __init__(
+        self, config: SweepConfig, gpus: float, ran: float, records: Mapping[str, TrialRecord], at_once: int = 1
+    ) -> None:
         self.budget, self.gpus, self.ran = config.search.budget, gpus, ran
         self.since = time.time()
         self._epochs, self._records = config.experiment.training.epochs, records
+        self._config, self._at_once = config, max(1, min(at_once, config.search.concurrent or at_once))
 
     def manifest(self) -> dict[str, float]:
         """The values from which `status` tells what is spent in another process."""
@@ -38,15 +45,24 @@ class BudgetGuard:
         used = costs(self.budget, self.ran + time.time() - self.since, self._records.values(), self.gpus)
         return shown(used, self.budget.limits)
 
-    def refusal(self, begun: Collection[str]) -> str:
-        """The limit that another trial would exceed, empty if there is none; ``begun``: trials that have not ended."""
-        records = list(self._records.values())
-        trained = sum(record.epochs for record in records)
+    def refusal(self, begun: Collection[str], confirming: bool = False) -> str:
+        """The limit that another trial would exceed, empty if there is none.
+
+        Args:
+            begun: trials that have not ended.
+            confirming: the other trial confirms one of the search.
+        """
+        records, seeds = list(self._records.values()), partial(seeds_of, self._config)
+        trained = sum(record.epochs * seeds(record.id) for record in records)
         epoch = sum(record.seconds for record in records if record.epochs) / trained if trained else 0.0
-        whole = self._epochs * epoch
-        ahead = sum(self._epochs * epoch - self._done(name) * epoch for name in begun)
-        seconds = self.ran + time.time() - self.since + whole
-        expected = costs(self.budget, seconds, records, self.gpus, ahead + whole)
+        whole, again = (self._epochs * epoch * seeds(name) for name in ("t", "c"))
+        ahead = sum((self._epochs - self._done(name)) * epoch * seeds(name) for name in begun)
+        if confirming:
+            whole, later = again, 0
+        else:
+            later = confirmations(self._config)
+        seconds = self.ran + time.time() - self.since + whole + math.ceil(later / self._at_once) * again
+        expected = costs(self.budget, seconds, records, self.gpus, ahead + whole + later * again)
         over = [key for key, limit in self.budget.limits.items() if expected[key] > limit]
         return f"search.budget.{over[0]}: {self.budget.limits[over[0]]:g}" if over else ""
 

@@ -36,6 +36,7 @@ from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.overview import Overview
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
+from bgsweep.sweep.selection import seeds_of
 from bgsweep.tracking import Tracker
 
 
@@ -260,7 +261,7 @@ class SweepCallback(Callback):
         values = record.lineage[0]["before"] if record.lineage else record.params
         valid = not self.config.refusal(values)
         experiment = self.config.experiment.with_values(values) if valid else self.config.experiment
-        seeds = range(experiment.seed, experiment.seed + self.config.search.seeds)
+        seeds = range(experiment.seed, experiment.seed + seeds_of(self.config, record.id))
         tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
         if record.fixed:
             tags["bgsweep.fixed"] = record.fixed

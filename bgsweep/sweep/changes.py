@@ -7,12 +7,12 @@ from typing import Any
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.resuming import changes, decisive, moved, other_images
 from bgsweep.errors import UserError
-from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.events import TrialRecord, is_confirmation
 from bgsweep.sweep.trial import dump
 
 # How trials run, and how many: neither the values nor the results of those that have ended depend on these settings.
 _OF_RUNNING = (
-    *("budget", "concurrent", "cpus", "gpus", "hang_minutes"),
+    *("budget", "concurrent", "confirm", "cpus", "gpus", "hang_minutes"),
     *("keep_checkpoints", "max_failures", "refill_epochs", "share_views", "trials", "wait_minutes"),
 )
 
@@ -30,7 +30,8 @@ def changed(
     after = resolve(copy.deepcopy(dict(file)), [each for each in overrides if not each.startswith("space.")], name)
     others = [key for key in _differing(dump(before), dump(after)) if not key.startswith("experiment.")]
     keys = space + _of_experiment(before, after, records)
-    keys += [key for key in others if not _free(key, before)]
+    again = any(map(is_confirmation, records))
+    keys += [key for key in others if not _free(key, before) or (again and key.startswith("search.confirm"))]
     fixed = [key for key in keys if not key.startswith("evaluate.")]
     if fixed:
         raise UserError(

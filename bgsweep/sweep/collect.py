@@ -12,12 +12,12 @@ from bgsweep.config import SweepConfig
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, filesystem, is_remote, sweep_command, uri_of
-from bgsweep.sweep.events import Collected, TrialRecord, by_number
+from bgsweep.sweep.events import Collected, TrialRecord, by_number, is_confirmation
 from bgsweep.sweep.heartbeat import WATCH, alive
 from bgsweep.sweep.journal import Journal, read_records
 from bgsweep.sweep.manifest import find_sweep, sweeps
 from bgsweep.sweep.ownership import Ownership, last_token
-from bgsweep.sweep.pareto import pareto
+from bgsweep.sweep.selection import cautious, front, searched
 from bgsweep.sweep.store import local_store, pulse_reader
 from bgsweep.sweep.trial import trial_file
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 # The folders of `bgsweep.storage.layout`; older versions named those of Ray Train by the digest alone.
 _CHECKPOINT = re.compile(
-    r"(?P<tune>tune-[^/]+/(?P<a>t\d+)/checkpoint_\d[^/]*)|(?P<train>ray_train/((?P<b>t\d+)-)?[0-9a-f]+/checkpoint_\d[^/]*)"
+    r"(?P<tune>tune-[^/]+/(?P<a>[tc]\d+)/checkpoint_\d[^/]*)|(?P<train>ray_train/((?P<b>[tc]\d+)-)?[0-9a-f]+/checkpoint_\d[^/]*)"
     r"|(?P<copy>taken_over/\d+/(?P<c>t\d+))"
 )
 
@@ -42,8 +42,8 @@ class _Found:
 
 
 def kept_trials(config: SweepConfig, records: Mapping[str, TrialRecord]) -> set[str]:
-    """The trials whose checkpoints stay: the best `search.keep_checkpoints`, the baseline, all of the Pareto front, and
-    those that have failed, which can be tried again, or are running."""
+    """The trials whose checkpoints stay: the best `search.keep_checkpoints`, the baseline, all of the Pareto front,
+    those that confirm others, and those that have failed, which can be tried again, or are running."""
     keep, signs = config.search.keep_checkpoints, config.search.signs
     if keep is None:
         return set(records)
@@ -52,9 +52,14 @@ def kept_trials(config: SweepConfig, records: Mapping[str, TrialRecord]) -> set[
     def rank(record: TrialRecord) -> tuple[bool, float]:
         return record.status != "completed", -sign * record.metrics.get(metric, -sign * float("inf"))
 
-    ended = [record for record in records.values() if record.status in ("completed", "stopped")]
-    stay = sorted(ended, key=rank)[:keep] + pareto(ended, signs)
-    others = [one for one in records.values() if one.fixed == "baseline" or one.status in ("running", "failed")]
+    own = searched(records.values())
+    ended = [record for record in cautious(own, config.search) if record.status in ("completed", "stopped")]
+    stay = sorted(ended, key=rank)[:keep] + front(own, config.search)
+    others = [
+        one
+        for one in records.values()
+        if one.fixed == "baseline" or one.status in ("running", "failed") or is_confirmation(one.id)
+    ]
     return {record.id for record in [*stay, *others]}
 
 

@@ -19,6 +19,7 @@ from bgsweep.distributed.train import worker_cpus
 from bgsweep.errors import UserError
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import FIXED, NUMBER, fixed_points, total_trials
+from bgsweep.sweep.selection import confirmations, seeds_of
 
 ROUNDS = 20
 RAY_TRAIN_START = 12.0
@@ -91,6 +92,7 @@ def plan(
     return {
         "cost": asdict(cost),
         "trials": total_trials(config),
+        "confirmations": confirmations(config),
         "at_once": at_once,
         "gpus": gpus,
         "trial": trial,
@@ -188,7 +190,10 @@ def simulate(config: SweepConfig, at_once: int, cost: Cost, seed: int) -> Outcom
         done, whole = done + trial.epoch, whole + (trial.epoch == epochs)
         if waiting:
             begin(now, 0.0)
-    return Outcome(now, busy, done * config.search.seeds, whole)
+    search, again = config.search, confirmations(config)
+    step = seeds_of(config, "c") * (cost.start + _of_trial(config, cost)) if again else 0.0
+    now, busy = now + math.ceil(again / at_once) * step, busy + again * step
+    return Outcome(now, busy, done * search.seeds + again * epochs * seeds_of(config, "c"), whole)
 
 
 def _generations(config: SweepConfig, at_once: int, cost: Cost) -> Outcome:
@@ -218,6 +223,12 @@ def _next_report(config: SweepConfig, epoch: int) -> int:
 
 def _until_report(config: SweepConfig, cost: Cost, epoch: int) -> float:
     return config.search.seeds * ((_next_report(config, epoch) - epoch) * cost.epoch + cost.evaluation)
+
+
+def _of_trial(config: SweepConfig, cost: Cost) -> float:
+    """Seconds of all epochs of one seed."""
+    epochs = config.experiment.training.epochs
+    return epochs * cost.epoch + math.ceil(epochs / config.evaluate.every) * cost.evaluation
 
 
 def _scores(config: SweepConfig, trial: Any, draw: random.Random) -> dict[str, float]:

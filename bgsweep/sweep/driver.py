@@ -21,7 +21,7 @@ from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.budget import BudgetGuard, seconds_of
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.capacity import cpus_of_trial, gpus_of_trial, wait_for_capacity
+from bgsweep.sweep.capacity import cpus_of_trial, gpus_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, TrialRecord, replay
@@ -44,8 +44,9 @@ from bgsweep.sweep.preparation import (
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.report import log_page
 from bgsweep.sweep.result import evaluate_and_sum_up
-from bgsweep.sweep.search import run_search
+from bgsweep.sweep.search import run_confirmations, run_search
 from bgsweep.sweep.searcher import total_trials
+from bgsweep.sweep.selection import confirmations
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reader
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
@@ -60,7 +61,7 @@ def sweep(config: SweepConfig, store: Uri, name: str | None = None) -> dict[str,
     Returns:
         ``sweep``, ``tracking_uri``, ``run_page`` (of MLflow, after its server's address), ``trials``, ``best``,
         ``baseline``, ``untrained``, ``model``: plain values. With several metrics also ``pareto``: each ``trial`` of
-        the front with its ``values``.
+        the front with its ``values``. With `search.confirm` also ``confirmation`` (`bgsweep.sweep.result`).
 
     Raises:
         UserError: the cluster is too small, the same sweep is running, or no trial was completed.
@@ -137,7 +138,7 @@ def _run(
         tracker, images, notes = _set_up_first(opened, config, owner, uri, before, records)
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
         tell_job(mlflow=tracker.address_of(parent), sweep=folder.name)
-        budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records)
+        budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records, trials_that_fit(config))
         manifest = _manifest(config, asked, parent, past[0].time if past else time.time()) | {
             "images": (before or {}).get("images") or images,
             "budget": budget.manifest(),
@@ -145,7 +146,7 @@ def _run(
         owner.check()
         write_manifest(folder, manifest)
         opened.enter_context(log_system_metrics(uri, parent))
-        progress = opened.enter_context(Progress(folder.name, config, total_trials(config)))
+        progress = opened.enter_context(Progress(folder.name, config, total_trials(config) + confirmations(config)))
         progress.note(f"sweep {folder.name} in {store}")
         progress.warn(notes)
         progress.budget = budget.told
@@ -212,7 +213,10 @@ def _search(
     monitor.catch_up(past)
     if past and monitor.collector:
         monitor.collector.tidy(monitor.records)
-    run_search(config, folder, sweep_folder(store, folder.name), monitor, past, share, budget)
+    target = sweep_folder(store, folder.name)
+    run_search(config, folder, target, monitor, past, share, budget)
+    if not (monitor.disk.full or share.refused):
+        run_confirmations(config, folder, target, monitor, share, budget)
     if monitor.disk.full:
         command = sweep_command("sweep --resume", folder.name, store)
         raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")

@@ -330,9 +330,35 @@ def replay(
     return records
 
 
-def by_number(trial: str) -> tuple[int, str]:
-    """Key that sorts trials' names in the order in which they were proposed: t99 before t100."""
-    return len(trial), trial
+def by_number(trial: str) -> tuple[bool, int, str]:
+    """Key that sorts trials' names: t99 before t100, in the order of proposals, then those that confirm others."""
+    return is_confirmation(trial), len(trial), trial
+
+
+def confirmation_of(trial: str) -> str:
+    """The name of the trial that confirms another: c03 for t03 (`search.confirm`)."""
+    return f"c{trial[1:]}"
+
+
+def confirmed_by(trial: str) -> str:
+    """The trial that one confirms: t03 for c03; any other trial itself."""
+    return f"t{trial[1:]}" if is_confirmation(trial) else trial
+
+
+def is_confirmation(trial: str) -> bool:
+    """True for the name of a trial that confirms another."""
+    return trial.startswith("c")
+
+
+def of_search(events: Iterable[Event]) -> list[Event]:
+    """The events without those of trials that confirm others, of which neither searcher nor scheduler learn."""
+    return [event for event in events if not is_confirmation(_trial_of(event))]
+
+
+def _trial_of(event: Event) -> str:
+    if isinstance(event, Started | Ended):
+        return event.trial.id
+    return str(getattr(event, "id", ""))
 
 
 def _plain(value: Any) -> Any:

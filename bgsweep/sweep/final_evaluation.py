@@ -15,6 +15,7 @@ from bgsweep.distributed.train import one_worker
 from bgsweep.errors import UserError, collected_warnings, last_line, one_line, without_password
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.selection import seeds_of
 from bgsweep.sweep.trial import dump
 from bgsweep.tracking import Tracker, provenance
 from bgsweep.tracking.tracker import PATIENCE
@@ -185,7 +186,7 @@ def _over_seeds(config: SweepConfig, record: TrialRecord, report: Any, judge: An
     """The report's key numbers for all seeds of a trial, of which the report itself is the first; {} for one seed."""
     from bgsweep.training.checkpoint import load_trained
 
-    others = seed_checkpoints(record.checkpoint or "", config.experiment.seed, config.search.seeds)[1:]
+    others = seed_checkpoints(record.checkpoint or "", config.experiment.seed, seeds_of(config, record.id))[1:]
     reports = [
         report,
         *(judge(config, load_trained(each)) for each in others),

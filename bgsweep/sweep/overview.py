@@ -11,7 +11,7 @@ from bgsweep.config import SweepConfig
 from bgsweep.config.metric_names import shown_name
 from bgsweep.errors import UserError, warn_once
 from bgsweep.sweep.events import Result, TrialRecord, by_number
-from bgsweep.sweep.pareto import pareto
+from bgsweep.sweep.selection import front as front_of
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.registry import DESCRIPTION_LENGTH, MADE_BY, describe
 from bgsweep.tracking.tracker import TAG_LENGTH
@@ -101,7 +101,7 @@ def _with_trials(text: str, config: SweepConfig, records: Sequence[TrialRecord],
     """Add as many rows of the trials' table as fit."""
     metrics, signs = config.search.metrics, config.search.signs
     keys = list(config.space.parameters)
-    front = {record.id for record in pareto(records, signs)} if len(metrics) > 1 else set()
+    front = {record.id for record in front_of(records, config.search)} if len(metrics) > 1 else set()
     first, sign = next(iter(signs.items()))
     ranked = sorted(
         records, key=lambda each: (each.status != "completed", -sign * each.metrics.get(first, -sign * float("inf")))

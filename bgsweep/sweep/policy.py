@@ -10,7 +10,7 @@ from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.manifest import find_sweep
-from bgsweep.sweep.pareto import best_of, pareto
+from bgsweep.sweep.selection import winner
 from bgsweep.sweep.store import local_store
 from bgsweep.sweep.trial import trial_file
 
@@ -33,11 +33,10 @@ def policy(name: str, store: Uri, out: Path, trial: str | None = None) -> dict[s
     if trial is not None and trial not in records:
         raise UserError(f"{name}: no trial {trial}; it has {', '.join(records) or 'none yet'}")
     if trial is None:
-        signs = trial_file(tree, {}).search.signs
-        front = pareto(list(records.values()), signs)
-        if not front:
+        best = winner(records, trial_file(tree, {}).search)
+        if best is None:
             raise UserError(f"{name}: no trial ran to its end yet; name one by --trial")
-        trial = best_of(front, signs).id
+        trial = best.id
     record = records[trial]
     experiment = trial_file(tree, record.params).experiment
     found = {"format": FORMAT, "sweep": name, "trial": trial, "metrics": record.metrics, **described(experiment)}

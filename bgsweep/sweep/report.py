@@ -11,7 +11,7 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import budget
 from bgsweep.sweep.budget import seconds_of
-from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, replay
+from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, confirmed_by, is_confirmation, replay
 from bgsweep.sweep.journal import read_journal, without_collection
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.store import local_store
@@ -107,7 +107,8 @@ def sweep_results(
 
     def trial(one: TrialRecord) -> Trial:
         curve = curves.get(one.id, {})
-        return Trial(one.id, one.params, one.fixed, one.status, one.epochs, one.seconds, curve, one.error)
+        confirms = confirmed_by(one.id) if is_confirmation(one.id) else None
+        return Trial(one.id, one.params, one.fixed, one.status, one.epochs, one.seconds, curve, one.error, confirms)
 
     trials = [trial(records[key]) for key in sorted(records, key=by_number)]
     limits = budget.status(manifest, seconds_of(events), records.values()) if "budget" in manifest else None

@@ -1,6 +1,7 @@
 """The search of a sweep: one run of Ray Tune, with our searcher, scheduler and callbacks."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,14 @@ from bgsweep.storage.uri import Uri
 from bgsweep.sweep.budget import BudgetGuard
 from bgsweep.sweep.callbacks import SweepCallback, diverged
 from bgsweep.sweep.capacity import trials_that_fit
-from bgsweep.sweep.events import Event, Proposed
+from bgsweep.sweep.confirmation import Confirmations, confirming, proposals_of
+from bgsweep.sweep.events import Event, Proposed, confirmed_by, of_search
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
 from bgsweep.sweep.heartbeat import stop_file
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.schedulers import build_scheduler
-from bgsweep.sweep.searcher import TuneSearcher, total_trials, trial_name
+from bgsweep.sweep.searcher import TuneSearcher, named, total_trials, trial_name
+from bgsweep.sweep.selection import searched
 from bgsweep.sweep.trial import trainable
 
 
@@ -45,8 +48,8 @@ def run_search(
         past: events of earlier drivers.
         budget: withholds trials that are not expected to end within it.
     """
-    scheduler, to_stop = _scheduler(config, folder, monitor, past, share)
-    past = [*past, *map(monitor.end, to_stop)]
+    scheduler, to_stop = _scheduler(config, folder, monitor, of_search(past), share)
+    past = of_search([*past, *map(monitor.end, to_stop)])
     proposed = sum(isinstance(event, Proposed) for event in past)
     total = max(total_trials(config), proposed)  # fewer trials may be asked for than there are
     left = total - _ended(monitor)
@@ -59,8 +62,42 @@ def run_search(
             scheduler.size -= 1
 
     searcher = TuneSearcher(config, past, monitor.journal, refuse, budget.refusal)
-    _set_environment(config.search.concurrent or trials_that_fit(config))
     share.begin(lambda: len(searcher.begun) if searcher.over else total - _ended(monitor))
+    _fit(config, folder, target, monitor, searcher, scheduler, share, left)
+
+
+def run_confirmations(
+    config: SweepConfig, folder: Path, target: Uri, monitor: SweepCallback, share: FairShare, budget: BudgetGuard
+) -> None:
+    """Train the search's best trials again with new seeds, unless the sweep was asked to stop; arguments as above."""
+    if config.search.confirm is None or stop_file(folder).exists():
+        return
+    left = proposals_of(config, monitor.records)
+    if not left:
+        return
+    names = ", ".join(confirmed_by(named(each)) for each in left)
+    monitor.progress.note(
+        f"training again with {config.search.confirm.seeds} seeds that the search has not used: {names}"
+    )
+    searcher = Confirmations(left, functools.partial(budget.refusal, confirming=True))
+    ended = sum(record.status != "running" for record in monitor.records.values())
+    monitor.progress.trials = ended + len(left)
+    share.begin(lambda: len(searcher.begun) if searcher.over else monitor.progress.trials - _ended(monitor, False))
+    scheduler, _ = build_scheduler(confirming(config))
+    _fit(confirming(config), folder, target, monitor, searcher, scheduler, share, len(left))
+
+
+def _fit(
+    config: SweepConfig,
+    folder: Path,
+    target: Uri,
+    monitor: SweepCallback,
+    searcher: TuneSearcher | Confirmations,
+    scheduler: TrialScheduler,
+    share: FairShare,
+    left: int,
+) -> None:
+    _set_environment(config.search.concurrent or trials_that_fit(config))
     with no_retry_of_diverged(), leave_on_sigterm() as monitor.early.asked, remember_sigint() as interrupted:
         stopper = _Stop(stop_file(folder), monitor, share, interrupted)
         _tuner(config, target, monitor, searcher, scheduler, share, stopper, left).fit()
@@ -74,7 +111,7 @@ def _tuner(
     config: SweepConfig,
     target: Uri,
     monitor: SweepCallback,
-    searcher: TuneSearcher,
+    searcher: TuneSearcher | Confirmations,
     scheduler: TrialScheduler,
     share: FairShare,
     stopper: tune.Stopper,
@@ -163,8 +200,10 @@ def _scheduler(
     return build_scheduler(config, past)
 
 
-def _ended(monitor: SweepCallback) -> int:
-    return sum(record.status != "running" for record in list(monitor.records.values()))
+def _ended(monitor: SweepCallback, search: bool = True) -> int:
+    """Trials that have ended; without ``search`` also those that confirm others."""
+    records = list(monitor.records.values())
+    return sum(record.status != "running" for record in (searched(records) if search else records))
 
 
 def _checkpoints(config: SweepConfig) -> tune.CheckpointConfig:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig
-from bgsweep.sweep.events import Event, Learned, Owned, Proposed, TrialRecord, replay
+from bgsweep.sweep.events import Event, Learned, Owned, Proposed, TrialRecord, confirmation_of, replay
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.searchers import searcher_class
 
 _log = logging.getLogger(__name__)
 
 VALUES, FIXED, NUMBER, CHECKPOINT, EPOCHS = "values", "fixed", "number", "checkpoint", "epochs"
+CONFIRMS = "confirms"
 
 
 class TuneSearcher(Searcher):
@@ -201,8 +202,14 @@ def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]
 
 
 def trial_name(trial: Any) -> str:
-    """The name of one of Tune's trials in tables, folders and MLflow: t00, t01, ..."""
-    return name_of(trial.config[NUMBER])
+    """The name of one of Tune's trials in tables, folders and MLflow: t00, t01, ..., and c01 for t01's confirmation."""
+    return named(trial.config)
+
+
+def named(proposal: Mapping[str, Any]) -> str:
+    """As `trial_name`, by the trial's configuration."""
+    name = name_of(proposal[NUMBER])
+    return confirmation_of(name) if proposal.get(CONFIRMS) else name
 
 
 def name_of(number: int) -> str:

@@ -15,6 +15,7 @@ from bgsweep.sweep.ownership import Ownership, last_token
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.report import FILE
 from bgsweep.sweep.searcher import total_trials
+from bgsweep.sweep.selection import confirmations
 from bgsweep.sweep.store import StoreSync, local_store, pulse_reader
 from bgsweep.tracking import Tracker, tracking_uri
 
@@ -42,7 +43,7 @@ def sync(name: str, store: Uri) -> dict[str, Any]:
             with Tracker(tracking_uri(store), config.name) as tracker:
                 parent = tracker.reopen(manifest["parent"])
                 journal = Journal(folder, owner, records)
-                progress = Progress(name, config, total_trials(config))
+                progress = Progress(name, config, total_trials(config) + confirmations(config))
                 monitor = SweepCallback(config, journal, tracker, parent, progress, records)
                 epochs = monitor.catch_up(past)
                 page = Path(folder, FILE)

@@ -17,7 +17,7 @@ from bgsweep.distributed.train import one_worker, train
 from bgsweep.errors import Stopped, UserError, collected_warnings
 from bgsweep.storage.layout import by_ray_train, ray_train_folder
 from bgsweep.storage.uri import Uri, downloaded
-from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, NUMBER, VALUES, name_of
+from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, VALUES, named
 
 TITLE = "Trial of "
 """With the sweep's name behind it, the title of a trial's actor in Ray's dashboard and of its process."""
@@ -62,7 +62,7 @@ class InProcessTrial(tune.Trainable):
         return f"{self.sweep}: {self.began_with} and later trials"
 
     def setup(self, config: dict[str, Any]) -> None:
-        name = name_of(config[NUMBER])
+        name = named(config)
         self.began_with = getattr(self, "began_with", name)
         print(f"trial {name} of sweep {self.sweep}", flush=True)  # into the actor's log
         with collected_warnings() as self.warnings:
@@ -79,8 +79,8 @@ class InProcessTrial(tune.Trainable):
 
         file = trial_file(self.tree, config[VALUES])
         limit_threads(file.search.cpus, machine_share())
-        share_within(Sharing(repr(self.board), name_of(config[NUMBER]), file.search.share_views))
-        self.pulse = Pulse(self.board, name_of(config[NUMBER]), self._where)
+        share_within(Sharing(repr(self.board), named(config), file.search.share_views))
+        self.pulse = Pulse(self.board, named(config), self._where)
         self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"
         self.stands = False
@@ -160,9 +160,7 @@ def trainable(config: SweepConfig, sweep: Uri, board: tuple[str, str]) -> Any:
 
     # Tune's default is a whole CPU for each trial's function, which would starve the workers on a small cluster.
     waiting = {"CPU": WAITING_CPUS}
-    bound = tune.with_resources(
-        on_ray_train, lambda proposal: TrialResources(f"{name}: {name_of(proposal[NUMBER])}", [waiting])
-    )
+    bound = tune.with_resources(on_ray_train, lambda proposal: TrialResources(f"{name}: {named(proposal)}", [waiting]))
     # Tune would do the same, and Ray's dashboard show each trial as "ImplicitFunc".
     made = tune.trainable.wrap_function(bound, title)
     made.__name__ = made.__qualname__ = title
@@ -189,7 +187,7 @@ def train_on_ray(tree: dict[str, Any], sweep: Uri, proposal: dict[str, Any], boa
         warnings.clear()
 
     experiment, seeds = config.experiment, config.search.seeds
-    name, last = name_of(proposal[NUMBER]), proposal[CHECKPOINT]
+    name, last = named(proposal), proposal[CHECKPOINT]
     folder = ray_train_folder(sweep, name, experiment.digest, last)
     # Of a trial that had one worker: Ray Train does not know it.
     start = last if last and not by_ray_train(last) else None

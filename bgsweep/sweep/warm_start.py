@@ -10,9 +10,10 @@ from bgsweep.config.metric_names import shown_name
 from bgsweep.config.search import IN_MLFLOW
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import Learned, TrialRecord
+from bgsweep.sweep.events import Learned, TrialRecord, is_confirmation
 from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.manifest import find_sweep
+from bgsweep.sweep.selection import searched
 from bgsweep.sweep.store import local_store
 from bgsweep.tracking import tracking_uri
 from bgsweep.tracking.trials import RecordedTrial, recorded_trials
@@ -59,7 +60,7 @@ def _in_store(name: str, store: Uri) -> list[_Earlier]:
         folder, manifest = find_sweep(name, local)
         records = read_records(folder)
     experiment = resolve(dict(manifest["file"])).experiment
-    ended = [record for record in records.values() if record.status in ("completed", "stopped")]
+    ended = [record for record in searched(records.values()) if record.status in ("completed", "stopped")]
     return [_Earlier(name, record, _with_values(experiment, record.params)) for record in ended]
 
 
@@ -72,7 +73,7 @@ def _with_values(experiment: Experiment, values: dict[str, Any]) -> Experiment |
 
 def _in_mlflow(config: SweepConfig, name: str, store: Uri) -> list[_Earlier]:
     trials = recorded_trials(tracking_uri(store), name.removeprefix(IN_MLFLOW))
-    return [_from_mlflow(config, trial) for trial in trials]
+    return [_from_mlflow(config, trial) for trial in trials if not is_confirmation(trial.trial)]
 
 
 def _from_mlflow(config: SweepConfig, trial: RecordedTrial) -> _Earlier:
