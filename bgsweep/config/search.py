@@ -110,6 +110,14 @@ class Budget(Section):
         return {key: limit for key, limit in named.items() if limit is not None}
 
 
+class FrontOptions(Section):
+    """`search.scheduler_options` of asha with several metrics."""
+
+    spread: Literal["crowding", "epsilon_net"] = Field(
+        "crowding", description="order within a front: the loneliest trials first, or those of an epsilon-net"
+    )
+
+
 class Confirm(Section):
     """The search's best trials, trained again with seeds that the search has not used, to choose the champion by."""
 
@@ -133,7 +141,9 @@ class Search(Section):
         "asha",
         description=f"scheduler that stops trials: {', '.join(SCHEDULERS)}, package.module:Class or an entry point",
     )
-    scheduler_options: dict[str, Any] = Field({}, description="settings of a scheduler of another package")
+    scheduler_options: dict[str, Any] = Field(
+        {}, description="settings of a scheduler of another package; of asha with several metrics: spread"
+    )
     metric: str | tuple[str, ...] = Field(
         "knn_top1", description="metric to optimise (docs/metrics.md), or a list for a Pareto front"
     )
@@ -223,6 +233,7 @@ class Search(Section):
         own = None if self.algorithm in SEARCHERS else searcher_of_another_package(self.algorithm).Settings
         _check_settings("options", self.options, self.algorithm, own)
         own = None if self.scheduler in SCHEDULERS else scheduler_of_another_package(self.scheduler).Settings
+        own = FrontOptions if self.scheduler == "asha" and len(self.metrics) > 1 else own
         _check_settings("scheduler_options", self.scheduler_options, self.scheduler, own)
         return self
 
@@ -241,10 +252,10 @@ class Search(Section):
                 "confirm: the values of a population's trial change while it trains, so that it cannot be trained "
                 "again; leave it out, or use another scheduler"
             )
-        if len(metrics) > 1 and self.scheduler != "none":
+        if len(metrics) > 1 and self.scheduler not in ("asha", "none"):
             raise ValueError(
                 f"scheduler: {self.scheduler} compares trials by one metric and metric names {len(metrics)}; "
-                "set scheduler: none"
+                "set scheduler: asha or none"
             )
         return self
 

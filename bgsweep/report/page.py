@@ -43,6 +43,7 @@ class SweepResults:
         wall_seconds: from the journal's first event to its last.
         tags, datasets: from the sweep's MLflow run.
         budget: what is spent of it, as text; empty without one.
+        course: the hypervolume of the front after so many epochs of all trials; empty for one metric.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SweepResults:
     tags: Mapping[str, str]
     datasets: Sequence[Mapping[str, Any]]
     budget: str = ""
+    course: Sequence[tuple[int, float]] = ()
 
 
 def page(results: SweepResults) -> str:
@@ -85,6 +87,8 @@ def page(results: SweepResults) -> str:
     }
     _bars(figures, verdict, pictures["count"])
     context["measured"] = _searched(figures, notes, file, trials, verdict)
+    if results.course:
+        figures["course"] = charts.courses({"front": results.course}, "epochs of all trials", "hypervolume")
     context["cost"] = _cost(figures, file, results.trials, results.wall_seconds)
     return rendered("page.html", context, figures)
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgsweep.config import resolve
+from bgsweep.config import SweepConfig, resolve
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import budget
 from bgsweep.sweep.budget import seconds_of
-from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, confirmed_by, is_confirmation, replay
+from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, confirmed_by, is_confirmation, of_search, replay
+from bgsweep.sweep.fronts import hypervolume
 from bgsweep.sweep.journal import read_journal, without_collection
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.store import local_store
@@ -96,7 +97,8 @@ def sweep_results(
 
     curves: dict[str, dict[int, dict[str, float]]] = {}
 
-    wanted = resolve(dict(manifest["file"])).search.metrics
+    file = resolve(dict(manifest["file"]))
+    wanted = file.search.metrics
 
     def extend(event: Result, record: TrialRecord) -> None:
         if any(metric not in event.metrics for metric in wanted):
@@ -113,7 +115,30 @@ def sweep_results(
     trials = [trial(records[key]) for key in sorted(records, key=by_number)]
     limits = budget.status(manifest, seconds_of(events), records.values()) if "budget" in manifest else None
     wall = events[-1].time - events[0].time if events else 0.0
-    return SweepResults(name, manifest, trials, wall, tags, datasets, limits["told"] if limits else "")
+    course = front_course(of_search(events), file)
+    return SweepResults(name, manifest, trials, wall, tags, datasets, limits["told"] if limits else "", course)
+
+
+def front_course(events: Sequence[Event], config: SweepConfig) -> list[tuple[int, float]]:
+    """The hypervolume of the front of several metrics after so many epochs of all trials, whenever a trial completed.
+
+    As a share of the box between the worst and the best values of the completed trials; empty for one metric.
+    """
+    signs, epochs = config.search.signs, dict[str, int]()
+    found: list[tuple[int, list[float]]] = []
+
+    def note(record: TrialRecord) -> None:
+        if record.status == "completed" and signs.keys() <= record.metrics.keys():
+            spent = sum(epochs.values()) * config.search.seeds
+            found.append((spent, [sign * record.metrics[metric] for metric, sign in signs.items()]))
+
+    replay(events, on_result=lambda event, _: epochs.update({event.id: event.epoch}), on_ended=note)
+    columns = list(zip(*(scores for _, scores in found), strict=True))
+    if len(signs) == 1 or any(min(each) == max(each) for each in columns) or not found:
+        return []
+    box = [(min(each), max(each)) for each in columns]
+    scaled = [[(each - low) / (high - low) for each, (low, high) in zip(one, box, strict=True)] for _, one in found]
+    return [(spent, hypervolume(scaled[: index + 1], [0.0] * len(signs))) for index, (spent, _) in enumerate(found)]
 
 
 def _from_mlflow(tracker: Tracker, run: str) -> tuple[dict[str, str], list[dict[str, Any]]]:

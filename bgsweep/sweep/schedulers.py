@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from bgsweep.config import SweepConfig
-from bgsweep.config.search import scheduler_of_another_package
+from bgsweep.config.search import FrontOptions, scheduler_of_another_package
 from bgsweep.sweep.events import Event, Result, TrialRecord, replay
+from bgsweep.sweep.fronts import FrontHalving
 from bgsweep.sweep.searcher import FIXED, trial_name
 from bgsweep.sweep.stopping_rule import StoppingRule
 
@@ -107,6 +108,29 @@ class KeepBaselineASHA(_KeepBaseline, AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li et al. 2020)."""
 
 
+class _FrontScheduler(FIFOScheduler):
+    """`FrontHalving` as a scheduler of Tune."""
+
+    def __init__(self, rule: FrontHalving, signs: Mapping[str, int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rule, self._signs = rule, signs
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if not self._signs.keys() <= result.keys():  # an epoch with a checkpoint and no evaluation
+            return TrialScheduler.CONTINUE
+        scores = [sign * result[metric] for metric, sign in self._signs.items()]
+        stops = self._rule.stops(trial.trial_id, result["epoch"], scores)
+        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        # As Tune calls it where a trial's last epoch is a rung.
+        _FrontScheduler.on_trial_result(self, tune_controller, trial, result)
+
+
+class KeepBaselineFronts(_KeepBaseline, _FrontScheduler):
+    """Successive halving by several metrics (`bgsweep.sweep.fronts`)."""
+
+
 class _RuleScheduler(FIFOScheduler):
     """A stopping rule of another package as a scheduler of Tune."""
 
@@ -156,8 +180,11 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
     metric, sign = next(iter(search.signs.items()))
     # Not Tune's count of results, which starts again at 1 in a resumed sweep, so that rungs would be miscounted.
     shared: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": "max" if sign > 0 else "min"}
-    scheduler: KeepBaselineASHA | KeepBaselineMedian | KeepBaselineRule
-    if search.scheduler == "asha":
+    scheduler: KeepBaselineASHA | KeepBaselineFronts | KeepBaselineMedian | KeepBaselineRule
+    if search.scheduler == "asha" and len(search.metrics) > 1:
+        spread = FrontOptions.model_validate(search.scheduler_options).spread
+        scheduler = KeepBaselineFronts(FrontHalving(grace, epochs, search.reduction, spread), search.signs)
+    elif search.scheduler == "asha":
         scheduler = KeepBaselineASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
     elif search.scheduler == "median":
         # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.

@@ -254,7 +254,7 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
             "search.metric: knn_top is not measured during training; did you mean `knn/top1`? known: knn/top1, ",
         ),
         (["search.metric=[knn_top1, bg_gap]", "search.mode=max"], "mode: 2 metrics need 2 modes, such as [max, min];"),
-        (["search.metric=[knn_top1, bg_gap]"], "set scheduler: none"),
+        (["search={metric: [knn_top1, bg_gap], scheduler: median}"], "set scheduler: asha or none"),
         (["search.metric=lidr"], "lidr is not measured during training; did you mean `lidar/rank`?"),
         (["search.algorithm=bohb"], "search.algorithm: bohb needs hpbandster"),
         (
@@ -279,6 +279,6 @@ def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) ->
 def test_the_examples_of_the_page_on_searching_are_valid() -> None:
     page = (SPACES[0].parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         resolve({"experiment": {"method": {"name": "moco_v2", "queue_size": 3840}}, **yaml.safe_load(block)})

@@ -27,9 +27,20 @@ def trial(number: int, fixed: str | None = None) -> Any:
     return SimpleNamespace(config={NUMBER: number, FIXED: fixed})
 
 
-@pytest.mark.parametrize("kind", ["asha", "median"])
-def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
-    file = make(8, scheduler=kind, grace_epochs=2, reduction=2)
+FRONTS = {"metric": ["knn_top1", "bg_gap"], "scheduler": "asha"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"scheduler": "asha"},
+        {"scheduler": "median"},
+        FRONTS,
+        {**FRONTS, "scheduler_options": {"spread": "epsilon_net"}},
+    ],
+)
+def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: dict[str, Any]) -> None:
+    file = make(8, grace_epochs=2, reduction=2, **kind)
     draw = random.Random(1)
     heights = [draw.random() for _ in range(12)]
     events: list[Event] = []
@@ -44,7 +55,7 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: str) -> None:
             scheduler.on_trial_add(None, one)
             events.append(Started(trial=TrialRecord(f"t{number:02d}", {}, one.config[FIXED], "", "")))
             for epoch in range(1, 9):
-                result = {"epoch": epoch, "knn_top1": height * epoch}
+                result = {"epoch": epoch, "knn_top1": height * epoch, "bg_gap": abs(height - 0.7)}
                 decision = scheduler.on_trial_result(None, one, result)
                 events.append(Result(id=f"t{number:02d}", epoch=epoch, metrics=result, seconds=1.0))
                 decisions[broken].append((number, epoch, decision))
