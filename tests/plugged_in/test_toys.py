@@ -94,7 +94,7 @@ def test_the_sweeps_driver_does_without_torch() -> None:
         (["search.scheduler=toys.searcher:ToySearcher"], "not a class derived from bgsweep.sweep.stopping_rule"),
         (["search={scheduler: margin, scheduler_options: {margin: x}}"], "search.scheduler_options.margin: a number"),
         (["search.scheduler_options={margin: 2}"], "search.scheduler_options: asha has none; leave them out"),
-        (["search={scheduler: margin, metric: [knn_top1, loss], mode: [max, min]}"], "set scheduler: none"),
+        (["search={scheduler: margin, metric: [knn_top1, loss], mode: [max, min]}"], "set scheduler: asha or none"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(overrides: list[str], error: str) -> None:
