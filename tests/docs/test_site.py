@@ -107,7 +107,9 @@ def test_every_key_with_its_default_is_in_the_reference(pages: dict[str, str]) -
         mode="json", by_alias=True, exclude={"experiment", "space"}
     )
     # As above: of a section that is left out by default, its keys are there.
-    assert all(f"| `{key}` |" in text or (one is None and f"\n| `{key}." in text) for key, one in dotted(others).items())
+    assert all(
+        f"| `{key}` |" in text or (one is None and f"\n| `{key}." in text) for key, one in dotted(others).items()
+    )
 
 
 def test_the_python_pages_have_every_public_name_and_every_check(pages: dict[str, str]) -> None:
