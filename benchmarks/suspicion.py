@@ -41,7 +41,7 @@ COLUMNS = (
     *(f"rho, {name}" for name in ORDERS),
     f"IoU < .5 among the first {FIRST:.0%}: {', '.join(ORDERS)}",
 )
-METHODS = ("u2netp", "rbd", "mbd", "grabcut")
+METHODS = ("u2netp", "fusion", "rbd", "mbd", "grabcut")
 SIDE = 192
 
 
