@@ -68,6 +68,11 @@ class Data(Section):
     resize: Count | None = Field(
         None, description="pixels that the shorter side is resized to when an image is decoded"
     )
+    decode_side: Count | None = Field(
+        None,
+        description="decode images and masks at 1/2, 1/4 or 1/8 of their size, as long as the shorter side keeps this "
+        "many pixels; null: at their size",
+    )
     fast_jpeg: bool = Field(False, description="decode JPEGs with a cheaper DCT, one grey level off on average")
     cache: bool = Field(False, description="keep decoded images in memory, once for all trials of a sweep on a machine")
     loader: Literal["local", "cluster"] = Field(
@@ -128,13 +133,15 @@ class Data(Section):
         if self.pack is not None and (self.images != "sample" or self.masks is not None):
             raise ValueError("pack: it holds images and masks already; leave data.images and data.masks out")
         if self.dataset is not None:
-            for key in ("pack", "masks", "resize"):
+            for key in ("pack", "masks", "resize", "decode_side"):
                 if getattr(self, key) is not None:
                     raise ValueError(
                         f"{key}: data.dataset gives images and masks as they are; leave one of the two out"
                     )
             if self.images != "sample":
                 raise ValueError("images: data.dataset takes their place; leave one of the two out")
+        if self.resize is not None and self.decode_side is not None:
+            raise ValueError("decode_side: resize sets the size of images and masks; leave one of the two out")
         if self.columns != Columns() and (self.images == "sample" or self.dataset is not None):
             raise ValueError("columns: they are those of a file in data.images; name it, or leave them out")
         self._check_mask_format()

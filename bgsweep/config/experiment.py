@@ -117,6 +117,7 @@ _ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {
         "holdout_seed": 0,
         "dataset": None,
+        "decode_side": None,
         "mask_format": MaskFormat().model_dump(mode="json"),
         "columns": Columns().model_dump(mode="json"),
     },
@@ -180,6 +181,11 @@ class Experiment(Section):
                 f"workers.count {self.workers.count}; {multiple(self.training.batch_size, self.workers.count)} is"
             )
         self._check_min_count()
+        if (side := self.data.decode_side) is not None and side < self.views.least_side:
+            raise ValueError(
+                f"data.decode_side: {side} px would leave crops smaller than their views; set it to "
+                f"{self.views.least_side} or more"
+            )
         if not self.data.has_masks:
             self._check_without_masks()
         self._check_gpus()

@@ -1,5 +1,6 @@
 """Views: crops, colours and background augmentations."""
 
+from math import ceil, sqrt
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -59,6 +60,13 @@ class Views(Section):
     def sizes(self) -> tuple[int, ...]:
         """The heights (and widths) in pixels that views have, that of the large ones first."""
         return (self.size, self.small_size) if self.small_crops else (self.size,)
+
+    @property
+    def least_side(self) -> int:
+        """Shorter side in pixels from which no crop of an image, nor evaluation's centre view, has to be enlarged."""
+        narrowest = min(self.ratio[0], 1 / self.ratio[1])
+        kinds = [(self.size, self.scale[0])] + [(self.small_size, self.small_scale[0])] * bool(self.small_crops)
+        return ceil(max(self.size * 8 / 7, *(size / sqrt(share * narrowest) for size, share in kinds)))
 
     @field_validator("albumentations", mode="before")
     @classmethod

@@ -186,18 +186,18 @@ def open_split(data: Data, split: str, classes: Sequence[str] | None) -> ImageDa
     if data.dataset is not None:
         return _of_another_package(data.dataset, split, classes)
     if data.pack is not None:
-        return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb)
+        return Pack(data.pack, split, data.resize, classes, data.fast_jpeg, data.pack_cache_gb, data.decode_side)
     if data.images == "sample":
-        return EmbeddedSample(split, data.resize, data.fast_jpeg)
+        return EmbeddedSample(split, data.resize, data.fast_jpeg, data.decode_side)
     root, mask_format = mask_source(data.images, data.masks, data.mask_format)
     if (listing := open_listing(data.images, data.columns)) is not None:
         given = str(cached_split(root, split, "data.masks")) if root is not None and is_remote(root) else root
-        return Listed(listing, split, given, data.resize, classes, data.fast_jpeg, mask_format)
+        return Listed(listing, split, given, data.resize, classes, data.fast_jpeg, mask_format, data.decode_side)
     if root == INCLUDED:
         raise UserError(f"data.masks: {data.images} is a folder of images, which includes no masks; name their folder")
     masks = None if root is None else _local_folder(root, split, "data.masks")
     images = _local_folder(data.images, split, "data.images")
-    return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format)
+    return Folder(images, split, masks, data.resize, classes, data.fast_jpeg, mask_format, data.decode_side)
 
 
 def _masks_unused(data: Data, train: ImageDataset) -> tuple[str, ...]:

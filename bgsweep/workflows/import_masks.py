@@ -77,19 +77,13 @@ def import_masks(
     there = tree.files()
     names = image_names(tree, there)
     check_stems(tree.uri, names)
+    parameters = {"instances": instances or "union", "categories": list(categories)}
     settings: dict[str, Any] = {
         "method": "import",
         "source": source,
-        "parameters": {
-            **mask_format.model_dump(mode="json"),
-            "instances": instances or "union",
-            "categories": list(categories),
-        },
+        "parameters": {**mask_format.model_dump(mode="json"), **parameters},
     }
-    manifest = read_manifest(target) or {}
-    check_target(target, manifest or None, settings)
-    if manifest and not manifest.get("complete"):
-        target.sweep()
+    manifest = _earlier(target, settings)
     if reviewed := manifest.get("reviewed"):
         settings["reviewed"] = reviewed
     masks = _open(tree, images, source, names, mask_format, instances, categories)
@@ -102,13 +96,28 @@ def import_masks(
     write_manifest(target, {**settings, "complete": False})
     outcomes = _fill(tree, masks, target, kept, wanted)
     summed = {"images": len(names), **_summary(outcomes)}
-    if not summed["masks"] or summed["shares"]["empty"] == 1:
-        what = "no image has a mask that can be read" if not summed["masks"] else "every mask is empty"
-        hint = masks.hint() if summed["masks"] else ""
-        raise UserError(f"{source}: {what}; {hint}correct --foreground, --categories or --pattern")
+    _refuse_useless(summed, source, masks)
     manifest = {**settings, "complete": True, **summed, "listing": listing(names, there, target.files())}
     write_manifest(target, manifest)
     return {**manifest, "out": out, "made": sum(outcome.new for outcome in outcomes)}
+
+
+def _earlier(target: Tree, settings: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of an earlier import, empty if there was none; raises UserError if it had other settings."""
+    manifest = read_manifest(target) or {}
+    check_target(target, manifest or None, settings)
+    if manifest and not manifest.get("complete"):
+        target.sweep()
+    return manifest
+
+
+def _refuse_useless(summed: Mapping[str, Any], source: str, masks: MaskSource) -> None:
+    if not summed["masks"]:
+        raise UserError(
+            f"{source}: no image has a mask that can be read; correct --foreground, --categories or --pattern"
+        )
+    if summed["shares"]["empty"] == 1:
+        raise UserError(f"{source}: every mask is empty; {masks.hint()}correct --foreground, --categories or --pattern")
 
 
 def _open(

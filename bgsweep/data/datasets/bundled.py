@@ -21,7 +21,7 @@ class EmbeddedSample:
     Args:
         split: train (96 images a class), validation or test (20 each).
         resize: shorter side in pixels; the files have 48 to 106, most of them 80.
-        fast_jpeg: as in `decode_image`.
+        fast_jpeg, least_side: as in `decode_image`.
 
     Raises:
         UserError: there is no such split.
@@ -29,7 +29,9 @@ class EmbeddedSample:
 
     has_masks = True
 
-    def __init__(self, split: str, resize: int | None = None, fast_jpeg: bool = False) -> None:
+    def __init__(
+        self, split: str, resize: int | None = None, fast_jpeg: bool = False, least_side: int | None = None
+    ) -> None:
         with zipfile.ZipFile(ARCHIVE) as archive:
             prefix = f"images/{split}/"
             names = sorted(name for name in archive.namelist() if name.startswith(prefix))
@@ -39,7 +41,7 @@ class EmbeddedSample:
             self._images = [archive.read(name) for name in names]
             self._masks = [archive.read(f"masks{name[6:-4]}.png") for name in names]
         self.name = f"sample/{split}"
-        self.resize, self._fast = resize, fast_jpeg
+        self.resize, self._fast, self._least_side = resize, fast_jpeg, least_side
         self.ids: Sequence[str] = [name.removeprefix(prefix) for name in names]
         folders = [name.partition("/")[0] for name in self.ids]
         self.classes: Sequence[str] = sorted(set(folders))
@@ -50,7 +52,7 @@ class EmbeddedSample:
 
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
-        image, size = decode_image(self._images[index], name, self.resize, self._fast)
+        image, size = decode_image(self._images[index], name, self.resize, self._fast, self._least_side)
         return Sample(name, image, int(self.labels[index]), partial(self._load_mask, index, size))
 
     def digests(self) -> dict[str, str]:
@@ -70,4 +72,6 @@ class EmbeddedSample:
 
     def _load_mask(self, index: int, image_size: Size) -> Mask:
         name = self.ids[index]
-        return decode_mask(self._masks[index], f"mask of {name}", image_size, name, self.resize)
+        return decode_mask(
+            self._masks[index], f"mask of {name}", image_size, name, self.resize, least_side=self._least_side
+        )

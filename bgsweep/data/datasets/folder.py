@@ -47,7 +47,7 @@ class Folder:
         masks: folder that mirrors `images`.
         resize: shorter side in pixels that images and masks are resized to.
         classes: names that labels index into; by default those of the split's folders.
-        fast_jpeg: as in `decode_image`.
+        fast_jpeg, least_side: as in `decode_image`.
         mask_format: names and contents of the masks.
 
     Raises:
@@ -64,9 +64,10 @@ class Folder:
         classes: Sequence[str] | None = None,
         fast_jpeg: bool = False,
         mask_format: MaskFormat = PLAIN,
+        least_side: int | None = None,
     ) -> None:
         self.name = images.absolute().name if split == "." else f"{images.absolute().name}/{split}"
-        self.resize, self._fast = resize, fast_jpeg
+        self.resize, self._fast, self._least_side = resize, fast_jpeg, least_side
         self.has_masks = masks is not None
         self._images = split_folder(images, split, "data.images")
         # Two splits may be links to one folder: `leaks` compares resolved paths.
@@ -89,7 +90,7 @@ class Folder:
         """Raises UnreadableImage where the image cannot be decoded."""
         name = self.ids[index]
         path = f"{self._images}/{name}"
-        image, size = decode_image(read_file(path), path, self.resize, self._fast)
+        image, size = decode_image(read_file(path), path, self.resize, self._fast, self._least_side)
         label = int(self.labels[index])
         if not self.has_masks:
             return Sample(name, image, label)
@@ -146,7 +147,8 @@ class Folder:
     def _load_mask(self, index: int, image_size: Size) -> Mask:
         path, image = self._mask_path(index), self._image_path(index)
         read_image = partial(read_file, image)
-        return decode_mask(read_file(path), path, image_size, image, self.resize, read_image, self._mask_form)
+        how = self.resize, read_image, self._mask_form, self._least_side
+        return decode_mask(read_file(path), path, image_size, image, *how)
 
     def _mask_path(self, index: int) -> str:
         return f"{self._masks}/{mask_file(self.ids[index], self._mask_files[index], self._mask_format.pattern)}"

@@ -30,7 +30,7 @@ class Listed:
         split: of them; ``.`` for all.
         masks: ``included`` in the same files, the same URI (the images' own alpha channel), a folder that mirrors the
             images' names, or other files, in which masks have the names of the images.
-        resize, classes, fast_jpeg, mask_format: as of `Folder`.
+        resize, classes, fast_jpeg, mask_format, least_side: as of `Folder`.
 
     Raises:
         UserError: there is no such split, masks are missing or wrong, or a label is not in `classes`.
@@ -45,6 +45,7 @@ class Listed:
         classes: Sequence[str] | None = None,
         fast_jpeg: bool = False,
         mask_format: MaskFormat = PLAIN,
+        least_side: int | None = None,
     ) -> None:
         if split not in listing.splits:
             known = [name for name in listing.splits if name != "."]
@@ -52,7 +53,7 @@ class Listed:
             raise UserError(f"data.images: {listing.uri} has no split {split!r}; {told}")
         base = Path(listing.uri).name
         self.name = base if split == "." else f"{base}/{split}"
-        self.resize, self._fast, self.listing = resize, fast_jpeg, listing
+        self.resize, self._fast, self._least_side, self.listing = resize, fast_jpeg, least_side, listing
         self.ids: Sequence[str] = listing.ids(split)
         check_count(self.name, self.ids)
         self._image_at = listing.part(listing.image_at, split)
@@ -79,7 +80,7 @@ class Listed:
     def __getitem__(self, index: int) -> Sample:
         """Raises UnreadableImage where the image cannot be decoded."""
         name = self.ids[index]
-        image, size = decode_image(self.encoded(index), self._told(index), self.resize, self._fast)
+        image, size = decode_image(self.encoded(index), self._told(index), self.resize, self._fast, self._least_side)
         label = int(self.labels[index])
         if self._masks is None:
             return Sample(name, image, label)
@@ -119,7 +120,8 @@ class Listed:
         assert self._masks is not None
         told, read_image = self._told(index), partial(self.encoded, index)
         name = self._masks.told(index)
-        return decode_mask(self._masks.read(index), name, image_size, told, self.resize, read_image, self._mask_form)
+        how = self.resize, read_image, self._mask_form, self._least_side
+        return decode_mask(self._masks.read(index), name, image_size, told, *how)
 
     def _pair(self, index: int) -> Pair:
         assert self._masks is not None

@@ -88,7 +88,7 @@ class Pack:
     Args:
         uri: folder, or URI that pyarrow knows.
         split: folder of the packed tree; ``.`` for all of it.
-        resize, classes, fast_jpeg: as of `Folder`.
+        resize, classes, fast_jpeg, least_side: as of `Folder`.
         cache_gb: gigabytes of local disk for shards from a URI.
 
     Raises:
@@ -105,8 +105,9 @@ class Pack:
         classes: Sequence[str] | None = None,
         fast_jpeg: bool = False,
         cache_gb: float = 0.0,
+        least_side: int | None = None,
     ) -> None:
-        self._uri, self._split, self.resize, self._fast = uri, split, resize, fast_jpeg
+        self._uri, self._split, self.resize, self._fast, self._least_side = uri, split, resize, fast_jpeg, least_side
         self._shards = open_shards(uri, cache_gb)
         manifest = _manifest(self._shards)
         if split not in manifest["splits"]:
@@ -147,12 +148,12 @@ class Pack:
         image_bytes, packed = self._read(index, name)
         if not image_bytes:
             raise UnreadableImage(f"{self._uri}: {name} could not be read when it was packed; pack again")
-        image, size = decode_image(image_bytes, f"{self._uri}: {name}", self.resize, self._fast)
+        image, size = decode_image(image_bytes, f"{self._uri}: {name}", self.resize, self._fast, self._least_side)
         if not packed and tuple(self._index["rect"][index]) == NO_MASK:
             return Sample(name, image, int(self.labels[index]), partial(all_foreground, image))
         decode = partial(self._mask, packed, name, size)
         rect: Callable[[], Rect | None] = partial(self._rect, index)
-        if self.resize is not None:
+        if image.shape[:2] != size:
             # A resized mask has another rectangle than the index, and its search takes longer than a view: keep both.
             decode, rect = (
                 partial(self._mask_cache.mask, index, decode),
@@ -199,7 +200,14 @@ class Pack:
     def _mask(self, packed: bytes, name: str, image_size: Size) -> Mask:
         if not packed:
             raise UnreadableImage(f"{self._uri}: the mask of {name} was damaged when it was packed")
-        return fit_mask(unpack_mask(packed), f"{self._uri}: mask of {name}", image_size, name, self.resize)
+        return fit_mask(
+            unpack_mask(packed),
+            f"{self._uri}: mask of {name}",
+            image_size,
+            name,
+            self.resize,
+            least_side=self._least_side,
+        )
 
     def _rect(self, index: int) -> Rect | None:
         found = tuple(int(edge) for edge in self._index["rect"][index])
