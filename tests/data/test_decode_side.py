@@ -122,7 +122,7 @@ def train(side: int | None = None, **data: str) -> list[Sample]:
 
 
 def test_views_show_what_they_show_of_the_whole_image(folder: Path) -> None:
-    """What a window shows is where the whole image has it, and the same draws give the same window but for rounding.
+    """A window shows the same place of both images, and the same draws give the same window but for rounding.
 
     A window that only just fits into one of the two may not fit into the other, and is then drawn again.
     """
