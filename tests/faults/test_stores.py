@@ -118,8 +118,8 @@ def test_a_bucket_that_forbids_writing_from_some_moment_on_gets_the_journal_when
     monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
     resumed = kind == "interrupted, resumed"
     kept = tmp_path / "cache" / "unsent" / "one"
-    length = 40 if resumed else 8  # epochs: the interruption must come before the last trial's end
-    words = [*SEARCH, "search.trials=3", f"training.epochs={length}", "register.name=tiny", "--name", "one"]
+    trials, length = (5, 40) if resumed else (3, 8)  # the interruption must come before the last trial's end
+    words = [*SEARCH, f"search.trials={trials}", f"training.epochs={length}", "register.name=tiny", "--name", "one"]
     words += ["--store", BUCKET]
     with mlflow_server(tmp_path) as (address, start, _):
         start()
@@ -142,7 +142,7 @@ def test_a_bucket_that_forbids_writing_from_some_moment_on_gets_the_journal_when
                 output(process, tmp_path)
                 assert process.returncode == 130, told(tmp_path)
             else:
-                wait_for(lambda: sum(isinstance(each, Ended) for each in in_bucket()) == 3, process, tmp_path)
+                wait_for(lambda: sum(isinstance(each, Ended) for each in in_bucket()) == trials, process, tmp_path)
                 policy("*")
                 found = ended(process, tmp_path)
         finally:
@@ -161,7 +161,7 @@ def test_a_bucket_that_forbids_writing_from_some_moment_on_gets_the_journal_when
             synced = command(tmp_path, "sync", "one")
             assert synced.returncode == 0 and "0 epochs were missing" in synced.stdout, synced.stderr
         assert not kept.exists()
-        every = [(f"t{number:02d}", epoch) for number in range(3) for epoch in range(1, length + 1)]
+        every = [(f"t{number:02d}", epoch) for number in range(trials) for epoch in range(1, length + 1)]
         assert epochs(in_bucket()) == every
         with local_store(BUCKET, "one") as place:
             manifest = read_manifest(place / "sweeps" / "one") or {}
