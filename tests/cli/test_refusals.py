@@ -78,7 +78,10 @@ OVERRIDES = [
         "search.metric: linear_top1 is not measured during training; "
         "did you mean `knn/top1`? known: knn/top1, knn/bg_gap, knn/mixed_same, knn/mixed_rand, rankme/rank, ",
     ),
-    ("search.metric=[knn_top1, bg_gap]", "search.scheduler: asha compares trials by one metric and metric names 2"),
+    (
+        "search={metric: [knn_top1, bg_gap], scheduler: median, trials: 2}",
+        "search.scheduler: median compares trials by one metric and metric names 2; set scheduler: asha or none",
+    ),
     ("evaluate.metrics=[rankm]", "evaluate.metrics.0: 'rankm' is not known; did you mean `rankme`? known: knn, bg_gap"),
     ("method.name=mocov2", f"experiment.method: 'mocov2' is not known; did you mean `moco_v2`? known: {METHODS}"),
     ("workers.count=7", "training.batch_size 320 is not a multiple of workers.count 7; 315 is"),
