@@ -163,7 +163,7 @@ _HEAD = """# Encoders by their reliance on backgrounds
 
 Made by `benchmarks/leaderboard.py` from the records in `benchmarks/leaderboard`, each of a run of
 [`bgsweep audit`](audit.md); what the columns mean stands there. Values but the shares and RFS are in %, with 95 %
-intervals over images. A small BG-Gap means little where the accuracy is low: an encoder that recognizes nothing has no gap.
+intervals over images. A small BG-Gap means little where the accuracy is low: what recognizes nothing has no gap.
 
 Add an encoder whose weights you have, and open a pull request with its record:
 
