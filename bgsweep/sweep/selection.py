@@ -20,16 +20,15 @@ def searched(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 def front(records: Iterable[TrialRecord], search: Search) -> list[TrialRecord]:
     """The search's completed trials that no other one dominates; over several seeds by their lower bounds."""
-    ended = [each for each in searched(records) if each.status == "completed"]
-    own = {each.id: each for each in ended}
-    return [own[each.id] for each in pareto(cautious(ended, search), search.signs)]
+    own = {each.id: each for each in records}
+    return [own[each.id] for each in pareto(_judged(own.values(), search), search.signs)]
 
 
 def candidates(records: Iterable[TrialRecord], search: Search) -> list[TrialRecord]:
     """The trials that `search.confirm` trains again: the best of the search, the best first."""
     assert search.confirm is not None
-    left = cautious([each for each in searched(records) if each.status == "completed"], search)
     own = {each.id: each for each in records}
+    left = _judged(own.values(), search)
     found: list[TrialRecord] = []
     while len(found) < search.confirm.top and (best := pareto(left, search.signs)):
         found.append(best_of(best, search.signs))
@@ -54,8 +53,7 @@ def winner(records: Mapping[str, TrialRecord], search: Search) -> TrialRecord | 
     again = confirmed(records, search)
     if again:
         return best_of(pareto(again, search.signs), search.signs)
-    first = cautious([each for each in searched(records.values()) if each.status == "completed"], search)
-    best = pareto(first, search.signs)
+    best = pareto(_judged(records.values(), search), search.signs)
     return records[best_of(best, search.signs).id] if best else None
 
 
@@ -79,6 +77,11 @@ def cautious(records: Sequence[TrialRecord], search: Search) -> list[TrialRecord
             for metrics in known:
                 metrics[metric] -= sign * reach * math.sqrt((metrics[f"{metric}_se"] ** 2 + usual) / 2)
     return found
+
+
+def _judged(records: Iterable[TrialRecord], search: Search) -> list[TrialRecord]:
+    """The search's completed trials as they are compared."""
+    return cautious([each for each in searched(records) if each.status == "completed"], search)
 
 
 def held_out(again: Sequence[TrialRecord], search: Search, seeds: Iterable[int]) -> Metrics:
