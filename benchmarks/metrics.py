@@ -31,6 +31,7 @@ from bgsweep.config import SuiteConfig, SweepConfig, resolve
 from bgsweep.config.metrics import METRIC_PARTS, section_of
 from bgsweep.data import Splits, open_splits
 from bgsweep.evaluation.context import EvalContext
+from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.online import open_metric
 from bgsweep.storage.atomic import write_whole
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
@@ -47,6 +48,10 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 LABELLED = {"kNN Original": ("knn_top1", 1), "kNN Mixed-Rand": ("mixed_rand", 1), "BG-Gap": ("bg_gap", -1)}
 RESAMPLINGS = 1000
+CURVE_EVERY = 2
+"""Epochs between two values of a trial's curve, which `search.py` replays."""
+
+LABELLED_PARTS = ("knn", "bg_gap")
 Numbers = npt.NDArray[np.float64]
 
 
@@ -136,34 +141,46 @@ def drawn(number: int, options: Any) -> SweepConfig:
 
 
 def trained(config: SweepConfig) -> dict[str, Any]:
-    """The values of a trial at its end, with what each metric and an epoch take of a core, in seconds."""
-    run, began = Run(config), time.process_time()
-    try:
-        while run.training.epoch < config.experiment.training.epochs:
+    """A trial's values at its end, labelled ones on the way, and what each metric and an epoch take of a core (s)."""
+    run, epochs, training = Run(config), config.experiment.training.epochs, 0.0
+    size = config.experiment.views.size
+    curve = dict[int, dict[str, float]]()
+    while run.training.epoch < epochs:
+        began = time.process_time()
+        try:
             run.training.step_epoch()
-    except Diverged as error:
-        return {"diverged": str(error)}
-    epoch = (time.process_time() - began) / config.experiment.training.epochs
-    model = frozen_model(run.training.method.encoder, run.placement.device)
-    values, seconds = measured(model, run.splits, config.experiment.views.size)
+        except Diverged as error:
+            return {"diverged": str(error), "curve": curve}
+        training += time.process_time() - began
+        if run.training.epoch % CURVE_EVERY == 0 and run.training.epoch < epochs:
+            curve[run.training.epoch], _ = measured(encoder(run), run.splits, size, LABELLED_PARTS)
+    values, seconds = measured(encoder(run), run.splits, size)
     told = {key: config.experiment.value(key) for key in ("background.remove", "background.random", "optimizer.lr")}
     return {
         "group": config.experiment.method.name,
-        "epochs": config.experiment.training.epochs,
+        "epochs": epochs,
         "values": values,
-        "seconds": seconds | {"epoch": epoch},
+        "curve": curve,
+        "seconds": seconds | {"epoch": training / epochs},
         **told,
     }
 
 
-def measured(model: Any, splits: Splits, size: int) -> tuple[dict[str, float], dict[str, float]]:
-    """All metrics' values, and the time of each beyond the features of the validation images, which they share."""
+def encoder(run: Run) -> FrozenModel:
+    """The run's encoder as it is now."""
+    return frozen_model(run.training.method.encoder, run.placement.device)
+
+
+def measured(
+    model: FrozenModel, splits: Splits, size: int, parts: Sequence[str] = tuple(METRIC_PARTS)
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics' values, and the time of each beyond the features of the validation images, which they share."""
     context = EvalContext(model, SuiteConfig(size=size), splits, split="validation")
     values, seconds, began = dict[str, float](), dict[str, float](), time.process_time()
     _ = context.test
     seconds["features"] = time.process_time() - began
-    for name, kind in METRIC_PARTS.items():
-        began = time.process_time()
+    for name in parts:
+        kind, began = METRIC_PARTS[name], time.process_time()
         for one in open_metric(kind.model_validate({"name": name}), context).measure():
             values[kind.recorded(name, one.name)] = one.value
         seconds[name] = time.process_time() - began
