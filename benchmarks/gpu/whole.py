@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.gpu.rows import MISSED, Rows, Skipped, Values
+from benchmarks.gpu import device_views
+from benchmarks.gpu.rows import MISSED, Rows, Values
 from benchmarks.gpu.timing import free_memory, seconds_of, synchronize
 from benchmarks.gpu.workloads import Scale, device_of, noise, resolved
 from bgsweep.config import Experiment
@@ -41,7 +41,7 @@ def run(rows: Rows, toy: bool) -> None:
                 name = f"{encoder}, colors on the {colors}"
                 rows.measure(name, partial(measure, settings, scale, device), seconds=0 if toy else SECONDS[encoder])
                 free_memory(device)
-        rows.measure("decode on the GPU", partial(decode_on_gpu, images, device))
+        rows.measure("views on the GPU", partial(device_views.measure, images, masks, scale, device))
         rows.measure("loader alone", partial(loader_alone, experiment(scale, data, "resnet50", "cpu"), scale))
         rows.measure("masks by U2-Net-P", partial(masks_by_u2netp, images, scale, device))
 
@@ -142,21 +142,6 @@ def loader_alone(settings: Experiment, scale: Scale) -> Values:
     rate = settings.training.batch_size * counted / (time.perf_counter() - began)
     workers = settings.data.loader_workers or 1
     return {"images_per_second": rate, "images_per_second_and_process": rate / workers, "processes": workers}
-
-
-def decode_on_gpu(images: Path, device: torch.device) -> Values:
-    """JPEGs decoded by the GPU, where torchvision was built with it."""
-    if device.type != "cuda":
-        raise Skipped("needs a GPU")
-    from torchvision.io import ImageReadMode, decode_jpeg, read_file
-
-    files = [read_file(str(file)) for file in itertools.islice(sorted((images / "train").rglob("*.jpg")), 256)]
-    try:
-        decode_jpeg(files[:8], mode=ImageReadMode.RGB, device=device)
-    except RuntimeError as error:
-        raise Skipped(f"torchvision has no GPU decoder here: {str(error).splitlines()[0]}") from error
-    (times,) = seconds_of([lambda: decode_jpeg(files, mode=ImageReadMode.RGB, device=device)], device, 3, 2)
-    return {"images_per_second": len(files) / min(times), "python": sys.version.split()[0]}
 
 
 def masks_by_u2netp(images: Path, scale: Scale, device: torch.device) -> Values:
