@@ -15,7 +15,7 @@ from bgsweep.config.evaluation import (
     Sets,
     SuiteConfig,
 )
-from bgsweep.config.experiment import Encoder, Experiment, Optimizer, Training, Workers
+from bgsweep.config.experiment import Experiment
 from bgsweep.config.load import image_columns, load, load_suite, mask_format, mask_training, resolve
 from bgsweep.config.mask_format import MaskFormat
 from bgsweep.config.masks import MaskTraining
@@ -34,6 +34,7 @@ from bgsweep.config.review import review, review_search
 from bgsweep.config.search import Budget, Search
 from bgsweep.config.space import Distribution, Space
 from bgsweep.config.sweep import SweepConfig
+from bgsweep.config.training import Encoder, Optimizer, Training, Workers
 from bgsweep.config.views import Background, Views
 
 __all__ = [

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bgsweep.config.base import Count, Positive, Section
-from bgsweep.config.experiment import Encoder
+from bgsweep.config.training import Encoder
 
 
 class MaskTraining(Section):

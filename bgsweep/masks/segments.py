@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -47,15 +48,25 @@ def coco_images(content: Any, name: str, categories: Sequence[str]) -> dict[str,
     wanted = _wanted(content.get("categories", []), name, categories)
     try:
         found = {
-            each["id"]: (each.get("file_name") or each["coco_url"], CocoImage((each["height"], each["width"]), []))
-            for each in content["images"]
+            each["id"]: (_path_of(each), CocoImage((each["height"], each["width"]), [])) for each in content["images"]
         }
         for each in content["annotations"]:
             if each["image_id"] in found and (wanted is None or each["category_id"] in wanted):
                 found[each["image_id"]][1].segments.append(each["segmentation"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{name}: not as COCO's files of instances are ({error!r} is missing); correct it") from error
+    except KeyError as error:
+        raise UserError(f"{name}: an image or annotation has no {error}, as COCO's files have; correct it") from error
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{name}: not as COCO's files of instances are ({one_line(error)}); correct it") from error
     return dict(found.values())
+
+
+def _path_of(image: Mapping[str, Any]) -> str:
+    """The path of an image's file; LVIS has an address in place of a name, and COCO's folder is the end of that."""
+    if name := image.get("file_name"):
+        return str(name)
+    if "coco_url" not in image:
+        raise KeyError("file_name")
+    return urlsplit(image["coco_url"]).path.lstrip("/")
 
 
 def _wanted(known: Sequence[Mapping[str, Any]], name: str, categories: Sequence[str]) -> set[int] | None:

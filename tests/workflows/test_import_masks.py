@@ -245,6 +245,26 @@ def test_coco_images_are_found_by(kind: str) -> None:
         assert (None if mask is None else paths[mask.shape[0] - 1]) == path
 
 
+def test_lvis_names_images_by_their_addresses(folder: Path) -> None:
+    """The end of an address is the image's path: names repeat in two folders."""
+    found = list(pairs(folder))[:2]
+    for split, (name, _) in zip(("train2017", "val2017"), found, strict=True):
+        put(folder / "coco" / split / "000000000139.jpg", (folder / "photos" / f"{name}.jpg").read_bytes())
+    images, annotations = [], []
+    for number, (split, (_, mask)) in enumerate(zip(("train2017", "val2017"), found, strict=True)):
+        address = f"http://images.example.org/{split}/000000000139.jpg"
+        height, width = mask.shape
+        images.append({"id": number, "coco_url": address, "height": height, "width": width})
+        annotations.append({"image_id": number, "category_id": 4, "segmentation": run_lengths(mask, compressed=False)})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 4, "name": "a", "synset": "a.n.01"}]}
+    (folder / "lvis.json").write_text(json.dumps(content))
+    done = bgsweep("masks", "import", "coco", "lvis.json", "--out", "made", "--categories", "a", folder=folder)
+    assert done.returncode == 0 and "2 masks of 2 images" in done.stdout, done.stderr
+    for split, (name, mask) in zip(("train2017", "val2017"), found, strict=True):
+        made = read_gray((folder / "made" / split / "000000000139.png").read_bytes(), name)
+        np.testing.assert_array_equal(made, mask)
+
+
 def test_images_without_annotation_are_counted_and_those_without_a_segment_have_an_empty_mask(folder: Path) -> None:
     coco_file(folder, polygons, lambda name: name)
     content = json.loads((folder / "coco.json").read_text())
@@ -342,8 +362,14 @@ BROKEN = {
     "no sizes": (
         '{"images": [{"id": 1, "file_name": "x"}], "annotations": []}',
         [],
-        r"KeyError\('height'\) is missing",
+        r"coco\.json: an image or annotation has no 'height', as COCO's files have; correct it",
     ),
+    "no names": (
+        '{"images": [{"id": 1, "height": 1, "width": 1}], "annotations": []}',
+        [],
+        r"coco\.json: an image or annotation has no 'file_name'",
+    ),
+    "lists for images": ('{"images": [[1]], "annotations": []}', [], r"coco\.json: not as COCO's files .* \(list ind"),
     "other images": (
         '{"images": [{"id": 1, "file_name": "x.jpg", "height": 1, "width": 1}], "annotations": []}',
         [],
