@@ -1,4 +1,4 @@
-"""What a pack's manifest says of each split: its images, the digests of its content, the kinds of its masks."""
+"""The splits in a pack's manifest: their images, the digests of their content, the kinds of their masks."""
 
 from collections import Counter
 from collections.abc import Sequence
