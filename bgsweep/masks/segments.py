@@ -66,7 +66,7 @@ def _path_of(image: Mapping[str, Any]) -> str:
         return str(name)
     if "coco_url" not in image:
         raise KeyError("file_name")
-    return urlsplit(image["coco_url"]).path.lstrip("/")
+    return urlsplit(str(image["coco_url"])).path.lstrip("/")
 
 
 def _wanted(known: Sequence[Mapping[str, Any]], name: str, categories: Sequence[str]) -> set[int] | None:

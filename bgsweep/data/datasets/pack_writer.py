@@ -102,7 +102,7 @@ def _write(source: PackInput, target: Tree, shard_bytes: int, size: PackSize | N
 
 
 def _manifest(source: PackInput, index: bytes, shards: ShardWriter, splits: dict[str, Any]) -> dict[str, Any]:
-    """What a reader needs to know of the other files, and to check them by."""
+    """The content of `pack.json` for readers: the other files, their checksums, and the splits."""
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "name": source.uri.rstrip("/").rpartition("/")[2],
