@@ -1,0 +1,174 @@
+"""Simulated sweeps over recorded trials: how many epochs does each way of searching need for the front?
+
+    python benchmarks/metrics.py FOLDER --trials 60 --epochs 12    # trains the trials
+    python benchmarks/search.py FOLDER [--sweeps 100] [--workers 4] [--record] [--json]
+
+Searchers and schedulers are bgsweep's own. What a searcher proposes becomes the nearest recorded trial of the same
+method that the sweep has not used, whose recorded curve is then played; the searcher is told the values of that trial.
+An epoch takes the same time in all trials, and so many of them run at once. A sweep's front is that of the trials that
+ran to their end, as in bgsweep; its hypervolume is a share of that of all recorded trials, above the worst value of
+each goal. Settings share their seeds. Nothing is trained: a sweep takes a third of a second.
+
+`freeze-thaw` is here to judge by, and no part of bgsweep: no trial is stopped, but every two epochs each worker goes on
+with the trial, paused or new, that promises the most hypervolume for the epochs that it still takes. A trial's end is
+predicted by the mean rise of those that have ended (Swersky et al. 2014 has a Gaussian process there).
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import markdown, parser_of, report
+from replay import KEYS, STEP, Box, Numbers, Recorded, freeze_thaw, over_epochs, recorded, with_scheduler
+
+from bgsweep.config import SweepConfig, resolve
+from bgsweep.sweep.fronts import ranks
+
+GOALS = (("mixed_rand", "bg_gap"), ("knn_top1", "bg_gap"), ("mixed_rand",))
+ASHA: dict[str, Any] = {"scheduler": "asha", "grace_epochs": 2, "reduction": 3}
+NET = {"scheduler_options": {"spread": "epsilon_net"}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "random, none stopped": {"algorithm": "random", "scheduler": "none"},
+    "TPE, none stopped": {"algorithm": "optuna", "scheduler": "none"},
+    "random, ASHA": {"algorithm": "random", **ASHA},
+    "TPE, ASHA": {"algorithm": "optuna", **ASHA},
+    "TPE, ASHA by an epsilon-net": {"algorithm": "optuna", **ASHA, **NET},
+    "TPE, ASHA of reduction 2": {"algorithm": "optuna", **ASHA, "reduction": 2},
+    "TPE, freeze-thaw": {"algorithm": "optuna", "scheduler": "none"},
+}
+JUDGED = "TPE, ASHA"
+"""What the others are compared with."""
+
+ENOUGH = 0.95
+PARTS = (0.1, 0.2, 0.4, 1.0)
+"""Of the epochs of all recorded trials: where hypervolumes are shown."""
+
+
+def main() -> None:
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sweeps", type=int, default=100, help="simulated sweeps of each setting")
+    parser.add_argument("--workers", type=int, default=4, help="trials at once")
+    options = parser.parse_args()
+    trials = recorded(options.folder)
+    if len(trials) < 12:
+        raise SystemExit(f"{options.folder}: {len(trials)} trials with curves; train 12 or more with metrics.py")
+    parts, found = [about(trials, options)], dict[str, Any]()
+    for goals in GOALS:
+        name = " and ".join(goals)
+        body, found[name] = judged(trials, goals, options.sweeps, options.workers)
+        parts.append(f"**By {name}.**\n\n{body}")
+    command = f"python benchmarks/search.py FOLDER --sweeps {options.sweeps} --workers {options.workers}"
+    report(options, "Searches over recorded trials", command, "\n\n".join(parts), found)
+
+
+def about(trials: Sequence[Recorded], options: Any) -> str:
+    ends = [one.curve[max(one.curve)] for one in trials]
+    spans = "; ".join(
+        f"{goal} {100 * min(one[goal] for one in ends):.1f} to {100 * max(one[goal] for one in ends):.1f} %"
+        for goal in sorted({goal for goals in GOALS for goal in goals})
+    )
+    epochs = max(trials[0].curve)
+    return (
+        f"{len(trials)} recorded trials of {epochs} epochs ({len(trials) * epochs} epochs in all): {spans}. "
+        f"{options.sweeps} simulated sweeps of each setting, {options.workers} trials at once; "
+        f"median [10 % and 90 % quantile] over the sweeps. In the last column a sweep that never has {ENOUGH:.0%} "
+        f"counts as {len(trials) * epochs} epochs."
+    )
+
+
+def config_of(trials: Sequence[Recorded], goals: Sequence[str], setting: Mapping[str, Any]) -> SweepConfig:
+    """A sweep of the space that the trials were drawn from."""
+    methods = list(dict.fromkeys(one.values["method.name"] for one in trials))
+    steps = [0.0, 0.15, 0.3, 0.45]
+    space = {
+        "method.name": {"choice": methods},
+        **{key: {"choice": steps} for key in KEYS[:2]},
+        KEYS[2]: {"loguniform": [0.01, 0.3]},
+    }
+    alone = len(goals) == 1
+    own = {key: value for key, value in setting.items() if not (alone and key == "scheduler_options")}
+    search = {"metric": goals[0] if alone else list(goals), "trials": len(trials), "baseline": False, **own}
+    experiment = {"method": {"name": methods[0]}, "training": {"epochs": max(trials[0].curve)}}
+    return resolve({"experiment": experiment, "space": space, "search": search, "evaluate": {"bg_gap": True}})
+
+
+def judged(
+    trials: Sequence[Recorded], goals: Sequence[str], sweeps: int, workers: int
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The table of all settings by some goals."""
+    signs = config_of(trials, goals, SETTINGS[JUDGED]).search.signs
+    ends = [[sign * one.curve[max(one.curve)][goal] for goal, sign in signs.items()] for one in trials]
+    box, total = Box.around(ends), len(trials) * max(trials[0].curve)
+    shown_at = [round(total * part / STEP) * STEP for part in PARTS]
+    found: dict[str, dict[str, Any]] = {}
+    for name, setting in SETTINGS.items():
+        if len(goals) == 1 and "scheduler_options" in setting:
+            continue
+        config = config_of(trials, goals, setting)
+        simulate = freeze_thaw if "freeze-thaw" in name else with_scheduler
+        courses = [over_epochs(simulate(seeded(config, seed), trials, workers, box), box) for seed in range(sweeps)]
+        found[name] = {
+            "shares": {epochs: [reached(course, epochs) for course in courses] for epochs in shown_at},
+            "epochs": [until(course, ENOUGH) for course in courses],
+        }
+    rows = [row(name, each, found[JUDGED], total) for name, each in found.items()]
+    columns = ["searcher, scheduler", *(f"% of the front's volume at {epochs} epochs" for epochs in shown_at)]
+    columns += [f"epochs to {ENOUGH:.0%}", "never", f"mean, of that of {JUDGED} [95 %]"]
+    size = int((np.array(ranks(np.array(ends))) == 0).sum())
+    return f"{size} of the trials are on the front of all.\n\n" + markdown(columns, rows), found
+
+
+def seeded(config: SweepConfig, seed: int) -> SweepConfig:
+    return config.model_copy(update={"search": config.search.model_copy(update={"seed": seed})})
+
+
+def row(name: str, one: Mapping[str, Any], by: Mapping[str, Any], total: int) -> list[str]:
+    percent = [[100 * share for share in shares] for shares in one["shares"].values()]
+    never = sum(map(math.isinf, one["epochs"])) / len(one["epochs"])
+    value, low, high = ratio(one["epochs"], by["epochs"], total)
+    compared = "1" if one is by else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return [name, *map(spread, percent), spread(one["epochs"]), f"{never:.0%}", compared]
+
+
+def ratio(one: Sequence[float], other: Sequence[float], most: int) -> tuple[float, float, float]:
+    """The quotient of two means over the same seeds, with its percentile interval (95 %) over resampled seeds.
+
+    What never came counts as the epochs of all recorded trials.
+    """
+    first, second = (np.minimum(each, most) for each in (one, other))
+    rows = np.random.default_rng(0).integers(len(first), size=(1000, len(first)))
+    low, high = np.quantile(first[rows].mean(1) / second[rows].mean(1), [0.025, 0.975])
+    return float(first.mean() / second.mean()), float(low), float(high)
+
+
+def reached(course: Sequence[tuple[int, float]], epochs: int) -> float:
+    """The share after so many epochs; 0 if no trial had ended."""
+    return max((share for spent, share in course if spent <= epochs), default=0.0)
+
+
+def until(course: Sequence[tuple[int, float]], enough: float) -> float:
+    """The epochs after which the share is reached; infinity if it never is."""
+    return next((float(spent) for spent, share in course if share >= enough), math.inf)
+
+
+def quantile(values: Sequence[float] | Numbers, part: float) -> float:
+    """Of values that may be infinite: the smallest that so many are at most as high as."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    return float(ordered[max(0, math.ceil(part * len(ordered)) - 1)])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median [10 % and 90 % quantile]."""
+    middle, low, high = (
+        "never" if math.isinf(each) else f"{each:.0f}" for each in (quantile(values, part) for part in (0.5, 0.1, 0.9))
+    )
+    return f"{middle} [{low} to {high}]"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,86 @@
+"""The replay of searches on a small made table: what it counts, what searchers are told, and the table it prints."""
+
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+GOALS = ("mixed_rand", "bg_gap")
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+
+    return search
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Fourteen trials of 8 epochs, as `metrics.py` writes them, and one without a curve."""
+    for number in range(14):
+        draw = np.random.default_rng(number)
+        random, rate = float(draw.choice([0, 0.15, 0.3, 0.45])), float(np.exp(draw.uniform(*np.log([0.01, 0.3]))))
+
+        def at(epoch: int, random: float = random, number: int = number) -> dict[str, float]:
+            top, gap = 0.03 * epoch + 0.01 * number, 0.4 - 0.5 * random - 0.01 * epoch
+            return {"knn_top1": top, "mixed_rand": top - gap, "bg_gap": gap}
+
+        trial = {"group": ["moco_v2", "simclr"][number % 2], "epochs": 8, "values": at(8)}
+        trial |= {"curve": {epoch: at(epoch) for epoch in (2, 4, 6)}}
+        trial |= {"background.remove": 0.15, "background.random": random, "optimizer.lr": rate}
+        (tmp_path / f"{number:04d}-8.json").write_text(json.dumps(trial))
+    (tmp_path / "0014-8.json").write_text(json.dumps({"diverged": "loss", "curve": {}}))
+    return tmp_path
+
+
+def test_without_stopping_each_trial_is_used_once_and_the_front_is_whole(search: ModuleType, folder: Path) -> None:
+    trials = search.recorded(folder)
+    assert len(trials) == 14
+    ends = [[one.curve[8]["mixed_rand"], -one.curve[8]["bg_gap"]] for one in trials]
+    box = search.Box.around(ends)
+    for name, simulate in (("TPE, none stopped", search.with_scheduler), ("TPE, freeze-thaw", search.freeze_thaw)):
+        course = simulate(search.config_of(trials, GOALS, search.SETTINGS[name]), trials, 3, box)
+        assert course[-1][0] == 14 * 8
+        assert sorted(scores for _, scores in course) == sorted(ends), name
+        shares = [share for _, share in search.over_epochs(course, box)]
+        assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    stopped = search.with_scheduler(search.config_of(trials, GOALS, search.SETTINGS["TPE, ASHA"]), trials, 3, box)
+    assert 0 < len(stopped) < 14 and stopped[-1][0] < 14 * 8
+
+
+def test_a_searcher_learns_the_values_of_the_trial_that_was_played(search: ModuleType, folder: Path) -> None:
+    trials = search.recorded(folder)
+    import replay
+
+    sweep = replay.Sweep(search.config_of(trials, GOALS, search.SETTINGS["TPE, none stopped"]), trials)
+    name, found = sweep.begin()
+    assert found not in sweep.left and len(sweep.left) == 13
+    sweep.end(name, 8, sweep.measure(name, found, 8))
+    told = [each.params for each in sweep._searcher._study.trials if each.state.name == "COMPLETE"]
+    assert told == [found.values]
+
+
+@pytest.mark.parametrize("goals", [1, 2])
+def test_what_a_point_adds_is_the_difference_of_hypervolumes(search: ModuleType, goals: int) -> None:
+    draw = np.random.default_rng(goals)
+    box = search.Box.around(draw.random((9, goals)).tolist())
+    for size in (0, 1, 5):
+        front, points = draw.random((size, goals)).tolist(), draw.uniform(-0.1, 1.1, (30, goals))
+        added = [(box.volume([*front, each]) - box.volume(front)) * box.whole for each in points.tolist()]
+        assert box.gains(front, points) == pytest.approx(added)
+
+
+def test_the_table_compares_all_settings_and_counts_what_never_came(search: ModuleType, folder: Path) -> None:
+    trials = search.recorded(folder)
+    body, found = search.judged(trials, GOALS, 2, 3)
+    assert body.count("\n| ") == len(search.SETTINGS) + 2
+    assert found["TPE, none stopped"]["shares"][112] == [1, 1]
+    assert search.judged(trials, GOALS, 2, 3)[1] == found, "seeds decide"
+    assert search.ratio([10, math.inf], [10, 20], 40)[0] == pytest.approx(25 / 15)
+    assert search.spread([10.0, 20.0, math.inf]) == "20 [10 to never]"
