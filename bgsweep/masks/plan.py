@@ -101,14 +101,19 @@ def record_reviewed(masks: Tree, dropped: Iterable[str], replaced: Iterable[str]
 
 
 def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-    """Refuse to mix the masks of two methods, and to overwrite masks of unknown origin."""
+    """Refuse to mix the masks of two methods, and to overwrite masks of unknown origin.
+
+    A manifest without any mask, which an attempt that was refused leaves, is written over.
+    """
     if manifest is None:
-        if any(name.endswith(".png") for name in masks.files()):
+        if _has_masks(masks):
             raise UserError(f"{masks.uri}: contains PNG files that bgsweep has not made; name another folder by --out")
         return
     for key, value in settings.items():
         found = manifest.get(key, _BEFORE.get(key))
         if found != value:
+            if not (manifest.get("complete") or manifest.get("reviewed") or _has_masks(masks)):
+                return
             difference = f"{key} {found}, not {value}"
             if isinstance(found, dict) and isinstance(value, dict):
                 changed = sorted(name for name in found.keys() | value.keys() if found.get(name) != value.get(name))
@@ -116,6 +121,10 @@ def check_target(masks: Tree, manifest: dict[str, Any] | None, settings: dict[st
             raise UserError(
                 f"{masks.uri}: contains masks made with {difference}; name another folder by --out, or remove this one"
             )
+
+
+def _has_masks(masks: Tree) -> bool:
+    return any(name.endswith(".png") for name in masks.files())
 
 
 def summary(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:

@@ -146,9 +146,11 @@ WRONG = {
     "trimap": (lambda mask: png(trimap(mask)), r"0, 128, 255 in flat"),
     "trimap 1, 2, 3": (lambda mask: png(border(mask)), r"levels are 1, 2, 3"),
     "classes of ADE": (lambda mask: png(classes(mask)), r"in flat areas"),
-    "2-bit classes": (lambda mask: saved(PIL.Image.fromarray(mask // 255), bits=2), r"foreground"),
+    "2-bit classes": (lambda mask: saved(PIL.Image.fromarray(mask // 255), bits=2), r"foreground is 1;"),
+    "16-bit ids": (lambda mask: png(mask.astype(np.uint16) // 255 * 1000), r"levels are 0, 1000, of which none"),
+    "16-bit ids, 1 as 8 bits": (lambda mask: png(mask.astype(np.uint16) // 255 * 300), r"levels are 0, 300, of which"),
     "16-bit to 255": (lambda mask: png(mask.astype(np.uint16)), r"16 bits a pixel, but no level above 255"),
-    "instances": (lambda mask: png(mask.astype(np.uint16) // 255 * 26_001), r"none is foreground"),
+    "instances": (lambda mask: png(mask.astype(np.uint16) // 255 * 26_001), r"levels are 0, 26001, of which none"),
     "VOC's palette": (
         lambda mask: palette(mask // 255, [0, 0, 0, 128, 0, 0]),
         r"colours \(such as #800000\), and the palette's indices 0, 1,",

@@ -347,6 +347,15 @@ def test_what_cannot_be_read_in_one_way_is_refused_in_one_line(folder: Path, kin
     assert re.search(message, line), line
 
 
+def test_the_folder_of_an_attempt_that_was_refused_can_be_used_again(folder: Path) -> None:
+    for name, mask in pairs(folder):
+        put(folder / "theirs" / f"{name}.png", png(mask // 255))
+    refused = bgsweep("masks", "import", "photos", "theirs", "--out", "made", folder=folder)
+    assert refused.returncode == 2 and "its foreground is 1" in refused.stderr
+    done = bgsweep("masks", "import", "photos", "theirs", "--out", "made", "--foreground", "1", folder=folder)
+    assert done.returncode == 0 and "32 masks of 32 images" in done.stdout, done.stderr
+
+
 def test_a_file_that_two_images_could_have_is_refused(folder: Path) -> None:
     name, mask = next(pairs(folder))
     shutil.copyfile(folder / "photos" / f"{name}.jpg", folder / "photos" / f"{name}_1.jpg")
