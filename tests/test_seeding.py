@@ -44,6 +44,7 @@ RAW = {
     ("models/counterparts.py", "0"): "images on which two networks are compared",
     ("workflows/export.py", "0"): "images on which an exported encoder is compared",
     ("report/statistics.py", "0"): "resamplings of a page's trials",
+    ("report/effects.py", "0"): "resamplings of the same trials",
     ("sweep/cost.py", "seed"): "a simulation",
     ("sweep/pbt.py", "f'{self.file.search.seed} {epoch} {trial_name(trial)}'"): "a text, not a number",
 }

@@ -224,7 +224,8 @@ class Report(Command):
         return report(options.name, store(options), options.out)
 
     def show(self, result: Result) -> str:
-        return f"wrote {result['page']}: open it in a browser"
+        told = [line for lines in result["sentences"].values() for line in lines]
+        return "\n".join([*told, f"wrote {result['page']}: open it in a browser"])
 
 
 class Policy(Command):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bgsweep.config import Distribution
 from bgsweep.report.history import Cost, Metrics, Trial
-from bgsweep.report.statistics import Interval, Trend, fences, importance, pareto, trend
+from bgsweep.report.statistics import Interval, Trend, fences, pareto, trend
 
 Figure = dict[str, Any]
 
@@ -131,10 +131,8 @@ def _trend_lines(curve: Trend, axis: str) -> list[Figure]:
     ]
 
 
-def importances(space: Mapping[str, Distribution], trials: Sequence[Trial], epoch: int, name: str) -> Figure:
+def importances(found: Mapping[str, tuple[float, Interval]]) -> Figure:
     """Share of the variance between trials that each parameter explains alone, with resampling intervals."""
-    measured = [trial for trial in trials if epoch in trial.curve]
-    found = importance(space, [trial.params for trial in measured], [trial.curve[epoch][name] for trial in measured])
     keys = sorted(found, key=lambda key: found[key][0])
     values = [found[key][0] for key in keys]
     up = [found[key][1][1] - found[key][0] for key in keys]

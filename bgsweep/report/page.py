@@ -20,17 +20,17 @@ from bgsweep.data import Splits, open_splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation.bootstrap import paired_seeds
 from bgsweep.report import charts
-from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, Measures, shown
-from bgsweep.report.history import Cost, Trial, common_epoch, cost_of
+from bgsweep.report.charts import BASELINE, BEST, UNTRAINED, shown
+from bgsweep.report.findings import Findings, findings, unconditional
+from bgsweep.report.history import Cost, Trial, cost_of
 from bgsweep.report.images import gallery, variants_of
-from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, enough_for_importance, wilson
+from bgsweep.report.statistics import TREND_TRIALS, Interval, difference, wilson
 
 _ENCODERS = {
     "best": ("champion", BEST),
     "baseline": ("no augmentation", BASELINE),
     "untrained": ("untrained", UNTRAINED),
 }
-_ACCURACIES = ("knn_top1", "mixed_rand", "mixed_same")
 _PROBES = {"backgrounds": "kNN", "backgrounds_linear": "linear probe"}
 
 
@@ -55,12 +55,25 @@ class SweepResults:
     budget: str = ""
     course: Sequence[tuple[int, float]] = ()
 
+    @property
+    def config(self) -> SweepConfig:
+        """The sweep's file."""
+        return resolve(dict(self.manifest["file"]))
 
-def page(results: SweepResults) -> str:
-    """One self-contained HTML page of a sweep."""
-    file = resolve(dict(results.manifest["file"]))
+    @property
+    def searched(self) -> list[Trial]:
+        """The trials of the search, without those that confirm others."""
+        return [trial for trial in self.trials if trial.confirms is None]
+
+    def findings(self) -> Findings:
+        """Importance and effects of the parameters; takes some seconds."""
+        return findings(self.config, self.searched)
+
+
+def page(results: SweepResults, told: Findings | None = None) -> str:
+    """One self-contained HTML page of a sweep; ``told``: its findings, if they are at hand."""
+    file, trials = results.config, results.searched
     verdict = results.manifest.get("result") or {}
-    trials = [trial for trial in results.trials if trial.confirms is None]
     figures: dict[str, charts.Figure] = {}
     notes: dict[str, str] = {}
     pictures = _pictures(file, verdict, notes)
@@ -86,7 +99,7 @@ def page(results: SweepResults) -> str:
         "budget": results.budget,
     }
     _bars(figures, verdict, pictures["count"])
-    context["measured"] = _searched(figures, notes, file, trials, verdict)
+    context["measured"] = _searched(figures, notes, file, trials, verdict, told or results.findings())
     if results.course:
         figures["course"] = charts.courses({"front": results.course}, "epochs of all trials", "hypervolume")
     context["cost"] = _cost(figures, file, results.trials, results.wall_seconds)
@@ -191,18 +204,17 @@ def _searched(
     config: SweepConfig,
     trials: Sequence[Trial],
     verdict: Mapping[str, Any],
+    told: Findings,
 ) -> dict[str, Any]:
     """Add the figures of the search; returns the values for the text beside them."""
-    measures = measures_of(config, trials)
+    measures, epoch, count = told.measures, told.epoch, told.count
     trials = [trial for trial in trials if measures.metric in trial.last]
-    epoch = common_epoch(trials)
     plain = {key: ones[0] for key, ones in config.space.parameters.items() if len(ones) == 1}
-    space = {key: one for key, one in plain.items() if not one.when}
+    space = unconditional(config)
     if epoch is None:
         notes["search"] = "No trial has reached its first evaluation of accuracy, so there is nothing to compare."
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
     champion = (verdict.get("confirmation") or {}).get("champion") or (verdict.get("best") or {"trial": ""})["trial"]
-    count = sum(epoch in trial.curve for trial in trials)
     varied = [key for key in plain if len({str(t.params[key]) for t in trials if key in t.params}) > 1]
     varied.sort(key=lambda key: not key.startswith("background."))
     for key in varied:
@@ -213,15 +225,14 @@ def _searched(
         notes["conditional"] = (
             f"Not in the importances and the parallel coordinates, because not every trial has these keys: {left_out}."
         )
-    missing = enough_for_importance(count, len(space))
-    if not space or missing:
+    if not told.importance:
         notes["importance"] = (
             f"{count} trials are too few to estimate which of {len(space)} parameters matters; it takes at least "
-            f"{count + missing}. With fewer, the importance is mostly noise and is left out."
+            f"{count + told.missing}. With fewer, the importance is mostly noise and is left out."
         )
     else:
         for name in measures.names:
-            figures[f"importance {name}"] = charts.importances(space, trials, epoch, name)
+            figures[f"importance {name}"] = charts.importances(told.importance[name])
     if measures.gap:
         figures["front"] = charts.front(trials, champion, measures)
     else:
@@ -232,19 +243,8 @@ def _searched(
     return {"epoch": epoch, "count": count, "label": measures.label, "metric": measures.metric} | {
         "trends": trends,
         "names": measures.names,
+        "sentences": {name: told.sentences(name) for name in told.effects},
     }
-
-
-def measures_of(config: SweepConfig, trials: Sequence[Trial]) -> Measures:
-    """The accuracy by which trials are compared, and BG-Gap if all trials have it; without classes the first metric."""
-    asked = config.search.model_dump(mode="json")["metric"]
-    measured = [trial.last for trial in trials if trial.last]
-    if measured and not any("knn_top1" in each for each in measured) and config.search.metrics[0] != "loss":
-        (first, sign), *_ = config.search.signs.items()
-        return Measures(first, None, first.removeprefix("validation/"), sign, share=False)
-    metric = next((name for name in _ACCURACIES if name in ([asked] if isinstance(asked, str) else asked)), "knn_top1")
-    gap = "bg_gap" if measured and all("bg_gap" in each for each in measured) else None
-    return Measures(metric, gap, f"kNN on {config.evaluate.variant if metric == 'knn_top1' else metric}")
 
 
 def _cost(

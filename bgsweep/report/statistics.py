@@ -26,7 +26,7 @@ _Z = 1.959964  # two-sided 95 %
 _GRID = 60
 _TREND_MOST = 200  # the regression takes the cube of their number: of 1,000 trials many seconds for each parameter
 _IMPORTANCE_MOST = 300  # Optuna copies each trial several times
-_RESAMPLINGS = 8
+_RESAMPLINGS = 40
 _TREES, _DEPTH = 16, 6  # for a few hundred trials at most: leaves of deeper trees would contain one trial each
 _FENCE = 3.0  # interquartile ranges beyond the quartiles, Tukey's "far out"
 
@@ -99,26 +99,32 @@ def enough_for_importance(trials: int, parameters: int) -> int:
 
 
 def importance(
-    space: Mapping[str, Distribution], points: Sequence[Mapping[str, Any]], values: Sequence[float]
+    space: Mapping[str, Distribution], points: Sequence[Mapping[str, Any]], values: Sequence[Sequence[float]]
 ) -> dict[str, tuple[float, Interval]]:
     """Share of the variance that each parameter explains alone (fANOVA, Hutter et al. 2014, by Optuna).
 
-    With the 10 % and 90 % quantiles over resampled trials. Of more than 300 trials so many are drawn.
+    With 95 % intervals over resampled trials and seeds. Of more than 300 trials so many are drawn.
+
+    Args:
+        values: of each trial those of its seeds, the same seeds for all.
     """
     if len(points) > _IMPORTANCE_MOST:
         chosen = np.random.default_rng(0).choice(len(points), _IMPORTANCE_MOST, replace=False)
         points, values = [points[index] for index in chosen], [values[index] for index in chosen]
     distributions = {key: _distribution(one) for key, one in space.items()}
-    whole = _fanova(distributions, points, values, 0)
+    by_seed = np.asarray(values, np.float64)
+    whole = _fanova(distributions, points, by_seed.mean(1).tolist(), 0)
     generator = np.random.default_rng(0)
     drawn = []
     for seed in range(_RESAMPLINGS):
         chosen = generator.integers(len(points), size=len(points))
-        drawn.append(_fanova(distributions, [points[i] for i in chosen], [values[i] for i in chosen], seed))
+        seeds = generator.integers(by_seed.shape[1], size=by_seed.shape[1])
+        again = by_seed[chosen][:, seeds].mean(1).tolist()
+        drawn.append(_fanova(distributions, [points[i] for i in chosen], again, seed))
     found = {}
     for key, value in whole.items():
-        low, high = np.quantile([each[key] for each in drawn], [0.1, 0.9])
-        found[key] = (value, (min(float(low), value), max(float(high), value)))
+        low, high = np.quantile([each[key] for each in drawn], [0.025, 0.975])
+        found[key] = (float(value), (min(float(low), float(value)), max(float(high), float(value))))
     return found
 
 

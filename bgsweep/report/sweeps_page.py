@@ -6,7 +6,8 @@ from typing import Any
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.report import charts
 from bgsweep.report.charts import shown
-from bgsweep.report.page import SweepResults, cost_of_sweep, measures_of, rendered
+from bgsweep.report.findings import measures_of
+from bgsweep.report.page import SweepResults, cost_of_sweep, rendered
 
 Course = Sequence[tuple[float, float, float]]
 """The best value so far: seconds since the sweep's start, epochs of all trials together, value."""

@@ -30,7 +30,7 @@ def report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     """Write the report page of a sweep, which may still be running.
 
     Returns:
-        ``sweep`` and ``page``.
+        ``sweep``, ``page``, and the `Findings` of the trials: ``epoch``, ``importance``, ``effects``, ``sentences``.
 
     Raises:
         UserError: there is no such sweep, or the page cannot be written.
@@ -50,8 +50,10 @@ def _report(name: str, store: Uri, out: Path) -> dict[str, Any]:
     except UserError as error:
         _log.warning("the page lacks what MLflow knows of the sweep: %s", error)
         tags, datasets = {}, []
-    write_page(page(sweep_results(name, manifest, events, tags, datasets)), out)
-    return {"sweep": name, "page": str(out)}
+    results = sweep_results(name, manifest, events, tags, datasets)
+    found = results.findings()
+    write_page(page(results, found), out)
+    return {"sweep": name, "page": str(out), **found.public()}
 
 
 def write_page(text: str, out: Path) -> None:

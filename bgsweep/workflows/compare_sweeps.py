@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bgsweep.errors import UserError
-from bgsweep.report.page import measures_of
+from bgsweep.report.findings import measures_of
 from bgsweep.report.sweeps_page import Course, sweeps_page
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep.control import status

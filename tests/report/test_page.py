@@ -1,5 +1,7 @@
 """The page as a browser shows it, and what it says where there is little to say."""
 
+import html
+import json
 import re
 import time
 from collections.abc import Callable
@@ -66,6 +68,17 @@ def test_few_trials_get_no_importance_and_no_trend(small: SweepResults) -> None:
     assert "With fewer than 10 trials no trend is drawn" in html
     assert 'data-figure="importance' not in html
     assert "champion classifies 45.0 % correctly" in html
+
+
+@pytest.mark.slow
+def test_effects_stand_on_the_page_in_words_and_are_plain_values(of_200: str, large: SweepResults) -> None:
+    found = re.search(r"<li>Between 0.32 and 0.48 of background.remove ([^<]*)</li>", of_200)
+    assert found and "higher by" in found.group(1) + of_200
+    assert "Of background.fill nothing can be told (95 %): BG-Gap differs by no more than the noise" in of_200
+    told = json.loads(json.dumps(large.findings().public(), allow_nan=False))
+    assert told["importance"]["bg_gap"]["background.remove"]["interval"][0] > 0.5
+    assert told["effects"]["bg_gap"]["optimizer.lr"]["changes"] == []
+    assert html.escape(told["sentences"]["bg_gap"][0]) in of_200
 
 
 def test_numbers_and_words_that_were_tried_have_a_figure_each(small: SweepResults) -> None:

@@ -68,7 +68,7 @@ def test_importance_is_where_the_effect_is() -> None:
         {"matters": draws.uniform(), "does not": 10 ** draws.uniform(-2, 0), "nor this": ("a", (1, 2))[index % 2]}
         for index in range(40)
     ]
-    found = importance(space, points, [point["matters"] + draws.normal(0, 0.05) for point in points])
+    found = importance(space, points, [[point["matters"] + draws.normal(0, 0.05)] for point in points])
     assert found["matters"][0] > 0.8 and sum(value for value, _ in found.values()) <= 1
     assert all(low <= value <= high for value, (low, high) in found.values())
 
