@@ -9,7 +9,8 @@ and donors' rectangles; the others are without background augmentation. `bilinea
 recipes have, and `area` resize with antialiasing, the others do not. bgsweep reads a pack; rows say where it reads
 folders. There a process keeps the masks that it has decoded in a few bytes each, and from a pack it compares each
 record with its checksum once, so that the first epoch, which has rows of its own, is dearer than later ones (its rows
-count making views only, not opening the images). The floor is
+count making views only, not opening the images). Other libraries' pipelines are in `peers.py`; those that are not
+installed are left out, with a line each. `--rows` takes some of the rows, by parts of their names. The floor is
 the fastest known call for each step (decode, crop and resize, colour, blur, flip), at MoCo-v2's probabilities, bare and
 without any of a pipeline's duties.
 
@@ -35,6 +36,7 @@ import simplejpeg  # type: ignore[import-untyped]
 import torch
 from common import markdown, parser_of, report
 from made_images import make_images
+from peers import PEERS, Views, peers
 
 from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import ViewPipeline
@@ -49,6 +51,8 @@ from bgsweep.training.run import limit_threads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 BATCH = 32
+BASE = "lightly MoCoV2Transform"
+"""Other rows are measured against it."""
 Pass = Callable[[int], None]
 """Makes all batches of an epoch, whose number it is given."""
 
@@ -105,6 +109,16 @@ def lightly(name: str, paths: list[Path]) -> Pass:
             return list(transform(file.convert("RGB")))
 
     return batched(paths, views_of)
+
+
+def peer(views: Views, paths: list[Path]) -> Pass:
+    """Another library's views of the same files, in batches of the same size."""
+
+    def run(epoch: int) -> None:
+        for first in range(0, len(paths), BATCH):
+            views(paths[first : first + BATCH])
+
+    return run
 
 
 def stock(paths: list[Path]) -> Pass:
@@ -165,8 +179,12 @@ def first_epoch(source: ImageDataset) -> Pass:
 def contestants(images: Path, masks: Path, pack: Path, small: Path, paths: list[Path]) -> dict[str, Pass]:
     packed, fast = Pack(str(pack), "."), Pack(str(pack), ".", fast_jpeg=True)
     folder = Folder(images, ".", masks)  # whose copies have empty caches
+    others, left_out = peers()
+    for line in left_out:
+        print(line)
     return {
-        "lightly MoCoV2Transform": lightly("MoCoV2Transform", paths),
+        BASE: lightly("MoCoV2Transform", paths),
+        **{name: peer(views, paths) for name, views in others.items()},
         "OpenCV and stock Albumentations": stock(paths),
         "moco_v2, exact": ours("moco_v2", packed, False),
         "moco_v2, exact, bg": ours("moco_v2", packed, True),
@@ -206,28 +224,32 @@ def ratio(seconds: dict[str, list[float]], slow: str, quick: str) -> float:
     return statistics.median(one / other for one, other in pairs)
 
 
+RATIOS = {
+    "moco_v2_vs_lightly": (BASE, "moco_v2, exact, bg"),
+    "moco_v2_fast_vs_lightly": (BASE, "moco_v2, fast, bg"),
+    "byol_vs_lightly": ("lightly BYOLTransform", "byol, exact, bg"),
+    "swav_vs_lightly": ("lightly SwaVTransform", "swav, exact, bg"),
+    "background_cost": ("moco_v2, exact, bg", "moco_v2, exact"),
+    "share_of_floor": ("floor", "moco_v2, fast"),
+    "first_epoch_cost": ("moco_v2, exact, bg, first epoch", "moco_v2, exact, bg"),
+    "short_side_256_gain": ("moco_v2, exact, bg", "moco_v2, exact, bg, pack of short side 256"),
+    "antialiasing_cost": ("moco_v2, exact, bg, bilinear", "moco_v2, exact, bg"),
+    "device_photometric_vs_lightly": (BASE, "moco_v2, photometric part on the device, bg"),
+} | {f"moco_v2_vs_{module}": (name, "moco_v2, exact, bg") for name, (module, *_) in PEERS.items()}
+"""Keys of `--json`: time of the first row over that of the second."""
+
+
 def summary(seconds: dict[str, list[float]]) -> dict[str, float]:
-    moco, byol, swav = (f"lightly {name}Transform" for name in ("MoCoV2", "BYOL", "SwaV"))
-    found = {
-        "moco_v2_vs_lightly": ratio(seconds, moco, "moco_v2, exact, bg"),
-        "moco_v2_fast_vs_lightly": ratio(seconds, moco, "moco_v2, fast, bg"),
-        "byol_vs_lightly": ratio(seconds, byol, "byol, exact, bg"),
-        "swav_vs_lightly": ratio(seconds, swav, "swav, exact, bg"),
-        "background_cost": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact"),
-        "share_of_floor": ratio(seconds, "floor", "moco_v2, fast"),
-        "first_epoch_cost": ratio(seconds, "moco_v2, exact, bg, first epoch", "moco_v2, exact, bg"),
-        "short_side_256_gain": ratio(seconds, "moco_v2, exact, bg", "moco_v2, exact, bg, pack of short side 256"),
-        "antialiasing_cost": ratio(seconds, "moco_v2, exact, bg, bilinear", "moco_v2, exact, bg"),
-        "device_photometric_vs_lightly": ratio(seconds, moco, "moco_v2, photometric part on the device, bg"),
-    }
-    return {name: round(value, 3) for name, value in found.items()}
+    """The ratios of the rows that were measured."""
+    there = {name: rows for name, rows in RATIOS.items() if seconds.keys() >= set(rows)}
+    return {name: round(ratio(seconds, *rows), 3) for name, rows in there.items()}
 
 
 def table(seconds: dict[str, list[float]], count: int) -> str:
     rows = []
     for name, values in seconds.items():
         each = statistics.median(values) / count
-        times = ratio(seconds, "lightly MoCoV2Transform", name)
+        times = ratio(seconds, BASE, name)
         rows.append([name, f"{1e3 * each:.2f}", f"{1 / each:.0f}", f"{times:.2f}"])
     return markdown(["pipeline", "ms an image", "images/s", "times lightly's MoCo-v2"], rows)
 
@@ -238,6 +260,7 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, help="a folder of PNGs that mirrors it")
     parser.add_argument("--count", type=int, default=64, help="how many to make (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", nargs="+", metavar="PART", help=f"rows whose names contain one of these, and {BASE}")
     options = parser.parse_args()
     if (options.images is None) != (options.masks is None):
         parser.error("--images and --masks go together")
@@ -252,7 +275,10 @@ def main() -> None:
         names = Pack(str(pack), ".").ids
         paths = [images / name for name in names][: len(names) // BATCH * BATCH]
         size = statistics.mean(path.stat().st_size for path in paths)
-        seconds = measure(contestants(images, masks, pack, small, paths), options.rounds)
+        passes = contestants(images, masks, pack, small, paths)
+        if options.rows:
+            passes = {name: run for name, run in passes.items() if any(each in name for each in [BASE, *options.rows])}
+        seconds = measure(passes, options.rounds)
     load_average = os.getloadavg()[1]
     text = table(seconds, len(paths))
     found = summary(seconds)
