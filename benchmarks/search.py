@@ -7,7 +7,8 @@ Searchers and schedulers are bgsweep's own. What a searcher proposes becomes the
 method that the sweep has not used, whose recorded curve is then played; the searcher is told the values of that trial.
 An epoch takes the same time in all trials, and so many of them run at once. A sweep's front is that of the trials that
 ran to their end, as in bgsweep; its hypervolume is a share of that of all recorded trials, above the worst value of
-each goal. Settings share their seeds. Nothing is trained: a sweep takes a third of a second.
+each goal. Settings share their seeds. Nothing is trained: a sweep takes a third of a second, with the
+Gaussian process (`--without '^GP'` leaves it out) some seconds.
 
 `freeze-thaw` is here to judge by, and no part of bgsweep: no trial is stopped, but every two epochs each worker goes on
 with the trial, paused or new, that promises the most hypervolume for the epochs that it still takes. A trial's end is
@@ -16,6 +17,7 @@ predicted by the mean rise of those that have ended (Swersky et al. 2014 has a G
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "TPE, ASHA": {"algorithm": "optuna", **ASHA},
     "TPE, ASHA by an epsilon-net": {"algorithm": "optuna", **ASHA, **NET},
     "TPE, ASHA of reduction 2": {"algorithm": "optuna", **ASHA, "reduction": 2},
+    "GP, none stopped": {"algorithm": "gp", "scheduler": "none"},
+    "GP, ASHA": {"algorithm": "gp", **ASHA},
     "TPE, freeze-thaw": {"algorithm": "optuna", "scheduler": "none"},
 }
 JUDGED = "TPE, ASHA"
@@ -52,6 +56,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sweeps", type=int, default=100, help="simulated sweeps of each setting")
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
+    parser.add_argument("--without", default="^$", help="settings that are left out, as a regular expression")
     options = parser.parse_args()
     trials = recorded(options.folder)
     if len(trials) < 12:
@@ -59,9 +64,10 @@ def main() -> None:
     parts, found = [about(trials, options)], dict[str, Any]()
     for goals in GOALS:
         name = " and ".join(goals)
-        body, found[name] = judged(trials, goals, options.sweeps, options.workers)
+        body, found[name] = judged(trials, goals, options.sweeps, options.workers, options.without)
         parts.append(f"**By {name}.**\n\n{body}")
     command = f"python benchmarks/search.py FOLDER --sweeps {options.sweeps} --workers {options.workers}"
+    command += "" if options.without == "^$" else f" --without '{options.without}'"
     report(options, "Searches over recorded trials", command, "\n\n".join(parts), found)
 
 
@@ -97,7 +103,7 @@ def config_of(trials: Sequence[Recorded], goals: Sequence[str], setting: Mapping
 
 
 def judged(
-    trials: Sequence[Recorded], goals: Sequence[str], sweeps: int, workers: int
+    trials: Sequence[Recorded], goals: Sequence[str], sweeps: int, workers: int, without: str = "^$"
 ) -> tuple[str, dict[str, dict[str, Any]]]:
     """The table of all settings by some goals."""
     signs = config_of(trials, goals, SETTINGS[JUDGED]).search.signs
@@ -106,7 +112,7 @@ def judged(
     shown_at = [round(total * part / STEP) * STEP for part in PARTS]
     found: dict[str, dict[str, Any]] = {}
     for name, setting in SETTINGS.items():
-        if len(goals) == 1 and "scheduler_options" in setting:
+        if (len(goals) == 1 and "scheduler_options" in setting) or re.search(without, name):
             continue
         config = config_of(trials, goals, setting)
         simulate = freeze_thaw if "freeze-thaw" in name else with_scheduler

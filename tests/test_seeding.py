@@ -47,6 +47,7 @@ RAW = {
     ("report/effects.py", "0"): "resamplings of the same trials",
     ("sweep/cost.py", "seed"): "a simulation",
     ("sweep/pbt.py", "f'{self.file.search.seed} {epoch} {trial_name(trial)}'"): "a text, not a number",
+    ("sweep/searchers/gaussian.py", "f'{self.config.search.seed} {trial}'"): "a text, not a number",
 }
 GENERATORS = {"default_rng", "Random", "manual_seed", "RandomState", "SeedSequence", "setRNGSeed"}
 

@@ -28,6 +28,7 @@ class Algorithm(NamedTuple):
 
 SEARCHERS = {
     "optuna": Algorithm("bgsweep.sweep.searchers.sampled:TPESearcher"),
+    "gp": Algorithm("bgsweep.sweep.searchers.gaussian:GaussianSearcher"),
     "random": Algorithm("bgsweep.sweep.searchers.sampled:RandomSearcher"),
     "grid": Algorithm("bgsweep.sweep.searchers.grid:GridSearcher", exhaustive=True),
 }

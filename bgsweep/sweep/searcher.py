@@ -124,6 +124,9 @@ class TuneSearcher(Searcher):
             self._report(name, result)  # Tune does not report the result at which it stops a trial
             if metrics is not None:
                 status = "completed" if result["epoch"] >= self.config.experiment.training.epochs else "stopped"
+            errors = {each: result[f"{each}_se"] for each in self.config.search.metrics if f"{each}_se" in result}
+            if errors:
+                self._searcher.on_errors(name, errors)
         self._searcher.on_end(name, status, metrics or {})
 
     def _replay(self, past: Sequence[Event]) -> list[dict[str, Any]]:

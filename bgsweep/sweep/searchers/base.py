@@ -48,6 +48,9 @@ class TrialSearcher(ABC):
     def on_result(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:  # noqa: B027
         """Learn a trial's metrics at an epoch, in which it may still be stopped; each epoch comes once."""
 
+    def on_errors(self, trial: str, errors: Mapping[str, float]) -> None:  # noqa: B027
+        """Learn the standard errors of a trial's last metrics, of those that have one; before `on_end`."""
+
     def on_end(  # noqa: B027
         self, trial: str, status: Literal["completed", "stopped", "failed"], metrics: Mapping[str, float]
     ) -> None:
