@@ -15,7 +15,8 @@ from bgsweep.sweep.searchers.base import TrialSearcher
 Values = npt.NDArray[np.float64]
 
 _DRAWN, _NEAR = 1000, 500  # candidates: anywhere, and with some values of one of the best trials
-_LENGTHS, _LEVELS, _NOISE = (0.1, 10.0), (0.1, 10.0), (1e-4, 1.0)
+# Lengths of at most twice the range: with longer ones it takes noise for a slope, and stays in a corner.
+_LENGTHS, _LEVELS, _NOISE = (0.1, 2.0), (0.1, 10.0), (1e-4, 1.0)
 _STARTUP = (4, 10)
 
 
