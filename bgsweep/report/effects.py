@@ -21,7 +21,8 @@ Values = npt.NDArray[np.float64]
 Block = tuple[int, int]
 """First and last of neighbouring parts."""
 
-_RESAMPLINGS, _SURE = 1000, 0.95
+# 0.96 and not 0.95: with it 24 clustered trials without effect told of one in 6 % of 300 simulated sweeps, else in 8 %.
+_RESAMPLINGS, _SURE = 1000, 0.96
 _PARTS = (3, 5)  # of a range
 _PER_PART = 12  # trials: fewer parts are told apart more surely
 _FEWEST = 6  # trials; a part with fewer joins its neighbour, an option with fewer is left out
