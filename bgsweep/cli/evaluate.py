@@ -88,25 +88,35 @@ def _suite(result: Result) -> str:
 
 
 class Compare(Command):
-    """Evaluate encoders side by side and compare them image by image."""
+    """Compare encoders, trials and sweeps on the same images, image by image."""
 
     name = "compare"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("models", nargs="+", metavar="model", help=_MODEL)
-        parser.add_argument("--suite", default="quick", help="as for evaluate; default %(default)s")
+        parser.add_argument(
+            "models",
+            nargs="+",
+            metavar="model",
+            help=f"{_MODEL}; or a sweep's name (its champion, and its search's course), or SWEEP/t03 (a trial)",
+        )
+        parser.add_argument(
+            "--suite", default="quick", help="as for evaluate, or none: only courses of sweeps; default %(default)s"
+        )
         parser.add_argument(
             "--data", type=Path, help="as for evaluate; default: the images that the first model was trained on"
         )
+        parser.add_argument("--out", type=Path, help="page to write, such as compare.html; default: none")
         add_store(parser)
 
     def run(self, options: Options) -> Result:
-        from bgsweep.workflows.evaluate import compare
+        from bgsweep.workflows.compare import compare
 
-        return compare(options.models, options.suite, options.data, folder(options))
+        return compare(options.models, options.suite, options.data, store(options), options.out)
 
     def show(self, result: Result) -> str:
-        return show_comparison(result)
+        shown = [show_comparison(result)] if result["rows"] else []
+        page = [f"wrote {result['page']}: open it in a browser"] if result["page"] else []
+        return "\n".join([*shown, *page])
 
     def failures(self, result: Result) -> list[str]:
         return _failed(result)
@@ -163,34 +173,6 @@ def _apart(words: list[str]) -> tuple[list[str], Path, Path | None]:
     return words[:-1], Path(words[-1]), None
 
 
-class CompareSweeps(Command):
-    """Write a page that compares sweeps."""
-
-    name = "compare-sweeps"
-
-    def arguments(self, parser: Parser) -> None:
-        parser.add_argument("names", nargs="+", metavar="NAME", help="sweep name, as `bgsweep status` lists it")
-        parser.add_argument("--out", type=Path, default=Path("sweeps.html"), help="page to write; default %(default)s")
-        parser.add_argument(
-            "--suite",
-            default="quick",
-            help="evaluators by which the champions are compared on the test images of the first sweep, as for "
-            "evaluate, or none; default %(default)s",
-        )
-        add_store(parser)
-
-    def run(self, options: Options) -> Result:
-        from bgsweep.workflows.compare_sweeps import compare_sweeps
-
-        return compare_sweeps(
-            options.names, store(options), options.out, None if options.suite == "none" else options.suite
-        )
-
-    def show(self, result: Result) -> str:
-        compared = f"{show_comparison(result['comparison'])}\n" if result["comparison"] else ""
-        return f"{compared}wrote {result['page']}: open it in a browser"
-
-
 def show_comparison(result: Result) -> str:
     """A row for each value; after every model but the first its difference, with the interval and a star if sure."""
     header, letters = ["evaluator", "value", "A %"], _LETTERS[: len(result["models"])]
@@ -205,7 +187,7 @@ def show_comparison(result: Result) -> str:
             cells += [percent(value), difference, interval]
         rows.append(cells)
         before = row["evaluator"]
-    names = [f"{letter}  {one['model']}" for letter, one in zip(letters, result["models"], strict=False)]
+    names = [f"{letter}  {one['name']}" for letter, one in zip(letters, result["models"], strict=False)]
     return "\n".join([*names, "", table(header, rows), f"* zero lies outside the interval; {result['bootstrap']}"])
 
 
@@ -314,7 +296,6 @@ COMMANDS = (
     Evaluate(),
     Compare(),
     Audit(),
-    CompareSweeps(),
     Export(),
     Group("backgrounds", "background variants of a data set", (BackgroundsMake(),)),
 )

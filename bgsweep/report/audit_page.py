@@ -22,6 +22,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "all": ("accuracy of all", "share"),
     "foreground_focus": ("foreground focus (1: as by area)", _PLAIN),
     "inside": ("share inside the mask", "share"),
+    "attention_focus": ("focus of the attention (1: as by area)", _PLAIN),
+    "attention_inside": ("share inside the mask", "share"),
     "iou": ("intersection over union", "share"),
     "position_iou": ("the same of the average mask", "share"),
     "bg_share": ("variance by backgrounds", "share"),
@@ -36,7 +38,7 @@ LABELS: dict[str, tuple[str, str]] = {
 
 def audit_page(record: Mapping[str, Any]) -> str:
     """One self-contained HTML page from what `workflows.audit` recorded."""
-    models = [_short(one["model"]) for one in record["models"]]
+    models = [short(one["model"]) for one in record["models"]]
     figures: dict[str, charts.Figure] = {}
     for measure in record["measures"]:
         details = [one["details"] for one in measure["models"]]
@@ -76,8 +78,8 @@ def _unit(name: str) -> str:
     return LABELS.get(name, ("", "share"))[1]
 
 
-def _short(model: str) -> str:
-    """A model's name without the folders of its file."""
+def short(model: str) -> str:
+    """A model's name without the folders of its file, or the last two of a checkpoint's."""
     network, found, file = model.partition("=")
     if found:
         return f"{network}={Path(file).name}"

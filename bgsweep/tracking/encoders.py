@@ -48,7 +48,7 @@ class Loaded:
         return int(self.about["preprocessing"]["size"]) if self.about else None
 
 
-def load_model(model: str, size: int, store: Path) -> Loaded:
+def load_model(model: str, size: int, store: Uri) -> Loaded:
     """Load a model by name, in eval mode on the CPU.
 
     Raises:

@@ -1,11 +1,10 @@
-"""`bgsweep evaluate --suite` and `bgsweep compare`: from models and evaluators by name to values with protocols."""
+"""`bgsweep evaluate --suite`: from a model and evaluators by name to values with protocols."""
 
 import copy
 import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from bgsweep.data import open_splits
 from bgsweep.data.leaks import shared
 from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError, without_password
-from bgsweep.evaluation.bootstrap import Difference, paired
 from bgsweep.evaluation.context import EvalContext, Workers
 from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.frozen_model import FrozenModel
@@ -25,6 +23,7 @@ from bgsweep.evaluation.kept import KeptFeatures, network_digest
 from bgsweep.evaluation.online import without_lost_files
 from bgsweep.evaluation.registry import evaluator_names, open_evaluators
 from bgsweep.evaluation.suite import KeptResults, run_suite
+from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.encode import frozen_model
@@ -52,100 +51,40 @@ def evaluate(model: str, suite: str, data: Data, store: Path) -> dict[str, Any]:
     Raises:
         UserError: the model cannot be loaded, or a set that the suite needs is missing.
     """
-    names, file = evaluator_names(suite), _read(data)
+    names, file = evaluator_names(suite), read(data)
     loaded, file = prepare(model, file, store)
     # Opened first, so that an MLflow that does not answer is reported before hours of work.
     with Tracker(tracking_uri(store)) as tracker:
         log = EvaluationLog(tracker, model, loaded)
-        measured = measure(loaded, names, _as_published(loaded, file), store, log)
+        measured = measure(loaded, names, as_published(loaded, file), store, log)
         results = {one.evaluator: public(one) for one in measured.results}
         found = {"model": model, "origin": loaded.origin, "results": results, "failed": measured.failed}
         log.finish(found, bool(measured.failed))
     return {**found, "run_id": log.run, "tracking_uri": without_password(tracker.address)}
 
 
-def compare(models: Sequence[str], suite: str, data: Data, store: Path) -> dict[str, Any]:
-    """Run a suite on several models and compare each with the first, image by image.
-
-    Returns:
-        ``models`` with their origins, ``protocols`` of the first, and ``rows``: evaluator, name, the models' values,
-        and for each model but the first the difference with its 95 % interval (None where one number stands for a whole
-        set) and `significant`, True where that excludes zero.
-
-    Raises:
-        UserError: as `evaluate`; fewer than two models; models that were not measured on the same images.
-    """
-    if len(models) < 2:
-        raise UserError("compare: one model is named; name two or more")
-    names, file = evaluator_names(suite), _read(data)
-    # Models are only comparable on the same images: those of the first.
-    loaded, file = prepare(models[0], file, store)
-    found = [loaded, *(load_model(model, file.preprocessing.crop, store) for model in models[1:])]
-    for model, one in zip(models[1:], found[1:], strict=True):
-        _refuse_trained_on(model, one, file)
-    kept = store if isinstance(store, Path) else None  # not in an object store
-    measured = [measure(one, names, _as_published(one, file), kept) for one in found]
-    failed = {
-        f"{model}: {name}": reason
-        for model, one in zip(models, measured, strict=True)
-        for name, reason in one.failed.items()
-    }
-    lost = {name for one in measured for name in one.failed}
-    first, *others = ([result for result in one.results if result.evaluator not in lost] for one in measured)
-    return {
-        "models": [{"model": model, "origin": one.origin} for model, one in zip(models, found, strict=True)],
-        "rows": _rows(first, others, file),
-        "bootstrap": f"{file.bootstrap} paired resamplings of the images, 95 % percentile intervals",
-        "protocols": {one.evaluator: one.protocol for one in first},
-        "failed": failed,
-    }
-
-
-def _rows(first: list[Result], others: list[list[Result]], config: SuiteConfig) -> list[dict[str, Any]]:
-    rows = []
-    for index, result in enumerate(first):
-        for number, value in enumerate(result.values):
-            rest = [results[index].values[number] for results in others]
-            if any(len(one.hits) != len(value.hits) for one in rest):
-                raise UserError(f"{result.evaluator}: the models were measured on different images; give --data")
-            differences = [paired(value, one, config.bootstrap, config.evaluate.seed) for one in rest]
-            rows.append(
-                {
-                    "evaluator": result.evaluator,
-                    "name": value.name,
-                    "values": [_number(one.value) for one in (value, *rest)],
-                    "differences": [_public_difference(one) for one in differences],
-                }
-            )
-    return rows
-
-
-def _public_difference(found: Difference) -> dict[str, Any]:
-    return {key: _number(value) for key, value in asdict(found).items()} | {"significant": found.significant}
-
-
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
     """As JSON, which knows no NaN."""
     return None if math.isnan(value) else value
 
 
-def prepare(model: str, config: SuiteConfig | None, store: Path) -> tuple[Loaded, SuiteConfig]:
+def prepare(model: str, config: SuiteConfig | None, store: Uri) -> tuple[Loaded, SuiteConfig]:
     """Load a model, and complete the suite's config from the model's own experiment."""
     loaded = load_model(model, config.preprocessing.crop if config else 224, store)
     completed = _completed(config, loaded)
     if config is not None and config.data is not None:
-        _refuse_trained_on(model, loaded, completed)
+        refuse_trained_on(model, loaded, completed)
     return loaded, completed
 
 
-def _as_published(loaded: Loaded, config: SuiteConfig) -> SuiteConfig:
+def as_published(loaded: Loaded, config: SuiteConfig) -> SuiteConfig:
     """The suite's config with timm's own crop and interpolation for a model of its, unless `preprocessing` is set."""
     if loaded.preprocessing is None or "preprocessing" in config.model_fields_set:
         return config
     return config.model_copy(update={"preprocessing": loaded.preprocessing})
 
 
-def _refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
+def refuse_trained_on(model: str, loaded: Loaded, config: SuiteConfig) -> None:
     """Raise UserError where test images of a suite's config are among those that the model was trained on."""
     if config.data is None or loaded.experiment is None:
         return
@@ -241,7 +180,7 @@ def opened(
 
 def public(result: Result) -> dict[str, Any]:
     """A result as JSON; None stands for a value of no images."""
-    values = {one.name: _number(one.value) for one in result.values}
+    values = {one.name: number(one.value) for one in result.values}
     return {"values": values, "protocol": result.protocol}
 
 
@@ -258,7 +197,7 @@ def on_device(loaded: Loaded, device: str) -> FrozenModel:
     return frozen_model(encoder, chosen, loaded.head, loaded.origin)
 
 
-def _read(data: Data) -> SuiteConfig | None:
+def read(data: Data) -> SuiteConfig | None:
     """The suite's config; its images are opened, so that a wrong folder is reported before a model is downloaded."""
     config = None if data is None else load_suite(data)
     if config is None or config.data is None:

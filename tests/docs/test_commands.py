@@ -36,7 +36,7 @@ ELSEWHERE = {
     r"python examples/(sweep|own_method|audit_timm).py": "docs/test_examples.py",
     r"bgsweep export": "workflows/test_export.py",
     r"bgsweep audit": "workflows/test_audit.py",
-    r"bgsweep compare-sweeps": "workflows/test_compare_sweeps.py",
+    r"bgsweep compare NAME": "workflows/test_compare.py",
     r"bgsweep (runs|status NAME --watch)": "sweep/test_trial_table.py",
     r"bgsweep sweep .*--(notify|on-end)": "sweep/test_notify.py",
     r"bgsweep (models|promote)\b": "tracking/test_registry.py",
@@ -58,7 +58,7 @@ ELSEWHERE = {
 INSTEAD = {
     "s3://bucket/images.pack": "{folder}/images.pack",  # a URI is what tests/data/test_pack.py is about
     "MODEL MODEL": "CHECKPOINT CHECKPOINT",
-    "compare A B": "compare CHECKPOINT CHECKPOINT --suite knn",
+    "compare A B --out page.html": "compare CHECKPOINT CHECKPOINT --suite knn --out page.html",
     "evaluate MODEL": "evaluate CHECKPOINT",
     "NAME,NAME": "knn,backgrounds",
     "bgsweep_runs/…/state.pt": "CHECKPOINT",

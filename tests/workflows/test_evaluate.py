@@ -20,7 +20,8 @@ from bgsweep.tracking.encoders import load_model
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version, give_alias
 from bgsweep.training.run import Run
-from bgsweep.workflows.evaluate import _rows, measure
+from bgsweep.workflows.compare import rows as rows_of
+from bgsweep.workflows.evaluate import measure
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SUITE = """
@@ -230,10 +231,10 @@ def test_what_has_no_interval_is_shown_as_none_and_is_json() -> None:
         return PerImageMetric(name, np.array([value]), np.array([counted]))
 
     first = measured(one("detection_ap", 0.25), one("nothing", 0, 0))
-    rows = _rows(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteConfig())
+    rows = rows_of(first, [measured(one("detection_ap", 0.5), one("nothing", 0, 0))], SuiteConfig())
     assert rows[0]["values"] == [0.25, 0.5] and rows[1]["values"] == [None, None]
     assert rows[0]["differences"] == [{"value": 0.25, "lower": None, "upper": None, "significant": False}]
     json.dumps(rows, allow_nan=False)
-    models = [{"model": name} for name in "ab"]
+    models = [{"name": name} for name in "ab"]
     shown = show_comparison({"models": models, "rows": rows, "bootstrap": ""})
     assert "+25.0" in shown and "none" in shown

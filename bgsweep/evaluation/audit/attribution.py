@@ -24,8 +24,10 @@ def grad_cam(values: Tensor, gradients: Tensor) -> Tensor:
     return (values * gradients.mean(dim=(2, 3), keepdim=True)).sum(dim=1).relu()
 
 
-def inside(maps: Maps, masks: Maps) -> tuple[PerImageMetric, PerImageMetric]:
-    """The share of each map (N, H, W) inside its mask, and ForAug's foreground focus.
+def inside(
+    maps: Maps, masks: Maps, share: str = "inside", focus: str = "foreground_focus"
+) -> tuple[PerImageMetric, PerImageMetric]:
+    """By these names the share of each map (N, H, W) inside its mask, and ForAug's foreground focus.
 
     Focus is that share over the mask's share of the image: 1 where foreground and background matter alike for their
     areas. Maps that are zero everywhere count in neither.
@@ -33,9 +35,7 @@ def inside(maps: Maps, masks: Maps) -> tuple[PerImageMetric, PerImageMetric]:
     sums, area = maps.sum(axis=(1, 2)), masks.mean(axis=(1, 2))
     counted = ((sums > 0) & (area > 0)).astype(np.float64)
     shares = (maps * masks).sum(axis=(1, 2)) / np.maximum(sums, 1e-12) * counted
-    return PerImageMetric("inside", shares, counted), PerImageMetric(
-        "foreground_focus", shares / np.maximum(area, 1e-12), counted
-    )
+    return PerImageMetric(share, shares, counted), PerImageMetric(focus, shares / np.maximum(area, 1e-12), counted)
 
 
 def attribution(subject: Subject) -> Found:
@@ -53,7 +53,7 @@ def attribution(subject: Subject) -> Found:
         maps.append(found)
         masks.append(np.stack([subject.variants.regions(index)[0] > 127 for index in batch]).astype(np.float64))
         rows = [row for row in range(len(batch)) if (start + row) % step == 0]
-        shown += [thumbnail(_heated(images[row], found[row])) for row in rows]
+        shown += [thumbnail(heated(images[row], found[row])) for row in rows]
     share, focus = inside(np.concatenate(maps), np.concatenate(masks))
     return Found([focus, share], {"examples": shown[:_SHOWN]})
 
@@ -74,7 +74,7 @@ def _maps(subject: Subject, layer: Layer, images: Image) -> Maps:
     return np.asarray(enlarged.cpu(), np.float64)
 
 
-def _heated(image: Image, heat: Maps) -> Image:
+def heated(image: Image, heat: Maps) -> Image:
     """The image under its map, warm where it is high."""
     level = np.asarray(255 * heat / max(1e-12, float(heat.max())), np.uint8)
     colours = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bgsweep.evaluation.audit.measure import NotApplicable
 
-_EXTRA = (0, 1, 2, 5)  # tokens before the patches: none, a class token, that and a distilled one or four registers
+EXTRA = (0, 1, 2, 5)
+"""Numbers of tokens before the patches: none, a class token, that and a distilled one or four registers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def grid_of(output: Any, size: int) -> Callable[[Tensor], Tensor] | None:
         if first == rows and 2 <= first <= max(2, size // 4):  # channels last, as Swin's
             return lambda given: given.permute(0, 3, 1, 2)
     if output.ndim == 3:
-        for extra in _EXTRA:
+        for extra in EXTRA:
             side = math.isqrt(max(0, output.shape[1] - extra))
             if side >= 2 and side * side == output.shape[1] - extra:
                 return lambda given, extra=extra, side=side: given[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # type: ignore[misc]

@@ -5,6 +5,7 @@ from time import perf_counter, time
 
 from bgsweep.errors import UserError, one_line
 from bgsweep.evaluation.audit import (
+    attention,
     attribution,
     backgrounds,
     composites,
@@ -27,6 +28,7 @@ MEASURES: tuple[Measure, ...] = (
     placement.MEASURE,
     watermark.MEASURE,
     attribution.MEASURE,
+    attention.MEASURE,
     foreground_map.MEASURE,
     neighbours.MEASURE,
 )

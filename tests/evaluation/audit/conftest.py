@@ -98,6 +98,7 @@ ENCODERS: dict[str, Callable[[Tensor], Tensor]] = {
     "background": _frame,
     "centre": _block,
     "foreground": lambda images: (images[:, 2:] - 0.5).clamp_min(0),  # wherever it is, by its blue
+    "texture": lambda images: torch.ones_like(images[:, :1]),  # all places alike: colours, without shape or place
 }
 
 
@@ -115,7 +116,7 @@ def constructed() -> Splits:
 
 @pytest.fixture(scope="session")
 def subjects(constructed: Splits) -> dict[str, Subject]:
-    """An encoder that sees the background alone, the centre alone, and the foreground alone, wherever it is."""
+    """Encoders that see the background, the centre, the foreground wherever it is, or texture wherever it is, alone."""
     return {name: subject(Sees(weight), constructed) for name, weight in ENCODERS.items()}
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from bgsweep.data import Image, Splits
 from bgsweep.evaluation.audit import groups
 from bgsweep.evaluation.audit.measure import NotApplicable
 from bgsweep.evaluation.audit.subject import Subject
+from tests.evaluation.audit.conftest import ENCODERS, Constructed, Sees, subject
 
 
 def test_the_worst_group_is_the_lowest_of_those_with_enough_images() -> None:
@@ -37,3 +39,27 @@ def test_every_class_is_in_the_table(subjects: dict[str, Subject]) -> None:
     table = found.details["table"]
     assert [row["class"] for row in table] == [f"class {number}" for number in range(4)]
     assert sum(cell["images"] for row in table for cell in row["cells"]) == len(subjects["centre"].usable)
+
+
+class Conflicting(Constructed):
+    """Every second image of class 0 stands before the background of class 1."""
+
+    drawn = 0
+
+    def _image(self, label: int, draws: np.random.Generator) -> Image:
+        self.drawn += 1
+        image, other = super()._image(label, draws), super()._image(1, draws)
+        if label == 0 and self.drawn % 2:
+            other[14:34, 14:34] = image[14:34, 14:34]
+            return other
+        return image
+
+
+@pytest.mark.parametrize(("encoder", "worst"), [("background", 0), ("texture", 0), ("centre", 1), ("foreground", 1)])
+def test_the_worst_group_is_that_before_anothers_background(encoder: str, worst: float) -> None:
+    test = Conflicting("test", 20, 1)
+    found = groups.groups(subject(Sees(ENCODERS[encoder]), Splits(Constructed("train", 6, 0), test, test)))
+    values = {one.name: one.value for one in found.values}
+    assert values == {"worst_group": worst, "all": 1 if worst else 70 / 80}
+    if not worst:
+        assert found.details["worst"]["class"] == "class 0" and found.details["failing"]

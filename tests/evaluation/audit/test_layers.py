@@ -68,8 +68,14 @@ def test_patches_that_know_the_foreground_are_read_out(constructed: Splits) -> N
     knows = subject(Pooled(lambda images: torch.ones_like(images[:, :1])), constructed)
     iou, position = foreground_map.foreground_map(knows).values
     assert iou.value > 0.95 and position.value > 0.95  # all foregrounds are in the same place
-    blind = subject(Pooled(lambda images: torch.zeros_like(images[:, :1])), constructed)
-    assert foreground_map.foreground_map(blind).values[0].value < 0.3
+    for weight, least, most in (
+        (ENCODERS["foreground"], 0.95, 1.0),
+        (ENCODERS["background"], 0.3, 0.5),  # all that is not rim: the foreground and as much again
+        (ENCODERS["centre"], 0.2, 0.3),  # its four patches of sixteen
+        (lambda images: torch.zeros_like(images[:, :1]), 0.0, 0.3),
+    ):
+        found = foreground_map.foreground_map(subject(Pooled(weight), constructed)).values[0].value
+        assert least <= found <= most
 
 
 def test_a_read_out_finds_a_direction_among_many() -> None:

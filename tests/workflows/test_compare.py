@@ -1,4 +1,4 @@
-"""Several sweeps on one page."""
+"""Encoders, trials and sweeps side by side."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version
 from bgsweep.training.checkpoint import untrained
+from bgsweep.training.run import Run
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -36,6 +37,7 @@ def write_sweep(store: Path, name: str, scores: list[float], seed: int, ended: b
         metrics = {"knn_top1": 0.5, "linear_top1": 0.6, "backgrounds": {"bg_gap": 0.1}}
         best = {"trial": "t00", "params": {"background.remove": 0.25}, "metrics": metrics}
         manifest["result"] = {"best": best, "model": {"name": "tiny", "version": version}}
+        Run(config).save(store / "first" / name)
     write_manifest(store / "sweeps" / name, manifest)
     journal = Journal(store / "sweeps" / name)
     for number, score in enumerate(scores):
@@ -45,6 +47,8 @@ def write_sweep(store: Path, name: str, scores: list[float], seed: int, ended: b
         event.apply(record)
         journal.write(event)
         record.status = "completed"
+        if ended and number == 0:
+            record.checkpoint = str(store / "first" / name)
         journal.write(Ended(trial=record))
 
 
@@ -60,12 +64,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_champions_are_compared_image_by_image_and_courses_drawn(store: Path, tmp_path: Path) -> None:
-    words = ("compare-sweeps", "one", "two", "three", "--suite", "knn", "--store", store)
+    words = ("compare", "one", "two", "three", "--suite", "knn", "--store", store)
     done = bgsweep(*words, "--out", "page.html", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    comparison = json.loads(done.stdout.splitlines()[-1])["comparison"]
-    assert [one["model"] for one in comparison["models"]] == ["models:/tiny/1", "models:/tiny/2"]
-    (row,) = [row for row in comparison["rows"] if row["name"] == "knn_top1"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert [one["model"] for one in result["models"]] == ["models:/tiny/1", "models:/tiny/2"]
+    assert result["sweeps"] == ["one", "two", "three"] and result["settings"] == {"seed": [0, 1]}
+    (row,) = [row for row in result["rows"] if row["name"] == "knn_top1"]
     (found,) = row["differences"]
     assert found["lower"] <= found["value"] <= found["upper"] and found["lower"] < found["upper"]
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -76,19 +81,39 @@ def test_champions_are_compared_image_by_image_and_courses_drawn(store: Path, tm
     figures = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
     lines = {each["name"]: (each["x"], each["y"]) for each in figures["by_epochs"]["data"]}
     assert lines == {"one": ([3, 6, 9], [0.2, 0.4, 0.4]), "two": ([3, 6], [0.5, 0.5]), "three": ([3, 3], [0.3, 0.3])}
+    assert figures["differences"]["data"][0]["x"] == [each["differences"][0]["value"] for each in result["rows"][::-1]]
+    only = re.search(r"one alone is right on (\d+) images, two alone on (\d+)", page)
+    assert only is not None and (int(only[2]) - int(only[1])) / 200 == pytest.approx(found["value"])
+
+
+def test_trials_and_models_stand_beside_sweeps(store: Path, tmp_path: Path) -> None:
+    words = ("models:/tiny/1", "two", "two/t00", "--suite", "knn", "--store", store)
+    done = bgsweep("compare", *words, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["page"] is None and [one["name"] for one in result["models"]] == list(words[:3])
+    for row in result["rows"]:
+        assert row["values"][1] == row["values"][2]  # the trial is the champion
+    for trial, said in (("t01", "the trial t01 has no checkpoint"), ("t09", "no trial t09")):
+        done = bgsweep("compare", "one", f"two/{trial}", "--store", store, folder=tmp_path)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_without_champions_there_are_the_courses(store: Path, tmp_path: Path) -> None:
-    done = bgsweep("compare-sweeps", "one", "three", "--store", store, folder=tmp_path)
-    assert done.stdout == "wrote sweeps.html: open it in a browser\n", done.stderr
-    assert "Fewer than two of the sweeps have ended" in (tmp_path / "sweeps.html").read_text(encoding="utf-8")
-    done = bgsweep("compare-sweeps", "one", "two", "--suite", "none", "--store", store, folder=tmp_path)
-    assert "were not compared on the same images" in (tmp_path / "sweeps.html").read_text(encoding="utf-8")
+    done = bgsweep("compare", "one", "three", "--out", "page.html", "--store", store, folder=tmp_path)
+    assert done.stdout == "wrote page.html: open it in a browser\n", done.stderr
+    assert "fewer than two of the names have an encoder" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    done = bgsweep("compare", "one", "two", "--suite", "none", "--out", "page.html", "--store", store, folder=tmp_path)
+    assert "nothing was evaluated" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_one_sweep_is_refused(store: Path, tmp_path: Path) -> None:
-    for words in (["one"], ["one", "one"]):
-        done = bgsweep("compare-sweeps", *words, "--store", store, folder=tmp_path)
-        assert done.returncode == 2 and "name two sweeps or more" in done.stderr
-    done = bgsweep("compare-sweeps", "one", "four", "--store", store, folder=tmp_path)
-    assert done.returncode == 2 and "no sweep four" in done.stderr
+def test_what_gives_no_comparison_is_refused(store: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["one"], "name two or more"),
+        (["one", "four"], "no sweep four"),
+        (["one", "three"], "fewer than two of the names have an encoder"),
+        (["models:/tiny/1", "models:/tiny/2", "--suite", "none", "--out", "page.html"], "nothing was evaluated"),
+    ):
+        done = bgsweep("compare", *words, "--store", store, folder=tmp_path)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1 and not (tmp_path / "page.html").exists()
