@@ -6,9 +6,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bgsweep.cli.common import Command, Options, Result, add_address, add_store, add_sweep, count, positive, store
+from bgsweep.cli.common import (
+    Command,
+    Options,
+    Result,
+    add_address,
+    add_store,
+    add_sweep,
+    count,
+    positive,
+    store,
+    store_folder,
+)
 from bgsweep.cli.formatting import local_time, percent, size, table, trial_table
 from bgsweep.cli.parser import Parser
+from bgsweep.errors import UserError
 
 _LINEAGE = {
     "sweep": "sweep",
@@ -249,28 +261,43 @@ class Policy(Command):
 
 
 class Collect(Command):
-    """Remove checkpoints of trials that are not among the best of their sweep."""
+    """Remove checkpoints of trials that are not among the best of their sweep, or unused results of evaluations."""
 
     name = "gc"
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", nargs="?", help="sweep name; default: all sweeps that are not running")
         parser.add_argument("--keep", type=count, metavar="K", help="in place of the sweep's search.keep_checkpoints")
+        parser.add_argument(
+            "--evaluations",
+            type=positive,
+            metavar="DAYS",
+            help="instead of checkpoints: features and results of evaluate, compare and audit that none of them has "
+            "read for so many days",
+        )
         parser.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
         add_store(parser)
 
     def run(self, options: Options) -> Result:
+        if options.evaluations is not None:
+            if options.name or options.keep:
+                raise UserError("--evaluations: these are of no sweep; leave the sweep's name and --keep out")
+            from bgsweep.evaluation.kept import remove_unused
+
+            return remove_unused(store_folder(options), options.evaluations, options.dry_run)
         from bgsweep.sweep.collect import collect
 
         return collect(options.name, store(options), options.keep, options.dry_run)
 
     def show(self, result: Result) -> str:
         """A line for each sweep, and with `--dry-run` for each checkpoint."""
+        word = "would be removed" if result["dry_run"] else "removed"
+        if "files" in result:
+            return f"{result['files']} files of evaluations, {size(result['bytes'])}, {word}"
         lines = [each["checkpoint"] for each in result["removed"]] if result["dry_run"] else []
         found = result["removed"]
         for sweep in dict.fromkeys(each["sweep"] for each in found):
             sizes = [each["bytes"] for each in found if each["sweep"] == sweep]
-            word = "would be removed" if result["dry_run"] else "removed"
             lines.append(f"{sweep}: {len(sizes)} checkpoints, {size(sum(sizes))}, {word}")
         lines += [f"{sweep}: running; its driver removes checkpoints by itself" for sweep in result["running"]]
         return "\n".join(lines) or "nothing to remove"

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
+from time import time
 from typing import Any
 
 import numpy as np
@@ -57,6 +61,7 @@ class KeptFeatures:
             return None
         try:
             found = load_file(file)  # maps the file, so that those of ImageNet are not read into memory
+            _used(file)
             return Features(found["values"], found["labels"], found.get("scales"))
         except (OSError, KeyError, SafetensorError):
             return None
@@ -85,8 +90,10 @@ class KeptValues:
 
     def read(self, name: str) -> tuple[list[PerImageMetric], dict[str, Any]] | None:
         """Values and record of a name; None if there are none that can be read."""
+        file = self.folder / f"{name}.json"
         try:
-            plain = json.loads((self.folder / f"{name}.json").read_bytes())
+            plain = json.loads(file.read_bytes())
+            _used(file)
             values = [
                 PerImageMetric(one["name"], *(np.array(one[key], np.float64) for key in _ARRAYS))
                 for one in plain.pop("values")
@@ -102,6 +109,38 @@ class KeptValues:
 
 
 _ARRAYS = ("hits", "counted")
+
+
+def _used(file: Path) -> None:
+    """Give a file the present time, by which `remove_unused` judges; what may only be read is not judged."""
+    with suppress(OSError):
+        os.utime(file)
+
+
+def remove_unused(store: Path, days: float, dry_run: bool = False) -> dict[str, Any]:
+    """Remove what evaluations and audits of a store have kept and no call has read for so many days.
+
+    A later call computes it again. Masks that audits made stay.
+
+    Returns:
+        ``files`` and ``bytes``, and ``dry_run``, in which case nothing is removed.
+    """
+    since, files, size = time() - days * 86400, 0, 0
+    for form in ("evaluations/**/*", "audit/**/features/*"):
+        for file in store.glob(form):
+            try:
+                state = file.lstat()
+                if not S_ISREG(state.st_mode) or state.st_mtime > since:
+                    continue
+                if not dry_run:
+                    file.unlink()
+            except OSError:  # removed by another, or in a folder that may only be read
+                continue
+            files, size = files + 1, size + state.st_size
+    for folder in () if dry_run else sorted(store.glob("evaluations/**/"), reverse=True):
+        with suppress(OSError):
+            folder.rmdir()  # where nothing is left
+    return {"files": files, "bytes": size, "dry_run": dry_run}
 
 
 def network_digest(network: nn.Module) -> str:
