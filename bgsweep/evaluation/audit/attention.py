@@ -93,7 +93,8 @@ def attention_maps(network: nn.Module, images: Tensor) -> Tensor:
         raise NotApplicable("the network has no attention among patches of the image")
     extra = seen.found.shape[3] - rows * columns
     from_queries = seen.found[:, :, :1] if extra else seen.found
-    return from_queries.mean(dim=(1, 2))[:, extra:].unflatten(1, (rows, columns)).float()
+    found: Tensor = from_queries.mean(dim=(1, 2))[:, extra:].unflatten(1, (rows, columns)).float()
+    return found
 
 
 def attention(subject: Subject) -> Found:
