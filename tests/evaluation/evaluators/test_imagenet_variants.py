@@ -23,6 +23,7 @@ from bgsweep.evaluation.datasets.imagenet import wnids
 from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.evaluators.imagenet_c import ALEXNET_ERRORS
 from bgsweep.evaluation.evaluators.imagenet_variants import read_real
+from bgsweep.evaluation.evaluators.linear_published import PROTOCOLS, fit
 from bgsweep.evaluation.evaluators.shape_bias import CATEGORIES
 from bgsweep.evaluation.registry import open_evaluator, run_evaluators
 from tests.evaluation.subjects import subject
@@ -130,6 +131,93 @@ def test_some_of_imagenets_classes_judge_the_images_of_these_alone(images: list[
     assert len(sketch.listings[0]) == 8
     with pytest.raises(UserError, match="3 of ImageNet's classes; this evaluator needs a classifier of all 1000"):
         open_evaluator("shape_bias", context)
+
+
+def test_all_sets_are_restricted_to_some_of_imagenets_classes(
+    labels: dict[str, Any], images: list[np.ndarray], shared_data: Path, tmp_path: Path
+) -> None:
+    """-A and -R to those of their own classes that are known; -C and ReaL to all known ones."""
+    both = sorted({wnids().index(one) for one in set(labels["imagenet_a_wnids"]) & set(labels["imagenet_r_wnids"])})
+    own = both[:3]
+    none = set(labels["imagenet_a_wnids"]) | set(labels["imagenet_r_wnids"])
+    known = sorted([*own, next(label for label in range(1000) if wnids()[label] not in none)])
+    names = [wnids()[label] for label in known]
+    tree(tmp_path / "train", names, images[:32])
+    given = {key: tree(tmp_path / key, sorted(labels[f"{key}_wnids"]), []) for key in ("imagenet_a", "imagenet_r")}
+    assert not any(given.values())
+    for key in given:
+        for number, image in enumerate(images):
+            label = both[3] if number % 4 == 3 else own[number % 4]  # every fourth is of a class that is not known
+            cv2.imwrite(str(tmp_path / key / wnids()[label] / f"{number}.png"), image[..., ::-1])
+    small = [cv2.resize(image, (32, 32))[..., ::-1] for image in images]
+    for place, name in enumerate(ALEXNET_ERRORS):
+        for severity in range(1, 6):
+            for number, wnid in enumerate(names):
+                (tmp_path / "c" / name / str(severity) / wnid).mkdir(parents=True)
+                file = tmp_path / "c" / name / str(severity) / wnid / "1.png"
+                cv2.imwrite(str(file), small[(7 * place + 4 * severity + number) % len(small)])
+    lists = json.loads((shared_data / "eval_labels" / "imagenet_real.json").read_text())
+    of_known = [number for number, one in enumerate(lists, 1) if set(one) & set(known)][:20]
+    others = [number for number, one in enumerate(lists, 1) if not set(one) & set(known)][:5]
+    for number, image in zip([*of_known, *others], images, strict=False):
+        folder = tmp_path / "val" / names[number % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"ILSVRC2012_val_{number:08d}.png"), image[..., ::-1])
+    train = Folder(tmp_path / "train", ".")
+    folders = {"imagenet_a": "imagenet_a", "imagenet_r": "imagenet_r", "imagenet_c": "c", "imagenet_val": "val"}
+    sets = Sets(
+        **{key: str(tmp_path / name) for key, name in folders.items()},
+        real=str(shared_data / "eval_labels" / "imagenet_real.json"),
+    )
+    config = SuiteConfig(sets=sets, preprocessing=PREPROCESSING, evaluate=Evaluate())
+    context = EvalContext(replace(WHO, head=None), config, Splits(train, train, train))
+    keys = ("imagenet_a", "imagenet_r", "imagenet_c", "real")
+    found = dict(zip(keys, run_evaluators(context, list(keys)), strict=True))
+    head = user_head(context)[0]
+
+    def guess(path: Path, among: list[int], see: Callable[[Any], Any] = SEE) -> int:
+        shown = np.array(see(PIL.Image.open(path).convert("RGB")))
+        scores = head(WHO.encode(torch.from_numpy(shown)[None]))[0]
+        return among[int(scores[[known.index(label) for label in among]].argmax())]
+
+    for key in given:
+        paths = found[key].listings[0].paths
+        assert len(paths) == 45 and {path.parent.name for path in paths} == {wnids()[label] for label in own}
+        right = [wnids()[guess(path, own)] == path.parent.name for path in paths]
+        assert values(found[key])[f"{key}_top1"] == pytest.approx(np.mean(right)) and np.mean(right) > 0
+        assert found[key].protocol["prediction"] == "arg-max over 3 of the set's 200 classes"
+    errors = []
+    for name, alexnet in ALEXNET_ERRORS.items():
+        paths = sorted((tmp_path / "c" / name).rglob("*.png"))
+        errors.append(np.mean([wnids()[guess(one, known, lambda p: p)] != one.parent.name for one in paths]) / alexnet)
+    assert values(found["imagenet_c"])["imagenet_c_mce"] == pytest.approx(np.mean(errors))
+    assert found["imagenet_c"].protocol["prediction"] == "arg-max over 4 classes"
+    files = {int(path.stem[-8:]): path for path in (tmp_path / "val").rglob("*.png")}
+    right = [guess(files[number], known) in lists[number - 1] for number in of_known]
+    assert values(found["real"]) == {"real_top1": pytest.approx(np.mean(right))}
+
+
+def test_the_methods_own_linear_head_judges_shift_sets(
+    images: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`classifier: linear_moco`, trained on the user's ImageNet by MoCo's protocol, here of one epoch."""
+    known = [3, 7, 500]
+    for folder, some in (("train", images[:30]), ("sketch", images[30:])):
+        tree(tmp_path / folder, [wnids()[label] for label in known], some)
+    train = Folder(tmp_path / "train", ".")
+    monkeypatch.setitem(PROTOCOLS, "linear_moco", replace(PROTOCOLS["linear_moco"], epochs=1))
+    sets = Sets(imagenet_sketch=str(tmp_path / "sketch"))
+    config = SuiteConfig(sets=sets, preprocessing=PREPROCESSING, classifier="linear_moco", evaluate=Evaluate())
+    context = EvalContext(replace(WHO, head=None), config, Splits(train, train, train))
+    (result,) = run_evaluators(context, ["imagenet_sketch"])
+    assert result.protocol["classifier"].startswith(f"linear_moco on {train.name}")
+    layer = fit(context, PROTOCOLS["linear_moco"])
+    right = []
+    for path in result.listings[0].paths:
+        shown = torch.from_numpy(np.array(SEE(PIL.Image.open(path).convert("RGB"))))[None]
+        with torch.no_grad():
+            right.append(wnids()[known[int(layer(WHO.encode(shown)).argmax())]] == path.parent.name)
+    assert values(result)["imagenet_sketch_top1"] == pytest.approx(np.mean(right))
 
 
 def seen_bytes(image: np.ndarray) -> bytes:
