@@ -36,7 +36,7 @@ _SHOWN = 8  # images that one of two models alone gets right
 
 @dataclass(frozen=True)
 class _Named:
-    """What a name stands for: an encoder, if there is one already, and a sweep's course."""
+    """A name with its encoder, if there is one already, and its sweep's course."""
 
     name: str
     model: str | None

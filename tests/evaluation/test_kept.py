@@ -1,4 +1,4 @@
-"""What evaluations have kept is removed when nothing reads it any more."""
+"""Removal of what evaluations have kept and nothing reads any more."""
 
 import os
 from pathlib import Path

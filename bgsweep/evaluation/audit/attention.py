@@ -66,7 +66,7 @@ def _weights(
     scale: float | None = None,
     **__: Any,
 ) -> Tensor:
-    """What `scaled_dot_product_attention` multiplies the values with."""
+    """The weights by which `scaled_dot_product_attention` multiplies the values."""
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
