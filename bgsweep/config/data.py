@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Count, NonNegative, Positive, Probability, Section
 from bgsweep.config.columns import INCLUDED, Columns, is_pattern
-from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat
+from bgsweep.config.mask_format import OWN_ALPHA, MaskFormat, imported_first
 from bgsweep.config.plugins import Dataset
 from bgsweep.errors import NO_CREDENTIALS, has_password
 
@@ -155,10 +155,8 @@ class Data(Section):
         plain = self.mask_format == MaskFormat()
         if not plain and (self.masks is None or self.masks == OWN_ALPHA):
             raise ValueError("mask_format: it describes files in data.masks, and none are named; leave it out")
-        if "*" in self.mask_format.pattern:
-            raise ValueError(
-                "mask_format.pattern: * stands for several files of an image, which `bgsweep masks import` unites"
-            )
+        if found := imported_first(self.masks, self.mask_format.pattern):
+            raise ValueError(": ".join(found))
         if self.masks == OWN_ALPHA and Path(OWN_ALPHA).is_dir():
             raise ValueError(
                 f"masks: {OWN_ALPHA} is the images' own alpha channel, and a folder here; write ./{OWN_ALPHA} for that"

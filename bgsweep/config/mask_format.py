@@ -64,6 +64,17 @@ class MaskFormat(Section):
         return self
 
 
+def imported_first(masks: str | None, pattern: str) -> tuple[str, str] | None:
+    """A setting of `data` that only `bgsweep masks import` can read, and what to do; None if there is none."""
+    if masks is not None and masks.lower().endswith(".json"):
+        return "masks", f"{masks} holds annotations: make masks of it by `bgsweep masks import`, and name their folder"
+    if "*" in pattern:
+        return "mask_format.pattern", "* stands for several files of an image, which `bgsweep masks import` unites"
+    if pattern.lower().endswith(".json"):
+        return "mask_format.pattern", "JSON files hold segments, of which `bgsweep masks import` makes masks"
+    return None
+
+
 def mask_source(images: str, masks: str | None, given: MaskFormat) -> tuple[str | None, MaskFormat]:
     """The folder of the masks and their format, where `masks` may stand for the images' own alpha channel."""
     return (images, MaskFormat(pattern="{name}", channel="alpha")) if masks == OWN_ALPHA else (masks, given)

@@ -52,8 +52,10 @@ def check_views(experiment: Experiment, train: ImageDataset) -> None:
 def too_many_kept(experiment: Experiment, areas: Iterable[float]) -> str | None:
     """The problem, and how to fix it, where more views keep their background than `most_kept`; else None."""
     found, background = np.array(list(areas)), experiment.background
+    if not len(found):
+        return None
     small, large = np.mean(found < background.min_area), np.mean(found > background.max_area)
-    if not len(found) or small + large <= background.most_kept:
+    if small + large <= background.most_kept:
         return None
     return (
         f"{small + large:.0%} of {len(found)} views would keep their background: their foreground covers less than "

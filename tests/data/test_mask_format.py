@@ -12,7 +12,8 @@ import pytest
 
 from bgsweep.config import Data, Experiment, MaskFormat
 from bgsweep.data import Splits, open_splits, splits
-from bgsweep.data.kept_backgrounds import check_views
+from bgsweep.data.datasets.pack_writer import make_pack
+from bgsweep.data.kept_backgrounds import check_views, too_many_kept
 from bgsweep.errors import UserError
 from tests.command import bgsweep
 from tests.inputs import case, write_images
@@ -133,6 +134,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pattern without image": ({"mask_format": {"pattern": "mask.png"}}, r"pattern\n.* it needs \{stem\} or \{name\}"),
     "pattern out of the folder": ({"mask_format": {"pattern": "../{stem}.png"}}, r"pattern\n.* leave out \.\."),
     "several files": ({"mask_format": {"pattern": "{stem}_*.png"}}, r"pattern: \* stands for .*`bgsweep masks import`"),
+    "segments": (
+        {"mask_format": {"pattern": "{stem}.json"}},
+        r"pattern: JSON files hold segments, of which `bgsweep masks",
+    ),
+    "annotations": (
+        {"masks": "coco.json"},
+        r"masks: coco\.json holds annotations: make masks of it by",
+    ),
     "void alone": ({"mask_format": {"void": 255}}, r"void: ids are read only with foreground"),
     "no ids": ({"mask_format": {"foreground": []}}, r"foreground: name at least one id"),
     "void that is foreground": ({"mask_format": {"foreground": [1, 2], "void": 2}}, r"none that void names too"),
@@ -141,6 +150,32 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "alpha with a format": ({"masks": "alpha", "mask_format": {"foreground": 1}}, r"describes files in data\.masks"),
     "format without masks": ({"masks": None, "mask_format": {"foreground": 1}}, r"describes files in data\.masks"),
 }
+
+
+@pytest.mark.parametrize(
+    ("masks", "pattern", "message"),
+    [
+        (
+            "coco.json",
+            "{stem}.png",
+            r"^masks: coco\.json holds annotations: make masks of it by",
+        ),
+        ("masks", "{stem}_*.png", r"^--pattern: \* stands for several files of an image, which `bgsweep masks import`"),
+        (
+            "masks",
+            "{stem}.json",
+            r"^--pattern: JSON files hold segments, of which `bgsweep masks import` makes",
+        ),
+    ],
+)
+def test_masks_that_are_imported_first_are_not_packed(masks: str, pattern: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        make_pack("images", masks, str(tmp_path / "pack"), mask_format=MaskFormat(pattern=pattern))
+
+
+def test_no_views_are_not_too_few(recwarn: pytest.WarningsRecorder) -> None:
+    """No warning of NumPy, where no mask can be read, which is told elsewhere."""
+    assert too_many_kept(Experiment(), []) is None and not recwarn.list
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bgsweep.config.columns import INCLUDED, Columns
-from bgsweep.config.mask_format import MaskFormat, mask_source
+from bgsweep.config.mask_format import MaskFormat, imported_first, mask_source
 from bgsweep.data.datasets.folder import image_names
 from bgsweep.data.datasets.formats import open_listing
 from bgsweep.data.datasets.listed_masks import matched_places
@@ -60,10 +60,13 @@ class PackInput:
         mask_names: of their masks' files; None: the image has none.
 
     Raises:
-        UserError: no images, or an image without mask.
+        UserError: no images, an image without mask, or masks that are imported first.
     """
 
     def __init__(self, images: str, masks: str, mask_format: MaskFormat, columns: Columns) -> None:
+        if found := imported_first(masks, mask_format.pattern):
+            key, why = found
+            raise UserError(f"{'masks' if key == 'masks' else '--pattern'}: {why}; see `bgsweep masks import --help`")
         sources = _sources(images, masks, mask_format, columns)
         self._images, self._masks, mask_format, self.listing = sources
         self.uri, self.form = self._images.uri, form_of(mask_format)
