@@ -123,13 +123,6 @@ class ViewPipeline:
         self._uniform.seed(rng_key)
         return self._crops[view].draw_background()
 
-    def asks_donor(self, rng_key: int, view: int) -> bool:
-        """True if BG_Random is drawn for a view: `make` then uses a donor, unless the mask is out of the area bounds.
-
-        Known before anything is decoded, so that the loader reads donors (0.9 ms each) only for views that need one.
-        """
-        return self.background_of(rng_key, view) == "replaced"
-
     def swap_fits(self, sample: MaskedImage, rng_keys: Sequence[int]) -> bool:
         """True if the foregrounds of both large views are within the area bounds, as the full form of BG_Swaps needs.
 

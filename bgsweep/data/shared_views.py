@@ -13,7 +13,6 @@ in their epochs leave the ring alone.
 """
 
 import contextlib
-import hashlib
 import os
 import struct
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.data.sharing import sharing
 from bgsweep.errors import UnreadableImage
 from bgsweep.images.compositing import Rect
-from bgsweep.storage.shared_memory import KEY_BYTES, Found, SharedMemory, shared_memory
+from bgsweep.storage.named_memory import shared_memory
+from bgsweep.storage.shared_memory import Found, SharedMemory, memory_key
 
 _MOST_BYTES, _MEMORY_SHARE, _MOST_ROWS = 512 << 20, 1 / 32, 8192  # of the ring of views; that of images has half
 _SEEN = 60.0  # seconds after which a trial that was not heard of is gone
@@ -93,7 +93,7 @@ class SharedViews:
     def key(self, seed: int, epoch: int, index: int, position: int, view: int, outcome: Applied) -> bytes:
         """The key of a view: that of all that decides its pixels."""
         family = self.plain if outcome == "none" else self.composed
-        return _digest(f"{family}/{seed}/{epoch}/{index}/{position}/{view}/{outcome}")
+        return memory_key(f"{family}/{seed}/{epoch}/{index}/{position}/{view}/{outcome}")
 
     def read(self, key: bytes, slot: Image) -> ViewResult | None:
         """The finished view of a key, written to a slot; None if there is none, and the slot may then hold anything."""
@@ -115,13 +115,13 @@ class SharedViews:
     def claim(self, row: str) -> bool:
         """Take the work of an image's views; False while another process is at it."""
         patience = min(_MOST, max(_LEAST, _ROWS_OF_PATIENCE * self._row_seconds))
-        return self.views is None or self.views.claim(_digest(f"{self.plain}/{row}"), self._owner, patience)
+        return self.views is None or self.views.claim(memory_key(f"{self.plain}/{row}"), self._owner, patience)
 
     def release(self, row: str, seconds: float) -> None:
         """Give the work back, which took so many seconds."""
         self._row_seconds = 0.9 * self._row_seconds + 0.1 * seconds if self._row_seconds else seconds
         if self.views is not None:
-            self.views.release(_digest(f"{self.plain}/{row}"), self._owner)
+            self.views.release(memory_key(f"{self.plain}/{row}"), self._owner)
 
     def sample(self, dataset: ImageDataset, index: int, rect: bool) -> Sample:
         """An image of the dataset; where trials' backgrounds differ, decoded by one of them.
@@ -131,7 +131,7 @@ class SharedViews:
         """
         if not self._mixed or self.images is None:
             return dataset[index]
-        key = _digest(f"{self.plain}/image/{index}")
+        key = memory_key(f"{self.plain}/image/{index}")
         found = self.images.get(key)
         if found is not None:
             return _sample(dataset, index, found)
@@ -180,8 +180,8 @@ def shared_views(experiment: Experiment, pipeline: ViewPipeline, rank: int = 0) 
     return SharedViews(
         views,
         None if experiment.data.cache else images,
-        _digest(plain).hex(),
-        _digest(f"{plain}\0{settings}").hex(),
+        memory_key(plain).hex(),
+        memory_key(f"{plain}\0{settings}").hex(),
         _number(f"{drawn}/{settings}"),
         experiment.seed,
         _number(f"{within.trial}/{experiment.seed}/{rank}/{os.getpid()}"),
@@ -195,9 +195,5 @@ def _rings(sweep: str, size: int) -> tuple[SharedMemory | None, SharedMemory | N
     return views, shared_memory(f"{sweep}\0images", size // 2, max(1024, size // 30_000), evicts=True)
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:KEY_BYTES]
-
-
 def _number(text: str) -> int:
-    return int.from_bytes(_digest(text)[:4], "little")
+    return int.from_bytes(memory_key(text)[:4], "little")

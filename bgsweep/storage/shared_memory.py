@@ -1,11 +1,14 @@
 """Memory that processes of one user on a machine share: bytes by key, written once and read by all.
 
 A `SharedMemory` is an anonymous file (memfd), so that it needs no room in /dev/shm, which containers limit to 64 MB,
-and vanishes with its last process, however that ends. Processes find it by a name, under which a small file lists those
-that have it open; a newcomer opens it through any of them that is alive.
+and vanishes with its last process, however that ends. `named_memory` says how processes find one.
 
 No process depends on another: the kernel releases the lock of a killed one, an entry counts once all of it is written,
-and who does not get the lock within a moment goes on without the memory.
+and who does not get the lock within a moment goes on without writing. Readers take no lock. Each entry of the table has
+a number that is odd while it is written, and another one afterwards: what was read between two looks at the same even
+number is whole. The head of a ring moves before bytes are overwritten: what was copied before a look at it, and is less
+than a capacity behind, is whole too. That holds where a processor shows one's stores, and does one's loads, in their
+order (x86-64); elsewhere readers take the lock as well.
 """
 
 import contextlib
@@ -13,36 +16,36 @@ import fcntl
 import hashlib
 import mmap
 import os
+import platform
 import secrets
 import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bgsweep.storage.uri import cache_folder
-
-META_BYTES = 64
+META_BYTES = 56
 KEY_BYTES = 16
 PEERS = 64
 
-_FILE, _MAGIC = "bgsweep-shared", b"bgsweep1"
+_FILE, _MAGIC = "bgsweep-shared", b"bgsweep2"
 _HEADER = struct.Struct("<8s16sQQ?")  # magic, token, capacity, buckets, and if the oldest bytes make room
 _HEAD_AT, _PEERS_AT, _TABLE_AT = 64, 512, 4096
-_HEAD, _PEER, _CLAIM = struct.Struct("<Q"), struct.Struct("<QdQq"), struct.Struct("<Qd")
-_PLACE = struct.Struct(f"<QQ{META_BYTES}s")  # first byte, size, and what the caller says of them
-_ENTRY_BYTES = KEY_BYTES + _PLACE.size
+_PEER, _CLAIM = struct.Struct("<QdQq"), struct.Struct("<Qd")
+# Its number, its key, the first byte, the size, and what the caller says of them.
+_ENTRY = struct.Struct(f"<Q{KEY_BYTES}sQQ{META_BYTES}s")
+_KEY_AT, _PLACE_AT = 8, 8 + KEY_BYTES
 _NO_KEY = bytes(KEY_BYTES)
 _ALIGNED, _PROBES = 64, 16
-_PATIENCE, _ATTACH_PATIENCE, _AWAY = 0.2, 5.0, 5.0  # seconds
+_PATIENCE, _AWAY = 0.2, 5.0  # seconds
 _CHECKED_EVERY = 64 << 20
 _KEPT_FREE = 0.1  # of the machine's memory
+_IN_ORDER = platform.machine() in ("x86_64", "AMD64")
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -52,6 +55,19 @@ class Found(NamedTuple):
 
     data: Bytes
     meta: bytes
+
+
+class _Place(NamedTuple):
+    """The bytes of an entry: the first of them, counted over all that were ever written, and their number."""
+
+    start: int
+    size: int
+    meta: bytes
+
+
+def memory_key(text: str) -> bytes:
+    """A key for what a text says."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_BYTES).digest()
 
 
 class SharedMemory:
@@ -71,6 +87,8 @@ class SharedMemory:
             raise ValueError("not a shared memory")
         self._data_at = _data_at(self._buckets)
         self._bytes = np.frombuffer(self._map, np.uint8)
+        # Each element is loaded and stored by one instruction.
+        self._numbers = memoryview(self._map).cast("Q")
         self._read_only = self._bytes.view()
         self._read_only.flags.writeable = False
         # A lock of the file excludes other processes, but not other threads of this one.
@@ -82,70 +100,51 @@ class SharedMemory:
         self.path = f"/proc/{self._process}/fd/{file}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self.token)
+        return reopened, (self.path, self.token)
 
     def get(self, key: bytes) -> Found | None:
         """The entry of a key; None where there is none, or it has made room for others."""
-        with self._locked() as held:
-            place = self._find(key) if held else None
-        if place is None:
-            return None
-        start, size, meta = place
-        begin = self._data_at + start % self.capacity
-        data: Bytes = self._read_only[begin : begin + size]
-        if self.evicts:
-            data = data.copy()
-            if not self._still_there(start):
+        with self._reading() as possible:
+            place = self._find(key) if possible else None
+            if place is None:
                 return None
-        return Found(data, meta)
+            data: Bytes = self._at(place)
+            if self.evicts:
+                data = data.copy()
+                if not self._still_there(place.start):
+                    return None
+            return Found(data, place.meta)
 
     def read_into(self, key: bytes, target: Bytes) -> bytes | None:
         """Copy the bytes of a key; give what was noted of them, None as of `get`. The target may then hold anything."""
-        with self._locked() as held:
-            place = self._find(key) if held else None
-        if place is None or place[1] != target.size:
-            return None
-        start, size, meta = place
-        begin = self._data_at + start % self.capacity
-        target.reshape(-1)[:] = self._read_only[begin : begin + size]
-        return None if self.evicts and not self._still_there(start) else meta
+        with self._reading() as possible:
+            place = self._find(key) if possible else None
+            if place is None or place.size != target.size:
+                return None
+            target.reshape(-1)[:] = self._at(place)
+            return place.meta if self._still_there(place.start) else None
 
     def put(self, key: bytes, parts: Sequence[npt.NDArray[Any]], meta: bytes = b"") -> bool:
         """Write an entry, its parts one after the other; True if it is there now, whoever has written it."""
-        size = sum(part.nbytes for part in parts)
-        if size > self.capacity // 4 if self.evicts else self.full:
-            return False
         with self._locked() as held:
-            if not held:
-                return False
-            if self._find(key) is not None:
-                return True
-            start = self._reserve(size)
-            if start is None:
-                self.full = True
-                return False
-            at = self._data_at + start % self.capacity
-            for part in parts:
-                self._bytes[at : at + part.nbytes] = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-                at += part.nbytes
-            return self._enter(key, start, size, meta)
+            return held and self._put(key, parts, meta)
 
     def claim(self, key: bytes, owner: int, seconds: float) -> bool:
         """Take the work of a key; False while another owner took it less than so many seconds ago."""
+        if _IN_ORDER and self._taken(key, owner, seconds):
+            return False
         with self._locked() as held:
             if not held:
                 return True
-            if (place := self._find(key)) is not None:
-                other, since = _CLAIM.unpack_from(place[2])
-                if other != owner and time.monotonic() - since < seconds:
-                    return False
+            if self._taken(key, owner, seconds):
+                return False
             self._enter(key, self._head(), 0, _CLAIM.pack(owner, time.monotonic()))
             return True
 
     def release(self, key: bytes, owner: int) -> None:
         """Give up a claim, so that others may take the work."""
         with self._locked() as held:
-            if held and (place := self._find(key)) is not None and _CLAIM.unpack_from(place[2])[0] == owner:
+            if held and (place := self._find(key)) is not None and _CLAIM.unpack_from(place.meta)[0] == owner:
                 self._enter(key, self._head(), 0, _CLAIM.pack(owner, 0.0))
 
     def meet(self, peer: int, mark: int, progress: int, seconds: float) -> list[tuple[int, int]]:
@@ -164,14 +163,40 @@ class SharedMemory:
                 _PEER.pack_into(self._map, own, peer, now, mark, progress)
         return others
 
+    def _put(self, key: bytes, parts: Sequence[npt.NDArray[Any]], meta: bytes) -> bool:
+        size = sum(part.nbytes for part in parts)
+        if size > self.capacity // 4 if self.evicts else self.full:
+            return False
+        if self._find(key) is not None:
+            return True
+        start = self._reserve(size)
+        if start is None:
+            self.full = True
+            return False
+        # Under the lock: a process that was stopped here must not write once its bytes are another's.
+        at = self._data_at + start % self.capacity
+        for part in parts:
+            self._bytes[at : at + part.nbytes] = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+            at += part.nbytes
+        return self._enter(key, start, size, meta)
+
+    def _taken(self, key: bytes, owner: int, seconds: float) -> bool:
+        place = self._find(key)
+        if place is None:
+            return False
+        other, since = _CLAIM.unpack_from(place.meta)
+        return bool(other != owner and time.monotonic() - since < seconds)
+
+    def _at(self, place: _Place) -> Bytes:
+        begin = self._data_at + place.start % self.capacity
+        return self._read_only[begin : begin + place.size]
+
     def _still_there(self, start: int) -> bool:
-        # Under the lock, so that all that was written before is seen by this processor too.
-        with self._locked() as held:
-            return held and self._head() - start <= self.capacity
+        return not self.evicts or self._head() - start <= self.capacity
 
     def _head(self) -> int:
         """The number of bytes ever reserved, those of evicted entries included."""
-        return int(_HEAD.unpack_from(self._map, _HEAD_AT)[0])
+        return self._numbers[_HEAD_AT // 8]
 
     def _reserve(self, size: int) -> int | None:
         head = self._head()
@@ -181,7 +206,7 @@ class SharedMemory:
         if not self.evicts and (start + size > self.capacity or not self._room_for(start + size)):
             return None
         # Before the bytes are written: a reader of those that were there must notice.
-        _HEAD.pack_into(self._map, _HEAD_AT, start + size)
+        self._numbers[_HEAD_AT // 8] = start + size
         return start
 
     def _room_for(self, until: int) -> bool:
@@ -193,35 +218,42 @@ class SharedMemory:
     def _entries_of(self, key: bytes) -> Iterator[int]:
         first = int.from_bytes(key[:8], "little") % self._buckets
         for probe in range(_PROBES):
-            yield _TABLE_AT + (first + probe) % self._buckets * _ENTRY_BYTES
+            yield _TABLE_AT + (first + probe) % self._buckets * _ENTRY.size
 
-    def _find(self, key: bytes) -> tuple[int, int, bytes] | None:
+    def _find(self, key: bytes) -> _Place | None:
         for at in self._entries_of(key):
-            there = self._map[at : at + KEY_BYTES]
+            there = self._map[at + _KEY_AT : at + _PLACE_AT]
             if there == _NO_KEY:
                 return None
             if there == key:
-                place = _PLACE.unpack_from(self._map, at + KEY_BYTES)
-                return place if not self.evicts or self._head() - place[0] <= self.capacity else None
+                before = self._numbers[at // 8]
+                _, there, *place = _ENTRY.unpack_from(self._map, at)
+                whole = there == key and self._numbers[at // 8] == before and not before % 2
+                found = _Place(*place)
+                return found if whole and self._still_there(found.start) else None
         return None
 
     def _enter(self, key: bytes, start: int, size: int, meta: bytes) -> bool:
         oldest, at_oldest = None, -1
         for at in self._entries_of(key):
-            there = self._map[at : at + KEY_BYTES]
+            number, there, begun, _, _ = _ENTRY.unpack_from(self._map, at)
             if there in (_NO_KEY, key):
                 oldest, at_oldest = 0, at
                 break
-            begun = _PLACE.unpack_from(self._map, at + KEY_BYTES)[0]
-            if self.evicts and (oldest is None or begun < oldest):
-                oldest, at_oldest = begun, at
+            if number % 2 or (self.evicts and (oldest is None or begun < oldest)):
+                oldest, at_oldest = 0 if number % 2 else begun, at
         if oldest is None:
             return False
-        # The key last: what a killed process has begun is no entry.
-        self._map[at_oldest : at_oldest + KEY_BYTES] = _NO_KEY
-        _PLACE.pack_into(self._map, at_oldest + KEY_BYTES, start, size, meta)
-        self._map[at_oldest : at_oldest + KEY_BYTES] = key
+        # What a killed process has begun keeps its odd number, and is no entry.
+        number = self._numbers[at_oldest // 8] | 1
+        self._numbers[at_oldest // 8] = number
+        _ENTRY.pack_into(self._map, at_oldest, number, key, start, size, meta)
+        self._numbers[at_oldest // 8] = number + 1
         return True
+
+    def _reading(self) -> contextlib.AbstractContextManager[bool]:
+        """A context in which what others write is seen in its order; gives False where that cannot be had."""
+        return contextlib.nullcontext(True) if _IN_ORDER else self._locked()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
@@ -244,24 +276,6 @@ class SharedMemory:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
         finally:
             self._thread_lock.release()
-
-
-def shared_memory(name: str | None, capacity: int, entries: int, evicts: bool) -> SharedMemory | None:
-    """The memory of a name, which is made if no process has it; None where this system has none.
-
-    Args:
-        name: any text; None for one that only this process and those that it sends it to can have.
-        capacity: bytes, which are taken from the machine as they are written.
-        entries: the most that are expected.
-        evicts: see `SharedMemory`.
-    """
-    if not hasattr(os, "memfd_create"):
-        return None
-    make = partial(_made, capacity, entries, evicts)
-    try:
-        return make() if name is None else _found_or_made(name, make)
-    except (OSError, ValueError):  # no file descriptor, address space or memory left
-        return None
 
 
 def memory_is_free() -> bool:
@@ -290,10 +304,11 @@ def try_lock(file: int, patience: float) -> bool:
 
 
 def _data_at(buckets: int) -> int:
-    return -(-(_TABLE_AT + buckets * _ENTRY_BYTES) // 4096) * 4096
+    return -(-(_TABLE_AT + buckets * _ENTRY.size) // 4096) * 4096
 
 
-def _made(capacity: int, entries: int, evicts: bool) -> SharedMemory:
+def make_memory(capacity: int, entries: int, evicts: bool) -> SharedMemory:
+    """A new memory; see `named_memory.shared_memory` for the arguments. Raises OSError where there is no room."""
     buckets = max(64, 2 * entries)
     capacity = -(-capacity // _ALIGNED) * _ALIGNED
     file = os.memfd_create(_FILE)
@@ -306,7 +321,8 @@ def _made(capacity: int, entries: int, evicts: bool) -> SharedMemory:
     return SharedMemory(file)
 
 
-def _reopened(path: str, token: bytes) -> SharedMemory | None:
+def reopened(path: str, token: bytes) -> SharedMemory | None:
+    """The memory that another process has open at a path; None if it has ended, or has another one there."""
     try:
         if not str(Path(path).readlink()).startswith(f"/memfd:{_FILE}"):  # another process has this number now
             return None
@@ -315,52 +331,3 @@ def _reopened(path: str, token: bytes) -> SharedMemory | None:
     except (OSError, ValueError, struct.error):
         return None
     return opened if opened.token == token else None
-
-
-def _found_or_made(name: str, make: Callable[[], SharedMemory]) -> SharedMemory:
-    users = _users_file(name)
-    users.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(users.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not try_lock(lock, _ATTACH_PATIENCE):
-            return make()
-        opened, living = _of_users(users)
-        if opened is None:
-            opened, living = make(), []
-            _remove_left(users.parent, users)
-        users.write_text("".join(f"{path} {opened.token.hex()}\n" for path in [*living[-PEERS:], opened.path]))
-        return opened
-    finally:
-        os.close(lock)
-
-
-def _of_users(users: Path) -> tuple[SharedMemory | None, list[str]]:
-    """The memory that processes in a list have open, and the paths at which it is found."""
-    found: SharedMemory | None = None
-    living = []
-    with contextlib.suppress(OSError, ValueError):
-        for path, token in (line.split() for line in users.read_text().splitlines()):
-            opened = _reopened(path, bytes.fromhex(token))
-            if opened is not None and (found is None or opened.token == found.token):
-                found = found or opened
-                living.append(path)
-    return found, living
-
-
-def _users_file(name: str) -> Path:
-    # A home folder may be that of several machines.
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    mark = hashlib.sha256(f"{boot}/{os.getuid()}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return cache_folder() / "memory" / f"{mark}.users"
-
-
-def _remove_left(folder: Path, own: Path) -> None:
-    """Remove the lists of memories that no process has any more, a day after their last one came."""
-    for path in folder.glob("*.users"):
-        with contextlib.suppress(OSError):
-            if path != own and time.time() - path.stat().st_mtime > 86_400 and _of_users(path)[0] is None:
-                path.unlink()
-                path.with_suffix(".lock").unlink()

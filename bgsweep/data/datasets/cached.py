@@ -16,7 +16,8 @@ from bgsweep.data.sample import Image, ImageDataset, Mask, Sample
 from bgsweep.data.sharing import sharing
 from bgsweep.errors import warn_once
 from bgsweep.images.compositing import Rect
-from bgsweep.storage.shared_memory import KEY_BYTES, SharedMemory, shared_memory
+from bgsweep.storage.named_memory import shared_memory
+from bgsweep.storage.shared_memory import SharedMemory, memory_key
 
 # Of the memory that the processes of this container or machine may use together.
 _SHARE = 0.5
@@ -110,7 +111,7 @@ _opened = lru_cache(maxsize=8)(_memory)
 
 
 def _key(index: int, part: int) -> bytes:
-    return hashlib.sha256(f"{index}/{part}".encode()).digest()[:KEY_BYTES]
+    return memory_key(f"{index}/{part}")
 
 
 def _part(memory: SharedMemory, index: int, kind: int, make: Callable[[], npt.NDArray[np.uint8]]) -> Mask:
