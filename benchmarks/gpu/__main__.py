@@ -2,13 +2,14 @@
 
     python -m benchmarks.gpu --out FOLDER [--minutes 8] [--only PART[:ROW] …] [--skip PART …] [--toy]
 
-Parts, most telling first: `correctness`, `step`, `whole`, `platform`, `science`. Each runs in a process of its own
-with a share of the minutes, so that a crash, a hang or full memory ends nothing but its row; so does a row that takes
-several times as long as expected. What a part does not need goes to those after it. Rows are appended to
+Parts, most telling first: `correctness`, `step`, `whole`, `platform`, `packed`, `science`. Each runs in a process of
+its own with a share of the minutes, so that a crash, a hang or full memory ends nothing but its row; so does a row that
+takes several times as long as expected. What a part does not need goes to those after it. Rows are appended to
 FOLDER/gpu.jsonl as they are made; FOLDER/gpu.md is the table of all rows so far, and FOLDER/PART.log has a part's
-messages. The first three parts need neither Ray nor MLflow; nothing needs the internet. `science` needs an archive or
-folder of Imagenette with masks: `--imagenette PATH` or $BGSWEEP_IMAGENETTE; FOLDER/science has its curves. Repeat one
-part with more time by `--only step --minutes 10`, one row by `--only "step:resnet50 swav"`.
+messages. `packed` is about small encoders. It and the first three parts need neither Ray nor MLflow; nothing needs the
+internet. `science` needs an archive or folder of Imagenette with masks: `--imagenette PATH` or $BGSWEEP_IMAGENETTE;
+FOLDER/science has its curves. Repeat one part with more time by `--only step --minutes 10`, one row by
+`--only "step:resnet50 swav"`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any
 
 from benchmarks.gpu.rows import TABLE, Rows, append, latest, read, table
 
-PARTS = {"correctness": 1.9, "step": 1.9, "whole": 1.7, "platform": 2.0, "science": 2.5}
+PARTS = {"correctness": 1.9, "step": 1.9, "whole": 1.7, "platform": 2.0, "packed": 1.0, "science": 2.5}
 """Each part with its share of the minutes; `science` has one only where there are images for it."""
 
 MINUTES = 8.0

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import correctness, platform, science, step, whole
+from benchmarks.gpu import correctness, packed, platform, science, step, whole
 from benchmarks.gpu.rows import MISSED, Rows, Skipped, append, latest, read, table
-from benchmarks.gpu.workloads import Scale
+from benchmarks.gpu.workloads import Scale, noise
 from bgsweep.config.methods import METHODS
+from bgsweep.methods.base import Views
 
 
 def rehearse(part: Any, folder: Path, *only: str) -> dict[str, dict[str, Any]]:
@@ -82,6 +83,28 @@ def test_a_batch_too_large_for_the_device_is_halved(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(step, "_measure", measure)
     assert step.measure(step.CASES[0], Scale(toy=False), torch.device("cpu")) == {"batch": 64}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap of average pooling
+def test_trials_side_by_side_are_measured_and_train_as_each_by_itself(tmp_path: Path) -> None:
+    found = rehearse(packed, tmp_path)
+    assert {row["state"] for row in found.values()} == {"passed"} and len(found) == 2
+    for row in found.values():
+        assert row["values"]["in_turn_ratio"] == 1 and row["values"]["stacked_per_second"] > 0
+    settings, cpu = packed.experiment("resnet18, 64 px", True, "cpu"), torch.device("cpu")
+    views, rates = Views(noise(settings, cpu).views, torch.zeros(16)), [0.01, 0.05]
+    alone = packed.trials(settings, 2)
+    together, state = packed.stacked(packed.trials(settings, 2), views, rates)
+    one_by_one = packed.in_turn(alone, views, rates)
+    together()
+    one_by_one()
+    before = packed.trials(settings, 2)
+    for number, method in enumerate(alone):
+        untrained, moved = before[number].state_dict(), 0.0
+        for name, value in method.state_dict().items():  # BatchNorm's statistics among them
+            assert torch.allclose(state[name][number].to(value.dtype), value, atol=1e-3), name
+            moved = max(moved, float((value - untrained[name]).abs().max()))
+        assert moved > 0.01
 
 
 def test_training_from_files_is_measured_against_one_batch(tmp_path: Path) -> None:
