@@ -9,7 +9,8 @@ images have a background that gives the class away, or on class folders with mas
 split. Each trial has a file in FOLDER, so that a run that was broken off goes on, and several processes with another
 --part each share the work. Correlations are of the direction that each metric calls better: +1 is an order that agrees
 with that of the labels, also for BG-Gap, whose lower values are better. Intervals (95 %) are bootstraps over trials.
-The regret is what the metric's choice has less than the best trial, in points of kNN on Mixed-Rand.
+The regret is what the metric's choice has less than the best trial, in points of kNN on Mixed-Rand; a choice by two
+metrics is that of `search.metric` with a list.
 """
 
 import json
@@ -35,7 +36,9 @@ from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.online import open_metric
 from bgsweep.storage.atomic import write_whole
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
+from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.journal import read_records
+from bgsweep.sweep.pareto import best_of, pareto
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.training.encode import frozen_model
 from bgsweep.training.run import Run, limit_threads
@@ -52,6 +55,11 @@ CURVE_EVERY = 2
 """Epochs between two values of a trial's curve, which `search.py` replays."""
 
 LABELLED_PARTS = ("knn", "bg_gap")
+PAIRS = (("reliance/swap_lidar", "reliance/bg_share"), ("rotation/top1", "reliance/bg_share"))
+"""Metrics of quality with one of leaning on backgrounds."""
+
+SWEEP = 20
+"""Trials of a simulated sweep, whose choice is judged."""
 Numbers = npt.NDArray[np.float64]
 
 
@@ -219,8 +227,31 @@ def summed_up(trials: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         rows.append([*row, " / ".join(f"{each:+.2f}" for each in by_group), f"{regret:.1f}"])
     names = [f"{label}: Spearman [95 %]; Kendall" for label in LABELLED]
     body = markdown(["metric", *names, f"Mixed-Rand within {' / '.join(groups_of(trials))}", "regret"], rows)
-    body += "\n\n" + about(trials) + "\n\n" + costs(trials, found)
-    return body, found
+    parts = [body, about(trials), choices(trials, found), costs(trials, found)]
+    return "\n\n".join(parts), found
+
+
+def choices(trials: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+    """A table of what sweeps lose by choosing by one metric or by two, and of the BG-Gap of the trials they choose."""
+    records = [
+        TrialRecord(str(index), {}, None, "", "", "completed", metrics=one["values"])
+        for index, one in enumerate(trials)
+    ]
+    draw = np.random.default_rng(0)
+    sweeps = [draw.choice(len(trials), min(SWEEP, len(trials)), replace=False) for _ in range(RESAMPLINGS)]
+    rows, best = [], column(trials, "mixed_rand")
+    for names in (*((name,) for name in goals()), *PAIRS):
+        signs = dict(goals()[name] for name in names)
+        chosen = [int(best_of(pareto([records[each] for each in one], signs), signs).id) for one in sweeps]
+        lost = 100 * np.array([best[one].max() - best[each] for one, each in zip(sweeps, chosen, strict=True)])
+        gap = 100 * column(trials, "bg_gap")[chosen]
+        found["choice by " + " and ".join(names)] = float(lost.mean()), float(gap.mean())
+        rows.append([", ".join(f"`{name}`" for name in names), f"{lost.mean():.1f}", f"{gap.mean():.1f}"])
+    by_chance = 100 * np.mean([best[one].max() - best[one].mean() for one in sweeps])
+    rows.append(["a random trial", f"{by_chance:.1f}", f"{100 * column(trials, 'bg_gap').mean():.1f}"])
+    return markdown(
+        [f"choice among {len(sweeps[0])} of the trials by", "regret on Mixed-Rand, mean", "BG-Gap, mean"], rows
+    )
 
 
 def about(trials: Sequence[dict[str, Any]]) -> str:

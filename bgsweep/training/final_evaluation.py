@@ -82,7 +82,7 @@ def _check_unlabelled(config: SweepConfig, name: str) -> None:
     if needing:
         raise UserError(
             f"{name}: search.metric {shown_name(needing[0])} needs images in class folders; without classes compare "
-            "trials by another one, such as rankme or, with masks, bg_share (docs/metrics.md)"
+            "trials by another one, such as rotation or, with masks, [swap_lidar, bg_share] (docs/metrics.md)"
         )
     if not any(parts) and not config.evaluate.metrics:
         raise UserError(

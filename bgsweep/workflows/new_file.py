@@ -175,13 +175,20 @@ def _fitted(recipe: dict[str, Any], found: Found, machine: Machine) -> dict[str,
     }
     if small and found.count * side * side < 50_000_000:
         tree["experiment"]["data"]["loader_workers"] = 0  # for few small images a process of their own costs more
-    # The one that agreed best with labels in benchmarks/metrics.py, of those that the images allow.
-    metric = {} if found.classes else {"metric": "bg_share" if "masks" in found.data else "rotation"}
     return tree | {
         "space": _space(recipe["space"], rate, "masks" in found.data, section.supports_swaps),
-        "search": {**metric, "trials": 6 if small else 16, "scheduler": "asha", "grace_epochs": max(1, epochs // 4)},
+        "search": {"trials": 6 if small else 16, **_choice(found, epochs)},
         "evaluate": {"every": every, **({"variant": "mixed_rand"} if _varied(found) else {})},
     }
+
+
+def _choice(found: Found, epochs: int) -> dict[str, Any]:
+    """The metrics and the scheduler; without classes the metrics that chose best in `benchmarks/metrics.py`."""
+    if not found.classes and "masks" in found.data:
+        # By two metrics, stopping costs more epochs than it saves (benchmarks/search.py).
+        return {"metric": ["swap_lidar", "bg_share"], "scheduler": "none"}
+    metric = {} if found.classes else {"metric": "rotation"}
+    return metric | {"scheduler": "asha", "grace_epochs": max(1, epochs // 4)}
 
 
 def _varied(found: Found) -> bool:

@@ -59,7 +59,7 @@ def test_trials_are_compared_and_judged_by_metrics_without_labels(folder: Path) 
     [
         (
             [],
-            "search.metric validation/knn/top1 needs images in class folders; .* with masks, bg_share",
+            "search.metric validation/knn/top1 needs images in class folders; .* with masks, .swap_lidar, bg_share",
         ),
         (["search.metric=mixed_rand"], "search.metric validation/knn/mixed_rand needs images in class folders"),
         (["search.metric=loss"], r"nothing can be measured on the test split by search.metric alone; name evaluate"),

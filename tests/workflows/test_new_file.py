@@ -49,8 +49,9 @@ def test_a_file_is_valid_for_any_images(method: str, machine: Machine, tmp_path:
             assert experiment.method.name == method and experiment.training.batch_size <= max(4, count // 2)
             assert experiment.views.size <= max(side, 32) and experiment.background.active == bool(masks)
             assert ("background.remove" in file.space.parameters) == bool(masks)
-            without = "validation/reliance/bg_share" if masks else "validation/rotation/top1"
-            assert file.search.metric == ("knn_top1" if classes else without)
+            pair = ["validation/reliance/swap_lidar", "validation/reliance/bg_share"]
+            without = pair if masks else ["validation/rotation/top1"]
+            assert list(file.search.metrics) == (["knn_top1"] if classes else without)
             assert all(len(line) < 130 for line in text.splitlines())
 
 
