@@ -87,7 +87,7 @@ def test_the_sweeps_driver_does_without_torch() -> None:
             ["views={extra: [{name: posterize}], photometric: device}"],
             "views.extra: these transforms follow the colours, in the loader; set views.photometric: cpu",
         ),
-        (["search.algorithm=toi"], "search.algorithm: did you mean `toy`? known: optuna, random, grid, toy"),
+        (["search.algorithm=toi"], "search.algorithm: did you mean `toy`? known: optuna, gp, random, grid, toy"),
         (["search={algorithm: toy, options: {low: 2}}"], "search.options.low: Input should be less than or equal to 1"),
         (["search.options={low: 2}"], "search.options: optuna has none; leave them out"),
         (["search.scheduler=margn"], "search.scheduler: did you mean `margin`? known: asha, median, pbt, none, margin"),
