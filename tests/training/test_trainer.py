@@ -110,7 +110,14 @@ SIMCLR = ["method={name: simclr, hidden_dim: 16, embedding_dim: 8}", "optimizer=
         SWAV,
         [*SIMCLR, "background={swap: 0.5, swap_negative: foreground}", "training.accumulate=2"],
         DINO,
-        ["method={name: supervised}", "encoder={name: efficientnet_b0}", "training.batch_size=480"],
+        # Not in bfloat16, which `auto` takes on CPUs with AMX: two equal runs differ there in the gradient of one of
+        # its depthwise convolutions (docs/failures.md).
+        [
+            "method={name: supervised}",
+            "encoder={name: efficientnet_b0}",
+            "training.batch_size=480",
+            "training.precision=fp32",
+        ],
     ],
     ids=[
         "moco with swaps",
