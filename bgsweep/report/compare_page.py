@@ -88,7 +88,7 @@ def _differences(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> cha
     if not lines:
         return None
     axes = {
-        "xaxis": {"title": {"text": f"difference from {names[0]}"}, "tickformat": "+.0%"},
+        "xaxis": {"title": {"text": f"difference from {names[0]}"}, "tickformat": "+.1%"},
         "yaxis": {"automargin": True},
     }
     top = 16 + 22 * (len(data) > 1) * len(data)
