@@ -248,7 +248,7 @@ def test_a_process_that_dies_or_hangs_costs_its_row_only(
 
 def test_the_command_runs_chosen_rows_and_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = "correctness:resume: byol"
-    assert command.main(["--toy", "--out", str(tmp_path), "--minutes", "3", "--only", pattern]) == 0
+    assert command.main(["--toy", "--out", str(tmp_path), "--minutes", "20", "--only", pattern]) == 0
     shown = capsys.readouterr().out
     assert "| correctness | resume: byol | passed | bit_identical True" in shown
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
