@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bgsweep.config import SweepConfig, resolve
+from bgsweep.config import SweepConfig
 from bgsweep.report import charts
 from bgsweep.report.audit_page import short
 from bgsweep.report.charts import shown
@@ -44,7 +44,7 @@ def compare_page(found: Compared, searches: Sequence[Search], pictures: Sequence
         pictures: for each model but the first: `value`, by which it is right, and of the images that the first model
             alone and that this one alone gets right their `counts` and some inline `images`.
     """
-    configs = [resolve(dict(one.results.manifest["file"])) for one in searches]
+    configs = [one.results.config for one in searches]
     measures = [measures_of(config, one.results.trials) for config, one in zip(configs, searches, strict=True)]
     figures: dict[str, charts.Figure] = {}
     names = [short(one["name"]) for one in found.models]

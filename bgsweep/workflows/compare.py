@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bgsweep.config import SuiteConfig, resolve
+from bgsweep.config import SuiteConfig
 from bgsweep.config.base import dotted
 from bgsweep.data import Image, ImageDataset, Sample
 from bgsweep.data.readable import seen
@@ -86,7 +86,7 @@ def _named(name: str, store: Uri) -> _Named:
     except UserError as error:
         raise UserError(f"{name}: no such checkpoint, sweep, or trial of one (SWEEP/t03): {error}") from error
     results = sweep_results(sweep, manifest, events, {}, [])
-    metric = measures_of(resolve(dict(manifest["file"])), results.trials).metric
+    metric = measures_of(results.config, results.trials).metric
     state = status(sweep, store)["sweeps"][0]["state"]
     champion = (manifest.get("result") or {}).get("model")
     model = f"models:/{champion['name']}/{champion['version']}" if champion else None

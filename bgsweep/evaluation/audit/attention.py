@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bgsweep.evaluation.audit.attribution import Maps, heated, inside
+from bgsweep.data import Image
+from bgsweep.evaluation.audit.attribution import Maps, maps_inside
 from bgsweep.evaluation.audit.layers import EXTRA, last_layers, watched
-from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable, thumbnail
+from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.frozen_model import to_unit
 
-_BATCH, _SHOWN = 16, 6
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
@@ -99,25 +99,13 @@ def attention_maps(network: nn.Module, images: Tensor) -> Tensor:
 
 def attention(subject: Subject) -> Found:
     """`attention_focus` and `attention_inside`."""
-    maps, masks, shown = [], [], list[str]()
-    step = max(1, len(subject.part) // _SHOWN)
-    for start in range(0, len(subject.part), _BATCH):
-        batch = subject.part[start : start + _BATCH].tolist()
-        images = np.stack([subject.variants.image("original", index) for index in batch])
-        found = _enlarged(
-            attention_maps(subject.model.network, to_unit(torch.from_numpy(images), subject.model.device)), images
-        )
-        maps.append(found)
-        masks.append(np.stack([subject.variants.regions(index)[0] > 127 for index in batch]).astype(np.float64))
-        rows = [row for row in range(len(batch)) if (start + row) % step == 0]
-        shown += [thumbnail(heated(images[row], found[row])) for row in rows]
-    share, focus = inside(np.concatenate(maps), np.concatenate(masks), "attention_inside", "attention_focus")
-    return Found([focus, share], {"examples": shown[:_SHOWN]})
 
+    def maps_of(images: Image) -> Maps:
+        found = attention_maps(subject.model.network, to_unit(torch.from_numpy(images), subject.model.device))
+        # Each patch's attention over its own pixels.
+        return np.asarray(F.interpolate(found[:, None], images.shape[1:3], mode="nearest")[:, 0].cpu(), np.float64)
 
-def _enlarged(maps: Tensor, images: Any) -> Maps:
-    """Each patch's attention over its own pixels."""
-    return np.asarray(F.interpolate(maps[:, None], images.shape[1:3], mode="nearest")[:, 0].cpu(), np.float64)
+    return maps_inside(subject, maps_of, share="attention_inside", focus="attention_focus")
 
 
 MEASURE = Measure(

@@ -1,5 +1,7 @@
 """Attribution: Grad-CAM (Selvaraju et al. 2017) on the linear probe, and its share inside the mask."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -44,17 +46,22 @@ def attribution(subject: Subject) -> Found:
         torch.from_numpy(subject.variants.image("original", int(subject.part[0]))[None]), subject.model.device
     )
     _, layer = last_layers(subject.model.network, first)
+    return maps_inside(subject, lambda images: _maps(subject, layer, images))
+
+
+def maps_inside(subject: Subject, maps_of: Callable[[Image], Maps], **names: str) -> Found:
+    """`inside`, by its ``names``, of the maps that images (N, H, W, 3) get, with some drawn over their images."""
     maps, masks, shown = [], [], list[str]()
     step = max(1, len(subject.part) // _SHOWN)
     for start in range(0, len(subject.part), _BATCH):
         batch = subject.part[start : start + _BATCH].tolist()
         images = np.stack([subject.variants.image("original", index) for index in batch])
-        found = _maps(subject, layer, images)
+        found = maps_of(images)
         maps.append(found)
         masks.append(np.stack([subject.variants.regions(index)[0] > 127 for index in batch]).astype(np.float64))
         rows = [row for row in range(len(batch)) if (start + row) % step == 0]
-        shown += [thumbnail(heated(images[row], found[row])) for row in rows]
-    share, focus = inside(np.concatenate(maps), np.concatenate(masks))
+        shown += [thumbnail(_heated(images[row], found[row])) for row in rows]
+    share, focus = inside(np.concatenate(maps), np.concatenate(masks), **names)
     return Found([focus, share], {"examples": shown[:_SHOWN]})
 
 
@@ -74,7 +81,7 @@ def _maps(subject: Subject, layer: Layer, images: Image) -> Maps:
     return np.asarray(enlarged.cpu(), np.float64)
 
 
-def heated(image: Image, heat: Maps) -> Image:
+def _heated(image: Image, heat: Maps) -> Image:
     """The image under its map, warm where it is high."""
     level = np.asarray(255 * heat / max(1e-12, float(heat.max())), np.uint8)
     colours = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]
