@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import cv2
 
+from bgsweep.config import Background
 from bgsweep.images.compositing import Mask, foreground_area
 
-TINY, HUGE = 0.02, 0.98
+TINY, HUGE = Background().min_area, Background().max_area
+"""Shares of the foreground below and above which training leaves a view unaugmented, by default."""
 
 _WORDS = {
     "empty": "empty",

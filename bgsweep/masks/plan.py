@@ -6,8 +6,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bgsweep.config import Background
 from bgsweep.data.datasets.folder import image_names
+from bgsweep.data.mask_kinds import HUGE, TINY
 from bgsweep.data.missing_masks import check_stems, mask_name
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.masks.generate import Outcome
@@ -18,8 +18,6 @@ MANIFEST = "masks.json"
 GROUP = 16
 # Settings of manifests that do not name them.
 _BEFORE = {"soft": True}
-TINY, HUGE = Background().min_area, Background().max_area
-"""Shares of the foreground below and above which training leaves a view unaugmented, by default."""
 
 
 @dataclass(frozen=True)

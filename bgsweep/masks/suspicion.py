@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.data.mask_kinds import HUGE, TINY
 from bgsweep.images.compositing import Image, Mask, binarize, foreground_area
 from bgsweep.masks.grabcut import shrink
-from bgsweep.masks.plan import HUGE, TINY
 
 Floats = npt.NDArray[np.float32]
 
