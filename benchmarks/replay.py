@@ -41,9 +41,13 @@ class Recorded:
         return place(self.values)
 
 
-def recorded(folder: Path) -> list[Recorded]:
-    """The trials of `metrics.py` that have a curve and reached their end."""
-    every = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def recorded(path: Path) -> list[Recorded]:
+    """The trials of `metrics.py`'s folder that have a curve and reached their end, or those of a file of `lines_of`."""
+    if path.is_file():
+        texts = path.read_text().splitlines()
+    else:
+        texts = [each.read_text() for each in sorted(path.glob("*.json"))]
+    every = [json.loads(text) for text in texts]
     return [
         Recorded(
             {"method.name": one["group"], **{key: one[key] for key in KEYS}},
@@ -52,6 +56,19 @@ def recorded(folder: Path) -> list[Recorded]:
         for one in every
         if "values" in one and one.get("curve")
     ]
+
+
+def lines_of(trials: Sequence[Recorded]) -> list[str]:
+    """Trials as lines of JSON, with the metrics that curves have, as `recorded` reads them."""
+    found = []
+    for one in trials:
+        values = {key: value for key, value in one.values.items() if key != "method.name"}
+        *earlier, last = sorted(one.curve)
+        curve = {str(epoch): dict(one.curve[epoch]) for epoch in earlier}
+        end = {name: one.curve[last][name] for name in curve[str(earlier[0])]}
+        line = {"group": one.values["method.name"], **values, "epochs": last, "curve": curve, "values": end}
+        found.append(json.dumps(line, separators=(",", ":")))
+    return found
 
 
 def place(values: Mapping[str, Any]) -> Numbers:

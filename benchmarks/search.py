@@ -1,7 +1,10 @@
 """Simulated sweeps over recorded trials: how many epochs does each way of searching need for the front?
 
-    python benchmarks/metrics.py FOLDER --trials 60 --epochs 12    # trains the trials
-    python benchmarks/search.py FOLDER [--sweeps 100] [--workers 4] [--record] [--json]
+    python benchmarks/search.py [--sweeps 100] [--workers 4] [--jobs 2] [--record] [--json]
+    python benchmarks/metrics.py FOLDER --trials 60 --epochs 12    # trains trials of your own,
+    python benchmarks/search.py FOLDER [--write FILE]              # which are replayed, and written in one file
+
+Without FOLDER, the 60 trials of `measured/trials.jsonl` are replayed, whose making RESULTS.md describes.
 
 Searchers and schedulers are bgsweep's own. What a searcher proposes becomes the nearest recorded trial of the same
 method that the sweep has not used, whose recorded curve is then played; the searcher is told the values of that trial.
@@ -13,23 +16,43 @@ Gaussian process (`--without '^GP'` leaves it out) some seconds.
 `freeze-thaw` is here to judge by, and no part of bgsweep: no trial is stopped, but every two epochs each worker goes on
 with the trial, paused or new, that promises the most hypervolume for the epochs that it still takes. A trial's end is
 predicted by the mean rise of those that have ended (Swersky et al. 2014 has a Gaussian process there).
+
+The rule for it, fixed before the figures that it is applied to: the mean epochs to 95 % of each setting are divided by
+those of the best of bgsweep's own settings (the one with the least geometric mean over all pairs of goals), and the
+geometric mean of the quotients over the pairs is taken. Freeze-thaw is built if that is below .8 with the whole of its
+95 % interval, that is if a gain of 20 % of epochs is sure.
 """
 
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import markdown, parser_of, report
-from replay import KEYS, STEP, Box, Numbers, Recorded, freeze_thaw, over_epochs, recorded, with_scheduler
+from replay import (
+    KEYS,
+    STEP,
+    Box,
+    Course,
+    Numbers,
+    Recorded,
+    freeze_thaw,
+    lines_of,
+    over_epochs,
+    recorded,
+    with_scheduler,
+)
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.sweep.fronts import ranks
 
-GOALS = (("mixed_rand", "bg_gap"), ("knn_top1", "bg_gap"), ("mixed_rand",))
+MEASURED = Path(__file__).parent / "measured/trials.jsonl"
+GOALS = (("mixed_rand", "bg_gap"), ("knn_top1", "bg_gap"), ("knn_top1", "mixed_rand"), ("mixed_rand",))
 ASHA: dict[str, Any] = {"scheduler": "asha", "grace_epochs": 2, "reduction": 3}
 NET = {"scheduler_options": {"spread": "epsilon_net"}}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,6 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "GP, none stopped": {"algorithm": "gp", "scheduler": "none"},
     "GP, ASHA": {"algorithm": "gp", **ASHA},
     "TPE, freeze-thaw": {"algorithm": "optuna", "scheduler": "none"},
+    "GP, freeze-thaw": {"algorithm": "gp", "scheduler": "none"},
 }
 JUDGED = "TPE, ASHA"
 """What the others are compared with."""
@@ -53,20 +77,28 @@ PARTS = (0.1, 0.2, 0.4, 1.0)
 
 def main() -> None:
     parser = parser_of(__doc__ or "")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=MEASURED, help="of metrics.py, or a file of --write")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the trials into one file, and end")
     parser.add_argument("--sweeps", type=int, default=100, help="simulated sweeps of each setting")
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that simulate")
     parser.add_argument("--without", default="^$", help="settings that are left out, as a regular expression")
     options = parser.parse_args()
     trials = recorded(options.folder)
     if len(trials) < 12:
         raise SystemExit(f"{options.folder}: {len(trials)} trials with curves; train 12 or more with metrics.py")
+    if options.write:
+        options.write.write_text("".join(f"{line}\n" for line in lines_of(trials)))
+        return
     parts, found = [about(trials, options)], dict[str, Any]()
-    for goals in GOALS:
-        name = " and ".join(goals)
-        body, found[name] = judged(trials, goals, options.sweeps, options.workers, options.without)
-        parts.append(f"**By {name}.**\n\n{body}")
-    command = f"python benchmarks/search.py FOLDER --sweeps {options.sweeps} --workers {options.workers}"
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for goals in GOALS:
+            name = " and ".join(goals)
+            body, found[name] = judged(trials, goals, options.sweeps, options.workers, options.without, pool.map)
+            parts.append(f"**By {name}.**\n\n{body}")
+    parts.append(verdict([each for name, each in found.items() if " and " in name], len(trials) * max(trials[0].curve)))
+    folder = "" if options.folder == MEASURED else "FOLDER "
+    command = f"python benchmarks/search.py {folder}--sweeps {options.sweeps} --workers {options.workers}"
     command += "" if options.without == "^$" else f" --without '{options.without}'"
     report(options, "Searches over recorded trials", command, "\n\n".join(parts), found)
 
@@ -103,9 +135,14 @@ def config_of(trials: Sequence[Recorded], goals: Sequence[str], setting: Mapping
 
 
 def judged(
-    trials: Sequence[Recorded], goals: Sequence[str], sweeps: int, workers: int, without: str = "^$"
+    trials: Sequence[Recorded],
+    goals: Sequence[str],
+    sweeps: int,
+    workers: int,
+    without: str = "^$",
+    over: Callable[..., Iterable[Any]] = map,
 ) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The table of all settings by some goals."""
+    """The table of all settings by some goals; ``over`` is `map`, or that of a pool of processes."""
     signs = config_of(trials, goals, SETTINGS[JUDGED]).search.signs
     ends = [[sign * one.curve[max(one.curve)][goal] for goal, sign in signs.items()] for one in trials]
     box, total = Box.around(ends), len(trials) * max(trials[0].curve)
@@ -116,7 +153,8 @@ def judged(
             continue
         config = config_of(trials, goals, setting)
         simulate = freeze_thaw if "freeze-thaw" in name else with_scheduler
-        courses = [over_epochs(simulate(seeded(config, seed), trials, workers, box), box) for seed in range(sweeps)]
+        run = partial(course_of, simulate, config, trials, workers, box)
+        courses = list(over(run, range(sweeps)))
         found[name] = {
             "shares": {epochs: [reached(course, epochs) for course in courses] for epochs in shown_at},
             "epochs": [until(course, ENOUGH) for course in courses],
@@ -126,6 +164,13 @@ def judged(
     columns += [f"epochs to {ENOUGH:.0%}", "never", f"mean, of that of {JUDGED} [95 %]"]
     size = int((np.array(ranks(np.array(ends))) == 0).sum())
     return f"{size} of the trials are on the front of all.\n\n" + markdown(columns, rows), found
+
+
+def course_of(
+    simulate: Callable[..., Course], config: SweepConfig, trials: Sequence[Recorded], workers: int, box: Box, seed: int
+) -> list[tuple[int, float]]:
+    """The share of the front's hypervolume over the epochs of one simulated sweep."""
+    return over_epochs(simulate(seeded(config, seed), trials, workers, box), box)
 
 
 def seeded(config: SweepConfig, seed: int) -> SweepConfig:
@@ -149,6 +194,21 @@ def ratio(one: Sequence[float], other: Sequence[float], most: int) -> tuple[floa
     rows = np.random.default_rng(0).integers(len(first), size=(1000, len(first)))
     low, high = np.quantile(first[rows].mean(1) / second[rows].mean(1), [0.025, 0.975])
     return float(first.mean() / second.mean()), float(low), float(high)
+
+
+def verdict(pairs: Sequence[Mapping[str, Any]], most: int) -> str:
+    """Freeze-thaw against the best of bgsweep's settings over all pairs of goals, by the rule of this file."""
+    epochs = {name: np.minimum([pair[name]["epochs"] for pair in pairs], most) for name in pairs[0]}  # (pairs, seeds)
+    logs = {name: float(np.log(each.mean(1)).mean()) for name, each in epochs.items()}
+    best = min((name for name in logs if "freeze-thaw" not in name), key=lambda name: logs[name])
+    rows = np.random.default_rng(0).integers(epochs[best].shape[1], size=(1000, epochs[best].shape[1]))
+    lines = []
+    for name, each in epochs.items():
+        drawn = np.log(each[:, rows].mean(2) / epochs[best][:, rows].mean(2)).mean(0)
+        low, high = np.exp(np.quantile(drawn, [0.025, 0.975]))
+        lines.append([name, f"{math.exp(logs[name] - logs[best]):.2f} [{low:.2f}, {high:.2f}]"])
+    columns = ["searcher, scheduler", f"epochs to {ENOUGH:.0%}, of those of {best}: geometric mean of the pairs [95 %]"]
+    return "**Over all pairs.**\n\n" + markdown(columns, lines)
 
 
 def reached(course: Sequence[tuple[int, float]], epochs: int) -> float:

@@ -84,3 +84,27 @@ def test_the_table_compares_all_settings_and_counts_what_never_came(search: Modu
     assert search.judged(trials, GOALS, 2, 3)[1] == found, "seeds decide"
     assert search.ratio([10, math.inf], [10, 20], 40)[0] == pytest.approx(25 / 15)
     assert search.spread([10.0, 20.0, math.inf]) == "20 [10 to never]"
+
+
+def test_trials_in_one_file_are_those_of_the_folder(search: ModuleType, folder: Path, tmp_path: Path) -> None:
+    trials, file = search.recorded(folder), tmp_path / "trials.jsonl"
+    file.write_text("\n".join(search.lines_of(trials)))
+    assert search.recorded(file) == trials
+
+
+def test_the_recorded_trials_are_replayed_where_no_folder_is_named(search: ModuleType) -> None:
+    trials = search.recorded(search.MEASURED)
+    assert len(trials) == 60 and all(max(one.curve) == 12 for one in trials)
+    every = {goal for goals in search.GOALS for goal in goals}
+    assert all(every <= at.keys() for one in trials for at in one.curve.values())
+    assert search.MEASURED.stat().st_size < 150_000
+
+
+def test_over_all_pairs_a_setting_is_compared_with_the_best_of_bgsweeps_own(search: ModuleType) -> None:
+    pairs = [
+        {"A": {"epochs": [100.0] * 4}, "B": {"epochs": [80.0] * 4}, "freeze-thaw": {"epochs": [40.0] * 4}},
+        {"A": {"epochs": [100.0] * 4}, "B": {"epochs": [math.inf] * 4}, "freeze-thaw": {"epochs": [90.0] * 4}},
+    ]
+    body = search.verdict(pairs, 200)
+    assert "of those of A:" in body
+    assert "| B | 1.26 [1.26, 1.26] |" in body and "| freeze-thaw | 0.60 [0.60, 0.60] |" in body
