@@ -7,8 +7,9 @@ from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.search import SEARCHERS
-from bgsweep.sweep.events import Ended, Event, Status, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Result, Started, Status, TrialRecord
 from bgsweep.sweep.searcher import FIXED, VALUES, TuneSearcher, total_trials
+from bgsweep.sweep.searchers.sampled import TPESearcher
 
 SPACE: dict[str, Any] = {
     "background.remove": {"uniform": [0.0, 0.8]},
@@ -168,3 +169,62 @@ def test_by_two_metrics_the_sampler_goes_to_the_front_and_repeats_itself_after_t
     )
     resumed = TuneSearcher(file, log.events[: 2 * 30])
     assert go_on(resumed, 30) == whole[30:]
+
+
+def two_goals(**search: Any) -> SweepConfig:
+    space = {"optimizer.lr": {"uniform": [0.01, 1.0]}, "views.gray": {"uniform": [0.0, 1.0]}}
+    search = {"metric": ["knn_top1", "bg_gap"], "baseline": False, **search}
+    return resolve({"space": space, "search": search, "evaluate": {"bg_gap": True}})
+
+
+def test_by_two_metrics_a_stopped_trial_counts_as_soon_as_its_end_can_be_expected() -> None:
+    searcher = TPESearcher(two_goals(trials=8))
+    curves = {
+        "t00": {20: (0.1, 0.3)},
+        "t01": {20: (0.3, 0.2), 200: (0.6, 0.1)},
+        "t02": {20: (0.2, 0.4)},
+        "t03": {40: (0.2, 0.4)},
+    }
+    told: list[dict[int, list[float]]] = []
+    for name, curve in curves.items():
+        searcher.propose(name)
+        for epoch, (top1, gap) in curve.items():
+            searcher.on_result(name, epoch, {"knn_top1": top1, "bg_gap": gap})
+        last = dict(zip(("knn_top1", "bg_gap"), curve[max(curve)], strict=True))
+        searcher.on_end(name, "completed" if 200 in curve else "stopped", last)
+        ended = [each for each in searcher._study.trials if each.state.name == "COMPLETE"]
+        told.append({each.number: each.values for each in ended})
+    assert told[0] == {}
+    assert told[1] == {0: pytest.approx([0.4, 0.2]), 1: [0.6, 0.1]}
+    assert told[2] == told[1] | {2: pytest.approx([0.5, 0.3])}
+    assert told[3] == told[2], "no other trial was measured at its epoch"
+
+
+def test_by_two_metrics_tpe_learns_from_stopped_trials_and_repeats_itself_after_the_driver_died() -> None:
+    """Four of five trials are stopped, so that TPE's eight trials at the start would last for 40."""
+    file, log = two_goals(trials=32), Log()
+
+    def go_on(proposals: TuneSearcher, count: int) -> list[dict[str, Any]]:
+        given = []
+        for _ in range(count):
+            proposed = proposals.suggest("trial")
+            assert isinstance(proposed, dict)
+            number, values = proposed["number"], proposed[VALUES]
+            name, whole = f"t{number:02d}", number % 5 == 1
+            log.write(Started(trial=TrialRecord(name, values, None, "", "")))
+            metrics: dict[str, float] = {}
+            for epoch in (20, 200) if whole else (20,):
+                metrics = {"knn_top1": epoch / 200 - values["views.gray"], "bg_gap": values["views.gray"]}
+                proposals.on_trial_result("trial", {"epoch": epoch, **metrics})
+                log.write(Result(id=name, epoch=epoch, metrics=metrics, seconds=1.0))
+            proposals.on_trial_complete("trial", {"epoch": epoch, **metrics})
+            status: Status = "completed" if whole else "stopped"
+            log.write(Ended(trial=TrialRecord(name, values, None, "", "", status, epoch, metrics)))
+            given.append(values)
+        return given
+
+    whole = go_on(TuneSearcher(file, journal=log), 32)  # type: ignore[arg-type]
+    gray = [values["views.gray"] for values in whole]
+    assert sum(gray[-16:]) < 0.6 * sum(gray[:16]), "only the least is on the front"
+    until = 1 + [event.trial.id if isinstance(event, Ended) else "" for event in log.events].index("t15")
+    assert go_on(TuneSearcher(file, log.events[:until]), 16) == whole[16:]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bgsweep.config import Distribution, SweepConfig
 from bgsweep.sweep.searchers.base import TrialSearcher
+from bgsweep.sweep.searchers.curves import expected_end
 
 Values = npt.NDArray[np.float64]
 
@@ -91,8 +92,7 @@ class GaussianSearcher(TrialSearcher):
 
     def _observed(self, random: Random) -> tuple[Values, Values]:
         """Of each trial that has ended its score, with mean 0 and variance 1, and the variance of its noise."""
-        last = self.config.experiment.training.epochs
-        ends = np.array([self._at_end(name, last) for name in self._ended]) * self._signs
+        ends = np.array([self._at_end(name) for name in self._ended]) * self._signs
         usual = np.sqrt(np.mean([np.square(each) for each in self._errors.values()], axis=0)) if self._errors else 0.0
         own = np.array([self._errors.get(name, np.broadcast_to(usual, self._signs.shape)) for name in self._ended])
         spread = np.where(np.std(ends, axis=0) > 0, np.std(ends, axis=0), 1.0)
@@ -108,15 +108,13 @@ class GaussianSearcher(TrialSearcher):
         noise = (np.square(weights) * variance).sum(1)
         return (scaled - scaled.mean()) / level, noise / level**2
 
-    def _at_end(self, name: str, last: int) -> Values:
+    def _at_end(self, name: str) -> Sequence[float]:
         """A trial's metrics at its end, or for one that was stopped those to expect."""
         curve = self._curves[name]
-        epoch = max(curve)
+        own = curve[max(curve)]
         if self._ended[name]:
-            return np.array(curve[epoch])
-        whole = [one for other, one in self._curves.items() if self._ended.get(other) and epoch in one]
-        rises = [np.subtract(one[max(one)], one[epoch]) for one in whole]
-        return np.array(curve[epoch]) + (np.mean(rises, axis=0) if rises else 0.0)
+            return own
+        return expected_end(curve, (one for other, one in self._curves.items() if self._ended.get(other))) or own
 
     def _features(self, values: Mapping[str, Any]) -> list[float]:
         """A point as numbers: each range from 0 to 1, each option by itself; 0 where a key does not apply."""

@@ -9,10 +9,16 @@ from optuna.study import StudyDirection
 
 from bgsweep.config import Distribution, SweepConfig
 from bgsweep.sweep.searchers.base import TrialSearcher
+from bgsweep.sweep.searchers.curves import Curve, expected_end
 
 
 class TPESearcher(TrialSearcher):
-    """The tree-structured Parzen estimator (Bergstra et al. 2011), for several metrics multi-objective."""
+    """The tree-structured Parzen estimator (Bergstra et al. 2011), for several metrics multi-objective.
+
+    A trial that was stopped ranks after all that have completed, by its last epoch and its metric there. Optuna has no
+    such rank for several metrics: there it counts as if it rose as much as those that have completed, as soon as there
+    is one.
+    """
 
     def __init__(self, config: SweepConfig) -> None:
         super().__init__(config)
@@ -21,6 +27,9 @@ class TPESearcher(TrialSearcher):
         directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in signs]
         self._study = optuna.create_study(sampler=self._sampler(), directions=directions)
         self._asked: dict[str, optuna.trial.Trial] = {}
+        self._curves: dict[str, dict[int, list[float]]] = {}
+        self._whole: list[Curve] = []
+        self._waiting: list[tuple[optuna.trial.Trial, Curve]] = []  # stopped, with nothing to expect yet
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         search = self.config.search
@@ -43,21 +52,34 @@ class TPESearcher(TrialSearcher):
         self.propose(trial)
 
     def on_result(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._curves.setdefault(trial, {})[epoch] = list(metrics.values())
         if len(metrics) == 1 and trial in self._asked:  # Optuna knows no intermediate values of several objectives
             self._asked[trial].report(next(iter(metrics.values())), epoch)
 
     def on_end(
         self, trial: str, status: Literal["completed", "stopped", "failed"], metrics: Mapping[str, float]
     ) -> None:
-        asked = self._asked.pop(trial, None)
-        if asked is None:
-            return
-        if status == "completed":
+        asked, curve = self._asked.pop(trial, None), self._curves.pop(trial, None)
+        if status == "completed" and curve:
+            self._whole.append(curve)
+        if asked and status == "completed":
             self._study.tell(asked, list(metrics.values()))
-        elif status == "stopped" and len(metrics) == 1:
+        elif asked and status == "stopped" and len(metrics) == 1:
             self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
-        else:
+        elif asked and status == "stopped" and curve:
+            self._waiting.append((asked, curve))
+        elif asked:  # also one that an earlier sweep stopped, at an epoch that is not known
             self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        """Tell Optuna of the stopped trials whose end can be expected by now."""
+        waiting, self._waiting = self._waiting, []
+        for asked, curve in waiting:
+            if (found := expected_end(curve, self._whole)) is not None:
+                self._study.tell(asked, found)
+            else:
+                self._waiting.append((asked, curve))
 
     def _name(self, key: str, number: int) -> str:
         """Optuna's name of a parameter: one for each distribution of a key, since Optuna allows no change of it."""
