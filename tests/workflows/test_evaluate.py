@@ -194,7 +194,9 @@ def test_mistakes_are_told_before_anything_runs(
     assert "models:/none@champion: MLflow at" in told
 
 
-def test_two_models_are_compared_image_by_image(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_are_compared_image_by_image(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights, checkpoint = f"resnet18={place / 'r18.pth'}", str(place / "checkpoint")
     command = [
         "compare",
@@ -209,7 +211,9 @@ def test_two_models_are_compared_image_by_image(place: Path, tmp_path: Path, cap
     # Eight images of each split: encoding all that come with bgsweep took minutes where many programs ran.
     write_images(tmp_path)
     few = f"{{images: {tmp_path / 'photos'}, masks: {tmp_path / 'masks'}}}"
-    (tmp_path / "few.yaml").write_text(SUITE.replace("{images: sample, resize: 40, cache: true}", few), encoding="utf-8")
+    (tmp_path / "few.yaml").write_text(
+        SUITE.replace("{images: sample, resize: 40, cache: true}", few), encoding="utf-8"
+    )
     data = ["--data", str(tmp_path / "few.yaml")]
     assert main([*command, *data, "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
