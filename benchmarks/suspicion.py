@@ -109,9 +109,9 @@ def noise(folder: Path) -> None:
 
 def former(mask: Any) -> float:
     """The order of `bgsweep masks show` before: empty, tiny and full masks, speckles, the rim, uncertain pixels."""
+    from bgsweep.data.mask_kinds import HUGE, TINY
     from bgsweep.images.compositing import binarize, foreground_area
     from bgsweep.masks.grabcut import shrink
-    from bgsweep.masks.plan import HUGE, TINY
 
     area = foreground_area(mask)
     if area == 0:
