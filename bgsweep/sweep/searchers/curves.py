@@ -1,4 +1,4 @@
-"""What a trial that was stopped would have had at its end."""
+"""The metrics to expect at the end of a trial that was stopped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
