@@ -155,9 +155,50 @@ class Sweep:
         return [sign * metrics[goal] for goal, sign in self.signs.items()]
 
 
-def with_scheduler(config: SweepConfig, trials: Sequence[Recorded], workers: int, box: "Box") -> Course:
+class MadeSweep(Sweep):
+    """A sweep over a known function instead of recorded trials: none of its proposals is taken, and none is moved."""
+
+    def __init__(self, config: SweepConfig, trials: int) -> None:
+        super().__init__(config, [])
+        self.left = [Recorded({}, {})] * trials
+        self._noise = np.random.default_rng(config.search.seed)
+        self._ends: dict[str, dict[str, float]] = {}
+
+    def begin(self) -> tuple[str, Recorded]:
+        name = name_of(self._given)
+        self._given += 1
+        self.left.pop()
+        values, curve = self._searcher.propose(name), {}
+        self._ends[name] = made_ends(values)
+        for epoch in range(STEP, self.last + 1, STEP):
+            risen = 1 - math.exp(-3 * epoch / self.last)
+            curve[epoch] = {
+                goal: risen * end + float(self._noise.normal(0, 0.01)) for goal, end in self._ends[name].items()
+            }
+        return name, Recorded(values, curve)
+
+    def end(self, name: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        super().end(name, epoch, metrics)
+        if epoch >= self.last:  # the front is that of the values without noise
+            self.course[-1] = (self.spent, self.scores(self._ends[name]))
+
+
+def made_ends(values: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a known function at a trial's end, with a front between accuracy and BG-Gap along BG_Random."""
+    remove, random, rate = (values[key] for key in KEYS)
+    off = math.log10(rate / 0.05)
+    top1 = 0.5 - 0.25 * off**2 - 0.3 * random**2 - 0.2 * (remove - 0.2) ** 2
+    return {"knn_top1": top1, "bg_gap": 0.35 - 0.45 * random - 0.15 * remove + 0.2 * abs(off) * random + 0.1 * off**2}
+
+
+def sweep_of(config: SweepConfig, trials: Sequence[Recorded] | int) -> Sweep:
+    """A sweep over recorded trials, or over so many of a known function."""
+    return MadeSweep(config, trials) if isinstance(trials, int) else Sweep(config, trials)
+
+
+def with_scheduler(config: SweepConfig, trials: Sequence[Recorded] | int, workers: int, box: "Box") -> Course:
     """A sweep with its scheduler, which may stop trials."""
-    sweep, scheduler = Sweep(config, trials), build_scheduler(config)[0]
+    sweep, scheduler = sweep_of(config, trials), build_scheduler(config)[0]
     any_scheduler: Any = scheduler
     waiting: list[tuple[int, int, str, Recorded, Any]] = []
 
@@ -167,7 +208,7 @@ def with_scheduler(config: SweepConfig, trials: Sequence[Recorded], workers: int
         any_scheduler.on_trial_add(None, trial)
         heapq.heappush(waiting, (now + STEP, int(name[1:]), name, found, trial))
 
-    for _ in range(min(workers, len(trials))):
+    for _ in range(min(workers, len(sweep.left))):
         begin(0)
     while waiting:
         now, number, name, found, trial = heapq.heappop(waiting)
@@ -185,9 +226,9 @@ def with_scheduler(config: SweepConfig, trials: Sequence[Recorded], workers: int
     return sweep.course
 
 
-def freeze_thaw(config: SweepConfig, trials: Sequence[Recorded], workers: int, box: "Box") -> Course:
+def freeze_thaw(config: SweepConfig, trials: Sequence[Recorded] | int, workers: int, box: "Box") -> Course:
     """A sweep in which each worker goes on with what promises most for the epochs that it still takes."""
-    sweep, draw = Sweep(config, trials), np.random.default_rng(config.search.seed)
+    sweep, draw = sweep_of(config, trials), np.random.default_rng(config.search.seed)
     noise = draw.standard_normal((32, len(box.low)))
     paused: dict[str, tuple[Recorded, int, list[float]]] = {}
     ended: list[Recorded] = []

@@ -3,6 +3,7 @@
     python benchmarks/search.py [--sweeps 100] [--workers 4] [--jobs 2] [--record] [--json]
     python benchmarks/metrics.py FOLDER --trials 60 --epochs 12    # trains trials of your own,
     python benchmarks/search.py FOLDER [--write FILE]              # which are replayed, and written in one file
+    python benchmarks/search.py --made 60                          # trials of a known function
 
 Without FOLDER, the 60 trials of `measured/trials.jsonl` are replayed, whose making RESULTS.md describes.
 
@@ -12,6 +13,9 @@ An epoch takes the same time in all trials, and so many of them run at once. A s
 ran to their end, as in bgsweep; its hypervolume is a share of that of all recorded trials, above the worst value of
 each goal. Settings share their seeds. Nothing is trained: a sweep takes a third of a second, with the
 Gaussian process (`--without '^GP'` leaves it out) some seconds.
+
+A table of 60 trials runs out of good ones: a searcher that finds them first has only bad ones left, and what ASHA stops
+does not come again. `--made` has no such end: every proposal is a new trial, of two goals that a formula gives.
 
 `freeze-thaw` is here to judge by, and no part of bgsweep: no trial is stopped, but every two epochs each worker goes on
 with the trial, paused or new, that promises the most hypervolume for the epochs that it still takes. A trial's end is
@@ -70,6 +74,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 JUDGED = "TPE, ASHA"
 """What the others are compared with."""
 
+MADE_BOX = Box([0.1, -0.4], [0.5, -0.05], 0.936)
+"""Of `made_ends`, whose front dominates so much of the box."""
+
 ENOUGH = 0.95
 PARTS = (0.1, 0.2, 0.4, 1.0)
 """Of the epochs of all recorded trials: where hypervolumes are shown."""
@@ -83,7 +90,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that simulate")
     parser.add_argument("--without", default="^$", help="settings that are left out, as a regular expression")
+    parser.add_argument("--made", type=int, metavar="TRIALS", help="so many trials of a known function, none recorded")
     options = parser.parse_args()
+    if options.made:
+        with ProcessPoolExecutor(options.jobs) as pool:
+            body, made = judged_by_function(options, pool.map)
+        command = f"python benchmarks/search.py --made {options.made} --sweeps {options.sweeps}"
+        report(options, "Searches over a known function", command, body, made)
+        return
     trials = recorded(options.folder)
     if len(trials) < 12:
         raise SystemExit(f"{options.folder}: {len(trials)} trials with curves; train 12 or more with metrics.py")
@@ -167,7 +181,12 @@ def judged(
 
 
 def course_of(
-    simulate: Callable[..., Course], config: SweepConfig, trials: Sequence[Recorded], workers: int, box: Box, seed: int
+    simulate: Callable[..., Course],
+    config: SweepConfig,
+    trials: Sequence[Recorded] | int,
+    workers: int,
+    box: Box,
+    seed: int,
 ) -> list[tuple[int, float]]:
     """The share of the front's hypervolume over the epochs of one simulated sweep."""
     return over_epochs(simulate(seeded(config, seed), trials, workers, box), box)
@@ -194,6 +213,29 @@ def ratio(one: Sequence[float], other: Sequence[float], most: int) -> tuple[floa
     rows = np.random.default_rng(0).integers(len(first), size=(1000, len(first)))
     low, high = np.quantile(first[rows].mean(1) / second[rows].mean(1), [0.025, 0.975])
     return float(first.mean() / second.mean()), float(low), float(high)
+
+
+def judged_by_function(options: Any, over: Callable[..., Iterable[Any]] = map) -> tuple[str, dict[str, Any]]:
+    """The table of all settings over a known function, by the values without noise."""
+    found: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        if re.search(options.without, name):
+            continue
+        search = {"metric": ["knn_top1", "bg_gap"], "trials": options.made, "baseline": False, **setting}
+        space = {**{key: {"uniform": [0.0, 0.5]} for key in KEYS[:2]}, KEYS[2]: {"loguniform": [0.001, 1.0]}}
+        experiment = {"training": {"epochs": 12}}
+        config = resolve({"experiment": experiment, "space": space, "search": search, "evaluate": {"bg_gap": True}})
+        simulate = freeze_thaw if "freeze-thaw" in name else with_scheduler
+        run = partial(course_of, simulate, config, options.made, options.workers, MADE_BOX)
+        found[name] = list(over(run, range(options.sweeps)))
+    total = 12 * options.made
+    shown_at = [round(total * part / STEP) * STEP for part in PARTS]
+    rows = [
+        [name, *(spread([100 * reached(one, epochs) for one in courses]) for epochs in shown_at)]
+        for name, courses in found.items()
+    ]
+    columns = ["searcher, scheduler", *(f"% of the front's volume at {epochs} epochs" for epochs in shown_at)]
+    return markdown(columns, rows), found
 
 
 def verdict(pairs: Sequence[Mapping[str, Any]], most: int) -> str:

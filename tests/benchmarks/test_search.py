@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -98,6 +99,31 @@ def test_the_recorded_trials_are_replayed_where_no_folder_is_named(search: Modul
     every = {goal for goals in search.GOALS for goal in goals}
     assert all(every <= at.keys() for one in trials for at in one.curve.values())
     assert search.MEASURED.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("name", ["TPE, ASHA", "TPE, freeze-thaw"])
+def test_trials_of_a_known_function_count_without_their_noise(search: ModuleType, name: str) -> None:
+    options = Namespace(made=16, sweeps=1, workers=3, without=f"^(?!{name}$)")
+    body, found = search.judged_by_function(options)
+    assert list(found) == [name] and body.count("\n| ") == 2
+    (course,) = found[name]
+    shares = [share for _, share in course]
+    assert shares == pytest.approx(sorted(shares)) and 0 < shares[-1] < 1 and course[-1][0] <= 16 * 12
+
+
+def test_proposals_for_a_known_function_are_not_moved(search: ModuleType) -> None:
+    import replay
+
+    config = search.config_of(search.recorded(search.MEASURED), ("knn_top1", "bg_gap"), search.SETTINGS["TPE, ASHA"])
+    sweep = replay.MadeSweep(config, 4)
+    name, found = sweep.begin()
+    metrics = sweep.measure(name, found, 12)
+    sweep.end(name, 12, metrics)
+    ends = replay.made_ends(found.values)
+    assert sweep.course == [(2, [ends["knn_top1"], -ends["bg_gap"]])] and len(sweep.left) == 3
+    assert metrics["knn_top1"] != ends["knn_top1"]
+    told = [each.params for each in sweep._searcher._study.trials if each.state.name == "COMPLETE"]
+    assert told == [found.values]
 
 
 def test_over_all_pairs_a_setting_is_compared_with_the_best_of_bgsweeps_own(search: ModuleType) -> None:
