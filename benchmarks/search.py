@@ -53,7 +53,7 @@ from replay import (
 )
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.sweep.fronts import ranks
+from bgsweep.report.dominance import front
 
 MEASURED = Path(__file__).parent / "measured/trials.jsonl"
 GOALS = (("mixed_rand", "bg_gap"), ("knn_top1", "bg_gap"), ("knn_top1", "mixed_rand"), ("mixed_rand",))
@@ -176,8 +176,7 @@ def judged(
     rows = [row(name, each, found[JUDGED], total) for name, each in found.items()]
     columns = ["searcher, scheduler", *(f"% of the front's volume at {epochs} epochs" for epochs in shown_at)]
     columns += [f"epochs to {ENOUGH:.0%}", "never", f"mean, of that of {JUDGED} [95 %]"]
-    size = int((np.array(ranks(np.array(ends))) == 0).sum())
-    return f"{size} of the trials are on the front of all.\n\n" + markdown(columns, rows), found
+    return f"{len(front(ends))} of the trials are on the front of all.\n\n" + markdown(columns, rows), found
 
 
 def course_of(

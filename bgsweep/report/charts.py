@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from bgsweep.config import Distribution
+from bgsweep.report import dominance
 from bgsweep.report.history import Cost, Metrics, Trial
-from bgsweep.report.statistics import Interval, Trend, fences, pareto, trend
+from bgsweep.report.statistics import Interval, Trend, fences, trend
 
 Figure = dict[str, Any]
 
@@ -151,9 +152,9 @@ def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
     gap = measures.gap
     data: list[Figure] = []
     ended = [trial for trial in trials if trial.status == "completed"]
-    best = pareto([(trial.last[gap], trial.last[measures.metric]) for trial in ended])
+    best = dominance.front([(-trial.last[gap], trial.last[measures.metric]) for trial in ended])
     line = {"color": OTHER, "width": 2, "shape": "hv"}
-    along = [ended[index].last for index in best]
+    along = sorted((ended[index].last for index in best), key=lambda last: last[gap])
     data.append(
         {"x": [each[gap] for each in along], "y": [each[measures.metric] for each in along], "mode": "lines"}
         | {"line": line, "name": "Pareto front", "hoverinfo": "skip"}

@@ -130,14 +130,3 @@ def fences(values: Sequence[float]) -> Interval:
     reach = _FENCE * (upper - lower)
     inside = [value for value in values if lower - reach <= value <= upper + reach]
     return min(inside), max(inside)
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the Pareto front: the lowest in the first coordinate and the highest in the second."""
-    kept: list[int] = []
-    best = -math.inf
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[index][1] > best:
-            kept.append(index)
-            best = points[index][1]
-    return kept

@@ -7,21 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.report.dominance import ranks
+
 Points = npt.NDArray[np.float64]
-
-
-def ranks(points: Points) -> list[int]:
-    """The front of each point: 0 if no point dominates it, 1 if none but those of front 0 do, and so on."""
-    one, other = points[:, None], points[None]
-    dominated: Any = np.all(one >= other, axis=2) & np.any(one > other, axis=2)  # [one, other]: one dominates the other
-    found, left, front = [0] * len(points), np.ones(len(points), bool), 0
-    while left.any():
-        chosen = left & ~dominated[left].any(0)
-        for index in np.flatnonzero(chosen):
-            found[index] = front
-        left &= ~chosen
-        front += 1
-    return found
 
 
 def crowding(points: Points) -> list[float]:
@@ -65,7 +53,7 @@ SPREADS = {"crowding": by_crowding, "epsilon_net": by_epsilon_net}
 def best_first(points: Sequence[Sequence[float]], spread: str = "crowding") -> list[int]:
     """Indices of all points: by fronts, within each so that the first ones are spread over it."""
     every: Any = np.asarray(points, np.float64)
-    fronts = np.array(ranks(every))
+    fronts = np.array(ranks(every.tolist()))
     found: list[int] = []
     for front in range(int(fronts.max()) + 1):
         own = np.flatnonzero(fronts == front)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from bgsweep.report import dominance
 from bgsweep.sweep.events import TrialRecord
 
 
@@ -13,7 +14,7 @@ def pareto(records: Sequence[TrialRecord], signs: Mapping[str, int]) -> list[Tri
     """
     ended = [each for each in records if each.status == "completed" and signs.keys() <= each.metrics.keys()]
     scores = [[sign * each.metrics[metric] for metric, sign in signs.items()] for each in ended]
-    return [each for each, own in zip(ended, scores, strict=True) if not any(_beats(other, own) for other in scores)]
+    return [ended[index] for index in dominance.front(scores)]
 
 
 def best_of(front: Sequence[TrialRecord], signs: Mapping[str, int]) -> TrialRecord:
@@ -34,7 +35,3 @@ def best_of(front: Sequence[TrialRecord], signs: Mapping[str, int]) -> TrialReco
 
     first, sign = next(iter(signs.items()))
     return min(front, key=lambda record: (round(distance(record), 9), -sign * record.metrics[first]))
-
-
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

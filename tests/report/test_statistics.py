@@ -14,7 +14,6 @@ from bgsweep.report.statistics import (
     enough_for_importance,
     fences,
     importance,
-    pareto,
     trend,
     wilson,
 )
@@ -110,11 +109,6 @@ def test_importance_wants_more_trials_for_more_parameters() -> None:
     assert enough_for_importance(6, 4) == 14
     assert enough_for_importance(20, 4) == 0
     assert enough_for_importance(20, 8) == 20
-
-
-def test_the_front_is_low_to_the_left_and_high() -> None:
-    points = [(0.1, 0.5), (0.2, 0.4), (0.2, 0.7), (0.3, 0.7), (0.05, 0.2)]
-    assert pareto(points) == [4, 0, 2]
 
 
 def test_an_outlier_lies_outside_the_fences() -> None:
