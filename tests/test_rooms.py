@@ -98,6 +98,8 @@ def test_module_imports_only_what_its_room_may(file: Path) -> None:
         ("bgsweep.distributed.session", "torch mlflow"),
         ("bgsweep.workflows.make_masks", "torch ray mlflow onnxruntime"),
         ("bgsweep.sweep.driver", "torch mlflow"),
+        ("bgsweep.sweep.first_set_up", "torch mlflow ray.tune"),
+        ("bgsweep.distributed.trial_board", "torch mlflow ray.tune"),
         ("bgsweep.sweep.report", "torch ray mlflow cv2"),
     ],
 )

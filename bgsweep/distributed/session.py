@@ -1,18 +1,22 @@
 """A Ray session for one command: an existing cluster, or a new one on this machine."""
 
 import contextlib
+import functools
+import inspect
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
+from ray._private.parameter import RayParams
 
 from bgsweep.addresses import ray_address
 from bgsweep.data.cores import usable_cores
+from bgsweep.distributed.warm import HOOK
 from bgsweep.errors import UserError, one_line, without_password
 
 # Ray Train's controller sees a report, or a worker's end, only when it polls: every 2 s by default, which delays short
@@ -137,6 +141,12 @@ def _connect(address: str | None, cpus: float, dashboard_port: int | None) -> No
     if address:
         ray.init(address=address, **common)
         return
+    with _any_agent_port():
+        _start(cpus, dashboard_port, common)
+
+
+def _start(cpus: float, dashboard_port: int | None, common: Mapping[str, Any]) -> None:
+    environment = {**common["runtime_env"], "worker_process_setup_hook": HOOK}
     ray.init(
         # Without this Ray would first try to join a cluster that another user runs on this machine.
         address="local",
@@ -145,8 +155,26 @@ def _connect(address: str | None, cpus: float, dashboard_port: int | None) -> No
         # trials that ASHA stops are never freed, and later trials wait for ever.
         include_dashboard=dashboard_port is not None,
         dashboard_port=dashboard_port,
-        **common,
+        **{**common, "runtime_env": environment},
     )
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """A context in which a started Ray's agent takes any free port.
+
+    By itself it wants 52365, and where another Ray on the machine has that, the start waits 3.3 s until the agent gives
+    up. `ray start` has an option for it, `ray.init` none.
+    """
+    wanted: Any = RayParams.__init__
+    if "dashboard_agent_listen_port" not in inspect.signature(wanted).parameters:  # of a later Ray
+        yield
+        return
+    RayParams.__init__ = functools.partialmethod(wanted, dashboard_agent_listen_port=0)  # type: ignore
+    try:
+        yield
+    finally:
+        RayParams.__init__ = wanted  # type: ignore[method-assign]
 
 
 def _free_port() -> int:

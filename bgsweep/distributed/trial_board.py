@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -54,6 +54,32 @@ class TrialBoard:
         self._requests = requests
         found, self._unread = self._unread, {}
         return found
+
+
+class Wish(NamedTuple):
+    """A sweep's trials at a time.
+
+    Attributes:
+        wanted: those that it could run now, on a cluster large enough.
+        room: those that the whole cluster could run if this sweep were alone.
+    """
+
+    wanted: int
+    room: int
+
+
+class SweepBoard(TrialBoard):
+    """An actor whose existence says that a sweep is running, and on which its trials give signs of life."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wish: Wish | None = None
+
+    def tell(self, wish: Wish) -> None:
+        self._wish = wish
+
+    def wish(self) -> Wish | None:
+        return self._wish
 
 
 def draining_nodes() -> set[str]:

@@ -10,12 +10,14 @@ from typing import Any
 
 from ray.tune import TuneError
 
+from bgsweep.addresses import ray_address
 from bgsweep.config import SweepConfig, review_search
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed.dashboard import tell_job
 from bgsweep.distributed.resources import check_cores
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
+from bgsweep.distributed.warm import trials_apart
 from bgsweep.errors import UserError, without_password
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, is_remote, sweep_command
@@ -51,6 +53,7 @@ from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reade
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.client import prepared
 from bgsweep.tracking.provenance import owner
 from bgsweep.tracking.registry import open_registered_model
 
@@ -124,6 +127,7 @@ def _run(
     with (
         StoreSync(folder, store, owner),
         Heartbeat(folder, owner.token),
+        prepared(uri, create=ray_address() is None),
         ray_session(cpus_of_trial(config), dashboard=several),
         contextlib.ExitStack() as opened,
     ):
@@ -133,9 +137,12 @@ def _run(
         config = with_kept_weights(config, store, uri)
         wait_for_capacity(config)
         check_store_is_shared(store, uri)
+        opened.enter_context(trials_apart(config))
+        # Its process starts while that of the share does, and MLflow is opened.
+        first = begin_first_set_up(config)
         # Before the first trial: other sweeps make room only for those they know of.
         share = opened.enter_context(share_of_cluster(config, folder.name, store, uri))
-        tracker, images, notes = _set_up_first(opened, config, owner, uri, before, records)
+        tracker, images, notes = _check_first(opened, config, first, owner, uri, before, records)
         parent = tracker.sweep_run(folder.name, config) if before is None else tracker.reopen(before["parent"])
         tell_job(mlflow=tracker.address_of(parent), sweep=folder.name)
         budget = BudgetGuard(config, gpus_of_trial(config), seconds_of(past), records, trials_that_fit(config))
@@ -163,21 +170,21 @@ def _run(
     return result
 
 
-def _set_up_first(
+def _check_first(
     opened: contextlib.ExitStack,
     config: SweepConfig,
+    first: Any,
     owner: Ownership,
     uri: str,
     before: dict[str, Any] | None,
     records: dict[str, TrialRecord],
 ) -> tuple[Tracker, dict[str, str], list[str]]:
-    """Open MLflow while one trial is set up; check registry, images and disk.
+    """Open MLflow while one trial is set up, by the task ``first``; check registry, images and disk.
 
     Returns:
         The tracker, the images' fingerprints, and notes for the user.
     """
-    first = begin_first_set_up(config)
-    tracker = opened.enter_context(Tracker(uri, config.name))  # takes as long as the set-up
+    tracker = opened.enter_context(Tracker(uri, config.name))
     checkpoint, notes, images = result_of(first)
     if before is not None:
         notes += compare_images(owner.folder.name, before, config, images)

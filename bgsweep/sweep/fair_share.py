@@ -5,14 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from bgsweep.distributed.demand import Demand
 from bgsweep.distributed.resources import nodes
-from bgsweep.distributed.trial_board import BoardReader, TrialBoard
+from bgsweep.distributed.trial_board import BoardReader, SweepBoard, Wish
 from bgsweep.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -20,18 +20,6 @@ _log = logging.getLogger(__name__)
 _NAMESPACE = "bgsweep"
 _ASK_EVERY = 1.0  # seconds
 _SLACK = 1e-6
-
-
-class Wish(NamedTuple):
-    """A sweep's trials at a time.
-
-    Attributes:
-        wanted: those that it could run now, on a cluster large enough.
-        room: those that the whole cluster could run if this sweep were alone.
-    """
-
-    wanted: int
-    room: int
 
 
 class FairShareSearcher(ConcurrencyLimiter):
@@ -150,20 +138,6 @@ class FairShare:
                 pass
             found[name] = wish or Wish(own.room, own.room)
         return found
-
-
-class SweepBoard(TrialBoard):
-    """An actor whose existence says that a sweep is running, and on which its trials give signs of life."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._wish: Wish | None = None
-
-    def tell(self, wish: Wish) -> None:
-        self._wish = wish
-
-    def wish(self) -> Wish | None:
-        return self._wish
 
 
 def shares(wishes: Sequence[Wish]) -> list[int]:

@@ -12,6 +12,7 @@ import ray
 from bgsweep.config import EvaluationWorkers, SuiteConfig, SweepConfig, resolve
 from bgsweep.distributed.placement import reserved
 from bgsweep.distributed.train import one_worker
+from bgsweep.distributed.warm import trial_environment
 from bgsweep.errors import UserError, collected_warnings, last_line, one_line, without_password
 from bgsweep.storage.layout import seed_checkpoints
 from bgsweep.sweep.events import TrialRecord
@@ -47,7 +48,7 @@ def evaluate_and_register_best(config: SweepConfig, tracker: Tracker, ending: Se
     tracker.flush(PATIENCE)
     try:
         with reserved(config, name=ending.sweep) as resources:
-            task = ray.remote(**resources.options)(_evaluate_and_register)
+            task = ray.remote(**resources.options, **trial_environment())(_evaluate_and_register)
             verdict: dict[str, Any] = ray.get(task.remote(dump(config), tracker.address, ending, resources.helpers))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
@@ -63,7 +64,7 @@ def _complete_runs(config: SweepConfig, tracker: Tracker, ending: SearchOutcome)
     """Log what the verdict does not need, on one core: with 1,000 trials it takes minutes, in which the resources of
     the evaluation are free for other sweeps. Returns a warning; a failure does not cost the sweep its result."""
     try:
-        task = ray.remote(num_cpus=1, max_retries=0)(_log_runs)
+        task = ray.remote(num_cpus=1, max_retries=0, **trial_environment())(_log_runs)
         missing: str = ray.get(task.remote(dump(config), tracker.address, ending))
     except ray.exceptions.RayError as error:
         missing = last_line(error)

@@ -14,15 +14,17 @@ from bgsweep.distributed.bundles import bundle_of, task_options
 from bgsweep.distributed.demand import Demand
 from bgsweep.distributed.resources import gpus_of_process, grows_on_demand
 from bgsweep.distributed.shared_folder import check_shared
+from bgsweep.distributed.warm import trial_environment
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri, is_remote
 from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit
 from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord
 from bgsweep.sweep.fair_share import FairShare
+from bgsweep.sweep.first_set_up import keep_weights, set_up
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.ownership import Ownership
 from bgsweep.sweep.progress import Progress
-from bgsweep.sweep.trial import dump, keep_weights, set_up
+from bgsweep.sweep.trial import dump
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking.client import sqlite_file
 
@@ -41,7 +43,7 @@ def check_store_is_shared(store: Uri, uri: str) -> None:
 def begin_first_set_up(config: SweepConfig) -> Any:
     """Begin to set up one trial, before all of them fail, each several times, from the same mistake."""
     bundle = bundle_of(config.experiment.workers, config.search.cpus, gpus_of_process(config))
-    return ray.remote(**task_options(bundle))(set_up).remote(dump(config))
+    return ray.remote(**task_options(bundle), **trial_environment())(set_up).remote(dump(config))
 
 
 def result_of(task: Any) -> Any:

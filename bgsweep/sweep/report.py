@@ -69,10 +69,12 @@ def log_page(folder: Path, manifest: Mapping[str, Any], tracker: Tracker) -> Non
     """Write the page from a Ray task, where the images are; a failure is a warning only."""
     import ray
 
+    from bgsweep.distributed.warm import trial_environment
+
     parent = manifest["parent"]
     try:
         tracker.flush()
-        task = ray.remote(num_cpus=1, max_retries=0)(_page)
+        task = ray.remote(num_cpus=1, max_retries=0, **trial_environment())(_page)
         text = ray.get(task.remote(folder.name, dict(manifest), read_journal(folder), *_from_mlflow(tracker, parent)))
         (folder / FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
         tracker.log_text(parent, text, FILE)

@@ -185,6 +185,8 @@ def _set_environment(concurrent: int) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Its tables of each trial's results nobody reads, and for TensorBoard's the driver would import torch.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     # A trial reports each checkpoint too, which is not of an epoch with an evaluation alone.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"

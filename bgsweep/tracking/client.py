@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import unquote
 
 from bgsweep.addresses import silent, tracking_address
 from bgsweep.errors import UserError, one_line, without_password
+from bgsweep.storage.atomic import replacing
 from bgsweep.storage.uri import Uri, is_remote
 
 # Packages of database drivers that are not named like their module.
@@ -70,6 +72,7 @@ def _connected(address: str) -> Any:
         try:
             if reason := silent(address):  # MLflow would retry for minutes
                 raise ConnectionError(f"it does not answer ({reason})")
+            _create(sqlite_file(address))
             client = MlflowClient(tracking_uri=address)
             if not address.startswith("http"):
                 client.search_experiments(max_results=1)
@@ -84,6 +87,50 @@ def _connected(address: str) -> Any:
         except Exception as error:  # of SQLAlchemy, alembic, databases' drivers
             raise _unusable(address, error) from error
     return client
+
+
+@contextlib.contextmanager
+def prepared(address: str, create: bool) -> Iterator[None]:
+    """A context in which a thread imports MLflow, and with ``create`` makes a SQLite database that is missing.
+
+    That takes three seconds of a core, in which a sweep can wait for Ray. Nothing is raised, and nothing is asked of a
+    server: what is wrong is found, and told, by `mlflow_client`.
+    """
+
+    def prepare() -> None:
+        with contextlib.suppress(Exception):
+            quiet_mlflow()
+            if sqlite_file(address) is None:
+                return
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  a second of a core
+
+            with _alone_with(sqlite_file(address) if create else None, address):
+                _create(sqlite_file(address) if create else None)
+
+    thread = threading.Thread(target=prepare, name="mlflow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _create(database: Path | None) -> None:
+    """Make a SQLite database with MLflow's tables, if there is none: whole or not at all.
+
+    MLflow's own 400 statements, on a file which is written to the disk once. By itself MLflow waits for the disk after
+    each, 4 s where that is slow, and a process that is killed meanwhile leaves some of the tables.
+    """
+    if database is None or database.exists():
+        return
+    from mlflow.store.db import utils
+    from sqlalchemy import URL, create_engine, event
+
+    with replacing(database) as partial:
+        engine = create_engine(URL.create("sqlite", database=str(partial)))
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
+        engine.dispose()
 
 
 def _remove_stray(address: str) -> None:
@@ -114,8 +161,9 @@ def _alone_with(database: Path | None, address: str) -> Iterator[None]:
         database.parent.mkdir(parents=True, exist_ok=True)
         with (database.parent / ".mlflow.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with contextlib.closing(sqlite3.connect(database)) as connection:
-                connection.execute("SELECT count(*) FROM sqlite_master")
+            if database.exists():
+                with contextlib.closing(sqlite3.connect(database)) as connection:
+                    connection.execute("SELECT count(*) FROM sqlite_master")
             yield
     except (OSError, sqlite3.Error) as error:
         raise UserError(

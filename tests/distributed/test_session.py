@@ -1,14 +1,19 @@
 """Ray for a command's length, on a machine where there may be another."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import ray
+from ray._private.parameter import RayParams
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from bgsweep.addresses import unreachable
+from bgsweep.config import resolve
 from bgsweep.distributed import session
 from bgsweep.distributed.session import ray_session
+from bgsweep.distributed.warm import trial_environment, trials_apart
 
 ANOTHER = """
 import ray, sys
@@ -38,6 +43,32 @@ def test_workers_find_their_own_dashboard_beside_another_ray() -> None:
 
             assert ray.get(Alive.remote().sees_itself.remote())
         another.communicate("\n")
+
+
+def test_a_started_rays_agent_takes_any_port() -> None:
+    """It would try for 3.3 s to get the port that another Ray on the machine has."""
+    before = RayParams().dashboard_agent_listen_port
+    with session._any_agent_port():
+        assert RayParams().dashboard_agent_listen_port == 0
+    assert RayParams().dashboard_agent_listen_port == before != 0
+
+
+@pytest.mark.slow
+def test_a_first_trial_finds_a_process_that_has_imported_torch() -> None:
+    config = resolve({"experiment": {"data": {"images": "sample"}}})
+
+    def known() -> tuple[int, bool]:
+        return os.getpid(), "torch" in sys.modules
+
+    class Trial:
+        def known(self) -> tuple[int, bool]:
+            return os.getpid(), "torch" in sys.modules
+
+    with ray_session(2), trials_apart(config):
+        task = ray.get(ray.remote(**trial_environment())(known).remote())
+        trial = ray.get(_ActorClassCache().get(Trial).remote().known.remote())
+        assert task[1] and trial[1] and task[0] != trial[0]
+        assert not ray.get(ray.remote(known).remote())[1], "only trials need torch"
 
 
 def test_a_users_own_time_limit_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

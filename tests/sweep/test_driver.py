@@ -59,6 +59,12 @@ def test_every_trial_is_accounted_for(finished: tuple[Path, dict[str, Any]]) -> 
 
 
 @pytest.mark.slow
+def test_tune_keeps_no_tables_of_its_own(finished: tuple[Path, dict[str, Any]]) -> None:
+    """To write TensorBoard's files the driver would import torch, which takes half a gigabyte."""
+    assert not [*finished[0].rglob("events.out.tfevents*"), *finished[0].rglob("progress.csv")]
+
+
+@pytest.mark.slow
 def test_champion_and_baseline_are_judged_alike(finished: tuple[Path, dict[str, Any]]) -> None:
     found = finished[1]
     completed = [trial for trial in found["trials"] if trial["status"] == "completed"]

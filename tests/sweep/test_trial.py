@@ -19,8 +19,9 @@ from bgsweep.errors import UserError
 from bgsweep.methods import Method
 from bgsweep.stopping import Request
 from bgsweep.storage.uri import Uri
+from bgsweep.sweep.first_set_up import set_up
 from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, FIXED, NUMBER, VALUES
-from bgsweep.sweep.trial import InProcessTrial, dump, set_up, train_on_ray
+from bgsweep.sweep.trial import InProcessTrial, dump, train_on_ray
 from bgsweep.training import build, load_checkpoint
 from bgsweep.training.seeded_run import start
 
