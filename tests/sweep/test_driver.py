@@ -241,7 +241,9 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
     assert process.stderr is not None
     begun: set[str] = set()
     while len(begun) < 2:
-        begun |= {line.split()[0] for line in [process.stderr.readline()] if line.split()[1:2] == ["running"]}
+        line = process.stderr.readline()
+        assert line, "the sweep has ended"
+        begun |= {line.split()[0]} if line.split()[1:2] == ["running"] else set()
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     process.send_signal(stop)
