@@ -1,4 +1,4 @@
-"""What the exchange of gradients between two workers costs a step, by the options of PyTorch's DDP.
+"""CPU time that the exchange of gradients between two workers costs a step, by the options of PyTorch's DDP.
 
     python benchmarks/exchange.py [--size 96] [--steps 3] [--rounds 3] [--record]
 

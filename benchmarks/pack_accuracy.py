@@ -1,4 +1,4 @@
-"""What training from a pack of training size costs in kNN accuracy: the originals beside it, seed by seed.
+"""kNN accuracy of training from a pack of training size and from the originals, seed by seed.
 
     python benchmarks/pack_accuracy.py IMAGES MASKS [--size 32] [--short-side 37] [--epochs 10] [--seeds 3] [--record]
 
