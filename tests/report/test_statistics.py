@@ -1,14 +1,11 @@
 """Intervals, trends and importances against cases whose answers are known."""
 
 import time
-from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 
 from bgsweep.config import Distribution
-from bgsweep.report.fanova import columns, shares
 from bgsweep.report.statistics import (
     difference,
     enough_for_importance,
@@ -75,34 +72,11 @@ def test_importance_is_where_the_effect_is() -> None:
     assert all(low <= value <= high for value, (low, high) in found.values())
 
 
-def test_shares_are_those_of_optunas_evaluator() -> None:
-    draws = np.random.default_rng(0)
-    space = {
-        "rate": Distribution(loguniform=(0.01, 1)),
-        "area": Distribution(quniform=(0.0, 0.5, 0.1)),
-        "fill": Distribution(choice=("gray", "mean", (1, 2))),
-        "fixed": Distribution(choice=(1,)),
-    }
-    options = space["fill"].options or ()
-    points: list[dict[str, Any]] = [
-        {"rate": 10 ** draws.uniform(-2, 0), "area": draws.integers(6) / 10, "fill": options[index % 3], "fixed": 1}
-        for index in range(30)
-    ]
-    values = [point["rate"] + (point["fill"] == "mean") + draws.normal(0, 0.1) for point in points]
-    asked: dict[str, optuna.distributions.BaseDistribution] = {
-        "rate": optuna.distributions.FloatDistribution(0.01, 1, log=True),
-        "area": optuna.distributions.FloatDistribution(0, 0.5),
-        "fill": optuna.distributions.CategoricalDistribution([str(each) for each in options]),
-        "fixed": optuna.distributions.CategoricalDistribution(["1"]),
-    }
-    study = optuna.create_study()
-    for point, value in zip(points, values, strict=True):
-        params = point | {key: str(point[key]) for key in ("fill", "fixed")}
-        study.add_trial(optuna.create_trial(params=params, distributions=asked, value=value))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=6, seed=3)
-    found = shares(columns(space, points), range(30), np.array(values), 3)
-    assert found == pytest.approx(evaluator.evaluate(study), rel=1e-9)
-    assert shares(columns(space, points), range(30), np.zeros(30), 3) == dict.fromkeys(space, 0.0)
+def test_nothing_matters_where_all_trials_are_alike() -> None:
+    space = {"rate": Distribution(uniform=(0.0, 1.0)), "fill": Distribution(choice=("gray", "mean"))}
+    points = [{"rate": index / 20, "fill": ("gray", "mean")[index % 2]} for index in range(20)]
+    found = importance(space, points, [[0.5]] * 20)
+    assert found == dict.fromkeys(space, (0.0, (0.0, 0.0)))
 
 
 def test_importance_wants_more_trials_for_more_parameters() -> None:
