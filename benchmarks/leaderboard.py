@@ -74,7 +74,9 @@ def record(model: str, name: str, store: Path, images: Path | None, masks: Path 
     if images is None:
         images, masks = _bundled(store)
     with tempfile.TemporaryDirectory() as made:
-        found = audit([model], images, masks, Path(made) / "audit.html", store, limit, SEED, MEASURES)
+        found = audit(
+            [model], images, masks, Path(made) / "audit.html", store, limit, SEED, MEASURES, full=True, precision="fp32"
+        )
     about, (one,) = found["images"], found["models"]
     protocol = {
         "measures": [each.name for each in MEASURES],

@@ -137,7 +137,19 @@ class Audit(Command):
         )
         parser.add_argument("--out", type=Path, default=Path("audit.html"), help="page to write; default %(default)s")
         parser.add_argument(
-            "--limit", type=count, default=1000, help="largest number of images; of more a sample; default %(default)s"
+            "--limit", type=count, help="largest number of images; of more a sample; default 1000, with --full all"
+        )
+        parser.add_argument(
+            "--full",
+            action="store_true",
+            help="every measure takes every image; by default those with many versions of each, or with maps, take 100 "
+            "of the audited half, of each class its share; the page says how many",
+        )
+        parser.add_argument(
+            "--precision",
+            choices=("auto", "fp32"),
+            default="fp32",
+            help="of encoding; auto: bfloat16 where the device computes it natively; default %(default)s",
         )
         parser.add_argument("--seed", type=int, default=0, help="seed of the sample and all draws; default %(default)s")
         add_store(parser)
@@ -148,7 +160,8 @@ class Audit(Command):
         if options.seed < 0:
             raise UserError(f"--seed {options.seed}: give a seed from 0 on")
         models, images, masks = _apart([*options.models, options.images])
-        return audit(models, images, masks, options.out, folder(options), options.limit, options.seed)
+        more = {"full": options.full, "precision": options.precision}
+        return audit(models, images, masks, options.out, folder(options), options.limit, options.seed, **more)
 
     def show(self, result: Result) -> str:
         lines = [f"{one['model']} {one['verdict']}" for one in result["models"]]

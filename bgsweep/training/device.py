@@ -63,7 +63,7 @@ def select_device(experiment: Experiment, assigned: str | None = None) -> Placem
     if training.precision == "fp16" and device.type == "cpu":
         raise UserError("training.precision: fp16 needs a GPU; on CPUs use bf16, fp32 or auto")
     if training.precision == "auto":
-        autocast = _fastest(experiment.encoder.name, device)
+        autocast = fastest(experiment.encoder.name, device)
     else:
         autocast = _DTYPES.get(training.precision)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
@@ -88,7 +88,7 @@ def arithmetic(device: torch.device, tf32: bool, benchmark: bool = False) -> Ite
         products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = before
 
 
-def _fastest(encoder: str, device: torch.device) -> torch.dtype | None:
+def fastest(encoder: str, device: torch.device) -> torch.dtype | None:
     """The precision in which a device trains fastest (None: float32); emulated bf16 is slower and less exact.
 
     On a CPU with AMX a ResNet-18 step takes 431 ms in bf16 with channels_last and 678 in fp32; torch.compile gains

@@ -4,13 +4,16 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from bgsweep import __version__
 from bgsweep.config import SuiteConfig
 from bgsweep.config.evaluation import VARIANTS, Evaluate
+from bgsweep.data.memory import keep_freed_memory
 from bgsweep.errors import UserError
 from bgsweep.evaluation.audit.backgrounds import variant_images
 from bgsweep.evaluation.audit.measure import Measure
@@ -19,16 +22,23 @@ from bgsweep.evaluation.audit.outcome import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.audit.summary import RESAMPLINGS, table, verdict
 from bgsweep.evaluation.datasets.background_variants import VariantSet
+from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.kept import key_of, network_digest
 from bgsweep.report.audit_page import audit_page
 from bgsweep.storage.atomic import write_whole
 from bgsweep.tracking.encoders import Loaded, load_model
+from bgsweep.training.device import fastest
+from bgsweep.training.encode import IN_CACHE, encode_with
 from bgsweep.workflows.audit_images import LIMIT, AuditImages, audit_images
 from bgsweep.workflows.audit_log import AuditLog, audit_log
 from bgsweep.workflows.evaluate import on_device
 
 _FORMAT = 1  # of what is kept; a change of a measure's meaning raises it
-_PART = 200
+PART = 100
+"""Images that measures with many versions of each take, unless they are asked to take all."""
+
+Precision = Literal["auto", "fp32"]
+"""Of encoding; `auto`: the shorter one in which the device trains fastest, if there is one."""
 
 
 Outcomes = Mapping[str, Outcome]
@@ -46,16 +56,28 @@ class _Opened:
     subject: Subject
 
 
+@dataclass(frozen=True)
+class _How:
+    """How encoders are measured; `part` None: every measure takes all images."""
+
+    seed: int
+    device: str
+    part: int | None
+    precision: Precision
+
+
 def audit(
     models: Sequence[str],
     images: Path,
     masks: Path | None,
     out: Path,
     store: Path,
-    limit: int = LIMIT,
+    limit: int | None = None,
     seed: int = 0,
     measures: Sequence[Measure] = MEASURES,
     device: str = "auto",
+    full: bool = False,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Measure encoders on a folder of images, and write a page and, beside it, its numbers as JSON.
 
@@ -65,7 +87,8 @@ def audit(
         models: as for `evaluate`.
         images: class folders, or images without classes.
         masks: folder that mirrors `images`; None makes them.
-        limit: the largest number of images; a sample is drawn of more.
+        limit: the largest number of images; a sample is drawn of more. None: 1,000, or with `full` no limit.
+        full: every measure takes all of them.
 
     Returns:
         What the JSON file holds, and `page`.
@@ -74,11 +97,14 @@ def audit(
         UserError: a model, the images or the masks cannot be used, or no measure succeeded.
     """
     _check_out(out)
+    keep_freed_memory()
+    limit = limit or (sys.maxsize if full else LIMIT)
+    how = _How(seed, device, None if full else PART, precision)
     # Loaded first: a model that is not there should be reported before masks are made.
     loaded = [load_model(model, 224, store) for model in models]
     with audit_log() as log:
         found = audit_images(images, masks, limit, seed, store)
-        opened = [_opened(model, one, found, seed, device) for model, one in zip(models, loaded, strict=True)]
+        opened = [_opened(model, one, found, how) for model, one in zip(models, loaded, strict=True)]
         for each, one in zip(opened, loaded, strict=True):
             log.open_run(each.folder, each.model, one, found.about)
         audited = [(each, _measured(each, measures, log)) for each in opened]
@@ -100,22 +126,32 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _opened(model: str, loaded: Loaded, images: AuditImages, seed: int, device: str) -> _Opened:
+def _opened(model: str, loaded: Loaded, images: AuditImages, how: _How) -> _Opened:
     size = loaded.size or 224
     digest = network_digest(loaded.encoder)
-    folder = images.folder / key_of(network=digest, size=size, part=_PART, format=_FORMAT)
-    config = SuiteConfig(evaluate=Evaluate(seed=seed), size=size)
-    network = on_device(loaded, device)
-    subject = Subject(network, config, images.splits, images.labelled, _PART, folder / "features")
-    return _Opened(model, loaded.origin, digest, folder, subject)
+    network, dtype = _quick(on_device(loaded, how.device), how.precision)
+    # Features and outcomes are of all images that a measure takes, and of a precision.
+    folder = images.folder / key_of(network=digest, size=size, part=how.part, precision=dtype, format=_FORMAT)
+    config = SuiteConfig(evaluate=Evaluate(seed=how.seed), size=size)
+    subject = Subject(network, config, images.splits, images.labelled, how.part, folder / "features")
+    return _Opened(model, {**loaded.origin, "precision": dtype}, digest, folder, subject)
+
+
+def _quick(network: FrozenModel, precision: Precision) -> tuple[FrozenModel, str]:
+    """An encoder that takes few images at a time on a CPU, and the name of the precision in which it computes."""
+    autocast = fastest("", network.device) if precision == "auto" else None
+    at_once = IN_CACHE if network.device.type == "cpu" else None
+    encode = encode_with(network.network, network.device, autocast, at_once)  # type: ignore[arg-type]
+    return replace(network, encode=encode), str(autocast or torch.float32).removeprefix("torch.")
 
 
 def _measured(opened: _Opened, measures: Sequence[Measure], log: AuditLog) -> Outcomes:
     """Outcomes of all measures, told and logged as they come."""
 
     def tell(measure: Measure, outcome: Outcome) -> None:
-        took = f" ({outcome.seconds:.0f} s)" if outcome.status == "measured" else f": {outcome.reason}"
-        print(f"{opened.model}: {measure.name} {outcome.status}{took}", file=sys.stderr, flush=True)
+        measured = outcome.status == "measured"
+        how = f" ({outcome.seconds:.0f} s, {_images(outcome)} images)" if measured else f": {outcome.reason}"
+        print(f"{opened.model}: {measure.name} {outcome.status}{how}", file=sys.stderr, flush=True)
         log.log(opened.folder, measure.name, outcome)
 
     outcomes = run_measures(opened.subject, measures, KeptOutcomes(opened.folder), tell)
@@ -127,10 +163,11 @@ def _measured(opened: _Opened, measures: Sequence[Measure], log: AuditLog) -> Ou
 def _record(
     audited: Sequence[tuple[_Opened, Outcomes]], images: AuditImages, seed: int, measures: Sequence[Measure]
 ) -> dict[str, Any]:
+    subject = audited[0][0].subject
     rows = {one.name: table([outcomes[one.name] for _, outcomes in audited], seed) for one in measures}
     return {
         "bgsweep": __version__,
-        "images": {**images.about, "usable": len(audited[0][0].subject.usable)},
+        "images": {**images.about, "usable": len(subject.usable), "part": len(subject.part)},
         "labelled": images.labelled,
         "intervals": f"95 % percentile intervals of {RESAMPLINGS} paired resamplings of the images",
         "models": [
@@ -142,12 +179,18 @@ def _record(
                 "name": one.name,
                 "title": one.title,
                 "text": one.text,
+                "images": max((_images(outcomes[one.name]) for _, outcomes in audited), default=0),
                 "rows": rows[one.name],
                 "models": [_outcome(outcomes[one.name]) for _, outcomes in audited],
             }
             for one in measures
         ],
     }
+
+
+def _images(outcome: Outcome) -> int:
+    """The number of images that a measure took."""
+    return max((len(one.hits) for one in outcome.found.values), default=0) if outcome.found else 0
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

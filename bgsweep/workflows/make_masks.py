@@ -174,23 +174,26 @@ def _here(making: Making, jobs: Sequence[Job], _workers: int) -> Iterator[list[O
 
 
 class _MaskWorker:
-    """A `Worker` in a process of its own; the weights are in Ray's store, inside a list."""
+    """A `Worker` in a process of its own."""
 
     def __init__(self, making: Making) -> None:
         self._making = making
         self._worker: Worker | None = None
 
     @returns_user_errors
-    def run(self, job: Job) -> list[Outcome]:
+    def run(self, job: Job, stored: Sequence[Any]) -> list[Outcome]:
+        """A group's results; the weights are in Ray's store, inside a list.
+
+        They come with each job: of an actor that may be restarted and was begun with them, Ray writes an error.
+        """
         kind, names = job
-        self._worker = self._worker or self._open()
+        self._worker = self._worker or self._open(stored)
         outcomes: list[Outcome] = getattr(self._worker, kind)(names)
         return outcomes
 
-    def _open(self) -> Worker:
+    def _open(self, stored: Sequence[Any]) -> Worker:
         import ray
 
-        stored = self._making.weights
         return _open_worker(self._making._replace(weights=ray.get(stored[0]) if stored else None))
 
 
@@ -204,16 +207,16 @@ def _on_ray(making: Making, jobs: Sequence[Job], workers: int) -> Iterator[list[
         wait_for_resources([{"CPU": 1}] * workers, "--workers")
         share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if making.weights else 0
         # In Ray's store the weights (900 MB for BiRefNet) are there once, instead of in each actor's arguments.
-        stored = None if making.weights is None else [ray.put(making.weights)]
+        stored = [] if making.weights is None else [ray.put(making.weights)]
         pool = ActorPool(
             _MaskWorker,
-            (making._replace(weights=stored),),
+            (making._replace(weights=None),),
             workers,
             {"num_cpus": 1, "num_gpus": share},
             task="makes masks",
             advice="the masks finished so far are kept: run the command again with fewer --workers",
         )
-        yield from pool.map_unordered((job,) for job in jobs)
+        yield from pool.map_unordered((job, stored) for job in jobs)
 
 
 def gpu_share(gpus: int, workers: int) -> float:

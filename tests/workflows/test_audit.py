@@ -158,6 +158,31 @@ def test_the_sample_has_as_many_images_of_each_class(place: Path) -> None:
     assert found.folder != other.folder
 
 
+def test_measures_of_many_versions_take_a_sample_unless_all_are_asked_for(
+    place: Path, two: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgsweep.workflows.audit.PART", 5)
+    arguments = (
+        [str(place / "encoder0")],
+        place / "photos",
+        place / "masks",
+        place / "part.html",
+        place / "bgsweep_runs",
+    )
+    some = audit(*arguments)
+    page = (place / "part.html").read_text(encoding="utf-8")
+    assert "take 5 of them, of each class its share; --full takes all" in page and "Taken: 5 images" in page
+    all_ = audit(*arguments, full=True, precision="fp32")
+    assert (some["images"]["part"], some["images"]["usable"]) == (5, 8)
+    both = zip(some["measures"], all_["measures"], strict=True)
+    taken = {one["name"]: (one["images"], other["images"]) for one, other in both}
+    assert taken["variants"] == (8, 8) and taken["noise"] == taken["watermark"] == taken["placement"] == (5, 8)
+    assert all_["models"][0]["origin"]["precision"] == "float32"
+    for name in ("noise", "watermark"):
+        rows = [next(one for one in each["measures"] if one["name"] == name)["rows"] for each in (two, all_)]
+        assert [row["name"] for row in rows[0]] == [row["name"] for row in rows[1]]
+
+
 def test_lost_files_and_too_few_images_of_a_class(place: Path, tmp_path: Path) -> None:
     lonely = tmp_path / "lonely"
     for label in ("dress", "hat"):

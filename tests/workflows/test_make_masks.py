@@ -149,7 +149,7 @@ def test_an_actor_returns_a_users_error(extract_images: Extract, tmp_path: Path)
     (out / "train").write_text("in the way")
     names = [path.relative_to(images).as_posix() for path in images.rglob("*.jpg")]
     making = Making(str(images), str(out), "rbd", None, None, False)
-    returned = pickle.loads(pickle.dumps(_MaskWorker(making).run(("make", names))))
+    returned = pickle.loads(pickle.dumps(_MaskWorker(making).run(("make", names), [])))
     with pytest.raises(UserError, match=r"blocked/train/.*\.png: cannot be written: "):
         raise returned
 

@@ -11,7 +11,7 @@ from bgsweep.data import Image, ImageDataset, Mask, Sample
 from bgsweep.data.readable import seen
 from bgsweep.evaluation.audit.layers import Layer, last_layers, watched
 from bgsweep.evaluation.audit.measure import Found, Measure, NotApplicable
-from bgsweep.evaluation.audit.subject import Subject
+from bgsweep.evaluation.audit.subject import Subject, by_class
 from bgsweep.evaluation.evaluator import PerImageMetric
 from bgsweep.evaluation.frozen_model import to_unit
 from bgsweep.images.compositing import binarize
@@ -75,7 +75,7 @@ def overlap(predicted: Patches, true: Patches, name: str) -> PerImageMetric:
 def foreground_map(subject: Subject) -> Found:
     """`iou`, and `position_iou`, that of the average mask of the other images, which knows nothing but positions."""
     source, train = subject.variants.source, subject.context.features.splits.train
-    chosen = np.arange(len(train))[: len(subject.part)]
+    chosen = np.sort(by_class(np.asarray(train.labels))[: len(subject.part)])
     own, masks = _patches(subject, train, chosen)
     other, true = _patches(subject, source, subject.part)
     if not masks.any() or masks.all():

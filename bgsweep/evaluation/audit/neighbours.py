@@ -1,14 +1,12 @@
 """Nearest neighbours before and after an image's background is exchanged."""
 
-from functools import partial
-
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bgsweep.config.evaluation import Variant
-from bgsweep.data import Image
 from bgsweep.evaluation.audit.measure import Found, Measure, thumbnail
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.evaluator import PerImageMetric, share
@@ -38,8 +36,7 @@ def neighbours(subject: Subject) -> Found:
     donors = np.array([variants.pools.origins[variants.donor(kind, int(index), 0)] for index in part], np.int64)
     known = np.isin(donors, subject.usable)  # a background may be of an image that is not audited
     own = np.searchsorted(subject.usable, part)
-    make = partial(_swapped, subject, kind)
-    swapped, originals = subject.encoded(f"swap-{kind}", make, len(part)), subject.variant("original")
+    swapped, originals = subject.variant(kind)[torch.from_numpy(own)], subject.variant("original")
     before, after = (nearest(each, originals, own, K) for each in (subject.originals(part), swapped))
     kept = np.array([len(np.intersect1d(*pair)) for pair in zip(before, after, strict=True)]) / max(1, before.shape[1])
     rows = np.where(known)[0]
@@ -48,15 +45,13 @@ def neighbours(subject: Subject) -> Found:
     shown = []
     for number in range(0, len(part), max(1, len(part) // _ROWS))[:_ROWS]:
         found = []
-        for image, near in ((variants.image("original", int(part[number])), before), (make(number), after)):
+        index = int(part[number])
+        pairs: tuple[tuple[Variant, npt.NDArray[np.int64]], ...] = (("original", before), (kind, after))
+        for name, near in pairs:
             rest = [variants.image("original", int(subject.usable[row])) for row in near[number, :_SHOWN]]
-            found.append([thumbnail(each) for each in (image, *rest)])
+            found.append([thumbnail(each) for each in (variants.image(name, index), *rest)])
         shown.append(found)
     return Found(values, {"rows": shown})
-
-
-def _swapped(subject: Subject, kind: Variant, number: int) -> Image:
-    return subject.variants.image(kind, int(subject.part[number]))
 
 
 MEASURE = Measure(

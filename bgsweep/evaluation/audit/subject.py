@@ -26,6 +26,15 @@ from bgsweep.seeding import Draw, rng_key
 _BATCH = 32
 
 
+def by_class(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """An order of images (N,) of which each beginning has nearly each class's share; of a class the earlier first."""
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.where(labels == label)[0]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
 class Subject:
     """An encoder and the images that it is audited on.
 
@@ -35,7 +44,7 @@ class Subject:
     Args:
         splits: `train` trains the probe, `test` is audited.
         labelled: the images have classes; without, all are of one.
-        part: number of images that measures with many versions of each image take.
+        part: number of images that measures with many versions of each image take; None: all.
         folder: for features; None keeps none.
     """
 
@@ -45,7 +54,7 @@ class Subject:
         config: SuiteConfig,
         splits: Splits,
         labelled: bool,
-        part: int = 200,
+        part: int | None = 100,
         folder: Path | None = None,
         threads: int = 2,
     ) -> None:
@@ -76,8 +85,11 @@ class Subject:
 
     @cached_property
     def part(self) -> npt.NDArray[np.int64]:
-        """Indices of the images for measures with many versions of each, drawn once for all of them."""
-        return np.sort(self.drawn(self._part, "part"))
+        """Indices of the images for measures with many versions of each, of each class its share; one draw for all."""
+        drawn = self.drawn(len(self.usable), "part")
+        if self._part is None or self._part >= len(drawn):
+            return self.usable
+        return np.sort(drawn[by_class(np.asarray(self.variants.source.labels)[drawn])[: self._part]])
 
     def drawn(self, count: int, what: str) -> npt.NDArray[np.int64]:
         """Indices of at most so many of the usable images, in the order of their draws; the same for all encoders."""
