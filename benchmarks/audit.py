@@ -1,4 +1,4 @@
-"""What `bgsweep audit` costs: seconds of a core and images encoded, by measure.
+"""Cost of `bgsweep audit`: seconds of a core and images encoded, by measure.
 
     python benchmarks/audit.py IMAGES MASKS [--limit 300]
 

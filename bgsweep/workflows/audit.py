@@ -58,7 +58,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _How:
-    """How encoders are measured; `part` None: every measure takes all images."""
+    """Settings of measuring; `part` None: every measure takes all images."""
 
     seed: int
     device: str
@@ -149,9 +149,8 @@ def _measured(opened: _Opened, measures: Sequence[Measure], log: AuditLog) -> Ou
     """Outcomes of all measures, told and logged as they come."""
 
     def tell(measure: Measure, outcome: Outcome) -> None:
-        measured = outcome.status == "measured"
-        how = f" ({outcome.seconds:.0f} s, {_images(outcome)} images)" if measured else f": {outcome.reason}"
-        print(f"{opened.model}: {measure.name} {outcome.status}{how}", file=sys.stderr, flush=True)
+        took = f" ({outcome.seconds:.0f} s)" if outcome.status == "measured" else f": {outcome.reason}"
+        print(f"{opened.model}: {measure.name} {outcome.status}{took}", file=sys.stderr, flush=True)
         log.log(opened.folder, measure.name, outcome)
 
     outcomes = run_measures(opened.subject, measures, KeptOutcomes(opened.folder), tell)
@@ -179,18 +178,12 @@ def _record(
                 "name": one.name,
                 "title": one.title,
                 "text": one.text,
-                "images": max((_images(outcomes[one.name]) for _, outcomes in audited), default=0),
                 "rows": rows[one.name],
                 "models": [_outcome(outcomes[one.name]) for _, outcomes in audited],
             }
             for one in measures
         ],
     }
-
-
-def _images(outcome: Outcome) -> int:
-    """The number of images that a measure took."""
-    return max((len(one.hits) for one in outcome.found.values), default=0) if outcome.found else 0
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -18,14 +18,21 @@ def interval(value: PerImageMetric, seed: int = 0) -> Difference:
 
 
 def table(outcomes: Sequence[Outcome], seed: int = 0) -> list[dict[str, Any]]:
-    """A row for each value of a measure: its name, and for each encoder value, interval and difference from the first.
+    """A row for each value of a measure: its name, its number of images, and for each encoder value and interval.
+
+    All encoders but the first have the difference from it, too.
 
     Args:
         outcomes: of one measure, one for each encoder; those without values give None.
     """
     names = list(dict.fromkeys(one.name for outcome in outcomes if outcome.found for one in outcome.found.values))
     by_name = [{one.name: one for one in outcome.found.values} if outcome.found else {} for outcome in outcomes]
-    return [{"name": name, "models": _row([each.get(name) for each in by_name], seed)} for name in names]
+    rows = []
+    for name in names:
+        values = [each.get(name) for each in by_name]
+        taken = max(len(one.hits) for one in values if one is not None)
+        rows.append({"name": name, "images": taken, "models": _row(values, seed)})
+    return rows
 
 
 def _row(values: Sequence[PerImageMetric | None], seed: int) -> list[dict[str, Any] | None]:

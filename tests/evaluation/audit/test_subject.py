@@ -1,4 +1,4 @@
-"""Which images measures take, and that none is encoded twice."""
+"""The images that measures take, none of which is encoded twice."""
 
 import numpy as np
 import pytest
