@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
-from ray._private.parameter import RayParams
 
 from bgsweep.addresses import ray_address
 from bgsweep.data.cores import usable_cores
@@ -166,8 +165,13 @@ def _any_agent_port() -> Iterator[None]:
     By itself it wants 52365, and where another Ray on the machine has that, the start waits 3.3 s until the agent gives
     up. `ray start` has an option for it, `ray.init` none.
     """
+    try:
+        from ray._private.parameter import RayParams
+    except ImportError:  # of a later Ray, as below
+        yield
+        return
     wanted: Any = RayParams.__init__
-    if "dashboard_agent_listen_port" not in inspect.signature(wanted).parameters:  # of a later Ray
+    if "dashboard_agent_listen_port" not in inspect.signature(wanted).parameters:
         yield
         return
     RayParams.__init__ = functools.partialmethod(wanted, dashboard_agent_listen_port=0)  # type: ignore
