@@ -64,7 +64,7 @@ def verdict(rows: Mapping[str, Sequence[Mapping[str, Any]]], model: int) -> str:
     gap = _cell(rows, "variants", "linear/bg_gap", model)
     if gap is not None:
         leans = "leans on backgrounds" if gap["lower"] > 0 else "was not shown to lean on backgrounds"
-        lost = f"where the background is of another class instead of the same, accuracy is {_points(gap)} lower"
+        lost = f"where the background is of another class instead of the same, accuracy is {_points(gap)}"
         return f"{leans}: {lost} ({_limits(gap)})."
     behind, before = (_cell(rows, "composites", f"{kind}_share", model) for kind in ("bg", "fg"))
     if behind is not None and before is not None:
@@ -89,11 +89,11 @@ def _cell(
 
 
 def _points(cell: Mapping[str, Any]) -> str:
-    return f"{100 * cell['value']:.1f} points"
+    return f"{abs(100 * cell['value']):.1f} points {'lower' if cell['value'] >= 0 else 'higher'}"
 
 
 def _limits(cell: Mapping[str, Any]) -> str:
-    return f"{_span(cell)}, {cell['images']} images"
+    return f"BG-Gap {100 * cell['value']:.1f}, {_span(cell)}, {cell['images']} images"
 
 
 def _span(cell: Mapping[str, Any]) -> str:

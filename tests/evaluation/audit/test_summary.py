@@ -37,6 +37,10 @@ def test_encoders_are_compared_with_the_first_image_by_image() -> None:
     [
         ({"variants": {"linear__bg_gap": np.arange(100) < 40}}, "leans on backgrounds"),
         ({"variants": {"linear__bg_gap": np.zeros(100)}}, "was not shown to lean on backgrounds"),
+        (
+            {"variants": {"linear__bg_gap": -1.0 * (np.arange(100) < 2)}},
+            "accuracy is 2.0 points higher (BG-Gap -2.0, 95 %",
+        ),
         ({"composites": {"bg_share": np.full(48, 0.8), "fg_share": np.full(48, 0.1)}}, "follows backgrounds more"),
         ({"composites": {"bg_share": np.full(48, 0.1), "fg_share": np.full(48, 0.8)}}, "follows foregrounds more"),
         ({"composites": {"bg_share": np.full(48, 0.5), "fg_share": np.full(48, 0.5)}}, "and foregrounds alike"),
