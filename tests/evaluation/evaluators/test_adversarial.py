@@ -150,6 +150,8 @@ def test_autoattack_is_at_least_as_strong_as_pgd(splits: Splits) -> None:
     assert strong.protocol["batch_size"] == 16 and "against 9 classes" in strong.protocol["autoattack"]
 
 
+@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_autoattack_stays_in_the_ball(network: nn.Module) -> None:
     inputs, labels = blobs(6, 1004)
     before = torch.random.get_rng_state()
