@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bgsweep.config import SweepConfig
+from bgsweep.distributed.credentials import KEYS
 
 HOOK = "bgsweep.distributed.warm.import_ahead"
 """Setting of a job's runtime environment, by which Ray calls it in each new process."""
@@ -31,11 +32,14 @@ def trials_apart(config: SweepConfig) -> Iterator[None]:
 
     Entered when Ray runs: a Ray that is started within would have that environment in all its processes.
     """
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    ENV_VARS_TO_PROPAGATE.add("RAY_API_SERVER_ADDRESS")  # set on a Ray that the user has started (`ray_session`)
     if config.experiment.workers.count > 1:
         yield
         return
-    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-
     ENV_VARS_TO_PROPAGATE.add(_TRAINS)
     os.environ[_TRAINS] = "1"
     try:

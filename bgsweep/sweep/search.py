@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import SweepConfig
-from bgsweep.distributed.credentials import KEYS
 from bgsweep.stopping import leave_on_sigterm, remember_sigint
 from bgsweep.storage.layout import tune_name
 from bgsweep.storage.uri import Uri
@@ -179,9 +177,6 @@ class _Stop(tune.Stopper):
 
 def _set_environment(concurrent: int) -> None:
     """Tune reads these settings from the environment only."""
-    # Tune would put these into each trial's runtime environment, which Ray writes into its logs.
-    ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
-    ENV_VARS_TO_PROPAGATE.add("RAY_API_SERVER_ADDRESS")  # set on a Ray that the user has started (`ray_session`)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a table to stdout, whatever `verbose` says
     # Tune would swallow Ctrl-C and return what there is, as if the search had been completed.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
