@@ -160,7 +160,7 @@ class _Watch:
 
 def alone(part: str) -> dict[str, float]:
     """A part in a process of its own, where nothing else has used memory."""
-    done = subprocess.run([sys.executable, *sys.argv, "--part", part], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *sys.argv, "--part", part], stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

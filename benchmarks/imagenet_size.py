@@ -10,7 +10,6 @@ the rest. Each part runs in a process of its own, so that its memory is its own.
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from common import markdown, parser_of, report
-from evaluation import features_of
+from evaluation import alone, features_of
 
 from bgsweep.config import Knn, Linear
 from bgsweep.evaluation.evaluators import linear
@@ -108,13 +107,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
 }
 
 
-def alone(part: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, *sys.argv, "--part", part], stdout=subprocess.PIPE, text=True, check=True)
-    print(part, done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def body(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
     """The table, and the arithmetic for a whole evaluation."""
     near, probe, rows = found["knn"], found["probe"], options.rows
@@ -157,7 +149,10 @@ def main() -> None:
     if options.part:
         print(json.dumps(PARTS[options.part](options)))
         return
-    found = {part: alone(part) for part in PARTS}
+    found = {}
+    for part in PARTS:
+        found[part] = alone(part)
+        print(part, json.dumps(found[part]), file=sys.stderr, flush=True)
     report(
         options,
         "A whole evaluation at ImageNet's size",

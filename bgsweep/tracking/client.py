@@ -104,8 +104,9 @@ def prepared(address: str, create: bool) -> Iterator[None]:
                 return
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  a second of a core
 
-            with _alone_with(sqlite_file(address) if create else None, address):
-                _create(sqlite_file(address) if create else None)
+            if create:
+                with _alone_with(sqlite_file(address), address):
+                    _create(sqlite_file(address))
 
     thread = threading.Thread(target=prepare, name="mlflow", daemon=True)
     thread.start()

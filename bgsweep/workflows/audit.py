@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +22,15 @@ from bgsweep.evaluation.audit.outcome import KeptOutcomes, Outcome
 from bgsweep.evaluation.audit.subject import Subject
 from bgsweep.evaluation.audit.summary import RESAMPLINGS, table, verdict
 from bgsweep.evaluation.datasets.background_variants import VariantSet
-from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.kept import key_of, network_digest
 from bgsweep.report.audit_page import audit_page
 from bgsweep.storage.atomic import write_whole
 from bgsweep.tracking.encoders import Loaded, load_model
 from bgsweep.training.device import fastest
-from bgsweep.training.encode import IN_CACHE, encode_with
+from bgsweep.training.encode import IN_CACHE
 from bgsweep.workflows.audit_images import LIMIT, AuditImages, audit_images
 from bgsweep.workflows.audit_log import AuditLog, audit_log
-from bgsweep.workflows.evaluate import on_device
+from bgsweep.workflows.evaluate import chosen_device, on_device
 
 _FORMAT = 1  # of what is kept; a change of a measure's meaning raises it
 PART = 100
@@ -129,20 +128,15 @@ def _check_out(out: Path) -> None:
 def _opened(model: str, loaded: Loaded, images: AuditImages, how: _How) -> _Opened:
     size = loaded.size or 224
     digest = network_digest(loaded.encoder)
-    network, dtype = _quick(on_device(loaded, how.device), how.precision)
+    device = chosen_device(how.device)
+    autocast = fastest("", device) if how.precision == "auto" else None
+    dtype = str(autocast or torch.float32).removeprefix("torch.")
+    network = on_device(loaded, how.device, autocast, IN_CACHE if device.type == "cpu" else None)
     # Features and outcomes are of all images that a measure takes, and of a precision.
     folder = images.folder / key_of(network=digest, size=size, part=how.part, precision=dtype, format=_FORMAT)
     config = SuiteConfig(evaluate=Evaluate(seed=how.seed), size=size)
     subject = Subject(network, config, images.splits, images.labelled, how.part, folder / "features")
     return _Opened(model, {**loaded.origin, "precision": dtype}, digest, folder, subject)
-
-
-def _quick(network: FrozenModel, precision: Precision) -> tuple[FrozenModel, str]:
-    """An encoder that takes few images at a time on a CPU, and the name of the precision in which it computes."""
-    autocast = fastest("", network.device) if precision == "auto" else None
-    at_once = IN_CACHE if network.device.type == "cpu" else None
-    encode = encode_with(network.network, network.device, autocast, at_once)  # type: ignore[arg-type]
-    return replace(network, encode=encode), str(autocast or torch.float32).removeprefix("torch.")
 
 
 def _measured(opened: _Opened, measures: Sequence[Measure], log: AuditLog) -> Outcomes:

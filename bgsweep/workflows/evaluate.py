@@ -184,17 +184,23 @@ def public(result: Result) -> dict[str, Any]:
     return {"values": values, "protocol": result.protocol}
 
 
-def on_device(loaded: Loaded, device: str) -> FrozenModel:
-    """The encoder on its device, as evaluators take it.
+def chosen_device(device: str) -> torch.device:
+    """The device of a setting `cpu`, `cuda` or `auto`.
 
     Raises:
         UserError: a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU here; use cpu or auto")
-    chosen = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
-    encoder = loaded.encoder.to(chosen).eval()
-    return frozen_model(encoder, chosen, loaded.head, loaded.origin)
+    return torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+
+
+def on_device(
+    loaded: Loaded, device: str, autocast: torch.dtype | None = None, at_once: int | None = None
+) -> FrozenModel:
+    """The encoder on its device, as evaluators take it; see `encode_with`, and `chosen_device` for errors."""
+    chosen = chosen_device(device)
+    return frozen_model(loaded.encoder.to(chosen).eval(), chosen, loaded.head, loaded.origin, autocast, at_once)
 
 
 def read(data: Data) -> SuiteConfig | None:
