@@ -14,7 +14,6 @@ own.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 from sweep import watch
 
 STARTS = 11
@@ -175,8 +174,8 @@ def main() -> None:
         for home in HOMES
     ]
     body = markdown(["home", "images/s", "resident, MB", "private, MB"], rows)
-    body += f"\n\nResNet-18, {options.size} px, batch {BATCH} a worker, {options.epochs} epochs, "
-    body += f"{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    words = f"ResNet-18, {options.size} px, batch {BATCH} a worker, {options.epochs} epochs, {options.rounds} rounds"
+    body += below(words, found)
     report(options, "Around a run: Ray Train, workers, start, memory", "python benchmarks/around.py", body, found)
 
 

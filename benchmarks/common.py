@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Sequence
 from datetime import date
@@ -28,6 +29,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def below(words: str, found: Any) -> str:
+    """The lines below a table: how it was measured, the machine's load, and the figures as JSON."""
+    return f"\n\n{words}, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
 
 
 def parser_of(text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,6 @@ largest difference of a weight from the form in use after the run: 0 is bit for 
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from around import BATCH, EXPERIMENT
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.multiprocessing.spawn import spawn
@@ -96,10 +95,8 @@ def main() -> None:
         of_found = found[form]
         rows.append([form, f"{cpu:.2f}", str(of_found["cpu_ratio"]), str(of_found["wall_ratio"]), f"{differs:.1e}"])
     body = markdown(["exchange", "CPU s a step", "by none", "wall by none", "differs"], rows)
-    body += (
-        f"\n\nResNet-18, {options.size} px, batch {BATCH} a worker, {options.rounds} rounds of {options.steps} steps, "
-    )
-    body += f"load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    words = f"ResNet-18, {options.size} px, batch {BATCH} a worker, {options.rounds} rounds of {options.steps} steps"
+    body += below(words, found)
     report(options, "The exchange between two workers", "python benchmarks/exchange.py", body, found)
 
 

@@ -9,7 +9,6 @@ until then, which other programs on the machine change less. `--before` measures
 with this one; the ratios are medians over the rounds' pairs.
 """
 
-import json
 import os
 import signal
 import statistics
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 
 import psutil
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 
 from bgsweep.sweep.events import Owned, Started
 from bgsweep.sweep.journal import read_journal
@@ -115,7 +114,7 @@ def main() -> None:
         rows.append(["now by before", *(f"{ratio:.2f}" for ratio in ratios)])
         found["ratio"] = dict(zip(MARKS, [round(ratio, 3) for ratio in ratios], strict=True))
     body = markdown(["s", *MARKS], rows)
-    body += f"\n\n{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    body += below(f"{options.rounds} rounds", found)
     report(options, "From a sweep's command to its first step", "python benchmarks/first_step.py", body, found)
 
 

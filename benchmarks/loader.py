@@ -11,9 +11,7 @@ the wall, from an epoch's seventh batch to its last, which leaves start-up out, 
 of so many times one process's throughput, medians over the rounds.
 """
 
-import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -22,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data, Experiment, load
@@ -171,7 +169,7 @@ def main() -> None:
     found = {name.replace(", ", "_").replace(" ", "_"): round(share, 3) for name, (_, share) in speeds.items()}
     rows = [[name, f"{speed:.0f}", f"{share:.2f}"] for name, (speed, share) in speeds.items()]
     body = markdown(["who makes the views, processes", "images/s", "share of as many times one alone"], rows)
-    body += f"\n\n{options.rounds} rounds, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    body += below(f"{options.rounds} rounds", found)
     report(options, "Batches from several processes", "python benchmarks/loader.py", body, found)
 
 

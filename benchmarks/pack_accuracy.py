@@ -8,14 +8,12 @@ encoder is measured on the validation images of both sets, with their training i
 pack less originals, with Student's interval (95 %) over the seeds' pairs.
 """
 
-import json
-import os
 import tempfile
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 
 from bgsweep.config import resolve
 from bgsweep.data import open_splits
@@ -81,11 +79,9 @@ def main() -> None:
         ["pack less originals", *(f"{each.value:+.2f} [{each.lower:+.2f}, {each.upper:+.2f}]" for each in differences)]
     )
     body = markdown(["kNN, %", "validation images: originals", "from the pack"], rows)
-    body += f"\n\n{options.size} px, short side {options.short_side}, quality 90, {made['images']} images of which "
-    body += (
-        f"{made['shrunk']} are shrunk, {options.epochs} epochs, {options.seeds} seeds, load {os.getloadavg()[1]:.1f}"
-    )
-    body += f"\n\n`{json.dumps(accuracies)}`"
+    words = f"{options.size} px, short side {options.short_side}, quality 90, {made['images']} images of which "
+    words += f"{made['shrunk']} are shrunk, {options.epochs} epochs, {options.seeds} seeds"
+    body += below(words, accuracies)
     report(options, "kNN of a pack of training size", "python benchmarks/pack_accuracy.py", body, accuracies)
 
 

@@ -10,7 +10,6 @@ which lists everything, looks at masks, and copies parquet's images.
 
 import csv
 import io
-import json
 import os
 import random
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 
 from bgsweep.config import Data
 from bgsweep.data import ImageDataset
@@ -115,7 +114,7 @@ def main() -> None:
         found[name] = {"images_per_second": round(rate), "speed": round(ratio, 3), "index_s": round(index, 2)}
         rows.append([name, f"{rate:.0f}", f"{ratio:.2f}", f"{index:.2f}"])
     body = markdown(["form", "images/s of a core", "speed by the folder's", "index, s"], rows)
-    body += f"\n\n{options.images} images of {options.side} px, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    body += below(f"{options.images} images of {options.side} px", found)
     report(options, "Readers of all forms of files", "python benchmarks/readers.py", body, found)
 
 

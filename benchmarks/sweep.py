@@ -6,8 +6,6 @@ Measures: seconds of a whole sweep, from command to end, for all trials and for 
           memory (USS) of the driver and of the trials' one actor after an eighth of the trials and after the last.
 """
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from common import markdown, parser_of, report
+from common import below, markdown, parser_of, report
 
 from bgsweep.sweep.journal import read_records
 
@@ -96,7 +94,7 @@ def main() -> None:
     columns = [f"s for {few} trials", f"s for {options.trials}", "s for one more", "driver, MB", "actor, MB"]
     memory = [f"{found[f'{who}_mb'][0]} -> {found[f'{who}_mb'][1]}" for who in ("driver", "actor")]
     body = markdown(columns, [[f"{quarter:.0f}", f"{whole:.0f}", f"{one_more:.2f}", *memory]])
-    body += f"\n\nmemory after {early[0]} and {late[0]} trials, load {os.getloadavg()[1]:.1f}\n\n`{json.dumps(found)}`"
+    body += below(f"memory after {early[0]} and {late[0]} trials", found)
     report(options, "One more trial of a sweep", f"python benchmarks/sweep.py --trials {options.trials}", body, found)
 
 
