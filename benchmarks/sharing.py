@@ -2,11 +2,11 @@
 
     python benchmarks/sharing.py [--images DIR --masks DIR] [--count 256] [--rounds 3] [--record] [--json]
 
-Four consumers, processes that only read batches (MoCo-v2's views from a pack, no training), begin an epoch at the same
-time. `different backgrounds` are BG_RM and BG_Random at 0 or 0.2 in all four combinations; `different hyperparameters`
-have both at 0.2. Separate and shared passes alternate; the ratios are medians of those within a round: of views a
-second of the machine's clock, and of views a second of CPU time of all consumers, which other load moves less.
-`made of them` is the share of all views that any consumer made.
+Four consumers, processes that only read batches (MoCo-v2's views from a pack, no training) as a loader's process does,
+begin an epoch at the same time. `different backgrounds` are BG_RM and BG_Random at 0 or 0.2 in all four combinations;
+`different hyperparameters` have both at 0.2. Separate and shared passes alternate; the ratios are medians of those
+within a round: of views a second of the machine's clock, and of views a second of CPU time of all consumers, which
+other load moves less. `made of them` is the share of all views that any consumer made.
 
 The ring of views is smaller than a sweep's (128 MiB), so that it has been written once before anything is measured, as
 a sweep's has after its first 1,800 images: memory that is written for the first time takes a tenth of a view's time.
@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import markdown, parser_of, report
 from made_images import make_images
 
@@ -34,10 +35,9 @@ from bgsweep.config import load
 from bgsweep.data import open_splits
 from bgsweep.data import shared_views as shared_module
 from bgsweep.data.datasets.pack_writer import make_pack
-from bgsweep.data.loader import BatchMaker
+from bgsweep.data.loader import BatchMaker, Task, init_worker
 from bgsweep.data.shared_views import shared_views
 from bgsweep.data.sharing import Sharing, share_within
-from bgsweep.training.run import limit_threads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 BATCH, TRIALS = 32, 4
@@ -65,7 +65,7 @@ def consume(pack: str, sweep: str, trial: int, background: tuple[float, float], 
     words += [f"data.cache={'true' if cache else 'false'}", "views.interpolation=linear"]
     words += [f"background.remove={remove}", f"background.random={random}"]
     experiment = load(SPACES / "moco_v2_imagenet.yaml", words).experiment
-    limit_threads(1)
+    init_worker()
     share_within(Sharing(sweep, str(trial), True) if sweep else None)
     dataset = open_splits(experiment.data).train
     pipeline = ViewPipeline(experiment.views, experiment.background)
@@ -79,6 +79,7 @@ def consume(pack: str, sweep: str, trial: int, background: tuple[float, float], 
     pipeline.make = counted  # type: ignore[method-assign]
     makers = {each: BatchMaker(dataset, pipeline, BATCH, BATCH, 0, 0) for each in (False, True)}
     makers[True].shared = shared_views(experiment, pipeline)
+    buffers, whole = [np.empty((BATCH, size, size, 3), np.uint8) for size in pipeline.sizes], range(BATCH)
     before = pss()
     pipe.send(0.0)
     while (asked := pipe.recv()) is not None:
@@ -87,7 +88,7 @@ def consume(pack: str, sweep: str, trial: int, background: tuple[float, float], 
         if together and maker.shared is not None:
             maker.shared.near(epoch * len(dataset))
         for step in range(len(dataset) // BATCH):
-            maker[epoch, step]
+            maker.made(Task((epoch, step), whole, maker.order((epoch, step), whole)), buffers)
         views = len(dataset) // BATCH * BATCH * pipeline.n_views
         pipe.send((time.process_time() - begun, views, made["views"] - before_it))
     pipe.send(pss() - before)

@@ -168,7 +168,9 @@ def shared_views(experiment: Experiment, pipeline: ViewPipeline, rank: int = 0) 
     if within is None or not within.views:
         return None
     row_bytes = sum(3 * size * size for size in pipeline.sizes)
-    views, images = _rings(within.sweep, int(min(_MOST_BYTES, memory_limit() * _MEMORY_SHARE, _MOST_ROWS * row_bytes)))
+    size = int(min(_MOST_BYTES, memory_limit() * _MEMORY_SHARE, _MOST_ROWS * row_bytes))
+    # Of each image its views and a claim.
+    views, images = _rings(within.sweep, size, size // row_bytes * (len(pipeline.sizes) + 1))
     if views is None:
         return None
     tree = experiment.model_dump(mode="json")
@@ -190,8 +192,8 @@ def shared_views(experiment: Experiment, pipeline: ViewPipeline, rank: int = 0) 
 
 
 @lru_cache(maxsize=2)
-def _rings(sweep: str, size: int) -> tuple[SharedMemory | None, SharedMemory | None]:
-    views = shared_memory(f"{sweep}\0views", size, max(1024, size // 3000), evicts=True)
+def _rings(sweep: str, size: int, entries: int) -> tuple[SharedMemory | None, SharedMemory | None]:
+    views = shared_memory(f"{sweep}\0views", size, max(1024, entries), evicts=True)
     return views, shared_memory(f"{sweep}\0images", size // 2, max(1024, size // 30_000), evicts=True)
 
 

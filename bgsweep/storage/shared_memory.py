@@ -14,7 +14,6 @@ order (x86-64); elsewhere readers take the lock as well.
 import contextlib
 import fcntl
 import hashlib
-import mmap
 import os
 import platform
 import secrets
@@ -29,17 +28,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.storage.huge_pages import HUGE, MappedFile, whole_pages
+
 META_BYTES = 56
 KEY_BYTES = 16
 PEERS = 64
 
-_FILE, _MAGIC = "bgsweep-shared", b"bgsweep2"
+_FILE, _MAGIC = "bgsweep-shared", b"bgsweep3"
 _HEADER = struct.Struct("<8s16sQQ?")  # magic, token, capacity, buckets, and if the oldest bytes make room
 _HEAD_AT, _PEERS_AT, _TABLE_AT = 64, 512, 4096
 _PEER, _CLAIM = struct.Struct("<QdQq"), struct.Struct("<Qd")
 # Its number, its key, the first byte, the size, and what the caller says of them.
 _ENTRY = struct.Struct(f"<Q{KEY_BYTES}sQQ{META_BYTES}s")
-_KEY_AT, _PLACE_AT = 8, 8 + KEY_BYTES
+_KEY_AT = 8
 _NO_KEY = bytes(KEY_BYTES)
 _ALIGNED, _PROBES = 64, 16
 _PATIENCE, _AWAY = 0.2, 5.0  # seconds
@@ -81,14 +82,15 @@ class SharedMemory:
     def __init__(self, file: int) -> None:
         self._file = file
         weakref.finalize(self, os.close, file)
-        self._map = mmap.mmap(file, 0)
+        self._mapped = MappedFile(file, os.fstat(file).st_size)
+        self._map = self._mapped.bytes
         magic, self.token, self.capacity, self._buckets, self.evicts = _HEADER.unpack_from(self._map)
         if magic != _MAGIC:
             raise ValueError("not a shared memory")
-        self._data_at = _data_at(self._buckets)
+        self._data_at = _data_at(self._buckets, self.capacity)
         self._bytes = np.frombuffer(self._map, np.uint8)
         # Each element is loaded and stored by one instruction.
-        self._numbers = memoryview(self._map).cast("Q")
+        self._numbers = self._map.cast("Q")
         self._read_only = self._bytes.view()
         self._read_only.flags.writeable = False
         # A lock of the file excludes other processes, but not other threads of this one.
@@ -207,6 +209,9 @@ class SharedMemory:
             return None
         # Before the bytes are written: a reader of those that were there must notice.
         self._numbers[_HEAD_AT // 8] = start + size
+        if head < self.capacity and self.capacity >= HUGE:  # the first bytes of a huge page
+            begin, end = (-(-at // HUGE) * HUGE for at in (head, min(start + size, self.capacity)))
+            self._mapped.ask_for_huge(self._data_at + begin, self._data_at + end)
         return start
 
     def _room_for(self, until: int) -> bool:
@@ -215,27 +220,29 @@ class SharedMemory:
             return memory_is_free()
         return True
 
-    def _entries_of(self, key: bytes) -> Iterator[int]:
-        first = int.from_bytes(key[:8], "little") % self._buckets
-        for probe in range(_PROBES):
-            yield _TABLE_AT + (first + probe) % self._buckets * _ENTRY.size
+    def _first_entry(self, key: bytes) -> int:
+        """The place of the first of the entries that may be a key's."""
+        return _TABLE_AT + int.from_bytes(key[:8], "little") % int(self._buckets) * _ENTRY.size
 
     def _find(self, key: bytes) -> _Place | None:
-        for at in self._entries_of(key):
-            there = self._map[at + _KEY_AT : at + _PLACE_AT]
-            if there == _NO_KEY:
+        first = self._first_entry(key)
+        entries = bytes(self._map[first : first + _PROBES * _ENTRY.size])
+        at = entries.find(key)
+        while at % _ENTRY.size != _KEY_AT:  # nowhere, or where other bytes happen to be the same
+            if at < 0:
                 return None
-            if there == key:
-                before = self._numbers[at // 8]
-                _, there, *place = _ENTRY.unpack_from(self._map, at)
-                whole = there == key and self._numbers[at // 8] == before and not before % 2
-                found = _Place(*place)
-                return found if whole and self._still_there(found.start) else None
-        return None
+            at = entries.find(key, at + 1)
+        at += first - _KEY_AT
+        before = self._numbers[at // 8]
+        _, there, *place = _ENTRY.unpack_from(self._map, at)
+        whole = there == key and self._numbers[at // 8] == before and not before % 2
+        found = _Place(*place)
+        return found if whole and self._still_there(found.start) else None
 
     def _enter(self, key: bytes, start: int, size: int, meta: bytes) -> bool:
         oldest, at_oldest = None, -1
-        for at in self._entries_of(key):
+        first = self._first_entry(key)
+        for at in range(first, first + _PROBES * _ENTRY.size, _ENTRY.size):
             number, there, begun, _, _ = _ENTRY.unpack_from(self._map, at)
             if there in (_NO_KEY, key):
                 oldest, at_oldest = 0, at
@@ -303,22 +310,26 @@ def try_lock(file: int, patience: float) -> bool:
             time.sleep(0.0001)
 
 
-def _data_at(buckets: int) -> int:
-    return -(-(_TABLE_AT + buckets * _ENTRY.size) // 4096) * 4096
+def _data_at(buckets: int, capacity: int) -> int:
+    page = HUGE if capacity >= HUGE else 4096
+    return -(-(_TABLE_AT + (buckets + _PROBES) * _ENTRY.size) // page) * page
 
 
 def make_memory(capacity: int, entries: int, evicts: bool) -> SharedMemory:
     """A new memory; see `named_memory.shared_memory` for the arguments. Raises OSError where there is no room."""
     buckets = max(64, 2 * entries)
-    capacity = -(-capacity // _ALIGNED) * _ALIGNED
+    capacity = whole_pages(-(-capacity // _ALIGNED) * _ALIGNED)
     file = os.memfd_create(_FILE)
     try:
-        os.ftruncate(file, _data_at(buckets) + capacity)
+        os.ftruncate(file, _data_at(buckets, capacity) + capacity)
         os.pwrite(file, _HEADER.pack(_MAGIC, secrets.token_bytes(16), capacity, buckets, evicts), 0)
     except OSError:
         os.close(file)
         raise
-    return SharedMemory(file)
+    memory = SharedMemory(file)
+    if capacity >= HUGE:
+        memory._mapped.ask_for_huge(0, memory._data_at)  # the table, of which any place may be looked at next
+    return memory
 
 
 def reopened(path: str, token: bytes) -> SharedMemory | None:

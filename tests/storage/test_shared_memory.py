@@ -112,7 +112,7 @@ def test_a_memory_ends_with_its_last_process(tmp_path: Path) -> None:
 def test_what_a_killed_process_has_begun_is_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = opened(evicts=True)
     memory.claim(key(3), 7, 60)
-    at = next(memory._entries_of(key(3))) // 8
+    at = memory._first_entry(key(3)) // 8
     memory._numbers[at] += 1  # killed while it wrote the entry
     assert memory.get(key(3)) is None and memory.claim(key(3), 8, 60) and not memory.claim(key(3), 9, 60)
     assert memory._numbers[at] % 2 == 0
@@ -149,6 +149,15 @@ def test_in_a_ring_the_oldest_make_room() -> None:
         assert ring.read_into(key(number), target) is not None and target[0, 0] == number and target[1, 63] == 200
     assert ring.read_into(key(49), np.zeros(5, np.uint8)) is None
     assert not ring.put(key(99), [np.zeros(2000, np.uint8)])
+
+
+def test_a_ring_in_huge_pages_keeps_the_same() -> None:
+    memory, other = opened(capacity=4 << 20, evicts=True), opened(capacity=4 << 20, evicts=True)
+    for number in range(1, 41):  # almost three times what there is room for
+        assert memory.put(key(number), [np.full(300_001, number, np.uint8)])
+    there = [number for number in range(1, 41) if other.get(key(number)) is not None]
+    assert there == list(range(41 - len(there), 41)) and len(there) >= 12
+    assert all(set(content(other, number) or ()) == {number} for number in there)
 
 
 def test_what_was_overwritten_while_it_was_read_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
