@@ -10,7 +10,6 @@ with this one; the ratios are medians over the rounds' pairs.
 """
 
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -71,7 +70,7 @@ def started(checkout: Path) -> tuple[float, ...]:
         if found is None or family.first_worker is None:
             process.kill()
             sys.exit(Path(place, "log").read_text(encoding="utf-8"))
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT is ignored by what a script runs in the background
         process.wait()
         journal, step = found
         return family.first_worker - began, journal - began, step - began, family.seconds()
