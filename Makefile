@@ -26,7 +26,8 @@ site: setup $(SITE) ## the documentation as a site that needs no network, into b
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 test: lint ## lint, type check and all tests; ARGS=--random-order shuffles them
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@# One thread each: two processes with two threads each would wait for one another's on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail, and other tests of minutes
 	$(BIN)/pytest -m faults tests

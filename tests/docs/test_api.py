@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_the_api_reference_is_made_without_a_warning_on_a_machine_without_caches(tmp_path: Path) -> None:
     recipe = re.search(r"^\t(.* -m pdoc .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert recipe is not None

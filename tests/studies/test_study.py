@@ -92,7 +92,7 @@ def test_the_page_tells_differences_by_seed_and_image_and_marks_sure_ones() -> N
     assert "byol, BG_Swaps" not in text and text.count("10 % labels") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_a_minute_of_the_study_and_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(STUDY.read_text())

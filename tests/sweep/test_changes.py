@@ -264,7 +264,7 @@ def test_retry_failed_needs_a_sweep(tmp_path: Path) -> None:
         assert done.returncode == 2 and message in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_a_sweep_is_extended_retried_and_learned_from(tmp_path: Path) -> None:
     """Real trials, after those of an earlier sweep: one fails for good; it is tried again, and two more are added."""
     earlier(tmp_path)

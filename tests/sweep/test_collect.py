@@ -171,7 +171,7 @@ def test_the_same_in_a_bucket(tmp_path: Path, s3: Any) -> None:
     assert left() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_a_sweep_keeps_the_best_checkpoints_only(tmp_path: Path) -> None:
     settings = ["search.trials=4", "search.keep_checkpoints=1", "search.scheduler=none", "training.epochs=1"]
     words = ["space.background.remove={uniform: [0.0, 0.8]}", "register.name=tiny", "--store", tmp_path, "--json"]

@@ -216,7 +216,9 @@ def test_the_champion_works_without_bgsweep_and_equals_its_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)], ids=["Ctrl-C", "SIGTERM"]
+)
 def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, stop: signal.Signals) -> None:
     import mlflow
 
@@ -278,7 +280,7 @@ def test_a_mistake_that_every_trial_would_meet_is_told_before_the_first(tmp_path
     assert "Traceback" not in done.stderr and "running" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_trials_of_two_workers_run_on_ray_train(tmp_path: Path) -> None:
     feed = ["data.loader=cluster", "data.loader_workers=1"]  # the rehearsal has the local loader
     found = sweep(tmp_path, "workers.count=2", "search.trials=1", "search.scheduler=none", "search.seeds=2", *feed)

@@ -179,7 +179,7 @@ def test_what_the_verdict_does_not_need_is_logged_when_the_gpus_are_free(
     assert verdict == {"best": 1, "warnings": [*missing, "w"]}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise MemoryError("no room")

@@ -165,7 +165,7 @@ def test_a_claim_of_a_sweep_that_was_refused_leaves_its_name_free(tmp_path: Path
     assert not folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_of_two_resumes_at_once_one_runs_and_the_other_ends_with_one_line(tmp_path: Path) -> None:
     from tests.sweep.test_resume import begin, told
 

@@ -116,7 +116,7 @@ def test_killed_half_way_and_continued_gives_the_same_bytes(extract_images: Extr
     assert sum(before[name] != after[name] for name in before) < 16, "finished masks were made again"
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_ray_actors_give_the_same_bytes_also_when_killed(extract_images: Extract, tmp_path: Path) -> None:
     images = extract_images(160)
     make(images, tmp_path / "one")
