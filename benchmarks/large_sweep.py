@@ -35,13 +35,14 @@ from bgsweep.config import SweepConfig, load
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import driver, search
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.events import Event, TrialRecord, replay
+from bgsweep.sweep.events import Event, replay
 from bgsweep.sweep.journal import Journal, read_journal
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.ownership import Ownership
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import NUMBER, TuneSearcher, name_of
 from bgsweep.sweep.trial import dump, trainable
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking.provenance import owner
 
 TINY = Path(__file__).parents[1] / "tests" / "tiny.yaml"

@@ -36,9 +36,9 @@ from bgsweep.evaluation.frozen_model import FrozenModel
 from bgsweep.evaluation.online import open_metric
 from bgsweep.storage.atomic import write_whole
 from bgsweep.storage.layout import CHECKPOINT_FILE, seed_checkpoints
-from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.pareto import best_of, pareto
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.training.checkpoint import load_trained
 from bgsweep.training.encode import frozen_model
 from bgsweep.training.run import Run, limit_threads

@@ -15,9 +15,9 @@ import numpy as np
 from common import markdown, parser_of, report
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.searcher import VALUES, TuneSearcher
 from bgsweep.sweep.selection import winner
+from bgsweep.sweep.trial_record import TrialRecord
 
 SPACE = {
     "background.remove": {"uniform": [0.0, 1.0]},

@@ -8,8 +8,9 @@ from typing import Any
 
 from bgsweep.config import Budget, SweepConfig
 from bgsweep.errors import UserError
-from bgsweep.sweep.events import Event, Owned, TrialRecord
+from bgsweep.sweep.events import Event, Owned
 from bgsweep.sweep.selection import confirmations, seeds_of
+from bgsweep.sweep.trial_record import TrialRecord
 
 _HOUR = 3600.0
 _UNITS = {"hours": "hours", "gpu_hours": "GPU-hours", "cost": "of costs"}

@@ -17,26 +17,14 @@ from bgsweep.errors import WorkersFailed
 from bgsweep.storage.uri import uri_of
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.early_checkpoints import EarlyCheckpoints
-from bgsweep.sweep.events import (
-    Checkpointed,
-    Ended,
-    Event,
-    Exchange,
-    Generation,
-    Recovered,
-    Result,
-    Started,
-    Status,
-    TrialRecord,
-    Waits,
-    replay,
-)
+from bgsweep.sweep.events import Checkpointed, Ended, Event, Generation, Recovered, Result, Started, Waits, replay
 from bgsweep.sweep.guards import DiskGuard, HangGuard
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.overview import Overview
 from bgsweep.sweep.progress import Progress, shorten
 from bgsweep.sweep.searcher import FIXED, NUMBER, VALUES, name_of, trial_name
 from bgsweep.sweep.selection import seeds_of
+from bgsweep.sweep.trial_record import Exchange, Status, TrialRecord
 from bgsweep.tracking import Tracker
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.resuming import changes, decisive, moved, other_images
 from bgsweep.errors import UserError
-from bgsweep.sweep.events import TrialRecord, is_confirmation
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_names import is_confirmation
+from bgsweep.sweep.trial_record import TrialRecord
 
 # How trials run, and how many: neither the values nor the results of those that have ended depend on these settings.
 _OF_RUNNING = (

@@ -12,7 +12,7 @@ from bgsweep.config import SweepConfig
 from bgsweep.errors import UserError, one_line
 from bgsweep.storage.layout import sweep_folder
 from bgsweep.storage.uri import Uri, filesystem, is_remote, sweep_command, uri_of
-from bgsweep.sweep.events import Collected, TrialRecord, by_number, is_confirmation
+from bgsweep.sweep.events import Collected
 from bgsweep.sweep.heartbeat import WATCH, alive
 from bgsweep.sweep.journal import Journal, read_records
 from bgsweep.sweep.manifest import find_sweep, sweeps
@@ -20,6 +20,8 @@ from bgsweep.sweep.ownership import Ownership, last_token
 from bgsweep.sweep.selection import cautious, front, searched
 from bgsweep.sweep.store import local_store, pulse_reader
 from bgsweep.sweep.trial import trial_file
+from bgsweep.sweep.trial_names import by_number, is_confirmation
+from bgsweep.sweep.trial_record import TrialRecord
 
 _log = logging.getLogger(__name__)
 

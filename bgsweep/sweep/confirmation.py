@@ -6,9 +6,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig
-from bgsweep.sweep.events import TrialRecord, confirmation_of
 from bgsweep.sweep.searcher import CHECKPOINT, CONFIRMS, EPOCHS, FIXED, NUMBER, VALUES, named
 from bgsweep.sweep.selection import candidates, first_new_seed
+from bgsweep.sweep.trial_names import confirmation_of
+from bgsweep.sweep.trial_record import TrialRecord
 
 
 def confirming(config: SweepConfig) -> SweepConfig:

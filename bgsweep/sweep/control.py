@@ -11,11 +11,12 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri, sweep_command
 from bgsweep.sweep import budget
 from bgsweep.sweep.budget import seconds_of
-from bgsweep.sweep.events import TrialRecord, by_number
 from bgsweep.sweep.heartbeat import alive, closed_properly
 from bgsweep.sweep.journal import read_journal, read_records
 from bgsweep.sweep.manifest import began, find_sweep, sweeps
 from bgsweep.sweep.store import ask_to_stop, local_store, pulse_reader
+from bgsweep.sweep.trial_names import by_number
+from bgsweep.sweep.trial_record import TrialRecord
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, gpus_of_trial, trials_that_fit, wait_for_capacity
 from bgsweep.sweep.changes import changed, compare_images
 from bgsweep.sweep.collect import Collector
-from bgsweep.sweep.events import Event, TrialRecord, replay
+from bgsweep.sweep.events import Event, replay
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.heartbeat import WATCH, Heartbeat, alive
@@ -51,6 +51,7 @@ from bgsweep.sweep.searcher import total_trials
 from bgsweep.sweep.selection import confirmations
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store, pulse_reader
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.client import prepared

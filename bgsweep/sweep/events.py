@@ -2,71 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
-from bgsweep.config.metric_names import with_new_names
-
-Status = Literal["running", "completed", "stopped", "failed"]
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One trial of a population continues from a donor's weights, with new values."""
-
-    id: str
-    donor: str
-    values: dict[str, Any]
-    checkpoint: str
-    digest: str = ""
-
-
-@dataclass
-class TrialRecord:
-    """The state of one trial: its values, how far it has trained, its last metrics, and its MLflow run."""
-
-    id: str
-    params: dict[str, Any]
-    fixed: str | None
-    digest: str
-    run_id: str
-    status: Status = "running"
-    epochs: int = 0
-    metrics: Metrics = field(default_factory=dict)
-    checkpoint: str | None = None
-    failures: int = 0
-    error: str | None = None
-    waiting: str = ""
-    seconds: float = 0.0
-    began: float = field(default_factory=time.time, compare=False)
-    lineage: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Self:
-        """The record that `public` has written, by this version or an older one; other keys are ignored."""
-        names = {each.name for each in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in names})
-
-    def shown(self) -> dict[str, Any]:
-        """As `public`, for `--json`: metrics also under their present names."""
-        return self.public() | {"metrics": with_new_names(self.metrics)}
-
-    def public(self) -> dict[str, Any]:
-        """The form that ``--json`` and the journal show."""
-        shown = asdict(self)
-        del shown["began"]
-        return shown
-
-    def copy(self) -> Self:
-        """A record that can change without changing the event that this one belongs to."""
-        return replace(self, lineage=list(self.lineage))
-
-    def take_over(self, epoch: int, exchange: Exchange) -> None:
-        """Continue, from the end of a generation on, with another trial's weights and new values."""
-        step = {"epoch": epoch, "donor": exchange.donor, "before": self.params, "params": exchange.values}
-        self.lineage.append(step)
-        self.params, self.digest, self.checkpoint = exchange.values, exchange.digest, exchange.checkpoint
+from bgsweep.sweep.trial_names import is_confirmation
+from bgsweep.sweep.trial_record import Exchange, Metrics, TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,26 +268,6 @@ def replay(
                 event.apply(records)
                 on_generation(event)
     return records
-
-
-def by_number(trial: str) -> tuple[bool, int, str]:
-    """Key that sorts trials' names: t99 before t100, in the order of proposals, then those that confirm others."""
-    return is_confirmation(trial), len(trial), trial
-
-
-def confirmation_of(trial: str) -> str:
-    """The name of the trial that confirms another: c03 for t03 (`search.confirm`)."""
-    return f"c{trial[1:]}"
-
-
-def confirmed_by(trial: str) -> str:
-    """The trial that one confirms: t03 for c03; any other trial itself."""
-    return f"t{trial[1:]}" if is_confirmation(trial) else trial
-
-
-def is_confirmation(trial: str) -> bool:
-    """True for the name of a trial that confirms another."""
-    return trial.startswith("c")
 
 
 def of_search(events: Iterable[Event]) -> list[Event]:

@@ -15,9 +15,9 @@ from bgsweep.distributed.train import one_worker
 from bgsweep.distributed.warm import trial_environment
 from bgsweep.errors import UserError, collected_warnings, last_line, one_line, without_password
 from bgsweep.storage.layout import seed_checkpoints
-from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.selection import seeds_of
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, provenance
 from bgsweep.tracking.tracker import PATIENCE
 

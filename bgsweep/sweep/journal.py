@@ -31,12 +31,12 @@ from bgsweep.sweep.events import (
     Result,
     Retried,
     Started,
-    TrialRecord,
     read_event,
     replay,
     trials_in,
 )
 from bgsweep.sweep.ownership import Ownership
+from bgsweep.sweep.trial_record import TrialRecord
 
 PARTS, OLD_FILE = "journal", "journal.jsonl"
 

@@ -10,8 +10,10 @@ from typing import Any
 from bgsweep.config import SweepConfig
 from bgsweep.config.metric_names import shown_name
 from bgsweep.errors import UserError, warn_once
-from bgsweep.sweep.events import Result, TrialRecord, by_number
+from bgsweep.sweep.events import Result
 from bgsweep.sweep.selection import front as front_of
+from bgsweep.sweep.trial_names import by_number
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker
 from bgsweep.tracking.registry import DESCRIPTION_LENGTH, MADE_BY, describe
 from bgsweep.tracking.tracker import TAG_LENGTH

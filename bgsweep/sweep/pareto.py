@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bgsweep.report import dominance
-from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.trial_record import TrialRecord
 
 
 def pareto(records: Sequence[TrialRecord], signs: Mapping[str, int]) -> list[TrialRecord]:

@@ -14,8 +14,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig
 from bgsweep.storage.layout import exchange_folder
-from bgsweep.sweep.events import Event, Exchange, Generation, by_number, replay
+from bgsweep.sweep.events import Event, Generation, replay
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, VALUES, trial_name
+from bgsweep.sweep.trial_names import by_number
+from bgsweep.sweep.trial_record import Exchange
 
 QUANTILE, RESAMPLE = 0.25, 0.25
 FACTORS = (0.8, 1.2)

@@ -18,13 +18,14 @@ from bgsweep.distributed.warm import trial_environment
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri, is_remote
 from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit
-from bgsweep.sweep.events import Event, Learned, Proposed, Retried, TrialRecord
+from bgsweep.sweep.events import Event, Learned, Proposed, Retried
 from bgsweep.sweep.fair_share import FairShare
 from bgsweep.sweep.first_set_up import keep_weights, set_up
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.ownership import Ownership
 from bgsweep.sweep.progress import Progress
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking.client import sqlite_file
 

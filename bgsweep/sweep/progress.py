@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bgsweep.config import SweepConfig
-from bgsweep.sweep.events import TrialRecord
+from bgsweep.sweep.trial_record import TrialRecord
 
 LOG_INTERVAL = 30.0
 

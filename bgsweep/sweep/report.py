@@ -11,11 +11,13 @@ from bgsweep.errors import UserError, one_line
 from bgsweep.storage.uri import Uri
 from bgsweep.sweep import budget
 from bgsweep.sweep.budget import seconds_of
-from bgsweep.sweep.events import Event, Result, TrialRecord, by_number, confirmed_by, is_confirmation, of_search, replay
+from bgsweep.sweep.events import Event, Result, of_search, replay
 from bgsweep.sweep.fronts import hypervolume
 from bgsweep.sweep.journal import read_journal, without_collection
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.store import local_store
+from bgsweep.sweep.trial_names import by_number, confirmed_by, is_confirmation
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri, sweep_command
 from bgsweep.sweep.callbacks import SweepCallback
-from bgsweep.sweep.events import TrialRecord, by_number, confirmation_of, confirmed_by
 from bgsweep.sweep.final_evaluation import SearchOutcome, evaluate_and_register_best
 from bgsweep.sweep.selection import comparison, confirmed, first_new_seed, front, held_out, seeds_of, winner
+from bgsweep.sweep.trial_names import by_number, confirmation_of, confirmed_by
+from bgsweep.sweep.trial_record import TrialRecord
 
 _END_ERROR = "end_error.txt"
 

@@ -11,10 +11,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from bgsweep.config import SweepConfig
 from bgsweep.config.search import FrontOptions, scheduler_of_another_package
-from bgsweep.sweep.events import Event, Result, TrialRecord, replay
+from bgsweep.sweep.events import Event, Result, replay
 from bgsweep.sweep.fronts import FrontHalving
 from bgsweep.sweep.searcher import FIXED, trial_name
 from bgsweep.sweep.stopping_rule import StoppingRule
+from bgsweep.sweep.trial_record import TrialRecord
 
 IDLE = 5.0
 """Seconds after which an actor without a trial is ended; between two trials of a sweep it idles for less."""

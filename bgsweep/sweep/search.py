@@ -19,7 +19,7 @@ from bgsweep.sweep.budget import BudgetGuard
 from bgsweep.sweep.callbacks import SweepCallback, diverged
 from bgsweep.sweep.capacity import trials_that_fit
 from bgsweep.sweep.confirmation import Confirmations, confirming, proposals_of
-from bgsweep.sweep.events import Event, Proposed, confirmed_by, of_search
+from bgsweep.sweep.events import Event, Proposed, of_search
 from bgsweep.sweep.fair_share import FairShare, FairShareSearcher
 from bgsweep.sweep.heartbeat import stop_file
 from bgsweep.sweep.pbt import PBTScheduler
@@ -27,6 +27,7 @@ from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import TuneSearcher, named, total_trials, trial_name
 from bgsweep.sweep.selection import searched
 from bgsweep.sweep.trial import trainable
+from bgsweep.sweep.trial_names import confirmed_by
 
 
 def run_search(

@@ -7,9 +7,11 @@ from typing import Any, Literal
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig
-from bgsweep.sweep.events import Event, Learned, Owned, Proposed, TrialRecord, confirmation_of, replay
+from bgsweep.sweep.events import Event, Learned, Owned, Proposed, replay
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.searchers import searcher_class
+from bgsweep.sweep.trial_names import confirmation_of
+from bgsweep.sweep.trial_record import TrialRecord
 
 _log = logging.getLogger(__name__)
 

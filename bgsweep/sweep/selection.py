@@ -7,8 +7,9 @@ from statistics import mean
 
 from bgsweep.config import Search, SweepConfig
 from bgsweep.config.metric_names import shown_name
-from bgsweep.sweep.events import Metrics, TrialRecord, confirmation_of, confirmed_by, is_confirmation
 from bgsweep.sweep.pareto import best_of, pareto
+from bgsweep.sweep.trial_names import confirmation_of, confirmed_by, is_confirmation
+from bgsweep.sweep.trial_record import Metrics, TrialRecord
 
 _SURE = 0.95  # one-sided
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from bgsweep.config.metric_names import RENAMED, with_new_names
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import Result, TrialRecord, by_number, replay
+from bgsweep.sweep.events import Result, replay
 from bgsweep.sweep.journal import read_journal, read_records
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.store import local_store
+from bgsweep.sweep.trial_names import by_number
+from bgsweep.sweep.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,11 +10,13 @@ from bgsweep.config.metric_names import shown_name
 from bgsweep.config.search import IN_MLFLOW
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
-from bgsweep.sweep.events import Learned, TrialRecord, is_confirmation
+from bgsweep.sweep.events import Learned
 from bgsweep.sweep.journal import read_records
 from bgsweep.sweep.manifest import find_sweep
 from bgsweep.sweep.selection import searched
 from bgsweep.sweep.store import local_store
+from bgsweep.sweep.trial_names import is_confirmation
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import tracking_uri
 from bgsweep.tracking.trials import RecordedTrial, recorded_trials
 

@@ -18,9 +18,9 @@ from bgsweep.distributed.bundles import reserve
 from bgsweep.distributed.dashboard import SweepMetrics, tell_job
 from bgsweep.distributed.train import train
 from bgsweep.errors import Stopped
-from bgsweep.sweep.events import TrialRecord
 from bgsweep.sweep.searcher import NUMBER
 from bgsweep.sweep.trial import trainable
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.progress import wait_for
 from tests.servers import ray_metrics
 

@@ -23,10 +23,11 @@ from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
 from bgsweep.evaluation.registry import evaluator_names
 from bgsweep.sweep.cost import Cost, _settings, simulate
-from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Result, Started
 from bgsweep.sweep.policy import described
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import FIXED, NUMBER
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 from tests.inputs import write_images
 

@@ -12,10 +12,11 @@ import pytest
 from bgsweep.config import load
 from bgsweep.config.evaluation import VARIANTS
 from bgsweep.report.page import SweepResults
-from bgsweep.sweep.events import Ended, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Result, Started
 from bgsweep.sweep.journal import Journal, read_journal
 from bgsweep.sweep.report import sweep_results
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 EPOCHS, RUNG = 32, 8

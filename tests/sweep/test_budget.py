@@ -9,8 +9,9 @@ import pytest
 from bgsweep.config import SweepConfig, load
 from bgsweep.errors import UserError
 from bgsweep.sweep.budget import BudgetGuard, check_budget, seconds_of
-from bgsweep.sweep.events import Event, Owned, Proposed, TrialRecord
+from bgsweep.sweep.events import Event, Owned, Proposed
 from bgsweep.sweep.searcher import TuneSearcher
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

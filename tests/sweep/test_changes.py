@@ -11,11 +11,12 @@ import pytest
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
 from bgsweep.sweep.changes import changed, compare_images
-from bgsweep.sweep.events import Ended, Event, Learned, Owned, Proposed, Retried, Started, TrialRecord, replay
+from bgsweep.sweep.events import Ended, Event, Learned, Owned, Proposed, Retried, Started, replay
 from bgsweep.sweep.journal import Journal, read_journal, read_records
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.searcher import CHECKPOINT, NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.sweep.warm_start import results_of_earlier
 from bgsweep.tracking import Tracker, tracking_uri
 from tests.command import bgsweep

@@ -7,11 +7,12 @@ import pytest
 
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.sweep.collect import kept_trials, unneeded
-from bgsweep.sweep.events import Started, TrialRecord
+from bgsweep.sweep.events import Started
 from bgsweep.sweep.journal import Journal, read_journal, read_records, replay
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.store import StoreSync
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

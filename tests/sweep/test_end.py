@@ -14,12 +14,13 @@ import ray
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
 from bgsweep.sweep import final_evaluation as finish
-from bgsweep.sweep.events import Ended, Event, Proposed, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Proposed
 from bgsweep.sweep.first_set_up import set_up
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.pbt import PBTScheduler
 from bgsweep.sweep.searcher import NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.training.final_evaluation import check_final
 from bgsweep.training.seeded_run import checkpoint_bytes, start
 from tests.command import bgsweep

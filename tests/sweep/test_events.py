@@ -14,10 +14,11 @@ from bgsweep.config.sweep import sweep_name
 from bgsweep.errors import UserError
 from bgsweep.sweep.control import status
 from bgsweep.sweep.driver import sweep
-from bgsweep.sweep.events import Result, Started, TrialRecord, replay
+from bgsweep.sweep.events import Result, Started, replay
 from bgsweep.sweep.journal import Journal, read_journal
 from bgsweep.sweep.manifest import sweeps, write_manifest
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

@@ -12,10 +12,11 @@ from ray.tune.experiment import Trial
 from bgsweep.config import resolve
 from bgsweep.distributed.trial_board import Beat
 from bgsweep.sweep.callbacks import SweepCallback, reason_of
-from bgsweep.sweep.events import TrialRecord, Waits, read_event
+from bgsweep.sweep.events import Waits, read_event
 from bgsweep.sweep.guards import DiskGuard
 from bgsweep.sweep.progress import shorten
 from bgsweep.sweep.search import no_retry_of_diverged
+from bgsweep.sweep.trial_record import TrialRecord
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
 The actor died unexpectedly before finishing this task.

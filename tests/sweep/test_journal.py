@@ -7,20 +7,9 @@ from typing import Any
 
 import pytest
 
-from bgsweep.sweep.events import (
-    Checkpointed,
-    Ended,
-    Event,
-    Exchange,
-    Generation,
-    Proposed,
-    Recovered,
-    Result,
-    Started,
-    TrialRecord,
-    replay,
-)
+from bgsweep.sweep.events import Checkpointed, Ended, Event, Generation, Proposed, Recovered, Result, Started, replay
 from bgsweep.sweep.journal import Journal, read_journal, read_records
+from bgsweep.sweep.trial_record import Exchange, TrialRecord
 
 RECORD = TrialRecord("t00", {"background.remove": 0.5}, "baseline", "d0", "run", lineage=[])
 EVENTS: list[Event] = [

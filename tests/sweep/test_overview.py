@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from bgsweep.config import SweepConfig, load
-from bgsweep.sweep.events import Result, TrialRecord
+from bgsweep.sweep.events import Result
 from bgsweep.sweep.overview import Overview, describe_sweep
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.registry import MADE_BY, add_version, describe, open_registered_model
 

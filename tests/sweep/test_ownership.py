@@ -12,12 +12,13 @@ import pytest
 
 from bgsweep.errors import UserError
 from bgsweep.storage import exclusive
-from bgsweep.sweep.events import Ended, Proposed, Result, Started, TrialRecord, replay
+from bgsweep.sweep.events import Ended, Proposed, Result, Started, replay
 from bgsweep.sweep.heartbeat import HEARTBEAT_FILE, Heartbeat, alive
 from bgsweep.sweep.journal import Journal, read_journal, read_records
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.ownership import Ownership, SweepTaken, last_token, owner_of
 from bgsweep.sweep.store import StoreSync, local_store
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.progress import wait_for
 
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}

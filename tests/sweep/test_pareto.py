@@ -1,7 +1,7 @@
 """The Pareto front of a sweep by several metrics, and the one trial of it that is called the best."""
 
-from bgsweep.sweep.events import Status, TrialRecord
 from bgsweep.sweep.pareto import best_of, pareto
+from bgsweep.sweep.trial_record import Status, TrialRecord
 
 SIGNS = {"knn_top1": 1, "bg_gap": -1}
 

@@ -13,10 +13,11 @@ import pytest
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Experiment, load
 from bgsweep.data.sample import Sample
-from bgsweep.sweep.events import Ended, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Started
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.policy import described
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 
 ROOT = Path(__file__).parents[2]

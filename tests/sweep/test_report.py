@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from bgsweep.config import SweepConfig, resolve
-from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Result, Started
 from bgsweep.sweep.report import _from_mlflow, front_course
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
 
 

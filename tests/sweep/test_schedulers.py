@@ -11,10 +11,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig, resolve
-from bgsweep.sweep.events import Event, Exchange, Result, Started, TrialRecord
+from bgsweep.sweep.events import Event, Result, Started
 from bgsweep.sweep.pbt import PBTScheduler, explore
 from bgsweep.sweep.schedulers import build_scheduler
 from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
+from bgsweep.sweep.trial_record import Exchange, TrialRecord
 
 SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}, "background.fill": {"choice": ["black", "mean", "noise"]}}
 

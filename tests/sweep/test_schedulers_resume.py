@@ -1,8 +1,9 @@
 """The state of a scheduler after the driver's death."""
 
 from bgsweep.config import resolve
-from bgsweep.sweep.events import Ended, Event, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Result, Started
 from bgsweep.sweep.schedulers import build_scheduler
+from bgsweep.sweep.trial_record import TrialRecord
 
 FILE = resolve(
     {

@@ -7,9 +7,10 @@ from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.search import SEARCHERS
-from bgsweep.sweep.events import Ended, Event, Result, Started, Status, TrialRecord
+from bgsweep.sweep.events import Ended, Event, Result, Started
 from bgsweep.sweep.searcher import FIXED, VALUES, TuneSearcher, total_trials
 from bgsweep.sweep.searchers.sampled import TPESearcher
+from bgsweep.sweep.trial_record import Status, TrialRecord
 
 SPACE: dict[str, Any] = {
     "background.remove": {"uniform": [0.0, 0.8]},

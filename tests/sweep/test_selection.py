@@ -12,9 +12,11 @@ from bgsweep.sweep.budget import BudgetGuard
 from bgsweep.sweep.changes import changed
 from bgsweep.sweep.confirmation import Confirmations, proposals_of
 from bgsweep.sweep.cost import Cost, simulate
-from bgsweep.sweep.events import Ended, Event, Result, Started, Status, TrialRecord, by_number, of_search
+from bgsweep.sweep.events import Ended, Event, Result, Started, of_search
 from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, VALUES, named
 from bgsweep.sweep.selection import candidates, cautious, comparison, confirmed, front, held_out, winner
+from bgsweep.sweep.trial_names import by_number
+from bgsweep.sweep.trial_record import Status, TrialRecord
 
 SPACE = {"background.remove": {"uniform": [0.0, 0.8]}}
 

@@ -11,12 +11,13 @@ import pytest
 from bgsweep.errors import UserError
 from bgsweep.sweep import store as kept
 from bgsweep.sweep.control import status, stop
-from bgsweep.sweep.events import Proposed, Result, Started, TrialRecord
+from bgsweep.sweep.events import Proposed, Result, Started
 from bgsweep.sweep.heartbeat import Heartbeat, stop_file
 from bgsweep.sweep.journal import Journal, read_journal
 from bgsweep.sweep.manifest import read_manifest, write_manifest
 from bgsweep.sweep.ownership import Ownership
 from bgsweep.sweep.store import StoreSync, forget_stop, local_store
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.progress import wait_for
 
 STORE = "s3://bucket/runs"

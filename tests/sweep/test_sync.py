@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from bgsweep.config import load
-from bgsweep.sweep.events import Ended, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Result, Started
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
 from tests.command import bgsweep
 

@@ -12,9 +12,10 @@ import bgsweep as package
 from bgsweep.cli import runs as commands
 from bgsweep.errors import UserError
 from bgsweep.sweep import control
-from bgsweep.sweep.events import Ended, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Result, Started
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.manifest import write_manifest
+from bgsweep.sweep.trial_record import TrialRecord
 from tests.command import bgsweep
 
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from bgsweep.config import load
-from bgsweep.sweep.events import Ended, Result, Started, TrialRecord
+from bgsweep.sweep.events import Ended, Result, Started
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.manifest import write_manifest
 from bgsweep.sweep.trial import dump
+from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
 from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version
