@@ -108,7 +108,7 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert all(torch.equal(value, second["method"][name]) for name, value in first["method"].items())
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_workers_leave_within_an_epoch_after_their_drivers_sigterm_and_go_on_from_there(
     tmp_path: Path, undisturbed: tuple[list[float], dict[str, Any]]
 ) -> None:
@@ -145,7 +145,7 @@ def test_workers_go_on_from_a_run_of_one_and_then_from_their_own(tmp_path: Path)
     assert epochs == [1, 2, 3]  # the first is what the one had trained
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_workers_write_a_checkpoint_before_their_node_is_taken_away(
     tmp_path: Path, undisturbed: tuple[list[float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
