@@ -32,8 +32,8 @@ test: lint ## lint, type check and all tests; ARGS=--random-order shuffles them
 test-faults: setup ## sweeps whose workers, nodes, drivers, servers and disks fail, and other tests of minutes
 	$(BIN)/pytest -m faults tests
 
-rehearsal: setup ## a cluster, an MLflow server and an S3 store on this machine, sweeps submitted to it, a node killed
-	$(BIN)/pytest -m rehearsal tests/rehearsal
+rehearsal: setup ## a cluster, an MLflow server and an S3 store on this machine, sweeps submitted to it, a node killed; ARGS
+	$(BIN)/pytest -m rehearsal tests/rehearsal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

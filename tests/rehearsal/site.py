@@ -83,7 +83,7 @@ class Site:
         """One after another: of two that start on one machine at the same time, one fails now and then."""
         before = self.alive_nodes()
         self._ray(name, f"--address=127.0.0.1:{self.gcs}", cpus=cpus)
-        self.wait_for(lambda: self.alive_nodes() > before, f"Ray's node {name}")
+        self.wait_for(lambda: self.alive_nodes() - before, f"Ray's node {name}")
 
     def kill_node(self, name: str) -> None:
         """As if the machine were gone: every process of the node, at once."""
@@ -120,9 +120,10 @@ class Site:
         self.wait_for(lambda: _answers(f"http://127.0.0.1:{self.mlflow_port}/health"), "the MLflow server")
         self.wait_for(lambda: _answers(f"http://127.0.0.1:{self.s3_port}/moto-api/"), "the S3 store")
 
-    def alive_nodes(self) -> int:
+    def alive_nodes(self) -> set[str]:
+        """Ray's names of the nodes; a killed one is among them until Ray has noticed."""
         nodes = json.loads(self.get("/nodes?view=summary"))["data"]["summary"]
-        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+        return {node["raylet"]["nodeId"] for node in nodes if node["raylet"].get("state") == "ALIVE"}
 
     def get(self, path: str) -> str:
         """The answer of Ray's dashboard."""

@@ -68,6 +68,7 @@ def test_without_the_token_nobody_gets_in(site: Site) -> None:
     assert done.returncode == 2 and "error: Ray at" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.faults
 def test_a_sweep_survives_the_loss_of_a_node(site: Site) -> None:
     overrides = [*SPACE, "search.trials=1", "workers.count=2", "training.epochs=30", "register.name=rehearsed"]
     done = site.command("submit", TINY, *overrides, "--address", site.address, "--store", str(site.store))
@@ -118,6 +119,7 @@ def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
                 client.put_object(Bucket="bucket", Key=f"photos/{name}", Body=archive.read(name))
     data = ["data.images=s3://bucket/photos/images", "data.masks=s3://bucket/photos/masks", "training.batch_size=64"]
     data += ["method.queue_size=128", "training.checkpoint_every=1"]
+    before = len(site.json("status", "--address", site.address)["sweeps"])
     place = ["--address", site.address, "--store", "s3://bucket/runs", "--wait"]
     found = site.json("submit", TINY, *SPACE, *data, "search.trials=2", *place)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix="runs/")
@@ -127,7 +129,7 @@ def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
         assert trial["checkpoint"].removeprefix("s3://bucket/") + "/state.pt" in keys
     assert f"runs/sweeps/{found['sweep']}/journal/00001-0000.jsonl" in keys
     listed = site.json("status", "--address", site.address)["sweeps"]
-    assert found["sweep"] in [sweep["sweep"] for sweep in listed] and len(listed) == 2
+    assert found["sweep"] in [sweep["sweep"] for sweep in listed] and len(listed) == before + 1
 
 
 def test_the_plain_ray_command_does_the_same(site: Site) -> None:
@@ -143,6 +145,7 @@ def test_the_plain_ray_command_does_the_same(site: Site) -> None:
     assert found["state"] == "ended" and len(found["trials"]) == 1
 
 
+@pytest.mark.faults  # for its time
 def test_two_sweeps_at_once_share_the_cluster(site: Site) -> None:
     answers: dict[str, dict[str, Any]] = {}
 
