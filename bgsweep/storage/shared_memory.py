@@ -327,8 +327,7 @@ def make_memory(capacity: int, entries: int, evicts: bool) -> SharedMemory:
         os.close(file)
         raise
     memory = SharedMemory(file)
-    if capacity >= HUGE:
-        memory._mapped.ask_for_huge(0, memory._data_at)  # the table, of which any place may be looked at next
+    memory._mapped.ask_for_huge(0, memory._data_at)  # the table, of which any place may be looked at next
     return memory
 
 
