@@ -140,7 +140,7 @@ def _connect(address: str | None, cpus: float, dashboard_port: int | None) -> No
     if address:
         ray.init(address=address, **common)
         return
-    with _any_agent_port():
+    with _any_agent_port(), _own_session():
         _start(cpus, dashboard_port, common)
 
 
@@ -179,6 +179,32 @@ def _any_agent_port() -> Iterator[None]:
         yield
     finally:
         RayParams.__init__ = wanted  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _own_session() -> Iterator[None]:
+    """A context in which a started Ray's processes leave the driver's group.
+
+    A signal to the group, as `timeout` sends it, would end Ray before the driver has closed its runs: Ray's code in the
+    driver then aborts it. Only where the kernel ends Ray's processes with a killed driver: elsewhere Ray finds them by
+    their group.
+    """
+    try:
+        from ray._private import services
+        from ray._private.utils import detect_fate_sharing_support
+
+        start = services.ConsolePopen
+    except (ImportError, AttributeError):  # of a later Ray, as above
+        yield
+        return
+    if not detect_fate_sharing_support():
+        yield
+        return
+    services.ConsolePopen = functools.partial(start, start_new_session=True)  # type: ignore
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start  # type: ignore[misc]
 
 
 def _free_port() -> int:

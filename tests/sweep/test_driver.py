@@ -248,7 +248,10 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
         begun |= {line.split()[0]} if line.split()[1:2] == ["running"] else set()
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
-    process.send_signal(stop)
+    if stop is signal.SIGTERM:
+        os.killpg(process.pid, stop)  # as `timeout` does
+    else:
+        process.send_signal(stop)
     _, log = process.communicate(timeout=600)
     assert process.returncode == 130
     assert log.splitlines()[-1] == "error: interrupted" and "Traceback" not in log
