@@ -115,7 +115,7 @@ def test_data_and_checkpoints_in_a_bucket(site: Site) -> None:
     client.create_bucket(Bucket="bucket")
     with zipfile.ZipFile(ARCHIVE) as archive:
         for name in archive.namelist():
-            if re.search(r"^(images|masks)/(train|validation|test)/.*/[0-3]", name):
+            if re.search(r"^(images|masks)/(train|validation|test)/.*/[01]", name):  # of hundreds each costs a request
                 client.put_object(Bucket="bucket", Key=f"photos/{name}", Body=archive.read(name))
     data = ["data.images=s3://bucket/photos/images", "data.masks=s3://bucket/photos/masks", "training.batch_size=64"]
     data += ["method.queue_size=128", "training.checkpoint_every=1"]
