@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bgsweep.storage.shared_memory import PEERS, SharedMemory, make_memory, reopened, try_lock
+from bgsweep.storage.file_lock import try_lock
+from bgsweep.storage.shared_memory import PEERS, SharedMemory, make_memory, reopened
 from bgsweep.storage.uri import cache_folder
 
 _ATTACH_PATIENCE = 5.0  # seconds

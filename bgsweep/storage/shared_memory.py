@@ -12,22 +12,21 @@ order (x86-64); elsewhere readers take the lock as well.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import secrets
 import struct
-import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from bgsweep.storage.file_lock import FileLock
 from bgsweep.storage.huge_pages import HUGE, MappedFile, whole_pages
 
 META_BYTES = 56
@@ -43,7 +42,6 @@ _ENTRY = struct.Struct(f"<Q{KEY_BYTES}sQQ{META_BYTES}s")
 _KEY_AT = 8
 _NO_KEY = bytes(KEY_BYTES)
 _ALIGNED, _PROBES = 64, 16
-_PATIENCE, _AWAY = 0.2, 5.0  # seconds
 _CHECKED_EVERY = 64 << 20
 _KEPT_FREE = 0.1  # of the machine's memory
 _IN_ORDER = platform.machine() in ("x86_64", "AMD64")
@@ -93,13 +91,10 @@ class SharedMemory:
         self._numbers = self._map.cast("Q")
         self._read_only = self._bytes.view()
         self._read_only.flags.writeable = False
-        # A lock of the file excludes other processes, but not other threads of this one.
-        self._thread_lock = threading.Lock()
-        self._away_until = 0.0
+        self._lock = FileLock(file)
         self._checked = 0
         self.full = False
-        self._process = os.getpid()
-        self.path = f"/proc/{self._process}/fd/{file}"
+        self.path = f"/proc/{os.getpid()}/fd/{file}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reopened, (self.path, self.token)
@@ -128,14 +123,14 @@ class SharedMemory:
 
     def put(self, key: bytes, parts: Sequence[npt.NDArray[Any]], meta: bytes = b"") -> bool:
         """Write an entry, its parts one after the other; True if it is there now, whoever has written it."""
-        with self._locked() as held:
+        with self._lock.tried() as held:
             return held and self._put(key, parts, meta)
 
     def claim(self, key: bytes, owner: int, seconds: float) -> bool:
         """Take the work of a key; False while another owner took it less than so many seconds ago."""
         if _IN_ORDER and self._taken(key, owner, seconds):
             return False
-        with self._locked() as held:
+        with self._lock.tried() as held:
             if not held:
                 return True
             if self._taken(key, owner, seconds):
@@ -145,14 +140,14 @@ class SharedMemory:
 
     def release(self, key: bytes, owner: int) -> None:
         """Give up a claim, so that others may take the work."""
-        with self._locked() as held:
+        with self._lock.tried() as held:
             if held and (place := self._find(key)) is not None and _CLAIM.unpack_from(place.meta)[0] == owner:
                 self._enter(key, self._head(), 0, _CLAIM.pack(owner, 0.0))
 
     def meet(self, peer: int, mark: int, progress: int, seconds: float) -> list[tuple[int, int]]:
         """Say where a peer is; give the marks and the progress of others that did so in the last seconds."""
         now, others, own = time.monotonic(), [], None
-        with self._locked() as held:
+        with self._lock.tried() as held:
             if not held:
                 return []
             for at in range(_PEERS_AT, _PEERS_AT + PEERS * _PEER.size, _PEER.size):
@@ -260,29 +255,7 @@ class SharedMemory:
 
     def _reading(self) -> contextlib.AbstractContextManager[bool]:
         """A context in which what others write is seen in its order; gives False where that cannot be had."""
-        return contextlib.nullcontext(True) if _IN_ORDER else self._locked()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """A context that one thread of the machine enters at a time; gives False where others do not leave it."""
-        # A forked process shares the lock with its parent, and so cannot exclude it.
-        if time.monotonic() < self._away_until or os.getpid() != self._process:
-            yield False
-            return
-        if not self._thread_lock.acquire(timeout=_PATIENCE):
-            yield False
-            return
-        try:
-            held = try_lock(self._file, _PATIENCE)
-            if not held:  # its holder was stopped: no process waits for that again and again
-                self._away_until = time.monotonic() + _AWAY
-            try:
-                yield held
-            finally:
-                if held:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._thread_lock.release()
+        return contextlib.nullcontext(True) if _IN_ORDER else self._lock.tried()
 
 
 def memory_is_free() -> bool:
@@ -293,21 +266,6 @@ def memory_is_free() -> bool:
     except (OSError, ValueError, IndexError):
         return True
     return available > _KEPT_FREE * total
-
-
-def try_lock(file: int, patience: float) -> bool:
-    """Lock a file; False if another process holds the lock for so many seconds."""
-    until = 0.0
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            now = time.monotonic()
-            until = until or now + patience
-            if now > until:
-                return False
-            time.sleep(0.0001)
 
 
 def _data_at(buckets: int, capacity: int) -> int:

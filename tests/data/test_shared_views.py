@@ -200,7 +200,7 @@ def test_a_trial_goes_on_by_itself_where_the_memory_cannot_be_had(monkeypatch: p
     one, other, expected = two()
     assert one.shared is not None and one.shared.views is not None and other.shared is not None
     monkeypatch.setattr(SharedViews, "near", lambda *_: True)
-    one.shared.views._away_until = time.monotonic() + 60
+    one.shared.views._lock._away_until = time.monotonic() + 60
     begun = time.monotonic()
     assert_equal(one.batch(), expected)
     other.shared.views = None  # the process that had it open has ended

@@ -1,6 +1,5 @@
 """Memory that processes share: it outlives any of them, holds no half entries, and nobody waits for it."""
 
-import fcntl
 import multiprocessing
 import os
 import pickle
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from bgsweep.storage import shared_memory as module
+from bgsweep.storage.file_lock import try_lock
 from bgsweep.storage.named_memory import shared_memory
 from bgsweep.storage.shared_memory import SharedMemory
 
@@ -46,7 +46,7 @@ def holder(name: str, pipe: Connection) -> None:
     memory = opened(name)
     memory.put(key(1), [np.arange(5, dtype=np.uint8)], b"noted")
     pipe.recv()
-    module.try_lock(memory._file, 1.0)
+    try_lock(memory._file, 1.0)
     pipe.send(True)
     signal.pause()
 
@@ -91,7 +91,7 @@ def test_processes_find_a_memory_by_its_name_and_nobody_waits_for_its_lock(
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)  # the kernel releases its lock
     process.join()
-    monkeypatch.setattr(first, "_away_until", 0.0)
+    monkeypatch.setattr(first._lock, "_away_until", 0.0)
     assert first.put(key(2), [np.ones(1, np.uint8)]) and content(first, 1) == [0, 1, 2, 3, 4]
     assert opened().token == first.token  # found through this process, though the other is listed too
 
@@ -228,11 +228,3 @@ def test_readers_without_a_lock_see_whole_entries_only() -> None:
             if (found := ring.get(key(value))) is not None:
                 assert found.data.size == 1000 + value and (found.data == value).all()
     assert read > 100 and all(process.exitcode == 0 for process in writers)
-
-
-def test_lock_is_tried_for_a_while(tmp_path: Path) -> None:
-    one, two = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
-    fcntl.flock(one, fcntl.LOCK_EX)
-    assert not module.try_lock(two, 0.01)
-    fcntl.flock(one, fcntl.LOCK_UN)
-    assert module.try_lock(two, 0.01)
