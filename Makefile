@@ -42,21 +42,24 @@ lint: setup
 
 setup: $(INSTALLED)
 
+# Without bytecode: Python makes what is imported, a quarter of all, and the rest would take most of a minute.
+PIP := --quiet --disable-pip-version-check --no-compile
+
 # Made anew only when what is to be installed has changed; an interrupted installation is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "error: Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing bgsweep and what it needs into $(VENV): some minutes and 6 GB, once."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install $(PIP) -c constraints.txt -e '.[dev]'
 	@# To compare ours with, without what they ask for: another OpenCV, and Lightning, which MLflow would import wherever
 	@# a model is saved, for seconds.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps imagecorruptions-imaug lightly
+	@$(BIN)/python -m pip install $(PIP) -c constraints.txt --no-deps imagecorruptions-imaug lightly
 	@touch $(INSTALLED)
 
 # Not part of `make setup`, which CI runs: only the site needs it.
 $(SITE): $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m pip install $(PIP) -c constraints.txt -e '.[docs]'
 	@touch $(SITE)
 
 clean:

@@ -158,7 +158,7 @@ def sweep(folder: Path, *overrides: str) -> tuple[dict[str, Any], list[psutil.Pr
     return json.loads(out.splitlines()[-1]), [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_trials_are_fed_by_the_cluster(tmp_path: Path) -> None:
     feed = ["data.loader=cluster", "data.loader_workers=1"]
     space = ["space.optimizer.lr={uniform: [0.03, 0.04]}", "search.trials=1", "search.scheduler=none"]

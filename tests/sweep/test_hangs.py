@@ -119,7 +119,7 @@ def board() -> Iterator[Any]:
     ray.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_trial_that_stops_in_mid_epoch_is_ended_and_a_slow_one_is_not(
     board: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
