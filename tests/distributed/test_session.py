@@ -6,7 +6,9 @@ import sys
 
 import pytest
 import ray
+from ray._private import services
 from ray._private.parameter import RayParams
+from ray._private.utils import detect_fate_sharing_support
 from ray.tune.execution.class_cache import _ActorClassCache
 
 from bgsweep.addresses import unreachable
@@ -51,6 +53,15 @@ def test_a_started_rays_agent_takes_any_port() -> None:
     with session._any_agent_port():
         assert RayParams().dashboard_agent_listen_port == 0
     assert RayParams().dashboard_agent_listen_port == before != 0
+
+
+@pytest.mark.skipif(not detect_fate_sharing_support(), reason="Ray finds its processes by their group")
+def test_a_signal_to_the_drivers_group_does_not_reach_a_started_ray() -> None:
+    before = services.ConsolePopen
+    with session._own_session(), services.ConsolePopen(["sleep", "60"]) as process:
+        assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
+        process.kill()
+    assert services.ConsolePopen is before
 
 
 @pytest.mark.slow
