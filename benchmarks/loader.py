@@ -25,7 +25,8 @@ from common import below, markdown, parser_of, report
 from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Data, Experiment, load
 from bgsweep.data import open_splits
-from bgsweep.data.loader import Batches, BatchMaker
+from bgsweep.data.batch_maker import BatchMaker
+from bgsweep.data.loader import Batches
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.view_workers import RayFeed
 from bgsweep.errors import UserError

@@ -34,8 +34,8 @@ from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.config import load
 from bgsweep.data import open_splits
 from bgsweep.data import shared_views as shared_module
+from bgsweep.data.batch_maker import BatchMaker, Task, init_worker
 from bgsweep.data.datasets.pack_writer import make_pack
-from bgsweep.data.loader import BatchMaker, Task, init_worker
 from bgsweep.data.shared_views import shared_views
 from bgsweep.data.sharing import Sharing, share_within
 

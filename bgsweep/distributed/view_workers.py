@@ -19,7 +19,7 @@ from typing import Any
 from bgsweep.config import Data
 from bgsweep.data import open_splits
 from bgsweep.data.batch import Batch
-from bgsweep.data.loader import BatchIndex, BatchMaker, init_worker, made_for_another
+from bgsweep.data.batch_maker import BatchIndex, BatchMaker, init_worker, made_for_another
 from bgsweep.data.sample import ImageDataset
 from bgsweep.distributed.actor_pool import TASKS_PER_ACTOR, ActorPool, ActorsDied, returns_user_errors
 from bgsweep.errors import UserError

@@ -16,8 +16,8 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Experiment
 from bgsweep.data import shared_views as module
 from bgsweep.data.batch import Batch
+from bgsweep.data.batch_maker import BatchMaker
 from bgsweep.data.datasets.bundled import EmbeddedSample
-from bgsweep.data.loader import BatchMaker
 from bgsweep.data.sample import Sample
 from bgsweep.data.shared_views import SharedViews, shared_views
 from bgsweep.data.sharing import Sharing, share_within
