@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bgsweep import __version__
-from bgsweep.cli import data, evaluate, files, masks, process, runs, train
+from bgsweep.cli import data, evaluate, files, masks, models, process, runs, train
 from bgsweep.cli.common import Result, add_commands
 from bgsweep.cli.parser import Parser, parse_line
 from bgsweep.distributed import credentials
@@ -24,7 +24,7 @@ def command_line() -> Parser:
         prog="bgsweep", description="Pretrain image encoders with background augmentations, and search their strength."
     )
     parser.add_argument("--version", action="version", version=f"bgsweep {__version__}")
-    parts = (train, runs, evaluate, data, masks, files)
+    parts = (train, runs, models, evaluate, data, masks, files)
     add_commands(parser, [command for part in parts for command in part.COMMANDS])
     return parser
 
