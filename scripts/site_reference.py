@@ -20,7 +20,8 @@ from bgsweep.config.schema import suite_schema, sweep_schema
 
 PARTS = {
     "train": "Train and search",
-    "runs": "Sweeps and models",
+    "runs": "Sweeps",
+    "models": "Registered encoders",
     "evaluate": "Evaluate and export",
     "data": "Images and this machine",
     "masks": "Masks",
