@@ -193,11 +193,10 @@ def _own_session() -> Iterator[None]:
         from ray._private import services
         from ray._private.utils import detect_fate_sharing_support
 
-        start = services.ConsolePopen
+        start, supported = services.ConsolePopen, detect_fate_sharing_support()
     except (ImportError, AttributeError):  # of a later Ray, as above
-        yield
-        return
-    if not detect_fate_sharing_support():
+        supported = False
+    if not supported:
         yield
         return
     services.ConsolePopen = functools.partial(start, start_new_session=True)  # type: ignore

@@ -78,7 +78,6 @@ class SharedMemory:
     """
 
     def __init__(self, file: int) -> None:
-        self._file = file
         weakref.finalize(self, os.close, file)
         self._mapped = MappedFile(file, os.fstat(file).st_size)
         self._map = self._mapped.bytes

@@ -46,7 +46,7 @@ def holder(name: str, pipe: Connection) -> None:
     memory = opened(name)
     memory.put(key(1), [np.arange(5, dtype=np.uint8)], b"noted")
     pipe.recv()
-    try_lock(memory._file, 1.0)
+    try_lock(memory._lock._file, 1.0)
     pipe.send(True)
     signal.pause()
 
