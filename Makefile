@@ -42,8 +42,7 @@ lint: setup
 
 setup: $(INSTALLED)
 
-# Without bytecode: Python makes what is imported, a quarter of all, and the rest would take most of a minute.
-PIP := --quiet --disable-pip-version-check --no-compile
+PIP := --quiet --disable-pip-version-check $(PIP_OPTIONS)
 
 # Made anew only when what is to be installed has changed; an interrupted installation is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt
