@@ -115,7 +115,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield address.replace("http://", f"http://me:{SECRET}@"), folder
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_what_trains_evaluates_and_searches_records_no_secret(
     server: tuple[str, Path],
     tmp_path: Path,

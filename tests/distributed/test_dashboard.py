@@ -57,7 +57,7 @@ def test_trials_are_metrics_that_prometheus_can_read(dashboard: str) -> None:
     assert value("ray_bgsweep_trial", trial="t01", metric="knn_top1") == "0.75"
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_ray_trains_metrics_are_named_by_sweep_and_trial(dashboard: str, tmp_path: Path) -> None:
     """While a trial trains on two workers. Those of the controller are set once, and Ray may lose them under load."""
 

@@ -25,7 +25,7 @@ evaluate CHECKPOINT "my sweep.yaml"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_class_folders_with_spaces_from_masks_to_the_best_encoder(tmp_path: Path) -> None:
     sample = EmbeddedSample("train")
     for index in range(0, len(sample), 24):

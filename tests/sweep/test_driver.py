@@ -15,6 +15,7 @@ import pytest
 
 from bgsweep.sweep.control import status
 from tests.command import bgsweep
+from tests.progress import files_in, wait_for
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = [
@@ -240,12 +241,12 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )
-    assert process.stderr is not None
-    begun: set[str] = set()
-    while len(begun) < 2:
-        line = process.stderr.readline()
-        assert line, "the sweep has ended"
-        begun |= {line.split()[0]} if line.split()[1:2] == ["running"] else set()
+
+    def both_train() -> bool:  # a trial that has only begun may have no run yet
+        (listed,) = status(None, f"{tmp_path}/bgsweep_runs")["sweeps"] or [{"trials": []}]
+        return sum(trial["epochs"] > 0 for trial in listed["trials"]) == 2
+
+    wait_for(both_train, lambda: files_in(tmp_path), "no two trials have ended an epoch", process, every=0.5)
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     if stop is signal.SIGTERM:

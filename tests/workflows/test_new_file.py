@@ -145,7 +145,7 @@ def test_the_bundled_images_need_no_folder(tmp_path: Path, method: str | None) -
     assert "search_spaces" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # for its time
 def test_a_new_file_is_checked_planned_and_searched(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "mine.yaml").unlink()
