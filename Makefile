@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 quickstart: setup ## sweep over the images that come with bgsweep
 	$(BIN)/bgsweep sweep search_spaces/quickstart.yaml
 
-study: setup ## the paper's claim on real images, into docs/study.md; ARGS=--quick and others: docs/study-design.md
+study: setup ## the paper's claim on real images, into docs/study-methods.md; ARGS=--quick and others: docs/study-design.md
 	$(BIN)/python -m studies.background_shortcut search_spaces/shortcut_study.yaml $(ARGS)
 
 gpu: setup ## what a GPU shows in eight minutes, into build/gpu; see benchmarks/README.md for ARGS

@@ -25,9 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for form in get_args(FormName):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
     parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
-    parser.add_argument("--out", type=Path, help="page to write (default: docs/study.md, of a form docs/study-FORM.md)")
+    parser.add_argument(
+        "--out", type=Path, help="page to write (default: docs/study-methods.md, of a form docs/study-FORM.md)"
+    )
     options = parser.parse_intermixed_args(arguments)
-    options.out = options.out or Path(f"docs/study-{options.form}.md" if options.form else "docs/study.md")
+    options.out = options.out or Path(f"docs/study-{options.form or 'methods'}.md")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(options)

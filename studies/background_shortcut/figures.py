@@ -1,4 +1,4 @@
-"""The study's figures: every dot is a run, every thin line a seed."""
+"""The study's figures: images, differences between arms with their intervals, and a curve over a probability."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from bgsweep.data.datasets.shortcut import Recomposed
 from bgsweep.evaluation.datasets.background_variants import VariantSet
 from bgsweep.images.compositing import Image
 from bgsweep.storage.tree import write_file
-from studies.background_shortcut.findings import Found, curve_points, percent
-from studies.background_shortcut.plan import NONE, Planned, StudyFile, arms_of
+from studies.background_shortcut.findings import Found, Place, curve_points, difference, others, percent
+from studies.background_shortcut.plan import NONE, Planned, StudyFile
 
-_ROWS = {
-    "biased/knn/mixed_rand": "Mixed-Rand, kNN\non biased images, %",
-    "biased/knn/bg_gap": "BG-gap, kNN\non biased images, %",
-    "unbiased/linear/original": "original, linear probe\non unbiased images, %",
+_PANELS = {
+    "biased/knn/bg_gap": "BG-gap, kNN,\nbiased images",
+    "biased/knn/mixed_rand": "Mixed-Rand, kNN,\nbiased images",
+    "unbiased/linear/original": "original, linear probe,\nunbiased images",
 }
 _CURVES = {
     "biased/knn/mixed_same": "Mixed-Same",
@@ -55,19 +55,37 @@ def draw(study: StudyFile, found: Found, run: Planned, folder: Path) -> None:
 
 
 def _arms(study: StudyFile, found: Found, rho: float) -> Figure:
-    """A column for each method, a row for each measure."""
-    figure = Figure(figsize=(3.1 * len(study.methods) + 0.8, 2.3 * len(_ROWS)), layout="constrained")
-    grid = figure.subplots(len(_ROWS), len(study.methods), sharey="row", squeeze=False)
-    for column, method in enumerate(study.methods):
-        arms = [NONE, *(arm for arm in study.arms if arm in arms_of(study, method))]
-        for axes, (key, words) in zip(grid[:, column], _ROWS.items(), strict=True):
-            _seeds(axes, range(len(arms)), [percent(found, study, (method, arm, rho), key) for arm in arms])
-            axes.set_xticks(range(len(arms)), arms, fontsize=8)
-            axes.set_xlim(-0.5, len(arms) - 0.5)
-            if column == 0:
-                axes.set_ylabel(words, fontsize=8)
-        grid[0, column].set_title(method, fontsize=10)
+    """Each arm's difference from the reference in points: a row of panels for each method, one for each measure."""
+    arms = {method: others(study, method) for method in study.methods}
+    without = "without" if study.reference == NONE else f"with {study.reference}"
+    heights = [0.28 * len(names) + 0.75 for names in arms.values()]
+    figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(arms), len(_PANELS), sharex="col", squeeze=False, height_ratios=heights)
+    for row, (method, names) in zip(grid, arms.items(), strict=True):
+        for axes, (key, words) in zip(row, _PANELS.items(), strict=True):
+            _differences(axes, study, found, [(method, arm, rho) for arm in names], key)
+            level = mean(percent(found, study, (method, study.reference, rho), key))
+            axes.set_title(f"{words}: {level:.1f} {without}", fontsize=8)
+            axes.set_yticks(range(len(names)), names if axes is row[0] else [], fontsize=8)
+        row[0].set_ylabel(method, fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("difference in points", fontsize=8)
     return figure
+
+
+def _differences(axes: Any, study: StudyFile, found: Found, places: Sequence[Place], key: str) -> None:
+    """One below another: the mean with its interval, dark if that excludes zero, and small dots for the seeds."""
+    axes.axvline(0, color="#777777", linewidth=0.8)
+    for height, place in enumerate(places):
+        one = difference(study, found, place, key)
+        colour = "#0b4f8a" if one.significant else "#8a8a8a"
+        axes.plot([100 * one.lower, 100 * one.upper], [height] * 2, color=colour, linewidth=2)
+        axes.plot(100 * one.value, height, color=colour, marker="o", markersize=6)
+        own, base = (percent(found, study, each, key) for each in (place, (place[0], study.reference, place[2])))
+        seeds = [mine - other for mine, other in zip(own, base, strict=True)]
+        axes.plot(seeds, [height + 0.25] * len(seeds), color="#9bb4cc", linestyle="", marker="o", markersize=3)
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.tick_params(labelsize=8)
 
 
 def _curve(study: StudyFile, found: Found) -> Figure:

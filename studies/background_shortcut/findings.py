@@ -55,6 +55,12 @@ def _names(table: str) -> dict[str, str]:
     return names | {"10 % labels": "unbiased/few_10"} if table == "unbiased/linear" else names
 
 
+def others(study: StudyFile, method: str) -> list[str]:
+    """The arms of a method that are compared with the reference, without those of the curve."""
+    arms = [NONE, *(arm for arm in study.arms if arm in arms_of(study, method))]
+    return [arm for arm in arms if arm != study.reference]
+
+
 def percent(found: Found, study: StudyFile, place: Place, key: str) -> list[float]:
     """A value of each seed, in percent."""
     return [100 * float(found[(*place, seed)][key].mean()) for seed in study.seeds]
@@ -65,19 +71,19 @@ def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
     rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     widths: list[list[float]] = [[] for _ in names]
     for method in study.methods:
-        for arm in (NONE, *(name for name in study.arms if name in arms_of(study, method))):
+        for arm in (study.reference, *others(study, method)):
             place = method, arm, rho
             cells = [_cell(study, found, place, key) for key in names.values()]
             rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
             for width, key in zip(widths, names.values() if arm != study.reference else (), strict=False):
-                one = _difference(study, found, place, key)
+                one = difference(study, found, place, key)
                 width.append(100 * (one.upper - one.lower) / 2)
     # 1.43 = (1.96 + 0.84) / 1.96: the true difference at which 80 % of such intervals leave zero out.
     least = [f"{1.43 * median(width):.1f}" if np.isfinite(width).all() else "" for width in widths]
     return [*rows, f"| *found four times in five* | {' | '.join(least)} |"]
 
 
-def _difference(study: StudyFile, found: Found, place: Place, key: str) -> Difference:
+def difference(study: StudyFile, found: Found, place: Place, key: str) -> Difference:
     """From the arm that the study compares with, which is mostly no augmentation."""
     method, _, rho = place
     first, second = (
@@ -91,7 +97,7 @@ def _cell(study: StudyFile, found: Found, place: Place, key: str) -> str:
     text = f"{np.mean(percent(found, study, place, key)):.1f}"
     if place[1] == study.reference:
         return text
-    one = _difference(study, found, place, key)
+    one = difference(study, found, place, key)
     interval = f"[{100 * one.lower:+.1f}, {100 * one.upper:+.1f}]" if math.isfinite(one.lower) else "no interval"
     words = f"{100 * one.value:+.1f} {interval}"
     return f"{text} ({f'**{words}**' if one.significant else words})"

@@ -10,9 +10,9 @@ import yaml
 from bgsweep.config.schedule import at_epoch
 from bgsweep.errors import UserError
 from studies.background_shortcut import __main__ as command
-from studies.background_shortcut import conduct
-from studies.background_shortcut.findings import COLUMNS, by_run, page, write
-from studies.background_shortcut.plan import planned, read_study
+from studies.background_shortcut import conduct, figures
+from studies.background_shortcut.findings import COLUMNS, Found, by_run, page, write
+from studies.background_shortcut.plan import StudyFile, planned, read_study
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 STUDY = SPACES / "shortcut_study.yaml"
@@ -73,7 +73,9 @@ def test_results_stand_below_what_people_wrote(tmp_path: Path) -> None:
     assert out.read_text() == "# Question\n\n<!-- results: written by `make study` -->\n\nnew\n"
 
 
-def test_the_page_tells_differences_by_seed_and_image_and_marks_sure_ones() -> None:
+@pytest.fixture(scope="module")
+def measured() -> tuple[StudyFile, Found]:
+    """As if BG_RM had 35 points more than the other arms, and a spread over seeds."""
     study = read_study(STUDY, "quick").model_copy(update={"seeds": (0, 1, 2)})
     runs = planned(study, SPACES)
     keys = [
@@ -85,11 +87,32 @@ def test_the_page_tells_differences_by_seed_and_image_and_marks_sure_ones() -> N
         | {"unbiased/few_10": np.zeros(200)}
         for run in runs
     ]
-    text = page(study, by_run(runs, values), "Measured today.", "figures")
+    return study, by_run(runs, values)
+
+
+def test_the_page_tells_differences_by_seed_and_image_and_marks_sure_ones(measured: tuple[StudyFile, Found]) -> None:
+    text = page(*measured, "Measured today.", "figures")
     assert "| moco_v2, none | 30.0 |" in text
     assert "| byol, BG_RM | 65.5 (**+35.5 [+28." in text
     assert "| byol, BG_Random | 30.0 (+0.0 no interval) |" in text
     assert "byol, BG_Swaps" not in text and text.count("10 % labels") == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "arms", "ends"),
+    [("none", ["BG_RM", "BG_Random"], [28, 43]), ("BG_RM", ["none", "BG_Random"], [-43, -28])],
+)
+def test_the_picture_shows_each_arms_difference_from_the_reference_with_its_interval(
+    measured: tuple[StudyFile, Found], reference: str, arms: list[str], ends: list[int]
+) -> None:
+    study, found = measured
+    axes = figures._arms(study.model_copy(update={"reference": reference}), found, 0.95).axes[3]
+    assert [label.get_text() for label in axes.get_yticklabels()] == arms
+    assert axes.get_title().endswith("30.0 without" if reference == "none" else "65.5 with BG_RM")
+    _, interval, mean, seeds, *_ = axes.get_lines()
+    assert interval.get_xdata() == pytest.approx(ends, abs=1)
+    assert list(mean.get_xdata()) == [pytest.approx(35.5 * np.sign(ends[0]))]
+    assert list(np.abs(seeds.get_xdata())) == pytest.approx([35, 35.5, 36])
 
 
 @pytest.mark.faults  # for its time
