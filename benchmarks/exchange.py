@@ -25,6 +25,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from bgsweep.config import resolve
+from bgsweep.training.build import NO_BROADCAST
 from bgsweep.training.run import Run, limit_threads
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -40,7 +41,7 @@ def formed(method: nn.Module, form: str) -> nn.Module:
     """A method whose gradients are exchanged in a form of FORMS."""
     if form == "none":
         return method
-    model = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True, **FORMS[form])
+    model = DistributedDataParallel(method, gradient_as_bucket_view=True, **NO_BROADCAST, **FORMS[form])
     if form == "gradients in bfloat16":
         model.register_comm_hook(None, bf16_compress_hook)
     return model

@@ -1,5 +1,8 @@
 """An experiment's method, built from its seed and placed on its device."""
 
+from inspect import signature
+from typing import Any
+
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -10,6 +13,12 @@ from bgsweep.methods import Method, build_method
 from bgsweep.models import ImageEncoder, convert_sync_bn
 from bgsweep.training.device import Placement
 from bgsweep.training.initial_weights import initial_weights
+
+_NAMES = signature(DistributedDataParallel).parameters
+NO_BROADCAST: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
+"""Buffers are not sent at each step; torch warns of the old name since 2.14."""
 
 
 def initial_method(experiment: Experiment, classes: int, random: bool = False) -> Method:
@@ -52,4 +61,4 @@ def distribute(method: Method, placement: Placement) -> DistributedDataParallel:
     # The queue is identical on all workers by construction, and each BatchNorm keeps its own worker's statistics, as in
     # MoCo: broadcasting 33 MB of queue at every step would change nothing.
     devices = [placement.device] if placement.device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True, **NO_BROADCAST)
