@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +28,13 @@ def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     command = [sys.executable, "-m", "bgsweep.cli", "sweep", *arguments, "--json"]
     with (folder / "log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **environment},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
         )
 
 
