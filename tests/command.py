@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ def bgsweep(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[st
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def take_ctrl_c() -> None:
+    """What a new process does first (`preexec_fn`): jobs in a shell's background ignore Ctrl-C, and so do theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def fresh(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -57,8 +57,8 @@ def _names(table: str) -> dict[str, str]:
 
 def others(study: StudyFile, method: str) -> list[str]:
     """The arms of a method that are compared with the reference, without those of the curve."""
-    arms = [NONE, *(arm for arm in study.arms if arm in arms_of(study, method))]
-    return [arm for arm in arms if arm != study.reference]
+    known = arms_of(study, method)
+    return [arm for arm in (NONE, *study.arms) if arm in known and arm != study.reference]
 
 
 def percent(found: Found, study: StudyFile, place: Place, key: str) -> list[float]:
@@ -69,18 +69,19 @@ def percent(found: Found, study: StudyFile, place: Place, key: str) -> list[floa
 def _table(study: StudyFile, found: Found, rho: float, table: str) -> list[str]:
     names = _names(table)
     rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    widths: list[list[float]] = [[] for _ in names]
     for method in study.methods:
         for arm in (study.reference, *others(study, method)):
-            place = method, arm, rho
-            cells = [_cell(study, found, place, key) for key in names.values()]
+            cells = [_cell(study, found, (method, arm, rho), key) for key in names.values()]
             rows.append(f"| {method}, {arm} | {' | '.join(cells)} |")
-            for width, key in zip(widths, names.values() if arm != study.reference else (), strict=False):
-                one = difference(study, found, place, key)
-                width.append(100 * (one.upper - one.lower) / 2)
-    # 1.43 = (1.96 + 0.84) / 1.96: the true difference at which 80 % of such intervals leave zero out.
-    least = [f"{1.43 * median(width):.1f}" if np.isfinite(width).all() else "" for width in widths]
+    compared = [(method, arm, rho) for method in study.methods for arm in others(study, method)]
+    least = [_found_mostly([difference(study, found, place, key) for place in compared]) for key in names.values()]
     return [*rows, f"| *found four times in five* | {' | '.join(least)} |"]
+
+
+def _found_mostly(differences: Sequence[Difference]) -> str:
+    """The true difference at which 80 % of such intervals leave zero out, in points; nothing if one has no interval."""
+    half = [100 * (one.upper - one.lower) / 2 for one in differences]
+    return f"{1.43 * median(half):.1f}" if np.isfinite(half).all() else ""  # 1.43 = (1.96 + 0.84) / 1.96
 
 
 def difference(study: StudyFile, found: Found, place: Place, key: str) -> Difference:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import psutil
 from bgsweep.sweep.journal import read_journal
 from bgsweep.sweep.trial import TITLE
 from tests import progress
+from tests.command import take_ctrl_c
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 SPACE = ["space.background.remove={uniform: [0.0, 0.8]}", "space.optimizer.lr={loguniform: [0.01, 0.1]}"]
@@ -34,7 +34,7 @@ def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
             stderr=log,
             text=True,
             env={**os.environ, **environment},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+            preexec_fn=take_ctrl_c,
         )
 
 

@@ -1,12 +1,9 @@
 """Synchronised BatchNorm: alone it is torch's own; what several workers do together is in `test_two_workers`."""
 
 import copy
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from bgsweep.models import convert_sync_bn
@@ -18,15 +15,6 @@ def test_without_a_process_group_it_needs_none() -> None:
     synced = convert_sync_bn(nn.BatchNorm1d(3))
     values = torch.randn(4, 3)
     torch.testing.assert_close(synced(values), nn.BatchNorm1d(3)(values))
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one."""
-    rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bgsweep.sweep.control import status
-from tests.command import bgsweep
+from tests.command import bgsweep, take_ctrl_c
 from tests.progress import files_in, wait_for
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -239,12 +239,12 @@ def test_a_stopped_sweep_closes_its_runs_and_leaves_no_process(tmp_path: Path, s
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+        preexec_fn=take_ctrl_c,
     )
 
     def both_train() -> bool:  # a trial that has only begun may have no run yet
-        (listed,) = status(None, f"{tmp_path}/bgsweep_runs")["sweeps"] or [{"trials": []}]
-        return sum(trial["epochs"] > 0 for trial in listed["trials"]) == 2
+        listed = status(None, f"{tmp_path}/bgsweep_runs")["sweeps"]
+        return sum(trial["epochs"] > 0 for sweep in listed for trial in sweep["trials"]) == 2
 
     wait_for(both_train, lambda: files_in(tmp_path), "no two trials have ended an epoch", process, every=0.5)
     family = psutil.Process(process.pid).children(recursive=True)

@@ -52,7 +52,7 @@ def assert_same(first: Any, second: Any, at: str = "") -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", ["moco_v2", *(pytest.param(one, marks=pytest.mark.faults) for one in ("byol", "swav"))]
+    "method", [name if name == "moco_v2" else pytest.param(name, marks=pytest.mark.faults) for name in METHODS]
 )
 def test_a_process_that_gets_sigterm_leaves_within_an_epoch_and_is_resumed_bit_for_bit(
     method: str, tmp_path: Path
