@@ -20,7 +20,7 @@ def bgsweep(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[st
 
 
 def take_ctrl_c() -> None:
-    """What a new process does first (`preexec_fn`): jobs in a shell's background ignore Ctrl-C, and so do theirs."""
+    """Call this first in a new process (`preexec_fn`): jobs in a shell's background ignore Ctrl-C, and so do theirs."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
