@@ -14,7 +14,7 @@ from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
 NONE = "none"
-FormName = Literal["mild", "quick", "paired", "swaps", "donors", "fills", "larger", "gpu"]
+FormName = Literal["mild", "quick", "paired", "swaps", "donors", "fills", "larger", "unbiased", "byol", "gpu"]
 Word = Literal["tiled", "inpainted", "plain", "soft", "black", "mean", "noise", "foreground"]
 Setting = Probability | Word | dict[str, Any]
 """A value of an arm; a mapping is a schedule of a probability, which `bgsweep.config.schedule` reads."""

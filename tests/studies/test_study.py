@@ -53,6 +53,13 @@ def test_forms_are_milder_shorter_and_larger() -> None:
         assert len({run.experiment.digest for run in runs}) == len(runs), "every arm differs from every other"
         assert {run.experiment.digest for run in runs if run.arm in ("none", study.reference)} < paired
     assert conduct._sweep_of(runs)["search"]["keep_checkpoints"] is None, "every run is judged after the sweep"
+    larger, unbiased, byol = (planned(read_study(STUDY, form), SPACES) for form in ("larger", "unbiased", "byol"))
+    assert {run.rho for run in unbiased} == {0.0} and {run.arm for run in unbiased} == {"none", "BG_Random"}
+    shortcut = {run.seed: run.experiment for run in larger if run.arm == "BG_Random"}
+    for run in unbiased:
+        assert run.arm == "none" or run.experiment == shortcut[run.seed].with_values({"data.shortcut.rho": 0.0})
+    assert {run.arm for run in byol} == {"none", "BG_RM", "BG_Random"}
+    assert {run.experiment.encoder for run in byol} == {run.experiment.encoder for run in larger}
     large = planned(read_study(STUDY, "gpu"), SPACES)
     assert {run.experiment.background.swap_form for run in [*mild, *large]} == {"full"}
     assert {run.experiment.views.size for run in large} == {128}
