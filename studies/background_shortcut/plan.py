@@ -39,6 +39,7 @@ class Form(Section):
     rhos: tuple[Probability, ...] | None = None
     curve: tuple[Probability, ...] | None = None
     overrides: tuple[str, ...] = ()
+    method_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="for one method's runs")
 
 
 class StudyFile(Section):
@@ -51,6 +52,7 @@ class StudyFile(Section):
     seeds: tuple[int, ...] = Field(min_length=2, description="fewer than three leave no interval")
     curve: Curve
     overrides: tuple[str, ...] = ()
+    method_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="for one method's runs")
     forms: dict[FormName, Form] = Field(default_factory=dict)
 
 
@@ -92,6 +94,7 @@ def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ())
             "seeds": change.seeds or file.seeds,
             "rhos": change.rhos or file.rhos,
             "curve": file.curve.model_copy(update={"values": values}),
+            "method_overrides": change.method_overrides or file.method_overrides,
             "overrides": (*file.overrides, *change.overrides, *overrides),
         }
     )
@@ -101,7 +104,8 @@ def planned(study: StudyFile, folder: Path) -> list[Planned]:
     """All runs of the study; those that are compared have the same seeds. ``folder`` is that of the methods' files."""
     runs = []
     for method, name in study.methods.items():
-        file = load(folder / name, [*study.overrides, "background.swap=0.0"])
+        own = study.method_overrides.get(method, ())  # first, so that an override of the command line has its way
+        file = load(folder / name, [*own, *study.overrides, "background.swap=0.0"])
         points = _points(study, method)
         for arm, values in arms_of(study, method).items():
             for rho in study.rhos[:1] if arm in points else study.rhos:
