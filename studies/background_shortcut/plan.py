@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bgsweep.config import Experiment, SweepConfig, load
 from bgsweep.config.base import Probability, Section
@@ -14,7 +14,9 @@ from bgsweep.config.yaml_file import read_yaml
 from bgsweep.errors import UserError
 
 NONE = "none"
-FormName = Literal["mild", "quick", "paired", "swaps", "donors", "fills", "larger", "unbiased", "byol", "gpu"]
+FormName = Literal[
+    "mild", "quick", "paired", "swaps", "donors", "fills", "larger", "searched", "rho80", "unbiased", "byol", "gpu"
+]
 Word = Literal["tiled", "inpainted", "plain", "soft", "black", "mean", "noise", "foreground"]
 Setting = Probability | Word | dict[str, Any]
 """A value of an arm; a mapping is a schedule of a probability, which `bgsweep.config.schedule` reads."""
@@ -55,6 +57,15 @@ class StudyFile(Section):
     method_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="for one method's runs")
     forms: dict[FormName, Form] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _methods_are_known(self) -> Self:
+        for name, form in ((None, self), *self.forms.items()):
+            unknown = {*(form.methods or ()), *form.method_overrides} - self.methods.keys()
+            if unknown:
+                where = f"forms.{name}: " if name else ""
+                raise ValueError(f"{where}{', '.join(sorted(unknown))}: `methods` has {', '.join(self.methods)} only")
+        return self
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -82,7 +93,8 @@ def read_study(path: Path, form: FormName | None, overrides: Sequence[str] = ())
         file = StudyFile.model_validate(read_yaml(path))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        what = [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")]
+        raise UserError(": ".join([str(path), *filter(None, what)])) from error
     change = file.forms.get(form, Form()) if form else Form()
     methods = file.methods if change.methods is None else {name: file.methods[name] for name in change.methods}
     values = file.curve.values if change.curve is None else change.curve

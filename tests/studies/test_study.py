@@ -66,10 +66,18 @@ def test_forms_are_milder_shorter_and_larger() -> None:
     assert {run.experiment.encoder.name for run in large} == {"resnet18"}
 
 
-def test_a_mistake_in_the_study_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("seeds: [0, 1, 2]", "seeds: [0]", r"study.yaml: seeds: .* at least 2"),
+        ("methods: [byol]", "methods: [byo]", r"study.yaml: forms.byol: byo: `methods` has moco_v2, byol, swav only"),
+        ("moco_v2: [method.queue", "moco: [method.queue", r"study.yaml: forms.larger: moco: `methods` has"),
+    ],
+)
+def test_a_mistake_in_the_study_is_one_line(tmp_path: Path, right: str, wrong: str, message: str) -> None:
     path = tmp_path / "study.yaml"
-    path.write_text(STUDY.read_text().replace("seeds: [0, 1, 2]", "seeds: [0]"))
-    with pytest.raises(UserError, match=r"seeds: .* at least 2"):
+    path.write_text(STUDY.read_text().replace(right, wrong, 1))
+    with pytest.raises(UserError, match=message):
         read_study(path, None)
 
 
