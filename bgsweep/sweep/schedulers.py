@@ -157,14 +157,21 @@ class KeepBaselineRule(_KeepBaseline, _RuleScheduler):
     """A stopping rule of another package (`bgsweep.sweep.stopping_rule`)."""
 
 
-class KeepBaselineMedian(_KeepBaseline, MedianStoppingRule):
-    """Stops a trial whose best value lies below the median of the other trials' means so far (Golovin et al. 2017)."""
+class _MedianScheduler(MedianStoppingRule):
+    """Ray's rule, for trials that report again after it has stopped them, and for epochs that are reported twice."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        before = self._results[_Named(trial_name(trial))]
+        before = self._results[trial]
         if before and before[-1]["epoch"] >= result["epoch"]:  # after a restart; an epoch counts once
             return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
+        decision = super().on_trial_result(tune_controller, trial, result)
+        # Ray asserts that none of these reports again. The baseline does, and so does a trial whose actor dies first.
+        self._stopped_trials.clear()
+        return decision
+
+
+class KeepBaselineMedian(_KeepBaseline, _MedianScheduler):
+    """Stops a trial whose best value lies below the median of the other trials' means so far (Golovin et al. 2017)."""
 
 
 def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[TrialScheduler, list[str]]:

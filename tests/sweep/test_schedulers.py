@@ -68,6 +68,26 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: dict[str, Any
     assert min(ends.values()) >= 2 and sum(end < 8 for end in ends.values()) >= 3
 
 
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_baseline_worse_than_all_others_runs_to_its_end_also_after_a_restart(kind: str) -> None:
+    file = make(8, grace_epochs=2, scheduler=kind)
+    scheduler: Any = build_scheduler(file)[0]
+    trials = [trial(number, None if number else "baseline") for number in range(6)]
+    events: list[Event] = [
+        Started(trial=TrialRecord(f"t{one.config[NUMBER]:02d}", {}, one.config[FIXED], "", "")) for one in trials
+    ]
+    for one in trials:
+        scheduler.on_trial_add(None, one)
+    for epoch in range(1, 8):
+        for one in reversed(trials):  # side by side, so that the baseline is compared with all others
+            result = {"epoch": epoch, "knn_top1": 0.5 if one.config[NUMBER] else 0.25}
+            assert scheduler.on_trial_result(None, one, result) == TrialScheduler.CONTINUE
+            events.append(Result(id=f"t{one.config[NUMBER]:02d}", epoch=epoch, metrics=result, seconds=1.0))
+        if epoch == 5:
+            scheduler, stopped = build_scheduler(file, events)
+            assert not stopped
+
+
 class Member:
     """The attributes of Tune's trials that population-based training reads."""
 
