@@ -58,6 +58,7 @@ class SweepCallback(Callback):
         self._runs: dict[str, str] = {}
         self._waits: dict[str, str] = {}
         self._failed_at: dict[str, int] = {}  # the epochs that each trial had reported when it failed last
+        self._spent: dict[str, float] = {}  # seconds of trials that have failed, with those of lost epochs
         self.disk = DiskGuard(journal.folder)
         self._hangs = HangGuard(config.search.hang_minutes)
         self.early = EarlyCheckpoints(drains=config.experiment.workers.count == 1)
@@ -95,7 +96,9 @@ class SweepCallback(Callback):
                 self.tracker.set_tag(self._runs[name], "bgsweep.waiting", beat.waiting)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._hangs.started(self._record(trial).id)
+        record = self._record(trial)
+        self._hangs.started(record.id)
+        record.began = time.time() - self._spent.pop(record.id, record.seconds)  # a wait for a place does not count
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -157,6 +160,7 @@ class SweepCallback(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
+        self._spent[record.id] = time.time() - record.began
         self._failed(record, trial)
         if _is_ours(trial):  # the data or the values are at fault: one more try shows whether for good
             trial.max_failures = trial.run_metadata.num_failures
@@ -184,7 +188,6 @@ class SweepCallback(Callback):
         """
         missing = 0
         for record in self.records.values():
-            record.began = time.time() - record.seconds
             if record.run_id and record.status != "running":
                 self._runs[record.id] = record.run_id
             else:

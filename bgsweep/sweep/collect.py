@@ -34,13 +34,16 @@ _CHECKPOINT = re.compile(
 
 @dataclass
 class _Found:
-    """A checkpoint's folder in the store: its path there, its trial if the name tells, where it is, and its size."""
+    """A checkpoint's folder: its path in the sweep's folder, its URI, its trial if the name tells, and its size."""
 
     path: str
     uri: str
     trial: str | None
-    driver: str
     size: int = 0
+
+    @property
+    def driver(self) -> str:
+        return self.path.partition("/")[0]
 
 
 def kept_trials(config: SweepConfig, records: Mapping[str, TrialRecord]) -> set[str]:
@@ -109,11 +112,12 @@ def unneeded(sweep: Uri, records: Mapping[str, TrialRecord]) -> list[_Found]:
     Of a trial that is not at its end, its last one stays, and all that its latest driver may be writing.
     """
     found = list(_checkpoints(sweep))
-    needed = {record.checkpoint for record in records.values() if record.checkpoint}
+    # By their paths in the sweep's folder: today's name of the store need not be the one that its drivers were given.
+    needed = {_path(record.checkpoint) for record in records.values() if record.checkpoint}
     running = {record.id for record in records.values() if record.status == "running"}
     resumable = running | {record.id for record in records.values() if record.status == "failed" and record.checkpoint}
     latest = max((each.driver for each in found if each.driver.startswith("tune-")), default="")
-    return [each for each in found if each.uri not in needed and not _in_use(each, running, resumable, latest)]
+    return [each for each in found if each.path not in needed and not _in_use(each, running, resumable, latest)]
 
 
 def _in_use(found: _Found, running: Collection[str], resumable: Collection[str], latest: str) -> bool:
@@ -233,11 +237,15 @@ def _checkpoints(sweep: Uri) -> Iterable[_Found]:
         match = _CHECKPOINT.match(info.path.removeprefix(root).lstrip("/"))
         if match is None:
             continue
-        path = f"{root}/{match[0]}"
         trial = match["a"] or match["b"] or match["c"]
-        one = found.setdefault(path, _Found(path, uri_of(path, where), trial, match[0].partition("/")[0]))
+        one = found.setdefault(match[0], _Found(match[0], uri_of(f"{root}/{match[0]}", where), trial))
         one.size += info.size or 0
     return found.values()
+
+
+def _path(checkpoint: str) -> str:
+    """A checkpoint's path in its sweep's folder, from the URI that its driver has recorded."""
+    return "/".join(checkpoint.split("/")[-3:])  # as `_CHECKPOINT` has it
 
 
 def _open(uri: Uri) -> tuple[Any, str]:

@@ -98,6 +98,10 @@ def test_what_no_trial_needs_is_found(tmp_path: Path) -> None:
         "ray_train/t04-0123456789abcdef/checkpoint_2026-01-01_00-00-00.000001",
         "taken_over/2/t01",
     }
+    # The store is given by another of its names than to the drivers that recorded the paths.
+    (tmp_path / "link").symlink_to(tmp_path)
+    for other in (tmp_path / "link", tmp_path / "taken_over" / ".."):
+        assert names(unneeded(other, records), str(other)) == names(unneeded(tmp_path, records), str(tmp_path))
 
 
 def ended_sweep(store: Path, folder: Path, place: str = "") -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,12 @@ from ray.tune.experiment import Trial
 from bgsweep.config import resolve
 from bgsweep.distributed.trial_board import Beat
 from bgsweep.sweep.callbacks import SweepCallback, reason_of
+from bgsweep.sweep.early_checkpoints import EarlyCheckpoints
 from bgsweep.sweep.events import Waits, read_event
-from bgsweep.sweep.guards import DiskGuard
+from bgsweep.sweep.guards import DiskGuard, HangGuard
 from bgsweep.sweep.progress import shorten
 from bgsweep.sweep.search import no_retry_of_diverged
+from bgsweep.sweep.searcher import NUMBER
 from bgsweep.sweep.trial_record import TrialRecord
 
 KILLED = """Failure # 1 (occurred at 2026-11-23_06-42-48)
@@ -97,12 +100,16 @@ def callback(**search: object) -> SweepCallback:
     """The driver's callback without a journal, MLflow or a terminal; what it writes is in its ``told``."""
     made = object.__new__(SweepCallback)
     made.config = resolve({"search": search})
-    made._failed_at, made._waits, made._runs = {}, {}, {"t00": "run"}
+    made._failed_at, made._waits, made._spent, made._runs = {}, {}, {}, {"t00": "run"}
     made.records = {"t00": TrialRecord("t00", {}, None, "", "")}
     made.told = []
     made.journal = SimpleNamespace(write=lambda event: made.told.append(event) or event)
     made.progress = SimpleNamespace(note=made.told.append)
-    made.tracker = SimpleNamespace(set_tag=lambda *words: made.told.append(words))
+    made.tracker = SimpleNamespace(
+        set_tag=lambda *words: made.told.append(words), set_tags=lambda *_: None, log_metrics=lambda *_: None
+    )
+    made._hangs, made.disk, made.early = HangGuard("auto"), DiskGuard(Path.cwd()), EarlyCheckpoints(drains=False)
+    made.overview = SimpleNamespace(result=lambda _: None)
     return made
 
 
@@ -117,6 +124,34 @@ def test_a_trial_that_gets_beyond_its_last_failure_has_all_its_restarts_again(
     made._failed_at["t00"] = 4
     made._refill(made.records["t00"], trial, epoch)
     assert (trial.run_metadata.num_failures, trial.max_failures) == (failures, 2 if failures else 3)
+
+
+def test_a_trials_seconds_are_those_in_which_it_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = callback(), [1000.0]
+    made.progress.warn = lambda _: None
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    record = made.records["t00"]
+    record.run_id, record.epochs, record.seconds = "run", 2, 100.0  # of an earlier driver
+    trial = SimpleNamespace(config={NUMBER: 0}, error_file=None)
+
+    def reports(epoch: int) -> float:
+        made.on_trial_result(0, [], trial, {"epoch": epoch, "history": [{"epoch": epoch}]})
+        return record.seconds
+
+    now[0] += 3600  # until there is a place
+    made.on_trial_start(0, [], trial)
+    now[0] += 50
+    assert reports(3) == 150
+    now[0] += 20
+    made.on_trial_recover(0, [], trial)
+    now[0] += 3600
+    made.on_trial_start(0, [], trial)
+    now[0] += 30
+    assert reports(4) == 200, "an epoch that was lost has been paid for"
+    now[0] += 3600  # paused, by pbt
+    made.on_trial_start(0, [], trial)
+    now[0] += 5
+    assert reports(5) == 205
 
 
 def test_a_wait_for_nodes_is_told_as_it_goes_on_and_recorded_once() -> None:
