@@ -31,28 +31,33 @@ class Features:
     """Features (N, D) of images with labels (N,), int64.
 
     Attributes:
-        values: float32, or, of large sets, float16 rows in a temporary file that is mapped into memory.
+        stored: float32, or, of large sets, float16 rows in a temporary file that is mapped into memory.
         scales: (N, 1), by which the float16 rows are multiplied, so that features of any size keep 11 bits.
     """
 
-    values: Tensor
+    stored: Tensor
     labels: Tensor
     scales: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def values(self) -> Tensor:
+        """All rows, float32, which those of a large set take the memory for."""
+        return self.rows(slice(None))
+
     def __reduce__(self) -> tuple[Any, ...]:
         # As arrays, which Ray's workers on a node map instead of copying them: those of ImageNet take 5 GB.
         return _of_arrays, (
-            self.values.numpy(),
+            self.stored.numpy(),
             self.labels.numpy(),
             None if self.scales is None else self.scales.numpy(),
         )
 
     def rows(self, which: slice | Tensor, device: torch.device | None = None) -> Tensor:
         """Some rows, float32, on a device (None: where they are)."""
-        values = self.values[which].to(device or self.values.device)
+        values = self.stored[which].to(device or self.stored.device)
         return values if self.scales is None else values.float().mul_(self.scales[which].to(values.device))
 
     def part(self, which: Tensor) -> "Features":
@@ -62,11 +67,11 @@ class Features:
     def to(self, device: torch.device) -> "Features":
         """All of them on a device, as precise as they are."""
         scales = None if self.scales is None else self.scales.to(device)
-        return Features(self.values.to(device), self.labels.to(device), scales)
+        return Features(self.stored.to(device), self.labels.to(device), scales)
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes
+        return self.stored.nbytes
 
 
 def _of_arrays(*arrays: npt.NDArray[Any] | None) -> Features:

@@ -73,7 +73,7 @@ class KeptFeatures:
         file = self._file(name)
         if file is None:
             return
-        named = {"values": found.values, "labels": found.labels}
+        named = {"values": found.stored, "labels": found.labels}
         named |= {} if found.scales is None else {"scales": found.scales}
         try:
             with replacing(file, durable=False) as partial:

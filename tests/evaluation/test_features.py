@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from bgsweep.config import Knn, Linear
+from bgsweep.config import Evaluate, Knn, Linear, SuiteConfig
+from bgsweep.data import Splits
 from bgsweep.errors import UserError
 from bgsweep.evaluation import features as module
+from bgsweep.evaluation.context import EvalContext
 from bgsweep.evaluation.evaluators import linear as probe
 from bgsweep.evaluation.evaluators.knn import knn_predict
 from bgsweep.evaluation.evaluators.linear import fit_linear
 from bgsweep.evaluation.features import Features, accuracy, joined
+from bgsweep.evaluation.registry import run_evaluators
+from tests.evaluation.subjects import model_of
 
 PARENT = Path(__file__).parents[2]
 
@@ -41,7 +45,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> Features:
     """The clouds as a set beyond the limit is kept; fewer came than were announced, as where files are unreadable."""
     monkeypatch.setattr(module, "IN_MEMORY", 4 * 24 * 1000)
     found = joined(parts(clouds(1200, 0)), 1300)
-    assert found.values.dtype == torch.float16 and len(found) == len(found.values) == 1200
+    assert found.values.dtype == torch.float16 and len(found) == len(found.stored) == 1200
     return found
 
 
@@ -54,9 +58,9 @@ def test_small_sets_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_of_any_size_keep_their_precision(halved: Features) -> None:
     whole = clouds(1200, 0)
     most = whole.values.abs().amax(dim=1, keepdim=True)
-    assert ((halved.rows(slice(None)) - whole.values).abs() <= most * 2**-11).all()
+    assert ((halved.values - whole.values).abs() <= most * 2**-11).all()
     chosen = torch.tensor([700, 3, 1199])
-    assert torch.equal(halved.part(chosen).values, halved.rows(slice(None))[chosen])
+    assert torch.equal(halved.part(chosen).values, halved.values[chosen])
     assert torch.equal(halved.part(chosen).labels, whole.labels[chosen])
 
 
@@ -84,6 +88,18 @@ def test_knn_and_probe_agree_with_those_of_float32(halved: Features, monkeypatch
     assert (streamed.predict(test.values) != plain.predict(test.values)).sum() <= 12
 
 
+def test_evaluators_find_the_same_for_sets_of_any_size(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured() -> dict[str, float]:
+        context = EvalContext(model_of(), SuiteConfig(size=32, evaluate=Evaluate(linear=Linear(epochs=5))), splits)
+        results = run_evaluators(context, ["knn", "linear", "few_10", "backgrounds"])
+        assert (context.test.scales is None) == (module.IN_MEMORY > 0)
+        return {one.name: one.value for result in results for one in result.values}
+
+    whole = measured()
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    assert measured() == pytest.approx(whole, abs=0.02) and len(whole) > 20
+
+
 def test_a_folder_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -97,7 +113,8 @@ def test_a_folder_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 SCRIPT = """
 import json, threading, time, torch
 from pathlib import Path
-from bgsweep.config import Knn, Linear
+from bgsweep.config import Evaluate, Knn, Linear, SuiteConfig
+from bgsweep.data import Splits
 from bgsweep.evaluation import features as module
 from bgsweep.evaluation.evaluators import knn, linear
 from bgsweep.evaluation.features import Features, joined
@@ -127,7 +144,7 @@ settings = Linear(epochs=1, lrs=(0.1,), weight_decays=(0.0,))
 head = linear.fit_linear(whole, settings, 10)
 found = knn.knn_predict(whole, whole.rows(slice(0, 64)), Knn(k=1), 10)
 right = (found == whole.labels[:64]).float().mean().item()
-print(json.dumps({"mb": most[0] - start, "dtype": str(whole.values.dtype), "right": right}))
+print(json.dumps({"mb": most[0] - start, "dtype": str(whole.stored.dtype), "right": right}))
 """
 
 
