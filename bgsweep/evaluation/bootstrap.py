@@ -120,7 +120,8 @@ def paired_seeds(
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     value, count = mean(differences), len(differences)
-    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * stdev(differences) / math.sqrt(count)
+    spread = stdev(differences) if count > 1 else 0.0
+    half = float(stdtrit(max(1, count - 1), (1 + LEVEL) / 2)) * spread / math.sqrt(count)
     if of_images is not None:
         return Difference(
             value, value - math.hypot(half, value - of_images[0]), value + math.hypot(half, of_images[1] - value)

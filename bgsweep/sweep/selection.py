@@ -49,12 +49,15 @@ def winner(records: Mapping[str, TrialRecord], search: Search) -> TrialRecord | 
     """The trial that may become champion; None if no trial ran to its end.
 
     Where trials were confirmed it is the best of these by the mean over the new seeds alone: what the search has seen
-    of a trial chose it, and so overstates it. Else it is the best of the search, over several seeds by lower bounds.
+    of a trial chose it, and so overstates it. Else it is the best of the search, over several seeds by lower bounds, of
+    the trials that still have a checkpoint: each trial that ends moves the bounds of all others, so that one that
+    `search.keep_checkpoints` has passed over can come first later.
     """
     again = confirmed(records, search)
     if again:
         return best_of(pareto(again, search.signs), search.signs)
-    best = pareto(_judged(records.values(), search), search.signs)
+    judged = _judged(records.values(), search)
+    best = pareto([each for each in judged if each.checkpoint] or judged, search.signs)
     return records[best_of(best, search.signs).id] if best else None
 
 

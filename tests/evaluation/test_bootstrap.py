@@ -118,7 +118,7 @@ def test_paired_differences_have_students_intervals() -> None:
     assert not found.significant
 
 
-@pytest.mark.parametrize("changes", [[0.04, 0.04], [0.03, 0.05], [0.0, 0.0, 0.0], [0.04, 0.04, 0.04]])
+@pytest.mark.parametrize("changes", [[0.04], [0.04, 0.04], [0.03, 0.05], [0.0, 0.0, 0.0], [0.04, 0.04, 0.04]])
 def test_seeds_that_do_not_tell_their_spread_have_no_interval_without_the_images(changes: list[float]) -> None:
     first = [0.5] * len(changes)
     second = [0.5 + change for change in changes]

@@ -45,7 +45,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> Features:
     """The clouds as a set beyond the limit is kept; fewer came than were announced, as where files are unreadable."""
     monkeypatch.setattr(module, "IN_MEMORY", 4 * 24 * 1000)
     found = joined(parts(clouds(1200, 0)), 1300)
-    assert found.values.dtype == torch.float16 and len(found) == len(found.stored) == 1200
+    assert found.stored.dtype == torch.float16 and len(found) == len(found.stored) == 1200
     return found
 
 

@@ -49,6 +49,19 @@ def test_over_seeds_the_winner_is_sure_rather_than_lucky() -> None:
     assert cautious([loss], low)[0].metrics["loss"] == pytest.approx(1.213, abs=1e-3), "worse is higher"
 
 
+def test_of_trials_that_come_first_too_late_none_without_a_checkpoint_wins() -> None:
+    search = config(seeds=2, keep_checkpoints=1).search
+    records = by_name(trial("t01", 0.6, 0.001), trial("t02", 0.63, 0.03), trial("t03", 0.5, 0.08))
+    for record in records.values():
+        record.checkpoint = f"runs/{record.id}"
+    assert winner(records, search) is records["t02"]
+    records["t01"].checkpoint = None  # collected, as one of the others
+    records |= by_name(*(trial(f"t{number:02d}", 0.45, 0.001) for number in range(4, 17)))
+    assert winner(records, search) is records["t02"], "the mean of all variances is lower now, so that t01 comes first"
+    records["t01"].checkpoint = "runs/t01"
+    assert winner(records, search) is records["t01"]
+
+
 def test_of_the_search_the_front_holds_no_trial_that_confirms_another() -> None:
     records = [trial("t01", 0.5), trial("c01", 0.9, 0.01), trial("t02", 0.4)]
     assert [each.id for each in front(records, config().search)] == ["t01"]
