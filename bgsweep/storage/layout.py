@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, without_password
-from bgsweep.storage.uri import Uri, join
+from bgsweep.storage.uri import Uri, filesystem, is_remote, join, list_remote
 
 DEFAULT_STORE = "bgsweep_runs"
 CHECKPOINT_FILE = "state.pt"
@@ -67,6 +67,26 @@ def checked_folder(given: str | Path | None) -> Path:
 def checkpoint_file(path: Path) -> Path:
     """The file of a checkpoint that is given as a file or as its folder."""
     return path / CHECKPOINT_FILE if path.is_dir() else path
+
+
+def still_there(checkpoint: Uri) -> Uri | None:
+    """A trial's checkpoint, or, where it is gone, the oldest one beside it; None if there is none.
+
+    Tune removes a checkpoint once it has the next one. Where the driver's machine dies before the journal knows of the
+    next one, that alone is there.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
+    folder, _, own = str(checkpoint).rpartition("/")
+    if is_remote(folder):
+        names = [entry.name for entry in list_remote(folder, *filesystem(folder), recursive=False)]
+    else:
+        names = sorted(os.listdir(folder)) if Path(folder).is_dir() else []
+    if own in names:
+        return checkpoint
+    left = [name for name in names if name.startswith("checkpoint_")]
+    return join(folder, left[0]) if left else None
 
 
 def seed_checkpoints(checkpoint: Uri, first: int, seeds: int) -> list[Uri]:

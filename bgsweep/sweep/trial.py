@@ -14,8 +14,8 @@ from bgsweep.distributed.bundles import Resources, group_arguments
 from bgsweep.distributed.dashboard import unique
 from bgsweep.distributed.resources import assigned_device
 from bgsweep.distributed.train import one_worker, train
-from bgsweep.errors import Stopped, collected_warnings
-from bgsweep.storage.layout import by_ray_train, ray_train_folder
+from bgsweep.errors import Stopped, collected_warnings, warn_once
+from bgsweep.storage.layout import by_ray_train, ray_train_folder, still_there
 from bgsweep.storage.uri import Uri, downloaded
 from bgsweep.sweep.searcher import CHECKPOINT, EPOCHS, VALUES, named
 
@@ -56,6 +56,7 @@ class InProcessTrial(tune.Trainable):
     sweep: str
     board: tuple[str, str]
     run: Any = None
+    missed: list[dict[str, float]]
 
     def __repr__(self) -> str:
         """The actor in Ray's dashboard: the trial with which it began."""
@@ -83,12 +84,19 @@ class InProcessTrial(tune.Trainable):
         self.pulse = Pulse(self.board, named(config), self._where)
         self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"
-        self.stands = False
-        if config[CHECKPOINT]:
-            with downloaded(config[CHECKPOINT]) as folder:
+        self.stands, self.missed = False, []
+        # A copy from another trial of a population lies alone.
+        checkpoint = config[CHECKPOINT] and (config[CHECKPOINT] if self.foreign else still_there(config[CHECKPOINT]))
+        if checkpoint:
+            with downloaded(checkpoint) as folder:
                 self.run.restore(folder, self.foreign)
+            # What the journal of a driver that died does not know of a checkpoint that is newer than the one it names.
+            if not self.foreign:
+                self.missed = [metrics for metrics in self.run.history if metrics["epoch"] > config[EPOCHS]]
             # A resumed trial of a population reports its epoch first: it may have to wait at its generation's end.
             self.stands = self.foreign and bool(self.run.metrics)
+        elif config[CHECKPOINT]:
+            warn_once(f"{named(config)}: its checkpoint {config[CHECKPOINT]} is gone, so it begins anew")
 
     def _where(self) -> str:
         from bgsweep.distributed.pulse import in_words
@@ -115,11 +123,11 @@ class InProcessTrial(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         self.pulse.begin()
-        if self.run.finished or self.stands:  # finished: the driver died after its last checkpoint
-            self.stands = False
-            return {**self.run.metrics, "history": [self.run.metrics], "done": self.run.finished}
+        if self.run.finished or self.stands or self.missed:  # finished: the driver died after its last checkpoint
+            history, self.stands, self.missed = self.missed or [self.run.metrics], False, []
+            return {**history[-1], "history": history, "done": self.run.finished}
         metrics = self.run.config.search.metrics
-        history: list[dict[str, float]] = []
+        history = []
         due = False
         # Not one epoch at a time: schedulers and the searcher can use only epochs that have the searched metrics.
         while not (due or (history and all(name in history[-1] for name in metrics))):

@@ -59,10 +59,13 @@ class StudyFile(Section):
 
     @model_validator(mode="after")
     def _methods_are_known(self) -> Self:
-        for name, form in ((None, self), *self.forms.items()):
+        every: list[tuple[str, StudyFile | Form]] = [
+            ("", self),
+            *((f"forms.{name}: ", each) for name, each in self.forms.items()),
+        ]
+        for where, form in every:
             unknown = {*(form.methods or ()), *form.method_overrides} - self.methods.keys()
             if unknown:
-                where = f"forms.{name}: " if name else ""
                 raise ValueError(f"{where}{', '.join(sorted(unknown))}: `methods` has {', '.join(self.methods)} only")
         return self
 

@@ -1,6 +1,7 @@
 """The folders of runs and checkpoints in a store."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from bgsweep.storage.layout import (
     ray_train_folder,
     ray_train_run,
     seed_checkpoints,
+    still_there,
     sweep_folder,
 )
 from bgsweep.storage.uri import Uri
@@ -52,3 +54,21 @@ def test_ray_trains_run_of_a_trial_is_named_by_sweep_and_trial(store: str) -> No
     folder = ray_train_folder(sweep_folder(store, "mine"), "t00", "0123")
     assert ray_train_run(folder) == (f"{store}/sweeps", "mine/ray_train/t00-0123")
     assert ray_train_run(f"{store}/pretrain/0123") == (f"{store}/pretrain", "0123")
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_of_a_checkpoint_that_is_gone_the_oldest_beside_it_is_taken(remote: bool, tmp_path: Path, s3: Any) -> None:
+    trial = "s3://bucket/runs/t00" if remote else str(tmp_path / "t00")
+
+    def write(name: str) -> None:
+        if remote:
+            s3.put_object(Bucket="bucket", Key=f"runs/t00/{name}/state.pt", Body=b"x")
+        else:
+            (tmp_path / "t00" / name).mkdir(parents=True)
+
+    assert still_there(f"{trial}/checkpoint_000004") is None
+    write("checkpoint_000006")  # not whole yet, perhaps
+    write("checkpoint_000005")
+    assert str(still_there(f"{trial}/checkpoint_000004")) == f"{trial}/checkpoint_000005"
+    write("checkpoint_000004")
+    assert str(still_there(f"{trial}/checkpoint_000004")) == f"{trial}/checkpoint_000004"

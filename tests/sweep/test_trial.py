@@ -194,9 +194,32 @@ def test_a_trial_checkpoints_as_asked_and_within_an_epoch_and_goes_on_from_there
     assert (stopped["history"], stopped["epoch"], stopped[SHOULD_CHECKPOINT]) == ([], 2, True)
     trial.save_checkpoint(str(tmp_path / "within"))
     assert 0 < load_checkpoint(tmp_path / "within/state.pt")["step"] < 15
-    resumed = bound(config=proposal(2, tmp_path / "within"))
+    resumed = bound(config=proposal(2, tmp_path / "within", 2))
     for one in (resumed, trial):  # elsewhere, and where it stands, which is asked no second time
         assert history + untimed(one.step()) == [each for result in results for each in untimed(result)]
     resumed.save_checkpoint(str(tmp_path / "resumed"))
     states = [load_checkpoint(tmp_path / name / "state.pt")["method"] for name in ("whole", "resumed")]
     assert all(value.equal(states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.slow
+def test_a_trial_whose_checkpoint_tune_has_replaced_goes_on_from_the_next_and_tells_what_its_driver_lost(
+    tmp_path: Path, board: Any
+) -> None:
+    tree = dump(load(TINY, ["training={epochs: 3, batch_size: 64}", "evaluate.every=3"]))
+    bound = type("Bound", (InProcessTrial,), {"tree": tree, "sweep": "one", "board": BOARD})
+    whole = bound(config=proposal(0))
+    results = [whole.step(), whole.step()]
+    whole.save_checkpoint(str(tmp_path / "checkpoint_000001"))  # the driver's journal ends before it
+    results.append(whole.step())
+    gone = proposal(0, tmp_path / "checkpoint_000000", 1)
+    resumed = bound(config=gone)
+    again = [resumed.step(), resumed.step()]
+    assert [untimed(each) for each in again] == [untimed(each) for each in results[1:]]
+    assert [each["done"] for each in again] == [False, True] and not any(each["warnings"] for each in again)
+
+    (tmp_path / "checkpoint_000001").rename(tmp_path / "elsewhere")
+    anew = bound(config=gone)
+    again = [anew.step() for _ in range(3)]
+    assert [untimed(each) for each in again] == [untimed(each) for each in results]
+    assert again[0]["warnings"] == [f"t00: its checkpoint {gone[CHECKPOINT]} is gone, so it begins anew"]
