@@ -28,7 +28,7 @@ from bgsweep.storage.hashing import digest
 from bgsweep.storage.shards import read_part
 from bgsweep.storage.shared_arrays import Arrays, index_folder, part_of, shared_arrays
 
-_FORMAT = 1
+_FORMAT = 2
 # Indexes of smaller files are made anew each time, which takes less than a second.
 _KEPT_FROM = 1 << 20
 
