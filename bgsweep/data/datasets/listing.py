@@ -21,9 +21,10 @@ from bgsweep.config.columns import Columns
 from bgsweep.data.datasets.entries import WHOLE, Entries, Entry, Place
 from bgsweep.data.datasets.file_sets import FileSet
 from bgsweep.data.names import Names
+from bgsweep.data.order import spread_evenly
 from bgsweep.data.sample import UNLABELLED
 from bgsweep.errors import UnreadableImage, UserError
-from bgsweep.images.files import read_file
+from bgsweep.images.files import read_file, size_of
 from bgsweep.storage.hashing import digest
 from bgsweep.storage.shards import read_part
 from bgsweep.storage.shared_arrays import Arrays, index_folder, part_of, shared_arrays
@@ -31,6 +32,7 @@ from bgsweep.storage.shared_arrays import Arrays, index_folder, part_of, shared_
 _FORMAT = 2
 # Indexes of smaller files are made anew each time, which takes less than a second.
 _KEPT_FROM = 1 << 20
+_SIZES_AGAIN = 1_000
 
 
 class Listing:
@@ -109,6 +111,14 @@ class Listing:
         path = self._files[int(at[0])]
         return path if at[1] == WHOLE else f"{path}:{int(at[1])}"
 
+    def other_sizes(self) -> list[int] | None:
+        """Sizes of some images and masks that are files by themselves; None where they are those of the index."""
+        chosen = spread_evenly(len(self.names), _SIZES_AGAIN)
+        at = np.concatenate([np.asarray(places)[chosen] for places in (self.image_at, self.mask_at)])
+        at = at[at[:, 1] == WHOLE]
+        sizes = [size_of(self._files[file]) for file in at[:, 0].tolist()]
+        return None if sizes == at[:, 2].tolist() else sizes
+
     def forget(self) -> None:
         """Remove the index, so that it is made anew."""
         if self.key is not None:
@@ -159,13 +169,22 @@ def key_of(state: tuple[object, ...]) -> str:
 def index_of(files: FileSet, state: tuple[object, ...], entries: Callable[[], Entries]) -> Listing:
     """The listing of files, whose `entries` are asked for where no index of these files is kept.
 
+    Images that a file lists may be written over in place, which does not change that file: the sizes of some of them
+    are asked for again.
+
     Raises:
         UserError: there are no images, or two of one name.
     """
-    key = key_of(state) if sum(path.stat().st_size for _, path in files.files) >= _KEPT_FROM else None
     made = partial(_made, files.uri, entries)
-    arrays = made() if key is None else shared_arrays(_index_file(key), made)
-    return Listing(files.uri, arrays, key)
+    if sum(path.stat().st_size for _, path in files.files) < _KEPT_FROM:
+        return Listing(files.uri, made(), None)
+    key = key_of(state)
+    found = Listing(files.uri, shared_arrays(_index_file(key), made), key)
+    if (sizes := found.other_sizes()) is None:
+        return found
+    # Beside the first one, which other runs may map, and by whose key more is kept that follows from it.
+    key = key_of((key, *sizes))
+    return Listing(files.uri, shared_arrays(_index_file(key), made), key)
 
 
 def _index_file(key: str) -> Path:
