@@ -8,7 +8,7 @@ import bisect
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bgsweep.config.columns import Columns
 from bgsweep.data.datasets.entries import WHOLE, Entries, Entry, Place
-from bgsweep.data.datasets.file_sets import FileSet
+from bgsweep.data.datasets.file_sets import FileSet, file_set
 from bgsweep.data.names import Names
 from bgsweep.data.order import spread_evenly
 from bgsweep.data.sample import UNLABELLED
@@ -28,6 +28,7 @@ from bgsweep.images.files import read_file, size_of
 from bgsweep.storage.hashing import digest
 from bgsweep.storage.shards import read_part
 from bgsweep.storage.shared_arrays import Arrays, index_folder, part_of, shared_arrays
+from bgsweep.storage.tree import FileStat
 
 _FORMAT = 2
 # Indexes of smaller files are made anew each time, which takes less than a second.
@@ -110,6 +111,25 @@ class Listing:
         """A place as text that no other place has."""
         path = self._files[int(at[0])]
         return path if at[1] == WHOLE else f"{path}:{int(at[1])}"
+
+    def stats(self, at: npt.NDArray[np.int64]) -> Iterator[FileStat]:
+        """Size of each place, and when its file has changed last."""
+        known: dict[int, FileStat] = {}
+        for file, offset, size in at.tolist():
+            if (whole := known.get(file)) is None:
+                whole = known[file] = self._stat(self._files[file])
+            yield whole if offset == WHOLE else FileStat(size, whole.changed)
+
+    def _stat(self, path: str) -> FileStat:
+        sources = [path]
+        # The time of a copy in the cache is that of its last use.
+        if path == self.copied and (files := file_set(self.uri)) is not None:
+            sources = [str(source) for _, source in files.files]
+        try:
+            found = [os.stat(source) for source in sources]  # noqa: PTH116 - for millions of files
+        except OSError:  # which is reported when it is read
+            return FileStat(0, 0.0)
+        return FileStat(found[0].st_size, max(status.st_mtime for status in found))
 
     def other_sizes(self) -> list[int] | None:
         """Sizes of some images and masks that are files by themselves; None where they are those of the index."""
