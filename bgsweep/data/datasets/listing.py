@@ -270,4 +270,6 @@ def _at(place: Place | None, files: dict[str, int]) -> tuple[int, int, int]:
 
 def _in_order(labels: Iterable[Any]) -> list[str]:
     """Labels in the order of their numbers, if all are numbers, so that class 10 follows class 9."""
-    return sorted(labels, key=int) if all(each.isdigit() for each in labels) else sorted(labels)
+    if all(each.isdecimal() for each in labels):  # not isdigit, which is true of ² too
+        return sorted(labels, key=lambda each: (int(each), each))  # 1 and 01 in one order in all processes
+    return sorted(labels)

@@ -1,4 +1,4 @@
-"""The index of files that list images: when it is made anew."""
+"""The index of files that list images: its classes, and when it is made anew."""
 
 import pickle
 from pathlib import Path
@@ -65,3 +65,17 @@ def test_masks_that_another_file_lists_have_other_digests_too(folder: Path) -> N
     flip(folder, "masks")
     after = split(uri, masks).digests()
     assert after["images"] == before["images"] and after["masks"] != before["masks"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["10", "9", "1", "01", "001", "٣"], ["001", "01", "1", "٣", "9", "10"]),
+        (["2", "²", "10"], ["10", "2", "²"]),
+    ],
+)
+def test_classes_are_in_the_order_of_numbers_where_all_are(folder: Path, labels: list[str], classes: list[str]) -> None:
+    lines = [line | {"split": "train"} for line in table(folder)]
+    for index, line in enumerate(lines):
+        line["label"] = labels[index % len(labels)]
+    assert split(write_csv(folder / "mine.csv", lines)).classes == classes
