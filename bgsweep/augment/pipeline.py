@@ -9,7 +9,6 @@ import numpy as np
 
 from bgsweep.augment.background import Donor, Negative, area_verdict, resolve_mask
 from bgsweep.augment.color import ColorDraw, Colors, render
-from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.policy import composed
 from bgsweep.augment.training_crop import Applied, TrainingCrop
 from bgsweep.config import albumentations_steps
@@ -134,8 +133,7 @@ class ViewPipeline:
         for view, key in enumerate(rng_keys):
             crop = self._crops[view]
             self._uniform.seed(key)
-            crop.draw_background()
-            window = draw_window(mask.shape[0], mask.shape[1], crop.scale, crop.ratio, self._uniform)
+            _, window = crop.draw_window(mask.shape[0], mask.shape[1])
             if area_verdict(window.of(mask), crop.min_area, crop.max_area) is not None:
                 return False
         return True

@@ -96,6 +96,10 @@ class TrainingCrop:
         removes, replaces = self.py_random.random() < self.remove, self.py_random.random() < self.random
         return "removed" if removes else "replaced" if replaces else "none"
 
+    def draw_window(self, height: int, width: int) -> tuple[Applied, Rect]:
+        """The draws of `draw_background`, then the window in an image of this height and width in pixels."""
+        return self.draw_background(), draw_window(height, width, self.scale, self.ratio, self.py_random)
+
     def draw(self, height: int, width: int, mask: LazyMask, replace: bool = False) -> dict[str, Any]:
         """The draws of one crop, as arguments of `apply`.
 
@@ -105,10 +109,9 @@ class TrainingCrop:
             replace: BG_Random, whatever is drawn.
         """
         uniform = self.py_random.random
-        drawn = self.draw_background()
+        drawn, window = self.draw_window(height, width)
         if replace:
             drawn = "replaced"
-        window = draw_window(height, width, self.scale, self.ratio, self.py_random)
         fill_draw, donor_draw = uniform(), (uniform(), uniform(), uniform(), uniform())
         applied: Applied = "none"
         if drawn != "none":

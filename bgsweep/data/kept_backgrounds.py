@@ -1,13 +1,12 @@
 """The share of views that keep their background, since their foreground is too small or too large."""
 
-import random
 from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
 
-from bgsweep.augment.crop_window import draw_window
 from bgsweep.augment.pipeline import LARGE_VIEWS
+from bgsweep.augment.training_crop import TrainingCrop
 from bgsweep.config import Experiment
 from bgsweep.data.leaks import files_of
 from bgsweep.data.order import spread_evenly
@@ -24,10 +23,12 @@ _THREADS = 4
 def view_areas(experiment: Experiment, sample: Sample) -> list[float]:
     """Foreground area of each large view of an image in the first epoch, 0 to 1."""
     mask, views = cast(Mask, sample.mask), experiment.views
+    # A crop of its own, since threads call this. Its draws are the same whatever the probabilities.
+    crop = TrainingCrop(size=(views.size, views.size), scale=views.scale, ratio=views.ratio)
     found = []
     for view in range(LARGE_VIEWS):
-        draws = random.Random(view_key(experiment.seed, 0, sample.id, view))  # a view's first draw is its window
-        window = draw_window(mask.shape[0], mask.shape[1], views.scale, views.ratio, draws)
+        crop.py_random.seed(view_key(experiment.seed, 0, sample.id, view))
+        _, window = crop.draw_window(mask.shape[0], mask.shape[1])
         found.append(foreground_area(window.of(mask)))
     return found
 

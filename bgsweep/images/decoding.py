@@ -25,7 +25,7 @@ from bgsweep.errors import UnreadableImage, WrongMask, one_line
 from bgsweep.images.compositing import Image, Mask
 from bgsweep.images.mask_form import PLAIN, MaskForm
 from bgsweep.images.mask_levels import gray_levels
-from bgsweep.images.orientation import orientation_of, turned
+from bgsweep.images.orientation import orientation_in, orientation_of, turned
 
 Size = tuple[int, int]
 
@@ -195,7 +195,7 @@ def stored_size(image: bytes) -> tuple[Size, int]:
         return (header.height, header.width), orientation_of(image) if header.has_exif else 1
     try:
         with PIL.Image.open(io.BytesIO(image)) as file:
-            return (file.height, file.width), int(file.getexif().get(0x0112, 1))
+            return (file.height, file.width), orientation_in(file)
     except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
         raise UnreadableImage(f"not an image ({one_line(error)})") from error
 

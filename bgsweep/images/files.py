@@ -40,6 +40,14 @@ def read_file(path: str | Path) -> bytes:
         raise UnreadableImage(f"{path}: cannot be read ({reason}); replace or remove it") from error
 
 
+def size_of(path: str) -> int:
+    """Size of a file in bytes; 0 where there is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - for millions of files
+    except OSError:
+        return 0
+
+
 _FolderId = tuple[int, int]
 
 

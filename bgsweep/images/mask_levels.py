@@ -127,11 +127,22 @@ def _pixels(data: bytes, kind: PngKind | None, indices: bool = False) -> npt.NDA
 
 
 def _alpha(data: bytes, name: str) -> Mask:
-    """The alpha channel as 8 bits, or the transparency of a palette's entries."""
-    pixels = _pixels(data, png_kind(data))
+    """The alpha channel as 8 bits, or the transparency of a palette's entries or of a grey level."""
+    kind = png_kind(data)
+    pixels = _pixels(data, kind)
     if data.startswith(_NUMPY) or not _has_alpha(data):
         raise WrongMask(f"{name}: has no alpha channel, which mask_format.channel names; correct this key or the file")
+    if kind is not None and kind.colour == _GRAY:
+        return np.where(pixels == _clear_level(data, kind.depth), 0, 255).astype(np.uint8)
     return _eight_bits(pixels[..., 3], name)
+
+
+def _clear_level(data: bytes, depth: int) -> int:
+    """The level of a grey PNG that is transparent, at which decoders show it."""
+    # OpenCV leaves it out, and Pillow's conversion compares the first 8 of 16 bits.
+    with PIL.Image.open(io.BytesIO(data)) as file:
+        level = int(file.info["transparency"])
+    return level if depth >= 8 else min(255, level * (255 // (2**depth - 1)))
 
 
 def _has_alpha(data: bytes) -> bool:

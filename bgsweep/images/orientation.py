@@ -30,9 +30,15 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def orientation_of(data: bytes) -> int:
-    """The EXIF orientation of an encoded image; 1, upright, where it has none or its EXIF block is damaged."""
+    """The EXIF orientation of an encoded image, 1 to 8; 1, upright, where it has none or its EXIF block is damaged."""
     try:
         with PIL.Image.open(io.BytesIO(data)) as file:
-            return int(file.getexif().get(_TAG, 1))
+            return orientation_in(file)
     except Exception:  # a damaged EXIF block is no reason to refuse the image
         return 1
+
+
+def orientation_in(file: PIL.Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1 where it has none, or a number that is none."""
+    found = file.getexif().get(_TAG)
+    return int(found) if found in _TURNS else 1

@@ -92,7 +92,7 @@ class MaskFiles:
             ids = ids_of(data, where, self._form)
             numbers = self._form.foreground_ids(ids)
             return [(ids == number).astype(np.uint8) * np.uint8(255) for number in numbers] or [self._form.mask_of(ids)]
-        return [read_gray(part, where, self._form) for part in _unstacked(data)]
+        return [read_gray(part, where, self._form) for part in _unstacked(data, where)]
 
 
 class CocoMasks:
@@ -175,15 +175,25 @@ def united(masks: Iterable[Mask], instances: Instances | None, name: str) -> Mas
     return found
 
 
-def _unstacked(data: bytes) -> list[bytes]:
-    """The parts of a file: those of a NumPy array of N x height x width, one an instance; else itself."""
+def _unstacked(data: bytes, where: str) -> list[bytes]:
+    """The parts of a file: those of a NumPy array of N x height x width, one an instance; else itself.
+
+    Raises:
+        WrongMask: an array that has several masks of each instance.
+    """
     if not data.startswith(b"\x93NUMPY"):
         return [data]
     try:
         stack = np.load(io.BytesIO(data), allow_pickle=False)
     except ValueError:  # damaged, which its reader says
         return [data]
-    if stack.ndim == 4:  # N x 1 x height x width
+    if stack.ndim == 4:
+        if stack.shape[1] != 1:
+            shape = "x".join(map(str, stack.shape))
+            raise WrongMask(
+                f"{where}: an array of {shape}, where N x height x width or N x 1 x height x width is needed; of SAM's "
+                "masks of each instance keep one (multimask_output=False)"
+            )
         stack = stack.squeeze(1)
     if stack.ndim != 3 or stack.shape[2] in (1, 3, 4):
         return [data]

@@ -118,7 +118,7 @@ def cached_split(root: str, split: str, key: str) -> Path:
         The local folder that replaces `root`; its sub-folder `split` is complete.
 
     Raises:
-        UserError: there are no files, they cannot be read, or the disk is too small.
+        UserError: there are no files, they cannot be read, or the cache cannot be used or is too small.
     """
     store_fs, path = filesystem(root)
     source = f"{path}/{split}" if split != "." else path
@@ -126,13 +126,19 @@ def cached_split(root: str, split: str, key: str) -> Path:
     identity = hashlib.sha256(repr([root, split, [entry[:3] for entry in files]]).encode()).hexdigest()[:20]
     folder = cache_folder() / "data" / identity
     target = folder / PurePosixPath(path).name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies; the others of this machine wait for its copy
-        if not target.exists():
-            _check_room(folder, sum(entry.size for entry in files), f"{key}: {root}")
-            with replacing_folder(target) as partial:
-                _copy(root, store_fs, source, files, partial / split)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies; the others of this machine wait for its copy
+            if not target.exists():
+                _check_room(folder, sum(entry.size for entry in files), f"{key}: {root}")
+                with replacing_folder(target) as partial:
+                    _copy(root, store_fs, source, files, partial / split)
+    except OSError as error:
+        raise UserError(
+            f"{key}: {root} cannot be copied to {folder} ({one_line(error)}); set BGSWEEP_CACHE to a folder on a disk "
+            "of this machine that can be written"
+        ) from error
     return target
 
 

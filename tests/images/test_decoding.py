@@ -9,7 +9,7 @@ import pytest
 from bgsweep.data.datasets.bundled import ARCHIVE
 from bgsweep.data.sample import Image
 from bgsweep.errors import UnreadableImage, UserError
-from bgsweep.images.decoding import centre_view, cover, decode_image, decode_mask, upright_mask
+from bgsweep.images.decoding import centre_view, cover, decode_image, decode_mask, upright_mask, upright_size
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,20 @@ def test_masks_of_the_stored_pixels_are_turned_like_their_images_where_sizes_say
     np.testing.assert_array_equal(turned, expected)
     of_upright = np.ascontiguousarray(upright[..., 0])
     np.testing.assert_array_equal(upright_mask(of_upright, data), of_upright)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [0, 9, 600])
+def test_orientations_that_do_not_exist_turn_nothing(pixels: Image, kind: str, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    whole = np.ascontiguousarray(pixels[: pixels.shape[0] // 8 * 8, : pixels.shape[1] // 8 * 8])
+    assert whole.shape[0] != whole.shape[1]
+    data = encoded(PIL.Image.fromarray(whole), kind, exif=exif)
+    for least_side in (None, 16):
+        image, size = decode_image(data, "x", least_side=least_side)
+        assert size == upright_size(data) == whole.shape[:2]
+        assert (image.shape[0] < image.shape[1]) == (size[0] < size[1])
 
 
 def test_damaged_tiffs_are_told_of_by_bgsweep_alone(capfd: pytest.CaptureFixture[str]) -> None:

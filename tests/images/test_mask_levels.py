@@ -222,6 +222,16 @@ FORMS = {
         MaskForm("alpha"),
         "object",
     ),
+    **{
+        f"a transparent level of {depth}": (make, MaskForm("alpha"), "object")
+        for depth, make in {
+            "8 bits": lambda mask: saved(PIL.Image.fromarray(mask // 255 * 150 + 20), transparency=20),
+            "1 bit, white": lambda mask: saved(PIL.Image.fromarray(255 - mask).convert("1"), transparency=1),
+            "1 bit, black": lambda mask: saved(PIL.Image.fromarray(mask).convert("1"), transparency=0),
+            "2 bits": lambda mask: saved(PIL.Image.fromarray(mask // 255 + 1), bits=2, transparency=1),
+            "16 bits": lambda mask: saved(PIL.Image.fromarray(mask // 255 + np.uint16(300)), transparency=300),
+        }.items()
+    },
     "alpha, turned by EXIF": (lambda mask: turned(cutout(mask), "RGBA"), MaskForm("alpha"), "object"),
 }
 

@@ -1,5 +1,8 @@
 """Images and checkpoints in an object store, through the addresses that a user writes."""
 
+import errno
+import fcntl
+import os
 import re
 import shutil
 import zipfile
@@ -87,6 +90,25 @@ def test_too_little_room_is_told_before_anything_is_copied(
     s3.put_object(Bucket="bucket", Key="photos/test/a.jpg", Body=bytes(11))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 10))  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="BGSWEEP_CACHE"):
+        cached_split("s3://bucket/photos", "test", "data.images")
+
+
+@pytest.mark.parametrize("problem", ["a file", "no locks"])
+def test_a_cache_that_cannot_be_used_is_named_with_the_cure(
+    tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setenv("BGSWEEP_CACHE", str(tmp_path / "cache"))
+    if problem == "a file":
+        (tmp_path / "cache").write_text("")
+    else:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    s3.put_object(Bucket="bucket", Key="photos/test/a.jpg", Body=bytes(11))
+    reason = {"a file": "Not a directory", "no locks": "No locks available"}[problem]
+    told = f"^data.images: s3://bucket/photos cannot be copied to {tmp_path}/cache/.*{reason}.*; set BGSWEEP_CACHE"
+    with pytest.raises(UserError, match=told):
         cached_split("s3://bucket/photos", "test", "data.images")
 
 

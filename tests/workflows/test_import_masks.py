@@ -105,6 +105,12 @@ def stacked(root: Path, name: str, mask: Mask) -> None:
     np.save(root / f"{name}.npy", np.stack(halves(mask)) > 0)
 
 
+def multimask(root: Path, name: str, mask: Mask) -> None:
+    """As SAM gives them by default: three masks of each instance."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    np.save(root / f"{name}.npy", np.stack([[half] * 3 for half in halves(mask)]) > 0)
+
+
 def numbered(root: Path, name: str, mask: Mask) -> None:
     first, second = halves(mask)
     put(root / f"{name}.png", png(np.where(first > 0, 1, second // 255 * 2).astype(np.uint8)))
@@ -321,6 +327,11 @@ REFUSED: dict[str, tuple[Callable[[Path, str, Mask], None], list[str], str]] = {
     ),
     "a suffix that is not named": (suffixed, [], r"_fg_mask_\.png lies there \(pattern '\{stem\}_fg_mask_\.png'\)"),
     "SAM, union or largest": (sam, ["--pattern", "{stem}.json"], r"SAM's segments cover .*--instances largest or"),
+    "several masks an instance": (
+        multimask,
+        ["--pattern", "{stem}.npy"],
+        r"theirs/\S+\.npy: an array of 2x3x\d+x\d+, where N x height .*; of SAM.s .*multimask_output=False",
+    ),
     "no SAM": (lambda root, name, _: put(root / f"{name}.json", b"[3]"), ["--pattern", "{stem}.json"], r"not a list"),
     "another size": (scaled, [], r"mask of \S+: \d+x\d+ pixels, but its image photos/\S+ has \d+x\d+; a mask must"),
     "alpha and ids": (numbered, ["--channel", "alpha", "--foreground", "1"], r"--foreground: channel alpha has no ids"),

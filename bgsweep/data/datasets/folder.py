@@ -1,7 +1,6 @@
 """Images in folders, one folder a class, with masks in a tree that mirrors them."""
 
 import difflib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from bgsweep.data.readable import in_order
 from bgsweep.data.sample import UNLABELLED, Image, Mask, Sample
 from bgsweep.errors import UnreadableImage, UserError
 from bgsweep.images.decoding import Size, decode_image, decode_mask
-from bgsweep.images.files import SUFFIXES, images_among, read_file
+from bgsweep.images.files import SUFFIXES, images_among, read_file, size_of
 from bgsweep.images.mask_form import MaskForm
 from bgsweep.storage.hashing import digest
 from bgsweep.storage.shared_arrays import LARGE, Arrays
@@ -112,7 +111,7 @@ class Folder:
         # Asking for the sizes of two and a half million files takes minutes. They are kept for the next command, and
         # some are asked for again, since files that are written over in place change no folder.
         paths = [path for index in spread_evenly(len(self), _SIZES_AGAIN) for path in self._paths(int(index))]
-        what = ("digests", self.has_masks, *map(_size_of, paths))
+        what = ("digests", self.has_masks, *map(size_of, paths))
         kept, _ = derived_arrays(self, what, lambda: _as_bytes(self._digests_of_files()))
         return {kind: values.tobytes().decode() for kind, values in kept.items()}
 
@@ -217,19 +216,12 @@ def digest_of_files(names: Sequence[str], path_of: Callable[[int], str]) -> str:
     if len(names) <= DIGESTED_WHOLE:
         return digest(names, (_content(path_of(index)) for index in range(len(names))))
     parts = (range(first, min(first + _PART, len(names))) for first in range(0, len(names), _PART))
-    found = in_order(lambda part: [_size_of(path_of(index)) for index in part], parts, _THREADS, _THREADS)
+    found = in_order(lambda part: [size_of(path_of(index)) for index in part], parts, _THREADS, _THREADS)
     return digest(names, (str(size).encode() for sizes in found for size in sizes))
 
 
 def _as_bytes(digests: dict[str, str]) -> Arrays:
     return {kind: np.frombuffer(value.encode(), np.uint8) for kind, value in digests.items()}
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - for millions of files
-    except OSError:
-        return 0
 
 
 def _content(path: str) -> bytes:

@@ -8,7 +8,7 @@ import bisect
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,18 +19,21 @@ import numpy.typing as npt
 
 from bgsweep.config.columns import Columns
 from bgsweep.data.datasets.entries import WHOLE, Entries, Entry, Place
-from bgsweep.data.datasets.file_sets import FileSet
+from bgsweep.data.datasets.file_sets import FileSet, file_set
 from bgsweep.data.names import Names
+from bgsweep.data.order import spread_evenly
 from bgsweep.data.sample import UNLABELLED
 from bgsweep.errors import UnreadableImage, UserError
-from bgsweep.images.files import read_file
+from bgsweep.images.files import read_file, size_of
 from bgsweep.storage.hashing import digest
 from bgsweep.storage.shards import read_part
 from bgsweep.storage.shared_arrays import Arrays, index_folder, part_of, shared_arrays
+from bgsweep.storage.tree import FileStat
 
-_FORMAT = 1
+_FORMAT = 2
 # Indexes of smaller files are made anew each time, which takes less than a second.
 _KEPT_FROM = 1 << 20
+_SIZES_AGAIN = 1_000
 
 
 class Listing:
@@ -109,6 +112,33 @@ class Listing:
         path = self._files[int(at[0])]
         return path if at[1] == WHOLE else f"{path}:{int(at[1])}"
 
+    def stats(self, at: npt.NDArray[np.int64]) -> Iterator[FileStat]:
+        """Size of each place, and when its file has changed last."""
+        known: dict[int, FileStat] = {}
+        for file, offset, size in at.tolist():
+            if (whole := known.get(file)) is None:
+                whole = known[file] = self._stat(self._files[file])
+            yield whole if offset == WHOLE else FileStat(size, whole.changed)
+
+    def _stat(self, path: str) -> FileStat:
+        sources = [path]
+        # The time of a copy in the cache is that of its last use.
+        if path == self.copied and (files := file_set(self.uri)) is not None:
+            sources = [str(source) for _, source in files.files]
+        try:
+            found = [os.stat(source) for source in sources]  # noqa: PTH116 - for millions of files
+        except OSError:  # which is reported when it is read
+            return FileStat(0, 0.0)
+        return FileStat(found[0].st_size, max(status.st_mtime for status in found))
+
+    def other_sizes(self) -> list[int] | None:
+        """Sizes of some images and masks that are files by themselves; None where they are those of the index."""
+        chosen = spread_evenly(len(self.names), _SIZES_AGAIN)
+        at = np.concatenate([np.asarray(places)[chosen] for places in (self.image_at, self.mask_at)])
+        at = at[at[:, 1] == WHOLE]
+        sizes = [size_of(self._files[file]) for file in at[:, 0].tolist()]
+        return None if sizes == at[:, 2].tolist() else sizes
+
     def forget(self) -> None:
         """Remove the index, so that it is made anew."""
         if self.key is not None:
@@ -159,13 +189,22 @@ def key_of(state: tuple[object, ...]) -> str:
 def index_of(files: FileSet, state: tuple[object, ...], entries: Callable[[], Entries]) -> Listing:
     """The listing of files, whose `entries` are asked for where no index of these files is kept.
 
+    Images that a file lists may be written over in place, which does not change that file: the sizes of some of them
+    are asked for again.
+
     Raises:
         UserError: there are no images, or two of one name.
     """
-    key = key_of(state) if sum(path.stat().st_size for _, path in files.files) >= _KEPT_FROM else None
     made = partial(_made, files.uri, entries)
-    arrays = made() if key is None else shared_arrays(_index_file(key), made)
-    return Listing(files.uri, arrays, key)
+    if sum(path.stat().st_size for _, path in files.files) < _KEPT_FROM:
+        return Listing(files.uri, made(), None)
+    key = key_of(state)
+    found = Listing(files.uri, shared_arrays(_index_file(key), made), key)
+    if (sizes := found.other_sizes()) is None:
+        return found
+    # Beside the first one, which other runs may map, and by whose key more is kept that follows from it.
+    key = key_of((key, *sizes))
+    return Listing(files.uri, shared_arrays(_index_file(key), made), key)
 
 
 def _index_file(key: str) -> Path:
@@ -231,4 +270,6 @@ def _at(place: Place | None, files: dict[str, int]) -> tuple[int, int, int]:
 
 def _in_order(labels: Iterable[Any]) -> list[str]:
     """Labels in the order of their numbers, if all are numbers, so that class 10 follows class 9."""
-    return sorted(labels, key=int) if all(each.isdigit() for each in labels) else sorted(labels)
+    if all(each.isdecimal() for each in labels):  # not isdigit, which is true of ² too
+        return sorted(labels, key=lambda each: (int(each), each))  # 1 and 01 in one order in all processes
+    return sorted(labels)

@@ -30,8 +30,10 @@ class ListingTree:
         self._at = listing.image_at if at is None else at
 
     def files(self) -> dict[str, FileStat]:
-        there = np.flatnonzero(np.asarray(self._at)[:, 0] >= 0).tolist()
-        return {self._listing.names[index]: FileStat(int(self._at[index, 2]), 0.0) for index in there}
+        at = np.asarray(self._at)
+        there = np.flatnonzero(at[:, 0] >= 0)
+        stats = self._holder.stats(at[there])
+        return {self._listing.names[index]: stat for index, stat in zip(there.tolist(), stats, strict=True)}
 
     def read(self, name: str) -> bytes:
         at = self._at[self._listing.find(name)]

@@ -27,7 +27,10 @@ class NoisyMasks(Wrapper):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
-        return sample if sample.load_mask is None else replace(sample, load_mask=lambda: self._noisy(index, sample))
+        if sample.load_mask is None:
+            return sample
+        # What is kept of the clean mask would show foreground as background, or the other way round.
+        return replace(sample, load_mask=lambda: self._noisy(index, sample), load_rect=None, load_inpainted=None)
 
     def _noisy(self, index: int, sample: Sample) -> Mask:
         noise = self.noise

@@ -19,18 +19,20 @@ from bgsweep.images.files import SUFFIXES
 
 # Shared file systems answer in a third of a millisecond, whoever else asks.
 _PART, _THREADS = 512, 8
+_OPTIONAL = ("label", "mask", "split")
 
 Row = tuple[str, Mapping[str, Any]]
 """The file and line, for errors, and the row's values."""
 
 
 class _Names(NamedTuple):
-    """The columns of a file."""
+    """The columns of a file; `late` are usual ones that its first row lacks."""
 
     image: str
     label: str | None
     mask: str | None
     split: str | None
+    late: tuple[str, ...]
 
 
 def table_entries(files: FileSet, columns: Columns) -> Entries:
@@ -53,6 +55,7 @@ def _entries(split: str, file: Path, columns: Columns) -> Iterator[Entry]:
         column(columns.label, ("label",), there, "label", str(file)),
         column(columns.mask, ("mask",), there, "mask", str(file)),
         column(columns.split, ("split",), there, "split", str(file)),
+        tuple(key for key in _OPTIONAL if getattr(columns, key) is None and key not in there),
     )
     root = Path(columns.root).expanduser() if columns.root is not None else file.parent
     if not root.is_dir():
@@ -68,6 +71,10 @@ def _found(split: str, root: str, names: _Names, rows: Sequence[Row]) -> list[En
 
 
 def _entry(split: str, root: str, names: _Names, where: str, row: Mapping[str, Any]) -> Entry:
+    for key in names.late:
+        if row.get(key) is not None:  # in JSONL: rows of a CSV have the names of its first line
+            cure = f"give all rows the same keys (null for none), or read none (data.columns.{key}=none)"
+            raise UserError(f"{where}: has the key {key!r}, which the file's first row lacks; {cure}")
     path = _text(row, names.image, where)
     if not path:
         raise UserError(f"{where}: no path in column {names.image!r}; fill it in, or remove the row")

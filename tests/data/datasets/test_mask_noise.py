@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -9,9 +10,12 @@ from bgsweep.augment.pipeline import ViewPipeline
 from bgsweep.config import Background, Data, MaskNoise, Views, resolve
 from bgsweep.data import ImageDataset, open_splits
 from bgsweep.data.datasets.bundled import EmbeddedSample
+from bgsweep.data.datasets.cached import Cached
+from bgsweep.data.datasets.folder import Folder
 from bgsweep.data.datasets.mask_noise import NoisyMasks, blur, bounding_box, grow
 from bgsweep.data.loader import Batches
 from bgsweep.errors import UserError
+from bgsweep.images.compositing import inpaint_background, largest_background_rectangle
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,20 @@ def test_shares_are_kept_and_what_is_not_drawn_stays_as_it_is(clean: ImageDatase
     assert shares == pytest.approx({"dropped": 0.2, "same": 0.25, "box": 0.25, "other": 0.3}, abs=0.09)
     assert [noisy[5].id, noisy[5].label] == [clean[5].id, clean[5].label]
     np.testing.assert_array_equal(noisy[5].image, clean[5].image)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_backgrounds_of_donors_are_those_of_the_degraded_mask(tree: Path, cached: bool) -> None:
+    """Not of the clean one, of which a folder keeps the rectangle and a cache the painted background too."""
+    source: ImageDataset = Folder(tree / "images", "train", tree / "masks")
+    source = Cached(source) if cached else source
+    clean = source[2]
+    assert clean.background_rect is not None and clean.inpainted_background.any()
+    for noise in (MaskNoise(grow=12), MaskNoise(drop=1.0)):
+        noisy = NoisyMasks(source, noise)[2]
+        assert noisy.mask is not None
+        assert noisy.background_rect == largest_background_rectangle(noisy.mask) != clean.background_rect
+        np.testing.assert_array_equal(noisy.inpainted_background, inpaint_background(noisy.image, noisy.mask))
 
 
 def test_another_images_mask_is_one_of_the_others(clean: ImageDataset) -> None:

@@ -100,6 +100,13 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "not JSON": (_text('{"path": "IMAGE"}\n{"path": \n', "mine.jsonl"), "mine.jsonl, line 2: not JSON .*; write one"),
     "not an object": (_text('["IMAGE"]\n', "mine.jsonl"), "mine.jsonl, line 1: not a JSON object"),
     "a list as label": (_text('{"path": "IMAGE", "label": [1]}', "m.jsonl"), "m.jsonl, line 1: .1. in 'label' is"),
+    **{
+        f"a late {key}": (
+            _text(f'{{"path": "IMAGE"}}\n{{"path": "IMAGE", "{key}": "{value}"}}', "m.jsonl"),
+            f"m.jsonl, line 2: has the key '{key}', which .* first row lacks; .*data.columns.{key}=none",
+        )
+        for key, value in (("label", "hat"), ("mask", "IMAGE"), ("split", "test"))
+    },
     "one image": (_text("path\nIMAGE\n"), "mine.csv: only one image in it"),
     "tar without images": (_tar_of("0.txt", "0.cls"), "mine.tar: no images in it .*there are cls, txt.; correct the"),
     "tar with two images": (_tar_of("0.jpg", "0.png"), "mine.tar: 0: jpg and png could be the image; name its"),
