@@ -282,6 +282,13 @@ def test_provenance_names_the_installed_versions_and_the_commit(monkeypatch: pyt
         assert "mlflow.source.git.commit" not in tags
     monkeypatch.setenv("BGSWEEP_GIT_COMMIT", "0123abc")
     assert provenance()["mlflow.source.git.commit"] == "0123abc"
+    assert "git.dirty" not in provenance(), "known of a checkout only"
+
+
+def test_an_image_that_was_built_without_its_commit_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGSWEEP_GIT_COMMIT", "unknown")  # of the Dockerfile
+    monkeypatch.setattr(sys.modules["bgsweep.tracking.provenance"], "__file__", str(tmp_path / "provenance.py"))
+    assert not [tag for tag in provenance() if "git" in tag]
 
 
 def test_epochs_that_arrive_together_are_one_call_and_come_before_the_run_s_end(tracker: Tracker) -> None:
