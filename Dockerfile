@@ -13,6 +13,8 @@ COPY bgsweep/__init__.py bgsweep/__init__.py
 ARG EXTRAS=gpu
 RUN pip install -c constraints.txt ".[$EXTRAS]"
 COPY bgsweep bgsweep
+# bgsweep/search_spaces is a link to it.
+COPY search_spaces search_spaces
 RUN pip install --no-deps --force-reinstall .
 
 FROM python:3.11.14-slim-bookworm

@@ -21,6 +21,7 @@ from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed import credentials
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.storage.uri import is_remote
+from bgsweep.tracking.provenance import commit_of_copy
 
 # Default --store of a submitted sweep; expanded by the shell of the cluster's head node.
 CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'
@@ -183,6 +184,8 @@ class _Jobs:
         }
         if code or modules:
             environment["py_modules"] = [*([str(Path(__file__).parents[1])] if code else []), *modules]
+        if code:
+            environment["env_vars"] = commit_of_copy()
         quoted = CLUSTER_STORE if store is None else shlex.quote(store)
         with self._asking():
             job: str = self.client.submit_job(

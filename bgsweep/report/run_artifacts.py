@@ -11,6 +11,7 @@ from bgsweep.evaluation import Report, VariantSet, variant_sheet
 from bgsweep.evaluation.bank import online_bank
 from bgsweep.report.images import views_grid
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.datasets import dataset_digest
 from bgsweep.tracking.models import log_encoder, logged_encoder
 from bgsweep.tracking.parameters import shown_parameters
 from bgsweep.tracking.provenance import source
@@ -104,7 +105,7 @@ def log_checkpoint(tracker: Tracker, config: SweepConfig, record: Mapping[str, A
 
 def dataset_of(dataset: ImageDataset) -> tuple[str, str]:
     """Name and digest by which MLflow knows a dataset that `log_inputs` has logged."""
-    return dataset.name, dataset.digests()["images"]
+    return dataset.name, dataset_digest(dataset.digests())
 
 
 def log_variants(tracker: Tracker, run: str, config: SweepConfig) -> None:

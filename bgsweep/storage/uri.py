@@ -72,8 +72,11 @@ def uri_of(path: str, store_fs: Any) -> str:
     return f"{scheme}://{path}" if scheme else path
 
 
-def upload(folder: Path, uri: Uri) -> None:
+def upload(folder: Path, uri: Uri, last: str | None = None) -> None:
     """Copy a folder's files into an object store.
+
+    Args:
+        last: name of a file that is copied after all others: where it is, a copy is whole.
 
     Raises:
         UserError: it cannot be written.
@@ -81,8 +84,12 @@ def upload(folder: Path, uri: Uri) -> None:
     from pyarrow.fs import LocalFileSystem, copy_files
 
     store_fs, root = filesystem(uri)
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == last)
     try:
-        copy_files(str(folder), root, LocalFileSystem(), store_fs)
+        for path in files:
+            there = PurePosixPath(root, path.relative_to(folder).as_posix())
+            store_fs.create_dir(str(there.parent))
+            copy_files(str(path), str(there), LocalFileSystem(), store_fs)
     except OSError as error:
         raise UserError(f"{uri}: cannot be written: {one_line(error)}; check the bucket and its credentials") from error
 

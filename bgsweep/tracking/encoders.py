@@ -15,11 +15,19 @@ from bgsweep.models.exported import is_export, load_exported
 from bgsweep.models.onnx_encoder import load_onnx
 from bgsweep.models.pretrained import load_pretrained
 from bgsweep.storage.layout import weights_folder
-from bgsweep.storage.uri import Uri, filesystem, is_remote, list_remote, upload
+from bgsweep.storage.uri import Uri, is_remote, upload
 from bgsweep.tracking.client import tracking_uri
 from bgsweep.tracking.models import fetch_encoder
 from bgsweep.training.checkpoint import load_trained
-from bgsweep.training.initial_weights import MLFLOW, fitted, has_weights, initial_weights, state_digest, write_weights
+from bgsweep.training.initial_weights import (
+    MLFLOW,
+    TENSORS,
+    fitted,
+    has_weights,
+    initial_weights,
+    state_digest,
+    write_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def with_kept_weights(experiment: Experiment, store: Uri, address: str) -> Exper
     source, pinned = experiment.encoder.weights, experiment.encoder.weights_digest
     if source is None:
         return experiment
-    if pinned is None or not _is_kept(weights_folder(store, pinned)):
+    if pinned is None or not has_weights(weights_folder(store, pinned)):
         if source.startswith(MLFLOW):
             tensors, description, _ = fetch_encoder(source, address)
             state = fitted(tensors, experiment, Experiment.model_validate(description).encoder)
@@ -129,18 +137,12 @@ def with_kept_weights(experiment: Experiment, store: Uri, address: str) -> Exper
                 "leave the digest out, or name the weights that have it"
             )
         pinned = digest
-        if not _is_kept(folder := weights_folder(store, digest)):
+        if not has_weights(folder := weights_folder(store, digest)):
             network = experiment.encoder.model_dump(include={"name", "width", "stem"})
             _keep(folder, state, {"source": source, "digest": digest, "encoder": network})
     return experiment.with_values(
         {"encoder.weights": str(weights_folder(store, pinned)), "encoder.weights_digest": pinned}
     )
-
-
-def _is_kept(folder: Uri) -> bool:
-    if not is_remote(folder):
-        return has_weights(Path(folder))
-    return bool(list_remote(folder, *filesystem(folder)))
 
 
 def _keep(folder: Uri, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -149,7 +151,7 @@ def _keep(folder: Uri, state: Mapping[str, Tensor], about: Mapping[str, Any]) ->
         return
     with tempfile.TemporaryDirectory() as made:
         write_weights(Path(made), state, about)
-        upload(Path(made), folder)
+        upload(Path(made), folder, last=TENSORS)
 
 
 def _origin(experiment: Experiment) -> dict[str, Any]:

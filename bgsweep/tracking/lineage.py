@@ -10,6 +10,7 @@ from bgsweep.addresses import tracking_address
 from bgsweep.config.metric_names import shown_name, with_new_names
 from bgsweep.errors import UserError
 from bgsweep.tracking.client import mlflow_client, pages, tracking_uri
+from bgsweep.tracking.datasets import digest_of_images
 from bgsweep.tracking.encoders import Loaded
 
 _TAGS = {
@@ -107,7 +108,7 @@ def _images(run: Any) -> dict[str, dict[str, Any]]:
         if context in ("train", "validation", "test"):
             profile = json.loads(each.dataset.profile or "{}")
             count = {"count": profile["count"]} if "count" in profile else {}
-            found[context] = {"name": each.dataset.name, "digest": each.dataset.digest, **count}
+            found[context] = {"name": each.dataset.name, "digest": digest_of_images(each.dataset.digest), **count}
     return found
 
 
@@ -121,7 +122,7 @@ def _of_run(run: Any, images: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _of_model(logged: Any, images: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The values of a logged model, also those of `bgsweep evaluate`: the last of each name and set of images."""
     in_time = sorted(logged.metrics or (), key=lambda each: each.timestamp)
-    last = {(each.key, each.dataset_digest): each for each in in_time}
+    last = {(each.key, digest_of_images(each.dataset_digest or "")): each for each in in_time}
     by_digest = {each["digest"]: each for each in images.values()}
     found = {}
     for (key, digest), metric in last.items():

@@ -14,18 +14,39 @@ import psutil
 
 _PACKAGES = ("bgsweep", "torch", "torchvision", "ray", "albumentations", "mlflow", "optuna", "numpy")
 
+COMMIT = "BGSWEEP_GIT_COMMIT"
+"""Variable that gives the commit where bgsweep is no git checkout: in an image, or uploaded with a job."""
+
+_UNKNOWN = "unknown"  # the value of it in an image that was built without one
+
 
 def provenance() -> dict[str, str]:
-    """Tags of the code: package versions, Python, and the commit if bgsweep is a git checkout."""
+    """Tags of the code: package versions, Python, and the commit if it is given (`COMMIT`) or bgsweep is a checkout.
+
+    Whether there are changes beside the commit is known of a checkout only.
+    """
     tags = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             tags[f"version.{name}"] = importlib.metadata.version(name)
-    commit = os.environ.get("BGSWEEP_GIT_COMMIT") or _git("rev-parse", "HEAD")
-    if commit:
+    if (given := os.environ.get(COMMIT)) and given != _UNKNOWN:
+        tags["mlflow.source.git.commit"] = given
+    elif commit := _git("rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags
+
+
+def commit_of_copy() -> dict[str, str]:
+    """`COMMIT` for processes that run a copy of this code: the checkout's, with ``-dirty`` if it has changes.
+
+    Without a checkout its value is that of this process, or says that none is known: that of the image in which the
+    copy runs is of other code.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {COMMIT: os.environ.get(COMMIT) or _UNKNOWN}
+    return {COMMIT: f"{commit}-dirty" if _git("status", "--porcelain") else commit}
 
 
 def source(command: str) -> dict[str, str]:

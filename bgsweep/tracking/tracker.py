@@ -19,6 +19,7 @@ from bgsweep.config import Experiment, SweepConfig
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.errors import without_password
 from bgsweep.tracking.client import experiment_id, mlflow_client, pages
+from bgsweep.tracking.datasets import dataset_digest
 from bgsweep.tracking.parameters import parameter_texts, shown_parameters
 from bgsweep.tracking.provenance import owner, owner_lives, provenance, source
 from bgsweep.tracking.writer import Writer, is_final
@@ -168,7 +169,7 @@ class Tracker:
 
         Args:
             model: id of the logged model that was evaluated.
-            dataset: name and digest, as in `log_dataset`, of the evaluated images.
+            dataset: name and `dataset_digest` of the evaluated images.
             at: their time, if it is not now. MLflow adds metrics that a run has already, with the same time, to the
                 model only: so the run's curve does not get a point twice.
         """
@@ -234,7 +235,7 @@ class Tracker:
 
         profile = json.dumps({"count": count, **digests})
         source = json.dumps({"name": name, **digests})
-        dataset = Dataset(name, digests["images"], "local", source, profile=profile)
+        dataset = Dataset(name, dataset_digest(digests), "local", source, profile=profile)
         entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
         self._writer.submit(lambda: self.client.log_inputs(self._id(run), [entry]))
 

@@ -22,12 +22,12 @@ from bgsweep.models.vit import resized_positions
 from bgsweep.storage.atomic import replacing, write_whole
 from bgsweep.storage.hashing import Digest
 from bgsweep.storage.layout import checkpoint_file
-from bgsweep.storage.uri import Uri, downloaded
+from bgsweep.storage.uri import Uri, downloaded, filesystem, is_remote, list_remote
 
 MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:/")
 """Beginnings of MLflow's URIs."""
 
-_TENSORS, _ABOUT = "encoder.safetensors", "encoder.json"
+TENSORS, _ABOUT = "encoder.safetensors", "encoder.json"
 _OTHER_NETWORK = "name the network that these weights are of"
 State = Mapping[str, Tensor]
 
@@ -97,13 +97,15 @@ def state_digest(state: State) -> str:
 def write_weights(folder: Path, state: State, about: Mapping[str, Any]) -> None:
     """Write a folder that `initial_weights` reads, each of its files whole or not at all."""
     write_whole(folder / _ABOUT, json.dumps(about, indent=1).encode() + b"\n")
-    with replacing(folder / _TENSORS) as partial:
+    with replacing(folder / TENSORS) as partial:
         save_file(dict(state), partial)
 
 
-def has_weights(folder: Path) -> bool:
-    """True if `write_weights` has written this folder."""
-    return (folder / _TENSORS).is_file()
+def has_weights(folder: Uri) -> bool:
+    """True if `write_weights` has written this folder, or one that was then uploaded to this URI, `TENSORS` last."""
+    if not is_remote(folder):
+        return Path(folder, TENSORS).is_file()
+    return TENSORS in {entry.name for entry in list_remote(folder, *filesystem(folder), recursive=False)}
 
 
 def origin_of(folder: Uri) -> dict[str, Any]:
@@ -169,10 +171,10 @@ def _from_folder(folder: Path, experiment: Experiment) -> dict[str, Tensor]:
     name = experiment.encoder.weights
     try:
         theirs = Encoder.model_validate(json.loads((folder / _ABOUT).read_bytes())["encoder"])
-        state = load_file(folder / _TENSORS)
+        state = load_file(folder / TENSORS)
     except (OSError, LookupError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(
-            f"encoder.weights: {name}: {_ABOUT} or {_TENSORS} is damaged ({one_line(error)}); name the weights' origin"
+            f"encoder.weights: {name}: {_ABOUT} or {TENSORS} is damaged ({one_line(error)}); name the weights' origin"
         ) from error
     return fitted(state, experiment, theirs)
 

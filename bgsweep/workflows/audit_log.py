@@ -9,6 +9,7 @@ from typing import Any
 from bgsweep.addresses import tracking_address
 from bgsweep.evaluation.audit.outcome import Outcome
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.datasets import dataset_digest
 from bgsweep.tracking.encoders import Loaded
 from bgsweep.tracking.kept_run import kept_run
 
@@ -28,7 +29,7 @@ class AuditLog:
         if self._tracker is None:
             return
         digests = images["digests"]["test"]
-        self._set = (Path(images["folder"]).name, digests["images"])
+        self._set = (Path(images["folder"]).name, dataset_digest(digests))
         tracker = self._tracker
 
         def begin() -> str:

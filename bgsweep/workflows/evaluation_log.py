@@ -12,6 +12,7 @@ from bgsweep.evaluation.evaluators.imagenet9 import release_sheet
 from bgsweep.evaluation.kept import key_of
 from bgsweep.storage.hashing import digest
 from bgsweep.tracking import Tracker
+from bgsweep.tracking.datasets import dataset_digest
 from bgsweep.tracking.encoders import Loaded
 from bgsweep.tracking.kept_run import kept_run
 
@@ -22,7 +23,7 @@ class EvaluationLog:
     def __init__(self, tracker: Tracker, model: str, loaded: Loaded) -> None:
         self._tracker, self._model, self._loaded = tracker, model, loaded
         self.run = ""
-        self._sets: set[str] = set()
+        self._sets: set[tuple[str, str]] = set()
         self._files: set[str] = set()
 
     def open_run(self, folder: Path | None) -> None:
@@ -38,17 +39,17 @@ class EvaluationLog:
         self.run = kept_run(tracker, file, begin)
         self._files = {one.path for one in tracker.ask(lambda: tracker.client.list_artifacts(self.run))}
         inputs = tracker.ask(lambda: tracker.client.get_run(self.run)).inputs
-        self._sets = {one.dataset.name for one in inputs.dataset_inputs}
+        self._sets = {(one.dataset.name, one.dataset.digest) for one in inputs.dataset_inputs}
 
     def log(self, context: EvalContext, result: Result) -> None:
         """Queue an evaluator's values, tied to its images; by their time, what the run has is not added again."""
         name, digests, count = _set_of(context, result)
-        if name not in self._sets:
-            self._sets.add(name)
+        of = (name, dataset_digest(digests))
+        if of not in self._sets:
+            self._sets.add(of)
             self._tracker.log_dataset(self.run, "test", name, digests, count)
         values = {metric_name(result.evaluator, value.name): value.value for value in result.values}
         values |= {f"{result.evaluator}/{value.name}": value.value for value in result.values}  # the names of before
-        of = (name, digests["images"])
         self._tracker.log_metrics(self.run, 0, values, self._loaded.model_id, of, at=result.at)
         file = _SHEETS.get(result.evaluator)
         if file is not None and file not in self._files:

@@ -90,7 +90,13 @@ def new_file(
 
 
 def recipes() -> list[str]:
-    """The methods that a file can be made for."""
+    """The methods that a file can be made for.
+
+    Raises:
+        UserError: this installation has none.
+    """
+    if not _RECIPES.is_dir():
+        raise UserError(f"{_RECIPES}: no recipes; install bgsweep from a whole checkout, with its search_spaces/")
     return [name for name in METHODS if (_RECIPES / f"{name}_small.yaml").exists()]
 
 

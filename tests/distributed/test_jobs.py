@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -102,6 +103,45 @@ def test_the_lines_that_submit_prints_are_commands(monkeypatch: pytest.MonkeyPat
     options = parse(shlex.split(follow)[1:])
     assert (options.name, options.address, str(options.store)) == (name, address, "/data/my runs")
     assert asked == {"words": ["stop", name], "store": "/data/my runs"}
+
+
+def test_uploaded_code_has_its_own_commit_and_not_that_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            pass
+
+        def submit_job(self, **job: Any) -> str:
+            sent.append(job["runtime_env"])
+            return "job"
+
+    def git(*words: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", *names, *words], cwd=checkout, check=True, capture_output=True, text=True).stdout
+
+    def commit(code: bool) -> str | None:
+        begun = jobs._Jobs("http://head:8265").begin(["sweep"], None, code, {}, tmp_path, {})
+        assert begun == "job"
+        return sent[-1].get("env_vars", {}).get("BGSWEEP_GIT_COMMIT")
+
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    file = checkout / "provenance.py"
+    file.write_text("")
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    monkeypatch.setattr(sys.modules["bgsweep.tracking.provenance"], "__file__", str(file))
+    monkeypatch.delenv("BGSWEEP_GIT_COMMIT", raising=False)
+    assert commit(code=True) == "unknown", "no checkout"
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "one")
+    head = git("rev-parse", "HEAD").strip()
+    assert (commit(code=True), commit(code=False)) == (head, None)
+    file.write_text("changed")
+    assert commit(code=True) == f"{head}-dirty"
 
 
 class _Cluster:

@@ -1,6 +1,7 @@
 """Runs as MLflow holds them after whatever may happen to the process that writes them."""
 
 import importlib.metadata
+import json
 import logging
 import math
 import signal
@@ -104,9 +105,23 @@ def test_files_and_datasets_reach_the_run(tracker: Tracker, tmp_path: Path) -> N
     path = tracker.client.download_artifacts(run, "augmentation.json", str(tmp_path))
     assert Path(path).read_text(encoding="utf-8") == '{\n  "p": 0.5\n}\n'
     (entry,) = tracker.client.get_run(run).inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("sample", "0123456789abcdef")
+    assert (entry.dataset.name, entry.dataset.digest) == ("sample", "0123456789abcdef-fedcba9876543210")
     assert "fedcba9876543210" in entry.dataset.profile
     assert [tag.value for tag in entry.tags] == ["train"]
+
+
+def test_masks_made_anew_for_the_same_images_are_shown_as_such(tracker: Tracker) -> None:
+    """MLflow keeps one dataset for a name and a digest, and shows it for all runs of the experiment."""
+    images, first, second = "0123456789abcdef", "fedcba9876543210", "00112233445566ff"
+    expected: list[dict[str, str]] = [{"images": images, "masks": masks} for masks in (first, second)]
+    expected.append({"images": images})
+    with tracker:
+        runs = [tracker.pretrain_run(f"{number}", FILE) for number in range(3)]
+        for run, digests in zip(runs, expected, strict=True):
+            tracker.log_dataset(run, "train", "sample", digests, 40)
+    inputs = [tracker.client.get_run(run).inputs.dataset_inputs[0].dataset for run in runs]
+    assert [json.loads(each.profile) for each in inputs] == [{"count": 40, **digests} for digests in expected]
+    assert inputs[2].digest == images
 
 
 def test_trial_that_is_begun_again_is_the_same_run_and_open(tracker: Tracker, address: str) -> None:
@@ -267,6 +282,13 @@ def test_provenance_names_the_installed_versions_and_the_commit(monkeypatch: pyt
         assert "mlflow.source.git.commit" not in tags
     monkeypatch.setenv("BGSWEEP_GIT_COMMIT", "0123abc")
     assert provenance()["mlflow.source.git.commit"] == "0123abc"
+    assert "git.dirty" not in provenance(), "known of a checkout only"
+
+
+def test_an_image_that_was_built_without_its_commit_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGSWEEP_GIT_COMMIT", "unknown")  # of the Dockerfile
+    monkeypatch.setattr(sys.modules["bgsweep.tracking.provenance"], "__file__", str(tmp_path / "provenance.py"))
+    assert not [tag for tag in provenance() if "git" in tag]
 
 
 def test_epochs_that_arrive_together_are_one_call_and_come_before_the_run_s_end(tracker: Tracker) -> None:

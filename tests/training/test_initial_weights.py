@@ -17,6 +17,7 @@ from bgsweep.config.methods import METHODS
 from bgsweep.config.resuming import decisive
 from bgsweep.errors import UserError
 from bgsweep.storage.layout import CHECKPOINT_FILE
+from bgsweep.storage.uri import filesystem, list_remote
 from bgsweep.tracking.encoders import with_kept_weights
 from bgsweep.training import load_checkpoint
 from bgsweep.training.build import initial_method
@@ -166,6 +167,27 @@ def test_training_starts_from_a_checkpoint_in_a_bucket(tmp_path: Path, s3: Any) 
     assert origin_of(kept.encoder.weights or "")["source"] == "s3://bucket/runs/pretrain/one"
     with pytest.raises(UserError, match=r"^encoder\.weights: s3://bucket/runs/pretrain/one: no files found"):
         initial_weights(experiment("s3://bucket/runs/pretrain/one"))
+
+
+def test_weights_of_which_a_bucket_got_a_part_are_uploaded_again(tmp_path: Path, policy: Callable[..., None]) -> None:
+    expected = trained(tmp_path / "one")
+    folder = f"weights/{state_digest(expected)}"
+
+    def there() -> list[str]:
+        uri = f"s3://bucket/{folder}"
+        return [entry.name for entry in list_remote(uri, *filesystem(uri))]
+
+    policy(f"{folder}/encoder.json")
+    with pytest.raises(UserError, match=r"cannot be written"):
+        with_kept_weights(experiment(tmp_path / "one"), "s3://bucket", "")
+    assert there() == []  # the tensors, which say that all is there, are copied last
+    policy(f"{folder}/encoder.safetensors")
+    with pytest.raises(UserError, match=r"cannot be written"):
+        with_kept_weights(experiment(tmp_path / "one"), "s3://bucket", "")
+    assert there() == ["encoder.json"]
+    policy()
+    kept = with_kept_weights(experiment(tmp_path / "one"), "s3://bucket", "")
+    assert_same(initial_method(kept, classes=10).encoder.state_dict(), expected)
 
 
 REFUSED = {

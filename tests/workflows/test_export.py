@@ -236,7 +236,7 @@ def test_a_checkpoints_run_is_found_and_its_values_have_intervals(narrow: Path, 
         for name in ("other", "study"):
             parent = tracker.sweep_run(name, SweepConfig(experiment=experiment))
             trial = tracker.trial_run(parent, "t07", experiment)
-            tracker.log_dataset(trial, "test", "photos/test", {"images": "ab12"}, 200)
+            tracker.log_dataset(trial, "test", "photos/test", {"images": "ab12", "masks": "cd34"}, 200)
             values = {f"test/knn/{key}": value for key, value in accuracies.items()}
             tracker.log_metrics(trial, 3, {**values, "test/knn/bg_gap": 0.2, "test/imagenet9/original": 0.3})
     inside = tmp_path / "store" / "sweeps" / "other" / "t07"
@@ -244,6 +244,7 @@ def test_a_checkpoints_run_is_found_and_its_values_have_intervals(narrow: Path, 
     lineage = exported(inside, "safetensors", tmp_path)["lineage"]
     assert (lineage["sweep"], lineage["trial"], lineage["digest"]) == ("other", "t07", experiment.digest)
     assert lineage["bgsweep"] == bg.__version__
+    assert lineage["images"]["test"] == {"name": "photos/test", "count": 200, "digest": "ab12"}
     rows = [line.split(" | ") for line in (tmp_path / "out" / "README.md").read_text().splitlines()]
     shown = {row[0].strip("| `"): row[1:] for row in rows if len(row) == 4}
     same, rand, top1 = (binomtest(hits, 200).proportion_ci(method="wilson") for hits in (120, 80, 100))

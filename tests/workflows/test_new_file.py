@@ -34,6 +34,15 @@ def valid(schema: dict[str, Any], text: str) -> bool:
     return bool(jsonschema.Draft202012Validator(schema).is_valid(yaml.safe_load(text)))
 
 
+def test_an_installation_without_recipes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bgsweep.workflows.new_file._RECIPES", tmp_path / "none")
+    done = bgsweep("new", "mine.yaml", folder=tmp_path)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/none: no recipes; install bgsweep from a whole checkout, with its search_spaces/"
+    ]
+
+
 @pytest.mark.parametrize("machine", ["laptop", "gpu", "cluster"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_file_is_valid_for_any_images(method: str, machine: Machine, tmp_path: Path) -> None:
