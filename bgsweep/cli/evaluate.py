@@ -177,8 +177,12 @@ class Audit(Command):
 
 
 def _apart(words: list[str]) -> tuple[list[str], Path, Path | None]:
-    """Models, images and masks of `MODEL… IMAGES [MASKS]`: a checkpoint's folder is a model, any other is not."""
-    folders = [Path(word).is_dir() and not checkpoint_file(Path(word)).exists() for word in words]
+    """Models, images and masks of `MODEL… IMAGES [MASKS]`: a folder of a checkpoint or an export is a model."""
+    from bgsweep.models.exported import is_export  # here: `--help` must not wait for it
+
+    folders = [
+        path.is_dir() and not checkpoint_file(path).exists() and not is_export(path) for path in map(Path, words)
+    ]
     if len(words) > 2 and folders[-2] and folders[-1]:
         return words[:-2], Path(words[-2]), Path(words[-1])
     if not folders[-1]:

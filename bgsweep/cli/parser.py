@@ -52,7 +52,10 @@ def parse_line(parser: Parser, arguments: Sequence[str] | None) -> argparse.Name
     several = next((name for name in ("overrides", "models") if name in options), None)
     if rest and (several is None or any(word.startswith("-") for word in rest)):
         raise UserError(_unrecognized(rest, options.parser, takes_overrides=several == "overrides"))
-    if several:
+    if several == "models" and "images" in options:  # behind the models
+        words = [*options.models, options.images, *rest]
+        options.models, options.images = words[:-1], words[-1]
+    elif several:
         setattr(options, several, [*getattr(options, several), *rest])
     return options
 

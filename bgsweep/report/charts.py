@@ -238,14 +238,15 @@ def curves(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure
     return {"data": data, "layout": layout, "height": 400}
 
 
-def courses(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, label: str) -> Figure:
+def courses(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, label: str, share: bool = True) -> Figure:
     """The best value so far of several sweeps, as steps: for each name the points (x, value)."""
+    precise, rough = (".1%", ".0%") if share else (".4g", ".3g")
     data: list[Figure] = []
     for number, (name, points) in enumerate(lines.items()):
         line = {"color": SERIES[number % len(SERIES)], "width": 2, "shape": "hv"}
         trace: Figure = {"x": [x for x, _ in points], "y": [y for _, y in points], "mode": "lines", "line": line}
-        data.append(trace | {"name": name, "hovertemplate": "%{x:.4g}: %{y:.1%}<extra>" + name + "</extra>"})
-    axes = {"xaxis": {"title": {"text": title}}, "yaxis": {"title": {"text": label}, "tickformat": ".0%"}}
+        data.append(trace | {"name": name, "hovertemplate": f"%{{x:.4g}}: %{{y:{precise}}}<extra>{name}</extra>"})
+    axes = {"xaxis": {"title": {"text": title}}, "yaxis": {"title": {"text": label}, "tickformat": rough}}
     return {"data": data, "layout": {**axes, "margin": {"l": 58, "r": 12, "t": 36, "b": 44}}, "height": 340}
 
 

@@ -51,12 +51,12 @@ def compare_page(found: Compared, searches: Sequence[Search], pictures: Sequence
     if differences := _differences(names, found.rows):
         figures["differences"] = differences
     if any(one.course for one in searches):
-        label = measures[0].label
+        label, share = measures[0].label, measures[0].share
         courses = {one.results.name: one.course for one in searches}
         by_epochs = {name: [(epochs, value) for _, epochs, value in one] for name, one in courses.items()}
         by_hours = {name: [(time / 3600, value) for time, _, value in one] for name, one in courses.items()}
-        figures["by_epochs"] = charts.courses(by_epochs, "epochs of all trials", label)
-        figures["by_hours"] = charts.courses(by_hours, "hours", label)
+        figures["by_epochs"] = charts.courses(by_epochs, "epochs of all trials", label, share)
+        figures["by_hours"] = charts.courses(by_hours, "hours", label, share)
     context = {
         "name": " against ".join(names or [one.results.name for one in searches]),
         "names": names,
@@ -98,7 +98,7 @@ def _differences(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> cha
 
 def _row(search: Search, config: SweepConfig) -> dict[str, Any]:
     results = search.results
-    cost = cost_of_sweep(config, results)
+    cost = cost_of_sweep(results)
     return {
         "name": results.name,
         "state": search.state,

@@ -65,7 +65,7 @@ class _Parts:
 
     def words(self, block: Block) -> str:
         """Neighbouring parts as text."""
-        low, high = (f"{each:.2g}" for each in (self.ends[block[0]][0], self.ends[block[1]][1]))
+        low, high = map(_number, (self.ends[block[0]][0], self.ends[block[1]][1]))
         return f"at {low}" if low == high else f"between {low} and {high}"
 
     def beyond(self, block: Block) -> str:
@@ -73,10 +73,14 @@ class _Parts:
         low, high = self.ends[block[0]][0], self.ends[block[1]][1]
         whole = self.ends[0][0] != self.ends[0][1]
         if block[1] == len(self.ends) - 1:
-            return f"above {low:.2g}" if whole else f"at {low:.2g}{' and more' if low != high else ''}"
+            return f"above {_number(low)}" if whole else f"at {_number(low)}{' and more' if low != high else ''}"
         if block[0] == 0:
-            return f"below {high:.2g}" if whole else f"at {high:.2g}{' and less' if low != high else ''}"
+            return f"below {_number(high)}" if whole else f"at {_number(high)}{' and less' if low != high else ''}"
         return self.words(block)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"  # a queue of 4096, not 4.1e+03
 
 
 def effect(

@@ -102,7 +102,7 @@ def page(results: SweepResults, told: Findings | None = None) -> str:
     context["measured"] = _searched(figures, notes, file, trials, verdict, told or results.findings())
     if results.course:
         figures["course"] = charts.courses({"front": results.course}, "epochs of all trials", "hypervolume")
-    context["cost"] = _cost(figures, file, results.trials, results.wall_seconds)
+    context["cost"] = _cost(figures, results)
     return rendered("page.html", context, figures)
 
 
@@ -241,30 +241,29 @@ def _searched(
     figures["curves"] = charts.curves(trials, champion, measures)
     trends = [f"against {key}" for key in varied]
     return {"epoch": epoch, "count": count, "label": measures.label, "metric": measures.metric} | {
+        "share": measures.share,
         "trends": trends,
         "names": measures.names,
         "sentences": {name: told.sentences(name) for name in told.effects},
     }
 
 
-def _cost(
-    figures: dict[str, charts.Figure], config: SweepConfig, trials: Sequence[Trial], wall_seconds: float
-) -> dict[str, Any]:
-    cost = _cost_of(config, trials, wall_seconds)
+def _cost(figures: dict[str, charts.Figure], results: SweepResults) -> dict[str, Any]:
+    cost = cost_of_sweep(results)
     figures["cost"] = charts.costs(cost)
     return asdict(cost) | {"spent": sum(cost.spent.values()), "saved": sum(cost.saved.values()), "trials": cost.spent}
 
 
-def cost_of_sweep(config: SweepConfig, results: SweepResults) -> Cost:
+def cost_of_sweep(results: SweepResults) -> Cost:
     """The cost of a sweep's trials."""
-    return _cost_of(config, results.trials, results.wall_seconds)
-
-
-def _cost_of(config: SweepConfig, trials: Sequence[Trial], wall_seconds: float) -> Cost:
+    config = results.config
     workers, search = config.experiment.workers, config.search
     cpus = workers.cpus if workers.count > 1 else search.cpus
-    devices = (workers.count * cpus, workers.count * config.gpus_of_process(available=False))
-    return cost_of(trials, wall_seconds, config.experiment.training.epochs, devices)
+    # Of older versions' sweeps it is not known whether their cluster had GPUs.
+    gpus = results.manifest.get("budget", {}).get("gpus", workers.count * config.gpus_of_process(available=False))
+    return cost_of(
+        results.trials, results.wall_seconds, config.experiment.training.epochs, (workers.count * cpus, gpus)
+    )
 
 
 def _row(trial: Trial) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def still_there(checkpoint: Uri) -> Uri | None:
     if is_remote(folder):
         names = [entry.name for entry in list_remote(folder, *filesystem(folder), recursive=False)]
     else:
-        names = sorted(os.listdir(folder)) if Path(folder).is_dir() else []
+        names = sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
     if own in names:
         return checkpoint
     left = [name for name in names if name.startswith("checkpoint_")]

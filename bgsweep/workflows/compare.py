@@ -18,6 +18,7 @@ from bgsweep.evaluation.bootstrap import Difference, paired
 from bgsweep.evaluation.evaluator import Result
 from bgsweep.evaluation.registry import evaluator_names
 from bgsweep.images.decoding import centre_view
+from bgsweep.report.charts import Measures
 from bgsweep.report.compare_page import Compared, Course, Search, compare_page
 from bgsweep.report.findings import measures_of
 from bgsweep.storage.uri import Uri
@@ -86,11 +87,11 @@ def _named(name: str, store: Uri) -> _Named:
     except UserError as error:
         raise UserError(f"{name}: no such checkpoint, sweep, or trial of one (SWEEP/t03): {error}") from error
     results = sweep_results(sweep, manifest, events, {}, [])
-    metric = measures_of(results.config, results.trials).metric
+    measures = measures_of(results.config, results.trials)
     state = status(sweep, store)["sweeps"][0]["state"]
     champion = (manifest.get("result") or {}).get("model")
     model = f"models:/{champion['name']}/{champion['version']}" if champion else None
-    return _Named(name, model, Search(results, state, _course(events, metric)))
+    return _Named(name, model, Search(results, state, _course(events, measures)))
 
 
 def _checkpoint(name: str, trial: str, folder: Path) -> str:
@@ -103,20 +104,20 @@ def _checkpoint(name: str, trial: str, folder: Path) -> str:
     return checkpoint
 
 
-def _course(events: Sequence[Event], metric: str) -> Course:
+def _course(events: Sequence[Event], measures: Measures) -> Course:
     """The best value so far: seconds since the start, epochs of all trials, value."""
     course: list[tuple[float, float, float]] = []
     epochs: dict[str, int] = {}
-    total, best = 0, float("-inf")
+    total, best, sign = 0, float("-inf"), measures.sign
     for event in events:
         if not isinstance(event, Epoch):
             continue
         total += event.epoch - epochs.get(event.id, 0)
         epochs[event.id] = event.epoch
-        if event.metrics.get(metric, best) > best:
-            best = event.metrics[metric]
-            course.append((event.time - events[0].time, total, best))
-    return [*course, (events[-1].time - events[0].time, total, best)] if course else []
+        if measures.metric in event.metrics and sign * event.metrics[measures.metric] > best:
+            best = sign * event.metrics[measures.metric]
+            course.append((event.time - events[0].time, total, sign * best))
+    return [*course, (events[-1].time - events[0].time, total, sign * best)] if course else []
 
 
 def _compared(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bgsweep.cli.evaluate import _apart
 from bgsweep.cli.main import parse
 from bgsweep.errors import UserError
 from tests.command import bgsweep
@@ -83,6 +84,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[o
 )
 def test_what_there_may_be_several_of_may_stand_behind_options(line: str, name: str, values: list[str]) -> None:
     assert getattr(parse(line.split()), name) == values
+
+
+def test_audits_masks_may_stand_behind_options_and_an_export_is_a_model(tmp_path: Path) -> None:
+    exports, images, masks = [tmp_path / "one", tmp_path / "two"], tmp_path / "images", tmp_path / "masks"
+    for folder in (*exports, images, masks):
+        folder.mkdir()
+    for folder in exports:
+        (folder / "encoder.json").write_text("{}")
+    found = parse(["audit", *map(str, exports), str(images), "--out", "page.html", str(masks)])
+    assert _apart([*found.models, found.images]) == ([*map(str, exports)], images, masks)
+    assert _apart([*map(str, exports), str(images)]) == ([*map(str, exports)], images, None)
 
 
 @pytest.mark.parametrize("line", ["sweep some.yaml --frsh seed=1", "status one another", "models one seed=1"])

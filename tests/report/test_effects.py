@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bgsweep.config import Distribution
+from bgsweep.report import effects
 from bgsweep.report.effects import effect, sentence
 
 SPACE = {
@@ -80,6 +81,11 @@ def test_options_are_compared_with_the_best() -> None:
     assert (
         numbers is not None and numbers.best == "between 0 and 0.15" and numbers.changes[0].where == "at 0.3 and more"
     )
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.0312, "0.031"), (16, "16"), (128, "128"), (4096.0, "4096")])
+def test_numbers_are_written_as_in_the_file(value: float, text: str) -> None:
+    assert effects._number(value) == text
 
 
 def test_another_parameters_effect_is_taken_out() -> None:

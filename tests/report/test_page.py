@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bgsweep.config import resolve
 from bgsweep.report.page import SweepResults, page
 
 
@@ -106,6 +107,23 @@ def test_several_seeds_have_a_table_of_their_own(small: SweepResults) -> None:
     # Student's half width is 12.7; that of 200 images, as if they were not the same ones, is 9.7.
     assert re.search(r"<strong>\+5.0</strong></td><td>\[-1[01]\.\d, \+2[01]\.\d\]</td>", html)
     assert "widened by the uncertainty from the test images" in html
+
+
+def test_values_that_are_no_shares_are_shown_as_they_are(small: SweepResults) -> None:
+    """Of a sweep without classes, by a metric of which less is better."""
+    manifest = {**small.manifest, "budget": {"gpus": 2.0}}
+    del manifest["result"]
+    tree = manifest["file"] = {**manifest["file"], "search": {**manifest["file"]["search"]}}
+    tree["search"] |= {"metric": "alpha_req", "mode": "min"}
+    name = resolve(dict(tree)).search.metrics[0]
+    trials = [replace(one, curve={epoch: {name: 28.123} for epoch in one.curve}) for one in small.trials]
+    html = page(replace(small, manifest=manifest, trials=trials))
+    assert (
+        re.findall(r"<th>epochs</th><th>([^<]*)</th>", html) == ["alpha_req/distance"]
+        and "<td>28.12</td>" in html
+        and "2812" not in html
+    )
+    assert "GPU hours" in html and "GPU hours" not in page(small), "the cluster's, whatever the file leaves open"
 
 
 def test_words_from_outside_cannot_break_the_page(small: SweepResults) -> None:

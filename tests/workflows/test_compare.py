@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bgsweep.config import load
+from bgsweep.report.charts import Measures, courses
 from bgsweep.sweep.events import Ended, Result, Started
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.manifest import write_manifest
@@ -18,10 +20,14 @@ from bgsweep.tracking.models import log_encoder
 from bgsweep.tracking.registry import add_version
 from bgsweep.training.checkpoint import untrained
 from bgsweep.training.run import Run
+from bgsweep.workflows import compare
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 ELSEWHERE = {"bgsweep.host": "another-machine", "bgsweep.pid": "1", "bgsweep.born": "0"}
+
+
+_LOWER = [(1, {"alpha_req": 0.4}), (2, {"loss": 1.0}), (3, {"alpha_req": 0.18}), (4, {"alpha_req": 0.3})]
 
 
 def write_sweep(store: Path, name: str, scores: list[float], seed: int, ended: bool = True) -> None:
@@ -98,6 +104,15 @@ def test_trials_and_models_stand_beside_sweeps(store: Path, tmp_path: Path) -> N
     for trial, said in (("t01", "the trial t01 has no checkpoint"), ("t09", "no trial t09")):
         done = bgsweep("compare", "one", f"two/{trial}", "--store", store, folder=tmp_path)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_where_lower_is_better_the_best_so_far_is_the_lowest() -> None:
+    events = [Result(id="t00", epoch=epoch, metrics=metrics, seconds=1.0) for epoch, metrics in _LOWER]
+    events = [replace(event, time=float(second)) for second, event in enumerate(events)]
+    found = compare._course(events, Measures("alpha_req", None, "alpha_req", -1, share=False))
+    assert found == [(0.0, 1, 0.4), (2.0, 3, 0.18), (3.0, 4, 0.18)]
+    drawn = courses({"one": [(1, 0.4)]}, "epochs", "alpha_req", share=False)
+    assert drawn["layout"]["yaxis"]["tickformat"] == ".3g" and "{y:.4g}" in drawn["data"][0]["hovertemplate"]
 
 
 def test_without_champions_there_are_the_courses(store: Path, tmp_path: Path) -> None:
