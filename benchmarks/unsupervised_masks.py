@@ -41,7 +41,7 @@ def main() -> None:
     config = mask_training(options.overrides)
     said = train_masks(str(options.composites / "train"), student, options.encoder, config, workers=1)
     runs: list[tuple[Any, str | None]] = [(name, None) for name in HANDCRAFTED]
-    runs += [("usps", str(student)), *([("u2net", options.u2net)] if options.u2net else [])]
+    runs += [("usps", str(student)), *([("u2netp", options.u2net)] if options.u2net else [])]
     results = [scored(options.composites, options.work, method, weights) for method, weights in runs]
     rows = [[one["method"], str(one["images"]), *(f"{one[key]:.4f}" for key in MEASURES)] for one in results]
     title = f"Masks learnt from {said['images']} composites, on held-out composites with exact alpha"

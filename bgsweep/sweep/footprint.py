@@ -21,6 +21,7 @@ from bgsweep.config import Experiment, SweepConfig
 from bgsweep.errors import UserError
 from bgsweep.methods import build_method
 from bgsweep.models import ImageEncoder
+from bgsweep.sweep.searcher import total_trials
 
 GPU_FLOPS = 20e12
 """Estimated FLOP/s that training reaches on a GPU of A100's class: 600 images/s of MoCo-v2 with ResNet-50 at 224 px."""
@@ -61,8 +62,9 @@ def read_measured(path: Path) -> Measured:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         found = {(row["part"], row["name"]): row["values"] for row in rows if row.get("values")}
-        steps = {tuple(name.split(", ")[0].split()): values for (part, name), values in found.items() if part == "step"}
-        steps = {names: values for names, values in steps.items() if "gflop_per_image" in values}
+        # Without the rows of compiled networks and of split BatchNorm ("resnet50 moco_v2, compiled").
+        plain = {name: values for (part, name), values in found.items() if part == "step" and "," not in name}
+        steps = {tuple(name.split()): values for name, values in plain.items() if "gflop_per_image" in values}
         flops: dict[str, float] = {}
         for (encoder, _), values in steps.items():
             reached = values["images_per_second"] * values["gflop_per_image"] * 1e9
@@ -86,15 +88,15 @@ class Footprint:
     Attributes:
         gpus: GPUs of a trial.
         images_per_second: of one GPU.
-        epoch_seconds: training only.
-        evaluation_seconds: one online evaluation.
+        epoch_seconds: training only, of one seed.
+        evaluation_seconds: one online evaluation, of one seed.
         evaluation_share: of a run's time, in [0, 1].
-        trial_hours: the whole run.
+        trial_hours: the whole run, with all seeds.
         gpu_gib: memory of each GPU.
         loader_cores: cores that make views, for each GPU.
         views_gib: memory of the batches that wait, on each node.
-        checkpoint_mib: one checkpoint.
-        checkpoints_gib: all checkpoints of a sweep's trials that are kept.
+        checkpoint_mib: one checkpoint, of all seeds.
+        checkpoints_gib: the checkpoints that stay when the sweep has ended.
         data_gb: images and masks, on each node.
         source: `estimated`, or which machine the figures were measured on.
         warnings: what will starve, not fit or be killed, one line each.
@@ -137,9 +139,11 @@ def footprint(config: SweepConfig, gpus: float, images: int, measured: Measured 
     epoch = steps * experiment.training.batch_size / (rate * gpus)
     evaluation = _evaluation_seconds(config, network, measured, gpus, train, images - train)
     every, epochs = config.evaluate.every, experiment.training.epochs
-    hours = (epochs * epoch + math.ceil(epochs / every) * evaluation) / 3600
+    seeds = config.search.seeds
+    hours = seeds * (epochs * epoch + math.ceil(epochs / every) * evaluation) / 3600
     share = evaluation / (every * epoch + evaluation)
-    checkpoint = network.state_bytes + network.trained_bytes * (2 if experiment.optimizer.name == "adamw" else 1)
+    state = network.state_bytes + network.trained_bytes * (2 if experiment.optimizer.name == "adamw" else 1)
+    checkpoint, trials, stay = seeds * state, total_trials(config), config.search.keep_checkpoints
     keeps = 2 if experiment.workers.count > 1 else 1
     found = Footprint(
         gpus=gpus,
@@ -148,11 +152,11 @@ def footprint(config: SweepConfig, gpus: float, images: int, measured: Measured 
         evaluation_seconds=evaluation,
         evaluation_share=share,
         trial_hours=hours,
-        gpu_gib=_gpu_bytes(experiment, network, measured) / 2**30,
+        gpu_gib=seeds * _gpu_bytes(experiment, network, measured) / 2**30,
         loader_cores=rate * _core_seconds(experiment, measured),
         views_gib=_views_bytes(experiment) * min(NODE_GPUS, gpus) / 2**30,
         checkpoint_mib=checkpoint / 2**20,
-        checkpoints_gib=checkpoint * keeps * config.search.trials / 2**30,
+        checkpoints_gib=checkpoint * keeps * (trials if stay is None else min(trials, stay + 1)) / 2**30,
         data_gb=images * (IMAGE_BYTES + (MASK_BYTES if experiment.data.has_masks else 0)) / 1e9,
         source=f"measured on {measured.source}" if measured.flops else "estimated",
         warnings=(),
@@ -261,7 +265,7 @@ def _warnings(config: SweepConfig, found: Footprint) -> Iterator[str]:
     if found.gpu_gib > GPU_GIB * 0.95:
         yield (
             f"a worker's batch needs about {found.gpu_gib:.0f} GiB of a GPU's memory, more than {GPU_GIB:.0f}: raise "
-            "workers.count or training.accumulate"
+            f"workers.count or training.accumulate{', or lower search.seeds' if config.search.seeds > 1 else ''}"
         )
     if found.evaluation_share > _EVALUATION_SHARE:
         yield (
@@ -294,7 +298,7 @@ def describe(found: Footprint) -> list[tuple[str, str]]:
         ("memory of a GPU", f"{found.gpu_gib:.0f} GiB"),
         ("cores for views, a GPU", f"{found.loader_cores:.1f}"),
         ("views that wait, a node", f"{found.views_gib:.1f} GiB"),
-        ("checkpoint", f"{found.checkpoint_mib:.0f} MiB; of all trials {found.checkpoints_gib:.0f} GiB"),
+        ("checkpoint", f"{found.checkpoint_mib:.0f} MiB; those that stay {found.checkpoints_gib:.0f} GiB"),
         ("images on each node", f"{found.data_gb:.0f} GB"),
     ]
 

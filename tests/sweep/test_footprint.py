@@ -113,6 +113,7 @@ def measured(folder: Path, **values: Any) -> Path:
         {"part": "step", "name": "resnet50 swav", "state": "failed"},
         {"part": "whole", "name": "loader alone", "values": {"images_per_second_and_process": 400.0}},
     ]
+    folder.mkdir(exist_ok=True)
     file = folder / "gpu.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
@@ -126,6 +127,31 @@ def test_measured_rows_replace_estimates(tmp_path: Path) -> None:
     assert byol.images_per_second == pytest.approx(1500, rel=0.01)  # not measured: of twice the operations
     assert moco.gpu_gib == pytest.approx(14 / 8) and moco.loader_cores == pytest.approx(7.5, rel=0.01)
     assert any(line.startswith("views need 7.5 cores") for line in moco.warnings)
+
+
+def test_compiled_steps_are_no_measure_of_plain_ones(tmp_path: Path) -> None:
+    file = measured(tmp_path)
+    row = {"images_per_second": 9000.0, "gflop_per_image": 24.6, "memory_gib": 1.0, "batch": 256}
+    for kind in ("compiled", "split_bn 8"):
+        with file.open("a") as lines:
+            lines.write(json.dumps({"part": "step", "name": f"resnet50 moco_v2, {kind}", "values": row}) + "\n")
+    assert read_measured(file) == read_measured(measured(tmp_path / "plain"))
+
+
+def test_a_trial_of_several_seeds_takes_as_many_times_the_hours_memory_and_disk() -> None:
+    one, three = trial("moco_v2"), trial("moco_v2", "search.seeds=3")
+    for name in ("trial_hours", "gpu_gib", "checkpoint_mib", "checkpoints_gib"):
+        assert getattr(three, name) == pytest.approx(3 * getattr(one, name))
+    assert (three.images_per_second, three.epoch_seconds) == (one.images_per_second, one.epoch_seconds)
+
+
+def test_checkpoints_are_those_that_stay() -> None:
+    each = trial("moco_v2").checkpoint_mib / 2**10
+    assert trial("moco_v2", "search.trials=64").checkpoints_gib == pytest.approx(2 * 11 * each)
+    assert trial("moco_v2", "search.trials=64", "search.keep_checkpoints=null").checkpoints_gib == pytest.approx(
+        128 * each
+    )
+    assert trial("moco_v2", "search.trials=4").checkpoints_gib == pytest.approx(2 * 4 * each)
 
 
 def test_files_without_rows_are_refused(tmp_path: Path) -> None:

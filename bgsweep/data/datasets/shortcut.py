@@ -103,7 +103,8 @@ def _backgrounds(dataset: ImageDataset) -> tuple[list[Image], npt.NDArray[np.int
     backgrounds, origins = [], []
     for index, sample in readable(dataset):
         mask = cast(Mask, sample.mask)
-        if foreground_area(mask) <= 1 - _LEAST_BACKGROUND:
+        # Where a mask is empty, the foreground is in the picture still.
+        if 0 < foreground_area(mask) <= 1 - _LEAST_BACKGROUND:
             backgrounds.append(inpaint_background(sample.image, mask))
             origins.append(index)
     return backgrounds, np.array(origins, np.int64)

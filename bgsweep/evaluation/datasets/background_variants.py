@@ -78,7 +78,7 @@ class VariantSet:
                 f"{source.name}: no image has a foreground of {MIN_AREA:.0%} to {MAX_AREA:.0%} of its square; "
                 "check the masks (white is foreground)"
             )
-        self.pools = pools or label_pools(source, list(shown), size)
+        self.pools = pools or label_pools(source, self.usable, size)
 
     def batches(self, variant: Variant, numbers: slice = slice(None)) -> "ImageBatches":
         """Batches of the variant's images (all, or those of some numbers) with their labels."""
@@ -142,6 +142,8 @@ class VariantSet:
         draw = np.random.default_rng(rng_key(self.settings.seed, repeat, self.source.ids[index], kind))
         if variant == "mixed_rand":
             others = [other for other, members in enumerate(self.pools.by_class) if other != label and len(members)]
+            if not others:
+                raise UserError(f"{self.source.name}: images of one class alone have foregrounds; check the masks")
             label = int(draw.choice(others))
         elif variant == "mixed_next":
             count = len(self.pools.by_class)

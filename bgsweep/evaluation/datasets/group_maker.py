@@ -18,8 +18,9 @@ from bgsweep.data.datasets.wrappers import Subset, hold_out
 from bgsweep.data.donors import BackgroundPools
 from bgsweep.data.readable import readable
 from bgsweep.errors import UserError, one_line
+from bgsweep.evaluation.datasets.background_variants import MAX_AREA, MIN_AREA
 from bgsweep.evaluation.datasets.export_variants import write_jpeg
-from bgsweep.images.compositing import paste
+from bgsweep.images.compositing import foreground_area, paste
 from bgsweep.images.decoding import cover
 from bgsweep.seeding import Draw, rng_key
 from bgsweep.storage.atomic import replacing_folder
@@ -43,6 +44,8 @@ def write_groups(
     source: ImageDataset, out: Path, correlation: float, seed: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """Write ``SPLIT/CLASS/*.jpg`` and ``metadata.csv``, all of it at once.
+
+    Images whose foreground covers less than 1 % or more than 95 % are left out.
 
     Args:
         source: labelled images with masks.
@@ -86,10 +89,12 @@ def _written(
 ) -> Iterator[Row]:
     classes = part.classes
     for _, sample in readable(part):
+        mask = cast(Mask, sample.mask)
+        if not MIN_AREA <= foreground_area(mask) <= MAX_AREA:
+            continue
         draws = random.Random(rng_key(seed, 0, f"groups/{sample.id}", Draw.GROUPS))
         for kind in _kinds(sample.label, len(classes), correlation, draws):
             behind = _background(pools, kind, sample.id, part.ids, draws)
-            mask = cast(Mask, sample.mask)
             image = paste(sample.image, mask, cover(pools.backgrounds[behind], *sample.image.shape[:2]))
             stem = sample.id.partition("/")[2].rpartition(".")[0].replace("/", "_")
             name = f"{split}/{classes[sample.label]}/{stem}_on_{classes[kind]}.jpg"

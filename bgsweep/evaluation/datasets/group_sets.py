@@ -153,6 +153,9 @@ def _grouped(path: Path, root: Path, members: list[Member], seed: int) -> GroupS
     splits = [each.split for each in members]
     if not any(splits):
         splits = _halved(members, seed)
+    elif not all(splits):
+        nameless = members[splits.index("")].path
+        raise UserError(f"{path}: {splits.count('')} images have no split, the first is {nameless}; name all or none")
     listings, groups = {}, {}
     label_of, group_of = ({each: number for number, each in enumerate(every)} for every in (classes, names))
     for split in SPLITS:

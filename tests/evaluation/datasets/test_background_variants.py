@@ -182,6 +182,42 @@ def test_unreadable_images_are_left_out_and_named(splits: Splits, caplog: pytest
     assert "5.jpg: cannot be read; it is left out" in caplog.text
 
 
+def bare(sample: Sample) -> Sample:
+    return Sample(sample.id, sample.image, sample.label, lambda: np.zeros(sample.image.shape[:2], np.uint8))
+
+
+class Bare(Repainted):
+    """A source of which every fifth image has an empty mask."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = self.source[index]  # type: ignore[index]
+        return (
+            sample if index % 5 else Sample(sample.id, sample.image, sample.label, lambda: np.zeros_like(sample.mask))
+        )
+
+
+def test_an_image_with_an_empty_mask_gives_nobody_its_background_which_shows_its_foreground(splits: Splits) -> None:
+    variants = VariantSet(Bare(splits.test, ""), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    assert variants.usable and all(index % 5 for index in variants.usable)
+    for kind in ("mixed_same", "mixed_rand", "mixed_next"):
+        drawn = {variants.donor(kind, index, repeat) for index in variants.usable for repeat in range(3)}  # type: ignore[arg-type]
+        assert all(donor % 5 for donor in drawn)
+
+
+def test_foregrounds_of_one_class_alone_are_one_clear_error(splits: Splits) -> None:
+    class OneClass(Bare):
+        def __getitem__(self, index: int) -> Sample:
+            sample: Sample = self.source[index]  # type: ignore[index]
+            return (
+                sample if sample.label == 0 else Sample(sample.id, sample.image, sample.label, lambda: 0 * sample.mask)
+            )
+
+    variants = VariantSet(OneClass(splits.test, ""), None, Evaluate(), SIZE)  # type: ignore[arg-type]
+    assert variants.image("mixed_same", variants.usable[0]).any()
+    with pytest.raises(UserError, match="images of one class alone have foregrounds; check the masks"):
+        variants.image("mixed_rand", variants.usable[0])
+
+
 def test_empty_masks_are_one_clear_error(splits: Splits) -> None:
     with pytest.raises(UserError, match="no image has a foreground of 1% to 95%"):
         VariantSet(Spoilt(splits.test, empty=True), None, Evaluate(), SIZE)  # type: ignore[arg-type]

@@ -147,6 +147,8 @@ def test_a_set_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     two = "a.png,x,1,train\nb.png,x,2,test\nc.png,y,1,test\n"
     assert "a.png: no such file" in told(f"path,label,group,split\n{two}")
     assert "needs one {label}, and {group}" in told("", "{split}/{label}")
+    some = two.replace("c.png,y,1,test", "c.png,y,1,")
+    assert "1 images have no split, the first is c.png; name all or none" in told(f"path,label,group,split\n{some}")
     with pytest.raises(UserError, match=r"groups\.path is not set"):
         read_groups(Groups())
 
@@ -157,6 +159,11 @@ def test_a_masked_folder_becomes_a_set_of_groups(shared_data: Path, tmp_path: Pa
             (tmp_path / kind / name).mkdir(parents=True)
             for path in sorted((shared_data / "clothing10" / kind / "train" / name).iterdir())[:24]:
                 (tmp_path / kind / name / path.name).symlink_to(path)
+    bare = [next((tmp_path / "masks" / name).iterdir()) for name in ("dress", "hat")]
+    for path in bare:
+        mask = np.zeros_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        path.unlink()
+        cv2.imwrite(str(path), mask)
     words = ("backgrounds", "make", "images", "masks", "--out", "set", "--groups", "--correlation", "0.9", "--json")
     done = bgsweep(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -173,6 +180,8 @@ def test_a_masked_folder_becomes_a_set_of_groups(shared_data: Path, tmp_path: Pa
     of = {
         split: {row["foreground"] for row in rows if row["split"] == split} for split in ("train", "validation", "test")
     }
+    stems = {Path(name).stem for split in of.values() for name in split}
+    assert len(stems) == 46 and not stems & {path.stem for path in bare}, "images without a foreground are left out"
     assert not of["train"] & of["test"] and not of["validation"] & of["test"]
     assert all(row["foreground"] != row["background"] for row in rows)
     assert "already there" in bgsweep(*words, folder=tmp_path).stderr
