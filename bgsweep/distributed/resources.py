@@ -30,6 +30,7 @@ def wait_for_resources(
     tell: Callable[[str], None] = lambda line: None,
     times: int = 1,
     unused: bool = False,
+    wait_key: str | None = "search.wait_minutes",
 ) -> None:
     """Return once the cluster has capacity for all bundles at once.
 
@@ -39,6 +40,7 @@ def wait_for_resources(
         tell: called with a line every 30 s while waiting.
         times: how many times the bundles are requested from an autoscaler; the function returns when they fit once.
         unused: only what nobody uses is capacity.
+        wait_key: the key that sets the minutes, if there is one, for the message.
 
     Raises:
         UserError: the cluster does not have the capacity, or not in time.
@@ -57,10 +59,8 @@ def wait_for_resources(
                 waited = f" after {limit:g} minutes of waiting" if limit else ""
                 special = ", change workers.accelerator_type, workers.labels or workers.memory_gb"
                 cure = setting + (special if _special(bundles) else "")
-                raise UserError(
-                    f"{missing}{waited}; lower {cure}, start more or larger nodes, or, where the cluster grows by "
-                    "itself, raise search.wait_minutes"
-                )
+                longer = f", or, where the cluster grows by itself, raise {wait_key}" if wait_key else ""
+                raise UserError(f"{missing}{waited}; lower {cure}, start more or larger nodes{longer}")
             if gone - told >= _TELL_EVERY:
                 told = gone
                 awaited = "others to leave room or the cluster to grow" if unused else "the cluster to grow"
