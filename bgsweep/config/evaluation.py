@@ -201,7 +201,7 @@ class EvaluationWorkers(Section):
     """Ray workers that evaluate large data sets; each holds the encoder, and finds the sets under the same paths."""
 
     count: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="0: none; null: where RAY_ADDRESS names a cluster one for each GPU, else none"
+        None, description="0: none; null: where RAY_ADDRESS names a cluster as many as fit its nodes, else none"
     )
     cpus: Positive = Field(4, description="of each worker")
     gpus: Annotated[float, Field(ge=0)] | None = Field(

@@ -1,6 +1,7 @@
 """Evaluation on a Ray cluster: actors that each hold the encoder and evaluate parts of large datasets."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,6 +11,9 @@ from bgsweep.config import SuiteConfig
 from bgsweep.config.base import gpus_for
 from bgsweep.distributed.actor_pool import ActorPool, returns_user_errors
 from bgsweep.evaluation.context import EvalContext, Task
+
+_MANY = 4096  # more workers than any cluster has room for
+_CURE = "workers.count (0: no workers), workers.cpus or workers.gpus"
 
 
 class RayWorkers:
@@ -39,7 +43,11 @@ class RayWorkers:
 
     @property
     def count(self) -> int:
-        """The number of workers, which are started if they are not running yet."""
+        """The number of workers, which are started if they are not running yet.
+
+        Raises:
+            UserError: the cluster has no room for them.
+        """
         self._pool = self._pool or self._start()
         return len(self._pool.actors)
 
@@ -47,7 +55,7 @@ class RayWorkers:
         """The task's result for each part, in the parts' order.
 
         Raises:
-            UserError: a worker cannot read something, or workers keep dying.
+            UserError: a worker cannot read something, workers keep dying, or the cluster has no room for them.
         """
         import ray
 
@@ -59,19 +67,22 @@ class RayWorkers:
     def _start(self) -> ActorPool:
         import ray
 
+        from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
         from bgsweep.distributed.session import ray_session
 
         settings = self._settings
+        least = settings.count or 1
         if not ray.is_initialized():  # as it is inside a Ray task
-            self._session.enter_context(ray_session((settings.count or 1) * settings.cpus))
-        have = ray.cluster_resources()
-        gpus = gpus_for(settings.gpus, self._device, have.get("GPU", 0) > 0)
-        count = settings.count or int(have["GPU"] / gpus if gpus else have["CPU"] / settings.cpus)
+            self._session.enter_context(ray_session(least * settings.cpus))
+        gpus = gpus_for(settings.gpus, self._device, any(node.get("GPU") for node in nodes()))
+        one = {"CPU": settings.cpus, "GPU": gpus}
+        # Ray lets actors that fit nowhere, and their tasks, wait for ever.
+        wait_for_resources([one] * least, _CURE, tell=_tell, wait_key=None)
         self._stored = ray.put(self._make)
         return ActorPool(
             _EvaluationWorker,
             (settings.cpus,),
-            max(1, count),
+            settings.count or capacity(nodes(), [one], _MANY),
             {"num_cpus": settings.cpus, "num_gpus": gpus},
             task="evaluates",
             advice="lower workers.count or evaluate.batch_size",
@@ -82,6 +93,10 @@ def wants_workers(config: SuiteConfig) -> bool:
     """True if large datasets are evaluated by Ray workers."""
     count = config.workers.count
     return bool(os.environ.get("RAY_ADDRESS")) if count is None else count > 0
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _EvaluationWorker:

@@ -19,6 +19,7 @@ from bgsweep.config.columns import INCLUDED
 from bgsweep.config.mask_format import mask_source
 from bgsweep.config.sweep import sweep_name
 from bgsweep.distributed import credentials
+from bgsweep.distributed.patience import patiently
 from bgsweep.errors import NO_CREDENTIALS, UserError, has_password, one_line, without_password
 from bgsweep.storage.uri import is_remote
 from bgsweep.tracking.provenance import commit_of_copy
@@ -27,7 +28,7 @@ from bgsweep.tracking.provenance import commit_of_copy
 CLUSTER_STORE = '"${BGSWEEP_STORE:-$HOME/bgsweep_runs}"'
 
 _KIND, _STORE, _CODE, _SWEEP = "bgsweep.kind", "bgsweep.store", "bgsweep.code", "bgsweep.sweep"
-_POLL = 1.0  # seconds
+_POLL, _TAIL = 1.0, 600.0  # seconds between two looks at a job, and of one connection that follows its log
 
 
 def submit(
@@ -214,12 +215,15 @@ class _Jobs:
 
     def follow(self, name: str) -> None:
         """Copy a job's log to stderr until the job ends; a broken connection is resumed where it stopped."""
-        shown = 0
+        from aiohttp import ClientError
+
+        self._shown = 0
         while not self._status(name).is_terminal():
-            with contextlib.suppress(OSError, RuntimeError):
-                shown = asyncio.run(self._tail(name, shown))
+            # With a limit: a connection that breaks without a word gives nothing any more, and no error.
+            with contextlib.suppress(OSError, RuntimeError, ClientError):
+                asyncio.run(asyncio.wait_for(self._tail(name), _TAIL))
             time.sleep(_POLL)
-        _show(self._logs(name)[shown:])
+        _show(self._logs(name)[self._shown :])
 
     def answer(self, name: str) -> dict[str, Any]:
         """The object that a job printed as its last line.
@@ -228,7 +232,7 @@ class _Jobs:
             UserError: the job failed; with its own error if its log has one.
         """
         with self._asking():
-            job = self.client.get_job_info(name)
+            job = patiently(lambda: self.client.get_job_info(name), self.address)
         lines = self._logs(name).splitlines()
         if job.status == "SUCCEEDED":
             found: dict[str, Any] = next(json.loads(line) for line in reversed(lines) if line.startswith("{"))
@@ -251,19 +255,19 @@ class _Jobs:
 
     def _logs(self, name: str) -> str:
         with self._asking():
-            return str(self.client.get_job_logs(name))
+            return str(patiently(lambda: self.client.get_job_logs(name), self.address))
 
     def _status(self, name: str) -> Any:
         with self._asking():
-            return self.client.get_job_status(name)
+            return patiently(lambda: self.client.get_job_status(name), self.address)
 
-    async def _tail(self, name: str, shown: int) -> int:
+    async def _tail(self, name: str) -> None:
         seen = 0
         async for text in self.client.tail_job_logs(name):
             # Ray sends the whole log after each reconnection; only what has not been shown is printed.
-            _show(text[max(0, shown - seen) :])
+            _show(text[max(0, self._shown - seen) :])
             seen += len(text)
-        return max(shown, seen)
+            self._shown = max(self._shown, seen)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """One experiment on Ray Train's workers, restarted from its checkpoints where workers or nodes are lost.
 
 Ray Train alone waits four times 60 s for workers to start, and fails. Here a run waits for the cluster to grow again,
-and tells so, or goes on with fewer workers (`workers.min_count`). Each restart is a new Ray Train run in one folder.
-Ray Train's own elastic workers may be of any number, also one that does not divide the batch.
+or for others to leave room, and tells so, or goes on with fewer workers (`workers.min_count`). Each restart is a new
+Ray Train run in one folder. Ray Train's own elastic workers may be of any number, also one that does not divide the
+batch.
 """
 
 import sys
@@ -15,14 +16,13 @@ import ray
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.pulse import Pulse
-from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+from bgsweep.distributed.resources import capacity, nodes, unused_nodes, wait_for_resources
 from bgsweep.distributed.train import (
     RESTORED,
     STOPPED_AT,
     WORKERS_CURE,
     OnEpoch,
     OnKept,
-    one_worker,
     ray_trainer,
     worker_bundles,
 )
@@ -66,10 +66,11 @@ class RayTraining:
             Stopped: there was a SIGTERM.
         """
         died = starts = 0
+        full = False
         search, most = self._config.search, self._config.experiment.workers.max_failures
         with leave_on_sigterm() as asked:
             while True:
-                count, waited = self._room(asked)
+                count, waited = self._room(asked, full)
                 before, starts = self._epoch, 0 if waited else starts
                 outcome, stopped = self._fit(count, asked)
                 if not isinstance(outcome, BaseException):
@@ -77,16 +78,22 @@ class RayTraining:
                         return uri_of(outcome.checkpoint.path, outcome.checkpoint.filesystem)
                     if asked() is Request.LEAVE:
                         raise stopped
+                    starts, full = 0, False
                     continue  # with more workers
                 if search.refill_epochs is not None and self._epoch - before >= search.refill_epochs:
                     died = starts = 0
                 kind, error = classify(outcome)
-                died, starts = died + (kind == "died"), starts + (kind == "start")
+                full = kind == "full"
+                died, starts = died + (kind == "died"), starts + 1 if full or kind == "start" else 0
                 if kind == "other" or died > most or starts > _STARTS:
                     raise error from None  # the causes of Ray's errors have no end, and Tune looks for it
 
-    def _room(self, asked: Asked) -> tuple[int, bool]:
-        """Wait for room for the fewest workers; give the most that there is room for, and true if it had to wait."""
+    def _room(self, asked: Asked, full: bool) -> tuple[int, bool]:
+        """Wait for room for the fewest workers; give the most that there is room for, and true if it had to wait.
+
+        Only where others have proved to hold the room (``full``), what they use does not count: after a run has ended,
+        its own workers' resources still seem used for a moment.
+        """
         waited = False
 
         def tell(line: str) -> None:
@@ -101,13 +108,12 @@ class RayTraining:
 
         minutes = self._config.search.wait_minutes
         least = worker_bundles(self._config, self._counts[0])
-        wait_for_resources(least, WORKERS_CURE, _WAIT_MINUTES if minutes is None else minutes, tell)
+        wait_for_resources(least, WORKERS_CURE, _WAIT_MINUTES if minutes is None else minutes, tell, unused=full)
         if waited and self._pulse:
             self._pulse.waits("")
-        return max(self._counts[:1] + [each for each in self._counts if self._fits(each)]), waited
-
-    def _fits(self, count: int) -> bool:
-        return bool(capacity(nodes(), worker_bundles(self._config, count), 1))
+        there = unused_nodes() if full else nodes()
+        fitting = [each for each in self._counts if capacity(there, worker_bundles(self._config, each), 1)]
+        return max(self._counts[:1] + fitting), waited
 
     def _grows(self, count: int) -> bool:
         """True, every minute at the most, if there is room for more workers that nobody else uses."""
@@ -115,9 +121,7 @@ class RayTraining:
         if not larger or time.monotonic() - self._looked < _GROW_EVERY:
             return False
         self._looked = time.monotonic()
-        free, one = ray.available_resources(), one_worker(self._config)
-        more = larger[0] - count
-        return self._fits(larger[0]) and all(free.get(key, 0) >= more * one[key] for key in ("CPU", "GPU"))
+        return bool(capacity(unused_nodes(), worker_bundles(self._config, larger[0] - count), 1))
 
     def _fit(self, count: int, asked: Asked) -> tuple[Any, Stopped | None]:
         """Run Ray Train in a thread, so that this one can report epochs as they finish.
@@ -211,8 +215,8 @@ class _Reader:
 def classify(error: BaseException) -> tuple[str, BaseException]:
     """The kind of a failure of Ray Train, and an error with one line.
 
-    Kinds: ``start`` (workers did not start), ``died`` (one or more did), ``preempted`` (their node was taken away), and
-    ``other``, which repeats itself.
+    Kinds: ``full`` (others left no room for workers in time), ``start`` (workers did not start), ``died`` (one or more
+    did), ``preempted`` (their node was taken away), and ``other``, which repeats itself.
     """
     from ray.train import ControllerError, WorkerGroupError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
@@ -226,7 +230,7 @@ def classify(error: BaseException) -> tuple[str, BaseException]:
         return _of_workers(error.worker_failures)
     failed = error.controller_failure if isinstance(error, ControllerError) else None
     if isinstance(failed, WorkerGroupStartupTimeoutError):
-        return "start", WorkersFailed(
+        return "full", WorkersFailed(
             f"{failed.num_workers} workers did not start in time, {_STARTS + 1} times, although the cluster has room; "
             "other programs may use it, or set RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S before the command"
         )

@@ -5,8 +5,9 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -28,6 +29,8 @@ def wait_for_resources(
     minutes: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
     times: int = 1,
+    unused: bool = False,
+    wait_key: str | None = "search.wait_minutes",
 ) -> None:
     """Return once the cluster has capacity for all bundles at once.
 
@@ -36,6 +39,8 @@ def wait_for_resources(
         minutes: time to wait for more nodes; None: 15 where Ray's cluster launcher scales the cluster, else 0.
         tell: called with a line every 30 s while waiting.
         times: how many times the bundles are requested from an autoscaler; the function returns when they fit once.
+        unused: only what nobody uses is capacity.
+        wait_key: the key that sets the minutes, if there is one, for the message.
 
     Raises:
         UserError: the cluster does not have the capacity, or not in time.
@@ -45,21 +50,21 @@ def wait_for_resources(
     limit = minutes if minutes is not None else _AUTOSCALER_MINUTES if _autoscales() else 0.0
     began, told = time.monotonic(), -_TELL_EVERY
     with contextlib.closing(Demand(bundles)) as demand:
-        while not capacity(nodes(), bundles, 1):
-            demand.ask(times if limit else 0, len(nodes()))
+        while not capacity(there := unused_nodes() if unused else nodes(), bundles, 1):
+            demand.ask(times if limit else 0, len(there))
             gone = time.monotonic() - began
-            missing = f"{_words(bundles)} are needed, and the Ray cluster has {_shapes(bundles)}"
+            has = "what others leave of the Ray cluster is" if unused else "the Ray cluster has nodes of"
+            missing = f"{_words(bundles)} are needed, and {has} {_shapes(there, bundles)}"
             if gone >= 60 * limit:
                 waited = f" after {limit:g} minutes of waiting" if limit else ""
                 special = ", change workers.accelerator_type, workers.labels or workers.memory_gb"
                 cure = setting + (special if _special(bundles) else "")
-                raise UserError(
-                    f"{missing}{waited}; lower {cure}, start more or larger nodes, or, where the cluster grows by "
-                    "itself, raise search.wait_minutes"
-                )
+                longer = f", or, where the cluster grows by itself, raise {wait_key}" if wait_key else ""
+                raise UserError(f"{missing}{waited}; lower {cure}, start more or larger nodes{longer}")
             if gone - told >= _TELL_EVERY:
                 told = gone
-                tell(f"waiting for the cluster to grow, {gone / 60:.1f} of {limit:g} minutes: {missing}")
+                awaited = "others to leave room or the cluster to grow" if unused else "the cluster to grow"
+                tell(f"waiting for {awaited}, {gone / 60:.1f} of {limit:g} minutes: {missing}")
             time.sleep(_ASK_EVERY)
 
 
@@ -108,11 +113,18 @@ def assigned_device() -> str:
 
 def nodes() -> list[Resources]:
     """The total resources and the labels of each living node, used or not."""
-    return [
-        node["Resources"] | {f"{LABEL}{key}={value}": math.inf for key, value in node["Labels"].items()}
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    return [node["Resources"] | _labels(node) for node in ray.nodes() if node["Alive"]]
+
+
+def unused_nodes() -> list[Resources]:
+    """The resources of each living node that nobody uses, and its labels."""
+    # `ray.available_resources` adds up all nodes, and two halves of a GPU on two nodes are room for nobody.
+    left = ray._private.state.available_resources_per_node()
+    return [left.get(node["NodeID"], {}) | _labels(node) for node in ray.nodes() if node["Alive"]]
+
+
+def _labels(node: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{LABEL}{key}={value}": math.inf for key, value in node["Labels"].items()}
 
 
 def capacity(nodes: Sequence[Resources], bundles: Sequence[Resources], most: int) -> int:
@@ -162,9 +174,9 @@ def _words(bundles: Sequence[Resources]) -> str:
     return " and ".join(_counted(matter, _special(bundles)))
 
 
-def _shapes(bundles: Sequence[Resources]) -> str:
+def _shapes(there: Sequence[Resources], bundles: Sequence[Resources]) -> str:
     """The nodes, as far as bundles ask of them."""
-    return "nodes of " + ", ".join(sorted(_counted(nodes(), _special(bundles))))
+    return ", ".join(sorted(_counted(there, _special(bundles))))
 
 
 def _special(bundles: Sequence[Resources]) -> list[str]:

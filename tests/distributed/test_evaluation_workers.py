@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from bgsweep.config import (
 )
 from bgsweep.data import open_splits
 from bgsweep.data.datasets.wrappers import Subset
+from bgsweep.distributed import evaluation_workers, resources
 from bgsweep.distributed.evaluation_workers import RayWorkers, wants_workers
 from bgsweep.errors import UserError
 from bgsweep.evaluation.datasets.background_variants import VariantSet
@@ -147,3 +149,65 @@ def test_workers_are_asked_for_or_there_is_a_cluster(monkeypatch: pytest.MonkeyP
     assert not wants_workers(SuiteConfig()) and wants_workers(SuiteConfig(workers=EvaluationWorkers(count=2)))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert wants_workers(SuiteConfig()) and not wants_workers(SuiteConfig(workers=EvaluationWorkers(count=0)))
+
+
+CPU, GPU = EvaluationWorkers(cpus=4), EvaluationWorkers(cpus=4, gpus=0.5)
+
+
+@pytest.mark.parametrize(
+    ("workers", "there", "count"),
+    [
+        (CPU, [{"CPU": 6.0}] * 3, 3),  # two cores of each node are left over
+        (CPU, [{"CPU": 12.0, "GPU": 4.0}], 3),  # cores for three of the GPUs
+        (CPU, [{"CPU": 64.0}, {"CPU": 8.0, "GPU": 2.0}], 2),
+        (GPU, [{"CPU": 12.0, "GPU": 1.0}], 2),
+        (CPU.model_copy(update={"count": 2}), [{"CPU": 8.0, "GPU": 2.0}], 2),
+    ],
+)
+def test_as_many_workers_start_as_nodes_have_room_for(
+    workers: EvaluationWorkers, there: list[Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert started(workers, there, monkeypatch) == count
+
+
+@pytest.mark.parametrize(
+    ("workers", "there", "told"),
+    [
+        (CPU, [{}], "1 x (4 CPUs) are needed, and the Ray cluster has nodes of 1 x (0 CPUs); "),  # the head alone
+        (CPU, [{"CPU": 2.0}] * 4, "1 x (4 CPUs) are needed, and the Ray cluster has nodes of 4 x (2 CPUs); "),
+        (
+            CPU.model_copy(update={"count": 2}),
+            [{"CPU": 16.0, "GPU": 1.0}],
+            "2 x (4 CPUs, 1 GPUs) are needed, and the Ray cluster has nodes of 1 x (16 CPUs, 1 GPUs); ",
+        ),
+    ],
+)
+def test_workers_that_fit_nowhere_are_refused(
+    workers: EvaluationWorkers, there: list[Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError) as refused:
+        started(workers, there, monkeypatch)
+    cure = "lower workers.count (0: no workers), workers.cpus or workers.gpus, start more or larger nodes"
+    assert str(refused.value) == told + cure
+
+
+def started(workers: EvaluationWorkers, there: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of actors that are asked for on a cluster of such nodes."""
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.put", lambda made: made)
+    total = {key: sum(node.get(key, 0.0) for node in there) for key in set[str]().union(*there)}
+    monkeypatch.setattr("ray.cluster_resources", lambda: total)
+    monkeypatch.setattr(resources, "nodes", lambda: there)
+
+    def pool(actor: type, arguments: Any, count: int, options: dict[str, float], **_: str) -> SimpleNamespace:
+        assert options == {"num_cpus": workers.cpus, "num_gpus": gpus} and arguments == (workers.cpus,)
+        return SimpleNamespace(actors=[actor] * count, close=lambda: None)
+
+    gpus = (workers.gpus or 1.0) if "GPU" in total else 0.0
+    monkeypatch.setattr(evaluation_workers, "ActorPool", pool)
+    with RayWorkers(no_context, SuiteConfig(workers=workers)) as found:
+        return found.count
+
+
+def no_context() -> Any:
+    """Stands for an encoder's context, which no worker makes here."""

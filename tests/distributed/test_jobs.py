@@ -1,5 +1,6 @@
 """`bgsweep submit` refuses mistakes before anything is sent; the rest needs a cluster: tests/rehearsal."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,17 +9,21 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import ServerDisconnectedError
+from ray.job_submission import JobStatus
 
 from bgsweep.cli.main import main, parse
 from bgsweep.cli.runs import Status, Stop
 from bgsweep.cli.train import Submit
-from bgsweep.distributed import credentials, jobs
+from bgsweep.distributed import credentials, jobs, patience
+from bgsweep.errors import UserError
 from tests.rehearsal.site import Site
 
 TINY = str(Path(__file__).parents[1] / "tiny.yaml")
@@ -142,6 +147,88 @@ def test_uploaded_code_has_its_own_commit_and_not_that_of_the_image(
     assert (commit(code=True), commit(code=False)) == (head, None)
     file.write_text("changed")
     assert commit(code=True) == f"{head}-dirty"
+
+
+def gone() -> Exception:
+    return ConnectionError("Failed to connect to Ray at address: http://head:8265")
+
+
+LOG = ["line 0\nline 1\n", "line 2\n", "line 3\n", '{"trials": 1}\n']
+RUNNING, SUCCEEDED = JobStatus.RUNNING, JobStatus.SUCCEEDED
+HANGS = None
+
+
+class _Unreliable:
+    """A client of Ray's jobs: what it gives for each status, and where each connection to the log breaks, and how."""
+
+    def __init__(self, statuses: Sequence[JobStatus | Exception], tails: list[tuple[int, Exception | None]]) -> None:
+        self._statuses, self._tails = iter(statuses), iter(tails)
+        self._answers: Iterator[JobStatus | Exception] = iter((gone(), SUCCEEDED))
+
+    def get_job_status(self, name: str) -> JobStatus:
+        return self._give(next(self._statuses))
+
+    def get_job_info(self, name: str) -> Any:
+        return SimpleNamespace(status=self._give(next(self._answers)))
+
+    def get_job_logs(self, name: str) -> str:
+        return "".join(LOG)
+
+    async def tail_job_logs(self, name: str) -> AsyncIterator[str]:
+        chunks, error = next(self._tails)
+        for text in LOG[:chunks]:
+            yield text
+        if error is HANGS:
+            await asyncio.sleep(60)
+        else:
+            raise error
+
+    @staticmethod
+    def _give(found: JobStatus | Exception) -> JobStatus:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def following(client: _Unreliable, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: client)
+    monkeypatch.setattr(jobs, "_POLL", 0.0)
+    monkeypatch.setattr(jobs, "_TAIL", 0.2)
+    monkeypatch.setattr(patience, "_PAUSE", 0.0)
+    return jobs._submitted(jobs._Jobs("http://head:8265"), "tiny", "tiny", {}, wait=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("WebSocket connection closed unexpectedly with close code 1006"),
+        ServerDisconnectedError(),
+        gone(),
+        HANGS,
+    ],
+)
+def test_a_log_is_followed_over_broken_connections_with_each_line_once(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = RuntimeError("Request failed with status code 503: gateway")
+    statuses: list[JobStatus | Exception] = [RUNNING, gone(), gateway, RUNNING, SUCCEEDED]
+    found = following(_Unreliable(statuses, [(2, error), (3, error)]), monkeypatch)
+    assert found["result"] == {"trials": 1}
+    lost = (
+        "the connection to Ray at http://head:8265 is lost; what was submitted goes on there; this command tries again"
+    )
+    told = capsys.readouterr().err.splitlines()[1:]
+    assert [line for line in told if not line.startswith(lost)] == ["line 0", "line 1", "line 2", "line 3"]
+    assert len(told) == 4 + 2, "a line for the status, and one for the result"
+
+
+def test_a_connection_that_stays_lost_and_other_errors_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_MINUTES", 0.0)
+    with pytest.raises(UserError, match=r"^Ray at http://head:8265: Failed to connect .*; check --address"):
+        following(_Unreliable([RUNNING, *[gone()] * 9], [(1, gone())]), monkeypatch)
+    refused = RuntimeError("Request failed with status code 404: Job tiny does not exist")
+    with pytest.raises(UserError, match="does not exist"):
+        following(_Unreliable([RUNNING, refused], [(1, gone())]), monkeypatch)
 
 
 class _Cluster:

@@ -14,7 +14,7 @@ from bgsweep.cli.main import main
 from bgsweep.config import load
 from bgsweep.config.resuming import decisive
 from bgsweep.distributed.bundles import reserve, task_options
-from bgsweep.distributed.resources import assigned_device, capacity, gpus_of_process
+from bgsweep.distributed.resources import assigned_device, capacity, gpus_of_process, nodes, unused_nodes
 from bgsweep.distributed.train import one_worker, ray_trainer
 from bgsweep.errors import UserError
 from bgsweep.sweep.capacity import bundles_of_trial, trials_that_fit, wait_for_capacity
@@ -176,6 +176,20 @@ def test_ray_places_what_is_asked_of_a_node_there(tmp_path: Path) -> None:
             assert set(placed["bundles_to_node_id"].values()) == {labelled}
         finally:
             ray.shutdown()
+
+
+@pytest.mark.slow
+def test_what_others_use_is_not_unused() -> None:
+    ray.init(address="local", num_cpus=4, labels={"zone": "b"}, include_dashboard=False, log_to_driver=False)
+    try:
+        group = reserve(cpus(3), "others")
+        assert group.wait(30)
+        deadline = time.monotonic() + 30  # the cluster knows of it a moment later
+        while (left := unused_nodes()[0])["CPU"] != 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (left["CPU"], left[ZONE], nodes()[0]["CPU"]) == (1, math.inf, 4)
+    finally:
+        ray.shutdown()
 
 
 def node_here() -> str:
