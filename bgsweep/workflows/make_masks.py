@@ -204,7 +204,7 @@ def _on_ray(making: Making, jobs: Sequence[Job], workers: int) -> Iterator[list[
     from bgsweep.distributed.session import ray_session
 
     with ray_session(workers):
-        wait_for_resources([{"CPU": 1}] * workers, "--workers")
+        wait_for_resources([{"CPU": 1}] * workers, "--workers", wait_key=None)
         share = gpu_share(int(ray.cluster_resources().get("GPU", 0)), workers) if making.weights else 0
         # In Ray's store the weights (900 MB for BiRefNet) are there once, instead of in each actor's arguments.
         stored = [] if making.weights is None else [ray.put(making.weights)]
