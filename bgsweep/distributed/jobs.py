@@ -302,12 +302,14 @@ def _modules(paths: Sequence[Path]) -> list[str]:
 
 def _refuse_local(path: Path, config: SweepConfig, store: str | None) -> None:
     """Refuse paths that are valid on this machine only."""
-    data = config.experiment.data
+    data, weights = config.experiment.data, config.experiment.encoder.weights
     masks, _ = mask_source(data.images, data.masks, data.mask_format)
     paths = {
         "data.images": data.images if data.images != "sample" else None,
         "data.columns.root": data.columns.root,
         "data.masks": masks if masks != INCLUDED else None,
+        "data.pack": data.pack,
+        "encoder.weights": weights if weights and Path(weights).exists() else None,
     }
     if store and has_password(store):
         raise UserError(f"--store {without_password(store)}: {NO_CREDENTIALS}")

@@ -1,5 +1,6 @@
 """Population-based training (Jaderberg et al. 2017): bad trials continue from good ones, with perturbed values."""
 
+import contextlib
 import math
 import random
 import shutil
@@ -106,8 +107,13 @@ class PBTScheduler(FIFOScheduler):
         for trial in members:  # by now each has a checkpoint of Tune's, newer than the one that it was resumed from
             trial.set_config({**trial.config, CHECKPOINT: None})
         self.tell(epoch, exchanges)
-        # The trials that continued from copies of the last generation have checkpoints of their own by now.
-        shutil.rmtree(exchange_folder(self.folder, epoch - self.file.search.perturb_epochs), ignore_errors=True)
+        # Trials that went on from copies of the last generation have checkpoints of their own by now. One that has
+        # failed is no member any more, and may have nothing but its copy.
+        last = exchange_folder(self.folder, epoch - self.file.search.perturb_epochs)
+        for name in names.values():
+            shutil.rmtree(last / name, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty, or there was none
+            last.rmdir()
         self._end += self.file.search.perturb_epochs
 
     def _take_over(self, trial: Any, donor: Any, draw: random.Random, target: Path) -> Exchange:

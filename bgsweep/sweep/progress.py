@@ -21,6 +21,7 @@ class Progress:
         self.name, self.signs, self.trials = name, config.search.signs, trials
         self.epochs = config.experiment.training.epochs
         self.began = time.time()
+        self._before: int | None = None  # epochs that were done then
         self.console = Console(stderr=True)
         self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
         self._logged = self.began
@@ -50,6 +51,8 @@ class Progress:
 
     def update(self, records: Iterable[TrialRecord]) -> None:
         records = list(records)
+        if self._before is None:
+            self._before = sum(record.epochs for record in records)
         if self._live:
             self._live.update(self._table(records))
             return
@@ -83,9 +86,9 @@ class Progress:
         return " · ".join(parts)
 
     def seconds_left(self, records: list[TrialRecord]) -> float | None:
-        """An estimate from the epochs per second so far; trials to come are taken to last as long as ended ones did."""
-        done = sum(record.epochs for record in records)
-        if not done:
+        """An estimate from this driver's epochs per second; trials to come are taken to last as long as ended ones."""
+        done = sum(record.epochs for record in records) - (self._before or 0)
+        if done <= 0:
             return None
         ended = [record.epochs for record in records if record.status != "running"]
         usual = sum(ended) / len(ended) if ended else self.epochs

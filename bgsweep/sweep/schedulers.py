@@ -193,7 +193,10 @@ def build_scheduler(config: SweepConfig, past: Sequence[Event] = ()) -> tuple[Tr
         spread = FrontOptions.model_validate(search.scheduler_options).spread
         scheduler = KeepBaselineFronts(FrontHalving(grace, epochs, search.reduction, spread), search.signs)
     elif search.scheduler == "asha":
-        scheduler = KeepBaselineASHA(max_t=epochs, grace_period=grace, reduction_factor=search.reduction, **shared)
+        # With `stop_last_trials`, Ray's default, a trial that has passed a rung is judged at lower ones that it skipped
+        # too, one each time that it reports. What it is named for has no effect: at its last epoch a trial is done.
+        shared |= {"max_t": epochs, "grace_period": grace, "reduction_factor": search.reduction}
+        scheduler = KeepBaselineASHA(**shared, stop_last_trials=False)
     elif search.scheduler == "median":
         # An endless time slice: a trial that cannot be compared with enough others continues instead of being paused.
         scheduler = KeepBaselineMedian(grace_period=grace, min_time_slice=math.inf, **shared)  # type: ignore[arg-type]

@@ -85,10 +85,9 @@ class InProcessTrial(tune.Trainable):
         self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"
         self.stands, self.missed = False, []
-        # A copy from another trial of a population lies alone.
-        checkpoint = config[CHECKPOINT] and (config[CHECKPOINT] if self.foreign else still_there(config[CHECKPOINT]))
-        if checkpoint:
-            with downloaded(checkpoint) as folder:
+        checkpoint = config[CHECKPOINT] and still_there(config[CHECKPOINT])
+        if checkpoint or (config[CHECKPOINT] and self.foreign):  # anew, a trial of a population would be another
+            with downloaded(checkpoint or config[CHECKPOINT]) as folder:
                 self.run.restore(folder, self.foreign)
             # What the journal of a driver that died does not know of a checkpoint that is newer than the one it names.
             if not self.foreign:

@@ -62,6 +62,8 @@ def server() -> Iterator[tuple[str, list[str]]]:
             [TINY, "data={images: /all/a.csv, masks: included, columns: {root: photos}}"],
             "data.columns.root=photos is relative to a folder of this machine",
         ),
+        ([TINY, "data.pack=packs/mine"], "data.pack=packs/mine is relative to a folder of this machine"),
+        ([TINY, "encoder.weights=README.md"], "encoder.weights=README.md is relative to a folder of this machine"),
         ([TINY, "--store", "runs"], "--store=runs is relative to a folder of this machine"),
         ([TINY, "--env", "NO_SUCH_VARIABLE"], "--env NO_SUCH_VARIABLE: the variable is not set; export it first"),
     ],

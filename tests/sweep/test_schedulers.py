@@ -68,6 +68,24 @@ def test_a_resumed_scheduler_decides_as_the_first_would_have(kind: dict[str, Any
     assert min(ends.values()) >= 2 and sum(end < 8 for end in ends.values()) >= 3
 
 
+@pytest.mark.parametrize("metric", ["knn_top1", ["knn_top1", "bg_gap"]])
+@pytest.mark.parametrize(("every", "stops"), [(1, {1, 3, 9, 27}), (3, {3, 9, 27}), (5, {5, 10, 30}), (10, {10, 30})])
+def test_trials_are_judged_once_a_rung_where_evaluations_skip_some(metric: Any, every: int, stops: set[int]) -> None:
+    file = make(50, grace_epochs=1, reduction=3, metric=metric, scheduler="asha")
+    scheduler: Any = build_scheduler(file)[0]
+    draw, left, ends = random.Random(0), [trial(number) for number in range(1, 200)], set()
+    for one in left:
+        scheduler.on_trial_add(None, one)
+    for epoch in range(every, 50, every):
+        draw.shuffle(left)
+        for one in list(left):
+            result = {"epoch": epoch, "knn_top1": draw.random(), "bg_gap": draw.random()}
+            if scheduler.on_trial_result(None, one, result) == TrialScheduler.STOP:
+                left.remove(one)
+                ends.add(epoch)
+    assert ends == stops
+
+
 @pytest.mark.parametrize("kind", ["asha", "median"])
 def test_a_baseline_worse_than_all_others_runs_to_its_end_also_after_a_restart(kind: str) -> None:
     file = make(8, grace_epochs=2, scheduler=kind)
@@ -137,12 +155,14 @@ def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Pa
     found = members[1].run_metadata.checkpoint_manager._latest_checkpoint_result
     assert found.checkpoint.path == exchange.checkpoint
     assert [member.config[VALUES]["optimizer.lr"] for member in members[2:]] == [0.1] * 6
+    failed = tmp_path / "copies/taken_over/3/t08"  # of a trial that failed before it had a checkpoint of its own
+    failed.mkdir()
     # In the last generation nobody waits any more.
     for member in members:
         scheduler.on_trial_result(controller, member, {"epoch": 6, "knn_top1": 0.5})
     scheduler.choose_trial_to_run(controller)
     assert [epoch for epoch, _ in told] == [3, 6]
-    assert [path.name for path in (tmp_path / "copies" / "taken_over").iterdir()] == ["6"]
+    assert list((tmp_path / "copies/taken_over/3").iterdir()) == [failed]
     assert scheduler.on_trial_result(controller, members[0], {"epoch": 9, "knn_top1": 0.5}) == TrialScheduler.CONTINUE
 
 
