@@ -94,6 +94,10 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("space.optimizer.lr={uniform: [0.1, 1], choice: [1]}", "exactly one of"),
         ("space.points=[{optimizer.lr: 1}]", "space.points[0].optimizer.lr: not one of the searched keys"),
         ("data.loader=cluster", "experiment.data.loader: cluster needs loader_workers"),
+        (
+            "data.masks=mine",
+            "experiment.data.masks: data.images is `sample`, whose images come with masks of their own; set data.images",
+        ),
         ("noequals", "an override is written key=value"),
         ("seed.x=1", "seed"),
     ],
