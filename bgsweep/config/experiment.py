@@ -213,4 +213,5 @@ def mutable(key: str) -> bool:
     section, _, leaf = key.partition(".")
     if section == "method":
         return any(leaf in each.mutable for each in method_sections())
-    return section in ("background", "views") or (section == "optimizer" and leaf != "name")
+    # `decay_all` decides how many groups of parameters the optimiser has.
+    return section in ("background", "views") or (section == "optimizer" and leaf not in ("name", "decay_all"))

@@ -227,11 +227,21 @@ class SweepConfig(Section):
             )
         if any(map(self.space.depends, self.space.parameters)):
             raise ValueError("search.scheduler: pbt cannot change keys that depend on others (`when`); use asha")
+        self._check_exchanged()
+
+    def _check_exchanged(self) -> None:
+        """Check that a trial can go on from another's weights with values of its own."""
+        name = self.experiment.encoder.name
         for key in self.space.parameters:
             if not mutable(key):
                 raise ValueError(
                     f"space.{key}: pbt changes values during training, and this one must not change then; "
                     "use asha, or leave it out"
+                )
+            if key == "views.size" and name.startswith(("vit_", "timm:")):
+                raise ValueError(
+                    f"space.{key}: pbt passes weights on between trials, and position embeddings such as those of "
+                    f"{name} are made for one size of views; use asha, or leave it out"
                 )
 
     def _try(self, path: str, values: dict[str, Any]) -> None:

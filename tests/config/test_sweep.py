@@ -272,12 +272,24 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
         ),
         (["search.scheduler=pbt", "workers.count=2"], "set workers.count: 1"),
         (["search.scheduler=pbt", "space.encoder.width={choice: [8, 16]}"], "space.encoder.width: pbt changes values"),
+        (
+            ["search.scheduler=pbt", "space.optimizer.decay_all={choice: [true, false]}"],
+            "space.optimizer.decay_all: pbt changes values during training",
+        ),
+        (
+            ["search.scheduler=pbt", "encoder.name=vit_s_16", "space.views.size={choice: [192, 224]}"],
+            "space.views.size: pbt passes weights on between trials, and position embeddings such as those of vit_s_16",
+        ),
     ],
 )
 def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve({}, overrides)
     assert told in str(caught.value)
+
+
+def test_a_population_may_differ_in_the_size_of_a_resnets_views() -> None:
+    resolve({}, ["search.scheduler=pbt", "space.views.size={choice: [192, 224]}"])
 
 
 def test_the_examples_of_the_page_on_searching_are_valid() -> None:
