@@ -96,7 +96,7 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("data.loader=cluster", "experiment.data.loader: cluster needs loader_workers"),
         (
             "data.masks=mine",
-            "experiment.data.masks: data.images is `sample`, whose images come with masks of their own; set data.images",
+            "experiment.data.masks: data.images is `sample`, whose images come with masks of their own; set data",
         ),
         ("noequals", "an override is written key=value"),
         ("seed.x=1", "seed"),
@@ -286,6 +286,13 @@ def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) ->
     with pytest.raises(UserError) as caught:
         resolve({}, overrides)
     assert told in str(caught.value)
+
+
+def test_an_upper_bound_that_no_step_reaches_is_not_tried() -> None:
+    file = resolve({}, ["space.training.batch_size={quniform: [64, 300, 64]}", "method.queue_size=768"])
+    (steps,) = file.space.parameters["training.batch_size"]
+    assert steps.extremes() == (64, 256)
+    file.check_draws()
 
 
 def test_a_population_may_differ_in_the_size_of_a_resnets_views() -> None:
