@@ -7,7 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from bgsweep.config.base import Section, divisor, multiple, part_of
 from bgsweep.config.data import Data
 from bgsweep.config.digest import digest_of
-from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_sections, supporting
+from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_section, method_sections, supporting
+from bgsweep.config.plugins import UnknownPart
 from bgsweep.config.schedule import as_schedule, highest
 from bgsweep.config.training import Encoder, Optimizer, Training, Workers
 from bgsweep.config.views import Background, Views
@@ -41,8 +42,7 @@ class Experiment(Section):
         defaults = info.data["method"].optimizer_defaults if "method" in info.data else {}
         if isinstance(value, Optimizer):
             value = value.model_dump(exclude_unset=True)
-        applies = isinstance(value, dict) and value.get("name", defaults.get("name")) == defaults.get("name")
-        return {**defaults, **value} if applies else value
+        return _filled(defaults, value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -189,11 +189,13 @@ class Experiment(Section):
     def with_values(self, values: dict[str, Any]) -> "Experiment":
         """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew.
 
-        Another method starts from its own defaults: its keys of the same name mean something else.
+        Another method starts from its own defaults: its keys of the same name mean something else. So does its
+        optimizer, but for what this experiment does not have by default.
         """
         tree = self.model_dump()
-        if values.get("method.name", self.method.name) != self.method.name:
+        if (method := values.get("method.name", self.method.name)) != self.method.name:
             tree["method"] = {}
+            tree["optimizer"] = self._optimizer_of(method, values.get("optimizer.name"))
         for key, value in values.items():
             *path, leaf = key.split(".")
             branch = tree
@@ -206,6 +208,28 @@ class Experiment(Section):
                     raise UserError(f"{key}: the experiment has nothing under {part}; name a key of it") from None
             branch[leaf] = value
         return Experiment.model_validate(tree)
+
+    def _optimizer_of(self, method: Any, name: Any) -> dict[str, Any]:
+        """The section `optimizer` as if the file had named another method, and an optimiser if ``name`` is not None."""
+        # Compared with the defaults, since a tree that was dumped and read again does not say which values were given.
+        usual, chosen = Optimizer.model_validate(self.method.optimizer_defaults), dict[str, Any]()
+        if self.optimizer.name != usual.name:
+            usual, chosen = Optimizer(), {"name": self.optimizer.name}
+        common = usual.model_dump()
+        chosen |= {key: value for key, value in self.optimizer.model_dump().items() if value != common[key]}
+        if name is not None:
+            chosen["name"] = name
+        try:
+            defaults = method_section(method).optimizer_defaults if isinstance(method, str) else {}
+        except UnknownPart:  # told with its key when the whole is validated
+            defaults = {}
+        return {**Optimizer().model_dump(), **_filled(defaults, chosen)}
+
+
+def _filled(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of `optimizer` that are given, with a method's defaults if they name no other optimiser."""
+    applies = given.get("name", defaults.get("name")) == defaults.get("name")
+    return {**defaults, **given} if applies else given
 
 
 def mutable(key: str) -> bool:

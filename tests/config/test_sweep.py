@@ -37,6 +37,41 @@ def test_a_methods_defaults_of_the_optimizer_hold_where_no_other_is_named(
     assert found.with_values({"background.remove": 0.5}).optimizer == found.optimizer
 
 
+@pytest.mark.parametrize("methods", [("moco_v2", "vicreg"), ("vicreg", "moco_v2"), ("simclr", "swav")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["optimizer.lr=0.4"],
+        ["optimizer.name=adamw", "optimizer.betas=[0.9, 0.95]"],
+        ["optimizer.weight_decay={from: 0.1, to: 0.2}", "optimizer.warmup_epochs=10"],
+        ["optimizer.clip_norm=1.0", "optimizer.momentum=0.8"],
+    ],
+)
+def test_a_trial_of_another_method_has_the_optimizer_that_a_file_of_it_has(
+    given: list[str], methods: tuple[str, str]
+) -> None:
+    before, after = (resolve({}, [f"method.name={name}", *given]).experiment for name in methods)
+    for known in (before, Experiment.model_validate(before.model_dump(mode="json"))):
+        assert known.with_values({"method.name": methods[1]}) == after
+
+
+def test_values_of_a_trial_count_beside_its_methods_optimizer() -> None:
+    rate = Experiment().with_values({"method.name": "vicreg", "optimizer.lr": 0.3}).optimizer
+    assert (rate.name, rate.lr, rate.decay_all) == ("lars", 0.3, False)
+    named = Experiment().with_values({"method.name": "vicreg", "optimizer.name": "sgd"})
+    assert named == resolve({}, ["method.name=vicreg", "optimizer.name=sgd"]).experiment
+    assert named.with_values({"method.name": "byol"}).optimizer.name == "sgd"
+    decay = Experiment().with_values({"method.name": "vicreg", "optimizer.weight_decay.from": 0.1})
+    assert (decay.value("optimizer.weight_decay.from"), decay.value("optimizer.weight_decay.to")) == (0.1, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["vicregg", 3, {"name": "vicreg"}])
+def test_an_unknown_method_of_a_trial_is_refused_as_in_a_file(name: object) -> None:
+    assert SweepConfig().refusal({"method.name": name}).startswith("method")
+    assert "optimizer.name" in SweepConfig().refusal({"method.name": "vicreg", "optimizer.name": "adam"})
+
+
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_every_file_that_we_ship_is_valid(path: Path) -> None:
     masks = ["data.masks=masks"] if path.stem.endswith("_imagenet") else []  # without them, a baseline for `pretrain`
