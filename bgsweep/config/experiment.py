@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from bgsweep.config.albumentations_steps import default_of
 from bgsweep.config.base import Section, divisor, multiple, part_of
 from bgsweep.config.data import Data
 from bgsweep.config.digest import digest_of
@@ -172,7 +173,7 @@ class Experiment(Section):
     def has(self, key: str) -> bool:
         """True if there is a value under a dotted key: each method has keys of its own."""
         section, _, leaf = key.partition(".")
-        if key.startswith(STEPS):  # the configuration need not give all arguments
+        if key.startswith(STEPS):  # the pipeline may lack the transform
             try:
                 self.value(key)
             except KeyError:
@@ -180,10 +181,13 @@ class Experiment(Section):
         return section != "method" or leaf in type(self.method).model_fields
 
     def value(self, key: str) -> Any:
-        """The value under a dotted key."""
+        """The value under a dotted key; of a transform's argument that is not given, Albumentations' default."""
         found: Any = self.model_dump()
-        for part in key.split("."):
-            found = part_of(found if isinstance(found, dict) or key.startswith(STEPS) else as_schedule(found), part)
+        steps, parts = key.startswith(STEPS), key.split(".")
+        for depth, part in enumerate(parts, start=1):
+            if steps and depth == len(parts) and isinstance(found, dict) and part not in found:
+                return default_of(parts[-2], part)
+            found = part_of(found if isinstance(found, dict) or steps else as_schedule(found), part)
         return found
 
     def with_values(self, values: dict[str, Any]) -> "Experiment":

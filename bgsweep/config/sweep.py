@@ -67,6 +67,8 @@ class SweepConfig(Section):
             self._check_key(key)
         for index, point in enumerate(self.space.points):
             self._check_point(f"space.points[{index}]", point)
+        if self.search.baseline:
+            self._check_baseline()
         if self.search.scheduler == "pbt":
             self._check_population()
         return self
@@ -172,6 +174,14 @@ class SweepConfig(Section):
                     f"{path}.{key}: {point[key]!r} lies outside its distribution; widen that, or change the point"
                 )
         self._try(path, values)
+
+    def _check_baseline(self) -> None:
+        try:
+            self.complete({})
+        except ValueError as error:
+            raise ValueError(
+                f"search.baseline: the first trial has the experiment's values; {error}, or set it to false"
+            ) from error
 
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
         """A complete point of the space.
