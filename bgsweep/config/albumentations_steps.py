@@ -156,6 +156,21 @@ def usable(library: Any) -> Iterator[str]:
     yield from (*_GROUPS, *_ERASERS)
 
 
+def default_of(name: str, argument: str) -> Any:
+    """An argument's default in Albumentations.
+
+    Raises:
+        KeyError: there is no such transform or argument, or it has no default.
+    """
+    library = _albumentations()
+    if name not in usable(library):
+        raise KeyError(name)
+    default = inspect.signature(getattr(library, name).__init__).parameters[argument].default
+    if default is inspect.Parameter.empty:
+        raise KeyError(argument)
+    return _lists(default)
+
+
 def _refusal(library: Any, name: str, known: set[str]) -> str:
     if name in _OTHER_TYPES or name == "ToTensorV2":
         return "views stay uint8 until they are on the device, which normalizes them; leave it out"

@@ -140,6 +140,11 @@ class Data(Section):
                     )
             if self.images != "sample":
                 raise ValueError("images: data.dataset takes their place; leave one of the two out")
+        if self.masks is not None and self.images == "sample":
+            raise ValueError(
+                "masks: data.images is `sample`, whose images come with masks of their own; set data.images to your "
+                "images, or leave data.masks out"
+            )
         if self.resize is not None and self.decode_side is not None:
             raise ValueError("decode_side: resize sets the size of images and masks; leave one of the two out")
         if self.columns != Columns() and (self.images == "sample" or self.dataset is not None):

@@ -4,10 +4,12 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from bgsweep.config.albumentations_steps import default_of
 from bgsweep.config.base import Section, divisor, multiple, part_of
 from bgsweep.config.data import Data
 from bgsweep.config.digest import digest_of
-from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_sections, supporting
+from bgsweep.config.methods import MethodConfig, MoCoV2Config, method_section, method_sections, supporting
+from bgsweep.config.plugins import UnknownPart
 from bgsweep.config.schedule import as_schedule, highest
 from bgsweep.config.training import Encoder, Optimizer, Training, Workers
 from bgsweep.config.views import Background, Views
@@ -41,8 +43,7 @@ class Experiment(Section):
         defaults = info.data["method"].optimizer_defaults if "method" in info.data else {}
         if isinstance(value, Optimizer):
             value = value.model_dump(exclude_unset=True)
-        applies = isinstance(value, dict) and value.get("name", defaults.get("name")) == defaults.get("name")
-        return {**defaults, **value} if applies else value
+        return _filled(defaults, value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -172,7 +173,7 @@ class Experiment(Section):
     def has(self, key: str) -> bool:
         """True if there is a value under a dotted key: each method has keys of its own."""
         section, _, leaf = key.partition(".")
-        if key.startswith(STEPS):  # the configuration need not give all arguments
+        if key.startswith(STEPS):  # the pipeline may lack the transform
             try:
                 self.value(key)
             except KeyError:
@@ -180,20 +181,25 @@ class Experiment(Section):
         return section != "method" or leaf in type(self.method).model_fields
 
     def value(self, key: str) -> Any:
-        """The value under a dotted key."""
+        """The value under a dotted key; of a transform's argument that is not given, Albumentations' default."""
         found: Any = self.model_dump()
-        for part in key.split("."):
-            found = part_of(found if isinstance(found, dict) or key.startswith(STEPS) else as_schedule(found), part)
+        steps, parts = key.startswith(STEPS), key.split(".")
+        for depth, part in enumerate(parts, start=1):
+            if steps and depth == len(parts) and isinstance(found, dict) and part not in found:
+                return default_of(parts[-2], part)
+            found = part_of(found if isinstance(found, dict) or steps else as_schedule(found), part)
         return found
 
     def with_values(self, values: dict[str, Any]) -> "Experiment":
         """The same run with dotted keys changed, e.g. ``{"background.remove": 0.3}``; validated anew.
 
-        Another method starts from its own defaults: its keys of the same name mean something else.
+        Another method starts from its own defaults: its keys of the same name mean something else. So does its
+        optimizer, but for what this experiment does not have by default.
         """
         tree = self.model_dump()
-        if values.get("method.name", self.method.name) != self.method.name:
+        if (method := values.get("method.name", self.method.name)) != self.method.name:
             tree["method"] = {}
+            tree["optimizer"] = self._optimizer_of(method, values.get("optimizer.name"))
         for key, value in values.items():
             *path, leaf = key.split(".")
             branch = tree
@@ -207,10 +213,33 @@ class Experiment(Section):
             branch[leaf] = value
         return Experiment.model_validate(tree)
 
+    def _optimizer_of(self, method: Any, name: Any) -> dict[str, Any]:
+        """The section `optimizer` as if the file had named another method, and an optimiser if ``name`` is not None."""
+        # Compared with the defaults, since a tree that was dumped and read again does not say which values were given.
+        usual, chosen = Optimizer.model_validate(self.method.optimizer_defaults), dict[str, Any]()
+        if self.optimizer.name != usual.name:
+            usual, chosen = Optimizer(), {"name": self.optimizer.name}
+        common = usual.model_dump()
+        chosen |= {key: value for key, value in self.optimizer.model_dump().items() if value != common[key]}
+        if name is not None:
+            chosen["name"] = name
+        try:
+            defaults = method_section(method).optimizer_defaults if isinstance(method, str) else {}
+        except UnknownPart:  # told with its key when the whole is validated
+            defaults = {}
+        return {**Optimizer().model_dump(), **_filled(defaults, chosen)}
+
+
+def _filled(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of `optimizer` that are given, with a method's defaults if they name no other optimiser."""
+    applies = given.get("name", defaults.get("name")) == defaults.get("name")
+    return {**defaults, **given} if applies else given
+
 
 def mutable(key: str) -> bool:
     """True if PBT may change this key during training: it shapes neither the network nor the state that is kept."""
     section, _, leaf = key.partition(".")
     if section == "method":
         return any(leaf in each.mutable for each in method_sections())
-    return section in ("background", "views") or (section == "optimizer" and leaf != "name")
+    # `decay_all` decides how many groups of parameters the optimiser has.
+    return section in ("background", "views") or (section == "optimizer" and leaf not in ("name", "decay_all"))

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from bgsweep.config.albumentations_steps import plain
 from bgsweep.config.base import part_of
 from bgsweep.config.columns import Columns
 from bgsweep.config.evaluation import SuiteConfig
@@ -142,6 +144,10 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: Any, override: str) -
     for part in path[:-1]:
         if isinstance(branch, dict) and branch.get(part) is None:
             branch[part] = {}
+        if part == "albumentations" and isinstance(branch, dict):
+            # Of a transform that is just a name the arguments get a place.
+            with suppress(ValueError):  # told when the whole is validated
+                branch[part] = plain(branch[part])
         try:
             branch = part_of(branch, part)
         except KeyError:

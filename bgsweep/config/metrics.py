@@ -5,9 +5,16 @@ them without importing torch.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from bgsweep.config.base import Count, nearest
 from bgsweep.config.metric_names import shown_name, trial_name
@@ -94,6 +101,15 @@ class AlphaReQMetric(MetricSection):
     images: Count = Field(4096, description="most validation images that are used")
     first: Count = Field(5, description="number of the first eigenvalue that the power law is fitted to")
     last: Count = Field(100, description="number of the last one")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.last < (least := self.first + 2):  # with fewer than three the fit would begin at the first of all
+            raise ValueError(
+                f"last: the fit takes three eigenvalues or more, from first, {self.first}, on; set it to {least} or "
+                "more, or lower first"
+            )
+        return self
 
 
 class HypersphereMetric(MetricSection):

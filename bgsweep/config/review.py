@@ -27,7 +27,8 @@ class _Rule(NamedTuple):
 def _positive(value: Any) -> bool:
     if isinstance(value, dict):  # a schedule
         return _positive(value["from"]) or _positive(value["to"])
-    return bool((max(value) if isinstance(value, tuple | list) else value) > 0)
+    # None is a limit that is not set.
+    return value is not None and bool((max(value) if isinstance(value, tuple | list) else value) > 0)
 
 
 def _draws(algorithm: str) -> bool:

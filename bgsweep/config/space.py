@@ -61,7 +61,10 @@ class Distribution(Section):
 
     def extremes(self) -> Sequence[Any]:
         """Values that, if valid, make every value of the distribution valid."""
-        return self.bounds or self.options or ()
+        if self.bounds is None:
+            return self.options or ()
+        low, high = self.bounds
+        return low, min(self.on_step(high), high)  # of steps that miss the upper bound, the last
 
     def contains(self, value: Any) -> bool:
         """True if a fixed point may have this value."""

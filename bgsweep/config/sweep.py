@@ -67,6 +67,8 @@ class SweepConfig(Section):
             self._check_key(key)
         for index, point in enumerate(self.space.points):
             self._check_point(f"space.points[{index}]", point)
+        if self.search.baseline:
+            self._check_baseline()
         if self.search.scheduler == "pbt":
             self._check_population()
         return self
@@ -173,6 +175,14 @@ class SweepConfig(Section):
                 )
         self._try(path, values)
 
+    def _check_baseline(self) -> None:
+        try:
+            self.complete({})
+        except ValueError as error:
+            raise ValueError(
+                f"search.baseline: the first trial has the experiment's values; {error}, or set it to false"
+            ) from error
+
     def complete(self, given: Mapping[str, Any], lenient: bool = False) -> dict[str, Any]:
         """A complete point of the space.
 
@@ -227,11 +237,21 @@ class SweepConfig(Section):
             )
         if any(map(self.space.depends, self.space.parameters)):
             raise ValueError("search.scheduler: pbt cannot change keys that depend on others (`when`); use asha")
+        self._check_exchanged()
+
+    def _check_exchanged(self) -> None:
+        """Check that a trial can go on from another's weights with values of its own."""
+        name = self.experiment.encoder.name
         for key in self.space.parameters:
             if not mutable(key):
                 raise ValueError(
                     f"space.{key}: pbt changes values during training, and this one must not change then; "
                     "use asha, or leave it out"
+                )
+            if key == "views.size" and name.startswith(("vit_", "timm:")):
+                raise ValueError(
+                    f"space.{key}: pbt passes weights on between trials, and position embeddings such as those of "
+                    f"{name} are made for one size of views; use asha, or leave it out"
                 )
 
     def _try(self, path: str, values: dict[str, Any]) -> None:

@@ -197,10 +197,12 @@ def _as_planned(config: SweepConfig, past: Sequence[Event]) -> SweepConfig:
 
 def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:
     """Names and values of the trials before the first draw: the baseline, then the points that the config lists."""
-    off = config.experiment.without_background()
-    # A background transform that is off has no schedule.
-    rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
-    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if config.search.baseline else []
+    named: list[tuple[str | None, dict[str, Any]]] = []
+    if config.search.baseline:
+        off = config.experiment.without_background()
+        # A background transform that is off has no schedule.
+        rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
+        named.append(("baseline", rest | off))
     return named + [
         (f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)
     ]

@@ -7,6 +7,7 @@ import pytest
 import bgsweep as bg
 from bgsweep.config.review import review
 from bgsweep.errors import UserError
+from bgsweep.sweep.searcher import fixed_points
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 STEPS = "views.albumentations=[{ColorJitter: {brightness: 0.4, p: 0.8}}, {Posterize: {num_bits: 4}}, ToGray]"
@@ -64,12 +65,16 @@ def test_arguments_are_keys(caplog: pytest.LogCaptureFixture) -> None:
         {"ToGray": {"p": 1.0}},
     ]
     assert changed.digest != own.digest
+    assert own.value("views.albumentations.ToGray.p") == 0.5, "Albumentations' default"
     for key in ("views.albumentations.ToGray.p", "views.albumentations.Blur.p"):
-        assert not plain.has(key) and not own.has(key)
+        assert not plain.has(key) and own.has(key) == ("ToGray" in key)
         with pytest.raises(UserError, match=rf"{key}: the experiment has nothing under (ToGray|Blur)"):
             plain.with_values({key: 0.1})
     over = bg.load_config(TINY, [STEPS, "views.albumentations.ColorJitter.p=0.1"]).experiment
     assert over.value("views.albumentations.ColorJitter.p") == 0.1
+    for steps in ("[Blur, ToGray]", "[Blur, {ToGray: null}]"):
+        over = bg.load_config(TINY, [f"views.albumentations={steps}", "views.albumentations.ToGray.p=0.1"]).experiment
+        assert over.views.albumentations == [{"Blur": {}}, {"ToGray": {"p": 0.1}}]
     with pytest.raises(UserError, match=r"no entry Blur, or several; name it by its number, from 0 on"):
         bg.load_config(TINY, [STEPS, "views.albumentations.Blur.p=0.1"])
 
@@ -82,13 +87,24 @@ def test_arguments_are_searched() -> None:
     ]
     config = bg.load_config(TINY, [STEPS, *space])
     found = config.with_values(config.complete({}, lenient=True)).experiment.views.albumentations
-    assert found is not None and found[0]["ColorJitter"]["brightness"] == 0.4 and found[2]["ToGray"]["p"] == 0.0
+    assert found is not None and found[0]["ColorJitter"]["brightness"] == 0.4 and found[2]["ToGray"]["p"] == 0.5
+    ((name, baseline),) = fixed_points(config)
+    assert name == "baseline" and baseline["views.albumentations.ToGray.p"] == 0.5, "Albumentations' default"
     config = bg.load_config(TINY, [LISTS, "space.views.albumentations.1.2.Blur.p={uniform: [0.0, 0.5]}"])
     changed = config.with_values({"views.albumentations.1.2.Blur.p": 0.5}).experiment.views.albumentations
     assert changed == [
         [{"Solarize": {"p": 0.1}}],
         [{"Solarize": {"p": 0.2}}, {"Blur": {"p": 0.1}}, {"Blur": {"p": 0.5}}],
     ]
+
+
+def test_a_baseline_needs_a_value_of_an_argument_without_a_default() -> None:
+    words = ["views.albumentations=[OneOf]", "space.views.albumentations.OneOf.transforms={choice: [[ToGray], [Blur]]}"]
+    with pytest.raises(UserError) as found:
+        bg.load_config(TINY, words)
+    told = "search.baseline: the first trial has the experiment's values; views.albumentations.OneOf.transforms is sea"
+    assert told in str(found.value) and "\n" not in str(found.value)
+    assert fixed_points(bg.load_config(TINY, [*words, "search.baseline=false"])) == []
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ def test_the_gap_is_measured_where_trials_are_compared_by_it() -> None:
         (["evaluate.metrics=[lidar, {name: lidar, views: 9}]"], "lidar is named twice, with other settings"),
         (["search.metric=alpha_req/alpha"], "alpha_req/alpha is not measured"),
         (
+            ["evaluate.metrics=[{name: alpha_req, first: 200}]"],
+            "evaluate.metrics.0.last: the fit takes three eigenvalues or more, from first, 200, on; set it to 202 or",
+        ),
+        (
             ["search.metric=bg_share", "data.images=.", "data.masks=null", "background={}"],
             "search.metric: reliance needs foreground masks; set data.masks, or name another metric",
         ),

@@ -57,6 +57,7 @@ WITHOUT_EFFECT = [
     (["optimizer.trust=0.01"], "optimizer.trust has no effect: only lars has it"),
     (["optimizer.betas=[0.8, 0.9]"], "optimizer.betas has no effect: only adamw has it"),
     (["optimizer.name=adamw", "optimizer.momentum=0.8"], "optimizer.momentum has no effect: adamw takes betas"),
+    (["optimizer.clip_each=true"], "optimizer.clip_each has no effect: optimizer.clip_norm is not set"),
     (["workers.gpus=1"], "workers.gpus has no effect: workers.device is cpu"),
     ([], None),
 ]
@@ -116,6 +117,7 @@ def test_fewer_combinations_than_trials_and_a_grids_own_number(caplog: pytest.Lo
 def test_what_the_space_switches_on_has_an_effect(caplog: pytest.LogCaptureFixture) -> None:
     space = ["space.background.remove={uniform: [0, 0.5]}", "space.optimizer.name={choice: [sgd, adamw]}"]
     review_search(load(TINY, [*space, "background.remove=0", "background.fill=black", "optimizer.betas=[0.8, 0.9]"]))
+    review_search(load(TINY, ["optimizer.clip_each=true", "space.optimizer.clip_norm={uniform: [1, 5]}"]))
     assert caplog.messages == []
 
 

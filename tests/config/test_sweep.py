@@ -37,6 +37,41 @@ def test_a_methods_defaults_of_the_optimizer_hold_where_no_other_is_named(
     assert found.with_values({"background.remove": 0.5}).optimizer == found.optimizer
 
 
+@pytest.mark.parametrize("methods", [("moco_v2", "vicreg"), ("vicreg", "moco_v2"), ("simclr", "swav")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["optimizer.lr=0.4"],
+        ["optimizer.name=adamw", "optimizer.betas=[0.9, 0.95]"],
+        ["optimizer.weight_decay={from: 0.1, to: 0.2}", "optimizer.warmup_epochs=10"],
+        ["optimizer.clip_norm=1.0", "optimizer.momentum=0.8"],
+    ],
+)
+def test_a_trial_of_another_method_has_the_optimizer_that_a_file_of_it_has(
+    given: list[str], methods: tuple[str, str]
+) -> None:
+    before, after = (resolve({}, [f"method.name={name}", *given]).experiment for name in methods)
+    for known in (before, Experiment.model_validate(before.model_dump(mode="json"))):
+        assert known.with_values({"method.name": methods[1]}) == after
+
+
+def test_values_of_a_trial_count_beside_its_methods_optimizer() -> None:
+    rate = Experiment().with_values({"method.name": "vicreg", "optimizer.lr": 0.3}).optimizer
+    assert (rate.name, rate.lr, rate.decay_all) == ("lars", 0.3, False)
+    named = Experiment().with_values({"method.name": "vicreg", "optimizer.name": "sgd"})
+    assert named == resolve({}, ["method.name=vicreg", "optimizer.name=sgd"]).experiment
+    assert named.with_values({"method.name": "byol"}).optimizer.name == "sgd"
+    decay = Experiment().with_values({"method.name": "vicreg", "optimizer.weight_decay.from": 0.1})
+    assert (decay.value("optimizer.weight_decay.from"), decay.value("optimizer.weight_decay.to")) == (0.1, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["vicregg", 3, {"name": "vicreg"}])
+def test_an_unknown_method_of_a_trial_is_refused_as_in_a_file(name: object) -> None:
+    assert SweepConfig().refusal({"method.name": name}).startswith("method")
+    assert "optimizer.name" in SweepConfig().refusal({"method.name": "vicreg", "optimizer.name": "adam"})
+
+
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_every_file_that_we_ship_is_valid(path: Path) -> None:
     masks = ["data.masks=masks"] if path.stem.endswith("_imagenet") else []  # without them, a baseline for `pretrain`
@@ -94,6 +129,10 @@ def test_overrides_reach_the_experiment_and_the_other_sections(tmp_path: Path) -
         ("space.optimizer.lr={uniform: [0.1, 1], choice: [1]}", "exactly one of"),
         ("space.points=[{optimizer.lr: 1}]", "space.points[0].optimizer.lr: not one of the searched keys"),
         ("data.loader=cluster", "experiment.data.loader: cluster needs loader_workers"),
+        (
+            "data.masks=mine",
+            "experiment.data.masks: data.images is `sample`, whose images come with masks of their own; set data",
+        ),
         ("noequals", "an override is written key=value"),
         ("seed.x=1", "seed"),
     ],
@@ -268,12 +307,31 @@ def test_a_wrong_condition_is_one_line_with_its_cure(space: dict[str, object], t
         ),
         (["search.scheduler=pbt", "workers.count=2"], "set workers.count: 1"),
         (["search.scheduler=pbt", "space.encoder.width={choice: [8, 16]}"], "space.encoder.width: pbt changes values"),
+        (
+            ["search.scheduler=pbt", "space.optimizer.decay_all={choice: [true, false]}"],
+            "space.optimizer.decay_all: pbt changes values during training",
+        ),
+        (
+            ["search.scheduler=pbt", "encoder.name=vit_s_16", "space.views.size={choice: [192, 224]}"],
+            "space.views.size: pbt passes weights on between trials, and position embeddings such as those of vit_s_16",
+        ),
     ],
 )
 def test_searches_that_cannot_be_are_refused(overrides: list[str], told: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve({}, overrides)
     assert told in str(caught.value)
+
+
+def test_an_upper_bound_that_no_step_reaches_is_not_tried() -> None:
+    file = resolve({}, ["space.training.batch_size={quniform: [64, 300, 64]}", "method.queue_size=768"])
+    (steps,) = file.space.parameters["training.batch_size"]
+    assert steps.extremes() == (64, 256)
+    file.check_draws()
+
+
+def test_a_population_may_differ_in_the_size_of_a_resnets_views() -> None:
+    resolve({}, ["search.scheduler=pbt", "space.views.size={choice: [192, 224]}"])
 
 
 def test_the_examples_of_the_page_on_searching_are_valid() -> None:

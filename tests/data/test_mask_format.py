@@ -209,7 +209,7 @@ def test_most_kept_lets_a_run_begin_whose_masks_are_right(tmp_path: Path) -> Non
     for path in (tmp_path / "masks").rglob("*.png"):
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) * 0)
     train = opened(tmp_path).train
-    experiment = Experiment.model_validate({"data": {"masks": "m"}, "background": {"remove": 0.5, "most_kept": 1.0}})
+    experiment = Experiment.model_validate({"background": {"remove": 0.5, "most_kept": 1.0}})
     check_views(experiment, train)
     with pytest.raises(UserError, match=r"which is 0\.99$"):
         check_views(experiment.with_values({"background.most_kept": 0.99}), train)

@@ -1,10 +1,13 @@
 """The Gaussian process against its closed form, and what it makes of trials whose noise is known."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from bgsweep.config import SweepConfig, resolve
+from bgsweep.sweep.events import Learned
 from bgsweep.sweep.searcher import VALUES, TuneSearcher
 from bgsweep.sweep.searchers.gaussian import GaussianSearcher, expected_improvement, posterior
 
@@ -80,6 +83,20 @@ def test_a_trial_that_was_stopped_counts_with_the_rise_of_the_others() -> None:
             searcher.on_result(name, epoch, {"knn_top1": value})
         searcher.on_end(name, "completed" if 200 in curve else "stopped", {"knn_top1": list(curve.values())[-1]})
     assert searcher._at_end("t2") == pytest.approx([0.1 + 0.3])
+
+
+def test_stopped_trials_of_an_earlier_sweep_are_not_taken_for_finished_ones() -> None:
+    """Every gap is small at first, so that those that were stopped earliest would look best."""
+
+    def earlier(name: str, status: Literal["completed", "stopped"], x: float, gap: float) -> Learned:
+        values, metrics = {"background.remove": x}, {"bg_gap": gap}
+        return Learned(sweep="first", source=name, values=values, status=status, metrics=metrics)
+
+    whole = [earlier(f"t{x}", "completed", x / 10, 0.05 + abs(x / 10 - 0.2)) for x in range(11)]
+    stopped = [earlier(f"t{x + 11}", "stopped", 0.7 + x / 40, 0.01) for x in range(8)]
+    found = TuneSearcher(config(metric="bg_gap"), [*whole, *stopped]).suggest("one")
+    assert isinstance(found, dict) and found[VALUES]["background.remove"] == pytest.approx(0.2, abs=0.1)
+    assert found == TuneSearcher(config(metric="bg_gap"), whole).suggest("one")
 
 
 def test_it_finds_the_peak_that_random_search_misses() -> None:

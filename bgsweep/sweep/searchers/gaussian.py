@@ -52,10 +52,12 @@ class GaussianSearcher(TrialSearcher):
     def on_end(
         self, trial: str, status: Literal["completed", "stopped", "failed"], metrics: Mapping[str, float]
     ) -> None:
-        if status == "failed" or trial not in self._points:
+        earlier = trial not in self._curves  # of another sweep, whose curves are not known
+        # A value of an epoch that is not known compares with no other: early ones of some metrics are the best.
+        if status == "failed" or trial not in self._points or (earlier and status == "stopped"):
             self._points.pop(trial, None)
             return
-        if trial not in self._curves:  # one of an earlier sweep
+        if earlier:
             self._curves[trial] = {self.config.experiment.training.epochs: list(metrics.values())}
         self._ended[trial] = status == "completed"
 
