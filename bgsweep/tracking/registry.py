@@ -9,7 +9,7 @@ from typing import Any
 
 from bgsweep.config.evaluation import CHALLENGER, check_alias
 from bgsweep.errors import UserError
-from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
+from bgsweep.tracking.client import as_global_uri, mlflow_client, pages, sqlite_file
 from bgsweep.tracking.provenance import user
 from bgsweep.tracking.tracker import Tracker
 
@@ -45,15 +45,13 @@ def open_registered_model(tracker: Tracker, name: str) -> None:
 
 def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
     """Register a logged model of a run as a new version; returns its number."""
-    import mlflow
-
-    # MLflow's SQL registry looks up the model with a client of its own, which uses the global tracking URI.
-    mlflow.set_tracking_uri(tracker.address)
     open_registered_model(tracker, name)
     texts = {key: str(value) for key, value in tags.items()}
-    made = tracker.ask(
-        lambda: tracker.client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
-    )
+    # MLflow's SQL registry looks up the model with a client of its own, which uses the global tracking URI.
+    with as_global_uri(tracker.address):
+        made = tracker.ask(
+            lambda: tracker.client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
+        )
     return int(made.version)
 
 
