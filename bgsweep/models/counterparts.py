@@ -161,7 +161,8 @@ def _refusal(config: Encoder, library: str) -> UserError:
     stem = "small stem" if config.stem == "small" else ""
     width = f"width {config.width}" if config.width != 64 else ""
     named = ", ".join(filter(None, (config.name, stem, width)))
-    other = "" if _own(config) else "torchvision, " if library == "timm" else "timm, hf, "
+    other = "timm, hf, " if library == "torchvision" else "" if config.name.startswith("timm:") else "torchvision, "
+    other = "" if _own(config) else other
     return UserError(f"{named}: {library} has no network that computes the same; use --to {other}safetensors or onnx")
 
 

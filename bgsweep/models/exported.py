@@ -57,7 +57,10 @@ def load_exported(folder: Path) -> Exported:
 def _weights(folder: Path) -> Path:
     """The file of a folder's weights."""
     if (folder / "encoder.onnx").exists():
-        raise UserError(f"{folder}: ONNX cannot be loaded as a torch module; use `bgsweep export --to safetensors`")
+        raise UserError(
+            f"{folder}: ONNX cannot be loaded as a torch module; use `bgsweep export --to safetensors` with what it "
+            "was made from"
+        )
     found = [*folder.glob("*.safetensors"), *folder.glob("*.pth")]
     if len(found) != 1:
         raise UserError(f"{folder}: {len(found)} files of weights beside {ABOUT}, not one; export again")

@@ -183,15 +183,19 @@ class SweepCallback(Callback):
     def catch_up(self, past: Iterable[Event]) -> int:
         """Open the MLflow runs of a resumed sweep, and log to them the epochs that the last driver could not.
 
+        Trials that have ended keep the time of their end, by the journal.
+
         Returns:
             How many epochs those are.
         """
-        missing = 0
+        missing, past = 0, list(past)
+        began = {each.trial.id: _milliseconds(each) for each in past if isinstance(each, Started)}
+        ended = {each.trial.id: _milliseconds(each) for each in past if isinstance(each, Ended)}
         for record in self.records.values():
             if record.run_id and record.status != "running":
                 self._runs[record.id] = record.run_id
             else:
-                self._open(record)
+                self._open(record, began.get(record.id))
         logged = {name: self.tracker.last_epoch(run) for name, run in self._runs.items()}
         best_until = self.overview.last_step() if self.records else 0
 
@@ -206,7 +210,7 @@ class SweepCallback(Callback):
         replay(past, on_result=log)
         for record in self.records.values():
             if record.status != "running":
-                self._close_run(record)
+                self._close_run(record, ended.get(record.id))
         return missing
 
     def close(self) -> None:
@@ -247,7 +251,7 @@ class SweepCallback(Callback):
         self.progress.note(f"{name} failed for good: {record.error}")
         self.end(name, "failed")
 
-    def _open(self, record: TrialRecord) -> None:
+    def _open(self, record: TrialRecord, at: int | None = None) -> None:
         # MLflow's parameters cannot change: they are what the trial began with.
         values = record.lineage[0]["before"] if record.lineage else record.params
         valid = not self.config.refusal(values)
@@ -256,7 +260,7 @@ class SweepCallback(Callback):
         tags = {"bgsweep.digest": record.digest, "bgsweep.seeds": ", ".join(map(str, seeds))}
         if record.fixed:
             tags["bgsweep.fixed"] = record.fixed
-        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags, values)
+        self._runs[record.id] = self.tracker.trial_run(self.parent, record.id, experiment, tags, values, at)
         if record.lineage:
             self._tell_lineage(record)
 
@@ -284,9 +288,14 @@ class SweepCallback(Callback):
         self.overview.trial_ended(self.records)
         return self.journal.write(Ended(trial=record.copy()))
 
-    def _close_run(self, record: TrialRecord) -> None:
+    def _close_run(self, record: TrialRecord, at: int | None = None) -> None:
         self.tracker.set_tag(self._runs[record.id], "bgsweep.status", record.status)
-        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED")
+        self.tracker.finish(self._runs[record.id], "FAILED" if record.status == "failed" else "FINISHED", at)
+
+
+def _milliseconds(event: Event) -> int:
+    """An event's time as MLflow counts it."""
+    return round(1000 * event.time)
 
 
 def reason_of(trial: Any) -> str:

@@ -170,14 +170,16 @@ def _register(
     from bgsweep.tracking.registry import add_version, give_alias, tag_version, version_of
 
     best, name = ending.best, winner.register_as.name
-    version = version_of(tracker, best.run_id, name)  # where a driver died after it had made one
+    version = known = version_of(tracker, best.run_id, name)  # of a driver that died then, or of an earlier end
     if version is None:
         commit = provenance().get("mlflow.source.git.commit", "")
         lineage = {"sweep": ending.sweep, "trial": best.id, "git_commit": commit}
         tags = registry_tags(winner, report, lineage) | decision.tags()
         version = add_version(tracker, best.run_id, model, name, tags)
     settled = decide_again(tracker, winner, best.run_id, report, decision, judge)
-    if settled is not decision:
+    if known is not None:  # its numbers are those of this end now, its lineage is what it was
+        tag_version(tracker, name, version, registry_tags(winner, report, {}) | settled.tags())
+    elif settled is not decision:
         tag_version(tracker, name, version, settled.tags())
     give_alias(tracker, name, version, settled.alias)
     return {"name": name, "version": version, "alias": settled.alias}, settled

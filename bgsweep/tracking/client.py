@@ -22,6 +22,9 @@ _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MyS
 # What MLflow's pages show of an experiment first; it guesses, and asks, where no kind was chosen.
 _KIND, _TRAINING, _UNKNOWN = "mlflow.experimentKind", "custom_model_development", "no_inferred_type"
 
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_GLOBAL = threading.RLock()
+
 
 def tracking_uri(store: Uri) -> str:
     """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store's folder, which is created.
@@ -61,6 +64,27 @@ def mlflow_client(address: str) -> Iterator[Any]:
         yield client
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise _unusable(address, error) from error
+
+
+@contextlib.contextmanager
+def as_global_uri(address: str) -> Iterator[None]:
+    """A context in which MLflow's global tracking URI is this one, for calls of MLflow that know no other.
+
+    MLflow sets MLFLOW_TRACKING_URI with it, which `tracking_uri` takes for the user's choice: afterwards both are as
+    before. Threads wait for one another.
+    """
+    quiet_mlflow()
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    with _GLOBAL:
+        before = os.environ.get(_VARIABLE)
+        try:
+            with _use_tracking_uri(address):
+                yield
+        finally:
+            os.environ.pop(_VARIABLE, None)
+            if before is not None:
+                os.environ[_VARIABLE] = before
 
 
 def _connected(address: str) -> Any:

@@ -16,7 +16,7 @@ from torch.fx.experimental import _config
 
 from bgsweep.errors import UserError, one_line, without_password
 from bgsweep.tracking import Tracker
-from bgsweep.tracking.client import quiet_mlflow
+from bgsweep.tracking.client import as_global_uri, quiet_mlflow
 from bgsweep.tracking.parameters import parameter_texts
 
 
@@ -103,7 +103,6 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
     Raises:
         UserError: MLflow has no such model, or it is not one of bgsweep's.
     """
-    import mlflow
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
@@ -111,10 +110,10 @@ def fetch_encoder(uri: str, address: str) -> tuple[dict[str, Tensor], dict[str, 
     from safetensors.torch import load_file
 
     quiet_mlflow()
-    mlflow.set_tracking_uri(address)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=address))
+            with as_global_uri(address):  # MLflow resolves names and ids of models there, whatever it is given
+                folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=address))
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"{uri}: MLflow at {without_password(address)} does not give it ({one_line(error)}); check the name, "

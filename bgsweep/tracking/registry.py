@@ -9,7 +9,7 @@ from typing import Any
 
 from bgsweep.config.evaluation import CHALLENGER, check_alias
 from bgsweep.errors import UserError
-from bgsweep.tracking.client import mlflow_client, pages, sqlite_file
+from bgsweep.tracking.client import as_global_uri, mlflow_client, pages, sqlite_file
 from bgsweep.tracking.provenance import user
 from bgsweep.tracking.tracker import Tracker
 
@@ -45,21 +45,19 @@ def open_registered_model(tracker: Tracker, name: str) -> None:
 
 def add_version(tracker: Tracker, run: str, model: str, name: str, tags: Mapping[str, Any]) -> int:
     """Register a logged model of a run as a new version; returns its number."""
-    import mlflow
-
-    # MLflow's SQL registry looks up the model with a client of its own, which uses the global tracking URI.
-    mlflow.set_tracking_uri(tracker.address)
     open_registered_model(tracker, name)
     texts = {key: str(value) for key, value in tags.items()}
-    made = tracker.ask(
-        lambda: tracker.client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
-    )
+    # MLflow's SQL registry looks up the model with a client of its own, which uses the global tracking URI.
+    with as_global_uri(tracker.address):
+        made = tracker.ask(
+            lambda: tracker.client.create_model_version(name, f"models:/{model}", run, tags=texts, model_id=model)
+        )
     return int(made.version)
 
 
 def give_alias(tracker: Tracker, name: str, version: int, alias: str) -> None:
-    """Set the alias by which ``models:/NAME@ALIAS`` finds a version."""
-    tracker.ask(lambda: tracker.client.set_registered_model_alias(name, alias, str(version)))
+    """Set the alias by which ``models:/NAME@ALIAS`` finds a version; with another than `CHALLENGER` it loses that."""
+    tracker.ask(lambda: _give_alias(tracker.client, name, str(version), alias))
 
 
 def tag_version(tracker: Tracker, name: str, version: int, tags: Mapping[str, str]) -> None:
@@ -135,12 +133,17 @@ def promote(address: str, name: str, version: str, alias: str) -> dict[str, Any]
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
     reason = f"set to {alias} manually by {user()} at {made}" + (f"; before: version {before}" if before else "")
     with mlflow_client(address) as client:
-        client.set_registered_model_alias(name, alias, number)
-        if by_alias.get(CHALLENGER) == number:
-            client.delete_registered_model_alias(name, CHALLENGER)
+        _give_alias(client, name, number, alias)
         client.set_model_version_tag(name, number, "decision", alias)
         client.set_model_version_tag(name, number, "reason", reason)
     return {"name": name, "version": int(number), "alias": alias, "before": int(before) if before else None}
+
+
+def _give_alias(client: Any, name: str, number: str, alias: str) -> None:
+    client.set_registered_model_alias(name, alias, number)
+    challenger = None if alias == CHALLENGER else _holder(client, name, CHALLENGER)
+    if challenger is not None and str(challenger.version) == number:
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def _holder(client: Any, name: str, alias: str) -> Any:

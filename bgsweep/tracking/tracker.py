@@ -114,6 +114,7 @@ class Tracker:
         experiment: Experiment,
         tags: Mapping[str, str] | None = None,
         searched: Mapping[str, Any] | None = None,
+        at: int | None = None,
     ) -> str:
         """Start a trial's run as a child of its sweep's run, or reopen it if it exists.
 
@@ -122,11 +123,12 @@ class Tracker:
         Args:
             searched: the trial's values. They and `bgsweep.tracking.parameters.KEY_PARAMETERS` are the run's
                 parameters; the rest of the experiment, in which a reader would not find them, is in ``config.yaml``.
+            at: when it began, in milliseconds, if it is not now; a run that exists keeps its own time.
         """
         own = {"mlflow.parentRunId": parent, "bgsweep.trial": trial, **source("sweep")}
         every = {**own, "bgsweep.kind": "trial", "bgsweep.digest": experiment.digest, **owner(), **(tags or {})}
         query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`bgsweep.trial` = '{trial}'"
-        began = _milliseconds()
+        began = _milliseconds() if at is None else at
 
         def begin() -> str:
             known = pages(self.client.search_runs, [self.experiment_id], query)
@@ -261,9 +263,9 @@ class Tracker:
         """
         return self._writer.ask(call)
 
-    def finish(self, run: str, status: Status) -> None:
-        """Queue a run's end."""
-        ended = _milliseconds()
+    def finish(self, run: str, status: Status, at: int | None = None) -> None:
+        """Queue a run's end; ``at`` is its time in milliseconds, if it is not now."""
+        ended = _milliseconds() if at is None else at
         self._writer.submit(lambda: self.client.set_terminated(self._id(run), status, end_time=ended))
         for open_runs in (self._trials, self._parents):
             open_runs[:] = [each for each in open_runs if run not in (each, self.run_id(each, wait=False))]

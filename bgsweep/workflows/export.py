@@ -16,6 +16,7 @@ from bgsweep.config.base import nearest
 from bgsweep.errors import UserError, one_line
 from bgsweep.models import ImageEncoder
 from bgsweep.models.counterparts import TOLERANCE, Counterpart, difference, in_timm, in_torchvision
+from bgsweep.models.onnx_encoder import OnnxNetwork
 from bgsweep.models.onnx_program import check_onnx, onnx_program
 from bgsweep.storage.atomic import replacing_folder
 from bgsweep.tracking.encoders import Loaded, load_model
@@ -85,13 +86,18 @@ def _check_free(folder: Path) -> None:
 def _job(loaded: Loaded, model: str, to: str, store: Path) -> _Export:
     """The encoder with its description, from which paths of this machine are left out: folders are published."""
     encoder, experiment = loaded.encoder, loaded.experiment
+    if isinstance(encoder.backbone, OnnxNetwork):
+        raise UserError(
+            f"{model}: encoders in ONNX go into no other format; copy the file, or export the checkpoint or model that "
+            "it was made from"
+        )
     normalizes, by = to in ("safetensors", "onnx"), f"bgsweep {bgsweep.__version__}"
     if about := loaded.about:  # written before: what it says of the training and the lineage is not known otherwise
         given = {**about["preprocessing"], "normalized_by_the_network": normalizes}
         config = Encoder.model_validate(about["encoder"])
         return _Export(encoder, config, given["size"], {**about, "preprocessing": given, "exported_by": by})
-    config = experiment.encoder if experiment else Encoder(name=loaded.origin["network"].removeprefix("torchvision:"))
     size = _size_of_positions(encoder.backbone) or loaded.size or _SIZE
+    config = experiment.encoder if experiment else _published(loaded, size, to)
     sections = experiment.model_dump(mode="json", exclude={"data", "workers", "encoder"}) if experiment else {}
     about = {
         "encoder": config.model_dump(mode="json", include={"name", "width", "stem", "drop_path"}),
@@ -113,6 +119,26 @@ def _job(loaded: Loaded, model: str, to: str, store: Path) -> _Export:
         "exported_by": by,
     }
     return _Export(encoder, config, size, about)
+
+
+def _published(loaded: Loaded, size: int, to: str) -> Encoder:
+    """The network of weights that others published; of an `hf:` model timm's network that computes the same.
+
+    Raises:
+        UserError: timm has none, so that in a format with weights alone nothing could load them.
+    """
+    name = loaded.origin["network"].removeprefix("torchvision:")
+    if not name.startswith("hf:"):
+        return Encoder(name=name)
+    known: Any = loaded.encoder.backbone.pretrained_cfg
+    config = Encoder(name=f"timm:{known.get('architecture')}")
+    try:
+        in_timm(loaded.encoder, config, size)
+    except UserError as error:
+        if to == "onnx":
+            return Encoder(name=f"hf:{Path(name.removeprefix('hf:')).name}")
+        raise UserError(f"{name}: timm builds no network by name that computes the same; use --to onnx") from error
+    return config
 
 
 def _values(buffer: torch.Tensor) -> list[float]:

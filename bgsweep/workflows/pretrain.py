@@ -14,16 +14,19 @@ from bgsweep.distributed.resources import check_cores, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
-from bgsweep.errors import epochs_and_steps, without_password
+from bgsweep.errors import UserError, epochs_and_steps, without_password
 from bgsweep.storage.layout import pretrain_folder
 from bgsweep.storage.uri import Uri
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.client import pages
 
 _SHOWN = ("loss", "validation/knn/top1", "embedding_std", "images_per_second", "data_wait")
 
 
 def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str, Any]:
     """Train the config's experiment under an MLflow run; resume where an earlier call was interrupted.
+
+    Where one has trained all epochs, its checkpoint and its run are given again.
 
     Returns:
         ``metrics`` of the last epoch, ``checkpoint``, ``run_id``, ``tracking_uri``, ``digest``.
@@ -62,13 +65,17 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     with Tracker(tracking_uri(store), config.name) as tracker, session:
         if cpus:
             wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, _tell)
-        run = tracker.pretrain_run(f"{config.name}-{experiment.digest}", config)
-        log_inputs(tracker, run, config, ["train", "validation"])
-        if start is not None or recorded_images(folder) is None or not checkpoints(folder):
-            record_run(folder, experiment, images)
-        on_epoch = functools.partial(_log_epoch, tracker, run, experiment.training.epochs)
-        with log_system_metrics(tracker.address, run):
-            checkpoint = train(config, folder, on_epoch, start=start)
+        run = None if start is not None else _run_that_trained(tracker, folder, experiment)
+        if run is not None:  # nothing is left to train, or to log
+            checkpoint = train(config, folder, lambda metrics, checkpoint: None)
+        else:
+            run = tracker.pretrain_run(f"{config.name}-{experiment.digest}", config)
+            log_inputs(tracker, run, config, ["train", "validation"])
+            if start is not None or recorded_images(folder) is None or not checkpoints(folder):
+                record_run(folder, experiment, images)
+            on_epoch = functools.partial(_log_epoch, tracker, run, experiment.training.epochs)
+            with log_system_metrics(tracker.address, run):
+                checkpoint = train(config, folder, on_epoch, start=start)
     return {
         "metrics": with_new_names(load_trained(checkpoint).metrics),
         "checkpoint": str(checkpoint),
@@ -76,6 +83,33 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
         "tracking_uri": without_password(tracker.address),
         "digest": experiment.digest,
     }
+
+
+def _run_that_trained(tracker: Tracker, folder: Path, experiment: Experiment) -> str | None:
+    """The MLflow run that has the last epoch of an experiment whose training has ended, if any."""
+    epochs = experiment.training.epochs
+    if not _ended(folder, epochs):
+        return None
+    mine = f"tags.`bgsweep.digest` = '{experiment.digest}' and tags.`bgsweep.kind` = 'pretrain'"
+
+    def search() -> list[Any]:
+        everywhere = [each.experiment_id for each in tracker.client.search_experiments()]
+        return pages(tracker.client.search_runs, everywhere, mine)
+
+    runs = [run.info.run_id for run in tracker.ask(search)]
+    return next((run for run in runs if tracker.last_epoch(run) >= epochs), None)
+
+
+def _ended(folder: Path, epochs: int) -> bool:
+    """True if a checkpoint below a run's folder has trained all epochs."""
+    from bgsweep.training.checkpoint import position_in
+    from bgsweep.training.resume import checkpoints
+
+    for each in checkpoints(folder):
+        with contextlib.suppress(UserError, LookupError, TypeError):  # damaged: training tells of it, if it needs it
+            if position_in(each.parent) >= (epochs, 0):
+                return True
+    return False
 
 
 def _log_epoch(tracker: Tracker, run: str, epochs: int, metrics: dict[str, Any], checkpoint: Uri | None) -> None:

@@ -13,14 +13,18 @@ import ray
 
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
+from bgsweep.evaluation import Report
 from bgsweep.sweep import final_evaluation as finish
 from bgsweep.sweep.events import Ended, Event, Proposed
 from bgsweep.sweep.first_set_up import set_up
 from bgsweep.sweep.guards import check_room
 from bgsweep.sweep.pbt import PBTScheduler
+from bgsweep.sweep.promotion import Decision
 from bgsweep.sweep.searcher import NUMBER, VALUES, TuneSearcher
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.trial_record import TrialRecord
+from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.registry import add_version, give_alias
 from bgsweep.training.final_evaluation import check_final
 from bgsweep.training.seeded_run import checkpoint_bytes, start
 from tests.command import bgsweep
@@ -220,3 +224,30 @@ def test_an_end_that_failed_is_run_again_with_other_settings(tmp_path: Path, mon
     assert np.count_nonzero(
         [" failed" in line for line in bgsweep("status", "one", *store, folder=tmp_path).stdout.splitlines()]
     )
+
+
+def test_a_repeated_end_leaves_its_own_decision_and_numbers_at_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 was a challenger since the champion could not be evaluated; the end is run again, and it is better."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    winner = load(TINY, ["register.name=tiny"])
+    with Tracker(tracking_uri(tmp_path)) as tracker:
+        runs = [tracker.pretrain_run(name, winner) for name in ("earlier", "winner")]
+        made = [tracker.client.create_logged_model(tracker.experiment_id, "encoder", source_run_id=run) for run in runs]
+        give_alias(tracker, "tiny", add_version(tracker, runs[0], made[0].model_id, "tiny", {}), "champion")
+        best = TrialRecord("t03", {}, None, winner.experiment.digest, runs[1])
+        ending = finish.SearchOutcome("study", "parent", [best], best, None)
+
+        def end(knn: float, decision: Decision) -> dict[str, Any]:
+            report = Report(knn, knn, None, None, {}, None)
+            return finish._register(tracker, ending, winner, made[1].model_id, report, decision, None)[0]
+
+        end(0.5, Decision("challenger", "the champion cannot be evaluated here", 1))
+        before = tracker.client.get_model_version("tiny", "2").tags
+        assert end(0.75, Decision("champion", "better", 1)) == {"name": "tiny", "version": 2, "alias": "champion"}
+        aliases = tracker.client.get_registered_model("tiny").aliases
+        assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 2}
+        changed = {"decision": "champion", "reason": "better"}
+        changed |= {name: "0.7500" for name, value in before.items() if value == "0.5000"}
+        assert len(changed) > 2 and tracker.client.get_model_version("tiny", "2").tags == before | changed

@@ -1,6 +1,7 @@
 """The registered encoder, as somebody without bgsweep meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bgsweep.config import SweepConfig
-from bgsweep.tracking import Tracker
-from bgsweep.tracking.models import log_encoder
+from bgsweep.errors import UserError
+from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.client import as_global_uri
+from bgsweep.tracking.models import fetch_encoder, log_encoder
 from bgsweep.tracking.registry import add_version, give_alias, version_of
 
 # A stranger's process: no bgsweep to import, no pickle to run, and (as far as MLflow can see) a GPU in the machine.
@@ -103,9 +106,8 @@ def test_weights_beside_the_program_are_the_encoders(
     import mlflow.artifacts
 
     tracker, _, model = registered
-    place = mlflow.artifacts.download_artifacts(
-        f"models:/{model}", dst_path=str(tmp_path), tracking_uri=tracker.address
-    )
+    with as_global_uri(tracker.address):
+        place = mlflow.artifacts.download_artifacts(f"models:/{model}", dst_path=str(tmp_path))
     fresh = Normalized()
     fresh.load_state_dict(load_file(Path(place, "encoder.safetensors")))
     images = torch.rand(2, 3, 32, 32)
@@ -144,3 +146,40 @@ def test_encoder_that_cannot_be_exported_leaves_no_model_that_looks_ready(
         log_encoder(tracker, run, Wordy(), 32, {})
     models = tracker.client.search_logged_models([tracker.experiment_id])
     assert sorted(str(model.status) for model in models) == ["FAILED", "READY"]
+
+
+@pytest.mark.parametrize("own", [None, "sqlite:///own.db"])
+def test_neither_a_registration_nor_a_load_redirects_what_comes_after(
+    registered: tuple[Tracker, str, str], own: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if own is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", own)
+    tracker, run, model = registered
+    before = mlflow.get_tracking_uri(), tracking_uri(tmp_path)
+    add_version(tracker, run, model, "another", {})
+    weights, _, found = fetch_encoder("models:/another/1", tracker.address)
+    assert weights and found == model
+    with pytest.raises(UserError, match="does not give it"):
+        fetch_encoder("models:/none@champion", tracker.address)
+    assert (mlflow.get_tracking_uri(), tracking_uri(tmp_path)) == before
+    assert os.environ.get("MLFLOW_TRACKING_URI") == own
+
+
+def test_a_load_leaves_the_address_that_a_program_has_given_mlflow(
+    registered: tuple[Tracker, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///earlier.db")
+    own = f"sqlite:///{tmp_path / 'own.db'}"
+    mlflow.set_tracking_uri(own)
+    try:
+        tracker, _, model = registered
+        assert fetch_encoder(f"models:/{model}", tracker.address)[2] == model
+        assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == own
+    finally:
+        mlflow.set_tracking_uri(None)

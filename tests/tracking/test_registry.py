@@ -70,6 +70,13 @@ def test_a_version_promoted_by_hand_says_so(store: Path, capsys: pytest.CaptureF
     assert second["reason"].endswith("; before: version 1")
 
 
+def test_a_version_keeps_the_alias_challenger_that_it_is_given(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for version in ("challenger", "1"):
+        found = answer(capsys, "promote", "encoder", version, "--alias", "challenger", "--store", str(store))
+        versions = answer(capsys, "models", "encoder", "--store", str(store))["models"][0]["versions"]
+        assert "challenger" in {each["version"]: each["aliases"] for each in versions}[found["version"]]
+
+
 def test_what_is_not_there_is_said_with_what_is(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, told in (
         (["promote", "encoder", "7"], "error: encoder: no version 7; there are: 2, 1, challenger, champion"),

@@ -12,8 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.stats import binomtest
 from torch import nn
 
@@ -207,6 +209,43 @@ def test_onnx_of_a_network_made_for_one_size(tmp_path: Path) -> None:
     assert exported(tmp_path / "run", "onnx", tmp_path)["checked"].endswith("; any number of images of 64 px")
     axes = onnx.load(tmp_path / "out" / "encoder.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", 3, 64, 64]
+
+
+def test_an_encoder_in_onnx_leaves_in_no_format(tmp_path: Path) -> None:
+    """One of a fixed size of images, and any: neither has weights that a format could hold."""
+    write_checkpoint(tmp_path / "run", "encoder={name: vit_s_16}", "views.size=32")
+    exported(tmp_path / "run", "onnx", tmp_path)
+    for model in (str(tmp_path / "out"), f"onnx:{tmp_path / 'out' / 'encoder.onnx'}"):
+        for to in FORMATS:
+            with pytest.raises(bg.UserError, match="encoders in ONNX go into no other format; copy the file, or"):
+                bg.export(model, to, tmp_path / "again", store=tmp_path)
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("to", ["torchvision", "timm", "hf", "safetensors"])
+def test_a_model_from_a_folder_of_hugging_face_loads_again_and_tells_no_path(
+    to: str, run: Path, tmp_path: Path
+) -> None:
+    exported(run, "hf", tmp_path)
+    folder = (tmp_path / "out").rename(tmp_path / "published")
+    exported(f"hf:{folder}", to, tmp_path)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(bg.load(tmp_path / "out", store=tmp_path)(images), load_trained(run).encoder(images))
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in (tmp_path / "out").iterdir())
+
+
+def test_a_model_of_hugging_face_with_layers_of_its_own_leaves_as_onnx_alone(tmp_path: Path) -> None:
+    options = {"stem_width": 8, "stem_type": "deep"}
+    network: Any = timm.create_model("resnet18", num_classes=0, **options)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    described = {"architecture": "resnet18", "num_classes": 0, "model_args": options}
+    (tmp_path / "config.json").write_text(json.dumps({**described, "pretrained_cfg": {"num_classes": 0}}))
+    for to in FORMATS.keys() - {"onnx"}:
+        with pytest.raises(bg.UserError, match="timm builds no network by name that computes the same; use --to onnx"):
+            bg.export(f"hf:{tmp_path}", to, tmp_path / "out", store=tmp_path)
+    found = bg.export(f"hf:{tmp_path}", "onnx", tmp_path / "out", store=tmp_path)
+    about = json.loads((tmp_path / "out" / "encoder.json").read_text())
+    assert found["checked"].startswith("features equal") and about["encoder"]["name"] == f"hf:{tmp_path.name}"
 
 
 def test_a_registered_champion_leaves_with_its_lineage_and_starts_another_run(earlier: Path, tmp_path: Path) -> None:
