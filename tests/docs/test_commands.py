@@ -100,7 +100,7 @@ def test_commands_can_be_given_as_they_stand(page: Path) -> None:
             if isinstance(options.command, MasksTrain):
                 mask_training(overrides)
             else:
-                load(FILE, overrides)
+                load(FILE, ["data.images=DIR", *overrides])  # pages name the masks of files that name other images
 
 
 def test_every_command_has_a_test_that_runs_it() -> None:

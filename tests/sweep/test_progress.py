@@ -1,4 +1,4 @@
-"""What a sweep's terminal says of its course."""
+"""The course of a sweep as its terminal tells it."""
 
 import time
 
