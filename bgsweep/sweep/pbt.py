@@ -145,7 +145,7 @@ def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
     """A perturbed value: drawn anew, a fifth more or less, or the next of the options."""
     anew = draw.random() < RESAMPLE
     if distribution.options is not None:
-        options = list(distribution.options)
+        options, value = list(distribution.options), distribution.as_listed(value)
         if anew or value not in options:
             return draw.choice(options)
         return options[min(max(options.index(value) + draw.choice((-1, 1)), 0), len(options) - 1)]

@@ -199,3 +199,15 @@ def test_explored_values_stay_in_their_distribution() -> None:
     assert {explore(0.5, steps, draw) for _ in range(100)} <= {0.0, 0.25, 0.5, 0.75, 1.0}
     assert {explore("black", fills, draw) for _ in range(100)} == {"black", "mean", "noise"}
     assert explore(0.95, Distribution(uniform=(0.0, 1.0)), random.Random(3)) <= 1.0
+
+
+def test_the_next_of_options_that_are_lists_or_schedules_is_found_from_the_experiment_s_own_value() -> None:
+    """Three of four times a neighbour, so that the far end is rare: a value that is not found would be drawn anew."""
+    falling = {"from": 0.4, "to": 0.0}
+    for options, own in (
+        ([[0.5, 1.0], [0.2, 1.0], [0.1, 1.0], [0.05, 1.0]], (0.5, 1.0)),
+        ([falling, 0.1, 0.2, [0.1, 0.2]], {**falling, "course": "linear"}),
+    ):
+        draw = random.Random(0)
+        found = [explore(own, Distribution(choice=tuple(options)), draw) for _ in range(400)]
+        assert all(each in options for each in found) and sum(each == options[3] for each in found) < 50
