@@ -87,5 +87,22 @@ def as_schedule(value: Any) -> dict[str, Any]:
     return {"from": value, "to": value, "course": "linear"}
 
 
+def as_json(value: Any) -> Any:
+    """A value with lists for tuples, as files and journals give it back."""
+    if isinstance(value, Mapping):
+        return {key: as_json(each) for key, each in value.items()}
+    return [as_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def same(one: Any, other: Any) -> bool:
+    """True if two values of a key mean the same, as lists or tuples, and as schedules with or without a `course`."""
+    return bool(_whole(as_json(one)) == _whole(as_json(other)))
+
+
+def _whole(value: Any) -> Any:
+    is_schedule = isinstance(value, dict) and {"from", "to"} <= value.keys()
+    return {"course": Schedule.model_fields["course"].default, **value} if is_schedule else value
+
+
 def _each(value: PerView) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)

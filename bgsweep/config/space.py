@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from bgsweep.config.base import Positive, Section, nearest
+from bgsweep.config.schedule import same
 
 
 class Distribution(Section):
@@ -69,9 +70,13 @@ class Distribution(Section):
     def contains(self, value: Any) -> bool:
         """True if a fixed point may have this value."""
         if self.bounds is None:
-            return value in (self.options or ())
+            return any(same(value, option) for option in self.options or ())
         low, high = self.bounds
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+    def as_listed(self, value: Any) -> Any:
+        """The option that is the same as a value, as the file writes it; in a range the value itself."""
+        return next((option for option in self.options or () if same(value, option)), value)
 
     def draw(self, random: Random) -> Any:
         """A value drawn by Python's generator, to check the space; trials get theirs from the searcher."""
@@ -91,7 +96,9 @@ class Distribution(Section):
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """True if the key is searched when other keys have these values."""
-        return all(key in values and values[key] in wanted for key, wanted in self.when.items())
+        return all(
+            key in values and any(same(values[key], each) for each in wanted) for key, wanted in self.when.items()
+        )
 
 
 class Space(Section):

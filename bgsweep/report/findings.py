@@ -62,7 +62,10 @@ def findings(config: SweepConfig, trials: Sequence[Trial]) -> Findings:
     missing = enough_for_importance(len(there), len(space))
     if missing or not space:
         return Findings(measures, epoch, len(there), missing)
-    points = [trial.params for trial in there]
+    points = [
+        {key: space[key].as_listed(value) if key in space else value for key, value in trial.params.items()}
+        for trial in there
+    ]
     found = Findings(measures, epoch, len(there))
     for name in measures.names:
         found.importance[name] = importance(space, points, [by_seed(trial.curve[epoch], name) for trial in there])

@@ -130,21 +130,28 @@ class PBTScheduler(FIFOScheduler):
         return Exchange(name, trial_name(donor), values, str(copy))
 
     def _explored(self, values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-        """Perturbed values of a donor; its own if none of several draws can be combined."""
+        """Perturbed values of a donor; its own if none of several draws can be combined.
+
+        They have the searched keys alone. The baseline also switches off what the file fixes, which stays on in all
+        other trials, and has no value for the parts of a schedule that is off.
+        """
+        whole = self.file.experiment.with_values(values)
+        own = {key: values[key] if key in values else whole.value(key) for key in self.file.space.parameters}
         for _ in range(_TRIES):
-            found = dict(values)
-            for key, (distribution,) in self.file.space.parameters.items():
-                found[key] = explore(values[key], distribution, draw)
+            found = {
+                key: explore(own[key], distribution, draw)
+                for key, (distribution,) in self.file.space.parameters.items()
+            }
             if not self.file.refusal(found):
                 return self.file.typed(found)
-        return dict(values)
+        return own
 
 
 def explore(value: Any, distribution: Distribution, draw: random.Random) -> Any:
     """A perturbed value: drawn anew, a fifth more or less, or the next of the options."""
     anew = draw.random() < RESAMPLE
     if distribution.options is not None:
-        options = list(distribution.options)
+        options, value = list(distribution.options), distribution.as_listed(value)
         if anew or value not in options:
             return draw.choice(options)
         return options[min(max(options.index(value) + draw.choice((-1, 1)), 0), len(options) - 1)]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig
+from bgsweep.config.schedule import as_json, same
 from bgsweep.sweep.events import Event, Learned, Owned, Proposed, replay
 from bgsweep.sweep.journal import Journal
 from bgsweep.sweep.searchers import searcher_class
@@ -103,7 +104,8 @@ class TuneSearcher(Searcher):
         """Tell the searcher of values that it has not proposed, if they lie inside the space."""
         inside = list(self.config.space.walk(values))
         if {key for key, _, _ in inside} == set(values) and all(each.contains(values[key]) for key, _, each in inside):
-            self._searcher.add_fixed(trial, values)
+            # As its options write them, since searchers look values up there.
+            self._searcher.add_fixed(trial, values | {key: each.as_listed(values[key]) for key, _, each in inside})
 
     def _measured(self, result: Mapping[str, Any]) -> dict[str, float] | None:
         """The metrics that trials are compared by; None if one is missing, as in epochs without an evaluation."""
@@ -143,7 +145,7 @@ class TuneSearcher(Searcher):
             while event.id not in every:  # more than once where damaged lines of the journal are missing
                 proposed = self._propose()
                 every[name_of(proposed[NUMBER])] = proposed
-            if event.values is not None and every[event.id][VALUES] != event.values:
+            if event.values is not None and not _equal(every[event.id][VALUES], event.values):
                 other.append(event.id)
                 self._searcher.on_end(event.id, "failed", {})
                 self._add(event.id, event.values)
@@ -160,7 +162,7 @@ class TuneSearcher(Searcher):
         if other:
             _log.warning(
                 "the values of %d trials (%s) are those of the journal: the searcher would draw others today, as "
-                "another version of Optuna or another processor may",
+                "another version of bgsweep or Optuna, or another processor, may",
                 len(other),
                 ", ".join(other[:5]) + (", …" if len(other) > 5 else ""),
             )
@@ -195,7 +197,13 @@ def _as_planned(config: SweepConfig, past: Sequence[Event]) -> SweepConfig:
     return config.model_copy(update={"search": config.search.model_copy(update={"trials": first})})
 
 
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True if two trials have the same values."""
+    return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+
+
 def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:
+<<<<<<< HEAD
     """Names and values of the trials before the first draw: the baseline, then the points that the config lists."""
     named: list[tuple[str | None, dict[str, Any]]] = []
     if config.search.baseline:
@@ -206,6 +214,18 @@ def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]
     return named + [
         (f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)
     ]
+=======
+    """Names and values of the trials before the first draw: the baseline, then the points that the config lists.
+
+    The values have the form that the journal gives back.
+    """
+    off = config.experiment.without_background()
+    # A background transform that is off has no schedule.
+    rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
+    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if config.search.baseline else []
+    named += [(f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)]
+    return [(name, as_json(values)) for name, values in named]
+>>>>>>> mend-values
 
 
 def trial_name(trial: Any) -> str:

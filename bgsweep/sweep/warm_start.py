@@ -7,6 +7,7 @@ from typing import Any
 
 from bgsweep.config import Experiment, SweepConfig, resolve
 from bgsweep.config.metric_names import shown_name
+from bgsweep.config.schedule import same
 from bgsweep.config.search import IN_MLFLOW
 from bgsweep.errors import UserError
 from bgsweep.storage.uri import Uri
@@ -108,7 +109,7 @@ def _in_space(config: SweepConfig, earlier: _Earlier) -> tuple[dict[str, Any], s
         if outside:
             return {}, f"{key} outside the space"
     for key, value in earlier.record.params.items():
-        if key not in values and (not config.experiment.has(key) or config.experiment.value(key) != value):
+        if key not in values and (not config.experiment.has(key) or not same(config.experiment.value(key), value)):
             return {}, f"{key} has another value"
     return values, ""
 

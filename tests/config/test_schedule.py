@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -85,6 +86,25 @@ def test_a_key_is_searched_as_a_whole_or_in_parts() -> None:
     with pytest.raises(UserError, match=r"space.background.random.end: .*unknown key"):
         resolved({"background.random.end": {"uniform": [0, 0.5]}})
     assert resolved({"background.random": {"uniform": [0, 0.5]}}).space.parameters
+
+
+def test_a_value_is_inside_its_distribution_in_the_form_of_the_file_the_experiment_or_a_journal() -> None:
+    falling = {"from": [0.4, 0.2], "to": 0}
+    space = {
+        "background.random": {"choice": [0.2, falling, [0.1, 0.3]]},
+        "views.scale": {"choice": [[0.2, 1.0]]},
+        "optimizer.lr": {"uniform": [0.1, 0.2], "when": {"background.random": [falling, [0.1, 0.3]]}},
+    }
+    file = resolved(space, "optimizer.lr=0.1")
+    random, scale = file.space.parameters["background.random"][0], file.space.parameters["views.scale"][0]
+    assert scale.contains((0.2, 1.0)) and scale.contains([0.2, 1.0]) and not scale.contains((0.2, 0.9))
+    for option in random.options:
+        value = file.experiment.with_values({"background.random": option}).value("background.random")
+        for form in (value, json.loads(json.dumps(value))):
+            assert random.contains(form) and random.as_listed(form) == option
+            searched = {key for key, _, _ in file.space.walk({"background.random": form})}
+            assert ("optimizer.lr" in searched) == (option != 0.2)
+    assert not random.contains({**falling, "course": "cosine"}) and not random.contains((0.3, 0.1))
 
 
 def test_a_scheduled_swap_needs_a_method_with_negatives() -> None:

@@ -11,10 +11,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from bgsweep.config import Distribution, SweepConfig, resolve
+from bgsweep.config.base import dotted
 from bgsweep.sweep.events import Event, Result, Started
 from bgsweep.sweep.pbt import PBTScheduler, explore
 from bgsweep.sweep.schedulers import build_scheduler
-from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES
+from bgsweep.sweep.searcher import CHECKPOINT, FIXED, NUMBER, VALUES, fixed_points
 from bgsweep.sweep.trial_record import Exchange, TrialRecord
 
 SPACE = {"optimizer.lr": {"loguniform": [0.01, 1.0]}, "background.fill": {"choice": ["black", "mean", "noise"]}}
@@ -166,6 +167,47 @@ def test_the_worst_go_on_from_copies_of_the_best_once_all_are_there(tmp_path: Pa
     assert scheduler.on_trial_result(controller, members[0], {"epoch": 9, "knn_top1": 0.5}) == TrialScheduler.CONTINUE
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"background.random.from": {"uniform": [0.0, 0.5]}},
+        {"background.random.from": {"uniform": [0.0, 0.5]}, "background.random.to": {"uniform": [0.0, 0.2]}},
+        {"background.random": {"uniform": [0.0, 0.5]}, "points": [{"background.random": 0.3}]},
+        {"optimizer.lr": {"loguniform": [0.01, 1.0]}},
+    ],
+)
+def test_who_takes_over_from_the_baseline_keeps_the_augmentations_that_are_not_searched(
+    tmp_path: Path, space: dict[str, Any]
+) -> None:
+    """The baseline has them switched off, and a schedule that is off has no parts."""
+    file = resolve(
+        {
+            "experiment": {
+                "training": {"epochs": 9},
+                "background": {"remove": 0.2, "random": {"from": 0.4, "to": 0.1}},
+            },
+            "space": {"points": [{}], **space},
+            "search": {"trials": 8, "scheduler": "pbt", "perturb_epochs": 3},
+        }
+    )
+    (fixed, off), (_, point) = fixed_points(file)
+    told: list[list[Exchange]] = []
+    scheduler: Any = PBTScheduler(file, tmp_path / "copies", 2, lambda: 8, lambda _, found: told.append(found))
+    members = [Member(tmp_path, 0, off, fixed), Member(tmp_path, 1, point, None)]
+    for member, score in zip(members, (0.9, 0.1), strict=True):
+        scheduler.on_trial_result(None, member, {"epoch": 3, "knn_top1": score})
+    scheduler.choose_trial_to_run(SimpleNamespace(get_trials=lambda: members))
+    ((exchange,),) = told
+    searched = file.space.parameters.keys()
+    assert exchange.donor == "t00" and exchange.values.keys() == searched
+    before, after = (
+        dotted(each.model_dump()) for each in (file.experiment, file.experiment.with_values(exchange.values))
+    )
+    fixed_keys = [key for key in before if not any(f"{key}.".startswith(f"{one}.") for one in searched)]
+    assert {"background.remove", "training.epochs"} <= set(fixed_keys)
+    assert [after[key] for key in fixed_keys] == [before[key] for key in fixed_keys]
+
+
 def test_explored_values_stay_in_their_distribution() -> None:
     draw = random.Random(0)
     rates = Distribution(loguniform=(0.01, 1.0))
@@ -177,3 +219,15 @@ def test_explored_values_stay_in_their_distribution() -> None:
     assert {explore(0.5, steps, draw) for _ in range(100)} <= {0.0, 0.25, 0.5, 0.75, 1.0}
     assert {explore("black", fills, draw) for _ in range(100)} == {"black", "mean", "noise"}
     assert explore(0.95, Distribution(uniform=(0.0, 1.0)), random.Random(3)) <= 1.0
+
+
+def test_the_next_of_options_that_are_lists_or_schedules_is_found_from_the_experiment_s_own_value() -> None:
+    """Three of four times a neighbour, so that the far end is rare: a value that is not found would be drawn anew."""
+    falling = {"from": 0.4, "to": 0.0}
+    for options, own in (
+        ([[0.5, 1.0], [0.2, 1.0], [0.1, 1.0], [0.05, 1.0]], (0.5, 1.0)),
+        ([falling, 0.1, 0.2, [0.1, 0.2]], {**falling, "course": "linear"}),
+    ):
+        draw = random.Random(0)
+        found = [explore(own, Distribution(choice=tuple(options)), draw) for _ in range(400)]
+        assert all(each in options for each in found) and sum(each == options[3] for each in found) < 50

@@ -1,5 +1,6 @@
 """Proposals: fixed points first, then those of each searcher, which a seed makes repeatable."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from ray.tune.search import Searcher
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.search import SEARCHERS
-from bgsweep.sweep.events import Ended, Event, Result, Started
+from bgsweep.sweep.events import Ended, Event, Result, Started, read_event
 from bgsweep.sweep.searcher import FIXED, VALUES, TuneSearcher, total_trials
 from bgsweep.sweep.searchers.sampled import TPESearcher
 from bgsweep.sweep.trial_record import Status, TrialRecord
@@ -111,6 +112,57 @@ def test_a_resumed_search_continues_as_an_uninterrupted_one(algorithm: str, metr
     log = Log()
     whole = continue_search(TuneSearcher(file, journal=log), log, 16)  # type: ignore[arg-type]
     assert continue_search(TuneSearcher(file, log.events[: 2 * 8]), Log(), 8) == whole[8:]
+
+
+FALLING = {"from": 0.4, "to": 0}
+LISTS: dict[str, Any] = {
+    "views.scale": {"choice": [[0.2, 1.0], [0.08, 1.0], [0.5, 1.0]]},
+    "background.random": {"choice": [0.0, FALLING, [0.1, 0.3]]},
+    "optimizer.lr": {"loguniform": [0.01, 1.0]},
+    "background.remove": {"uniform": [0.0, 0.5], "when": {"views.scale": [[0.2, 1.0], [0.08, 1.0]]}},
+    "points": [{}, {"background.random": [0.1, 0.3]}],
+}
+
+
+def with_lists(algorithm: str) -> SweepConfig:
+    """A space of values that the experiment holds as tuples and as a schedule whose course is filled in."""
+    experiment = {"views": {"scale": [0.2, 1.0]}, "background": {"random": FALLING}}
+    search = {"trials": 12, "scheduler": "none", "algorithm": algorithm}
+    return resolve({"experiment": experiment, "space": LISTS, "search": search})
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "gp"])
+def test_a_resumed_search_of_lists_and_schedules_continues_as_an_uninterrupted_one(
+    algorithm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = Log()
+
+    def go_on(proposals: TuneSearcher, count: int) -> list[dict[str, Any]]:
+        given = []
+        for _ in range(count):
+            proposed = proposals.suggest("trial")
+            assert isinstance(proposed, dict)
+            name, values = f"t{proposed['number']:02d}", proposed[VALUES]
+            metrics = {"knn_top1": values["optimizer.lr"] - values["views.scale"][0]}
+            proposals.on_trial_complete("trial", {"epoch": 200, **metrics})
+            log.write(Ended(trial=TrialRecord(name, values, None, "", "", "completed", 200, metrics)))
+            given.append(values)
+        return given
+
+    file = with_lists(algorithm)
+    whole = go_on(TuneSearcher(file, journal=log), 12)  # type: ignore[arg-type]
+    read = [read_event(json.loads(json.dumps(event.public()))) for event in log.events[: 2 * 6]]
+    resumed = go_on(TuneSearcher(file, [event for event in read if event]), 6)
+    assert json.dumps(resumed) == json.dumps(whole[6:]) and not caplog.messages
+
+
+def test_searchers_are_told_of_lists_and_schedules_as_their_options_write_them() -> None:
+    proposals = TuneSearcher(with_lists("optuna"))
+    given = [proposals.suggest(name) for name in "abc"]
+    assert [one[VALUES]["views.scale"] for one in given if isinstance(one, dict)] == [[0.2, 1.0]] * 3
+    told = [trial.params for trial in proposals._searcher._study.trials]  # type: ignore[attr-defined]
+    assert [one["background.random"] for one in told] == [0.0, FALLING, [0.1, 0.3]]
+    assert all(one["views.scale"] == [0.2, 1.0] and one["background.remove"] == 0.0 for one in told)
 
 
 def test_a_failed_trial_does_not_stop_the_search() -> None:
