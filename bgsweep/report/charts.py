@@ -187,13 +187,14 @@ def front(trials: Sequence[Trial], champion: str, measures: Measures) -> Figure:
 
 def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measures: Measures) -> Figure:
     """Parallel coordinates of all trials and parameters; the page's slider hides all but the best, which come first."""
-    shown = sorted(trials, key=lambda trial: -measures.sign * trial.last[measures.metric])
+    whole = (trial for trial in trials if space.keys() <= trial.params.keys())
+    shown = sorted(whole, key=lambda trial: -measures.sign * trial.last[measures.metric])
     axes = [_axis(key, one, [trial.params[key] for trial in shown]) for key, one in space.items()]
     for name, label in measures.names.items():
         sign = measures.sign if name == measures.metric else -1
         axes.append(_clipped(label, [trial.last[name] for trial in shown], sign, measures.precise))
     values = [trial.last[measures.metric] for trial in shown]
-    low, high = fences(values)
+    low, high = fences(values) if values else (0.0, 0.0)
     line = {"color": values, "colorscale": _SCALE, "cmin": low, "cmax": high}
     trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelangle": -12 if len(axes) > 5 else 0}
     words = [f"{trial.id} ({trial.status}, epoch {trial.epochs}): {_params(trial)}" for trial in shown]
@@ -320,7 +321,7 @@ def _clipped(label: str, values: Sequence[float], sign: int, form: str) -> dict[
 
     The best values are never clipped. ``sign``: 1 if higher is better, -1 if lower is; ``form``: of a value.
     """
-    low, high = fences(values)
+    low, high = fences(values) if values else (0.0, 0.0)
     low, high = (low, max(values)) if sign > 0 else (min(values), high)
     ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
     words = [f"{tick:{form}}" for tick in ticks]

@@ -20,7 +20,7 @@ class Findings:
     Attributes:
         measures: the metrics.
         epoch: at which trials are compared; None if none was measured.
-        count: trials that were measured at it.
+        count: trials within the space that were measured at it.
         missing: trials that an importance would need beyond these.
         importance: by metric and parameter, its share of the variance and the interval.
         effects: by metric and parameter.
@@ -58,7 +58,8 @@ def findings(config: SweepConfig, trials: Sequence[Trial]) -> Findings:
     epoch, space = common_epoch(measured), unconditional(config)
     if epoch is None:
         return Findings(measures)
-    there = [trial for trial in measured if epoch in trial.curve]
+    # A baseline may lie outside of the space, or have a plain value where a schedule's parts are searched.
+    there = [trial for trial in measured if epoch in trial.curve and _inside(trial, space)]
     missing = enough_for_importance(len(there), len(space))
     if missing or not space:
         return Findings(measures, epoch, len(there), missing)
@@ -74,6 +75,10 @@ def findings(config: SweepConfig, trials: Sequence[Trial]) -> Findings:
         effects = {key: effect(key, space, points, values, sign) for key in space}
         found.effects[name] = {key: one for key, one in effects.items() if one is not None}
     return found
+
+
+def _inside(trial: Trial, space: Mapping[str, Distribution]) -> bool:
+    return all(key in trial.params and one.contains(trial.params[key]) for key, one in space.items())
 
 
 def unconditional(config: SweepConfig) -> dict[str, Distribution]:

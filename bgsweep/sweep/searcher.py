@@ -203,29 +203,18 @@ def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def fixed_points(config: SweepConfig) -> list[tuple[str | None, dict[str, Any]]]:
-<<<<<<< HEAD
-    """Names and values of the trials before the first draw: the baseline, then the points that the config lists."""
+    """Names and values of the trials before the first draw: the baseline, then the points that the config lists.
+
+    The values have the form that the journal gives back.
+    """
     named: list[tuple[str | None, dict[str, Any]]] = []
     if config.search.baseline:
         off = config.experiment.without_background()
         # A background transform that is off has no schedule.
         rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
         named.append(("baseline", rest | off))
-    return named + [
-        (f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)
-    ]
-=======
-    """Names and values of the trials before the first draw: the baseline, then the points that the config lists.
-
-    The values have the form that the journal gives back.
-    """
-    off = config.experiment.without_background()
-    # A background transform that is off has no schedule.
-    rest = {key: value for key, value in config.complete({}).items() if key.rpartition(".")[0] not in off}
-    named: list[tuple[str | None, dict[str, Any]]] = [("baseline", rest | off)] if config.search.baseline else []
     named += [(f"point {index}", config.complete(point)) for index, point in enumerate(config.space.points, start=1)]
     return [(name, as_json(values)) for name, values in named]
->>>>>>> mend-values
 
 
 def trial_name(trial: Any) -> str:
