@@ -1,12 +1,14 @@
 """Settings that may change when a sweep is resumed: none that its finished trials' results depend on."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
 from bgsweep.config.resuming import changes, decisive, moved, other_images
 from bgsweep.errors import UserError
+from bgsweep.sweep.searcher import total_trials
+from bgsweep.sweep.selection import searched
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.trial_names import is_confirmation
 from bgsweep.sweep.trial_record import TrialRecord
@@ -18,10 +20,35 @@ _OF_RUNNING = (
 )
 
 
+PARTS = ("search", "confirm")
+"""The parts of a sweep that train trials."""
+
+
+def closed(manifest: Mapping[str, Any], overrides: Sequence[str] = (), retry_failed: bool = False) -> list[str]:
+    """The parts of a resumed sweep that train nothing more: it had come to its final evaluation.
+
+    `bgsweep stop` and budgets leave trials out, which a repetition of the end must not train. Who asks for trials opens
+    both parts again; `search.confirm` opens the confirmation alone.
+    """
+    over = manifest.get("closed", PARTS if manifest.get("result") else ())
+    keys = [override.partition("=")[0] for override in overrides]
+    if retry_failed or any(f"{key}.".startswith(("search.trials.", "search.budget.")) for key in keys):
+        return []
+    again = any(f"{key}.".startswith("search.confirm.") for key in keys)
+    return [part for part in over if not (again and part == "confirm")]
+
+
 def changed(
-    name: str, file: Mapping[str, Any], overrides: Sequence[str], records: Mapping[str, TrialRecord]
+    name: str,
+    file: Mapping[str, Any],
+    overrides: Sequence[str],
+    records: Mapping[str, TrialRecord],
+    over: Collection[str] = (),
 ) -> SweepConfig:
     """A sweep's config with other settings.
+
+    Args:
+        over: the parts that train nothing more (`closed`).
 
     Raises:
         UserError: they would make its later trials differ from its earlier ones.
@@ -40,13 +67,12 @@ def changed(
             f"new sweep, with search.warm_start: [{name}] to learn from this one, or change only how trials run "
             f"(docs/failures.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
         )
-    running = sum(record.status == "running" for record in records.values())
-    more = after.search.trials > max(before.search.trials, len(records))
-    if keys and (running or more or after.search.budget != before.search.budget):
-        left = f"{running} have not" if running else f"search.{'trials' if more else 'budget'} asks for more"
+    ended = sum(record.status != "running" for record in searched(records.values()))
+    left = 0 if "search" in over else total_trials(after) - ended
+    if keys and left > 0:
         raise UserError(
-            f"{_listed(keys)}: cannot change before all trials of {name} have ended, {left}; resume it without this "
-            "first"
+            f"{_listed(keys)}: cannot change before all trials of {name} have ended, {left} have not; resume it "
+            "without this first"
         )
     return after
 
