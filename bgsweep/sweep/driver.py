@@ -107,7 +107,9 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = (), retry_failed: b
                 f"again, name other settings: `{command} register.name=OTHER`; for more trials: search.trials=MORE"
             )
         manifest["closed"] = closed(manifest, overrides, retry_failed)
-        config = changed(name, manifest["file"], overrides, read_records(folder), manifest["closed"])
+        manifest.setdefault("evaluate", manifest["file"].get("evaluate", {}))
+        over, measured = manifest["closed"], manifest["evaluate"]
+        config = changed(name, manifest["file"], overrides, read_records(folder), over, measured, retry_failed)
         seen = last_token(folder)
         if alive(folder, manifest, pulse_reader(folder, store), WATCH):
             command = sweep_command("status", name, store)
@@ -153,6 +155,7 @@ def _run(
             "images": (before or {}).get("images") or images,
             "budget": budget.manifest(),
             "closed": (before or {}).get("closed", []),
+            "evaluate": (before or {}).get("evaluate", dump(config)["evaluate"]),
         }
         owner.check()
         write_manifest(folder, manifest)

@@ -158,7 +158,7 @@ def test_evaluation_settings_change_only_with_the_last_trial_behind() -> None:
     file = dump(load(TINY, [RANGE, "search.trials=1"]))
     ended = {"t00": record(0, {"background.remove": 0.5})}
     assert changed("one", file, ["evaluate.knn.k=3"], ended).evaluate.knn.k == 3
-    with pytest.raises(UserError, match="have ended, 1 have not; resume it without this first"):
+    with pytest.raises(UserError, match=r"1 have not; resume it with evaluate\.knn\.k=20 first"):
         changed("one", file, ["evaluate.knn.k=3", "search.trials=2"], ended)
 
 
@@ -186,6 +186,38 @@ def test_a_stopped_sweep_is_evaluated_otherwise_only_without_more_trials() -> No
     assert changed("one", file, ["evaluate.knn.k=3"], ended, PARTS).evaluate.knn.k == 3
     with pytest.raises(UserError, match=r"evaluate\.knn\.k: .* have ended, 6 have not"):
         changed("one", file, ["evaluate.knn.k=3"], ended)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["search.trials=4"], "2 have not"),
+        (["search.confirm={top: 1}"], "search.confirm trains 1 more"),
+        ([], "--retry-failed runs 1 again"),
+    ],
+)
+def test_no_trial_is_measured_otherwise_than_those_it_is_compared_with(words: list[str], left: str) -> None:
+    """Neither in one call nor in two, the first of which evaluates the ended sweep otherwise."""
+    then = ["evaluate.variant=original", "evaluate.metrics=[]"]
+    file = dump(load(TINY, [RANGE, "search.trials=2", *then]))
+    records = {"t00": record(0, {"background.remove": 0.5}), "t01": record(1, {"background.remove": 0.4}, "failed")}
+    now = [
+        "evaluate.variant=mixed_rand",
+        "evaluate.metrics=[rankme]",
+        "evaluate.batch_size=8",
+        "evaluate.linear.epochs=9",
+    ]
+    other = changed("one", file, now, records, PARTS)
+    measured, over = file["evaluate"], closed({"closed": PARTS}, words)
+    with pytest.raises(UserError, match=r"^evaluate.batch_size, .*evaluate.variant: ") as together:
+        changed("one", file, [*now, *words], records, over, measured, not words)
+    with pytest.raises(UserError, match=r"^evaluate\.metrics, evaluate\.variant: cannot change before") as apart:
+        changed("one", dump(other), words, records, over, measured, not words)
+    for told in (str(together.value), str(apart.value)):
+        assert left in told and "evaluate.variant=original first, by which its trials were measured" in told
+        assert "'evaluate.metrics=[]'" in told
+    again = changed("one", dump(other), [*then, *words], records, over, measured, not words)
+    assert (again.evaluate.variant, again.evaluate.batch_size) == ("original", 8)
 
 
 def earlier(store: Path, name: str = "first") -> None:
