@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -92,18 +92,21 @@ def costs(
     return {key: found[key] for key in budget.limits}
 
 
-def status(manifest: Mapping[str, Any], seconds: float | None, records: Iterable[TrialRecord]) -> dict[str, Any] | None:
+def status(
+    manifest: Mapping[str, Any], seconds: Callable[[], float] | None, records: Iterable[TrialRecord]
+) -> dict[str, Any] | None:
     """The limits of a sweep, what is spent of each, and both ``told`` in one line; None without limits.
 
     Args:
-        seconds: for which its drivers have run; None: until now, since the manifest was written.
+        seconds: tells for how long its drivers have run, and is asked only where there are limits; None: until now,
+            since the manifest was written.
     """
     budget = Budget.model_validate(manifest["file"].get("search", {}).get("budget", {}))
     if not budget.limits:
         return None
     told = manifest["budget"]
-    seconds = told["ran"] + time.time() - told["since"] if seconds is None else seconds
-    used = costs(budget, seconds, records, told["gpus"])
+    ran = told["ran"] + time.time() - told["since"] if seconds is None else seconds()
+    used = costs(budget, ran, records, told["gpus"])
     return {"limits": budget.limits, "spent": used, "told": shown(used, budget.limits)}
 
 

@@ -1,12 +1,18 @@
 """Settings that may change when a sweep is resumed: none that its finished trials' results depend on."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from bgsweep.config import SweepConfig, resolve
+from bgsweep.config.evaluation import Evaluate
 from bgsweep.config.resuming import changes, decisive, moved, other_images
 from bgsweep.errors import UserError
+from bgsweep.sweep.confirmation import proposals_of
+from bgsweep.sweep.searcher import total_trials
+from bgsweep.sweep.selection import searched
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.trial_names import is_confirmation
 from bgsweep.sweep.trial_record import TrialRecord
@@ -17,11 +23,43 @@ _OF_RUNNING = (
     *("keep_checkpoints", "max_failures", "refill_epochs", "share_views", "trials", "wait_minutes"),
 )
 
+# Nothing that trials are compared by depends on these settings of `evaluate`.
+_OF_THE_END = ("evaluate.batch_size", "evaluate.linear.")
+
+PARTS = ("search", "confirm")
+"""The parts of a sweep that train trials."""
+
+
+def closed(manifest: Mapping[str, Any], overrides: Sequence[str] = (), retry_failed: bool = False) -> list[str]:
+    """The parts of a resumed sweep that train nothing more: it had come to its final evaluation.
+
+    `bgsweep stop` and budgets leave trials out, which a repetition of the end must not train. Who asks for trials opens
+    both parts again; `search.confirm` opens the confirmation alone.
+    """
+    over = manifest.get("closed", PARTS if manifest.get("result") else ())
+    keys = [override.partition("=")[0] for override in overrides]
+    if retry_failed or any(f"{key}.".startswith(("search.trials.", "search.budget.")) for key in keys):
+        return []
+    again = any(f"{key}.".startswith("search.confirm.") for key in keys)
+    return [part for part in over if not (again and part == "confirm")]
+
 
 def changed(
-    name: str, file: Mapping[str, Any], overrides: Sequence[str], records: Mapping[str, TrialRecord]
+    name: str,
+    file: Mapping[str, Any],
+    overrides: Sequence[str],
+    records: Mapping[str, TrialRecord],
+    over: Collection[str] = (),
+    measured: Mapping[str, Any] | None = None,
+    retry_failed: bool = False,
 ) -> SweepConfig:
     """A sweep's config with other settings.
+
+    Args:
+        over: the parts that train nothing more (`closed`).
+        measured: `evaluate` as the trials were measured by it, where an earlier resume may have changed that of the
+            ``file``, which is taken without it.
+        retry_failed: the trials that failed run again.
 
     Raises:
         UserError: they would make its later trials differ from its earlier ones.
@@ -40,14 +78,8 @@ def changed(
             f"new sweep, with search.warm_start: [{name}] to learn from this one, or change only how trials run "
             f"(docs/failures.md), register.*, evaluate.* or search.{', search.'.join(_OF_RUNNING)}"
         )
-    running = sum(record.status == "running" for record in records.values())
-    more = after.search.trials > max(before.search.trials, len(records))
-    if keys and (running or more or after.search.budget != before.search.budget):
-        left = f"{running} have not" if running else f"search.{'trials' if more else 'budget'} asks for more"
-        raise UserError(
-            f"{_listed(keys)}: cannot change before all trials of {name} have ended, {left}; resume it without this "
-            "first"
-        )
+    if left := _left(after, records, over, retry_failed):
+        _check_measure(name, dump(before)["evaluate"] if measured is None else measured, after, keys, left)
     return after
 
 
@@ -69,6 +101,45 @@ def compare_images(name: str, before: Mapping[str, Any], now: SweepConfig, image
             "with; name their copy, or start a new sweep"
         )
     return [f"{other}: the images or masks have changed since {name} began"] if other else []
+
+
+def _check_measure(
+    name: str, measured: Mapping[str, Any], after: SweepConfig, given: Collection[str], left: str
+) -> None:
+    """Raise UserError where the trials that are ``left`` would be measured otherwise than those before them.
+
+    Args:
+        given: keys that the user has changed now.
+    """
+    then = Evaluate.model_validate(measured).model_dump(mode="json")
+    differing = _differing(then, dump(after)["evaluate"], "evaluate.")
+    keys = [key for key in differing if key in given or not f"{key}.".startswith(_OF_THE_END)]
+    if keys:
+        raise UserError(
+            f"{', '.join(keys)}: cannot change before all trials of {name} have ended, {left}; resume it with "
+            f"{' '.join(_word(key, then) for key in keys)} first, by which its trials were measured"
+        )
+
+
+def _left(config: SweepConfig, records: Mapping[str, TrialRecord], over: Collection[str], retry_failed: bool) -> str:
+    """The trials that a resumed sweep will train, in words; empty for none."""
+    ended = sum(record.status != "running" for record in searched(records.values()))
+    if "search" not in over and (left := total_trials(config) - ended) > 0:
+        return f"{left} have not"
+    failed = [each for each in records.values() if each.status == "failed" and not config.refusal(each.params)]
+    if retry_failed and failed:
+        return f"--retry-failed runs {len(failed)} again"
+    if config.search.confirm and "confirm" not in over and (again := proposals_of(config, records)):
+        return f"search.confirm trains {len(again)} more"
+    return ""
+
+
+def _word(key: str, evaluate: Mapping[str, Any]) -> str:
+    """A setting of `evaluate` as the user gives it to a shell."""
+    value: Any = {"evaluate": evaluate}
+    for part in key.split("."):
+        value = value[part]
+    return shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -2,13 +2,15 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import zstandard
 
 from bgsweep.errors import UserError, one_line
-from bgsweep.storage.uri import Uri, sweep_command
+from bgsweep.storage.layout import sweep_folder
+from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep import budget
 from bgsweep.sweep.budget import seconds_of
 from bgsweep.sweep.heartbeat import alive, closed_properly
@@ -67,24 +69,32 @@ def _status(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any
         "state": state,
         "began": began(folder, manifest),
         "trials": [records[name].shown() for name in sorted(records, key=by_number)],
-        "budget": _budget(folder, manifest, records, state),
+        "budget": _budget(folder, manifest, records, state, store),
     }
 
 
 def _budget(
-    folder: Path, manifest: dict[str, Any], records: dict[str, TrialRecord], state: State
+    folder: Path, manifest: dict[str, Any], records: dict[str, TrialRecord], state: State, store: Uri
 ) -> dict[str, Any] | None:
     if "budget" not in manifest:  # of an older version
         return None
     # A driver that is dead does not say when it died; its journal does.
-    seconds = None if state == "running" else seconds_of(read_journal(folder))
+    seconds = None if state == "running" else partial(_seconds, folder, store)
     return budget.status(manifest, seconds, records.values())
+
+
+def _seconds(folder: Path, store: Uri) -> float:
+    """Seconds for which a sweep's drivers have run, from its whole journal, whose end alone may be in ``folder``."""
+    if not is_remote(store):
+        return seconds_of(read_journal(folder))
+    with local_store(store, folder.name) as whole:
+        return seconds_of(read_journal(Path(sweep_folder(whole, folder.name))))
 
 
 def _status_or_warning(folder: Path, manifest: dict[str, Any], store: Uri) -> dict[str, Any] | None:
     try:
         return _status(folder, manifest, store)
-    except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+    except (UserError, OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
         _log.warning("left out: %s: its journal cannot be read: %s", folder, one_line(error))
         return None
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bgsweep.storage.uri import Uri, is_remote, sweep_command
 from bgsweep.sweep.budget import BudgetGuard, seconds_of
 from bgsweep.sweep.callbacks import SweepCallback
 from bgsweep.sweep.capacity import cpus_of_trial, gpus_of_trial, trials_that_fit, wait_for_capacity
-from bgsweep.sweep.changes import changed, compare_images
+from bgsweep.sweep.changes import PARTS, changed, closed, compare_images
 from bgsweep.sweep.collect import Collector
 from bgsweep.sweep.events import Event, replay
 from bgsweep.sweep.fair_share import FairShare
@@ -94,7 +94,8 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = (), retry_failed: b
     Args:
         overrides: other settings, ``key=value``, which must not change the results of trials that have ended: how
             trials run and how many there are, the final evaluation (once all trials have ended), and the registry. For
-            a sweep that has ended they repeat the final evaluation and the registration.
+            a sweep that has ended they repeat the final evaluation and the registration; no trial is trained unless
+            `search.trials`, `search.budget` or `search.confirm` asks for it, also after `bgsweep stop`.
         retry_failed: trials that failed for good run again, from their last checkpoints.
     """
     with local_store(store, name) as local:
@@ -105,7 +106,10 @@ def resume(name: str, store: Uri, overrides: Sequence[str] = (), retry_failed: b
                 f"{name}: the sweep has ended; there is nothing to resume. To evaluate and register its best trial "
                 f"again, name other settings: `{command} register.name=OTHER`; for more trials: search.trials=MORE"
             )
-        config = changed(name, manifest["file"], overrides, read_records(folder))
+        manifest["closed"] = closed(manifest, overrides, retry_failed)
+        manifest.setdefault("evaluate", manifest["file"].get("evaluate", {}))
+        over, measured = manifest["closed"], manifest["evaluate"]
+        config = changed(name, manifest["file"], overrides, read_records(folder), over, measured, retry_failed)
         seen = last_token(folder)
         if alive(folder, manifest, pulse_reader(folder, store), WATCH):
             command = sweep_command("status", name, store)
@@ -150,6 +154,8 @@ def _run(
         manifest = _manifest(config, asked, parent, past[0].time if past else time.time()) | {
             "images": (before or {}).get("images") or images,
             "budget": budget.manifest(),
+            "closed": (before or {}).get("closed", []),
+            "evaluate": (before or {}).get("evaluate", dump(config)["evaluate"]),
         }
         owner.check()
         write_manifest(folder, manifest)
@@ -166,8 +172,8 @@ def _run(
         opened.callback(collector.close)
         monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector, share.trials)
         with _abandoned_if_lost(owner, tracker):
-            result = _search(config, owner, monitor, past, share, budget)
-        write_manifest(folder, manifest | {"result": result})
+            result = _search(config, owner, monitor, past, share, budget, manifest)
+        write_manifest(folder, manifest | {"closed": PARTS, "result": result})
     return result
 
 
@@ -215,22 +221,14 @@ def _search(
     past: list[Event],
     share: FairShare,
     budget: BudgetGuard,
+    manifest: dict[str, Any],
 ) -> dict[str, Any]:
     """Run the trials that have not ended, and the sweep's end; give the result."""
     folder, store, tracker = owner.folder, owner.store, monitor.tracker
-    monitor.catch_up(past)
-    if past and monitor.collector:
-        monitor.collector.tidy(monitor.records)
-    target = sweep_folder(store, folder.name)
-    run_search(config, folder, target, monitor, past, share, budget)
-    if not (monitor.disk.full or share.refused):
-        run_confirmations(config, folder, target, monitor, share, budget)
-    if monitor.disk.full:
-        command = sweep_command("sweep --resume", folder.name, store)
-        raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
-    if share.refused:
-        raise UserError(f"{share.refused}; then resume with `{sweep_command('sweep --resume', folder.name, store)}`")
-    monitor.close()
+    _train(config, owner, monitor, past, share, budget, manifest["closed"])
+    if any(record.status == "completed" for record in monitor.records.values()):  # without one there is no end
+        owner.check()
+        write_manifest(folder, manifest | {"closed": PARTS})
     share.begin(lambda: 1)  # the final evaluation; the other sweeps take the rest
     if monitor.collector:
         monitor.collector.tidy(monitor.records)
@@ -242,10 +240,36 @@ def _search(
     }
     owner.check()
     monitor.overview.finish(monitor.records, result)
-    manifest = read_manifest(folder) or {}
     log_page(folder, manifest | {"result": result}, tracker)
     owner.check()
     return result
+
+
+def _train(
+    config: SweepConfig,
+    owner: Ownership,
+    monitor: SweepCallback,
+    past: list[Event],
+    share: FairShare,
+    budget: BudgetGuard,
+    over: Collection[str],
+) -> None:
+    """Run the trials that have not ended, but for those of the parts that are over (`bgsweep.sweep.changes.closed`)."""
+    folder, store = owner.folder, owner.store
+    monitor.catch_up(past)
+    if past and monitor.collector:
+        monitor.collector.tidy(monitor.records)
+    target = sweep_folder(store, folder.name)
+    if "search" not in over:
+        run_search(config, folder, target, monitor, past, share, budget)
+    if not (monitor.disk.full or share.refused or "confirm" in over):
+        run_confirmations(config, folder, target, monitor, share, budget)
+    if monitor.disk.full:
+        command = sweep_command("sweep --resume", folder.name, store)
+        raise UserError(f"{monitor.disk.full}; free some space, then resume with `{command}`")
+    if share.refused:
+        raise UserError(f"{share.refused}; then resume with `{sweep_command('sweep --resume', folder.name, store)}`")
+    monitor.close()
 
 
 def _manifest(config: SweepConfig, digest: str, parent: str, began: float) -> dict[str, Any]:

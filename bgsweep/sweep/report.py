@@ -119,7 +119,7 @@ def sweep_results(
         return Trial(one.id, one.params, one.fixed, one.status, one.epochs, one.seconds, curve, one.error, confirms)
 
     trials = [trial(records[key]) for key in sorted(records, key=by_number)]
-    limits = budget.status(manifest, seconds_of(events), records.values()) if "budget" in manifest else None
+    limits = budget.status(manifest, lambda: seconds_of(events), records.values()) if "budget" in manifest else None
     wall = events[-1].time - events[0].time if events else 0.0
     course = front_course(of_search(events), file)
     return SweepResults(name, manifest, trials, wall, tags, datasets, limits["told"] if limits else "", course)

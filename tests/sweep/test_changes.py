@@ -10,7 +10,7 @@ import pytest
 
 from bgsweep.config import SweepConfig, load, resolve
 from bgsweep.errors import UserError
-from bgsweep.sweep.changes import changed, compare_images
+from bgsweep.sweep.changes import PARTS, changed, closed, compare_images
 from bgsweep.sweep.events import Ended, Event, Learned, Owned, Proposed, Retried, Started, replay
 from bgsweep.sweep.journal import Journal, read_journal, read_records
 from bgsweep.sweep.manifest import write_manifest
@@ -118,7 +118,7 @@ def test_a_failed_trial_is_tried_again_from_its_checkpoint() -> None:
         (["search.seed=1", "search.trials=64", "optimizer.lr=0.5"], "optimizer.lr, search.seed: cannot change within"),
         (["space.background.remove={uniform: [0, 1]}"], "space.background.remove: cannot change within sweep one"),
         (["search.warm_start=[other]"], "search.warm_start: cannot change within sweep one"),
-        (["evaluate.knn.k=3"], "evaluate.knn.k: cannot change before all trials of one have ended, 1 have not"),
+        (["evaluate.knn.k=3"], "evaluate.knn.k: cannot change before all trials of one have ended, 8 have not"),
     ],
 )
 def test_what_does_not_change_finished_trials_may_change(override: list[str], refused: str) -> None:
@@ -158,8 +158,66 @@ def test_evaluation_settings_change_only_with_the_last_trial_behind() -> None:
     file = dump(load(TINY, [RANGE, "search.trials=1"]))
     ended = {"t00": record(0, {"background.remove": 0.5})}
     assert changed("one", file, ["evaluate.knn.k=3"], ended).evaluate.knn.k == 3
-    with pytest.raises(UserError, match=r"have ended, search\.trials asks for more; resume it without this first"):
+    with pytest.raises(UserError, match=r"1 have not; resume it with evaluate\.knn\.k=20 first"):
         changed("one", file, ["evaluate.knn.k=3", "search.trials=2"], ended)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["register.name=other", "evaluate.knn.k=3", "search.concurrent=8"], [*PARTS]),
+        (["search.confirm={top: 3}"], ["search"]),
+        (["search.confirm.top=3", "register.name=other"], ["search"]),
+        (["search.trials=8"], []),  # as many as there were to be
+        (["search.budget={hours: 3}"], []),
+        (["search.budget.hours=3", "register.name=other"], []),
+    ],
+)
+def test_what_was_left_out_by_a_stop_is_trained_only_where_it_is_asked_for(words: list[str], left: list[str]) -> None:
+    for over in ({"closed": [*PARTS]}, {"result": {"model": 1}}):  # the end failed; an older version's, which did not
+        assert closed(over, words) == left
+        assert closed(over, words, retry_failed=True) == []
+    assert closed({}, words) == [], "the driver died in the middle of the search"
+
+
+def test_a_stopped_sweep_is_evaluated_otherwise_only_without_more_trials() -> None:
+    file = dump(load(TINY, [RANGE, "search.trials=8"]))
+    ended = {"t00": record(0, {"background.remove": 0.5}), "t01": record(1, {"background.remove": 0.4}, "stopped")}
+    assert changed("one", file, ["evaluate.knn.k=3"], ended, PARTS).evaluate.knn.k == 3
+    with pytest.raises(UserError, match=r"evaluate\.knn\.k: .* have ended, 6 have not"):
+        changed("one", file, ["evaluate.knn.k=3"], ended)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["search.trials=4"], "2 have not"),
+        (["search.confirm={top: 1}"], "search.confirm trains 1 more"),
+        ([], "--retry-failed runs 1 again"),
+    ],
+)
+def test_no_trial_is_measured_otherwise_than_those_it_is_compared_with(words: list[str], left: str) -> None:
+    """Neither in one call nor in two, the first of which evaluates the ended sweep otherwise."""
+    then = ["evaluate.variant=original", "evaluate.metrics=[]"]
+    file = dump(load(TINY, [RANGE, "search.trials=2", *then]))
+    records = {"t00": record(0, {"background.remove": 0.5}), "t01": record(1, {"background.remove": 0.4}, "failed")}
+    now = [
+        "evaluate.variant=mixed_rand",
+        "evaluate.metrics=[rankme]",
+        "evaluate.batch_size=8",
+        "evaluate.linear.epochs=9",
+    ]
+    other = changed("one", file, now, records, PARTS)
+    measured, over = file["evaluate"], closed({"closed": PARTS}, words)
+    with pytest.raises(UserError, match=r"^evaluate.batch_size, .*evaluate.variant: ") as together:
+        changed("one", file, [*now, *words], records, over, measured, not words)
+    with pytest.raises(UserError, match=r"^evaluate\.metrics, evaluate\.variant: cannot change before") as apart:
+        changed("one", dump(other), words, records, over, measured, not words)
+    for told in (str(together.value), str(apart.value)):
+        assert left in told and "evaluate.variant=original first, by which its trials were measured" in told
+        assert "'evaluate.metrics=[]'" in told
+    again = changed("one", dump(other), [*then, *words], records, over, measured, not words)
+    assert (again.evaluate.variant, again.evaluate.batch_size) == ("original", 8)
 
 
 def earlier(store: Path, name: str = "first") -> None:

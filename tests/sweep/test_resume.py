@@ -97,5 +97,12 @@ def test_a_running_sweep_is_seen_not_started_twice_and_ended_from_outside(tmp_pa
     _, seen, _ = told(tmp_path, "status", sweep["sweep"])
     assert seen["sweeps"][0]["state"] == "ended"
     assert {trial["status"] for trial in seen["sweeps"][0]["trials"]} <= {"completed", "stopped"}
+    resumed = ("sweep", "--resume", sweep["sweep"])
+    code, again, log = told(tmp_path, *resumed, "register.name=other", "evaluate.variant=original")
+    assert code == 0, log
+    assert again["model"]["name"] == "other"
+    assert outcome(again) == outcome(seen["sweeps"][0]), "the trials that the stop has left out are not trained"
+    code, _, log = told(tmp_path, *resumed, "search.trials=201")
+    assert code == 2 and "resume it with evaluate.variant=mixed_rand first" in log
     code, _, log = told(tmp_path, "stop", sweep["sweep"])
     assert code == 2 and "is not running (ended)" in log

@@ -76,6 +76,36 @@ def test_what_a_dead_driver_left_is_brought_back_without_the_wish_to_stop(tmp_pa
     assert "runs/sweeps/one/stop" not in [item["Key"] for item in s3.list_objects_v2(Bucket="bucket")["Contents"]]
 
 
+@pytest.mark.parametrize(("limits", "told"), [({"hours": 10.0}, "budget: 2 of 10 hours"), ({}, None)])
+def test_the_hours_of_a_long_sweep_are_those_of_its_whole_journal(
+    tmp_path: Path,
+    s3: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limits: dict[str, float],
+    told: str | None,
+) -> None:
+    """Of the bucket's journal `status` takes the end alone for the trials, whose start is in its first part."""
+    monkeypatch.setattr("bgsweep.sweep.journal._PART_BYTES", 1000)
+    began, folder = time.time(), tmp_path / "sweeps" / "one"
+    budget = {"ran": 0.0, "since": began, "gpus": 0}
+    manifest = {"file": {"search": {"budget": limits}}, "digest": "d", "parent": "p", "owner": ELSEWHERE}
+    owner = Ownership.claim(folder, STORE, 0)
+    with StoreSync(folder, STORE, owner):
+        write_manifest(folder, manifest | {"budget": budget, "result": {"model": 1}})
+        records = {"t00": TrialRecord("t00", {}, None, "d", "run")}
+        journal = Journal(folder, owner, records)
+        journal.write(Started(trial=records["t00"].copy(), time=began))
+        for epoch in range(1, 61):
+            event = Result(id="t00", epoch=epoch, metrics={"loss": 1.0}, seconds=1.0, time=began + epoch * 120)
+            event.apply(records["t00"])
+            journal.write(event)
+    (found,) = status("one", STORE)["sweeps"]
+    assert found["trials"][0]["epochs"] == 60 and len(list((folder / "journal").iterdir())) > 3
+    assert (found["budget"] or {}).get("told") == told
+    assert warned(caplog) == []
+
+
 def test_an_empty_store_has_no_sweep_and_a_wrong_one_is_told(s3: Any) -> None:
     assert status(None, STORE) == {"sweeps": []}
     with pytest.raises(UserError, match="no sweep nobody"):

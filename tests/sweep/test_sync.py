@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 
 from bgsweep.config import load
-from bgsweep.sweep.events import Ended, Result, Started
+from bgsweep.sweep import sync as syncing
+from bgsweep.sweep.callbacks import SweepCallback
+from bgsweep.sweep.events import Ended, Event, Result, Started
+from bgsweep.sweep.heartbeat import alive
 from bgsweep.sweep.journal import Journal
-from bgsweep.sweep.manifest import write_manifest
+from bgsweep.sweep.manifest import read_manifest, write_manifest
+from bgsweep.sweep.ownership import Ownership, SweepTaken, last_token
 from bgsweep.sweep.trial import dump
 from bgsweep.sweep.trial_record import TrialRecord
 from bgsweep.tracking import Tracker, tracking_uri
+from bgsweep.tracking.tracker import Status
 from tests.command import bgsweep
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -54,3 +59,53 @@ def test_missing_runs_and_epochs_are_written_once(tmp_path: Path, monkeypatch: p
         assert [point.step for point in history] == [1, 2, 3]
         times = runs[name].info.start_time, runs[name].info.end_time
         assert times == (1000 * BEGAN, 1000 * ENDED), "as the journal has it, not of the time of the sync"
+
+
+def interrupted(store: Path, status: Status) -> tuple[Tracker, str]:
+    """A sweep without a result whose trial has reported an epoch that MLflow lacks; its tracker and run."""
+    config = load(TINY, ["space.background.remove={uniform: [0, 0.8]}"])
+    with Tracker(tracking_uri(store), config.name) as tracker:
+        parent = tracker.sweep_run("one", config)
+        tracker.finish(parent, status)
+    folder = store / "sweeps" / "one"
+    write_manifest(folder, {"file": dump(config), "digest": "d", "parent": parent, "owner": ELSEWHERE})
+    journal, record = Journal(folder), TrialRecord("t00", {"background.remove": 0.1}, None, "d", "")
+    journal.write(Started(trial=record))
+    journal.write(Result(id="t00", epoch=1, metrics={}, seconds=1.0, history=[{"epoch": 1, "loss": 1.0}]))
+    return tracker, parent
+
+
+def statuses(tracker: Tracker) -> dict[str, str]:
+    return {run.info.run_name: run.info.status for run in tracker.client.search_runs([tracker.experiment_id])}
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_the_run_of_a_sweep_that_has_no_result_does_not_look_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker, _ = interrupted(tmp_path, status)
+    assert syncing.sync("one", tmp_path)["epochs"] == 1
+    assert statuses(tracker) == {"one": status, "t00": "KILLED"}
+
+
+def test_nobody_is_let_in_meanwhile_and_the_runs_of_one_who_came_are_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process was suspended for so long that its heartbeat was taken for that of a dead one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker, parent = interrupted(tmp_path, "KILLED")
+    folder = tmp_path / "sweeps" / "one"
+    catch_up = SweepCallback.catch_up
+
+    def taken_over(monitor: SweepCallback, past: list[Event]) -> int:
+        epochs = catch_up(monitor, past)
+        assert alive(folder, read_manifest(folder) or {}), "a driver that resumes it is refused"
+        Ownership.claim(folder, tmp_path, last_token(folder))
+        tracker.client.update_run(parent, status="RUNNING")
+        return epochs
+
+    monkeypatch.setattr(SweepCallback, "catch_up", taken_over)
+    with pytest.raises(SweepTaken, match="has taken this sweep over"):
+        syncing.sync("one", tmp_path)
+    assert statuses(tracker) == {"one": "RUNNING", "t00": "RUNNING"}
