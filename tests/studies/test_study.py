@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bgsweep.config import load
 from bgsweep.config.schedule import at_epoch
 from bgsweep.errors import UserError
 from studies.background_shortcut import __main__ as command
@@ -58,6 +59,15 @@ def test_forms_are_milder_shorter_and_larger() -> None:
     shortcut = {run.seed: run.experiment for run in larger if run.arm == "BG_Random"}
     for run in unbiased:
         assert run.arm == "none" or run.experiment == shortcut[run.seed].with_values({"data.shortcut.rho": 0.0})
+    searched, rho80 = (planned(read_study(STUDY, form), SPACES) for form in ("searched", "rho80"))
+    whole = {run.experiment.digest for run in larger}
+    for run in (*searched, *rho80):
+        same = run.experiment.with_values({"data.shortcut.rho": 0.95})
+        assert (same.digest in whole) == (run.arm != "sweep's best")
+    found = load(SPACES.parent / "studies/background_shortcut/searched.yaml").experiment
+    best = next(run.experiment for run in searched if run.arm == "sweep's best")
+    off = {f"background.{key}": 0.0 for key in ("remove", "random", "swap")}
+    assert best.with_values({**off, "seed": 100}).digest == found.digest, "trained as in the sweep"
     assert {run.arm for run in byol} == {"none", "BG_RM", "BG_Random"}
     assert {run.experiment.encoder for run in byol} == {run.experiment.encoder for run in larger}
     large = planned(read_study(STUDY, "gpu"), SPACES)
