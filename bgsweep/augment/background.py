@@ -211,6 +211,8 @@ def move_foreground(view: Image, mask: Mask, placement: Placement) -> tuple[Imag
     A foreground that the view's edge cut off stays cut off. Pixels that come from outside the view are background.
     """
     left, top, width, height = cv2.boundingRect(binarize(mask))
+    if not width:  # there is none, which `background.min_area: 0` allows
+        return view, mask
     rows, columns = mask.shape
     # A foreground larger than the view would be cut off.
     factor = min(placement.factor, rows / height, columns / width)

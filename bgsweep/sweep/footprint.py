@@ -154,7 +154,7 @@ def footprint(config: SweepConfig, gpus: float, images: int, measured: Measured 
         trial_hours=hours,
         gpu_gib=seeds * _gpu_bytes(experiment, network, measured) / 2**30,
         loader_cores=rate * _core_seconds(experiment, measured),
-        views_gib=_views_bytes(experiment) * min(NODE_GPUS, gpus) / 2**30,
+        views_gib=seeds * _views_bytes(experiment) * min(NODE_GPUS, gpus) / 2**30,
         checkpoint_mib=checkpoint / 2**20,
         checkpoints_gib=checkpoint * keeps * (trials if stay is None else min(trials, stay + 1)) / 2**30,
         data_gb=images * (IMAGE_BYTES + (MASK_BYTES if experiment.data.has_masks else 0)) / 1e9,

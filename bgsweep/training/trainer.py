@@ -234,7 +234,8 @@ class Trainer:
             )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # none where `precision: auto` was no fp16
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["epoch"], state.get("step", 0)
         self._sums = (
             EpochSums.read(state["sums"], self.rank, self.world_size, self.placement.device)

@@ -45,6 +45,12 @@ def test_a_foreground_is_moved_by_whole_pixels(samples: list[Sample], down: floa
     assert np.array_equal(where, expected)
 
 
+def test_a_view_without_a_foreground_stays_as_it_is(samples: list[Sample]) -> None:
+    image, mask = samples[0].image, np.zeros_like(samples[0].mask)
+    moved, where = move_foreground(image, mask, Placement(1.3, 0.5, 0.5))
+    assert np.array_equal(moved, image) and not where.any()
+
+
 def test_a_foreground_grows_about_its_middle_and_no_further_than_the_view(samples: list[Sample]) -> None:
     image, mask = samples[0].image, np.zeros_like(samples[0].mask)
     mask[30:50, 40:70] = 255

@@ -140,7 +140,7 @@ def test_compiled_steps_are_no_measure_of_plain_ones(tmp_path: Path) -> None:
 
 def test_a_trial_of_several_seeds_takes_as_many_times_the_hours_memory_and_disk() -> None:
     one, three = trial("moco_v2"), trial("moco_v2", "search.seeds=3")
-    for name in ("trial_hours", "gpu_gib", "checkpoint_mib", "checkpoints_gib"):
+    for name in ("trial_hours", "gpu_gib", "views_gib", "checkpoint_mib", "checkpoints_gib"):
         assert getattr(three, name) == pytest.approx(3 * getattr(one, name))
     assert (three.images_per_second, three.epoch_seconds) == (one.images_per_second, one.epoch_seconds)
 

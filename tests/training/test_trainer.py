@@ -255,6 +255,16 @@ def test_float16_s_scale_does_not_change_where_gradients_are_clipped() -> None:
     same(*({name: value.clone() for name, value in each.method.state_dict().items()} for each in (plain, scaled)))
 
 
+def test_a_checkpoint_of_a_device_that_needs_no_scale_is_resumed_on_one_that_does() -> None:
+    """As where a trial of a GPU with bfloat16 goes on on one without."""
+    plain, scaled = start("training.epochs=2"), start("training.epochs=2")
+    plain.step_epoch()
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    scaled.load_state_dict(plain.state_dict())
+    assert scaled.scaler.get_scale() == 2.0**12
+    assert plain.step_epoch()["loss"] == scaled.step_epoch()["loss"]
+
+
 def test_the_linear_scaling_rule_is_written_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="bgsweep"):
         start("optimizer.lr=0.1", "training.batch_size=320")
