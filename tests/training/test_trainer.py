@@ -1,5 +1,6 @@
 """The loop: put down and taken up it goes on bit for bit; loader workers change nothing; a broken loss is told."""
 
+import copy
 import itertools
 import logging
 import math
@@ -260,7 +261,7 @@ def test_a_checkpoint_of_a_device_that_needs_no_scale_is_resumed_on_one_that_doe
     plain, scaled = start("training.epochs=2"), start("training.epochs=2")
     plain.step_epoch()
     scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
-    scaled.load_state_dict(plain.state_dict())
+    scaled.load_state_dict(copy.deepcopy(plain.state_dict()))  # as from a file
     assert scaled.scaler.get_scale() == 2.0**12
     assert plain.step_epoch()["loss"] == scaled.step_epoch()["loss"]
 
