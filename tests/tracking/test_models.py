@@ -128,7 +128,7 @@ def test_version_says_where_it_came_from_and_the_alias_moves(registered: tuple[T
     assert [(output.model_id, output.step) for output in tracker.client.get_run(run).outputs.model_outputs] == [
         (model, 3)
     ]
-    assert version_of(tracker, run, "probe") == 1 and version_of(tracker, run, "another") is None
+    assert version_of(tracker, run, "probe") == 1 and version_of(tracker, run, "unheard_of") is None
     assert add_version(tracker, run, model, "probe", {}) == 2
     give_alias(tracker, "probe", 2, "champion")
     assert int(tracker.client.get_model_version_by_alias("probe", "champion").version) == 2

@@ -62,7 +62,7 @@ def test_store_that_cannot_be_a_folder_is_the_users_error(tmp_path: Path, monkey
 def test_trial_is_a_child_with_its_whole_configuration_and_every_epoch(
     tracker: Tracker, store: Path, tmp_path: Path
 ) -> None:
-    searched = {"background.remove": 0.25, "data.masks": "m" * 7000}
+    searched = {"background.remove": 0.25, "data.images": "mine", "data.masks": "m" * 7000}
     experiment = Experiment().with_values(searched)
     with tracker:
         parent = tracker.sweep_run("sweep-1", FILE)

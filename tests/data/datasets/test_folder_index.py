@@ -174,13 +174,13 @@ def test_a_tenth_of_the_masks_may_be_missing(tree: Path, missing: int) -> None:
 def test_sizes_are_asked_for_once_on_a_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "DIGESTED_WHOLE", 0)
     monkeypatch.setattr(folder, "_SIZES_AGAIN", 2)
-    real, asked = folder._size_of, list[str]()
+    real, asked = folder.size_of, list[str]()
 
     def counted(path: str) -> int:
         asked.append(path)
         return real(path)
 
-    monkeypatch.setattr(folder, "_size_of", counted)
+    monkeypatch.setattr(folder, "size_of", counted)
     digests = opened(tree).digests()
     assert digests.keys() == {"images", "masks"} and len(asked) == 4 + 2 * len(opened(tree))
     asked.clear()
