@@ -81,6 +81,8 @@ class ViewPipeline:
         self._crops = [_crop(views, background, view) for view in range(self.n_views)]
         self._negative_kind = background.swap_negative
         self.swaps_keys = background.swap_form == "full"
+        # A silhouette of a query without a foreground would be the query itself.
+        self.swap_needs = LARGE_VIEWS if self.swaps_keys else int(self._negative_kind == "silhouette")
         self._set_probabilities()
         # Packs store the tiled donor's rectangle beside the image, so that a donor's mask need not be decoded; BG_Swaps
         # shows other images whole.
@@ -123,10 +125,10 @@ class ViewPipeline:
         return self._crops[view].draw_background()
 
     def swap_fits(self, sample: MaskedImage, rng_keys: Sequence[int]) -> bool:
-        """True if the foregrounds of both large views are within the area bounds, as the full form of BG_Swaps needs.
+        """True if the foregrounds of the views with these keys, the first ones, are within the area bounds.
 
-        Otherwise the key would keep the background that the negative shares with the query, and a query without a
-        foreground would be its own negative.
+        BG_Swaps needs this of `swap_needs` views, in its full form of both large ones: otherwise the key would keep the
+        background that the negative shares with the query, and a query without a foreground would be its own negative.
         """
         # The draws of `make`, repeated from the same keys, so that nothing is passed between the two.
         mask = resolve_mask(sample.mask)

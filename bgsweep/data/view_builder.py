@@ -189,12 +189,13 @@ class ViewBuilder:
         raise UserError(f"{self.dataset.name}: {_PATIENCE} images in a row cannot be read; see the warnings above")
 
     def _image_views(self, index: int, position: int, slots: list[Image]) -> ImageViews:
-        """The views of an image, and BG_Swaps' negative if it was drawn and both large views are within the bounds."""
+        """The views of an image, and BG_Swaps' negative if it was drawn and its views are within the bounds."""
         pipeline, sample = self.pipeline, self._sample(index)
         # The paper's full form needs another background behind the key as well, so both views must be able to get one.
         swap = self._draw_swap(index, position)
         keys = [self._view_key(index, view) for view in range(LARGE_VIEWS)]
-        kept = swap is not None and pipeline.swaps_keys and not pipeline.swap_fits(sample, keys)
+        needed = keys[: pipeline.swap_needs]
+        kept = swap is not None and bool(needed) and not pipeline.swap_fits(sample, needed)
         donor_at = swap.keys_donor if swap is not None and pipeline.swaps_keys and not kept else None
         views = [
             self._view(sample, index, position, view, slot, donor_at if view == 1 else None)

@@ -95,6 +95,18 @@ def test_negative_only_leaves_query_and_key_on_their_own_backgrounds() -> None:
     assert all(torch.equal(a, b) for a, b in zip(batch.views, plain.views, strict=True))
 
 
+def test_negative_only_gives_no_query_without_a_foreground_itself_as_its_negative() -> None:
+    bounds: dict[str, Any] = {"min_area": 0.25, "max_area": 0.6, "swap": 1.0, "swap_form": "negative_only"}
+    batch, plain = batch_of(**bounds), batch_of(min_area=0.25, max_area=0.6)
+    assert batch.swapped is not None
+    assert 10 < len(batch.swapped) < 86 and batch.counts["swaps_kept"] == 96 - len(batch.swapped)
+    assert all(torch.equal(a, b) for a, b in zip(batch.views, plain.views, strict=True))
+    share = (batch.views[0][batch.swapped][..., 1] > (GROUND + FIGURE) // 2).float().mean(dim=(1, 2))
+    assert share.min() > 0.2 and share.max() < 0.65
+    whole = batch_of(**bounds, swap_negative="foreground")  # which is another image's
+    assert whole.counts["swaps"] == 96 and whole.counts["swaps_kept"] == 0
+
+
 def test_an_image_gets_all_of_it_or_nothing() -> None:
     """With one foreground out of bounds, both views are those without BG_Swaps, and there is no negative."""
     bounds = {"min_area": 0.25, "max_area": 0.6}
