@@ -78,7 +78,7 @@ def consume(pack: str, sweep: str, trial: int, background: tuple[float, float], 
 
     pipeline.make = counted  # type: ignore[method-assign]
     makers = {each: BatchMaker(dataset, pipeline, BATCH, BATCH, 0, 0) for each in (False, True)}
-    makers[True].shared = shared_views(experiment, pipeline)
+    makers[True].shared = shared_views(experiment, dataset, pipeline)
     buffers, whole = [np.empty((BATCH, size, size, 3), np.uint8) for size in pipeline.sizes], range(BATCH)
     before = pss()
     pipe.send(0.0)

@@ -25,6 +25,7 @@ from bgsweep.augment.pipeline import ViewPipeline, ViewResult
 from bgsweep.augment.training_crop import Applied
 from bgsweep.config import Experiment
 from bgsweep.data.cores import memory_limit
+from bgsweep.data.order import spread_evenly
 from bgsweep.data.sample import Image, ImageDataset, Sample
 from bgsweep.data.sharing import sharing
 from bgsweep.errors import UnreadableImage
@@ -42,6 +43,7 @@ _IMAGE = struct.Struct("<2Iq3?4I")
 _NONE = (0, 0, 0, 0)
 _APPLIED: tuple[Applied, ...] = ("none", "removed", "replaced", "kept_small", "kept_large")
 _NEUTRAL = ColorDraw((0, 1, 2, 3), (1.0, 1.0, 1.0, 0.0), False, 0.0, False)
+_NAMES = 1_000
 _OF_PROBABILITY = {"remove", "random", "swap", "apply_to", "most_kept", "swap_form", "swap_negative"}
 # Settings of the data that change how images are read, not what they are.
 _OF_READING = {"cache", "loader", "loader_workers", "loader_memory_gb", "pack_cache_gb"}
@@ -162,8 +164,14 @@ def _sample(dataset: ImageDataset, index: int, found: Found) -> Sample:
     return Sample(dataset.ids[index], image, label, lambda: mask, load_rect)
 
 
-def shared_views(experiment: Experiment, pipeline: ViewPipeline, rank: int = 0) -> SharedViews | None:
-    """The views that a trial shares; None outside of a sweep, or where it shares none."""
+def shared_views(
+    experiment: Experiment, dataset: ImageDataset, pipeline: ViewPipeline, rank: int = 0
+) -> SharedViews | None:
+    """The views that a trial shares; None outside of a sweep, or where it shares none.
+
+    Views are known by their images' numbers. So trials that have opened a folder before and after a change of its files
+    share nothing: some names, evenly spread, are part of what they must have in common.
+    """
     within = sharing()
     if within is None or not within.views:
         return None
@@ -175,7 +183,8 @@ def shared_views(experiment: Experiment, pipeline: ViewPipeline, rank: int = 0) 
         return None
     tree = experiment.model_dump(mode="json")
     data = {name: value for name, value in tree["data"].items() if name not in _OF_READING}
-    plain = f"{__version__}\0{Path.cwd()}\0{data}\0{tree['views']}"
+    names = [dataset.ids[index] for index in spread_evenly(len(dataset), _NAMES)]
+    plain = f"{__version__}\0{Path.cwd()}\0{data}\0{tree['views']}\0{len(dataset)}\0{names}"
     background = tree["background"]
     settings = {name: value for name, value in background.items() if name not in _OF_PROBABILITY}
     drawn = {name: value for name, value in background.items() if name in _OF_PROBABILITY}

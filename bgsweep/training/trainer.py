@@ -92,7 +92,7 @@ class Trainer:
             feed=feed,
             memory_gb=experiment.data.loader_memory_gb,
             epochs=experiment.training.epochs,
-            shared=shared_views(experiment, pipeline, rank),
+            shared=shared_views(experiment, dataset, pipeline, rank),
         )
         if rank == 0:
             _log_scaling_rule(experiment)

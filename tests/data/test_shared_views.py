@@ -63,9 +63,9 @@ class Trial:
         share_within(Sharing("a sweep", name, shares))
         pipeline = ViewPipeline(settings.views, settings.background, settings.training.epochs)
         self.made = 0
-        self.shared = shared_views(settings, pipeline)
-        assert (self.shared is not None) == shares
         self.dataset = dataset or Counted()
+        self.shared = shared_views(settings, self.dataset, pipeline)
+        assert (self.shared is not None) == shares
         self.maker = BatchMaker(self.dataset, pipeline, BATCH, BATCH, 0, settings.seed, self.shared)
         make = pipeline.make
 
@@ -167,6 +167,18 @@ def test_trials_of_other_views_seeds_or_epochs_share_nothing() -> None:
         assert not near
     first.batch()
     assert Trial("alone", experiment(), shares=False).shared is None
+
+
+def test_trials_that_opened_a_folder_before_and_after_a_change_share_nothing() -> None:
+    changed = Counted()
+    changed.ids = changed.ids[1:]  # an image was removed, so that each number means the next file
+    changed.labels = changed.labels[1:]
+    same, before, after = (
+        Trial(name, experiment(), dataset=each) for name, each in (("0", None), ("1", None), ("2", changed))
+    )
+    assert {before.shared.plain} == {same.shared.plain} != {after.shared.plain}  # type: ignore[union-attr]
+    before.meet()
+    assert not after.shared.near(0)  # type: ignore[union-attr]
 
 
 def test_an_unreadable_image_is_replaced_as_without_sharing() -> None:
