@@ -276,8 +276,9 @@ def test_swaps_come_for_their_share_and_change_nothing_else(sample: EmbeddedSamp
         assert theirs.swaps.shape == (len(theirs.swapped), 24, 24, 3)
         assert theirs.swaps.dtype == torch.uint8
         assert theirs.swapped.tolist() == sorted(set(theirs.swapped.tolist()))
-        assert theirs.counts == {**ours.counts, "swaps": len(theirs.swapped), "swaps_kept": 0}
-    share = sum(batch.counts["swaps"] for batch in swapping) / (len(swapping) * BATCH)
+        kept = theirs.counts["swaps_kept"]  # queries without a foreground
+        assert theirs.counts == {**ours.counts, "swaps": len(theirs.swapped), "swaps_kept": kept}
+    share = sum(batch.counts["swaps"] + batch.counts["swaps_kept"] for batch in swapping) / (len(swapping) * BATCH)
     assert share == pytest.approx(0.4, abs=0.1)
     rare = list(batches(sample, ViewPipeline(VIEWS, Background(**SWAPS, swap=1e-9))).epoch(0))
     assert all(batch.swaps is not None and batch.swaps.shape == (0, 24, 24, 3) for batch in rare)
