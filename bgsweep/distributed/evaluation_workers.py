@@ -1,7 +1,6 @@
 """Evaluation on a Ray cluster: actors that each hold the encoder and evaluate parts of large datasets."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -67,7 +66,7 @@ class RayWorkers:
     def _start(self) -> ActorPool:
         import ray
 
-        from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+        from bgsweep.distributed.resources import capacity, nodes, say, wait_for_resources
         from bgsweep.distributed.session import ray_session
 
         settings = self._settings
@@ -77,7 +76,7 @@ class RayWorkers:
         gpus = gpus_for(settings.gpus, self._device, any(node.get("GPU") for node in nodes()))
         one = {"CPU": settings.cpus, "GPU": gpus}
         # Ray lets actors that fit nowhere, and their tasks, wait for ever.
-        wait_for_resources([one] * least, _CURE, tell=_tell, wait_key=None)
+        wait_for_resources([one] * least, _CURE, tell=say, wait_key=None)
         self._stored = ray.put(self._make)
         return ActorPool(
             _EvaluationWorker,
@@ -93,10 +92,6 @@ def wants_workers(config: SuiteConfig) -> bool:
     """True if large datasets are evaluated by Ray workers."""
     count = config.workers.count
     return bool(os.environ.get("RAY_ADDRESS")) if count is None else count > 0
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class _EvaluationWorker:

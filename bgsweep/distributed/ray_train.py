@@ -6,7 +6,6 @@ Ray Train run in one folder. Ray Train's own elastic workers may be of any numbe
 batch.
 """
 
-import sys
 import threading
 import time
 from queue import Empty
@@ -16,7 +15,7 @@ import ray
 
 from bgsweep.config import SweepConfig
 from bgsweep.distributed.pulse import Pulse
-from bgsweep.distributed.resources import capacity, nodes, unused_nodes, wait_for_resources
+from bgsweep.distributed.resources import capacity, nodes, say, unused_nodes, wait_for_resources
 from bgsweep.distributed.train import (
     RESTORED,
     STOPPED_AT,
@@ -104,7 +103,7 @@ class RayTraining:
             if self._pulse:
                 self._pulse.waits(line)
             else:
-                print(line, file=sys.stderr, flush=True)
+                say(line)
 
         minutes = self._config.search.wait_minutes
         least = worker_bundles(self._config, self._counts[0])

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,11 @@ from bgsweep.errors import UserError
 _AUTOSCALER_MINUTES = 15.0
 _ASK_EVERY, _TELL_EVERY = 2.0, 30.0  # seconds
 _SLACK = 1e-6
+
+
+def say(line: str) -> None:
+    """Show a line on stderr at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def wait_for_resources(

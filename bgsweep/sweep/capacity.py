@@ -1,10 +1,9 @@
 """The resources that a sweep's trials ask of the cluster, and how many trials fit."""
 
-import sys
 from collections.abc import Mapping
 
 from bgsweep.config import SweepConfig
-from bgsweep.distributed.resources import capacity, nodes, wait_for_resources
+from bgsweep.distributed.resources import capacity, nodes, say, wait_for_resources
 from bgsweep.distributed.train import WORKERS_CURE, one_worker, worker_bundles, worker_cpus
 from bgsweep.sweep.budget import check_budget
 from bgsweep.sweep.trial import WAITING_CPUS
@@ -37,20 +36,16 @@ def wait_for_capacity(config: SweepConfig) -> None:
             that have none.
     """
     cure = WORKERS_CURE if worker_cpus(config) else "search.cpus or search.gpus"
-    wait_for_resources(bundles_of_trial(config), cure, config.search.wait_minutes, _tell, config.search.concurrent or 1)
+    wait_for_resources(bundles_of_trial(config), cure, config.search.wait_minutes, say, config.search.concurrent or 1)
     check_budget(config.search.budget, gpus_of_trial(config))
     workers = config.experiment.workers
     if workers.count == 1 and workers.device == "auto" and config.search.gpus == 0 and any(map(_gpus, nodes())):
-        _tell("there are GPUs, but search.gpus: 0 gives trials none; leave it out, or set it to a share of one")
+        say("there are GPUs, but search.gpus: 0 gives trials none; leave it out, or set it to a share of one")
 
 
 def trials_that_fit(config: SweepConfig) -> int:
     """The number of trials that the whole cluster can run at a time; Tune itself does not count Ray Train's workers."""
     return max(1, capacity(nodes(), bundles_of_trial(config), _MANY))
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _gpus(node: Mapping[str, float]) -> float:

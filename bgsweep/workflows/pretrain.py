@@ -3,14 +3,13 @@
 import contextlib
 import functools
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from bgsweep.config import Experiment, SweepConfig
 from bgsweep.config.metric_names import with_new_names
 from bgsweep.config.resuming import other_images, told
-from bgsweep.distributed.resources import check_cores, wait_for_resources
+from bgsweep.distributed.resources import check_cores, say, wait_for_resources
 from bgsweep.distributed.session import ray_session
 from bgsweep.distributed.system_metrics import log_system_metrics
 from bgsweep.distributed.train import WORKERS_CURE, train, worker_bundles, worker_cpus
@@ -45,7 +44,7 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
 
     experiment = with_kept_weights(config.experiment, store, tracking_uri(store))
     if experiment.encoder.weights is not None:
-        _tell(f"starts from {config.experiment.encoder.weights}, kept in {experiment.encoder.weights}")
+        say(f"starts from {config.experiment.encoder.weights}, kept in {experiment.encoder.weights}")
     config = config.model_copy(update={"experiment": experiment})
     folder = pretrain_folder(store, experiment.digest)
     if fresh:
@@ -59,12 +58,12 @@ def pretrain(config: SweepConfig, store: Path, fresh: bool = False) -> dict[str,
     if experiment.workers.count > 1:
         check_cores(experiment.workers.cpus, "workers.cpus")
     for line in notes(experiment.data):
-        _tell(line)
+        say(line)
     cpus = worker_cpus(config)
     session = ray_session(cpus) if cpus else contextlib.nullcontext()
     with Tracker(tracking_uri(store), config.name) as tracker, session:
         if cpus:
-            wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, _tell)
+            wait_for_resources(worker_bundles(config), WORKERS_CURE, config.search.wait_minutes, say)
         run = None if start is not None else _run_that_trained(tracker, folder, experiment)
         if run is not None:  # nothing is left to train, or to log
             checkpoint = train(config, folder, lambda metrics, checkpoint: None)
@@ -116,7 +115,7 @@ def _log_epoch(tracker: Tracker, run: str, epochs: int, metrics: dict[str, Any],
     tracker.log_metrics(run, int(metrics["epoch"]), metrics)
     named = with_new_names(metrics)
     shown = "  ".join(f"{name} {named[name]:.4g}" for name in _SHOWN if name in named)
-    _tell(f"epoch {metrics['epoch']}/{epochs}  {shown}")
+    say(f"epoch {metrics['epoch']}/{epochs}  {shown}")
 
 
 def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Path | None:
@@ -127,23 +126,19 @@ def _start(folder: Path, experiment: Experiment, images: dict[str, str]) -> Path
     if found is None or not found.changes:
         before = recorded_images(folder)
         if found is not None and before is not None and (other := other_images(before, images)):
-            _tell(f"{', '.join(other)}: the images or masks have changed since this run began; --fresh begins anew")
+            say(f"{', '.join(other)}: the images or masks have changed since this run began; --fresh begins anew")
         return None
     if not found.fits:
         what = f"other images or masks in {', '.join(found.other_images)}" if found.recorded else "images not recorded"
-        _tell(f"begins anew: the run in {found.folder} differs in nothing else, but has {what}; {told(found.changes)}")
+        say(f"begins anew: the run in {found.folder} differs in nothing else, but has {what}; {told(found.changes)}")
         return None
     epoch, step = found.position
-    _tell(f"goes on after {epochs_and_steps(epoch, step)} from {found.folder}, with {told(found.changes)}")
+    say(f"goes on after {epochs_and_steps(epoch, step)} from {found.folder}, with {told(found.changes)}")
     if "training.epochs" in found.changes:
-        _tell(
+        say(
             f"the learning rate and all schedules now run over {experiment.training.epochs} epochs: this is not the "
             "course of a run that began so; --fresh begins anew"
         )
     if "workers.count" in found.changes and not experiment.training.sync_bn:
-        _tell("each worker's BatchNorm sees a batch of another size now, where the method has not fixed its groups")
+        say("each worker's BatchNorm sees a batch of another size now, where the method has not fixed its groups")
     return found.folder
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
