@@ -172,7 +172,8 @@ def _run(
         opened.callback(collector.close)
         monitor = SweepCallback(config, journal, tracker, parent, progress, records, collector, share.trials)
         with _abandoned_if_lost(owner, tracker):
-            result = _search(config, owner, monitor, past, share, budget, manifest)
+            _train(config, owner, monitor, past, share, budget, manifest["closed"])
+            result = _end(config, owner, monitor, share, manifest)
         write_manifest(folder, manifest | {"closed": PARTS, "result": result})
     return result
 
@@ -214,37 +215,6 @@ def _abandoned_if_lost(owner: Ownership, tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _search(
-    config: SweepConfig,
-    owner: Ownership,
-    monitor: SweepCallback,
-    past: list[Event],
-    share: FairShare,
-    budget: BudgetGuard,
-    manifest: dict[str, Any],
-) -> dict[str, Any]:
-    """Run the trials that have not ended, and the sweep's end; give the result."""
-    folder, store, tracker = owner.folder, owner.store, monitor.tracker
-    _train(config, owner, monitor, past, share, budget, manifest["closed"])
-    if any(record.status == "completed" for record in monitor.records.values()):  # without one there is no end
-        owner.check()
-        write_manifest(folder, manifest | {"closed": PARTS})
-    share.begin(lambda: 1)  # the final evaluation; the other sweeps take the rest
-    if monitor.collector:
-        monitor.collector.tidy(monitor.records)
-    result = {
-        "sweep": folder.name,
-        "tracking_uri": without_password(tracker.address),
-        "run_page": tracker.page(monitor.parent),
-        **evaluate_and_sum_up(config, folder, store, monitor),
-    }
-    owner.check()
-    monitor.overview.finish(monitor.records, result)
-    log_page(folder, manifest | {"result": result}, tracker)
-    owner.check()
-    return result
-
-
 def _train(
     config: SweepConfig,
     owner: Ownership,
@@ -270,6 +240,30 @@ def _train(
     if share.refused:
         raise UserError(f"{share.refused}; then resume with `{sweep_command('sweep --resume', folder.name, store)}`")
     monitor.close()
+
+
+def _end(
+    config: SweepConfig, owner: Ownership, monitor: SweepCallback, share: FairShare, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate and register the best trial; give the result."""
+    folder, store, tracker = owner.folder, owner.store, monitor.tracker
+    if any(record.status == "completed" for record in monitor.records.values()):  # without one there is no end
+        owner.check()
+        write_manifest(folder, manifest | {"closed": PARTS})
+    share.begin(lambda: 1)  # the final evaluation; the other sweeps take the rest
+    if monitor.collector:
+        monitor.collector.tidy(monitor.records)
+    result = {
+        "sweep": folder.name,
+        "tracking_uri": without_password(tracker.address),
+        "run_page": tracker.page(monitor.parent),
+        **evaluate_and_sum_up(config, folder, store, monitor),
+    }
+    owner.check()
+    monitor.overview.finish(monitor.records, result)
+    log_page(folder, manifest | {"result": result}, tracker)
+    owner.check()
+    return result
 
 
 def _manifest(config: SweepConfig, digest: str, parent: str, began: float) -> dict[str, Any]:
