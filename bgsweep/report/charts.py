@@ -194,7 +194,7 @@ def parallel(space: Mapping[str, Distribution], trials: Sequence[Trial], measure
         sign = measures.sign if name == measures.metric else -1
         axes.append(_clipped(label, [trial.last[name] for trial in shown], sign, measures.precise))
     values = [trial.last[measures.metric] for trial in shown]
-    low, high = fences(values) if values else (0.0, 0.0)
+    low, high = fences(values)
     line = {"color": values, "colorscale": _SCALE, "cmin": low, "cmax": high}
     trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelangle": -12 if len(axes) > 5 else 0}
     words = [f"{trial.id} ({trial.status}, epoch {trial.epochs}): {_params(trial)}" for trial in shown]
@@ -321,7 +321,7 @@ def _clipped(label: str, values: Sequence[float], sign: int, form: str) -> dict[
 
     The best values are never clipped. ``sign``: 1 if higher is better, -1 if lower is; ``form``: of a value.
     """
-    low, high = fences(values) if values else (0.0, 0.0)
+    low, high = fences(values)
     low, high = (low, max(values)) if sign > 0 else (min(values), high)
     ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
     words = [f"{tick:{form}}" for tick in ticks]

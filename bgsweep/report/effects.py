@@ -83,6 +83,11 @@ def _number(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"  # a queue of 4096, not 4.1e+03
 
 
+def within(space: Mapping[str, Distribution], point: Mapping[str, Any]) -> bool:
+    """True if a trial's values lie in the space; a baseline may lie outside, or lack the parts of a schedule."""
+    return all(key in point and one.contains(point[key]) for key, one in space.items())
+
+
 def effect(
     key: str,
     space: Mapping[str, Distribution],
@@ -101,8 +106,7 @@ def effect(
     Returns:
         None where there are too few trials, or values that were tried often enough.
     """
-    inside = [all(k in each and one.contains(each[k]) for k, one in space.items()) for each in points]
-    rows = np.flatnonzero(inside).tolist()
+    rows = np.flatnonzero([within(space, each) for each in points]).tolist()
     parts = _parts(space[key], [points[index][key] for index in rows]) if rows else None
     if parts is None or len(parts.ends) < 2:
         return None

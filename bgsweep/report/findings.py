@@ -6,7 +6,7 @@ from typing import Any
 
 from bgsweep.config import Distribution, SweepConfig
 from bgsweep.report.charts import Measures
-from bgsweep.report.effects import Effect, effect, sentence
+from bgsweep.report.effects import Effect, effect, sentence, within
 from bgsweep.report.history import Trial, common_epoch
 from bgsweep.report.statistics import Interval, enough_for_importance, importance
 
@@ -58,8 +58,7 @@ def findings(config: SweepConfig, trials: Sequence[Trial]) -> Findings:
     epoch, space = common_epoch(measured), unconditional(config)
     if epoch is None:
         return Findings(measures)
-    # A baseline may lie outside of the space, or have a plain value where a schedule's parts are searched.
-    there = [trial for trial in measured if epoch in trial.curve and _inside(trial, space)]
+    there = [trial for trial in measured if epoch in trial.curve and within(space, trial.params)]
     missing = enough_for_importance(len(there), len(space))
     if missing or not space:
         return Findings(measures, epoch, len(there), missing)
@@ -75,10 +74,6 @@ def findings(config: SweepConfig, trials: Sequence[Trial]) -> Findings:
         effects = {key: effect(key, space, points, values, sign) for key in space}
         found.effects[name] = {key: one for key, one in effects.items() if one is not None}
     return found
-
-
-def _inside(trial: Trial, space: Mapping[str, Distribution]) -> bool:
-    return all(key in trial.params and one.contains(trial.params[key]) for key, one in space.items())
 
 
 def unconditional(config: SweepConfig) -> dict[str, Distribution]:

@@ -211,8 +211,11 @@ def _searched(
     trials = [trial for trial in trials if measures.metric in trial.last]
     plain = {key: ones[0] for key, ones in config.space.parameters.items() if len(ones) == 1}
     space = unconditional(config)
-    if epoch is None:
-        notes["search"] = "No trial has reached its first evaluation of accuracy, so there is nothing to compare."
+    if epoch is None or not any(space.keys() <= trial.params.keys() for trial in trials):
+        notes["search"] = (
+            "No trial with values of the space has reached its first evaluation of accuracy, so there is nothing to "
+            "compare."
+        )
         return {"epoch": None, "count": 0, "label": measures.label, "metric": measures.metric}
     champion = (verdict.get("confirmation") or {}).get("champion") or (verdict.get("best") or {"trial": ""})["trial"]
     varied = [key for key in plain if len({str(t.params[key]) for t in trials if key in t.params}) > 1]

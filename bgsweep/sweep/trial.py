@@ -85,17 +85,19 @@ class InProcessTrial(tune.Trainable):
         self.run = start(file, file.search.seeds, device=assigned_device(), feed_for=ray_feed, asked=self.pulse)
         self.foreign = file.search.scheduler == "pbt"
         self.stands, self.missed = False, []
-        checkpoint = config[CHECKPOINT] and still_there(config[CHECKPOINT])
-        if checkpoint or (config[CHECKPOINT] and self.foreign):  # anew, a trial of a population would be another
-            with downloaded(checkpoint or config[CHECKPOINT]) as folder:
+        given = config[CHECKPOINT]
+        # Begun anew, a trial of a population would be another one: restoring it says that its checkpoint is gone.
+        checkpoint = given and (still_there(given) or (given if self.foreign else None))
+        if checkpoint:
+            with downloaded(checkpoint) as folder:
                 self.run.restore(folder, self.foreign)
             # What the journal of a driver that died does not know of a checkpoint that is newer than the one it names.
             if not self.foreign:
                 self.missed = [metrics for metrics in self.run.history if metrics["epoch"] > config[EPOCHS]]
             # A resumed trial of a population reports its epoch first: it may have to wait at its generation's end.
             self.stands = self.foreign and bool(self.run.metrics)
-        elif config[CHECKPOINT]:
-            warn_once(f"{named(config)}: its checkpoint {config[CHECKPOINT]} is gone, so it begins anew")
+        elif given:
+            warn_once(f"{named(config)}: its checkpoint {given} is gone, so it begins anew")
 
     def _where(self) -> str:
         from bgsweep.distributed.pulse import in_words
@@ -145,7 +147,7 @@ class InProcessTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         self.run.restore(Path(checkpoint), self.foreign)
-        self.stands = False
+        self.stands, self.missed = False, []
 
 
 def trainable(config: SweepConfig, sweep: Uri, board: tuple[str, str]) -> Any:

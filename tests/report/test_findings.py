@@ -1,6 +1,7 @@
 """Findings of sweeps whose values are written in more than one form."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from bgsweep.config import resolve
 from bgsweep.report import charts
 from bgsweep.report.findings import findings, unconditional
 from bgsweep.report.history import Trial
+from bgsweep.report.page import SweepResults, page
 
 
 def test_a_schedule_whose_course_is_filled_in_counts_as_the_option_that_leaves_it_out() -> None:
@@ -55,3 +57,11 @@ def test_a_baseline_outside_of_the_space_is_left_out_of_what_compares_its_values
     assert found.count == 39 and found.importance["knn_top1"].keys() == space.keys()
     drawn = charts.parallel(unconditional(config), trials, found.measures)
     assert len(drawn["data"][0]["dimensions"]) == len(space) + 1
+
+
+def test_the_page_of_a_baseline_outside_of_the_space_alone_has_nothing_to_compare(small: SweepResults) -> None:
+    tree = {**small.manifest["file"], "space": {"background.random.from": {"uniform": [0.1, 0.5]}}}
+    manifest = {key: value for key, value in small.manifest.items() if key != "result"} | {"file": tree}
+    alone = replace(small.trials[0], params={"background.random": 0.0})
+    html = page(replace(small, manifest=manifest, trials=[alone], tags={}, datasets=[]))
+    assert "No trial with values of the space" in html and "nothing to compare" in html
